@@ -1,0 +1,131 @@
+package fault_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// program is an error of another package that knows its own fault.
+type program struct{}
+
+func (program) Error() string { return "lvs: exit code 5" }
+func (program) Fault() *fault.Error {
+	return fault.New(fault.CommandFailed, "lvs: exit code 5").With("rc", 5)
+}
+
+func TestOf(t *testing.T) {
+	busy := fault.New(fault.Busy, "/dat is busy").WithHint("stop it")
+	tests := []struct {
+		name string
+		err  error
+		code fault.Code
+		msg  string
+		hint string
+	}{
+		{"itself", busy, fault.Busy, "/dat is busy", "stop it"},
+		{"wrapped keeps the whole sentence", fmt.Errorf("merge: %w", busy), fault.Busy, "merge: /dat is busy", "stop it"},
+		{"an error that knows", fmt.Errorf("look: %w", program{}), fault.CommandFailed, "look: lvs: exit code 5", ""},
+		{"deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded), fault.Timeout, "wait: context deadline exceeded", ""},
+		{"cancelled", context.Canceled, fault.Interrupted, "context canceled", ""},
+		{"any other", errors.New("odd"), fault.Internal, "odd", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := fault.Of(tt.err)
+			if e.Code != tt.code || e.Msg != tt.msg || e.Hint != tt.hint {
+				t.Errorf("got %q %q %q, want %q %q %q", e.Code, e.Msg, e.Hint, tt.code, tt.msg, tt.hint)
+			}
+			if !errors.Is(e, tt.err) {
+				t.Error("the cause is lost")
+			}
+		})
+	}
+	if fault.Of(nil) != nil {
+		t.Error("nil is no fault")
+	}
+}
+
+func TestNewInheritsFromItsCause(t *testing.T) {
+	e := fault.New(fault.MergeFailed, "merge vg00/dat: %w", program{}).With("volume", "vg00/dat")
+	want := map[string]any{"rc": 5, "volume": "vg00/dat"}
+	if diff := cmp.Diff(want, e.Facts); diff != "" {
+		t.Error(diff)
+	}
+	if !errors.Is(e, fault.MergeFailed) || errors.Is(e, fault.Busy) {
+		t.Error("errors.Is must match the code and no other")
+	}
+	var p program
+	if !errors.As(e, &p) {
+		t.Error("the cause is lost")
+	}
+}
+
+func TestNewWithoutCause(t *testing.T) {
+	if err := fault.New(fault.Busy, "busy").Unwrap(); err != nil {
+		t.Errorf("cause %v out of nothing", err)
+	}
+}
+
+func TestAll(t *testing.T) {
+	var none *fault.Error
+	a := fault.New(fault.NoSpace, "vg00 is full").WithHint("free some").With("volumes", []string{"a"}).With("free", 1)
+	b := fault.New(fault.Busy, "/dat is busy").WithHint("free some").With("volumes", []string{"b"}).With("free", 2)
+	c := fault.New(fault.Merging, "vg00/c is merging").WithHint("wait")
+
+	if err := fault.All(nil, none); err != nil {
+		t.Errorf("nothing gives %v", err)
+	}
+	if err := fault.All(nil, a, nil); err != error(a) {
+		t.Errorf("one gives %v", err)
+	}
+	e := fault.Of(fault.All(fault.All(a, b), nil, c))
+	if e.Code != fault.NoSpace || e.Msg != "vg00 is full; /dat is busy; vg00/c is merging" || e.Hint != "free some; wait" {
+		t.Errorf("got %q %q %q", e.Code, e.Msg, e.Hint)
+	}
+	want := map[string]any{
+		"volumes": []string{"a", "b"},
+		"free":    1,
+		"problems": []fault.Problem{
+			{Code: fault.NoSpace, Msg: "vg00 is full", Hint: "free some"},
+			{Code: fault.Busy, Msg: "/dat is busy", Hint: "free some"},
+			{Code: fault.Merging, Msg: "vg00/c is merging", Hint: "wait"},
+		},
+	}
+	if diff := cmp.Diff(want, e.Facts); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAllLeavesTheFactsOfItsPartsAlone(t *testing.T) {
+	backing := []string{"a", "spare"}
+	a := fault.New(fault.Busy, "a").With("volumes", backing[:1])
+	b := fault.New(fault.Busy, "b").With("volumes", []string{"b"})
+	_ = fault.All(a, b)
+	if backing[1] != "spare" {
+		t.Error("joining wrote into a part's own list")
+	}
+}
+
+func TestAllIsEachOfItsParts(t *testing.T) {
+	err := fault.All(fault.New(fault.NoSpace, "a"), fault.New(fault.Busy, "b"))
+	if !errors.Is(err, fault.NoSpace) || !errors.Is(err, fault.Busy) || errors.Is(err, fault.Timeout) {
+		t.Error("errors.Is must find the code of every part and no other")
+	}
+}
+
+func TestJSON(t *testing.T) {
+	data, err := json.Marshal(fault.New(fault.Busy, "busy: %w", errors.New("cause")).With("pid", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(data), `{"code":"busy","msg":"busy: cause","facts":{"pid":1}}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
