@@ -1,0 +1,232 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// sector is device-mapper's unit in bytes, whatever the disk's own is.
+const sector = 512
+
+// Target is one line of a device's status: what the kernel maps a range of it
+// to. Start and Length are 512-byte sectors.
+type Target struct {
+	Start, Length int64
+	Type          string
+	Args          []string
+}
+
+// SnapshotStatus is how full a thick snapshot's COW space is, or how far its
+// merge is. Figures are 512-byte sectors and exact; with Invalid, Overflow,
+// MergeFailed or Unknown there are none.
+type SnapshotStatus struct {
+	Used, Total, Metadata int64
+	Merging               bool // the target is snapshot-merge: the kernel is merging
+	Invalid               bool
+	Overflow              bool
+	MergeFailed           bool
+	Unknown               bool // the kernel's COW format does not tell
+}
+
+// UsedBytes returns the COW space in use, metadata included.
+func (s SnapshotStatus) UsedBytes() int64 { return s.Used * sector }
+
+// TotalBytes returns the COW space.
+func (s SnapshotStatus) TotalBytes() int64 { return s.Total * sector }
+
+// Lost reports whether what the snapshot held is gone.
+func (s SnapshotStatus) Lost() bool { return s.Invalid || s.Overflow }
+
+// Merged reports whether the kernel has copied everything back: only metadata
+// is left. LVM must still be told, which its poller or Poll does.
+func (s SnapshotStatus) Merged() bool {
+	return s.Merging && s.Total > 0 && s.Used == s.Metadata
+}
+
+// Snapshot reads the status of a snapshot or snapshot-merge target
+// (linux, Documentation/admin-guide/device-mapper/snapshot.rst). It reports
+// false for another target, and for words the kernel's documentation does not have.
+func (t Target) Snapshot() (SnapshotStatus, bool) {
+	s := SnapshotStatus{Merging: t.Type == "snapshot-merge"}
+	if !s.Merging && t.Type != "snapshot" {
+		return s, false
+	}
+	switch strings.Join(t.Args, " ") {
+	case "Invalid":
+		s.Invalid = true
+		return s, true
+	case "Overflow":
+		s.Overflow = true
+		return s, true
+	case "Merge failed":
+		s.MergeFailed = true
+		return s, true
+	case "Unknown":
+		s.Unknown = true
+		return s, true
+	}
+	return s, s.figures(t.Args)
+}
+
+// figures reads "used/total metadata".
+func (s *SnapshotStatus) figures(args []string) bool {
+	if len(args) != 2 {
+		return false
+	}
+	used, total, ok := strings.Cut(args[0], "/")
+	if !ok {
+		return false
+	}
+	for _, f := range []struct {
+		to   *int64
+		text string
+	}{{&s.Used, used}, {&s.Total, total}, {&s.Metadata, args[1]}} {
+		n, err := strconv.ParseInt(f.text, 10, 64)
+		if err != nil || n < 0 {
+			return false
+		}
+		*f.to = n
+	}
+	return true
+}
+
+// Info is what the kernel knows of a device-mapper device.
+type Info struct {
+	UUID         string // LVM- and the UUIDs of group and volume without hyphens, maybe a layer's suffix
+	Major, Minor int
+	Open         int // how often it is open; a mount is one, a device stacked on it is one
+	Suspended    bool
+}
+
+// Status returns every device-mapper device's targets, by device name. A device
+// without a table has none. One command; it flushes nothing and does not wait
+// for a suspended device.
+func (l *LVM) Status(ctx context.Context) (map[string][]Target, error) {
+	out, err := l.steady(ctx, "dmsetup", "status", "--noflush")
+	if err != nil {
+		return nil, err
+	}
+	return parseStatus(out.Stdout)
+}
+
+// Info returns every device-mapper device's numbers and open count, by device name. One command.
+func (l *LVM) Info(ctx context.Context) (map[string]Info, error) {
+	out, err := l.steady(ctx, "dmsetup", "info", "--columns", "--noheadings", "--separator", "|",
+		"--options", "name,uuid,major,minor,open,suspended")
+	if err != nil {
+		return nil, err
+	}
+	return parseInfo(out.Stdout)
+}
+
+// steady repeats a look at all devices. dmsetup lists the devices first and then
+// asks for each, so it fails when one vanishes in between, as at a merge's end.
+func (l *LVM) steady(ctx context.Context, argv ...string) (command.Output, error) {
+	const tries = 3
+	for i := 1; ; i++ {
+		out, err := l.look(ctx, argv...)
+		if err == nil || i == tries || ctx.Err() != nil {
+			return out, explain(err)
+		}
+	}
+}
+
+// Suspend holds back all writes to devices and flushes and freezes what is
+// mounted on them, in the order given, by one command. On a fault some may be
+// suspended: Resume them all. It must never be done to a thin volume that is to
+// be snapshotted: LVM then forgets to tell the pool.
+func (l *LVM) Suspend(ctx context.Context, dmNames ...string) error {
+	return l.onDevices(ctx, "suspend", dmNames)
+}
+
+// Resume lets writes to devices go on; one that is not suspended is no error.
+func (l *LVM) Resume(ctx context.Context, dmNames ...string) error {
+	return l.onDevices(ctx, "resume", dmNames)
+}
+
+func (l *LVM) onDevices(ctx context.Context, verb string, dmNames []string) error {
+	if len(dmNames) == 0 {
+		return nil
+	}
+	return l.change(ctx, append([]string{"dmsetup", verb, "--"}, dmNames...)...)
+}
+
+// none is what dmsetup prints, without an error, where there is no device at all.
+const none = "No devices found"
+
+func parseStatus(stdout string) (map[string][]Target, error) {
+	devices := map[string][]Target{}
+	for line := range strings.Lines(stdout) {
+		line = strings.TrimRight(line, " \n")
+		if line == "" || line == none {
+			continue
+		}
+		name, rest, ok := strings.Cut(line, ":")
+		if !ok || name == "" {
+			return nil, unreadableLine("status", line)
+		}
+		target, err := parseTarget(rest)
+		if err != nil {
+			return nil, unreadableLine("status", line)
+		}
+		if target == nil {
+			devices[name] = devices[name][:0:0]
+			continue
+		}
+		devices[name] = append(devices[name], *target)
+	}
+	return devices, nil
+}
+
+// parseTarget reads "start length type args"; a device without a table has an empty line.
+func parseTarget(s string) (*Target, error) {
+	words := strings.Fields(s)
+	if len(words) == 0 {
+		return nil, nil
+	}
+	if len(words) < 3 {
+		return nil, fmt.Errorf("%d words", len(words))
+	}
+	start, err := strconv.ParseInt(words[0], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	length, err := strconv.ParseInt(words[1], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{Start: start, Length: length, Type: words[2], Args: words[3:]}, nil
+}
+
+func parseInfo(stdout string) (map[string]Info, error) {
+	devices := map[string]Info{}
+	for line := range strings.Lines(stdout) {
+		line = strings.TrimSpace(line)
+		if line == "" || line == none {
+			continue
+		}
+		words := strings.Split(line, "|")
+		if len(words) != 6 || words[0] == "" {
+			return nil, unreadableLine("info", line)
+		}
+		info := Info{UUID: words[1], Suspended: words[5] == "Suspended"}
+		for i, to := range []*int{&info.Major, &info.Minor, &info.Open} {
+			n, err := strconv.Atoi(words[2+i])
+			if err != nil || n < 0 {
+				return nil, unreadableLine("info", line)
+			}
+			*to = n
+		}
+		devices[words[0]] = info
+	}
+	return devices, nil
+}
+
+func unreadableLine(verb, line string) error {
+	return fault.New(fault.CommandFailed, "dmsetup %s printed a line that cannot be read: %q", verb, line)
+}

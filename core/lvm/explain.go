@@ -1,0 +1,71 @@
+package lvm
+
+import (
+	"errors"
+	"strings"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// saying is a piece of text by which one of LVM's errors is known.
+type saying struct {
+	words []string // all of them in one line
+	code  fault.Code
+	hint  string
+}
+
+// sayings are LVM's words, English because core/command sets LC_ALL=C. They were
+// seen on 2.03.16 and 2.03.31, except where marked as read in its source. The
+// first that matches any line counts, so causes come before their consequences.
+var sayings = []saying{
+	{[]string{"suspend ioctl", "Device or resource busy"}, fault.NoSingleInstant,
+		"this kernel cannot snapshot a frozen file system"},
+	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged,
+		"repair the thin pool first: lvmthin(7), Metadata check and repair"},
+	{[]string{"insufficient free space"}, fault.NoSpace, "free space in the volume group or ask for a smaller size"},
+	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, "free space in the volume group or ask for a smaller size"},
+	{[]string{"free space in thin pool", "reached threshold"}, fault.NoSpace, "extend the thin pool"}, // read
+	{[]string{"already exists in volume group"}, fault.Exists, ""},
+	{[]string{"Failed to find logical volume"}, fault.NotFound, ""},
+	{[]string{"Volume group", "not found"}, fault.NotFound, ""},
+	{[]string{"Unable to merge invalidated snapshot"}, fault.SnapshotInvalid,
+		"the snapshot overflowed: nothing can be rolled back to it; remove it"},
+	{[]string{"merging snapshot"}, fault.Merging, "wait for the merge to finish"},
+	{[]string{"contains a filesystem in use"}, fault.Busy, "unmount it"},
+	{[]string{"is used by another device"}, fault.Busy, "close what is stacked on it"},
+	{[]string{"Logical volume", " in use"}, fault.Busy, "find what holds it open"},
+	{[]string{"Can't get lock for"}, fault.Locked, "another LVM command holds the volume group"}, // read
+	{[]string{"while PVs are missing"}, fault.Unsupported, "bring the missing physical volume back or remove it: vgreduce(8)"},
+	{[]string{"Volume group", "is exported"}, fault.Unsupported, "import the volume group: vgimport(8)"},
+	{[]string{"Snapshots of snapshots are not supported"}, fault.Unsupported, "take the snapshot of the origin"}, // read
+}
+
+// explain gives a failed LVM command the code of what LVM said. What is not
+// recognised stays command_failed.
+func explain(err error) error {
+	failed := (*command.Error)(nil)
+	if !errors.As(err, &failed) || failed.Code <= 0 {
+		return err
+	}
+	said := lines(failed.Stderr)
+	for _, s := range sayings {
+		for _, line := range said {
+			if s.in(line) {
+				f := fault.New(s.code, "%s", line).WithHint("%s", s.hint)
+				f.Err, f.Facts = err, fault.Of(err).Facts
+				return f
+			}
+		}
+	}
+	return err
+}
+
+func (s saying) in(line string) bool {
+	for _, word := range s.words {
+		if !strings.Contains(line, word) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,48 @@
+// Package lvm says what LVM's volume groups, volumes and snapshots are, and changes them.
+//
+// It is the only package that knows LVM's and dmsetup's options, output and
+// error texts. What it promises:
+//
+//   - one Report is one process and holds every volume group;
+//   - a volume is bad only by name: each of LVM's states has a State, none is dropped;
+//   - a change never prompts, never shrinks, and fails with a fault whose code
+//     says why (no space, exists, busy, …), with LVM's own words in the facts;
+//   - all sizes are bytes, all device-mapper figures are 512-byte sectors.
+//
+// What LVM's metadata says and what the kernel does may differ: a merge is
+// recorded before it runs. Report is the metadata, Status and Info the kernel.
+package lvm
+
+import (
+	"context"
+	"time"
+
+	"go.pcc.com/rewind/core/command"
+)
+
+// changeLimit bounds a command that changes metadata. An lvcreate waits for
+// another LVM command's lock and for the origin's writes in flight: on a busy
+// disk that is tens of seconds, never minutes.
+const changeLimit = 5 * time.Minute
+
+// LVM runs lvm and dmsetup. It keeps no state of its own and is safe for concurrent use.
+type LVM struct {
+	run command.Runner
+}
+
+// New returns an LVM whose programs r starts.
+func New(r command.Runner) *LVM {
+	return &LVM{run: r}
+}
+
+// look runs a command that changes nothing: it is killed with ctx.
+func (l *LVM) look(ctx context.Context, argv ...string) (command.Output, error) {
+	return l.run.Run(ctx, command.Cmd{Argv: argv})
+}
+
+// change runs a command that changes state. Once started it is waited for even
+// if ctx ends, because an LVM command killed half-way leaves devices suspended.
+func (l *LVM) change(ctx context.Context, argv ...string) error {
+	_, err := l.run.Run(ctx, command.Cmd{Argv: argv, Changes: true, Limit: changeLimit})
+	return explain(err)
+}
