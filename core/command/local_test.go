@@ -1,0 +1,201 @@
+package command_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+func shell(script string, args ...string) command.Cmd {
+	return command.Cmd{Argv: append([]string{"sh", "-c", script, "sh"}, args...)}
+}
+
+func TestRun(t *testing.T) {
+	t.Setenv("LANG", "de_DE.UTF-8")
+	tests := []struct {
+		name   string
+		cmd    command.Cmd
+		stdout string
+		stderr string
+	}{
+		{"both outputs", shell("echo out; echo err >&2"), "out\n", "err\n"},
+		{"stdin", command.Cmd{Argv: []string{"cat"}, Stdin: []byte("a\x00b")}, "a\x00b", ""},
+		{"empty stdin", command.Cmd{Argv: []string{"cat"}, Stdin: []byte{}}, "", ""},
+		{"no stdin", command.Cmd{Argv: []string{"cat"}}, "", ""},
+		{"directory", command.Cmd{Argv: []string{"pwd"}}, "/\n", ""},
+		{
+			"environment", command.Cmd{Argv: []string{"env"}, Env: []string{"PGDATA=/dat"}},
+			"LC_ALL=C\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/root\nLVM_SUPPRESS_FD_WARNINGS=1\nPGDATA=/dat\n", "",
+		},
+		{"arguments are no shell's", command.Cmd{Argv: []string{"echo", "$HOME *", "a;b"}}, "$HOME * a;b\n", ""},
+		{"itself", command.Cmd{Argv: []string{"/bin/echo", "x"}, Self: true}, "x\n", ""},
+		// A daemon that keeps its parent's output open must not keep us.
+		{"daemon", shell("sleep 30 & echo started"), "started\n", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := command.Local{}.Run(t.Context(), tt.cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{tt.stdout, tt.stderr}, []string{out.Stdout, out.Stderr}); diff != "" {
+				t.Error(diff)
+			}
+			if out.Elapsed <= 0 || out.Elapsed > 20*time.Second {
+				t.Errorf("took %v", out.Elapsed)
+			}
+		})
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	late, stop := context.WithDeadline(t.Context(), time.Now())
+	defer stop()
+	tests := []struct {
+		name string
+		ctx  context.Context
+		cmd  command.Cmd
+		msg  string
+		code fault.Code
+		rc   int
+	}{
+		{"exit code", t.Context(), shell("echo first >&2; echo last >&2; exit 5"), "sh: exit code 5: last", fault.CommandFailed, 5},
+		{"signal", t.Context(), shell("kill -TERM $$"), "sh: signal: terminated", fault.CommandFailed, -1},
+		{"not installed", t.Context(), command.Cmd{Argv: []string{"lvconvertx"}}, "lvconvertx: not installed (looked in /usr/sbin:/usr/bin:/sbin:/bin)", fault.Unsupported, -1},
+		{"a path", t.Context(), command.Cmd{Argv: []string{"/bin/echo"}}, `echo: "/bin/echo" is not the name of a program`, fault.CommandFailed, -1},
+		{"itself without a path", t.Context(), command.Cmd{Argv: []string{"echo"}, Self: true}, `echo: "echo" is not the name of a program`, fault.CommandFailed, -1},
+		{"nothing", t.Context(), command.Cmd{}, "command: no program named", fault.CommandFailed, -1},
+		{"too late", late, shell("true"), "sh: not started: context deadline exceeded", fault.Timeout, -1},
+		{"limit", t.Context(), command.Cmd{Argv: []string{"sleep", "60"}, Limit: time.Millisecond}, "sleep: killed: no end after 1ms: context deadline exceeded", fault.Timeout, -1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := command.Local{}.Run(tt.ctx, tt.cmd)
+			var failed *command.Error
+			if !errors.As(err, &failed) {
+				t.Fatalf("got %v", err)
+			}
+			if failed.Error() != tt.msg || failed.Code != tt.rc {
+				t.Errorf("got %q (%d), want %q (%d)", failed.Error(), failed.Code, tt.msg, tt.rc)
+			}
+			if f := fault.Of(err); f.Code != tt.code || f.Facts["rc"] != tt.rc {
+				t.Errorf("fault %q, facts %v", f.Code, f.Facts)
+			}
+		})
+	}
+}
+
+// fifo returns a FIFO and what reads a line from it: a program writes to it when
+// it has come to a certain point.
+func fifo(t *testing.T) (path string, line func() string) {
+	path = filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, func() string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+}
+
+func TestCancelKillsTheWholeGroup(t *testing.T) {
+	path, _ := fifo(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := make(chan error, 1)
+	go func() {
+		held, err := os.Open(path) // waits for the program's child to open it
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer held.Close()
+		cancel(errors.New("hangup"))
+		_ = held.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err = io.ReadAll(held) // ends when the child has
+		gone <- err
+	}()
+	_, err := command.Local{}.Run(ctx, shell(`sleep 60 > "$1" & wait`, path))
+	if f := fault.Of(err); f.Code != fault.Interrupted || !strings.Contains(f.Msg, "hangup") {
+		t.Errorf("got %q: %v", f.Code, err)
+	}
+	if err := <-gone; err != nil {
+		t.Errorf("the program's child lives on: %v", err)
+	}
+}
+
+func TestCancelDoesNotKillWhatChanges(t *testing.T) {
+	started, line := fifo(t)
+	goOn := filepath.Join(filepath.Dir(started), "go")
+	if err := syscall.Mkfifo(goOn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		line()
+		cancel()
+		if err := os.WriteFile(goOn, []byte("go\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := shell(`echo > "$1"; read word < "$2"; echo $word`, started, goOn)
+	c.Changes = true
+	out, err := command.Local{}.Run(ctx, c)
+	if err != nil || out.Stdout != "go\n" {
+		t.Errorf("got %q, %v", out.Stdout, err)
+	}
+}
+
+func TestWhatChangesIsLeftRunningAtItsLimit(t *testing.T) {
+	path, line := fifo(t)
+	c := shell(`read word < "$1"; echo much; echo done > "$1"`, path)
+	c.Changes, c.Limit = true, 10*time.Millisecond
+	_, err := command.Local{}.Run(t.Context(), c)
+	var failed *command.Error
+	if !errors.As(err, &failed) || failed.Running == 0 {
+		t.Fatalf("got %v", err)
+	}
+	f := fault.Of(err)
+	if f.Code != fault.Timeout || f.Facts["pid"] != failed.Running || !strings.Contains(f.Hint, "wait until process") {
+		t.Errorf("got %q, facts %v, hint %q", f.Code, f.Facts, f.Hint)
+	}
+	// It goes on, and its writing to an output nobody reads does not end it.
+	if err := os.WriteFile(path, []byte("go\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := line(); got != "done" {
+		t.Errorf("it said %q", got)
+	}
+}
+
+func TestFactsHoldTheLastWordsOnly(t *testing.T) {
+	c := shell(`i=0; while [ $i -lt 500 ]; do echo "line $i"; i=$((i+1)); done >&2; exit 1`)
+	_, err := command.Local{}.Run(t.Context(), c)
+	said := fault.Of(err).Facts["stderr"].(string)
+	if len(said) > 2048 || !strings.HasPrefix(said, "line ") || !strings.HasSuffix(said, "line 499\n") {
+		t.Errorf("%d bytes: %q", len(said), said)
+	}
+}
+
+func TestOutputIsBounded(t *testing.T) {
+	out, err := command.Local{}.Run(t.Context(), command.Cmd{Argv: []string{"head", "-c", "70000000", "/dev/zero"}})
+	if err == nil || !strings.Contains(err.Error(), "longer than 67108864 bytes") {
+		t.Errorf("got %v", err)
+	}
+	if len(out.Stdout) != 64<<20 {
+		t.Errorf("kept %d bytes", len(out.Stdout))
+	}
+}

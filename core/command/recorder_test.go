@@ -1,0 +1,56 @@
+package command_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/command"
+)
+
+// script answers each command by its name.
+type script map[string]error
+
+func (s script) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	return command.Output{Elapsed: 1500 * time.Microsecond}, s[c.Argv[0]]
+}
+
+func TestRecorder(t *testing.T) {
+	r := command.NewRecorder(script{
+		"lvcreate": &command.Error{Code: 5, Err: errors.New("no")},
+		"dmsetup":  errors.New("odd"),
+	})
+	argv := []string{"lvs", "-a"}
+	for _, a := range [][]string{argv, {"lvcreate"}, {"dmsetup"}} {
+		_, _ = r.Run(t.Context(), command.Cmd{Argv: a})
+	}
+	argv[1] = "changed later"
+	want := []command.Record{
+		{Argv: []string{"lvs", "-a"}, RC: 0, MS: 1},
+		{Argv: []string{"lvcreate"}, RC: 5, MS: 1},
+		{Argv: []string{"dmsetup"}, RC: -1, MS: 1},
+	}
+	if diff := cmp.Diff(want, r.Commands()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRecorderIsSafeForConcurrentUse(t *testing.T) {
+	r := command.NewRecorder(script{})
+	var all sync.WaitGroup
+	for range 50 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			_, _ = r.Run(t.Context(), command.Cmd{Argv: []string{"lvs"}})
+		}()
+	}
+	all.Wait()
+	if n := len(r.Commands()); n != 50 {
+		t.Errorf("remembers %d of 50", n)
+	}
+}
