@@ -1,0 +1,252 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+type state struct {
+	Units []string `json:"units"`
+}
+
+// newJournal returns an empty journal whose clock moves a minute at each look.
+func newJournal(t *testing.T) *Journal {
+	t.Helper()
+	j, err := Open(filepath.Join(t.TempDir(), "lib", "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	j.now = func() time.Time {
+		clock = clock.Add(time.Minute)
+		return clock
+	}
+	return j
+}
+
+func begin(t *testing.T, j *Journal, id, kind, set string) *Entry {
+	t.Helper()
+	e, err := j.Begin(id, kind, set, []string{"vg00"}, "checked", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func finish(t *testing.T, j *Journal, e *Entry, outcome Outcome) {
+	t.Helper()
+	if err := j.Finish(e, "merged", outcome, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ids(list []*Entry) string {
+	var all []string
+	for _, e := range list {
+		all = append(all, e.ID)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestOpenIsForRootOnly(t *testing.T) {
+	j := newJournal(t)
+	info, err := os.Stat(j.dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+func TestAnEntryIsReadAsItWasWritten(t *testing.T) {
+	j := newJournal(t)
+	e, err := j.Begin("a-1", "merge", "snap", []string{"vg00", "vg01"}, "checked", state{Units: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Record(e, "services_stopped", state{Units: []string{"postgresql@15-main.service"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Record(e, "unmounted", nil); err != nil {
+		t.Fatal(err)
+	}
+	boot, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Entry{
+		ID: "a-1", Kind: "merge", Set: "snap", Groups: []string{"vg00", "vg01"},
+		BootID:  strings.TrimSpace(string(boot)),
+		Begun:   time.Date(2026, 3, 1, 12, 1, 0, 0, time.UTC),
+		Updated: time.Date(2026, 3, 1, 12, 4, 0, 0, time.UTC),
+		Step:    "unmounted",
+		State:   json.RawMessage(`{"units":["postgresql@15-main.service"]}`),
+	}
+	loaded, err := j.Load("a-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []*Entry{e, loaded} {
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+func TestBeginRefuses(t *testing.T) {
+	j := newJournal(t)
+	begin(t, j, "a", "merge", "snap")
+	tests := map[string]fault.Code{
+		"a": fault.Exists, "": fault.BadArguments, "../a": fault.BadArguments,
+		"A": fault.BadArguments, "a.json": fault.BadArguments, "a\n": fault.BadArguments,
+		strings.Repeat("a", 300): fault.BadArguments,
+	}
+	for id, code := range tests {
+		if _, err := j.Begin(id, "merge", "snap", nil, "checked", nil); !errors.Is(err, code) {
+			t.Errorf("%q: %v, want %s", id, err, code)
+		}
+	}
+}
+
+func TestAFailedRecordLeavesTheEntry(t *testing.T) {
+	j := newJournal(t)
+	e := begin(t, j, "a", "merge", "snap")
+	if err := j.Record(e, "merging", func() {}); err == nil {
+		t.Fatal("a function was stored as JSON")
+	}
+	if err := os.RemoveAll(j.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Record(e, "merging", nil); err == nil {
+		t.Fatal("wrote into no directory")
+	}
+	if e.Step != "checked" {
+		t.Errorf("the entry says %q, the disk does not", e.Step)
+	}
+}
+
+func TestLoadOfNothing(t *testing.T) {
+	if _, err := newJournal(t).Load("a"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEntriesAndUnfinished(t *testing.T) {
+	j := newJournal(t)
+	b := begin(t, j, "b", "merge", "snap")
+	begin(t, j, "a", "merge", "snap")
+	c := begin(t, j, "c", "create", "snap")
+	finish(t, j, b, Done)
+	finish(t, j, c, Undone)
+	list, err := j.Entries()
+	if got := ids(list); got != "c a b" || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+	list, err = j.Unfinished()
+	if got := ids(list); got != "a" || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestDamagedEntriesAreNamedBesideTheReadable(t *testing.T) {
+	j := newJournal(t)
+	begin(t, j, "good", "merge", "snap")
+	for name, content := range map[string]string{
+		"torn.json":         `{"id":"torn","ki`,
+		"empty.json":        ``,
+		"moved.json":        `{"id":"other"}`,
+		"later.json":        `{"id":"later","outcome":"half"}`,
+		".good.json8675309": `{`, // what a power cut during a write leaves
+		"notes.txt":         `a person's`,
+	} {
+		if err := os.WriteFile(filepath.Join(j.dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := j.Unfinished()
+	if got := ids(list); got != "good" {
+		t.Errorf("got %s", got)
+	}
+	f := fault.Of(err)
+	var want []string
+	for _, name := range []string{"empty", "later", "moved", "torn"} {
+		want = append(want, filepath.Join(j.dir, name+".json"))
+	}
+	if f.Code != fault.JournalDamaged {
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff(want, f.Facts["files"]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPruneKeepsWhatIsNeeded(t *testing.T) {
+	j := newJournal(t)
+	finish(t, j, begin(t, j, "old-forgotten", "merge", "snap"), Done)
+	finish(t, j, begin(t, j, "old-remembered", "merge", "snap"), Done)
+	finish(t, j, begin(t, j, "old-other-set", "merge", "before-upgrade"), Done)
+	finish(t, j, begin(t, j, "old-undone", "merge", "gone"), Undone)
+	begin(t, j, "old-unfinished", "merge", "snap")
+	damaged := filepath.Join(j.dir, "damaged.json")
+	if err := os.WriteFile(damaged, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range keep {
+		finish(t, j, begin(t, j, fmt.Sprintf("new-%02d", i), "create", "snap"), Undone)
+	}
+	list, err := j.Entries()
+	if !errors.Is(err, fault.JournalDamaged) {
+		t.Errorf("the damaged entry is gone: %v", err)
+	}
+	old := slices.DeleteFunc(slices.Clone(list), func(e *Entry) bool { return e.Kind == "create" })
+	if got, want := ids(old), "old-unfinished old-other-set old-remembered"; got != want {
+		t.Errorf("kept %s, want %s", got, want)
+	}
+	if created := len(list) - len(old); created != keep {
+		t.Errorf("kept %d new ones, want %d", created, keep)
+	}
+}
+
+func TestNewID(t *testing.T) {
+	seen := map[string]bool{}
+	last := ""
+	for range 1000 {
+		id := NewID()
+		if !safe(id) || seen[id] {
+			t.Fatalf("id %q", id)
+		}
+		if stamp := id[:len("20060102t150405-000000")]; stamp < last {
+			t.Fatalf("%s after %s", stamp, last)
+		} else {
+			last = stamp
+		}
+		seen[id] = true
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add("a", []byte(`{"id":"a","state":{"x":1},"outcome":"done"}`))
+	f.Add("a", []byte(`{"id":"a","state":null}`))
+	f.Fuzz(func(t *testing.T, id string, data []byte) {
+		e, err := decode(id, data)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(e)
+		if err != nil {
+			t.Fatalf("cannot be written again: %v", err)
+		}
+		if _, err := decode(id, again); err != nil {
+			t.Fatalf("cannot be read again: %v", err)
+		}
+	})
+}
