@@ -1,0 +1,318 @@
+package lvmtest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// options are the values given to each option, in order.
+type options map[string][]string
+
+func (o options) has(name string) bool { _, ok := o[name]; return ok }
+
+func (o options) one(name string) string {
+	if len(o[name]) != 1 {
+		return ""
+	}
+	return o[name][0]
+}
+
+// verbs are the commands this fake knows, each with its options and the number
+// of values they take.
+func (f *Fake) verbs() map[string]verb {
+	return map[string]verb{
+		"lvm fullreport": {f.fullreport, map[string]int{"--all": 0, "--binary": 0, "--nosuffix": 0, "--reportformat": 1,
+			"--units": 1, "--config": 1, "--configreport": 1, "--options": 1}},
+		"lvm lvcreate": {f.lvcreate, map[string]int{"--yes": 0, "--snapshot": 0, "--name": 1, "--extents": 1,
+			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1}},
+		"lvm lvextend":  {f.lvextend, map[string]int{"--yes": 0, "--size": 1}},
+		"lvm lvremove":  {f.lvremove, map[string]int{"--yes": 0}},
+		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0}},
+		"lvm lvchange": {f.lvchange, map[string]int{"--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
+			"--activate": 1, "--ignoreactivationskip": 0}},
+		"dmsetup suspend": {f.dmSuspend, nil},
+		"dmsetup resume":  {f.dmResume, nil},
+		"dmsetup status":  {f.dmStatus, map[string]int{"--noflush": 0}},
+		"dmsetup info":    {f.dmInfo, map[string]int{"--columns": 0, "--noheadings": 0, "--separator": 1, "--options": 1}},
+	}
+}
+
+type verb struct {
+	run     func(o options, names []string) (string, error)
+	options map[string]int
+}
+
+// dispatch runs an argv, or panics if package lvm has no business with it.
+func (f *Fake) dispatch(argv []string) (string, error) {
+	if len(argv) < 2 {
+		panic(fmt.Sprintf("lvmtest: unknown command %q", argv))
+	}
+	v, known := f.verbs()[argv[0]+" "+argv[1]]
+	if !known {
+		panic(fmt.Sprintf("lvmtest: unknown command %q", argv))
+	}
+	given, names := options{}, []string(nil)
+	for rest := argv[2:]; len(rest) > 0; {
+		word := rest[0]
+		rest = rest[1:]
+		if word == "--" {
+			names = rest
+			break
+		}
+		values, known := v.options[word]
+		if !known || len(rest) < values {
+			panic(fmt.Sprintf("lvmtest: unknown option %s in %q", word, argv))
+		}
+		given[word] = append(given[word], rest[:values]...)
+		rest = rest[values:]
+	}
+	return v.run(given, names)
+}
+
+// lookup finds a volume as LVM does, with LVM's words where there is none.
+func (f *Fake) lookup(name string) (*volume, error) {
+	vg, lv, ok := strings.Cut(name, "/")
+	if !ok {
+		panic("lvmtest: a volume is vg/lv, not " + name)
+	}
+	for _, g := range f.groups {
+		if g.Name != vg {
+			continue
+		}
+		if v := g.volume(lv); v != nil {
+			return v, nil
+		}
+		return nil, fmt.Errorf("Failed to find logical volume %q", name)
+	}
+	return nil, fmt.Errorf("Volume group %q not found\nCannot process volume group %s", vg, vg)
+}
+
+// onEach does the same to each volume and goes on after a failure, as LVM does.
+func (f *Fake) onEach(names []string, do func(*volume) error) (string, error) {
+	var errs []error
+	for _, name := range names {
+		v, err := f.lookup(name)
+		if err == nil {
+			err = do(v)
+		}
+		errs = append(errs, err)
+	}
+	return "", errors.Join(errs...)
+}
+
+func (f *Fake) lvcreate(o options, names []string) (string, error) {
+	if len(names) != 1 || !o.has("--yes") || !o.has("--snapshot") {
+		panic(fmt.Sprintf("lvmtest: lvcreate of %q with %v", names, o))
+	}
+	origin, err := f.lookup(names[0])
+	if err != nil {
+		return "", err
+	}
+	name := o.one("--name")
+	switch {
+	case origin.vg.Partial:
+		return "", fmt.Errorf("Cannot change VG %s while PVs are missing.", origin.vg.Name)
+	case origin.vg.volume(name) != nil:
+		return "", fmt.Errorf("Logical Volume %q already exists in volume group %q", name, origin.vg.Name)
+	case origin.isMerging():
+		return "", errors.New("Snapshots of an origin that has a merging snapshot is not supported")
+	}
+	if o.has("--extents") {
+		return "", f.createThick(origin, name, o)
+	}
+	return "", f.createThin(origin, name, o)
+}
+
+func (v *volume) isMerging() bool {
+	return slices.ContainsFunc(v.vg.snapshots(v), func(s *volume) bool { return s.merging })
+}
+
+func (f *Fake) createThick(origin *volume, name string, o options) error {
+	extents, err := strconv.ParseInt(o.one("--extents"), 10, 64)
+	chunk, chunkErr := strconv.ParseInt(strings.TrimSuffix(o.one("--chunksize"), "b"), 10, 64)
+	if err != nil || chunkErr != nil || extents < 1 {
+		panic(fmt.Sprintf("lvmtest: lvcreate with %v", o))
+	}
+	vg := origin.vg
+	size := min(extents*vg.ExtentSize, lvm.MaxCOW(origin.Size, chunk, vg.ExtentSize))
+	if free := vg.free(); size > free {
+		return fmt.Errorf("Volume group %q has insufficient free space (%d extents): %d required.",
+			vg.Name, free/vg.ExtentSize, size/vg.ExtentSize)
+	}
+	made := f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"]})
+	made.chunk = chunk
+	return f.suspendFor(origin, made)
+}
+
+func (f *Fake) createThin(origin *volume, name string, o options) error {
+	if o.one("--setactivationskip") != "n" {
+		panic(fmt.Sprintf("lvmtest: lvcreate of a thin snapshot with %v", o))
+	}
+	if origin.Kind != lvm.Thin {
+		panic("lvmtest: a thick snapshot needs --extents, or LVM asks for a size")
+	}
+	pool := origin.vg.volume(origin.Pool)
+	if pool.sick {
+		return fmt.Errorf("Thin pool %s-tpool transaction_id is 1, while expected 2.", lvm.DMName(pool.vg.Name, pool.Name))
+	}
+	if origin.suspended {
+		pool.sick = true // LVM skips the message to the pool
+	}
+	return f.suspendFor(origin, f.add(origin.vg, Volume{Name: name, Kind: lvm.Thin, Origin: origin.Name, Tags: o["--addtag"]}))
+}
+
+// suspendFor is the moment in which an origin is suspended and resumed for a
+// new snapshot. Where the kernel refuses, the half-made volume stays.
+func (f *Fake) suspendFor(origin, made *volume) error {
+	if origin.frozen && !f.thawed {
+		made.halfMade = true
+		dm := lvm.DMName(origin.vg.Name, origin.Name)
+		return fmt.Errorf("device-mapper: suspend ioctl on %s (%d:%d) failed: Device or resource busy\n"+
+			"Unable to suspend %s (%d:%d)\nFailed to lock logical volume %s.\nAborting. Manual intervention required.",
+			dm, major, origin.minor, dm, major, origin.minor, origin.fullName())
+	}
+	origin.suspended = false
+	return nil
+}
+
+func (f *Fake) lvextend(o options, names []string) (string, error) {
+	size, err := strconv.ParseInt(strings.TrimSuffix(o.one("--size"), "b"), 10, 64)
+	if err != nil || len(names) != 1 || !o.has("--yes") {
+		panic(fmt.Sprintf("lvmtest: lvextend of %q with %v", names, o))
+	}
+	return f.onEach(names, func(v *volume) error { return v.extend(size) })
+}
+
+func (v *volume) extend(size int64) error {
+	unit := v.vg.ExtentSize
+	size = (size + unit - 1) / unit * unit
+	if size == v.Size {
+		return fmt.Errorf("New size (%d extents) matches existing size (%d extents).", size/unit, v.Size/unit)
+	}
+	if size < v.Size {
+		return fmt.Errorf("New size given (%d extents) not larger than existing size (%d extents)", size/unit, v.Size/unit)
+	}
+	if free := v.vg.free(); size-v.Size > free {
+		return fmt.Errorf("Insufficient free space: %d extents needed, but only %d available", (size-v.Size)/unit, free/unit)
+	}
+	v.Size = size
+	return nil
+}
+
+func (f *Fake) lvremove(o options, names []string) (string, error) {
+	if !o.has("--yes") {
+		panic("lvmtest: lvremove would ask")
+	}
+	return f.onEach(names, func(v *volume) error {
+		if v.Open > 0 {
+			return fmt.Errorf("Logical volume %s contains a filesystem in use.", v.fullName())
+		}
+		for _, s := range v.vg.snapshots(v) {
+			if s.Kind == lvm.Snapshot {
+				v.vg.remove(s)
+				continue
+			}
+			s.Origin, s.originUUID = "", ""
+		}
+		v.vg.remove(v)
+		return nil
+	})
+}
+
+func (f *Fake) lvconvert(o options, names []string) (string, error) {
+	if !o.has("--yes") || !o.has("--merge") || !o.has("--background") {
+		panic(fmt.Sprintf("lvmtest: lvconvert with %v", o))
+	}
+	return f.onEach(names, f.merge)
+}
+
+func (f *Fake) merge(v *volume) error {
+	origin := v.vg.byUUID(v.originUUID)
+	switch {
+	case origin == nil:
+		return fmt.Errorf("%s is not a mergeable logical volume.", v.fullName())
+	case v.merging:
+		return fmt.Errorf("Command on LV %s is invalid on LV with properties: lv_is_merging_cow .", v.fullName())
+	case v.invalid:
+		return fmt.Errorf("Unable to merge invalidated snapshot LV %s.", v.fullName())
+	case origin.isMerging():
+		return fmt.Errorf("Cannot merge snapshot %s into the origin %s with merging snapshot.", v.fullName(), origin.fullName())
+	}
+	v.merging = true
+	if origin.Open == 0 && v.Open == 0 {
+		v.startMerge()
+	}
+	return nil
+}
+
+// startMerge is what an open origin or snapshot delays.
+func (v *volume) startMerge() {
+	if v.Kind == lvm.Thin {
+		v.replaceOrigin()
+		return
+	}
+	v.running = true
+}
+
+// replaceOrigin is the merge of a thin snapshot: it takes its origin's name at
+// once, and the origin's other snapshots have no origin any more.
+func (v *volume) replaceOrigin() {
+	origin := v.vg.byUUID(v.originUUID)
+	for _, s := range v.vg.snapshots(origin) {
+		s.Origin, s.originUUID = "", ""
+	}
+	v.vg.remove(v)
+}
+
+func (f *Fake) lvchange(o options, names []string) (string, error) {
+	return f.onEach(names, func(v *volume) error {
+		switch {
+		case o.has("--addtag") || o.has("--deltag"):
+			v.retag(o["--addtag"], o["--deltag"])
+		case o.has("--refresh"):
+			v.startDeferred()
+		case o.one("--poll") == "y":
+			f.poller = true
+			f.finishMerges()
+		case o.one("--activate") == "y" && o.has("--ignoreactivationskip"):
+			v.active = true
+			v.startDeferred()
+			f.poller = true
+		case o.one("--activate") == "n":
+			return v.deactivate()
+		default:
+			panic(fmt.Sprintf("lvmtest: lvchange with %v", o))
+		}
+		return nil
+	})
+}
+
+func (v *volume) retag(add, remove []string) {
+	v.Tags = slices.DeleteFunc(slices.Clone(v.Tags), func(t string) bool { return slices.Contains(remove, t) })
+	for _, t := range add {
+		if !slices.Contains(v.Tags, t) {
+			v.Tags = append(v.Tags, t)
+		}
+	}
+}
+
+func (v *volume) startDeferred() {
+	for _, s := range v.vg.snapshots(v) {
+		if s.merging && !s.running && v.Open == 0 && s.Open == 0 {
+			s.startMerge()
+		}
+	}
+}
+
+func (v *volume) deactivate() error {
+	if v.Open > 0 {
+		return fmt.Errorf("Logical volume %s in use.", v.fullName())
+	}
+	v.active, v.suspended = false, false
+	return nil
+}

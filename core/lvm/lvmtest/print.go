@@ -1,0 +1,317 @@
+package lvmtest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// fullreport prints the columns that were asked for and panics at one it does not know.
+func (f *Fake) fullreport(o options, names []string) (string, error) {
+	wanted := o["--configreport"]
+	if len(names) > 0 || len(wanted) != len(o["--options"]) || !o.has("--all") || !o.has("--binary") ||
+		!o.has("--nosuffix") || o.one("--units") != "b" || o.one("--reportformat") != "json" ||
+		!strings.Contains(o.one("--config"), `time_format="%s"`) {
+		panic(fmt.Sprintf("lvmtest: fullreport of %q with %v", names, o))
+	}
+	columns := map[string][]string{}
+	for i, part := range wanted {
+		columns[part] = strings.Split(o["--options"][i], ",")
+	}
+	parts := []any{}
+	var warning error
+	for _, g := range f.groups {
+		parts = append(parts, g.report(columns))
+		if g.Partial {
+			warning = fmt.Errorf("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pv()["pv_uuid"])
+		}
+	}
+	out, err := json.MarshalIndent(map[string]any{"report": parts}, "  ", "    ")
+	if err != nil {
+		return "", err
+	}
+	return "  " + string(out) + "\n", warning
+}
+
+func (g *group) report(columns map[string][]string) map[string]any {
+	lv, seg := []any{}, []any{}
+	for _, v := range g.volumes {
+		lv = append(lv, pick(v.row(), columns["lv"]))
+		seg = append(seg, pick(v.row(), columns["seg"]))
+	}
+	return map[string]any{
+		"vg":    []any{pick(g.row(), columns["vg"])},
+		"pv":    []any{pick(g.pv(), columns["pv"])},
+		"lv":    lv,
+		"pvseg": []any{pick(map[string]string{"pvseg_start": "0"}, columns["pvseg"])},
+		"seg":   seg,
+	}
+}
+
+func pick(row map[string]string, columns []string) map[string]string {
+	picked := map[string]string{}
+	for _, c := range columns {
+		value, known := row[c]
+		if !known {
+			panic("lvmtest: unknown column " + c)
+		}
+		picked[c] = value
+	}
+	return picked
+}
+
+func (g *group) row() map[string]string {
+	return map[string]string{
+		"vg_name": g.Name, "vg_uuid": g.uuid, "vg_extent_size": number(g.ExtentSize), "vg_size": number(g.Size),
+		"vg_free": number(g.free()), "vg_permissions": "writeable", "vg_partial": yes(g.Partial), "vg_shared": "0",
+		"vg_clustered": "0", "vg_exported": "0", "vg_lock_type": "",
+	}
+}
+
+func (g *group) pv() map[string]string {
+	return map[string]string{
+		"pv_name": "/dev/loop0", "pv_uuid": g.uuid + "-pv", "pv_size": number(g.Size), "pv_free": number(g.free()),
+		"pv_missing": yes(g.Partial),
+	}
+}
+
+func (v *volume) row() map[string]string {
+	layout, role := v.words()
+	r := map[string]string{
+		"lv_name": v.Name, "lv_uuid": v.uuid, "lv_path": "/dev/" + v.fullName(),
+		"lv_dm_path": "/dev/mapper/" + lvm.DMName(v.vg.Name, v.Name), "lv_layout": layout, "lv_role": role,
+		"lv_attr": v.attr(), "lv_size": number(v.Size), "lv_tags": strings.Join(v.Tags, ","),
+		"lv_time": number(v.created.Unix()), "origin": v.Origin, "origin_uuid": v.originUUID, "origin_size": "",
+		"pool_lv": v.Pool, "lv_kernel_major": "-1", "lv_kernel_minor": "-1", "lv_device_open": yes(v.Open > 0),
+		"lv_suspended": yes(v.suspended), "lv_merging": yes(v.merging), "lv_merge_failed": yes(v.mergeFailed),
+		"lv_snapshot_invalid": yes(v.invalid), "lv_skip_activation": "0", "lv_historical": "0",
+		"lv_permissions": "writeable", "data_percent": "", "metadata_percent": "", "snap_percent": "",
+		"chunk_size": "0", "devices": "/dev/loop0(0)",
+	}
+	if v.active {
+		r["lv_kernel_major"], r["lv_kernel_minor"] = strconv.Itoa(major), strconv.Itoa(v.minor)
+	}
+	if v.merging {
+		r["lv_name"], r["lv_path"] = "["+v.Name+"]", ""
+	}
+	v.addSnapshot(r)
+	return r
+}
+
+func (v *volume) addSnapshot(r map[string]string) {
+	if origin := v.vg.byUUID(v.originUUID); origin != nil && v.Kind == lvm.Snapshot {
+		r["origin_size"], r["chunk_size"] = number(origin.Size), number(v.chunk)
+		percent := fmt.Sprintf("%.2f", float64(v.used)/float64(v.Size/sector)*100)
+		if v.active {
+			r["data_percent"], r["snap_percent"] = percent, percent
+		}
+	}
+}
+
+// words are lv_layout and lv_role.
+func (v *volume) words() (layout, role string) {
+	role = "public"
+	switch v.Kind {
+	case lvm.ThinPool:
+		return "thin,pool", "private"
+	case lvm.Thin:
+		layout = "thin,sparse"
+	case lvm.RAID:
+		layout = "raid,raid1"
+	case lvm.Snapshot:
+		return "linear", "public,snapshot,thicksnapshot"
+	default:
+		layout = string(v.Kind)
+	}
+	for _, s := range v.vg.snapshots(v) {
+		role = "public,origin," + string(s.Kind[:4]) + "origin"
+	}
+	if v.Origin != "" {
+		role += ",snapshot,thinsnapshot"
+	}
+	return layout, role
+}
+
+// attr is lv_attr, all ten characters (lvs(8)).
+func (v *volume) attr() string {
+	kind, target := "-", "-"
+	snapshots := v.vg.snapshots(v)
+	thick := slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot })
+	switch {
+	case v.isMerging():
+		kind, target = "O", "s"
+	case thick:
+		kind, target = "o", "s"
+	case v.merging:
+		kind, target = "S", "s"
+	case v.Kind == lvm.Snapshot:
+		kind, target = "s", "s"
+	case v.Kind == lvm.Thin:
+		kind, target = "V", "t"
+	case v.Kind == lvm.ThinPool:
+		kind, target = "t", "t"
+	}
+	zero := "-"
+	if v.Kind == lvm.Thin || v.Kind == lvm.ThinPool {
+		target, zero = "t", "z"
+	}
+	open := "-"
+	if v.Open > 0 {
+		open = "o"
+	}
+	return kind + "wi-" + v.stateLetter() + open + target + zero + v.healthLetter() + "-"
+}
+
+func (v *volume) stateLetter() string {
+	switch {
+	case !v.active:
+		return "-"
+	case v.halfMade:
+		return "i"
+	case v.invalid && v.suspended:
+		return "S"
+	case v.invalid:
+		return "I"
+	case v.mergeFailed:
+		return "m"
+	case v.suspended:
+		return "s"
+	}
+	return "a"
+}
+
+func (v *volume) healthLetter() string {
+	if v.vg.Partial {
+		return "p"
+	}
+	return "-"
+}
+
+func (f *Fake) dmSuspend(_ options, names []string) (string, error) {
+	return f.onDevices(names, func(v *volume) { v.suspended = true })
+}
+
+func (f *Fake) dmResume(_ options, names []string) (string, error) {
+	return f.onDevices(names, func(v *volume) { v.suspended = false })
+}
+
+func (f *Fake) onDevices(names []string, do func(*volume)) (string, error) {
+	var errs []error
+	for _, name := range names {
+		v := f.byDevice(name)
+		if v == nil {
+			errs = append(errs, fmt.Errorf("Device %s not found\nCommand failed.", name))
+			continue
+		}
+		do(v)
+	}
+	return "", errors.Join(errs...)
+}
+
+func (f *Fake) byDevice(dm string) *volume {
+	for _, v := range f.allVolumes() {
+		if v.active && lvm.DMName(v.vg.Name, v.Name) == dm {
+			return v
+		}
+	}
+	return nil
+}
+
+// noDevices is dmsetup's answer on a host without any.
+const noDevices = "No devices found\n"
+
+func (f *Fake) dmStatus(options, []string) (string, error) {
+	out := ""
+	for _, v := range f.allVolumes() {
+		if v.active {
+			out += v.statusLines()
+		}
+	}
+	if out == "" {
+		return noDevices, nil
+	}
+	return out, nil
+}
+
+func (v *volume) statusLines() string {
+	dm := lvm.DMName(v.vg.Name, v.Name)
+	line := func(name, target string) string {
+		return fmt.Sprintf("%s: 0 %d %s\n", name, v.deviceSectors(), target)
+	}
+	snapshots := v.vg.snapshots(v)
+	for _, s := range snapshots {
+		if s.running {
+			return line(dm, "snapshot-merge "+s.cowStatus()) + line(dm+"-real", "linear ")
+		}
+	}
+	switch {
+	case v.halfMade:
+		return dm + ": \n"
+	case v.Kind == lvm.Snapshot && v.running:
+		return line(dm, "error ") + line(dm+"-cow", "linear ")
+	case v.Kind == lvm.Snapshot:
+		return line(dm, "snapshot "+v.cowStatus()) + line(dm+"-cow", "linear ")
+	case v.Kind == lvm.Thin:
+		return line(dm, "thin 0 -")
+	case slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot }):
+		return line(dm, "snapshot-origin ") + line(dm+"-real", "linear ")
+	}
+	return line(dm, "linear ")
+}
+
+// deviceSectors is how long the device is: a thick snapshot's is its origin's.
+func (v *volume) deviceSectors() int64 {
+	if origin := v.vg.byUUID(v.originUUID); origin != nil {
+		return origin.Size / sector
+	}
+	return v.Size / sector
+}
+
+func (v *volume) cowStatus() string {
+	switch {
+	case v.invalid:
+		return "Invalid"
+	case v.mergeFailed:
+		return "Merge failed"
+	}
+	return fmt.Sprintf("%d/%d %d", v.used, v.Size/sector, headerSectors)
+}
+
+func (f *Fake) dmInfo(o options, _ []string) (string, error) {
+	if o.one("--options") != "name,uuid,major,minor,open,suspended" || o.one("--separator") != "|" {
+		panic(fmt.Sprintf("lvmtest: dmsetup info with %v", o))
+	}
+	out := ""
+	for _, v := range f.allVolumes() {
+		if v.active {
+			out += v.infoLine()
+		}
+	}
+	if out == "" {
+		return noDevices, nil
+	}
+	return out, nil
+}
+
+func (v *volume) infoLine() string {
+	state := "Active"
+	if v.suspended {
+		state = "Suspended"
+	}
+	uuid := "LVM-" + strings.ReplaceAll(v.vg.uuid+v.uuid, "-", "")
+	return fmt.Sprintf("%s|%s|%d|%d|%d|%s\n", lvm.DMName(v.vg.Name, v.Name), uuid, major, v.minor, v.Open, state)
+}
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }
+
+func yes(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
