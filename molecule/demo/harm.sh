@@ -1,0 +1,7 @@
+#!/bin/bash
+# A data conversion gone wrong.
+set -euo pipefail
+psql -qd dat -c 'DELETE FROM patient WHERE id % 2 = 0' -c "UPDATE patient SET name = '?'"
+rm -r /pccehr/records/ward1?
+dd if=/dev/zero of=/pccehr/images/scan3.bin bs=1M count=4 conv=notrunc status=none
+sync
