@@ -34,6 +34,27 @@ func All(errs ...error) error {
 	return join(errs)
 }
 
+// Each returns the failures that All joined into err: err alone if it joined
+// none, nothing for nil.
+func Each(err error) []error {
+	if isNil(err) {
+		return nil
+	}
+	e, ok := err.(*Error)
+	if !ok || e.Facts[problems] == nil {
+		return []error{err}
+	}
+	joined, ok := e.Err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err} // it came out of JSON and has lost its causes
+	}
+	var all []error
+	for _, one := range joined.Unwrap() {
+		all = append(all, Each(one)...)
+	}
+	return all
+}
+
 // isNil also knows a nil *Error inside a non-nil error interface, which a
 // function that returns *Error makes easily.
 func isNil(err error) bool {

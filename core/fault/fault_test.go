@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -117,6 +118,29 @@ func TestAllIsEachOfItsParts(t *testing.T) {
 	err := fault.All(fault.New(fault.NoSpace, "a"), fault.New(fault.Busy, "b"))
 	if !errors.Is(err, fault.NoSpace) || !errors.Is(err, fault.Busy) || errors.Is(err, fault.Timeout) {
 		t.Error("errors.Is must find the code of every part and no other")
+	}
+}
+
+func TestEach(t *testing.T) {
+	var none *fault.Error
+	a, b, c := fault.New(fault.Busy, "a"), errors.New("b"), fault.New(fault.Timeout, "c: %w and %w", errors.New("x"), errors.New("y"))
+	tests := []struct {
+		name string
+		err  error
+		want []error
+	}{
+		{"nil", nil, nil},
+		{"a nil fault", none, nil},
+		{"one", a, []error{a}},
+		{"one with two causes", c, []error{c}},
+		{"several, nested", fault.All(fault.All(a, b), c), []error{a, b, c}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := fault.Each(tt.err); !slices.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,163 @@
+package ansible
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// version is set when a release is linked:
+// -ldflags '-X go.pcc.com/rewind/core/ansible.version=1.2.3'.
+var version string
+
+// Version returns the version, or else the commit, that the program was built
+// from, with the compiler's and the platform's.
+func Version() string {
+	return fmt.Sprintf("%s (%s %s/%s)", built(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func built() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value
+		}
+	}
+	return "unknown"
+}
+
+// helpWidth is the longest line of --help, in characters.
+const helpWidth = 100
+
+// help returns the text of --help; all of it comes from the tags.
+func (m Module[A]) help(list []argument, defaults reflect.Value) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [argument=value]... [--check] [--diff] [--json]\n", m.Name, m.Summary, m.Name)
+	if len(list) > 0 {
+		b.WriteString("\narguments (lists with commas or as JSON, other structures as JSON):\n")
+		describe(&b, "  ", list, defaults)
+	}
+	b.WriteString("\nflags:\n" +
+		"  --check    say what would be done, and change nothing\n" +
+		"  --diff     show what changes\n" +
+		"  --json     write the result as one JSON object\n" +
+		"  --help     this text\n" +
+		"  --version  the version\n")
+	if examples := strings.TrimSpace(m.Examples); examples != "" {
+		b.WriteString("\nexamples:\n  " + strings.ReplaceAll(examples, "\n", "\n  ") + "\n")
+	}
+	return b.String()
+}
+
+func describe(b *strings.Builder, indent string, list []argument, defaults reflect.Value) {
+	for _, a := range list {
+		fmt.Fprintf(b, "%s%s: %s\n", indent, a.name, a.facts(defaults))
+		wrap(b, indent+"    ", a.doc)
+		describe(b, indent+"    ", a.fields, reflect.Value{})
+	}
+}
+
+// facts says the type, the choices and the default.
+func (a argument) facts(defaults reflect.Value) string {
+	s := typeName(a.typ)
+	if len(a.choices) > 0 {
+		s += ", one of " + strings.Join(a.choices, ", ")
+	}
+	if len(a.aliases) > 0 {
+		s += "; also " + strings.Join(a.aliases, ", ")
+	}
+	if a.secret {
+		s += ", never written anywhere"
+	}
+	if !defaults.IsValid() {
+		return s
+	}
+	if d := defaultText(defaults.FieldByIndex(a.index)); d != "" {
+		s += "; default " + d
+	}
+	return s
+}
+
+func typeName(t reflect.Type) string {
+	own := reflect.PointerTo(t).Implements(argDecoder)
+	switch {
+	case t == duration:
+		return "seconds, or a time such as 90s or 1h30m"
+	case own && len(mappingOf(t)) > 0:
+		return "text or mapping"
+	case own:
+		return "text"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return typeName(t.Elem())
+	case reflect.Slice:
+		return "list of " + typeName(t.Elem())
+	case reflect.Map, reflect.Struct:
+		return "mapping"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "text"
+	case reflect.Float32, reflect.Float64:
+		return "number"
+	case reflect.Interface:
+		return "anything"
+	}
+	return "whole number"
+}
+
+// defaultText is empty where the zero value means that nothing is set.
+func defaultText(v reflect.Value) string {
+	switch {
+	case v.Kind() == reflect.Bool:
+		return fmt.Sprint(v.Bool())
+	case v.IsZero():
+		return ""
+	case v.Type() == duration && v.Int()%int64(time.Second) == 0:
+		return fmt.Sprint(v.Int() / int64(time.Second))
+	case v.Kind() == reflect.Pointer:
+		return defaultText(v.Elem())
+	case v.Kind() == reflect.Slice:
+		var items []string
+		for i := range v.Len() {
+			items = append(items, fmt.Sprint(v.Index(i)))
+		}
+		return strings.Join(items, ",")
+	case v.Kind() == reflect.Map:
+		text, _ := json.Marshal(v.Interface()) // empty where a default has no JSON
+		return string(text)
+	}
+	return fmt.Sprint(v)
+}
+
+// wrap writes text in lines of at most helpWidth characters.
+func wrap(b *strings.Builder, indent, text string) {
+	line := indent
+	for _, word := range strings.Fields(text) {
+		if len(line)+1+len(word) > helpWidth && line != indent {
+			fmt.Fprintln(b, line)
+			line = indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	if line != indent {
+		fmt.Fprintln(b, line)
+	}
+}
