@@ -1,0 +1,155 @@
+package filesystem
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+
+	"go.pcc.com/rewind/core/fault"
+	"golang.org/x/sys/unix"
+)
+
+// hold is one file system on its way into a freeze and out of it. FIFREEZE
+// blocks for as long as the disk does and cannot be called off, so whoever
+// comes last settles it: thaw if the freeze is over, else the freeze itself
+// when it comes back.
+type hold struct {
+	points []string
+	dir    *os.File
+	ioctl  func(*os.File, uint) error // nil: the real one
+
+	mu       sync.Mutex
+	freezing bool   // FIFREEZE is under way
+	frozen   bool   // by us
+	released bool   // thawed, or to be thawed as soon as the freeze comes back
+	lost     string // who ended the freeze before thaw was called; empty: nobody
+}
+
+func (h *hold) name() string { return strings.Join(h.points, ", ") }
+
+func (h *hold) call(request uint) error {
+	if h.ioctl != nil {
+		return h.ioctl(h.dir, request)
+	}
+	return ioctl(h.dir, request)
+}
+
+// sync writes dirty pages out while writers may still go on.
+func (h *hold) sync() error {
+	conn, err := h.dir.SyscallConn()
+	if err != nil {
+		return fault.New(fault.Internal, "sync %s: %w", h.name(), err)
+	}
+	var failed error
+	if err := conn.Control(func(fd uintptr) { failed = unix.Syncfs(int(fd)) }); err != nil {
+		return fault.New(fault.Interrupted, "sync %s: %w", h.name(), err)
+	}
+	if failed != nil {
+		return fault.New(fault.Internal, "sync %s: %w", h.name(), failed)
+	}
+	return nil
+}
+
+func (h *hold) freeze() error {
+	h.mu.Lock()
+	if h.released {
+		h.mu.Unlock()
+		return fault.New(fault.Interrupted, "freeze of %s called off", h.name())
+	}
+	h.freezing = true
+	h.mu.Unlock()
+
+	err := h.call(fiFreeze)
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.freezing = false
+	h.frozen = err == nil
+	if h.released { // nobody waits for this freeze any more
+		_ = h.finish()
+	}
+	return freezeFault(h.name(), err)
+}
+
+func freezeFault(name string, err error) error {
+	switch err {
+	case nil:
+		return nil
+	case unix.EBUSY:
+		return fault.New(fault.Busy, "%s is frozen already, by another program", name).
+			WithHint("if nothing else takes snapshots now: fsfreeze -u %s", name)
+	case unix.EOPNOTSUPP, unix.ENOTTY:
+		return fault.New(fault.Unsupported, "%s: its file system cannot be frozen", name)
+	case unix.EPERM:
+		return fault.New(fault.NotRoot, "freeze %s: %w", name, err)
+	}
+	return fault.New(fault.Internal, "freeze %s: %w", name, err)
+}
+
+// thaw releases the file system: now, or when its freeze comes back.
+func (h *hold) thaw() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released {
+		return h.verdict()
+	}
+	h.released = true
+	if h.freezing {
+		return nil
+	}
+	return h.finish()
+}
+
+// expire is thaw at the end of the limit or of the context.
+func (h *hold) expire() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released {
+		return
+	}
+	h.released = true
+	_ = h.finish()
+	h.lost = "the time limit"
+}
+
+// finish ends a hold that is released and not freezing. The caller has the lock.
+func (h *hold) finish() error {
+	defer h.dir.Close()
+	if !h.frozen {
+		return nil
+	}
+	h.frozen = false
+	err := h.call(fiThaw)
+	if err == unix.EINVAL { // not frozen: another fsfreeze -u was faster
+		h.lost = "another program"
+		return h.verdict()
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "thaw %s: %w", h.name(), err).WithHint("fsfreeze -u %s", h.name())
+	}
+	return nil
+}
+
+func (h *hold) verdict() error {
+	if h.lost == "" {
+		return nil
+	}
+	return fault.New(fault.FreezeTimeout, "%s was thawed by %s before its time", h.name(), h.lost)
+}
+
+// ioctl calls FIFREEZE or FITHAW. A signal of the Go scheduler may interrupt
+// the first one before it froze anything (EINTR), and then it is called again.
+func ioctl(dir *os.File, request uint) error {
+	defer runtime.KeepAlive(dir)
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), uintptr(request), 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return errno
+	}
+}

@@ -1,0 +1,134 @@
+package filesystem
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"golang.org/x/sys/unix"
+)
+
+// mountLimit is long because a mount may replay a file system's log first, and
+// through the COW of a merge at that.
+const mountLimit = 10 * time.Minute
+
+// MountSpec is one mount to be made.
+type MountSpec struct {
+	Source  string   `json:"source"` // the device
+	Point   string   `json:"point"`
+	Type    string   `json:"type,omitempty"` // empty: as mount(8) finds out
+	Options []string `json:"options,omitempty"`
+	Bind    string   `json:"bind,omitempty"` // instead of Source: a directory that is to be seen at Point too
+}
+
+// MountDevice mounts by mount(8), which also loads the modules that a file
+// system needs and helps those that have a mount program. It fails with
+// mount_failed.
+func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
+	argv := []string{"mount"}
+	options, source := spec.Options, spec.Source
+	if spec.Bind != "" {
+		options, source = append([]string{"bind"}, options...), spec.Bind
+	} else if spec.Type != "" {
+		argv = append(argv, "-t", spec.Type)
+	}
+	if len(options) > 0 {
+		argv = append(argv, "-o", strings.Join(options, ","))
+	}
+	argv = append(argv, "--", source, spec.Point)
+	if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
+		return fault.New(fault.MountFailed, "mount %s on %s: %w", source, spec.Point, err)
+	}
+	return nil
+}
+
+// Unmount unmounts what is seen at point, at once and really: never lazily,
+// which would leave the device open behind a name that is gone. Whoever still
+// uses it makes it fail with busy.
+func Unmount(point string) error {
+	for {
+		err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+		switch err {
+		case nil:
+			return nil
+		case unix.EINTR:
+			continue
+		case unix.EBUSY:
+			return fault.New(fault.Busy, "unmount %s: %w", point, err)
+		case unix.EINVAL, unix.ENOENT:
+			return fault.New(fault.NotFound, "unmount %s: not a mount point: %w", point, err)
+		case unix.EPERM:
+			return fault.New(fault.NotRoot, "unmount %s: %w", point, err)
+		}
+		return fault.New(fault.MountFailed, "unmount %s: %w", point, err)
+	}
+}
+
+// notGiven are options that the kernel shows but mount(2) refuses or warns of:
+// they say what is the case anyway.
+var notGiven = []string{"seclabel", "attr2", "noquota", "rw", "ro"}
+
+// RestoreOptions returns the options that mount the same device at the same
+// place as it is mounted now: those of fstab if it names this device for this
+// point, else those that the kernel shows. Read-only stays read-only.
+func (m Mount) RestoreOptions(fstab []FstabEntry) []string {
+	write := "rw"
+	shown := slices.Concat(splitOptions(m.Options), splitOptions(m.Super))
+	if slices.Contains(shown, "ro") {
+		write = "ro"
+	}
+	options := []string{write}
+	if listed, ok := m.listed(fstab); ok {
+		shown = listed
+	}
+	for _, o := range shown {
+		if !slices.Contains(notGiven, o) && !slices.Contains(options, o) && o != "defaults" {
+			options = append(options, o)
+		}
+	}
+	return options
+}
+
+func (m Mount) listed(fstab []FstabEntry) ([]string, bool) {
+	for _, e := range fstab {
+		if e.Point != m.Point {
+			continue
+		}
+		if dev, ok := e.device(); ok && dev == m.Dev {
+			return e.Options, true
+		}
+	}
+	return nil, false
+}
+
+// xfsQuota are XFS's quota options. A mount without those that the file system
+// has on forgets its quota state (lvm2 issue 182).
+var xfsQuota = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenforce", "prjquota", "pqnoenforce"}
+
+// SnapshotOptions returns the options that mount a snapshot of origin, with a
+// file system of that type, for reading. With preview the log is not replayed
+// either, so that nothing at all is written to the snapshot; what is read may
+// then lack what was in the log.
+func SnapshotOptions(fstype string, origin Mount, preview bool) []string {
+	options := []string{"ro", "noatime"}
+	switch fstype {
+	case "xfs":
+		options = append(options, "nouuid") // the origin with the same UUID is mounted too
+		for _, o := range splitOptions(origin.Super) {
+			if slices.Contains(xfsQuota, o) {
+				options = append(options, o)
+			}
+		}
+		if preview {
+			options = append(options, "norecovery")
+		}
+	case "ext3", "ext4":
+		if preview {
+			options = append(options, "noload")
+		}
+	}
+	return options
+}

@@ -1,0 +1,109 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+type runner struct {
+	argv []string
+	cmd  command.Cmd
+	err  error
+}
+
+func (r *runner) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	r.argv, r.cmd = c.Argv, c
+	return command.Output{Stdout: "out"}, r.err
+}
+
+func TestMountDevice(t *testing.T) {
+	for _, c := range []struct {
+		spec MountSpec
+		want string
+	}{
+		{MountSpec{Source: "/dev/vg00/dat", Point: "/dat"}, "mount -- /dev/vg00/dat /dat"},
+		{MountSpec{Source: "/dev/vg00/dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"}},
+			"mount -t xfs -o rw,noatime -- /dev/vg00/dat /dat"},
+		{MountSpec{Bind: "/dat/pg", Point: "/srv", Type: "xfs", Options: []string{"ro"}}, "mount -o bind,ro -- /dat/pg /srv"},
+	} {
+		r := &runner{}
+		if err := MountDevice(t.Context(), r, c.spec); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(r.argv, " "); got != c.want || !r.cmd.Changes {
+			t.Errorf("%+v:\n%s, changes %v\n%s", c.spec, got, r.cmd.Changes, c.want)
+		}
+	}
+	r := &runner{err: errors.New("bad superblock")}
+	err := MountDevice(t.Context(), r, MountSpec{Source: "/dev/vg00/dat", Point: "/dat"})
+	if !errors.Is(err, fault.MountFailed) || !strings.Contains(err.Error(), "/dat: bad superblock") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestUnmountRefusesWhatIsNoMountPoint(t *testing.T) {
+	err := Unmount(t.TempDir())
+	if !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.NotRoot) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRestoreOptions(t *testing.T) {
+	dat := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "rw,seclabel,attr2,inode64,usrquota"}
+	readOnly := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "ro,noatime", Super: "rw,data=ordered"}
+	other := []FstabEntry{{Spec: "/dev/no/such", Point: "/dat", Options: []string{"noatime"}}}
+	for _, c := range []struct {
+		name  string
+		mount Mount
+		fstab []FstabEntry
+		want  string
+	}{
+		{"as the kernel shows it", dat, nil, "rw,relatime,inode64,usrquota"},
+		{"read-only stays so", readOnly, nil, "ro,noatime,data=ordered"},
+		{"fstab names another device", dat, other, "rw,relatime,inode64,usrquota"},
+	} {
+		if got := strings.Join(c.mount.RestoreOptions(c.fstab), ","); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestSnapshotOptions(t *testing.T) {
+	quota := Mount{Super: "rw,inode64,usrquota,pqnoenforce,noquota"}
+	for _, c := range []struct {
+		fstype  string
+		origin  Mount
+		preview bool
+		want    string
+	}{
+		{"xfs", quota, false, "ro,noatime,nouuid,usrquota,pqnoenforce"},
+		{"xfs", Mount{}, true, "ro,noatime,nouuid,norecovery"},
+		{"ext4", quota, false, "ro,noatime"},
+		{"ext4", Mount{}, true, "ro,noatime,noload"},
+		{"vfat", Mount{}, true, "ro,noatime"},
+	} {
+		if got := strings.Join(SnapshotOptions(c.fstype, c.origin, c.preview), ","); got != c.want {
+			t.Errorf("%s, preview %v: %s, want %s", c.fstype, c.preview, got, c.want)
+		}
+	}
+}
+
+func TestRunPrivate(t *testing.T) {
+	r := &runner{}
+	out, err := RunPrivate(t.Context(), r, "/usr/lib/self", []string{"preview", "x"}, []byte("in"))
+	if err != nil || string(out) != "out" {
+		t.Fatalf("%q, %v", out, err)
+	}
+	want := command.Cmd{
+		Argv: []string{"/usr/lib/self", "preview", "x"}, Self: true, PrivateMounts: true, Stdin: []byte("in"), Limit: privateLimit,
+	}
+	if diff := cmp.Diff(want, r.cmd); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,261 @@
+package service
+
+import (
+	"context"
+	"slices"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// Plan says what is to be stopped, and what is to be started afterwards. It is
+// kept in the journal, so that the start can be made up for after a power cut.
+type Plan struct {
+	Named  []string `json:"named"`  // full names, as asked for
+	Stop   []string `json:"stop"`   // in order: what starts others first, then each unit before those it needs
+	Active []string `json:"active"` // those of Stop that were active, in start order: sockets, services, then timers and paths
+}
+
+// Plan finds all that has to be stopped for the named units to be down and to
+// stay down: what systemd itself would stop with them (Requires=, BindsTo=,
+// PartOf= and the like, through any number of steps) and what would start them
+// again (sockets, timers, paths). A name without a type is a service. Targets
+// are stopped only if named; mounts, slices and devices never.
+//
+// Errors, all of them at once: bad_arguments for a name that is none, for a
+// protected unit, and for one that could not be stopped or started again;
+// not_found for a unit there is not; busy if such a unit would have to be stopped
+// along with the named ones.
+func (s *Systemd) Plan(ctx context.Context, named []string) (Plan, error) {
+	c := closure{systemd: s, units: make(map[string]unit)}
+	for _, name := range named {
+		if err := c.addNamed(ctx, fullName(name)); err != nil {
+			return Plan{}, err
+		}
+	}
+	for i := 0; i < len(c.order); i++ { // grows on the way
+		if err := c.follow(ctx, c.units[c.order[i]]); err != nil {
+			return Plan{}, err
+		}
+	}
+	if err := fault.All(c.problems...); err != nil {
+		return Plan{}, err
+	}
+	return c.plan(ctx)
+}
+
+// closure is a set of units that is being completed.
+type closure struct {
+	systemd  *Systemd
+	named    []string
+	order    []string // as they were found
+	units    map[string]unit
+	problems []error
+}
+
+func (c *closure) problem(code fault.Code, format string, a ...any) *fault.Error {
+	f := fault.New(code, format, a...)
+	c.problems = append(c.problems, f)
+	return f
+}
+
+// addNamed adds a unit that the user named. The error is for systemd being out
+// of reach; what is wrong with the unit is one of the problems.
+func (c *closure) addNamed(ctx context.Context, name string) error {
+	if why := wrongName(name); why != "" {
+		c.problem(fault.BadArguments, "%q %s", name, why)
+		return nil
+	}
+	u, err := c.systemd.unit(ctx, name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.systemd.Protected(name) || c.systemd.Protected(u.name):
+		c.problem(fault.BadArguments, "%s is never stopped", name).
+			WithHint("leave it out of services: without it nobody could log in, or the rollback itself would end")
+		return nil
+	case u.load == "masked":
+		// Runs on: reported below. Does not run: nothing to stop.
+	case u.load != "loaded":
+		c.problem(fault.NotFound, "there is no unit %s (%s)", name, u.load).With("units", []string{name}).
+			WithHint("systemctl list-units --all names those there are")
+		return nil
+	}
+	c.named = append(c.named, u.name)
+	c.check(fault.BadArguments, u, "")
+	c.add(u)
+	return nil
+}
+
+func (c *closure) add(u unit) {
+	if _, known := c.units[u.name]; !known {
+		c.units[u.name] = u
+		c.order = append(c.order, u.name)
+	}
+}
+
+// check refuses a running unit that could not be stopped or not be started again.
+func (c *closure) check(code fault.Code, u unit, why string) {
+	if u.down() {
+		return
+	}
+	switch {
+	case u.noStop:
+		c.problem(code, "%s cannot be stopped: it has RefuseManualStop=%s", u.name, why)
+	case u.noStart:
+		c.problem(code, "%s could not be started again: it has RefuseManualStart=%s", u.name, why)
+	case u.load != "loaded":
+		c.problem(code, "%s could not be started again: its unit file is %s%s", u.name, u.load, why).
+			WithHint("stop it yourself first, or repair its unit file and run systemctl daemon-reload")
+	}
+}
+
+// follow adds what has to be stopped because of u.
+func (c *closure) follow(ctx context.Context, u unit) error {
+	for _, name := range u.dependents {
+		if err := c.addFound(ctx, name, "it depends on "+u.name); err != nil {
+			return err
+		}
+	}
+	for _, name := range u.triggers {
+		if err := c.addFound(ctx, name, "it would start "+u.name+" again"); err != nil {
+			return err
+		}
+	}
+	for _, name := range u.pulls {
+		if err := c.addUnneeded(ctx, name, u.name); err != nil {
+			return err
+		}
+	}
+	for _, name := range u.upheldBy {
+		if err := c.addUpholder(ctx, name, u.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addFound adds a unit that the user did not name.
+func (c *closure) addFound(ctx context.Context, name, because string) error {
+	if _, known := c.units[name]; known || !slices.Contains(stoppable, kindOf(name)) || kindOf(name) == "target" {
+		return nil
+	}
+	u, err := c.systemd.unit(ctx, name)
+	if err != nil {
+		return err
+	}
+	if c.systemd.Protected(u.name) {
+		if !u.down() {
+			c.problem(fault.Busy, "%s would have to be stopped, too, which is never done: %s", u.name, because)
+		}
+		return nil
+	}
+	c.check(fault.Busy, u, ", and would have to be stopped, too: "+because)
+	c.add(u)
+	return nil
+}
+
+// addUnneeded adds a unit that systemd stops by itself once nobody needs it
+// (StopWhenUnneeded=): it is to be started again with those that need it.
+func (c *closure) addUnneeded(ctx context.Context, name, neededBy string) error {
+	if _, known := c.units[name]; known || !slices.Contains(stoppable, kindOf(name)) || kindOf(name) == "target" {
+		return nil
+	}
+	u, err := c.systemd.unit(ctx, name)
+	if err != nil || !u.unneeded {
+		return err
+	}
+	return c.addFound(ctx, name, "systemd stops it when "+neededBy+" no longer needs it")
+}
+
+// addUpholder adds a unit with Upholds=, which starts another one whenever it
+// finds it down. A target that does so cannot be stopped for that, as everything
+// else it holds together would go with it.
+func (c *closure) addUpholder(ctx context.Context, name, upheld string) error {
+	if kindOf(name) != "target" || slices.Contains(c.named, name) {
+		return c.addFound(ctx, name, "it upholds "+upheld)
+	}
+	u, err := c.systemd.unit(ctx, name)
+	if err != nil || u.down() {
+		return err
+	}
+	c.problem(fault.Busy, "%s would be started again at once: %s upholds it (Upholds=)", upheld, name).
+		WithHint("stop %s first if that does no harm, or take the Upholds= away", name)
+	return nil
+}
+
+// plan puts the complete closure into order.
+func (c *closure) plan(ctx context.Context) (Plan, error) {
+	p := Plan{Named: c.named, Stop: c.stopOrder()}
+	for _, name := range slices.Backward(p.Stop) {
+		up, err := c.wasUp(ctx, c.units[name])
+		if err != nil {
+			return Plan{}, err
+		}
+		if up {
+			p.Active = append(p.Active, name)
+		}
+	}
+	slices.SortStableFunc(p.Active, func(a, b string) int { return startRank(a) - startRank(b) })
+	return p, nil
+}
+
+// wasUp tells whether the unit runs or was asked to: one that is just being
+// restarted is down for a moment.
+func (c *closure) wasUp(ctx context.Context, u unit) (bool, error) {
+	if u.up() || !u.job {
+		return u.up(), nil
+	}
+	job, err := c.systemd.bus.jobType(ctx, u.name)
+	if err != nil {
+		return false, busFault(ctx, err, "ask systemd about %s", u.name)
+	}
+	return job == "start" || job == "restart", nil
+}
+
+// startRank orders starts. A socket refuses to start after its service, which
+// needs the socket's descriptors; a timer or path may start services at once,
+// which should find everything up.
+func startRank(unit string) int {
+	switch kindOf(unit) {
+	case "socket", "automount":
+		return 0
+	case "timer", "path":
+		return 2
+	}
+	return 1
+}
+
+// stopOrder puts triggers first, then every unit before those it was started
+// after. systemd keeps to the same order, but only among jobs it already has:
+// jobs queued in any other order would run out of order.
+func (c *closure) stopOrder() []string {
+	var sorted []string
+	seen := make(map[string]bool)
+	var visit func(name string)
+	visit = func(name string) { // appends what was started before, first
+		if seen[name] {
+			return
+		}
+		seen[name] = true
+		for _, earlier := range c.units[name].after {
+			if _, ours := c.units[earlier]; ours {
+				visit(earlier)
+			}
+		}
+		sorted = append(sorted, name)
+	}
+	for _, name := range c.order {
+		visit(name)
+	}
+	slices.Reverse(sorted)
+	slices.SortStableFunc(sorted, func(a, b string) int { return stopRank(a) - stopRank(b) })
+	return sorted
+}
+
+func stopRank(unit string) int {
+	if trigger(unit) {
+		return 0
+	}
+	return 1
+}

@@ -1,0 +1,133 @@
+// Package service stops systemd units and starts them again exactly as they
+// were, and runs transient units that outlive their caller.
+//
+// Its promises: what was active is active again and what was not is not; while
+// units are stopped, nothing that would wake them is running; a stopped unit has
+// no process left; login sessions, ssh, the bus and our own unit are never
+// stopped. systemd is spoken to over D-Bus alone, no program is started.
+package service
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+)
+
+// Systemd is a connection to the system's systemd.
+type Systemd struct {
+	bus     bus
+	proc    filesystem.Proc
+	cgroups string // where the unified control groups are mounted
+	own     string // the unit we run in, empty for none
+}
+
+// Connect connects to the system's systemd. The connection outlives ctx, so
+// that what was stopped can be started after an interruption; Close ends it.
+// unsupported if systemd does not run here.
+func Connect(ctx context.Context) (*Systemd, error) {
+	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
+		return nil, fault.New(fault.Unsupported, "this system does not run systemd, which Rewind needs")
+	}
+	b, err := dial(ctx)
+	if err != nil {
+		return nil, fault.New(fault.Unsupported, "cannot reach systemd: %w", err)
+	}
+	proc := filesystem.Proc("/proc")
+	return &Systemd{bus: b, proc: proc, cgroups: unified("/sys/fs/cgroup"), own: proc.Unit(os.Getpid())}, nil
+}
+
+// Close ends the connection. Jobs under way go on.
+func (s *Systemd) Close() { s.bus.close() }
+
+// Active tells whether a unit runs, or is on its way to or from it: its
+// ExecStopPost= counts. A unit that systemd does not know is not active.
+func (s *Systemd) Active(ctx context.Context, unit string) (bool, error) {
+	u, err := s.unit(ctx, unit)
+	return err == nil && !u.down(), err
+}
+
+// UnitOf returns the unit of the system's systemd that a process belongs to,
+// empty if none.
+func (s *Systemd) UnitOf(pid int) string { return s.proc.Unit(pid) }
+
+// ByProcess returns the services that processes belong to, each once, and the
+// processes that no unit can be stopped for: those of login sessions, of
+// protected units and of none.
+func (s *Systemd) ByProcess(pids []int) (units []string, rest []int) {
+	for _, pid := range pids {
+		unit := s.proc.Unit(pid)
+		switch {
+		case !strings.HasSuffix(unit, ".service") || s.Protected(unit):
+			rest = append(rest, pid)
+		case !slices.Contains(units, unit):
+			units = append(units, unit)
+		}
+	}
+	return units, rest
+}
+
+// unit is what systemd says of a unit.
+type unit struct {
+	name       string // its first name, whatever alias was asked for
+	load       string // loaded, not-found, masked, error, bad-setting
+	active     string // active, reloading, inactive, failed, activating, deactivating, maintenance, refreshing
+	sub        string // of its own type: running, exited, listening, auto-restart
+	job        bool   // something is queued or running for it
+	conditions bool   // Condition…= held when it was last started
+	noStop     bool   // RefuseManualStop=
+	noStart    bool   // RefuseManualStart=
+	unneeded   bool   // StopWhenUnneeded=
+
+	after      []string
+	dependents []string // stopped by systemd, too, whenever this one is
+	triggers   []string // sockets, timers, paths that start it
+	upheldBy   []string // start it whenever they find it stopped
+	pulls      []string // what its start brings up; systemd may stop those as unneeded
+}
+
+// down tells whether nothing of the unit runs.
+func (u unit) down() bool { return u.active == "inactive" || u.active == "failed" }
+
+// up tells whether it runs, or will without further request.
+func (u unit) up() bool { return !u.down() && u.active != "deactivating" }
+
+func (s *Systemd) unit(ctx context.Context, name string) (unit, error) {
+	props, err := s.bus.unit(ctx, name)
+	if err != nil {
+		return unit{}, busFault(ctx, err, "ask systemd about %s", name)
+	}
+	p := properties(props)
+	return unit{
+		name: p.text("Id"), load: p.text("LoadState"), active: p.text("ActiveState"), sub: p.text("SubState"),
+		job: p.job(), conditions: p.flag("ConditionResult"),
+		noStop: p.flag("RefuseManualStop"), noStart: p.flag("RefuseManualStart"),
+		unneeded: p.flag("StopWhenUnneeded"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
+		after: p.list("After"), triggers: p.list("TriggeredBy"), upheldBy: p.list("UpheldBy"),
+		// What systemd calls UNIT_ATOM_PROPAGATE_STOP.
+		dependents: slices.Concat(p.list("RequiredBy"), p.list("RequisiteOf"), p.list("BoundBy"),
+			p.list("ConsistsOf"), p.list("PropagatesStopTo")),
+	}, nil
+}
+
+// properties are those of one unit. Older versions of systemd lack some.
+type properties map[string]any
+
+func (p properties) text(name string) string { s, _ := p[name].(string); return s }
+
+func (p properties) flag(name string) bool { b, _ := p[name].(bool); return b }
+
+func (p properties) list(name string) []string { l, _ := p[name].([]string); return l }
+
+// job tells whether the property Job, a pair of number and path, names one.
+func (p properties) job() bool {
+	pair, _ := p["Job"].([]any)
+	if len(pair) == 0 {
+		return false
+	}
+	number, _ := pair[0].(uint32)
+	return number != 0
+}
