@@ -27,7 +27,11 @@ type Create struct {
 //
 // Faults: exists, no_space, not_found, merging (of the origin), no_single_instant
 // (the origin's file system is frozen and this kernel cannot suspend such a
-// device), pool_damaged, command_failed.
+// device), pool_damaged, unsupported, command_failed.
+//
+// After no_single_instant a half-made volume of that name and with these tags
+// stays behind (without an Origin, State mapped_with_inactive_table), and the
+// origin keeps an inner device: Remove the one and Refresh the other.
 func (l *LVM) CreateSnapshot(ctx context.Context, c Create) error {
 	return l.change(ctx, c.argv()...)
 }
@@ -59,10 +63,13 @@ func bytes(n int64) string {
 }
 
 // Extend makes a volume, or a thick snapshot's COW space, at least size bytes
-// long. It never shrinks: a volume that is as long or longer is left alone.
-// Faults: no_space, not_found, command_failed.
+// long. It never shrinks: a volume that is as long or longer is left alone, and
+// COW space grows up to MaxCOW and no further. An overflowed snapshot can be
+// extended and stays invalid. Faults: no_space, not_found, merging, command_failed.
 func (l *LVM) Extend(ctx context.Context, volume string, size int64) error {
-	err := l.change(ctx, "lvm", "lvextend", "--yes", "--size", bytes(size), "--", volume)
+	// lvextend refuses a size that is no multiple of 512 bytes.
+	size = roundUp(size, sector)
+	err := l.onVolumes(ctx, []string{volume}, "lvextend", "--yes", "--size", bytes(size))
 	if sizeReached(err) {
 		return nil
 	}
@@ -71,10 +78,12 @@ func (l *LVM) Extend(ctx context.Context, volume string, size int64) error {
 
 // sizeReached knows the ways in which lvextend(8) says that there is nothing to do.
 func sizeReached(err error) bool {
-	stderr := stderrOf(err)
-	return strings.Contains(stderr, "matches existing size") ||
-		strings.Contains(stderr, "not larger than existing size") ||
-		strings.Contains(stderr, "Reached maximum COW size")
+	failed := (*command.Error)(nil)
+	if !errors.As(err, &failed) {
+		return false
+	}
+	return strings.Contains(failed.Stderr, "matches existing size") ||
+		strings.Contains(failed.Stderr, "not larger than existing size")
 }
 
 // Remove removes volumes in one command. Removing an origin removes its thick
@@ -106,14 +115,20 @@ func (l *LVM) tag(ctx context.Context, option string, tags, volumes []string) er
 	return l.onVolumes(ctx, volumes, "lvchange", options...)
 }
 
+// pollSeconds is how often LVM's poller looks whether a merge has ended. LVM's
+// own 15 keep whoever waits for a finished merge waiting; every second it would
+// compete with the services that start meanwhile.
+const pollSeconds = "5"
+
 // Merge asks LVM to merge snapshots into their origins, in the background, by
 // one command. That command is neither atomic nor proof: LVM commits one volume
-// after the other, goes on after one that it refuses, and defers one whose
-// origin is open without an error. So whatever Merge returns, ask Status
-// (a thick member's origin must show snapshot-merge) and Report.
+// after the other (in the group's order, not this one), goes on after one that
+// it refuses, and defers one whose origin is open, without an error. So whatever
+// Merge returns, ask Status (a thick member's origin must show snapshot-merge)
+// and Report (a thin member must be gone).
 // Fault: merge_failed, with LVM's words in the facts.
 func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
-	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background")
+	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background", "--interval", pollSeconds)
 	if err == nil {
 		return nil
 	}
@@ -124,7 +139,8 @@ func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
 }
 
 // Refresh reloads volumes' tables from the metadata. For an origin whose merge
-// was deferred this starts it, if nothing holds it open any more.
+// was deferred this starts it, if nothing holds it open any more; otherwise it
+// changes nothing and is no error.
 func (l *LVM) Refresh(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvchange", "--refresh")
 }
@@ -140,7 +156,8 @@ func (l *LVM) Activate(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvchange", "--activate", "y", "--ignoreactivationskip")
 }
 
-// Deactivate removes volumes' devices. Fault: busy if one is open.
+// Deactivate removes volumes' devices; a thick origin's snapshots go with it,
+// which is why LVM refuses to deactivate one of them. Fault: busy if one is open.
 func (l *LVM) Deactivate(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvchange", "--activate", "n")
 }
@@ -165,12 +182,4 @@ func (l *LVM) onVolumes(ctx context.Context, volumes []string, name string, opti
 func isExit(err error) bool {
 	failed := (*command.Error)(nil)
 	return errors.As(err, &failed) && failed.Code > 0
-}
-
-func stderrOf(err error) string {
-	failed := (*command.Error)(nil)
-	if !errors.As(err, &failed) {
-		return ""
-	}
-	return failed.Stderr
 }

@@ -48,6 +48,7 @@ func decode(stdout string) (*Report, error) {
 		}
 		report.Groups = append(report.Groups, g)
 	}
+	slices.SortFunc(report.Groups, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
 	return report, nil
 }
 
@@ -114,27 +115,27 @@ func volume(vg string, r row) (Volume, error) {
 		DMName: strings.TrimPrefix(f.text("lv_dm_path"), "/dev/mapper/"),
 		Origin: strings.Trim(f.text("origin"), "[]"), OriginUUID: f.text("origin_uuid"),
 		Pool: strings.Trim(f.text("pool_lv"), "[]"), Kind: kindOf(layout, role),
-		Size: f.number("lv_size"), OriginSize: f.number("origin_size"),
+		Size: f.number("lv_size"),
 		Open: f.yes("lv_device_open"), Suspended: f.yes("lv_suspended"),
 		Historical: f.yes("lv_historical"), IsOrigin: has(role, "origin"),
 		Merging: f.yes("lv_merging") || mergingOrigin(attr), MergeFailed: f.yes("lv_merge_failed"),
 		SnapshotInvalid: f.yes("lv_snapshot_invalid"), SkipActivation: f.yes("lv_skip_activation"),
 		Major: f.device("lv_kernel_major"), Minor: f.device("lv_kernel_minor"),
 		DataPercent: f.percent("data_percent"), MetadataPercent: f.percent("metadata_percent"),
-		SnapPercent: f.percent("snap_percent"),
-		Created:     f.time("lv_time"), Tags: f.list("lv_tags"),
+		Created: f.time("lv_time"), Tags: f.list("lv_tags"),
 		ReadOnly: strings.HasPrefix(f.text("lv_permissions"), "read-only"),
 	}
 	v.Active = v.Major >= 0
 	v.State, v.Health = attributes(attr)
 	v.settleState()
-	v.measureCOW()
+	v.measureCOW(&f)
 	return v, f.err
 }
 
-// mergingOrigin knows the origin of a merge by lv_attr: lv_merging is of the snapshot.
+// mergingOrigin knows the origin of a merge by lv_attr: LVM sets lv_merging for
+// a thick one, but not for a thin one.
 func mergingOrigin(attr string) bool {
-	return strings.HasPrefix(attr, "O") || strings.HasPrefix(attr, "S")
+	return strings.HasPrefix(attr, "O")
 }
 
 // settleState makes the state agree with LVM's named fields, which know of an
@@ -154,18 +155,21 @@ func (v *Volume) settleState() {
 	}
 }
 
-func (v *Volume) measureCOW() {
+// measureCOW takes the columns that LVM also fills, with other meanings, for
+// origins, pools and thin volumes.
+func (v *Volume) measureCOW(f *reader) {
+	originSize, percent := f.number("origin_size"), f.percent("snap_percent")
 	if v.Kind != Snapshot {
 		return
 	}
-	v.COWSize = v.Size
+	v.OriginSize, v.SnapPercent, v.COWSize = originSize, percent, v.Size
 	if v.SnapPercent != nil {
 		v.COWUsed = int64(float64(v.Size) * *v.SnapPercent / 100)
 	}
 }
 
 // addSegments takes over what LVM reports by segment: the devices of all, and
-// the chunk size, which is the same in all.
+// what is the same in all.
 func (v *Volume) addSegments(segments []row) error {
 	for _, r := range segments {
 		f := reader{row: r}
@@ -173,6 +177,7 @@ func (v *Volume) addSegments(segments []row) error {
 			continue
 		}
 		v.ChunkSize = max(v.ChunkSize, f.number("chunk_size"))
+		v.TransactionID = max(v.TransactionID, f.number("transaction_id"))
 		for _, d := range f.list("devices") {
 			device, _, _ := strings.Cut(d, "(")
 			if !has(v.Devices, device) {

@@ -95,6 +95,26 @@ func (s *SnapshotStatus) figures(args []string) bool {
 	return true
 }
 
+// PoolDamaged reports whether a thin pool's kernel and LVM disagree on the
+// pool's transaction: then nothing can be created in it and a merge can lose the
+// origin. LVM allows the kernel to be one behind (lvm2, WARNING: Thin pool … has
+// unexpected transaction id). Of an inactive pool nothing is known.
+func PoolDamaged(pool *Volume, status map[string][]Target) bool {
+	targets := status[pool.DMName+"-tpool"]
+	if len(targets) == 0 {
+		targets = status[pool.DMName]
+	}
+	if len(targets) != 1 || targets[0].Type != "thin-pool" || len(targets[0].Args) == 0 {
+		return false
+	}
+	id, err := strconv.ParseInt(targets[0].Args[0], 10, 64)
+	if err != nil {
+		// The kernel prints Fail or Error in place of the figures.
+		return true
+	}
+	return id != pool.TransactionID && id != pool.TransactionID-1
+}
+
 // Info is what the kernel knows of a device-mapper device.
 type Info struct {
 	UUID         string // LVM- and the UUIDs of group and volume without hyphens, maybe a layer's suffix
@@ -137,16 +157,27 @@ func (l *LVM) steady(ctx context.Context, argv ...string) (command.Output, error
 }
 
 // Suspend holds back all writes to devices and flushes and freezes what is
-// mounted on them, in the order given, by one command. On a fault some may be
-// suspended: Resume them all. It must never be done to a thin volume that is to
-// be snapshotted: LVM then forgets to tell the pool.
+// mounted on them, in the order given, by one command, which stops at the first
+// that fails. On a fault some may be suspended: Resume them all. It must never
+// be done to a thin volume that is to be snapshotted: LVM then skips the message
+// to the pool, which damages it.
 func (l *LVM) Suspend(ctx context.Context, dmNames ...string) error {
 	return l.onDevices(ctx, "suspend", dmNames)
 }
 
 // Resume lets writes to devices go on; one that is not suspended is no error.
+// dmsetup stops at the first device that fails, as one that is gone does: then
+// each is resumed by itself, so that no other stays suspended.
 func (l *LVM) Resume(ctx context.Context, dmNames ...string) error {
-	return l.onDevices(ctx, "resume", dmNames)
+	err := l.onDevices(ctx, "resume", dmNames)
+	if err == nil || len(dmNames) < 2 {
+		return err
+	}
+	var errs []error
+	for _, name := range dmNames {
+		errs = append(errs, l.onDevices(ctx, "resume", []string{name}))
+	}
+	return fault.All(errs...)
 }
 
 func (l *LVM) onDevices(ctx context.Context, verb string, dmNames []string) error {

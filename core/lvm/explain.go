@@ -21,25 +21,36 @@ type saying struct {
 var sayings = []saying{
 	{[]string{"suspend ioctl", "Device or resource busy"}, fault.NoSingleInstant,
 		"this kernel cannot snapshot a frozen file system"},
-	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged,
-		"repair the thin pool first: lvmthin(7), Metadata check and repair"},
-	{[]string{"insufficient free space"}, fault.NoSpace, "free space in the volume group or ask for a smaller size"},
-	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, "free space in the volume group or ask for a smaller size"},
+	{[]string{"Thin pool", "unexpected transaction id"}, fault.PoolDamaged, poolHint},
+	{[]string{"reload ioctl", "No data available"}, fault.PoolDamaged, poolHint},
+	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged, poolHint}, // read
+	{[]string{"insufficient free space"}, fault.NoSpace, spaceHint},
+	{[]string{"Insufficient free space"}, fault.NoSpace, spaceHint},
+	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, spaceHint},              // read
 	{[]string{"free space in thin pool", "reached threshold"}, fault.NoSpace, "extend the thin pool"}, // read
 	{[]string{"already exists in volume group"}, fault.Exists, ""},
 	{[]string{"Failed to find logical volume"}, fault.NotFound, ""},
+	{[]string{"not found in", "olume group"}, fault.NotFound, ""},
 	{[]string{"Volume group", "not found"}, fault.NotFound, ""},
+	{[]string{"ioctl on", "No such device or address"}, fault.NotFound, ""},
 	{[]string{"Unable to merge invalidated snapshot"}, fault.SnapshotInvalid,
 		"the snapshot overflowed: nothing can be rolled back to it; remove it"},
 	{[]string{"merging snapshot"}, fault.Merging, "wait for the merge to finish"},
+	{[]string{"lv_is_merging_"}, fault.Merging, "wait for the merge to finish"},
 	{[]string{"contains a filesystem in use"}, fault.Busy, "unmount it"},
 	{[]string{"is used by another device"}, fault.Busy, "close what is stacked on it"},
 	{[]string{"Logical volume", " in use"}, fault.Busy, "find what holds it open"},
 	{[]string{"Can't get lock for"}, fault.Locked, "another LVM command holds the volume group"}, // read
 	{[]string{"while PVs are missing"}, fault.Unsupported, "bring the missing physical volume back or remove it: vgreduce(8)"},
 	{[]string{"Volume group", "is exported"}, fault.Unsupported, "import the volume group: vgimport(8)"},
-	{[]string{"Snapshots of snapshots are not supported"}, fault.Unsupported, "take the snapshot of the origin"}, // read
+	{[]string{"Cannot access VG", "system ID"}, fault.Unsupported, "another host owns the volume group: lvmsystemid(7)"},
+	{[]string{"Snapshots of snapshots are not supported"}, fault.Unsupported, "take the snapshot of the origin"},
 }
+
+const (
+	spaceHint = "free space in the volume group or ask for a smaller size"
+	poolHint  = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
+)
 
 // explain gives a failed LVM command the code of what LVM said. What is not
 // recognised stays command_failed.

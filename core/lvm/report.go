@@ -2,19 +2,18 @@ package lvm
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
-	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 )
 
 // Report is all of LVM at one moment.
 type Report struct {
 	Groups []Group
-	// Warnings are LVM's own lines about what it could not read. Where there
-	// are some, a volume that is not in the report may exist all the same.
+	// Warnings are LVM's own lines about what it could not read: a missing PV,
+	// another host's group. It often exits with 0 all the same. Where there are
+	// some, a volume that is not in the report may exist.
 	Warnings []string
 }
 
@@ -52,21 +51,22 @@ type Volume struct {
 	State              State
 	Health             Health
 	Size               int64 // for a thick snapshot the COW space, as LVM shows it
-	OriginSize         int64 // of a snapshot: what its device holds
+	OriginSize         int64 // of a thick snapshot: what its device holds
 	COWSize, COWUsed   int64 // of a thick snapshot; used is SnapPercent of size
-	ChunkSize          int64
+	ChunkSize          int64 // of a thick snapshot or a pool
+	TransactionID      int64 // of a thin pool, as LVM's metadata has it: see PoolDamaged
 	Active             bool
 	Open               bool
 	Suspended          bool
 	ReadOnly           bool
-	Hidden             bool // LVM's own, shown in brackets: a merging snapshot is hidden too
+	Hidden             bool // shown in brackets: LVM's own; a merging snapshot is hidden too
 	Historical         bool
 	IsOrigin           bool // it has thick snapshots, or thin ones
 	Merging            bool // a snapshot on its way into its origin, or the origin of one
 	MergeFailed        bool
 	SnapshotInvalid    bool
 	SkipActivation     bool
-	Major, Minor       int // of its device; -1 without one
+	Major, Minor       int // of its device; -1 without one; a merging snapshot shows its origin's
 	DataPercent        *float64
 	MetadataPercent    *float64
 	SnapPercent        *float64 // of a thick snapshot: how full the COW is
@@ -100,7 +100,7 @@ var fields = []struct{ part, columns string }{
 		"lv_merging,lv_merge_failed,lv_snapshot_invalid,lv_skip_activation,lv_historical,lv_permissions," +
 		"data_percent,metadata_percent,snap_percent"},
 	{"pvseg", "pvseg_start"},
-	{"seg", "lv_uuid,chunk_size,devices"},
+	{"seg", "lv_uuid,chunk_size,transaction_id,devices"},
 }
 
 func reportArgv() []string {
@@ -120,19 +120,18 @@ func reportArgv() []string {
 // what it printed is then returned with its complaints as Warnings.
 func (l *LVM) Report(ctx context.Context) (*Report, error) {
 	out, err := l.look(ctx, reportArgv()...)
-	if err == nil {
-		return decode(out.Stdout)
+	if err != nil && !isExit(err) {
+		return nil, err
 	}
-	failed := (*command.Error)(nil)
-	if !errors.As(err, &failed) || failed.Code < 0 {
+	report, unreadable := decode(out.Stdout)
+	switch {
+	case unreadable == nil:
+		report.Warnings = lines(out.Stderr)
+		return report, nil
+	case err != nil:
 		return nil, explain(err)
 	}
-	report, bad := decode(out.Stdout)
-	if bad != nil {
-		return nil, explain(err)
-	}
-	report.Warnings = lines(failed.Stderr)
-	return report, nil
+	return nil, unreadable
 }
 
 // Volume finds a volume by group and name.
@@ -150,9 +149,19 @@ func (r *Report) ByPath(path string) (*Volume, bool) {
 }
 
 // ByDevice finds the volume whose device has these numbers, as in st_rdev of
-// the device or st_dev of what is mounted from it.
+// the device or st_dev of what is mounted from it. While a merge runs LVM gives
+// the snapshot its origin's numbers: then it is the origin.
 func (r *Report) ByDevice(major, minor int) (*Volume, bool) {
-	return r.find(func(v *Volume) bool { return v.Active && v.Major == major && v.Minor == minor })
+	found := r.all(func(v *Volume) bool { return v.Active && v.Major == major && v.Minor == minor })
+	for _, v := range found {
+		if !v.Hidden {
+			return v, true
+		}
+	}
+	if len(found) == 0 {
+		return nil, false
+	}
+	return found[0], true
 }
 
 // ByUUID finds a volume by LVM's UUID, which renaming does not change.

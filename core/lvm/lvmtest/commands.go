@@ -32,7 +32,7 @@ func (f *Fake) verbs() map[string]verb {
 			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1}},
 		"lvm lvextend":  {f.lvextend, map[string]int{"--yes": 0, "--size": 1}},
 		"lvm lvremove":  {f.lvremove, map[string]int{"--yes": 0}},
-		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0}},
+		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
 			"--activate": 1, "--ignoreactivationskip": 0}},
 		"dmsetup suspend": {f.dmSuspend, nil},
@@ -74,44 +74,58 @@ func (f *Fake) dispatch(argv []string) (string, error) {
 	return v.run(given, names)
 }
 
-// lookup finds a volume as LVM does, with LVM's words where there is none.
-func (f *Fake) lookup(name string) (*volume, error) {
+// lookup finds a volume, and its group if that at least exists.
+func (f *Fake) lookup(name string) (*group, *volume) {
 	vg, lv, ok := strings.Cut(name, "/")
 	if !ok {
 		panic("lvmtest: a volume is vg/lv, not " + name)
 	}
 	for _, g := range f.groups {
-		if g.Name != vg {
-			continue
+		if g.Name == vg {
+			return g, g.volume(lv)
 		}
-		if v := g.volume(lv); v != nil {
-			return v, nil
-		}
-		return nil, fmt.Errorf("Failed to find logical volume %q", name)
 	}
-	return nil, fmt.Errorf("Volume group %q not found\nCannot process volume group %s", vg, vg)
+	return nil, nil
 }
 
-// onEach does the same to each volume and goes on after a failure, as LVM does.
-func (f *Fake) onEach(names []string, do func(*volume) error) (string, error) {
+// missing is what LVM says of names that it does not find.
+func (f *Fake) missing(names []string) []error {
 	var errs []error
 	for _, name := range names {
-		v, err := f.lookup(name)
-		if err == nil {
-			err = do(v)
+		g, v := f.lookup(name)
+		if g == nil {
+			vg, _, _ := strings.Cut(name, "/")
+			errs = append(errs, fmt.Errorf("Volume group %q not found\nCannot process volume group %s", vg, vg))
+		} else if v == nil && !f.gone[name] {
+			errs = append(errs, fmt.Errorf("Failed to find logical volume %q", name))
 		}
-		errs = append(errs, err)
 	}
-	return "", errors.Join(errs...)
+	return errs
+}
+
+// onEach does the same to each volume and goes on after a failure, as LVM does:
+// in the order of the groups, with what does not exist at the end.
+func (f *Fake) onEach(names []string, do func(*volume) error) (string, error) {
+	var errs []error
+	for _, v := range f.allVolumes() {
+		if slices.Contains(names, v.fullName()) && v.vg.volume(v.Name) == v {
+			errs = append(errs, do(v))
+		}
+	}
+	return "", errors.Join(append(errs, f.missing(names)...)...)
 }
 
 func (f *Fake) lvcreate(o options, names []string) (string, error) {
 	if len(names) != 1 || !o.has("--yes") || !o.has("--snapshot") {
 		panic(fmt.Sprintf("lvmtest: lvcreate of %q with %v", names, o))
 	}
-	origin, err := f.lookup(names[0])
-	if err != nil {
-		return "", err
+	g, origin := f.lookup(names[0])
+	if g == nil {
+		return "", errors.Join(f.missing(names)...)
+	}
+	if origin == nil {
+		_, lv, _ := strings.Cut(names[0], "/")
+		return "", fmt.Errorf("Snapshot origin LV %s not found in Volume group %s.", lv, g.Name)
 	}
 	name := o.one("--name")
 	switch {
@@ -120,7 +134,9 @@ func (f *Fake) lvcreate(o options, names []string) (string, error) {
 	case origin.vg.volume(name) != nil:
 		return "", fmt.Errorf("Logical Volume %q already exists in volume group %q", name, origin.vg.Name)
 	case origin.isMerging():
-		return "", errors.New("Snapshots of an origin that has a merging snapshot is not supported")
+		return "", errors.New("Snapshots of an origin that has a merging snapshot are not supported.")
+	case origin.Kind == lvm.Snapshot:
+		return "", errors.New("Snapshots of snapshots are not supported.")
 	}
 	if o.has("--extents") {
 		return "", f.createThick(origin, name, o)
@@ -144,9 +160,21 @@ func (f *Fake) createThick(origin *volume, name string, o options) error {
 		return fmt.Errorf("Volume group %q has insufficient free space (%d extents): %d required.",
 			vg.Name, free/vg.ExtentSize, size/vg.ExtentSize)
 	}
-	made := f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"]})
-	made.chunk = chunk
-	return f.suspendFor(origin, made)
+	if origin.frozen && !f.thawed {
+		f.add(vg, Volume{Name: name, Size: size, Tags: o["--addtag"]}).halfMade = true
+		origin.layered = true
+		return fmt.Errorf("%w\nFailed to revert logical volume %s.\nAborting. Manual intervention required.",
+			origin.unsuspendable(), origin.fullName())
+	}
+	f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"]}).chunk = chunk
+	origin.suspended = false
+	return nil
+}
+
+// unsuspendable is what an old kernel says of a device whose file system is frozen.
+func (v *volume) unsuspendable() error {
+	return fmt.Errorf("device-mapper: suspend ioctl on  (%d:%d) failed: Device or resource busy\nUnable to suspend %s (%d:%d)",
+		major, v.minor, lvm.DMName(v.vg.Name, v.Name), major, v.minor)
 }
 
 func (f *Fake) createThin(origin *volume, name string, o options) error {
@@ -157,26 +185,19 @@ func (f *Fake) createThin(origin *volume, name string, o options) error {
 		panic("lvmtest: a thick snapshot needs --extents, or LVM asks for a size")
 	}
 	pool := origin.vg.volume(origin.Pool)
-	if pool.sick {
-		return fmt.Errorf("Thin pool %s-tpool transaction_id is 1, while expected 2.", lvm.DMName(pool.vg.Name, pool.Name))
+	switch {
+	case pool.sick:
+		return fmt.Errorf("WARNING: Thin pool %s has unexpected transaction id 1, expecting 3 or lower by 1.\n"+
+			"Cannot create new thin volume, free space in thin pool %s reached threshold.", pool.fullName(), pool.fullName())
+	case origin.suspended:
+		// LVM takes the origin for suspended by itself and skips the message to the pool.
+		origin.suspended, pool.sick = false, true
+		return fmt.Errorf("device-mapper: reload ioctl on  (%d:%d) failed: No data available\nFailed to activate thin %s.",
+			major, f.made+1, name)
+	case origin.frozen && !f.thawed:
+		return fmt.Errorf("%w\nFailed to suspend thin snapshot origin %s.", origin.unsuspendable(), origin.fullName())
 	}
-	if origin.suspended {
-		pool.sick = true // LVM skips the message to the pool
-	}
-	return f.suspendFor(origin, f.add(origin.vg, Volume{Name: name, Kind: lvm.Thin, Origin: origin.Name, Tags: o["--addtag"]}))
-}
-
-// suspendFor is the moment in which an origin is suspended and resumed for a
-// new snapshot. Where the kernel refuses, the half-made volume stays.
-func (f *Fake) suspendFor(origin, made *volume) error {
-	if origin.frozen && !f.thawed {
-		made.halfMade = true
-		dm := lvm.DMName(origin.vg.Name, origin.Name)
-		return fmt.Errorf("device-mapper: suspend ioctl on %s (%d:%d) failed: Device or resource busy\n"+
-			"Unable to suspend %s (%d:%d)\nFailed to lock logical volume %s.\nAborting. Manual intervention required.",
-			dm, major, origin.minor, dm, major, origin.minor, origin.fullName())
-	}
-	origin.suspended = false
+	f.add(origin.vg, Volume{Name: name, Kind: lvm.Thin, Origin: origin.Name, Tags: o["--addtag"]})
 	return nil
 }
 
@@ -185,12 +206,27 @@ func (f *Fake) lvextend(o options, names []string) (string, error) {
 	if err != nil || len(names) != 1 || !o.has("--yes") {
 		panic(fmt.Sprintf("lvmtest: lvextend of %q with %v", names, o))
 	}
+	if g, v := f.lookup(names[0]); g != nil && v == nil {
+		_, lv, _ := strings.Cut(names[0], "/")
+		return "", fmt.Errorf("Logical volume %s not found in volume group %s.", lv, g.Name)
+	}
 	return f.onEach(names, func(v *volume) error { return v.extend(size) })
 }
 
 func (v *volume) extend(size int64) error {
 	unit := v.vg.ExtentSize
 	size = (size + unit - 1) / unit * unit
+	if v.merging {
+		return fmt.Errorf("Can't resize internal logical volume %s.", v.fullName())
+	}
+	if origin := v.vg.byUUID(v.originUUID); v.Kind == lvm.Snapshot {
+		if longest := lvm.MaxCOW(origin.Size, v.chunk, unit); size > longest {
+			size = longest // LVM says so, and exits with 0
+			if size == v.Size {
+				return nil
+			}
+		}
+	}
 	if size == v.Size {
 		return fmt.Errorf("New size (%d extents) matches existing size (%d extents).", size/unit, v.Size/unit)
 	}
@@ -208,10 +244,15 @@ func (f *Fake) lvremove(o options, names []string) (string, error) {
 	if !o.has("--yes") {
 		panic("lvmtest: lvremove would ask")
 	}
+	f.gone = map[string]bool{}
 	return f.onEach(names, func(v *volume) error {
 		if v.Open > 0 {
 			return fmt.Errorf("Logical volume %s contains a filesystem in use.", v.fullName())
 		}
+		if v.merging {
+			return fmt.Errorf("Can't remove merging snapshot logical volume %s.", v.fullName())
+		}
+		f.gone[v.fullName()] = true
 		for _, s := range v.vg.snapshots(v) {
 			if s.Kind == lvm.Snapshot {
 				v.vg.remove(s)
@@ -228,6 +269,7 @@ func (f *Fake) lvconvert(o options, names []string) (string, error) {
 	if !o.has("--yes") || !o.has("--merge") || !o.has("--background") {
 		panic(fmt.Sprintf("lvmtest: lvconvert with %v", o))
 	}
+	f.gone = map[string]bool{}
 	return f.onEach(names, f.merge)
 }
 
@@ -237,15 +279,20 @@ func (f *Fake) merge(v *volume) error {
 	case origin == nil:
 		return fmt.Errorf("%s is not a mergeable logical volume.", v.fullName())
 	case v.merging:
-		return fmt.Errorf("Command on LV %s is invalid on LV with properties: lv_is_merging_cow .", v.fullName())
+		return fmt.Errorf("Command on LV %s is invalid on LV with properties: lv_is_merging_cow .\n"+
+			"Command not permitted on LV %s.", v.fullName(), v.fullName())
+	case origin.isMerging():
+		return fmt.Errorf("Cannot merge snapshot %s into the origin %s with merging snapshot %s.",
+			v.fullName(), origin.fullName(), v.fullName())
 	case v.invalid:
 		return fmt.Errorf("Unable to merge invalidated snapshot LV %s.", v.fullName())
-	case origin.isMerging():
-		return fmt.Errorf("Cannot merge snapshot %s into the origin %s with merging snapshot.", v.fullName(), origin.fullName())
 	}
 	v.merging = true
 	if origin.Open == 0 && v.Open == 0 {
+		f.gone[v.fullName()] = v.Kind == lvm.Thin
 		v.startMerge()
+	} else if v.Kind == lvm.Thin {
+		v.active = false
 	}
 	return nil
 }
@@ -257,6 +304,11 @@ func (v *volume) startMerge() {
 		return
 	}
 	v.running = true
+	for _, s := range v.siblings() {
+		// What was written before the sibling was taken is in this COW only, and
+		// the merge writes it to the origin a second time.
+		s.debt = max(0, v.used-s.used)
+	}
 }
 
 // replaceOrigin is the merge of a thin snapshot: it takes its origin's name at
@@ -275,14 +327,21 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 		case o.has("--addtag") || o.has("--deltag"):
 			v.retag(o["--addtag"], o["--deltag"])
 		case o.has("--refresh"):
+			v.layered = len(v.vg.snapshots(v)) > 0
 			v.startDeferred()
 		case o.one("--poll") == "y":
 			f.poller = true
 			f.finishMerges()
 		case o.one("--activate") == "y" && o.has("--ignoreactivationskip"):
 			v.active = true
+			for _, s := range v.vg.snapshots(v) {
+				s.active = s.active || s.Kind == lvm.Snapshot
+			}
 			v.startDeferred()
 			f.poller = true
+		case o.one("--activate") == "n" && v.Kind == lvm.Snapshot:
+			return fmt.Errorf("Change of snapshot %s will also change its origin. Proceed? [y/n]: [n]\n"+
+				"Logical volume %s not changed.", v.fullName(), v.fullName())
 		case o.one("--activate") == "n":
 			return v.deactivate()
 		default:
@@ -311,8 +370,11 @@ func (v *volume) startDeferred() {
 
 func (v *volume) deactivate() error {
 	if v.Open > 0 {
-		return fmt.Errorf("Logical volume %s in use.", v.fullName())
+		return fmt.Errorf("Logical volume %s contains a filesystem in use.", v.fullName())
 	}
 	v.active, v.suspended = false, false
+	for _, s := range v.vg.snapshots(v) {
+		s.active = s.active && s.Kind != lvm.Snapshot
+	}
 	return nil
 }

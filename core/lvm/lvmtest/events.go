@@ -4,6 +4,19 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
+// Make adds a volume to a group.
+func (f *Fake) Make(vg string, v Volume) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range f.groups {
+		if g.Name == vg {
+			f.add(g, v)
+			return
+		}
+	}
+	panic("lvmtest: no group " + vg)
+}
+
 // SetOpen says how often a volume is open; a mount is one.
 func (f *Fake) SetOpen(name string, times int) {
 	f.mu.Lock()
@@ -57,12 +70,9 @@ func (f *Fake) Fill(name string, percent float64) {
 func (f *Fake) Write(name string, bytes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.need(name).written(bytes)
-}
-
-func (v *volume) written(bytes int64) {
+	v := f.need(name)
 	for _, s := range v.vg.snapshots(v) {
-		if s.Kind == lvm.Snapshot && !s.merging {
+		if s.Kind == lvm.Snapshot && !s.running {
 			s.used += bytes / sector
 			s.overflow()
 		}
@@ -102,9 +112,22 @@ func (v *volume) mergeSome() {
 	left := v.used - headerSectors
 	step := min(left, max(left/2, mib/sector))
 	v.used -= step
-	if origin := v.vg.byUUID(v.originUUID); origin != nil {
-		origin.written(step * sector)
+	for _, s := range v.siblings() {
+		fill := min(step, s.debt)
+		s.used, s.debt = s.used+fill, s.debt-fill
+		s.overflow()
 	}
+}
+
+// siblings returns the other thick snapshots of a snapshot's origin.
+func (v *volume) siblings() []*volume {
+	var others []*volume
+	for _, s := range v.vg.snapshots(v.vg.byUUID(v.originUUID)) {
+		if s != v && s.Kind == lvm.Snapshot {
+			others = append(others, s)
+		}
+	}
+	return others
 }
 
 func (f *Fake) finishMerges() {
@@ -123,7 +146,9 @@ func (f *Fake) PowerCut() {
 	f.poller = true
 	for _, v := range f.allVolumes() {
 		v.suspended, v.frozen, v.halfMade, v.Open = false, false, false, 0
-		v.running = v.merging && v.Kind == lvm.Snapshot
+		if v.merging && !v.running && v.Kind == lvm.Snapshot {
+			v.startMerge()
+		}
 	}
 	for _, v := range f.allVolumes() {
 		if v.merging && v.Kind == lvm.Thin {

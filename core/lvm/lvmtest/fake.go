@@ -61,9 +61,10 @@ type Fake struct {
 	before map[int]func(argv []string) error
 	after  map[int]func(argv []string)
 	refuse []refusal
-	made   int  // volumes ever, for UUIDs, minors and times
-	poller bool // LVM's poller lives and finishes merges
-	thawed bool // the kernel can snapshot a frozen file system
+	made   int             // volumes ever, for UUIDs, minors and times
+	poller bool            // LVM's poller lives and finishes merges
+	thawed bool            // the kernel can snapshot a frozen file system
+	gone   map[string]bool // what the command under way removed itself
 }
 
 type refusal struct {
@@ -85,10 +86,12 @@ type volume struct {
 	minor                       int
 	created                     time.Time
 	used                        int64 // sectors of a COW in use, its metadata included
+	debt                        int64 // sectors that the merge of another snapshot will add
 	chunk                       int64
 	active, suspended, frozen   bool
 	invalid, merging, running   bool // merging: in the metadata; running: in the kernel
 	mergeFailed, halfMade, sick bool // sick: a thin pool whose transaction id is wrong
+	layered                     bool // an origin's inner device was left behind
 }
 
 // headerSectors is what an empty COW uses: a header and one metadata chunk.

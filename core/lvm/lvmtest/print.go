@@ -2,7 +2,6 @@ package lvmtest
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -88,10 +87,13 @@ func (v *volume) row() map[string]string {
 		"lv_attr": v.attr(), "lv_size": number(v.Size), "lv_tags": strings.Join(v.Tags, ","),
 		"lv_time": number(v.created.Unix()), "origin": v.Origin, "origin_uuid": v.originUUID, "origin_size": "",
 		"pool_lv": v.Pool, "lv_kernel_major": "-1", "lv_kernel_minor": "-1", "lv_device_open": yes(v.Open > 0),
-		"lv_suspended": yes(v.suspended), "lv_merging": yes(v.merging), "lv_merge_failed": yes(v.mergeFailed),
-		"lv_snapshot_invalid": yes(v.invalid), "lv_skip_activation": "0", "lv_historical": "0",
+		"lv_suspended": yes(v.suspended), "lv_merging": yes(v.merging || v.isMerging() && v.Kind != lvm.Thin),
+		"lv_merge_failed": "-1", "lv_snapshot_invalid": "-1", "lv_skip_activation": "0", "lv_historical": "0",
 		"lv_permissions": "writeable", "data_percent": "", "metadata_percent": "", "snap_percent": "",
-		"chunk_size": "0", "devices": "/dev/loop0(0)",
+		"chunk_size": "0", "transaction_id": "0", "devices": "/dev/loop0(0)",
+	}
+	if v.Kind == lvm.ThinPool {
+		r["transaction_id"], r["lv_path"] = number(poolTransaction), ""
 	}
 	if v.active {
 		r["lv_kernel_major"], r["lv_kernel_minor"] = strconv.Itoa(major), strconv.Itoa(v.minor)
@@ -106,9 +108,13 @@ func (v *volume) row() map[string]string {
 func (v *volume) addSnapshot(r map[string]string) {
 	if origin := v.vg.byUUID(v.originUUID); origin != nil && v.Kind == lvm.Snapshot {
 		r["origin_size"], r["chunk_size"] = number(origin.Size), number(v.chunk)
+		if v.running {
+			r["lv_kernel_minor"] = strconv.Itoa(origin.minor)
+		}
 		percent := fmt.Sprintf("%.2f", float64(v.used)/float64(v.Size/sector)*100)
 		if v.active {
 			r["data_percent"], r["snap_percent"] = percent, percent
+			r["lv_merge_failed"], r["lv_snapshot_invalid"] = yes(v.mergeFailed), yes(v.invalid)
 		}
 	}
 }
@@ -129,7 +135,10 @@ func (v *volume) words() (layout, role string) {
 		layout = string(v.Kind)
 	}
 	for _, s := range v.vg.snapshots(v) {
-		role = "public,origin," + string(s.Kind[:4]) + "origin"
+		role = "public,origin,thickorigin"
+		if s.Kind == lvm.Thin {
+			role = "public,origin,thinorigin"
+		}
 	}
 	if v.Origin != "" {
 		role += ",snapshot,thinsnapshot"
@@ -201,16 +210,15 @@ func (f *Fake) dmResume(_ options, names []string) (string, error) {
 }
 
 func (f *Fake) onDevices(names []string, do func(*volume)) (string, error) {
-	var errs []error
 	for _, name := range names {
 		v := f.byDevice(name)
 		if v == nil {
-			errs = append(errs, fmt.Errorf("Device %s not found\nCommand failed.", name))
-			continue
+			// dmsetup does not go on.
+			return "", fmt.Errorf("device-mapper: ioctl on %s  failed: No such device or address\nCommand failed.", name)
 		}
 		do(v)
 	}
-	return "", errors.Join(errs...)
+	return "", nil
 }
 
 func (f *Fake) byDevice(dm string) *volume {
@@ -221,6 +229,9 @@ func (f *Fake) byDevice(dm string) *volume {
 	}
 	return nil
 }
+
+// poolTransaction is a thin pool's transaction, as LVM's metadata has it.
+const poolTransaction = 3
 
 // noDevices is dmsetup's answer on a host without any.
 const noDevices = "No devices found\n"
@@ -251,13 +262,22 @@ func (v *volume) statusLines() string {
 	}
 	switch {
 	case v.halfMade:
-		return dm + ": \n"
+		return dm + ": \n" + line(dm+"-cow", "linear ")
 	case v.Kind == lvm.Snapshot && v.running:
 		return line(dm, "error ") + line(dm+"-cow", "linear ")
 	case v.Kind == lvm.Snapshot:
 		return line(dm, "snapshot "+v.cowStatus()) + line(dm+"-cow", "linear ")
 	case v.Kind == lvm.Thin:
 		return line(dm, "thin 0 -")
+	case v.Kind == lvm.ThinPool:
+		id := poolTransaction
+		if v.sick {
+			id -= 2
+		}
+		return line(dm, "linear ") +
+			line(dm+"-tpool", fmt.Sprintf("thin-pool %d 10/1024 20/3200 - rw no_discard_passdown queue_if_no_space - 256 ", id))
+	case v.layered:
+		return line(dm, "linear ") + line(dm+"-real", "linear ")
 	case slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot }):
 		return line(dm, "snapshot-origin ") + line(dm+"-real", "linear ")
 	}

@@ -1,0 +1,136 @@
+package lvmtest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+func TestScenarios(t *testing.T) {
+	for _, s := range lvmtest.Scenarios() {
+		t.Run(s.Name, func(t *testing.T) {
+			f := lvmtest.New(lvmtest.Group{Name: "vg"})
+			s.Run(t, lvmtest.Bench{Host: f, VG: "vg", LVM: lvm.New(f)})
+		})
+		t.Run(s.Name+", old kernel", func(t *testing.T) {
+			f := lvmtest.New(lvmtest.Group{Name: "vg"})
+			f.OldKernel()
+			s.Run(t, lvmtest.Bench{Host: f, VG: "vg", LVM: lvm.New(f)})
+		})
+	}
+}
+
+func TestPollerKilled(t *testing.T) {
+	ctx := context.Background()
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}, {Name: "s", Origin: "o", Size: 32 << 20}}})
+	l := lvm.New(f)
+	f.Write("vg/o", 8<<20)
+	if err := l.Merge(ctx, "vg/s"); err != nil {
+		t.Fatal(err)
+	}
+	f.KillPoller()
+	for range 20 {
+		f.Tick()
+	}
+	status, err := l.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if merge, ok := status["vg-o"][0].Snapshot(); !ok || !merge.Merged() {
+		t.Fatalf("kernel: %+v", status["vg-o"])
+	}
+	if err := l.Poll(ctx, "vg/o"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.Report(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, there := r.Volume("vg", "s"); there {
+		t.Error("the snapshot is still there after the poll")
+	}
+}
+
+func TestPowerCutStartsDeferredMerges(t *testing.T) {
+	ctx := context.Background()
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o", Open: 1}, {Name: "s", Origin: "o"}}})
+	l := lvm.New(f)
+	if err := l.Merge(ctx, "vg/s"); err != nil {
+		t.Fatal(err)
+	}
+	f.PowerCut()
+	status, err := l.Status(ctx)
+	if err != nil || status["vg-o"][0].Type != "snapshot-merge" {
+		t.Errorf("after the boot: %v, %v", status["vg-o"], err)
+	}
+}
+
+func TestInjectedFailure(t *testing.T) {
+	ctx := context.Background()
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}}})
+	l := lvm.New(f)
+	f.FailAt(2, errors.New("disk on fire"))
+	f.FailOn(errors.New("no"), "lvchange")
+	if _, err := l.Report(ctx); err != nil {
+		t.Fatal(err)
+	}
+	err := l.CreateSnapshot(ctx, lvm.Create{VG: "vg", Origin: "o", Name: "s", Extents: 1})
+	if got := fault.Of(err); got.Code != fault.CommandFailed || !strings.Contains(got.Msg, "disk on fire") {
+		t.Errorf("got %v", got)
+	}
+	if err := l.AddTags(ctx, []string{"a"}, "vg/o"); err == nil {
+		t.Error("lvchange did not fail")
+	}
+	if err := l.AddTags(ctx, []string{"a"}, "vg/o"); err != nil {
+		t.Errorf("lvchange failed twice: %v", err)
+	}
+	if n := len(f.Commands()); n != 4 {
+		t.Errorf("%d commands", n)
+	}
+}
+
+func TestDeath(t *testing.T) {
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}}})
+	f.DieAt(1)
+	f.DieAfter(2)
+	create := lvm.Create{VG: "vg", Origin: "o", Name: "s", Extents: 1}
+	for want := 1; want <= 2; want++ {
+		died := dies(t, func() { _ = lvm.New(f).CreateSnapshot(context.Background(), create) })
+		if died.At != want {
+			t.Errorf("died at %d, want %d", died.At, want)
+		}
+	}
+	err := lvm.New(f).CreateSnapshot(context.Background(), create)
+	if !errors.Is(err, fault.Exists) {
+		t.Errorf("after the death in the second command: %v, want exists", err)
+	}
+}
+
+func dies(t *testing.T, do func()) (died lvmtest.Died) {
+	t.Helper()
+	defer func() { died, _ = recover().(lvmtest.Died) }()
+	do()
+	t.Error("it lives")
+	return died
+}
+
+func TestUnknownCommandPanics(t *testing.T) {
+	for _, argv := range [][]string{
+		{"lvs"}, {"lvm", "vgremove"}, {"lvm", "lvremove", "--force", "--", "vg/o"}, {"lvm", "lvremove", "--", "vg/o"},
+	} {
+		t.Run(strings.Join(argv, " "), func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("it did not panic")
+				}
+			}()
+			_, _ = lvmtest.New(lvmtest.Group{Name: "vg"}).Run(context.Background(), command.Cmd{Argv: argv})
+		})
+	}
+}
