@@ -1,0 +1,146 @@
+//go:build lab
+
+package lvmtest_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+// TestRealLVM runs the scenarios against the LVM of this machine, as root. It
+// removes every volume of the volume group named by REWIND_LAB_VG, so that group
+// must be named and must hold none to begin with.
+func TestRealLVM(t *testing.T) {
+	vg := os.Getenv("REWIND_LAB_VG")
+	if vg == "" {
+		t.Fatal("REWIND_LAB_VG names no volume group that may be emptied")
+	}
+	real := &machine{vg: vg}
+	before, err := lvm.New(command.Local{}).Report(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g, ok := before.Group(vg); !ok || len(g.Volumes) > 0 {
+		t.Fatalf("%s: there %v, with %d volumes; it must be empty", vg, ok, len(g.Volumes))
+	}
+	for _, s := range lvmtest.Scenarios() {
+		t.Run(s.Name, func(t *testing.T) {
+			real.t, real.at, real.open = t, map[string]int64{}, map[string]*os.File{}
+			t.Cleanup(real.empty)
+			s.Run(t, lvmtest.Bench{Host: real, VG: vg, LVM: lvm.New(real)})
+		})
+	}
+}
+
+// machine is a Host of real volumes.
+type machine struct {
+	command.Local
+	t    *testing.T
+	vg   string
+	at   map[string]int64 // where the next write goes
+	open map[string]*os.File
+}
+
+func (m *machine) must(argv ...string) {
+	m.t.Helper()
+	if out, err := m.Run(context.Background(), command.Cmd{Argv: argv, Changes: true}); err != nil {
+		m.t.Fatalf("%q: %v\n%s", argv, err, out.Stderr)
+	}
+}
+
+func (m *machine) Make(vg string, v lvmtest.Volume) {
+	m.t.Helper()
+	size := fmt.Sprintf("%db", v.Size)
+	create := []string{"lvm", "lvcreate", "--yes", "--wipesignatures", "n", "--name", v.Name}
+	switch {
+	case v.Kind == lvm.ThinPool:
+		create = append(create, "--type", "thin-pool", "--size", size, vg)
+	case v.Pool != "":
+		create = append(create, "--type", "thin", "--virtualsize", size, "--thinpool", v.Pool, vg)
+	default:
+		create = append(create, "--type", "linear", "--size", size, vg)
+	}
+	m.must(create...)
+	m.must("udevadm", "settle")
+}
+
+func device(name string) string { return filepath.Join("/dev", name) }
+
+// Write changes bytes at the volume's front, further back each time.
+func (m *machine) Write(name string, n int64) {
+	m.t.Helper()
+	f, err := os.OpenFile(device(name), os.O_WRONLY, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, n)
+	_, _ = rand.Read(data)
+	if _, err := f.WriteAt(data, m.at[name]); err != nil {
+		m.t.Fatal(err)
+	}
+	m.at[name] += n
+	if err := f.Sync(); err != nil {
+		m.t.Fatal(err)
+	}
+	f.Close()
+	m.must("udevadm", "settle")
+}
+
+func (m *machine) SetOpen(name string, times int) {
+	m.t.Helper()
+	if f := m.open[name]; f != nil {
+		f.Close()
+		delete(m.open, name)
+	}
+	if times == 0 {
+		return
+	}
+	f, err := os.Open(device(name))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.open[name] = f
+}
+
+// SetFrozen makes, mounts and freezes a file system, or thaws and unmounts it.
+func (m *machine) SetFrozen(name string, frozen bool) {
+	m.t.Helper()
+	point := filepath.Join(os.TempDir(), "frozen-"+strings.ReplaceAll(name, "/", "-"))
+	if !frozen {
+		m.must("fsfreeze", "--unfreeze", point)
+		if err := unix.Unmount(point, 0); err != nil {
+			m.t.Fatal(err)
+		}
+		return
+	}
+	if err := os.MkdirAll(point, 0o700); err != nil {
+		m.t.Fatal(err)
+	}
+	m.must("mkfs.ext4", "-q", "-F", device(name))
+	m.must("mount", device(name), point)
+	m.must("fsfreeze", "--freeze", point)
+}
+
+func (m *machine) Tick() { time.Sleep(200 * time.Millisecond) }
+
+// empty removes what a scenario left, a damaged pool too.
+func (m *machine) empty() {
+	for name := range m.open {
+		m.SetOpen(name, 0)
+	}
+	m.must("udevadm", "settle")
+	m.must("lvm", "lvremove", "--yes", "--force", "--force", "--", m.vg)
+}
