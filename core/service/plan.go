@@ -45,11 +45,12 @@ func (s *Systemd) Plan(ctx context.Context, named []string) (Plan, error) {
 
 // closure is a set of units that is being completed.
 type closure struct {
-	systemd  *Systemd
-	named    []string
-	order    []string // as they were found
-	units    map[string]unit
-	problems []error
+	systemd   *Systemd
+	named     []string
+	order     []string // as they were found
+	units     map[string]unit
+	upholders []string
+	problems  []error
 }
 
 func (c *closure) problem(code fault.Code, format string, a ...any) *fault.Error {
@@ -173,6 +174,7 @@ func (c *closure) addUnneeded(ctx context.Context, name, neededBy string) error 
 // else it holds together would go with it.
 func (c *closure) addUpholder(ctx context.Context, name, upheld string) error {
 	if kindOf(name) != "target" || slices.Contains(c.named, name) {
+		c.upholders = append(c.upholders, name)
 		return c.addFound(ctx, name, "it upholds "+upheld)
 	}
 	u, err := c.systemd.unit(ctx, name)
@@ -226,7 +228,7 @@ func startRank(unit string) int {
 	return 1
 }
 
-// stopOrder puts triggers first, then every unit before those it was started
+// stopOrder puts what starts others first, then every unit before those it was started
 // after. systemd keeps to the same order, but only among jobs it already has:
 // jobs queued in any other order would run out of order.
 func (c *closure) stopOrder() []string {
@@ -249,13 +251,10 @@ func (c *closure) stopOrder() []string {
 		visit(name)
 	}
 	slices.Reverse(sorted)
-	slices.SortStableFunc(sorted, func(a, b string) int { return stopRank(a) - stopRank(b) })
-	return sorted
+	wakes := func(name string) bool { return trigger(name) || slices.Contains(c.upholders, name) }
+	return append(filter(sorted, wakes), filter(sorted, func(name string) bool { return !wakes(name) })...)
 }
 
-func stopRank(unit string) int {
-	if trigger(unit) {
-		return 0
-	}
-	return 1
+func filter(names []string, keep func(string) bool) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !keep(name) })
 }

@@ -1,0 +1,314 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.pcc.com/rewind/core/fault"
+)
+
+func plan(t *testing.T, s *Systemd, names ...string) Plan {
+	t.Helper()
+	p, err := s.Plan(t.Context(), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestStopAndStartLeaveEverythingAsItWas(t *testing.T) {
+	f := debian()
+	s := f.systemd(t)
+	before := f.up()
+	p := plan(t, s, "postgresql")
+	if err := s.Stop(t.Context(), p, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"multi-user.target"}, f.up()); diff != "" {
+		t.Errorf("after the stop: %s", diff)
+	}
+	if err := s.Stop(t.Context(), p, time.Minute); err != nil {
+		t.Errorf("a second stop: %v", err)
+	}
+	failures, err := s.Start(t.Context(), p)
+	if err != nil || len(failures) != 0 {
+		t.Fatalf("%v, %v", failures, err)
+	}
+	if diff := cmp.Diff(before, f.up()); diff != "" {
+		t.Errorf("after the start: %s", diff)
+	}
+}
+
+// Downtime is what users see: no job waits here for another one's end.
+func TestAllJobsAreQueuedBeforeAnyIsWaitedFor(t *testing.T) {
+	f := newFake()
+	for _, name := range []string{"a", "b", "c"} {
+		f.add(name+".service", "active").slow = true
+	}
+	s := f.systemd(t)
+	done := make(chan error, 1)
+	go func() { done <- s.Stop(t.Context(), plan(t, s, "a", "b", "c"), time.Minute) }()
+	for _, name := range []string{"a.service", "b.service", "c.service"} { // in the order in which Stop does not wait
+		until(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.units[name].job == "stop" })
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("returned before anything had stopped: %v", err)
+	default:
+	}
+	for _, name := range []string{"a.service", "b.service", "c.service"} {
+		f.finish(name)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func until(t *testing.T, met func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !met(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come to that")
+		}
+	}
+}
+
+// group makes a control group of files.
+func group(t *testing.T, s *Systemd, u *fakeUnit, populated string, pids string) string {
+	t.Helper()
+	dir := filepath.Join(s.cgroups, "system.slice/a.service")
+	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	events := filepath.Join(dir, "cgroup.events")
+	put(t, events, "populated "+populated+"\nfrozen 0\n")
+	put(t, filepath.Join(dir, "below/cgroup.procs"), pids)
+	u.last = map[string]any{"ControlGroup": "/system.slice/a.service"}
+	return events
+}
+
+func put(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A shell of a service may be down while what it started still writes.
+func TestStopWaitsForTheLastProcess(t *testing.T) {
+	f := newFake()
+	s := f.systemd(t)
+	u := f.add("a.service", "active")
+	events := group(t, s, u, "1", "")
+	done := make(chan error, 1)
+	go func() { done <- s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute) }()
+	until(t, func() bool { return len(f.up()) == 0 })
+	select {
+	case err := <-done:
+		t.Fatalf("returned although a process was left: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	put(t, events, "populated 0\nfrozen 0\n")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopNamesWhatIsLeft(t *testing.T) {
+	f := newFake()
+	s := f.systemd(t)
+	group(t, s, f.add("a.service", "active"), "1", "812\n")
+	put(t, filepath.Join(string(s.proc), "812/comm"), "stubborn\n")
+	err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, 30*time.Millisecond)
+	want := []Process{{PID: 812, Command: "stubborn", Unit: "a.service"}}
+	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service has not stopped") {
+		t.Fatalf("got %v", err)
+	}
+	if diff := cmp.Diff(want, fault.Of(err).Facts["processes"]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestStopOfAServiceThatNeverEnds(t *testing.T) {
+	f := newFake()
+	f.add("a.service", "active").slow = true
+	f.add("b.service", "active").slow = true
+	err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service", "b.service"}}, 30*time.Millisecond)
+	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service") || !strings.Contains(err.Error(), "b.service") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = f.systemd(t).Stop(ctx, Plan{Stop: []string{"a.service"}}, time.Minute)
+	if !errors.Is(err, fault.Interrupted) {
+		t.Errorf("after the end of the context: %v", err)
+	}
+}
+
+func TestStopSeesThatSomethingStartsTheUnitAgain(t *testing.T) {
+	f := newFake()
+	u := f.add("a.service", "active")
+	u.onStop = func() { u.active = "active" }
+	err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute)
+	if !errors.Is(err, fault.ServiceFailed) || !strings.Contains(err.Error(), "started again") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStopWithoutTheJobsResult(t *testing.T) {
+	f := newFake()
+	f.add("a.service", "active").deaf = true
+	if err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
+		t.Error(err)
+	}
+}
+
+// After a power cut the units of the journal's plan may not even be loaded.
+func TestStopOfWhatIsNotLoaded(t *testing.T) {
+	f := newFake()
+	if err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopNeedsUnifiedControlGroups(t *testing.T) {
+	f := newFake()
+	s := f.systemd(t)
+	s.cgroups = unified(t.TempDir())
+	if err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("got %v", err)
+	}
+	mixed := t.TempDir()
+	put(t, filepath.Join(mixed, "unified/cgroup.controllers"), "")
+	if got := unified(mixed); got != filepath.Join(mixed, "unified") {
+		t.Errorf("mixed hierarchy at %q", got)
+	}
+}
+
+func TestStartReportsEachFailureAndStartsTheOthers(t *testing.T) {
+	f := newFake()
+	broken := f.add("broken.service", "inactive")
+	broken.startsTo, broken.result = "failed", "failed"
+	broken.last = map[string]any{"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(3), "StatusText": "no disk"}
+	needs := f.add("needs.service", "inactive")
+	needs.startsTo, needs.result = "inactive", "dependency"
+	shortLived := f.add("crash.service", "inactive") // started, says systemd, and then it crashed
+	shortLived.startsTo = "failed"
+	shortLived.last = map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(11)}
+	f.add("condition.service", "inactive").startsTo = "inactive"
+	f.units["condition.service"].flags["ConditionResult"] = false
+	f.add("oneshot.service", "inactive").startsTo = "inactive" // done and down again
+	f.add("good.service", "inactive")
+
+	p := Plan{Active: []string{
+		"broken.service", "needs.service", "crash.service", "condition.service", "oneshot.service", "gone.service", "good.service",
+	}}
+	failures, err := f.systemd(t).Start(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Failure{
+		{"gone.service", "refused", "", "Unit gone.service not found."},
+		{"broken.service", "exit-code", "sub", `its main process ended with status 3 (exit-code); it said: "no disk"`},
+		{"needs.service", "dependency", "sub", "a unit that it requires did not start"},
+		{"crash.service", "signal", "sub", "its main process was killed by SIGSEGV (signal)"},
+		{"condition.service", "condition", "sub", "its conditions (Condition…=) are not met any more"},
+	}
+	if diff := cmp.Diff(want, failures); diff != "" {
+		t.Error(diff)
+	}
+	if f.units["good.service"].active != "active" {
+		t.Error("good.service was not started")
+	}
+	if !slices.Contains(f.log, "reset good.service") {
+		t.Error("start limits were not reset")
+	}
+	f1 := failures[1].Fault()
+	if f1.Code != fault.ServiceFailed || !strings.Contains(f1.Hint, "journalctl -b -u broken.service") || len(f1.Facts) != 1 {
+		t.Errorf("fault: %+v", f1)
+	}
+}
+
+// A socket refuses to start while its service is still on its way down.
+func TestStartWaitsForWhatAnInterruptedStopLeft(t *testing.T) {
+	f := newFake()
+	f.add("a.service", "active", "TriggeredBy", "a.socket").slow = true
+	f.add("a.socket", "active")
+	s := f.systemd(t)
+	p := plan(t, s, "a")
+	if err := s.Stop(t.Context(), p, 10*time.Millisecond); !errors.Is(err, fault.Timeout) {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { _, err := s.Start(t.Context(), p); done <- err }()
+	until(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.watchers) == 1 })
+	f.mu.Lock()
+	if slices.Contains(f.log, "start a.socket") {
+		t.Error("the socket was started too early")
+	}
+	f.mu.Unlock()
+	f.finish("a.service")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a.service", "a.socket"}, f.up()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWait(t *testing.T) {
+	f := newFake()
+	f.add("rewind-1.service", "active").slow = true
+	s := f.systemd(t)
+	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {
+		t.Errorf("%v, %v", active, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Wait(t.Context(), "rewind-1.service") }()
+	if _, err := f.stop(t.Context(), "rewind-1.service"); err != nil { // its ExecStopPost= runs
+		t.Fatal(err)
+	}
+	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {
+		t.Errorf("while it stops: %v, %v", active, err)
+	}
+	f.finish("rewind-1.service")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := s.Wait(t.Context(), "rewind-unknown.service"); err != nil {
+		t.Error(err)
+	}
+	f.add("rewind-2.service", "active")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := s.Wait(ctx, "rewind-2.service"); !errors.Is(err, fault.Timeout) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestByProcess(t *testing.T) {
+	s := newFake().systemd(t)
+	for pid, cgroup := range map[string]string{
+		"1": "/system.slice/db.service", "2": "/system.slice/db.service", "3": "/user.slice/user-0.slice/session-1.scope",
+		"4": "/user.slice/user-1000.slice/user@1000.service/app.slice/db.service", "5": "/system.slice/ssh.service", "6": "/",
+	} {
+		put(t, filepath.Join(string(s.proc), pid, "cgroup"), "0::"+cgroup+"\n")
+	}
+	units, rest := s.ByProcess([]int{1, 2, 3, 4, 5, 6, 7})
+	if diff := cmp.Diff([]string{"db.service"}, units); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]int{3, 4, 5, 6, 7}, rest); diff != "" {
+		t.Error(diff)
+	}
+}

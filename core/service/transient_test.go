@@ -1,0 +1,102 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.pcc.com/rewind/core/fault"
+)
+
+func TestStartTransient(t *testing.T) {
+	f := newFake()
+	s := f.systemd(t)
+	unit := Transient{
+		Name: "rewind-1.service", Description: "Rewind", Exec: []string{"/bin/x", "journey", "1"}, StopPost: []string{"/bin/x", "settle"},
+		Limit: time.Hour, StopLimit: time.Minute, Environment: []string{"A=1"},
+	}
+	if err := s.StartTransient(t.Context(), unit); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, p := range f.sent["rewind-1.service"] {
+		got[p.Name] = p.Value.Signature().String() + " " + fmt.Sprint(p.Value.Value())
+	}
+	want := map[string]string{
+		"Description": "s Rewind", "Type": "s exec", "KillMode": "s process", "CollectMode": "s inactive-or-failed",
+		"NotifyAccess": "s exec", "Environment": "as [A=1]", "RuntimeMaxUSec": "t 3600000000", "TimeoutStopUSec": "t 60000000",
+		"ExecStart":    "a(sasb) [{/bin/x [/bin/x journey 1] false}]",
+		"ExecStopPost": "a(sasb) [{/bin/x [/bin/x settle] false}]",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if err := s.StartTransient(t.Context(), unit); !errors.Is(err, fault.Exists) {
+		t.Errorf("a second one: %v", err)
+	}
+}
+
+func TestAutomounts(t *testing.T) {
+	f := newFake()
+	f.add("dat.automount", "active")
+	f.add("srv-idle.automount", "inactive")
+	p, err := f.systemd(t).Automounts(t.Context(), []string{"/dat", "/srv/idle", "/none"})
+	one := []string{"dat.automount"}
+	if diff := cmp.Diff(Plan{Named: one, Stop: one, Active: one}, p); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
+
+func TestEscapePath(t *testing.T) {
+	for path, want := range map[string]string{
+		"/": "-", "": "-", "/dat": "dat", "/srv/my data/": "srv-my\\x20data", "/a-b//c": "a\\x2db-c", "/.hidden/.x": "\\x2ehidden-.x",
+		"/é": "\\xc3\\xa9",
+	} {
+		if got := EscapePath(path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+	if got := MountUnit("/dat"); got != "dat.mount" {
+		t.Error(got)
+	}
+}
+
+// unescapePath is EscapePath backwards.
+func unescapePath(t *testing.T, name string) string {
+	t.Helper()
+	if name == "-" {
+		return "/"
+	}
+	var b strings.Builder
+	b.WriteByte('/')
+	for i := 0; i < len(name); i++ {
+		switch {
+		case name[i] == '-':
+			b.WriteByte('/')
+		case name[i] == '\\':
+			c, err := strconv.ParseUint(name[i+2:i+4], 16, 8)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.WriteByte(byte(c))
+			i += 3
+		default:
+			b.WriteByte(name[i])
+		}
+	}
+	return b.String()
+}
+
+func FuzzEscapePath(f *testing.F) {
+	f.Add("/srv/my-data/.x")
+	f.Fuzz(func(t *testing.T, path string) {
+		parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+		if got := unescapePath(t, EscapePath(path)); got != "/"+strings.Join(parts, "/") {
+			t.Errorf("%q came back as %q", path, got)
+		}
+	})
+}
