@@ -1,7 +1,9 @@
 package ansible_test
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +36,9 @@ type sample struct {
 	Tokens      map[string]string `mapstructure:"tokens" secret:"true"`
 	Limits      `mapstructure:",squash"`
 
-	Act    string `mapstructure:"act" doc:"What the sample does."`
-	hidden string
+	Act string `mapstructure:"act" doc:"What the sample does."`
+
+	Untagged string // is no argument
 }
 
 // Limits shows that arguments can be shared.
@@ -137,7 +140,7 @@ func leak(c ansible.Call, a sample) (ansible.Result, error) {
 	secret := fmt.Sprintf("<%s %q %v %s canary-from-a-file>", a.Password, a.Password, a.Tokens, a.Volumes[0].Key)
 	r := ansible.Result{
 		Msg:      secret,
-		Data:     map[string]any{"nested": []any{map[string]string{secret: secret}}, "number": 731731731},
+		Data:     map[string]any{"nested": []any{map[string]string{secret: secret}}, "number": json.Number(cmp.Or(a.Tokens["canary-key"], "0"))},
 		Warnings: []string{secret},
 		Diff:     &ansible.Diff{Before: secret, After: secret},
 		Commands: []command.Record{{Argv: []string{secret}}},

@@ -190,6 +190,23 @@ func TestFactsHoldTheLastWordsOnly(t *testing.T) {
 	}
 }
 
+// Where the kernel does not allow a namespace of its own, the program must not
+// run in ours instead.
+func TestPrivateMounts(t *testing.T) {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := command.Cmd{Argv: []string{"readlink", "/proc/self/ns/mnt"}, PrivateMounts: true}
+	out, err := command.Local{}.Run(t.Context(), c)
+	if err != nil && !errors.Is(err, syscall.EPERM) {
+		t.Fatal(err)
+	}
+	if err == nil && strings.TrimSpace(out.Stdout) == own {
+		t.Errorf("ran in our own %s", own)
+	}
+}
+
 func TestOutputIsBounded(t *testing.T) {
 	out, err := command.Local{}.Run(t.Context(), command.Cmd{Argv: []string{"head", "-c", "70000000", "/dev/zero"}})
 	if err == nil || !strings.Contains(err.Error(), "longer than 67108864 bytes") {
