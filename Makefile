@@ -22,7 +22,7 @@ export GOTOOLCHAIN := local
 
 version := $(shell sed -n 's/^version: *//p' galaxy.yml)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
 build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false \
-	-ldflags '-s -w -X go.pcc.com/rewind/core/ansible.Version=$(version)'
+	-ldflags '-s -w -X go.pcc.com/rewind/core/ansible.version=$(version)'
 
 sudo := $(if $(filter-out 0,$(shell id -u)),sudo)
 # $(call need,TEST,PACKAGE,WHY) installs a Debian package where the shell test TEST fails.
