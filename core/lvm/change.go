@@ -83,6 +83,7 @@ func sizeReached(err error) bool {
 		return false
 	}
 	return strings.Contains(failed.Stderr, "matches existing size") ||
+		strings.Contains(failed.Stderr, "No size change.") || // 2.03.31
 		strings.Contains(failed.Stderr, "not larger than existing size")
 }
 

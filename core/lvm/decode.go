@@ -117,7 +117,7 @@ func volume(vg string, r row) (Volume, error) {
 		Pool: strings.Trim(f.text("pool_lv"), "[]"), Kind: kindOf(layout, role),
 		Size: f.number("lv_size"),
 		Open: f.yes("lv_device_open"), Suspended: f.yes("lv_suspended"),
-		Historical: f.yes("lv_historical"), IsOrigin: has(role, "origin"),
+		Historical: f.yes("lv_historical"), IsOrigin: has(role, "origin"), Private: has(role, "private"),
 		Merging: f.yes("lv_merging") || mergingOrigin(attr), MergeFailed: f.yes("lv_merge_failed"),
 		SnapshotInvalid: f.yes("lv_snapshot_invalid"), SkipActivation: f.yes("lv_skip_activation"),
 		Major: f.device("lv_kernel_major"), Minor: f.device("lv_kernel_minor"),
@@ -177,7 +177,9 @@ func (v *Volume) addSegments(segments []row) error {
 			continue
 		}
 		v.ChunkSize = max(v.ChunkSize, f.number("chunk_size"))
-		v.TransactionID = max(v.TransactionID, f.number("transaction_id"))
+		if id := f.number("transaction_id"); v.Kind == ThinPool {
+			v.TransactionID = id // thin volumes have one of their own: when they were made
+		}
 		for _, d := range f.list("devices") {
 			device, _, _ := strings.Cut(d, "(")
 			if !has(v.Devices, device) {

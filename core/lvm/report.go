@@ -60,6 +60,7 @@ type Volume struct {
 	Suspended          bool
 	ReadOnly           bool
 	Hidden             bool // shown in brackets: LVM's own; a merging snapshot is hidden too
+	Private            bool // a pool, or a part of another volume: no file system lies on it
 	Historical         bool
 	IsOrigin           bool // it has thick snapshots, or thin ones
 	Merging            bool // a snapshot on its way into its origin, or the origin of one

@@ -63,14 +63,14 @@ func (m *machine) must(argv ...string) {
 func (m *machine) Make(vg string, v lvmtest.Volume) {
 	m.t.Helper()
 	size := fmt.Sprintf("%db", v.Size)
-	create := []string{"lvm", "lvcreate", "--yes", "--wipesignatures", "n", "--name", v.Name}
+	create := []string{"lvm", "lvcreate", "--yes", "--name", v.Name}
 	switch {
 	case v.Kind == lvm.ThinPool:
 		create = append(create, "--type", "thin-pool", "--size", size, vg)
 	case v.Pool != "":
 		create = append(create, "--type", "thin", "--virtualsize", size, "--thinpool", v.Pool, vg)
 	default:
-		create = append(create, "--type", "linear", "--size", size, vg)
+		create = append(create, "--wipesignatures", "n", "--type", "linear", "--size", size, vg)
 	}
 	m.must(create...)
 	m.must("udevadm", "settle")

@@ -1,0 +1,311 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// The files in testdata are what LVM printed: d12 is 2.03.16, d13 is 2.03.31.
+var suites = []string{"d12", "d13"}
+
+func report(t testing.TB, file string) *Report {
+	t.Helper()
+	r, err := decode(read(t, file))
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return r
+}
+
+// summary is a volume in a line: what it is and what is the matter with it.
+func summary(v *Volume) string {
+	line := fmt.Sprintf("%s %s %s", v.FullName(), v.Kind, v.State)
+	for _, mark := range []struct {
+		set  bool
+		name string
+	}{
+		{v.Health != Healthy, string(v.Health)}, {v.IsSnapshot(), "of " + v.Origin}, {v.IsOrigin, "origin"}, {v.Open, "open"},
+		{v.Hidden, "hidden"}, {v.Private, "private"}, {v.Merging, "merging"}, {v.SkipActivation, "skipped"}, {v.Lost(), "lost"},
+	} {
+		if mark.set {
+			line += " " + mark.name
+		}
+	}
+	return line
+}
+
+func TestReports(t *testing.T) {
+	for name, want := range map[string][]string{
+		"thick": {
+			"vg00/dat linear active origin",
+			"vg00/dat_snap snapshot active of dat",
+			"vg00/pccehr linear active origin",
+			"vg00/pccehr_snap snapshot active of pccehr",
+			"vg00/small snapshot invalid_suspended of pccehr lost",
+		},
+		"merging": {
+			"vg00/dat linear merging origin open merging",
+			"vg00/dat_snap snapshot merging of dat hidden merging",
+			"vg00/pccehr linear merging origin merging",
+			"vg00/pccehr_snap snapshot merging of pccehr hidden merging",
+			"vg00/small snapshot invalid of pccehr lost",
+		},
+		"thin": {
+			"vg01/lvol0_pmspare linear inactive hidden private",
+			"vg01/pool thinpool active open private",
+			"vg01/pool_tdata linear active open hidden private",
+			"vg01/pool_tmeta linear active open hidden private",
+			"vg01/ta thin merging origin open merging",
+			"vg01/ta_k thin inactive of ta skipped",
+			"vg01/ta_snap thin merging of ta hidden merging",
+			"vg01/ta_two thin active of ta",
+			"vg01/tb thin active",
+		},
+		"kinds": {
+			"vg00/ca cache active",
+			"vg00/ca_corig linear active origin open hidden private",
+			"vg00/cp_cpool cachepool inactive hidden private",
+			"vg00/cp_cpool_cdata linear active open hidden private",
+			"vg00/cp_cpool_cmeta linear active open hidden private",
+			"vg00/er other active",
+			"vg00/lvol0_pmspare linear inactive hidden private",
+			"vg00/mi mirror active",
+			"vg00/mi_mimage_0 linear active open hidden private",
+			"vg00/mi_mimage_1 linear active open hidden private",
+			"vg00/mi_mlog linear active open hidden private",
+			"vg00/r1 raid active origin",
+			"vg00/r1_rimage_0 linear active open hidden private",
+			"vg00/r1_rimage_1 linear active open hidden private",
+			"vg00/r1_rmeta_0 linear active open hidden private",
+			"vg00/r1_rmeta_1 linear active open hidden private",
+			"vg00/r1s snapshot active of r1",
+			"vg00/st striped active",
+			"vg00/wc cache active",
+			"vg00/wc_wcorig linear active origin open hidden private",
+			"vg00/wcd_cvol cache active open hidden private",
+			"vg00/we-ird.name+x linear inactive",
+		},
+		"partial": {
+			"vg00/a linear inactive", "vg00/b linear inactive partial", "vg00/lvol0_pmspare linear inactive hidden private",
+			"vg01/c linear inactive",
+		},
+		"foreign": {"vg00/a linear active", "vg00/b linear active", "vg00/lvol0_pmspare linear inactive hidden private"},
+		"nogroup": nil,
+		"nothing": nil,
+	} {
+		for _, suite := range suites {
+			r := report(t, suite+"/"+name+".json")
+			var got []string
+			for _, v := range r.all(func(*Volume) bool { return true }) {
+				got = append(got, summary(v))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s on %s:\n%s", name, suite, diff)
+			}
+		}
+	}
+}
+
+func TestSnapshotInFull(t *testing.T) {
+	for _, suite := range suites {
+		r := report(t, suite+"/thick.json")
+		v, err := r.Need("vg00", "dat_snap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		percent := 78.43
+		origin, _ := r.Volume("vg00", "dat")
+		want := &Volume{
+			VG: "vg00", Name: "dat_snap", UUID: v.UUID, Path: "/dev/vg00/dat_snap", DMName: "vg00-dat_snap",
+			Origin: "dat", OriginUUID: origin.UUID, Kind: Snapshot, State: Active, Health: Healthy,
+			Size: 256 * mib, OriginSize: gib, COWSize: 256 * mib, COWUsed: 210533928, ChunkSize: 4096,
+			Active: true, Major: 253, Minor: v.Minor, SnapPercent: &percent, DataPercent: &percent, Created: v.Created,
+			Tags: []string{"rewind:count=2", "rewind:set=snap"}, Devices: []string{"/dev/loop0"},
+		}
+		if diff := cmp.Diff(want, v); diff != "" {
+			t.Errorf("%s: %s", suite, diff)
+		}
+		if v.Created.Before(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)) {
+			t.Errorf("%s: created %s", suite, v.Created)
+		}
+		if got := r.Snapshots(origin); len(got) != 1 || got[0] != v {
+			t.Errorf("%s: snapshots of dat: %v", suite, got)
+		}
+		if set, ok := v.Tag("rewind:set="); !ok || set != "snap" || len(r.ByTag("rewind:count=2")) != 1 || len(r.ByTagPrefix("rewind:")) != 1 {
+			t.Errorf("%s: tags: %q", suite, set)
+		}
+		if _, ok := v.Tag("rewind:id="); ok || len(r.ByTag("rewind")) != 0 {
+			t.Errorf("%s: a tag that is not there was found", suite)
+		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	for _, suite := range suites {
+		r := report(t, suite+"/partial.json")
+		vg00, _ := r.Group("vg00")
+		vg01, _ := r.Group("vg01")
+		if !vg00.Partial || vg00.Exported || vg00.ReadOnly || vg00.ExtentSize != 4*mib || !vg00.PVs[1].Missing || vg00.PVs[1].Device != "[unknown]" {
+			t.Errorf("%s: %+v", suite, vg00)
+		}
+		if !vg01.Exported || vg01.Partial || vg01.Shared || vg01.Size <= vg01.Free {
+			t.Errorf("%s: %+v", suite, vg01)
+		}
+		if _, ok := report(t, suite+"/foreign.json").Group("vg01"); ok {
+			t.Errorf("%s: another host's group is reported", suite)
+		}
+	}
+}
+
+// While a merge runs LVM gives the snapshot its origin's device numbers.
+func TestByDevice(t *testing.T) {
+	for _, suite := range suites {
+		r := report(t, suite+"/merging.json")
+		origin, _ := r.Volume("vg00", "pccehr")
+		snapshot, _ := r.Volume("vg00", "pccehr_snap")
+		if origin.Minor != snapshot.Minor {
+			t.Errorf("%s: minors %d and %d: the test's premise is gone", suite, origin.Minor, snapshot.Minor)
+		}
+		if v, ok := r.ByDevice(origin.Major, origin.Minor); !ok || v != origin {
+			t.Errorf("%s: %+v", suite, v)
+		}
+		if v, ok := r.ByPath("/dev/mapper/vg00-pccehr"); !ok || v != origin {
+			t.Errorf("%s: by path: %+v", suite, v)
+		}
+		if _, ok := r.ByDevice(-1, -1); ok {
+			t.Errorf("%s: found a device that does not exist", suite)
+		}
+	}
+}
+
+func TestNeedSaysWhatThereIs(t *testing.T) {
+	r := report(t, "d12/thick.json")
+	for _, tt := range []struct{ vg, hint string }{{"vg00", "dat, dat_snap, pccehr"}, {"vg7", "vg00, vg01"}} {
+		_, err := r.Need(tt.vg, "dta")
+		if f := fault.Of(err); f.Code != fault.NotFound || !strings.Contains(f.Hint, tt.hint) {
+			t.Errorf("%s/dta: %v, hint %q", tt.vg, err, f.Hint)
+		}
+	}
+}
+
+// Every letter that lvs(8) names has a name of its own, and an unknown one is bad.
+func TestAttributes(t *testing.T) {
+	for letter, want := range map[string]struct {
+		State
+		bad bool
+	}{
+		"a": {Active, false}, "-": {Inactive, false}, "h": {Historical, true}, "s": {Suspended, true}, "I": {Invalid, true},
+		"S": {InvalidSuspended, true}, "m": {MergeFailed, true}, "M": {MergeFailedSuspended, true}, "d": {MappedWithoutTables, true},
+		"i": {MappedWithInactiveTable, true}, "c": {CheckNeeded, true}, "C": {CheckNeededSuspended, true}, "X": {Unknown, true}, "?": {Unknown, true},
+	} {
+		state, health := attributes("-wi-" + letter + "-----")
+		v := Volume{State: state, Health: health}
+		if bad, why := v.Bad(); state != want.State || bad != want.bad || bad == (why == "") {
+			t.Errorf("%s: %s, bad %v: %s", letter, state, bad, why)
+		}
+	}
+	for letter, bad := range map[string]bool{
+		"-": false, "r": false, "m": false, "w": false, "s": false, "R": false,
+		"p": true, "F": true, "D": true, "M": true, "E": true, "X": true, "?": true,
+	} {
+		state, health := attributes("-wi-a---" + letter + "-")
+		if got, _ := (&Volume{State: state, Health: health}).Bad(); got != bad {
+			t.Errorf("health %s is %s: bad %v", letter, health, got)
+		}
+	}
+	if state, health := attributes(""); state != Unknown || health != UnknownHealth {
+		t.Errorf("without attributes: %s, %s", state, health)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	good := read(t, "d12/thick.json")
+	for name, text := range map[string]string{
+		"empty":                     "",
+		"text only":                 "  WARNING: nothing here\n",
+		"cut off":                   good[:len(good)/2],
+		"a column missing":          strings.Replace(good, `"lv_attr"`, `"x"`, 1),
+		"a size that is none":       strings.Replace(good, `"lv_size":"1073741824"`, `"lv_size":"1,00g"`, 1),
+		"a negative size":           strings.Replace(good, `"lv_size":"1073741824"`, `"lv_size":"-1"`, 1),
+		"a localised percentage":    strings.Replace(good, `"snap_percent":"78.43"`, `"snap_percent":"78,43"`, 1),
+		"a percentage beyond":       strings.Replace(good, `"snap_percent":"78.43"`, `"snap_percent":"178.43"`, 1),
+		"a device number":           strings.Replace(good, `"lv_kernel_minor":"4"`, `"lv_kernel_minor":"four"`, 1),
+		"a list in place of a text": strings.Replace(good, `"lv_tags":""`, `"lv_tags":[]`, 1),
+	} {
+		if text == good {
+			t.Errorf("%s: nothing was replaced", name)
+		}
+		if _, err := decode(text); !errors.Is(err, fault.CommandFailed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDecodeSkipsWhatStandsBefore(t *testing.T) {
+	r, err := decode("  WARNING: a {brace} in a message\n\n" + read(t, "d12/thick.json") + "trailing\n")
+	if err != nil || len(r.Groups) != 2 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// runs is a Runner that always answers the same.
+type runs struct {
+	out command.Output
+	err error
+	got []string
+}
+
+func (r *runs) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	r.got = append(r.got, strings.Join(c.Argv, " "))
+	return r.out, r.err
+}
+
+func TestReportOfALVMThatComplains(t *testing.T) {
+	stderr := "  WARNING: VG vg00 is missing PV x.\n"
+	failed := &command.Error{Argv: []string{"lvm"}, Code: 5, Stderr: stderr, Err: errors.New("exit status 5")}
+	for name, err := range map[string]error{"exit 0": nil, "exit 5": failed} {
+		r, err := New(&runs{out: command.Output{Stdout: read(t, "d12/partial.json"), Stderr: stderr}, err: err}).Report(context.Background())
+		if err != nil || len(r.Groups) != 2 || !slices.Equal(r.Warnings, []string{"WARNING: VG vg00 is missing PV x."}) {
+			t.Errorf("%s: %v, %v", name, r, err)
+			continue
+		}
+		if _, err := r.Need("vg00", "nosuch"); fault.Of(err).Facts["warnings"] == nil {
+			t.Errorf("%s: the warnings are lost: %v", name, err)
+		}
+	}
+	if _, err := New(&runs{err: failed}).Report(context.Background()); !errors.Is(err, failed) {
+		t.Errorf("without a report: %v", err)
+	}
+	timeout := &command.Error{Argv: []string{"lvm"}, Code: -1, Err: context.DeadlineExceeded}
+	out := command.Output{Stdout: read(t, "d12/partial.json")}
+	if _, err := New(&runs{out: out, err: timeout}).Report(context.Background()); fault.Of(err).Code != fault.Timeout {
+		t.Errorf("killed at its limit: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, name := range []string{"thick", "merging", "thin", "partial", "nothing"} {
+		f.Add(read(f, "d13/"+name+".json"))
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := decode(s)
+		if err != nil {
+			return
+		}
+		for _, v := range r.all(func(*Volume) bool { return true }) {
+			if v.Size < 0 || v.COWUsed < 0 || v.COWUsed > v.COWSize || v.State == "" || v.Health == "" || v.Kind == "" {
+				t.Errorf("%+v", v)
+			}
+		}
+	})
+}
