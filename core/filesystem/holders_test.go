@@ -255,6 +255,7 @@ func TestMountsInOtherNamespaces(t *testing.T) {
 		want   []string // the points that hold
 	}{
 		{"a slave", map[int]string{10: follows}, nil},
+		{"a slave with the bind mount", map[int]string{10: follows + "103 100 253:0 /pg /srv/my\\040data rw master:20 - xfs x rw\n"}, nil},
 		{"a slave's slave", map[int]string{10: middle, 11: deep}, nil},
 		{"private", map[int]string{10: `100 99 254:1 / / rw - ext4 /dev/vda1 rw
 101 100 253:0 / /dat rw - xfs /dev/mapper/vg00-dat rw
@@ -268,7 +269,7 @@ func TestMountsInOtherNamespaces(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.scan.mounts = w.scan.mounts[:4] // without the bind mount
+			w.scan.own = w.scan.mounts // the bind mount, too
 			for pid, text := range c.tables {
 				dir := w.process(pid, "ns"+strconv.Itoa(pid), nil)
 				w.file(filepath.Join(dir, "mountinfo"), text)

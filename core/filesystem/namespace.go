@@ -97,8 +97,8 @@ func overlayLayers(options string) []string {
 }
 
 // foreignMounts finds mounts of the devices in other namespaces that stay
-// there when the caller unmounts its own. systemd gives many units a namespace
-// of their own; those follow what is unmounted outside and hold nothing.
+// there when ours are unmounted. systemd gives many units a namespace of their
+// own; those follow what is unmounted outside and hold nothing.
 func (s *scan) foreignMounts() {
 	masters := s.masters()
 	for _, space := range s.spaces {
@@ -119,8 +119,8 @@ func (s *scan) foreignMounts() {
 	}
 }
 
-// leaves tells whether a mount of another namespace goes away with one of the
-// caller's. An unmount reaches the same place on every mount that receives from
+// leaves tells whether a mount of another namespace goes away with one of
+// ours. An unmount reaches the same place on every mount that receives from
 // the parent of what is unmounted, unless something else is mounted on top
 // there (mount_namespaces(7)).
 func (s *scan) leaves(mounts []Mount, m Mount, masters map[int]int) bool {
@@ -133,9 +133,9 @@ func (s *scan) leaves(mounts []Mount, m Mount, masters map[int]int) bool {
 	if !ok {
 		return false
 	}
-	return slices.ContainsFunc(s.own, func(o Mount) bool {
+	return slices.ContainsFunc(On(s.mounts, m.Dev), func(o Mount) bool {
 		above, ok := byID(s.mounts, o.Parent)
-		return ok && o.Dev == m.Dev && above.Dev == parent.Dev && place(above, o) == place(parent, m) &&
+		return ok && above.Dev == parent.Dev && place(above, o) == place(parent, m) &&
 			receives(parent, above, masters)
 	})
 }

@@ -11,14 +11,14 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// bus is what is needed of systemd. start and stop queue a job of exactly that
-// unit and return at once; its result comes through the channel, unless the
+// bus is what is needed of systemd. start and stop queue a job and return at
+// once; its result comes through the channel, unless the
 // connection was lost meanwhile.
 type bus interface {
 	unit(ctx context.Context, name string) (map[string]any, error) // loads it if need be
 	property(ctx context.Context, name, kind, property string) (any, error)
 	jobType(ctx context.Context, name string) (string, error) // start, restart, stop; empty: no job
-	start(ctx context.Context, name string) (<-chan string, error)
+	start(ctx context.Context, name, mode string) (<-chan string, error)
 	stop(ctx context.Context, name string) (<-chan string, error)
 	startTransient(ctx context.Context, name string, properties []sd.Property) (<-chan string, error)
 	resetFailed(ctx context.Context, name string) error
@@ -26,11 +26,15 @@ type bus interface {
 	close()
 }
 
-// mode of all jobs: what is started and stopped is the plan's list and nothing
-// else. In the usual mode a start brings up whatever is wanted along, such as a
-// database cluster that its administrator has stopped, and a stop takes targets
-// down. Ordering counts in both (org.freedesktop.systemd1(5)).
-const mode = "ignore-requirements"
+// The modes of a job (org.freedesktop.systemd1(5), StartUnit). In the usual one
+// a start brings up whatever is wanted along, such as a database cluster that
+// its administrator has stopped, and a stop takes targets down. In the other one
+// the job is of that unit alone: what is started and stopped is the plan's list
+// and nothing else. Ordering counts in both.
+const (
+	alone = "ignore-requirements"
+	usual = "replace"
+)
 
 // wire is the real bus.
 type wire struct {
@@ -111,7 +115,7 @@ func (w *wire) jobType(ctx context.Context, name string) (string, error) {
 	return units[0].JobType, nil
 }
 
-func (w *wire) start(ctx context.Context, name string) (<-chan string, error) {
+func (w *wire) start(ctx context.Context, name, mode string) (<-chan string, error) {
 	conn, err := w.live(ctx)
 	if err != nil {
 		return nil, err
@@ -127,7 +131,7 @@ func (w *wire) stop(ctx context.Context, name string) (<-chan string, error) {
 		return nil, err
 	}
 	result := make(chan string, 1)
-	_, err = conn.StopUnitContext(ctx, name, mode, result)
+	_, err = conn.StopUnitContext(ctx, name, alone, result)
 	return result, err
 }
 

@@ -157,10 +157,11 @@ func (f *fake) finish(name string) {
 	f.ended(name, "done")
 }
 
-func (f *fake) start(_ context.Context, name string) (<-chan string, error) {
+func (f *fake) start(_ context.Context, name, mode string) (<-chan string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.log = append(f.log, "start "+name)
+	verb := map[string]string{alone: "start ", usual: "start with all it wants "}[mode]
+	f.log = append(f.log, verb+name)
 	u := f.units[name]
 	if u == nil {
 		return nil, dbus.Error{Name: noSuchUnit, Body: []any{"Unit " + name + " not found."}}

@@ -13,6 +13,10 @@ type Plan struct {
 	Named  []string `json:"named"`  // full names, as asked for
 	Stop   []string `json:"stop"`   // in order: what starts others first, then each unit before those it needs
 	Active []string `json:"active"` // those of Stop that were active, in start order: sockets, services, then timers and paths
+
+	// Pulling are those of Active whose start brings up units that would be
+	// stopped as unneeded (StopWhenUnneeded=) if they were started before.
+	Pulling []string `json:"pulling,omitempty"`
 }
 
 // Plan finds all that has to be stopped for the named units to be down and to
@@ -26,7 +30,7 @@ type Plan struct {
 // not_found for a unit there is not; busy if such a unit would have to be stopped
 // along with the named ones.
 func (s *Systemd) Plan(ctx context.Context, named []string) (Plan, error) {
-	c := closure{systemd: s, units: make(map[string]unit)}
+	c := closure{systemd: s, units: make(map[string]unit), upheld: make(map[string][]string)}
 	for _, name := range named {
 		if err := c.addNamed(ctx, fullName(name)); err != nil {
 			return Plan{}, err
@@ -45,12 +49,13 @@ func (s *Systemd) Plan(ctx context.Context, named []string) (Plan, error) {
 
 // closure is a set of units that is being completed.
 type closure struct {
-	systemd   *Systemd
-	named     []string
-	order     []string // as they were found
-	units     map[string]unit
-	upholders []string
-	problems  []error
+	systemd  *Systemd
+	named    []string
+	order    []string // as they were found
+	units    map[string]unit
+	upheld   map[string][]string // the units that a unit upholds
+	pulling  []string
+	problems []error
 }
 
 func (c *closure) problem(code fault.Code, format string, a ...any) *fault.Error {
@@ -157,15 +162,16 @@ func (c *closure) addFound(ctx context.Context, name, because string) error {
 }
 
 // addUnneeded adds a unit that systemd stops by itself once nobody needs it
-// (StopWhenUnneeded=): it is to be started again with those that need it.
+// (StopWhenUnneeded=): it is to be up again with those that need it.
 func (c *closure) addUnneeded(ctx context.Context, name, neededBy string) error {
-	if _, known := c.units[name]; known || !slices.Contains(stoppable, kindOf(name)) || kindOf(name) == "target" {
+	if !slices.Contains(stoppable, kindOf(name)) || kindOf(name) == "target" {
 		return nil
 	}
 	u, err := c.systemd.unit(ctx, name)
-	if err != nil || !u.unneeded {
+	if err != nil || !u.unneeded || u.down() {
 		return err
 	}
+	c.pulling = append(c.pulling, neededBy)
 	return c.addFound(ctx, name, "systemd stops it when "+neededBy+" no longer needs it")
 }
 
@@ -174,7 +180,7 @@ func (c *closure) addUnneeded(ctx context.Context, name, neededBy string) error 
 // else it holds together would go with it.
 func (c *closure) addUpholder(ctx context.Context, name, upheld string) error {
 	if kindOf(name) != "target" || slices.Contains(c.named, name) {
-		c.upholders = append(c.upholders, name)
+		c.upheld[name] = append(c.upheld[name], upheld)
 		return c.addFound(ctx, name, "it upholds "+upheld)
 	}
 	u, err := c.systemd.unit(ctx, name)
@@ -198,7 +204,12 @@ func (c *closure) plan(ctx context.Context) (Plan, error) {
 			p.Active = append(p.Active, name)
 		}
 	}
-	slices.SortStableFunc(p.Active, func(a, b string) int { return startRank(a) - startRank(b) })
+	slices.SortStableFunc(p.Active, func(a, b string) int { return c.startRank(a) - c.startRank(b) })
+	for _, name := range p.Active {
+		if slices.Contains(c.pulling, name) {
+			p.Pulling = append(p.Pulling, name)
+		}
+	}
 	return p, nil
 }
 
@@ -216,45 +227,44 @@ func (c *closure) wasUp(ctx context.Context, u unit) (bool, error) {
 }
 
 // startRank orders starts. A socket refuses to start after its service, which
-// needs the socket's descriptors; a timer or path may start services at once,
-// which should find everything up.
-func startRank(unit string) int {
-	switch kindOf(unit) {
+// needs the socket's descriptors; a unit that is stopped while unneeded comes
+// after whoever needs it; a timer or path may start services at once, which
+// should find everything up.
+func (c *closure) startRank(name string) int {
+	switch kindOf(name) {
 	case "socket", "automount":
 		return 0
 	case "timer", "path":
+		return 3
+	}
+	if c.units[name].unneeded {
 		return 2
 	}
 	return 1
 }
 
-// stopOrder puts what starts others first, then every unit before those it was started
-// after. systemd keeps to the same order, but only among jobs it already has:
-// jobs queued in any other order would run out of order.
+// stopOrder puts triggers first, then every unit before those it was started
+// after. systemd runs a job as soon as it has it, before the next one reaches
+// it, and orders only jobs that wait at the same time: in any other order a
+// database would go before its users, or a path unit would start it again.
 func (c *closure) stopOrder() []string {
-	var sorted []string
+	var started []string // in the order of a start
 	seen := make(map[string]bool)
 	var visit func(name string)
-	visit = func(name string) { // appends what was started before, first
-		if seen[name] {
+	visit = func(name string) {
+		if _, ours := c.units[name]; !ours || seen[name] {
 			return
 		}
 		seen[name] = true
-		for _, earlier := range c.units[name].after {
-			if _, ours := c.units[earlier]; ours {
-				visit(earlier)
-			}
+		for _, earlier := range slices.Concat(c.units[name].after, c.upheld[name]) {
+			visit(earlier)
 		}
-		sorted = append(sorted, name)
+		started = append(started, name)
 	}
 	for _, name := range c.order {
 		visit(name)
 	}
-	slices.Reverse(sorted)
-	wakes := func(name string) bool { return trigger(name) || slices.Contains(c.upholders, name) }
-	return append(filter(sorted, wakes), filter(sorted, func(name string) bool { return !wakes(name) })...)
-}
-
-func filter(names []string, keep func(string) bool) []string {
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !keep(name) })
+	slices.Reverse(started)
+	services := slices.DeleteFunc(slices.Clone(started), trigger)
+	return append(slices.DeleteFunc(started, func(name string) bool { return !trigger(name) }), services...)
 }

@@ -2,6 +2,7 @@ package service
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,9 +101,23 @@ func TestPlanIncludesWhatBecomesUnneeded(t *testing.T) {
 	f.add("app.service", "active", "Requires", "helper.service", "Wants", "other.service", "After", "helper.service")
 	f.add("helper.service", "active").flags["StopWhenUnneeded"] = true
 	f.add("other.service", "active")
-	p, err := f.systemd(t).Plan(t.Context(), []string{"app"})
-	if diff := cmp.Diff([]string{"helper.service", "app.service"}, p.Active); diff != "" || err != nil {
-		t.Error(diff, err)
+	f.add("db.service", "active", "RequiredBy", "app.service")
+	s := f.systemd(t)
+	p := plan(t, s, "db")
+	want := Plan{
+		Named:   []string{"db.service"},
+		Stop:    []string{"app.service", "helper.service", "db.service"},
+		Active:  []string{"db.service", "app.service", "helper.service"},
+		Pulling: []string{"app.service"},
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := s.Start(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(f.log, "start with all it wants app.service") || !slices.Contains(f.log, "start db.service") {
+		t.Error(f.log)
 	}
 }
 
@@ -160,6 +175,9 @@ func TestPlanCodes(t *testing.T) {
 	p, err := f.systemd(t).Plan(t.Context(), []string{"c", "d"})
 	if diff := cmp.Diff([]string{"c.service", "d.service", "keeper.service"}, p.Active); diff != "" || err != nil {
 		t.Error(diff, err)
+	}
+	if slices.Index(p.Stop, "keeper.service") > slices.Index(p.Stop, "c.service") {
+		t.Errorf("keeper.service would start c.service again: %v", p.Stop)
 	}
 }
 

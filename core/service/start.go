@@ -39,7 +39,11 @@ func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
 	for _, name := range p.Active {
 		// Rehearsals in a row would otherwise meet the unit's StartLimitBurst=.
 		_ = s.bus.resetFailed(ctx, name)
-		job, err := s.bus.start(ctx, name)
+		mode := alone
+		if slices.Contains(p.Pulling, name) {
+			mode = usual
+		}
+		job, err := s.bus.start(ctx, name, mode)
 		if ctx.Err() != nil {
 			return failures, busFault(ctx, err, "start %s", name)
 		}

@@ -36,7 +36,7 @@ func (s *Systemd) StartTransient(ctx context.Context, t Transient) error {
 		return busFault(ctx, err, "waiting for %s to start", t.Name)
 	}
 	if result != "done" && result != "" {
-		return Failure{Unit: t.Name, Result: result, Message: "systemd says " + result}
+		return Failure{Unit: t.Name, Result: result, Message: t.Exec[0] + " could not be executed"}.Fault()
 	}
 	return nil
 }

@@ -1,0 +1,211 @@
+package journey
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/service"
+)
+
+// Call is a journey as the module asks for it.
+type Call struct {
+	Kind    string
+	Title   string         // for people: `systemctl status` shows it
+	Request any            // what Handler.Do is given, as JSON; equal requests are one journey
+	Limit   time.Duration  // of the whole journey, unless it extends it
+	Notice  func(Progress) // called as the journey goes on; may be nil
+}
+
+// request is what the request file holds.
+type request struct {
+	Kind    string          `json:"kind"`
+	Title   string          `json:"title"`
+	Request json.RawMessage `json:"request"`
+}
+
+// stopLimit bounds what settle may take after the end of the unit's main process. What settle has not done by then is
+// done by the next journey, or at boot.
+const stopLimit = 10 * time.Minute
+
+// noticeEvery is how often a waiting module looks at the progress for a person.
+const noticeEvery = 300 * time.Millisecond
+
+// Make makes the journey and returns its result. If the same one is under way, it waits for that one instead.
+//
+// It needs root (not_root) and systemd (unsupported). A journey that was killed is an interrupted fault that says at
+// which step, and whether it was undone.
+func Make(ctx context.Context, c Call) (ansible.Result, error) {
+	if os.Geteuid() != 0 {
+		return ansible.Result{}, fault.New(fault.NotRoot, "only root may change volumes").
+			WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
+	}
+	systemd, err := service.Connect(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	defer systemd.Close()
+	body, err := json.Marshal(c.Request)
+	if err != nil {
+		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
+	}
+	unit, err := start(ctx, systemd, c, request{c.Kind, c.Title, body})
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	return wait(ctx, systemd, unit, c)
+}
+
+// start returns the name of the unit that makes the journey: one under way, or a new one.
+func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (string, error) {
+	data, err := json.Marshal(req)
+	if err != nil {
+		return "", fault.New(fault.Internal, "request: %w", err)
+	}
+	unit, err := underWay(ctx, systemd, data)
+	if unit != "" || err != nil {
+		return unit, err
+	}
+	bin, err := install()
+	if err != nil {
+		return "", err
+	}
+	id := journal.NewID()
+	dir := journeyDir(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fault.New(fault.Internal, "journey: %w", err)
+	}
+	if err := replace(filepath.Join(dir, "request"), data); err != nil {
+		return "", fault.New(fault.Internal, "journey: %w", err)
+	}
+	unit = unitPrefix + id + ".service"
+	return unit, systemd.StartTransient(ctx, service.Transient{
+		Name: unit, Description: "Rewind: " + c.Title,
+		Exec: []string{bin, "journey", id}, StopPost: []string{bin, "settle", id},
+		Limit: c.Limit, StopLimit: stopLimit,
+	})
+}
+
+const unitPrefix = "rewind-"
+
+func journeyDir(id string) string { return filepath.Join(Run, "journey", id) }
+
+// underWay finds a running journey with exactly this request that has not given its result yet. It also removes what
+// ended journeys left in Run.
+func underWay(ctx context.Context, systemd *service.Systemd, data []byte) (string, error) {
+	dirs, err := os.ReadDir(filepath.Join(Run, "journey"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fault.New(fault.Internal, "journeys: %w", err)
+	}
+	for _, d := range dirs {
+		unit := unitPrefix + d.Name() + ".service"
+		active, err := systemd.Active(ctx, unit)
+		if err != nil {
+			return "", err
+		}
+		if !active {
+			// Its module may still be reading the result.
+			if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
+				_ = os.RemoveAll(journeyDir(d.Name()))
+			}
+			continue
+		}
+		theirs, _ := os.ReadFile(filepath.Join(journeyDir(d.Name()), "request"))
+		_, answered := os.Stat(filepath.Join(journeyDir(d.Name()), "result"))
+		if bytes.Equal(theirs, data) && answered != nil {
+			return unit, nil
+		}
+	}
+	return "", nil
+}
+
+// wait returns the journey's result as soon as it is given, which may be before the unit ends.
+func wait(ctx context.Context, systemd *service.Systemd, unit string, c Call) (ansible.Result, error) {
+	id := unit[len(unitPrefix) : len(unit)-len(".service")]
+	dir := journeyDir(id)
+	ended := make(chan error, 1)
+	go func() { ended <- systemd.Wait(ctx, unit) }()
+	answered, stop, err := appears(filepath.Join(dir, "result"))
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	defer stop()
+	look := time.NewTicker(noticeEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-answered:
+			return result(dir, id)
+		case err := <-ended:
+			if err != nil {
+				return ansible.Result{}, fault.New(fault.Of(err).Code, "waiting for %s: %w", unit, err).
+					WithHint("the journey goes on without this call: systemctl status %s; the same call again attaches to it", unit)
+			}
+			return result(dir, id)
+		case <-look.C:
+			notice(dir, c.Notice)
+		}
+	}
+}
+
+func notice(dir string, show func(Progress)) {
+	if show == nil {
+		return
+	}
+	var p Progress
+	data, err := os.ReadFile(filepath.Join(dir, "progress"))
+	if err == nil && json.Unmarshal(data, &p) == nil {
+		show(p)
+	}
+}
+
+func result(dir, id string) (ansible.Result, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "result"))
+	if err != nil {
+		return ansible.Result{}, interrupted(id)
+	}
+	var a answer
+	if err := json.Unmarshal(data, &a); err != nil {
+		return ansible.Result{}, fault.New(fault.Internal, "result of journey %s: %w", id, err)
+	}
+	if a.Fault != nil {
+		return a.Result, a.Fault
+	}
+	return a.Result, nil
+}
+
+// interrupted says what became of a journey that ended without a result.
+func interrupted(id string) error {
+	unit := unitPrefix + id + ".service"
+	j, err := journal.Open(JournalDir)
+	if err != nil {
+		return err
+	}
+	e, err := j.Load(id)
+	if err != nil {
+		return fault.New(fault.Interrupted, "the journey (%s) was ended from outside before it changed anything", unit).
+			WithHint("journalctl -u %s says by what; run the same task again", unit)
+	}
+	f := fault.New(fault.Interrupted, "the journey (%s) was ended from outside", unit).With("step", e.Step)
+	switch e.Outcome {
+	case journal.Undone:
+		f.Msg += "; what it had begun was undone"
+		return f.WithHint("journalctl -u %s says by what; run the same task again", unit)
+	case journal.Done:
+		f.Msg += "; it was carried to its end all the same"
+		return f.WithHint("run the same task again to see the result")
+	}
+	f.Msg += " at step " + e.Step + " and is not settled yet"
+	return f.WithHint("run the same task again: it settles this first; journalctl -u %s says what happened", unit)
+}

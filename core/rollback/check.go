@@ -1,0 +1,298 @@
+package rollback
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// found is what check found besides the state.
+type found struct {
+	sight   *sight
+	targets []snapset.Target
+	kill    []filesystem.Holder // processes to end, as the user asked
+	holders []filesystem.Holder // what keeps volumes open and may not be ended; only with Defer
+}
+
+// check looks at everything that could be in the way, and names all of it. Nothing is changed.
+func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
+	f := &found{sight: s}
+	if s.set != nil {
+		if err := s.set.Check(); err != nil {
+			return nil, err
+		}
+	}
+	w.state = &State{Set: w.name(), Start: w.StartServices, Resnapshot: w.Resnapshot}
+	if s.set != nil {
+		w.state.ID, w.state.Taken = s.set.ID, s.set.Time
+	}
+	var wrong []error
+	var origins []snapset.Volume
+	for _, v := range s.snapshots {
+		m, err := member(s.view.Report, v)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		if w.state.Taken.IsZero() || v.Created.Before(w.state.Taken) {
+			w.state.Taken = v.Created
+		}
+		wrong = append(wrong, siblings(s.view.Report, m, v))
+		w.state.Members = append(w.state.Members, m)
+		origins = append(origins, snapset.Volume{Name: m.origin()})
+	}
+	if err := fault.All(wrong...); err != nil {
+		return nil, err
+	}
+	var err error
+	if f.targets, err = s.view.Resolve(origins); err != nil {
+		return nil, err
+	}
+	if err := w.mounts(f); err != nil {
+		return nil, err
+	}
+	if err := w.crypts(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, w.services(ctx, f)
+}
+
+// member refuses a snapshot that cannot be merged.
+func member(r *lvm.Report, v *lvm.Volume) (*Member, error) {
+	if bad, why := v.Bad(); bad {
+		return nil, fault.New(fault.SnapshotInvalid, "%s: %s", v.FullName(), why).
+			WithHint("what it held is lost, so nothing can be rolled back to it; lvremove %s", v.FullName())
+	}
+	if v.Merging {
+		return nil, fault.New(fault.Merging, "%s is merging already, by another hand", v.FullName()).
+			WithHint("lvs -a shows how far it is; if its volume is in use the merge waits for its next activation")
+	}
+	origin, ok := r.Volume(v.VG, v.Origin)
+	if !ok {
+		return nil, fault.New(fault.Unsupported, "%s has lost its origin: LVM cannot merge it", v.FullName()).
+			WithHint("merging one thin snapshot takes the origin of its siblings away; copy the data from it instead")
+	}
+	if origin.Merging {
+		return nil, fault.New(fault.Merging, "%s is merging another snapshot", origin.FullName()).
+			WithHint("wait for it: lvm_snapshot_info shows its progress")
+	}
+	return &Member{
+		VG: v.VG, LV: origin.Name, Snapshot: v.Name, DMName: origin.DMName, SnapshotDM: v.DMName, SnapshotID: v.UUID,
+		Thin: v.IsThinSnapshot(), Pool: v.Pool, COWSize: v.COWSize, Used: v.COWUsed,
+	}, nil
+}
+
+// siblings refuses a merge that would overflow another snapshot of the same origin: what the merge writes to the
+// origin, every other thick snapshot must keep.
+func siblings(r *lvm.Report, m *Member, v *lvm.Volume) error {
+	if m.Thin {
+		return nil
+	}
+	origin, _ := r.Volume(m.VG, m.LV)
+	var wrong []error
+	for _, other := range r.Snapshots(origin) {
+		if other.UUID == v.UUID || other.IsThinSnapshot() || other.Lost() {
+			continue
+		}
+		free := other.COWSize - other.COWUsed
+		if need := inChunks(m.Used, other.ChunkSize); need > free {
+			wrong = append(wrong, fault.New(fault.NoSpace, "merging %s writes up to %s to %s, but its other snapshot %s has only %s of COW space left and would be lost",
+				m.snapshot(), ansible.Bytes(need), m.origin(), other.FullName(), ansible.Bytes(free)).
+				With("space", []map[string]any{{"snapshot": other.FullName(), "free_bytes": free, "need_bytes": need}}).
+				WithHint("extend it (lvextend -L+%db %s) or remove it (lvremove %s) first", need-free, other.FullName(), other.FullName()))
+		}
+	}
+	return fault.All(wrong...)
+}
+
+// inChunks is how much COW space n bytes of scattered 4 KiB writes need at most in chunks of that size.
+func inChunks(n, chunk int64) int64 {
+	if chunk <= lvm.Chunk {
+		return n
+	}
+	return n / lvm.Chunk * chunk
+}
+
+// mounts plans what is unmounted and mounted again.
+func (w *walk) mounts(f *found) error {
+	needed := filesystem.MustNotFreeze(f.sight.view.Mounts, journey.State, "/usr")
+	fstab, err := filesystem.Fstab("/etc/fstab")
+	if err != nil {
+		return err
+	}
+	devices := map[string]string{}
+	var wrong []error
+	var all []filesystem.Mount
+	for i := range f.targets {
+		t := &f.targets[i]
+		if path, must := needed[t.FS]; must && !w.Defer {
+			wrong = append(wrong, fault.New(fault.Busy, "%s holds %s and cannot be closed while the server runs", t.LV.FullName(), path).
+				WithHint("when_busy=defer merges it at the next boot"))
+		}
+		for _, m := range w.ownMounts(t) {
+			all = append(all, m)
+			devices[m.Point] = t.LV.Path
+		}
+	}
+	slices.SortFunc(all, func(a, b filesystem.Mount) int { return a.ID - b.ID })
+	for _, m := range all {
+		w.state.Mounts = append(w.state.Mounts, again(m, all, fstab))
+	}
+	for _, v := range f.sight.snapshots {
+		for _, m := range filesystem.On(f.sight.view.Mounts, filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}) {
+			w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
+		}
+	}
+	w.warnings = append(w.warnings, filesystem.FstabWarnings(fstab, devices)...)
+	return fault.All(wrong...)
+}
+
+// ownMounts are the mounts of a volume that a rollback undoes and makes again by itself: those of the whole file
+// system. A bind mount of a part of it is somebody's doing and only touched if holders are to be stopped.
+func (w *walk) ownMounts(t *snapset.Target) []filesystem.Mount {
+	return slices.DeleteFunc(slices.Clone(t.Mounts), func(m filesystem.Mount) bool { return m.Root != "/" && !w.StopHolders })
+}
+
+// again is how a mount is made again: from its device, or for a bind mount from the mount that shows the directory.
+func again(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabEntry) filesystem.MountSpec {
+	spec := filesystem.MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: m.RestoreOptions(fstab)}
+	if m.Root == "/" {
+		return spec
+	}
+	for _, whole := range all {
+		if whole.Dev == m.Dev && whole.Root == "/" {
+			return filesystem.MountSpec{Bind: filepath.Join(whole.Point, m.Root), Point: m.Point}
+		}
+	}
+	return spec
+}
+
+// services plans what is stopped, and names whatever else holds the volumes open.
+func (w *walk) services(ctx context.Context, f *found) error {
+	plan, err := w.systemd.Plan(ctx, w.Services)
+	if err != nil {
+		return err
+	}
+	holders, err := w.holders(ctx, f)
+	if err != nil {
+		return err
+	}
+	if w.Auto || w.StopHolders {
+		units, _ := w.systemd.ByProcess(pids(holders))
+		if plan, err = w.systemd.Plan(ctx, append(slices.Clone(w.Services), missing(units, plan.Stop)...)); err != nil {
+			return err
+		}
+	}
+	w.state.Services = plan
+	if w.state.Automounts, err = w.systemd.Automounts(ctx, points(w.state.Mounts)); err != nil {
+		return err
+	}
+	rest := slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return h.PID != 0 && slices.Contains(plan.Stop, h.Unit) })
+	if w.StopHolders {
+		f.kill, rest = killable(rest)
+	}
+	if w.Defer {
+		f.holders = rest
+		return nil
+	}
+	return busy(rest)
+}
+
+// holders are all that keep the volumes, their crypt devices and the set's snapshots open, but for the mounts that the
+// rollback undoes itself.
+func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, error) {
+	var devs []filesystem.Dev
+	var own []filesystem.Mount
+	for i := range f.targets {
+		t := &f.targets[i]
+		lv := filesystem.Dev{Major: uint32(t.LV.Major), Minor: uint32(t.LV.Minor)}
+		devs = append(devs, t.FS)
+		if lv != t.FS {
+			devs = append(devs, lv)
+		}
+		own = append(own, w.ownMounts(t)...)
+	}
+	for _, v := range f.sight.snapshots {
+		dev := filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}
+		devs = append(devs, dev)
+		own = append(own, filesystem.On(f.sight.view.Mounts, dev)...)
+	}
+	holders, err := filesystem.Holders(ctx, devs, own)
+	if err != nil {
+		return nil, err
+	}
+	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) })
+	return append(holders, below(f.sight.view.Mounts, own)...), nil
+}
+
+// below names mounts inside the file systems that are to be unmounted, which keep them busy.
+func below(mounts, own []filesystem.Mount) []filesystem.Holder {
+	ids := map[int]bool{}
+	for _, m := range own {
+		ids[m.ID] = true
+	}
+	var out []filesystem.Holder
+	for _, m := range mounts {
+		if ids[m.Parent] && !ids[m.ID] {
+			out = append(out, filesystem.Holder{Kind: "mount", How: "mount", Path: m.Point, Dev: m.Dev})
+		}
+	}
+	return out
+}
+
+func busy(holders []filesystem.Holder) error {
+	if len(holders) == 0 {
+		return nil
+	}
+	var what []string
+	for _, h := range holders {
+		what = append(what, h.String())
+	}
+	return fault.New(fault.Busy, "held open by %s", strings.Join(what, "; ")).With("holders", holders).
+		WithHint("add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units")
+}
+
+// killable splits off the processes that may be ended: not the leaders of login sessions, sshd, or anything we are
+// started by.
+func killable(holders []filesystem.Holder) (kill, rest []filesystem.Holder) {
+	above := ancestors(os.Getpid())
+	for _, h := range holders {
+		if h.Kind == "process" && h.PID > 1 && !above[h.PID] && !spared(h) {
+			kill = append(kill, h)
+		} else {
+			rest = append(rest, h)
+		}
+	}
+	return kill, rest
+}
+
+func pids(holders []filesystem.Holder) []int {
+	var out []int
+	for _, h := range holders {
+		if h.Kind == "process" {
+			out = append(out, h.PID)
+		}
+	}
+	return out
+}
+
+func missing(units, from []string) []string {
+	return slices.DeleteFunc(slices.Clone(units), func(u string) bool { return slices.Contains(from, u) })
+}
+
+func points(specs []filesystem.MountSpec) []string {
+	var out []string
+	for _, s := range specs {
+		out = append(out, s.Point)
+	}
+	return out
+}

@@ -1,0 +1,212 @@
+package rollback
+
+import (
+	"context"
+	"encoding/json"
+	"sort"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// sight is what was seen of the server for one rollback.
+type sight struct {
+	view      *snapset.View
+	set       *snapset.Set  // nil for snapshots named by hand
+	snapshots []*lvm.Volume // the members
+}
+
+// look finds the snapshots, takes the locks, and looks again if something may have changed meanwhile. If there is
+// nothing left to merge because the journal says it was done, or is being done, it returns that entry.
+func (w *walk) look(ctx context.Context) (*sight, *journal.Entry, error) {
+	begun := time.Now()
+	s, err := w.see(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if w.trip != nil {
+		stale, err := w.trip.Lock(ctx, w.groupsOf(s), "lvm_merge "+w.name(), begun)
+		if err != nil {
+			return nil, nil, err
+		}
+		if stale {
+			if s, err = w.see(ctx); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	earlier, err := w.earlier(s)
+	if err != nil || earlier != nil {
+		return s, earlier, err
+	}
+	if len(s.snapshots) == 0 {
+		return nil, nil, w.notFound(s)
+	}
+	return s, nil, nil
+}
+
+func (w *walk) see(ctx context.Context) (*sight, error) {
+	report, err := w.lvm.Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	s := &sight{view: &snapset.View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: snapset.BlockDevice}}
+	if len(w.Snapshots) > 0 {
+		return s, w.seeNamed(s)
+	}
+	if s.set, err = snapset.Find(report, w.Set); err != nil {
+		return nil, err
+	}
+	if s.set != nil {
+		s.snapshots = s.set.Snapshots
+	}
+	return s, nil
+}
+
+// seeNamed finds snapshots by their own names. None of them there is no error yet: the journal may know why.
+func (w *walk) seeNamed(s *sight) error {
+	var wrong []error
+	for _, name := range w.Snapshots {
+		v, ok := s.view.Report.ByPath(name)
+		if !ok {
+			wrong = append(wrong, fault.New(fault.NotFound, "there is no snapshot %s", name).WithHint("lvs -o lv_name,origin lists the snapshots"))
+			continue
+		}
+		if !v.IsSnapshot() {
+			wrong = append(wrong, fault.New(fault.BadArguments, "%s is no snapshot", v.FullName()).WithHint("lvs -o lv_name,origin lists the snapshots"))
+		}
+		s.snapshots = append(s.snapshots, v)
+	}
+	if len(s.snapshots) == 0 {
+		return nil
+	}
+	return fault.All(wrong...)
+}
+
+func (w *walk) groupsOf(s *sight) []string {
+	var groups []string
+	for _, v := range s.snapshots {
+		groups = append(groups, v.VG)
+	}
+	if entry := w.newest(); len(groups) == 0 && entry != nil {
+		return entry.Groups
+	}
+	return groups
+}
+
+// newest returns the newest rollback of this name that was not undone.
+func (w *walk) newest() *journal.Entry {
+	j, err := journal.Open(journey.JournalDir)
+	if err != nil {
+		return nil
+	}
+	entries, _ := j.Entries() // a damaged one is reported by Lock
+	for _, e := range entries {
+		if e.Set != w.name() || e.Outcome == journal.Undone {
+			continue
+		}
+		if e.Kind == Kind {
+			return e
+		}
+		if e.Kind == snapset.Kind && e.Outcome == journal.Done && e.Step != snapset.StepMounted {
+			return nil // a set of that name was taken or removed since
+		}
+	}
+	return nil
+}
+
+// earlier returns the rollback of what is asked for that was already made, or is on its way. A set of the same name
+// that was taken since is another one.
+func (w *walk) earlier(s *sight) (*journal.Entry, error) {
+	e := w.newest()
+	if e == nil {
+		return nil, nil
+	}
+	if len(s.snapshots) == 0 {
+		return e, nil
+	}
+	var st State
+	if err := json.Unmarshal(e.State, &st); err != nil {
+		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	}
+	for _, v := range s.snapshots {
+		if !st.has(v) {
+			return nil, nil
+		}
+	}
+	if e.Outcome == journal.Done {
+		return nil, nil // it cannot be done and still there: another hand is at work, so look anew
+	}
+	return e, nil
+}
+
+func (st *State) has(v *lvm.Volume) bool {
+	for _, m := range st.Members {
+		if m.SnapshotID == v.UUID {
+			return true
+		}
+	}
+	return false
+}
+
+// again answers for a rollback that was made before.
+func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, error) {
+	w.state = &State{}
+	if err := json.Unmarshal(e.State, w.state); err != nil {
+		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	}
+	if e.Outcome == journal.Done || w.Check {
+		return w.result(false, e), nil
+	}
+	w.trip.Resume(e)
+	w.trip.Unlock()
+	// Changed if this very call settled it on its way in.
+	changed := e.BootID != "" && time.Since(e.Updated) < time.Second
+	if !w.Wait {
+		if err := w.trip.Answer(w.result(changed, e), w.serviceFault()); err != nil {
+			return w.result(changed, e), err
+		}
+	}
+	if e.Step == stepDeferred {
+		return w.result(false, e), nil
+	}
+	return w.result(changed, e), w.finish(ctx)
+}
+
+func (w *walk) notFound(s *sight) error {
+	if len(w.Snapshots) > 0 {
+		return fault.New(fault.NotFound, "there is no snapshot %s", strings.Join(w.Snapshots, ", ")).
+			WithHint("lvs -o lv_name,origin lists the snapshots")
+	}
+	var alike []string
+	for gi := range s.view.Report.Groups {
+		for vi := range s.view.Report.Groups[gi].Volumes {
+			v := &s.view.Report.Groups[gi].Volumes[vi]
+			if _, ours := snapset.LabelOf(v); v.IsSnapshot() && !ours && v.Name == snapset.SnapshotName(v.Origin, w.Set) {
+				alike = append(alike, v.FullName())
+			}
+		}
+	}
+	f := fault.New(fault.NotFound, "there is no set %q, and none was rolled back", w.Set)
+	if len(alike) > 0 {
+		return f.WithHint("snapshots made by hand are named one by one: lvm_merge snapshots=%s", join(alike))
+	}
+	return f.WithHint("lvm_snapshot_info lists the sets there are")
+}
+
+func join(names []string) string {
+	sorted := append([]string(nil), names...)
+	sort.Strings(sorted)
+	return strings.Join(sorted, ",")
+}

@@ -1,0 +1,88 @@
+package rollback
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// Volume is what a result says of one member.
+type Volume struct {
+	Volume   string  `json:"volume"`
+	Snapshot string  `json:"snapshot"`
+	State    string  `json:"state"`           // merging, merged, deferred; waiting if the rollback did not get there
+	Percent  float64 `json:"percent"`         // of its merge
+	Bytes    int64   `json:"discarded_bytes"` // what was written to the volume since the set, at most
+}
+
+// resultLimit bounds the look that a result takes at the merges.
+const resultLimit = time.Minute
+
+// result says what was done, from the journal's entry and a last look at the kernel.
+func (w *walk) result(changed bool, e *journal.Entry) ansible.Result {
+	ctx, cancel := context.WithTimeout(context.Background(), resultLimit)
+	defer cancel()
+	status, _ := w.lvm.Status(ctx) // without it the percentages are missing, no more
+	state := merged
+	var volumes []Volume
+	for _, m := range w.state.Members {
+		v := Volume{Volume: m.origin(), Snapshot: m.snapshot(), Bytes: m.Used}
+		v.State, v.Percent = now(status, m, e)
+		if v.State != merged {
+			state = v.State
+		}
+		volumes = append(volumes, v)
+	}
+	data := map[string]any{
+		"name": w.state.Set, "id": w.state.ID, "state": state, "volumes": volumes,
+		"discarded_since": w.state.Taken.UTC().Format(time.RFC3339), "services": w.state.Services.Active,
+	}
+	if w.state.Downtime > 0 {
+		data["downtime_ms"] = w.state.Downtime.Milliseconds()
+	}
+	return ansible.Result{Changed: changed, Msg: w.message(changed, state), Data: data}
+}
+
+// now is the state of one member and the percentage of its merge.
+func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, float64) {
+	if e.Outcome == journal.Done {
+		return merged, 100
+	}
+	for _, t := range status[m.DMName] {
+		if s, ok := t.Snapshot(); ok && s.Merging && m.Used > 0 && !s.Lost() {
+			return merging, max(0, 100*float64(m.Used-s.UsedBytes())/float64(m.Used))
+		}
+	}
+	switch e.Step {
+	case stepMounting, stepStarting, stepStarted, stepMerged:
+		return merged, 100
+	case stepDeferred:
+		return deferred, 0
+	}
+	return waiting, 0
+}
+
+func (w *walk) message(changed bool, state string) string {
+	what := fmt.Sprintf("%s to set %s of %s", join(origins(w.state.Members)), w.state.Set, w.state.Taken.Format("2006-01-02 15:04:05"))
+	switch {
+	case state == waiting:
+		return "did not roll back " + what
+	case state == deferred:
+		return "will roll back " + what + " when the volumes are activated next, at the latest at the next boot"
+	case !changed && state == merged:
+		return "rolled back " + what + " before; nothing to do"
+	case !changed:
+		return "rolled back " + what + " before; the merge goes on"
+	case !w.state.Start:
+		return "rolled back " + what + "; the services are left stopped: " + strings.Join(w.state.Services.Active, " ")
+	}
+	return fmt.Sprintf("rolled back %s; services were down for %.1f s", what, w.state.Downtime.Seconds())
+}
+
+func size(bytes int64) string { return strconv.FormatInt(bytes, 10) + "b" }

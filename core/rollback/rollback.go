@@ -1,0 +1,246 @@
+// Package rollback is the journey of a rollback: services stopped, volumes unmounted, snapshots merged, volumes mounted,
+// services started.
+//
+// What is promised: everything is checked before anything is stopped, and checked again when nothing writes any more;
+// a "no" up to then leaves the services running as they were. From the step "merging" on there is only forward: every
+// member is merged, whatever happens to this process or to the power, and until the kernel merges each one nothing is
+// mounted and no service is started.
+//
+// Each step is in the journal before it is taken, and each looks at LVM and the kernel to see what is left to do. So
+// the way on after an interruption is the same code as the journey itself: Settle walks back from the steps before
+// "merging", and on from it.
+package rollback
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/service"
+)
+
+// Kind is the kind of journey that rolls back.
+const Kind = "rollback"
+
+// The steps of the journal, in order.
+const (
+	stepChecked    = "checked"
+	stepStopping   = "stopping"
+	stepUnmounting = "unmounting"
+	stepUndoing    = "undoing" // back from one of the above
+	stepMerging    = "merging" // the point of no return
+	stepMounting   = "mounting"
+	stepStarting   = "starting"
+	stepStarted    = "started" // the volumes are in use; merges may go on
+	stepDeferred   = "deferred"
+	stepMerged     = "merged"
+)
+
+// Request is a rollback as the user asks for it.
+type Request struct {
+	Set           string        `json:"set"`       // a set by name, or
+	Snapshots     []string      `json:"snapshots"` // snapshots, vg/lv
+	Services      []string      `json:"services"`
+	Auto          bool          `json:"auto"`         // the services are those that hold the mounts open
+	StopHolders   bool          `json:"stop_holders"` // end other processes too
+	Defer         bool          `json:"defer"`        // if a volume cannot be closed, merge at its next activation
+	Wait          bool          `json:"wait"`
+	Timeout       time.Duration `json:"timeout"` // of everything but the merge
+	Resnapshot    bool          `json:"resnapshot"`
+	StartServices bool          `json:"start_services"`
+	Check         bool          `json:"check"`
+	Diff          bool          `json:"diff"`
+}
+
+// name is what the journal calls the set: two requests of one name are the same rollback.
+func (r Request) name() string {
+	if len(r.Snapshots) == 0 {
+		return r.Set
+	}
+	return join(r.Snapshots)
+}
+
+// Member is one volume of a rollback. It is kept in the journal, with all that is needed to go on without the report it
+// was made from.
+type Member struct {
+	VG         string `json:"vg"`
+	LV         string `json:"lv"`
+	Snapshot   string `json:"snapshot"`
+	DMName     string `json:"dm_name"` // of the origin
+	SnapshotDM string `json:"snapshot_dm"`
+	SnapshotID string `json:"snapshot_uuid"`
+	Thin       bool   `json:"thin"`
+	Pool       string `json:"pool,omitempty"`
+	COWSize    int64  `json:"cow_bytes"`
+	Used       int64  `json:"used_bytes"` // what the merge writes to the origin, at most
+	Crypt      string `json:"crypt,omitempty"`
+}
+
+func (m *Member) origin() string   { return m.VG + "/" + m.LV }
+func (m *Member) snapshot() string { return m.VG + "/" + m.Snapshot }
+
+// State is what the journal keeps of a rollback.
+type State struct {
+	Set        string                 `json:"set"`
+	ID         string                 `json:"id"` // of the set; empty for snapshots made by hand
+	Taken      time.Time              `json:"taken"`
+	Members    []*Member              `json:"members"`
+	Services   service.Plan           `json:"services"`
+	Automounts service.Plan           `json:"automounts"`
+	Mounts     []filesystem.MountSpec `json:"mounts"`     // to be made again, in this order
+	SetMounts  []filesystem.MountSpec `json:"set_mounts"` // of the snapshots: made again only if nothing is merged
+	Start      bool                   `json:"start"`
+	Resnapshot bool                   `json:"resnapshot"`
+	Stopped    time.Time              `json:"stopped"` // when the first service was told to stop
+	Downtime   time.Duration          `json:"downtime"`
+	Failures   []service.Failure      `json:"failures,omitempty"`
+}
+
+func (s *State) groups() []string {
+	var groups []string
+	seen := map[string]bool{}
+	for _, m := range s.Members {
+		if !seen[m.VG] {
+			seen[m.VG] = true
+			groups = append(groups, m.VG)
+		}
+	}
+	return groups
+}
+
+// Handler makes and settles journeys of this kind.
+func Handler() journey.Handler { return journey.Handler{Do: do, Settle: settle} }
+
+// walk is a rollback under way, or one that is settled.
+type walk struct {
+	Request
+	trip     *journey.Trip
+	commands *command.Recorder
+	lvm      *lvm.LVM
+	systemd  *service.Systemd // nil at early boot
+	state    *State
+	warnings []string
+}
+
+func newWalk(t *journey.Trip, req Request) *walk {
+	commands := command.NewRecorder(command.Local{})
+	return &walk{Request: req, trip: t, commands: commands, lvm: lvm.New(commands)}
+}
+
+func (w *walk) connect(ctx context.Context) (err error) {
+	if w.systemd == nil {
+		w.systemd, err = service.Connect(ctx)
+	}
+	return err
+}
+
+func (w *walk) close() {
+	if w.systemd != nil {
+		w.systemd.Close()
+	}
+}
+
+func do(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+	var req Request
+	if err := json.Unmarshal(data, &req); err != nil {
+		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
+	}
+	return Apply(ctx, t, req)
+}
+
+// Apply rolls a set back, or with Check says what that would do. t is nil with Check.
+func Apply(ctx context.Context, t *journey.Trip, req Request) (ansible.Result, error) {
+	w := newWalk(t, req)
+	defer w.close()
+	result, err := w.apply(ctx)
+	result.Commands = w.commands.Commands()
+	result.Warnings = append(result.Warnings, w.warnings...)
+	return result, err
+}
+
+func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
+	if err := w.connect(ctx); err != nil {
+		return ansible.Result{}, err
+	}
+	seen, earlier, err := w.look(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	if earlier != nil {
+		return w.again(ctx, earlier)
+	}
+	found, err := w.check(ctx, seen)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	if w.Check {
+		return w.preview(ctx, found)
+	}
+	limited, cancel := context.WithTimeout(ctx, w.Timeout)
+	defer cancel()
+	if len(found.holders) > 0 { // with Defer only: check refuses otherwise
+		return w.deferred(limited)
+	}
+	if err := w.there(limited, found.kill); err != nil {
+		return w.result(false, w.entry()), err
+	}
+	return w.rest(ctx)
+}
+
+// there goes from the first step to the last before the merges may go on by themselves.
+func (w *walk) there(ctx context.Context, kill []filesystem.Holder) error {
+	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+		return err
+	}
+	if err := w.descend(ctx, kill); err != nil {
+		return w.back(ctx, err)
+	}
+	if err := w.trip.Record(stepMerging, w.state); err != nil {
+		return w.back(ctx, err)
+	}
+	return w.ascend(ctx)
+}
+
+// rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.
+func (w *walk) rest(ctx context.Context) (ansible.Result, error) {
+	failed := w.serviceFault()
+	if !w.Wait || failed != nil {
+		if err := w.trip.Answer(w.result(true, w.entry()), failed); err != nil {
+			return w.result(true, w.entry()), err
+		}
+	}
+	w.trip.Unlock()
+	err := w.finish(ctx)
+	if failed != nil {
+		return w.result(true, w.entry()), failed
+	}
+	return w.result(true, w.entry()), err
+}
+
+// serviceFault says which services did not start again.
+func (w *walk) serviceFault() error {
+	var errs []error
+	for _, f := range w.state.Failures {
+		errs = append(errs, f)
+	}
+	err := fault.All(errs...)
+	if err == nil {
+		return nil
+	}
+	return fault.New(fault.ServiceFailed, "the volumes are rolled back, but %w", err)
+}
+
+// entry is the journal's entry of this rollback; an empty one before it is begun.
+func (w *walk) entry() *journal.Entry {
+	if w.trip == nil || w.trip.Entry() == nil {
+		return &journal.Entry{}
+	}
+	return w.trip.Entry()
+}

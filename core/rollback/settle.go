@@ -1,0 +1,204 @@
+package rollback
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+)
+
+// settle goes on with a rollback that ended in the middle: back if nothing was merged, on to the end if the point of no
+// return was passed.
+func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
+	w, err := reopen(t, e)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	switch e.Step {
+	case stepChecked, stepStopping, stepUnmounting, stepUndoing:
+		return w.undo(ctx)
+	case stepStarted:
+		return w.tidy(ctx)
+	case stepDeferred:
+		return w.settleDeferred(ctx)
+	}
+	if err := w.ascend(ctx); err != nil {
+		return err
+	}
+	return w.tidy(ctx)
+}
+
+func reopen(t *journey.Trip, e *journal.Entry) (*walk, error) {
+	w := newWalk(t, Request{})
+	w.state = &State{}
+	if err := json.Unmarshal(e.State, w.state); err != nil {
+		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	}
+	t.Resume(e)
+	return w, nil
+}
+
+// tidy closes the entry if the merges are done; if not, whoever comes next does. A merge that the kernel has finished
+// and LVM's poller has not told LVM of is told.
+func (w *walk) tidy(ctx context.Context) error {
+	bytes, idle, err := w.left(ctx)
+	if err != nil || bytes > 0 {
+		return err
+	}
+	if len(idle) > 0 {
+		return w.finish(ctx)
+	}
+	states, err := w.states(ctx)
+	if err != nil {
+		return err
+	}
+	if len(pick(states, w.state.Members, merged)) == len(w.state.Members) {
+		return w.done()
+	}
+	return nil
+}
+
+// settleDeferred looks whether a deferred rollback has come: after the boot it waited for, all members merge.
+func (w *walk) settleDeferred(ctx context.Context) error {
+	states, err := w.states(ctx)
+	if err != nil {
+		return err
+	}
+	if len(pick(states, w.state.Members, deferred))+len(pick(states, w.state.Members, waiting)) > 0 {
+		return nil
+	}
+	if err := w.trip.Record(stepStarted, w.state); err != nil {
+		return err
+	}
+	return w.tidy(ctx)
+}
+
+// done closes the entry of a rollback whose merges are all done.
+func (w *walk) done() error {
+	if err := w.removeGuard(); err != nil {
+		return err
+	}
+	return w.trip.Finish(stepMerged, journal.Done, w.state)
+}
+
+// Internal are the hidden commands that the boot guard's units run.
+func Internal(h journey.Handlers) map[string]func(context.Context, []string) int {
+	return map[string]func(context.Context, []string) int{
+		"guard": func(ctx context.Context, _ []string) int { return exit(guard(ctx)) },
+		"resume": func(ctx context.Context, args []string) int {
+			code := h.Internal()["settle"](ctx, args)
+			return max(code, exit(outlast(ctx)))
+		},
+		"preview": func(ctx context.Context, args []string) int { return exit(previewChild(ctx, args)) },
+	}
+}
+
+func exit(err error) int {
+	if err == nil {
+		return 0
+	}
+	f := fault.Of(err)
+	os.Stderr.WriteString(f.Error() + "\n" + "hint: " + f.Hint + "\n")
+	return 1
+}
+
+// bootLimit is how long the guard waits at boot for the disks of a volume group.
+const bootLimit = 90 * time.Second
+
+// guard runs at boot before the members are mounted: it sees to it that every member of a rollback past its point of no
+// return merges. If it fails, the members are not mounted, because what they hold is a mix.
+func guard(ctx context.Context) error {
+	j, err := journal.Open(journey.JournalDir)
+	if err != nil {
+		return err
+	}
+	entries, err := j.Unfinished()
+	errs := []error{err}
+	for _, e := range entries {
+		if e.Kind != Kind || e.Step == stepChecked || e.Step == stepStopping || e.Step == stepUnmounting || e.Step == stepUndoing {
+			continue
+		}
+		if e.BootID == bootID() {
+			continue // started by a daemon-reload in the middle of a rollback, not by a boot
+		}
+		w, err := reopen(&journey.Trip{Journal: j}, e)
+		if err == nil {
+			err = w.atBoot(ctx)
+		}
+		errs = append(errs, err)
+	}
+	return fault.All(errs...)
+}
+
+func (w *walk) atBoot(ctx context.Context) error {
+	if err := w.disks(ctx); err != nil {
+		return err
+	}
+	if err := w.lvm.Activate(ctx, origins(w.state.Members)...); err != nil {
+		return err
+	}
+	return w.merge(ctx)
+}
+
+// disks waits until LVM sees the volume groups of all members, whole.
+func (w *walk) disks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	for {
+		report, err := w.lvm.Report(ctx)
+		if err != nil {
+			return err
+		}
+		var lack []string
+		for _, group := range w.state.groups() {
+			if g, ok := report.Group(group); !ok || g.Partial {
+				lack = append(lack, group)
+			}
+		}
+		if len(lack) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(tick):
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "volume group %s did not appear within %s; its volumes are not mounted, because their rollback is not finished",
+				strings.Join(lack, ", "), bootLimit).
+				WithHint("bring its disks back and boot again, or run: systemctl start rewind-guard, then mount -a")
+		}
+	}
+}
+
+// outlast waits for the merges that go on after a boot, so that the guard goes away when they are done.
+func outlast(ctx context.Context) error {
+	j, err := journal.Open(journey.JournalDir)
+	if err != nil {
+		return err
+	}
+	entries, err := j.Unfinished()
+	errs := []error{err}
+	for _, e := range entries {
+		if e.Kind != Kind || e.Step != stepStarted {
+			continue
+		}
+		w, err := reopen(&journey.Trip{Journal: j}, e)
+		if err == nil {
+			err = w.finish(ctx)
+		}
+		errs = append(errs, err)
+	}
+	return fault.All(errs...)
+}
+
+func bootID() string {
+	data, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(data))
+}

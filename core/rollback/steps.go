@@ -1,0 +1,300 @@
+package rollback
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/failpoint"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/service"
+)
+
+// backLimit bounds the way back to running services after a rollback that did not reach its point of no return.
+const backLimit = 10 * time.Minute
+
+// stopKeep is how much of the time for everything is kept back for the steps after the services' stop.
+const stopKeep = 30 * time.Second
+
+// descend goes down to the point of no return: nothing runs, nothing is mounted, and everything is checked again.
+func (w *walk) descend(ctx context.Context, kill []filesystem.Holder) error {
+	if err := w.installGuard(); err != nil {
+		return err
+	}
+	w.trip.Progress("stopping services", -1)
+	w.state.Stopped = time.Now()
+	if err := w.trip.Record(stepStopping, w.state); err != nil {
+		return err
+	}
+	if err := w.systemd.Stop(ctx, w.state.Services, w.stopLimit(ctx)); err != nil {
+		return err
+	}
+	if err := end(ctx, kill); err != nil {
+		return err
+	}
+	w.trip.Progress("unmounting", -1)
+	if err := w.trip.Record(stepUnmounting, nil); err != nil {
+		return err
+	}
+	if err := w.unmount(ctx); err != nil {
+		return err
+	}
+	failpoint.Hit("rollback.unmounted")
+	return w.recheck(ctx)
+}
+
+func (w *walk) stopLimit(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return w.Timeout
+	}
+	return max(time.Until(deadline)-stopKeep, time.Until(deadline)/2)
+}
+
+// unmount unmounts everything, the last mounted first, and closes what lies between file system and volume.
+func (w *walk) unmount(ctx context.Context) error {
+	specs := append(slices.Clone(w.state.SetMounts), w.state.Mounts...)
+	for i := len(specs) - 1; i >= 0; i-- {
+		if err := filesystem.Unmount(specs[i].Point); err != nil {
+			return w.stillBusy(ctx, err)
+		}
+	}
+	if err := w.systemd.Stop(ctx, w.state.Automounts, w.stopLimit(ctx)); err != nil {
+		return err
+	}
+	return w.closeCrypts(ctx)
+}
+
+// stillBusy adds to an error who holds the volumes open now.
+func (w *walk) stillBusy(ctx context.Context, because error) error {
+	info, err := w.lvm.Info(ctx)
+	if err != nil {
+		return because
+	}
+	var devs []filesystem.Dev
+	for _, m := range w.state.Members {
+		for _, name := range []string{m.DMName, m.SnapshotDM, m.Crypt} {
+			if i, ok := info[name]; ok && name != "" {
+				devs = append(devs, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
+			}
+		}
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return because
+	}
+	var own []filesystem.Mount
+	for _, dev := range devs {
+		own = append(own, filesystem.On(mounts, dev)...)
+	}
+	holders, err := filesystem.Holders(ctx, devs, own)
+	if err != nil || len(holders) == 0 {
+		return because
+	}
+	return fault.All(busy(holders), because)
+}
+
+// recheck looks once more when nothing writes any more: while the services stopped, a COW may have filled, and somebody
+// may have opened a volume. It asks the kernel, which is exact and quick.
+func (w *walk) recheck(ctx context.Context) error {
+	status, err := w.lvm.Status(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := w.lvm.Info(ctx)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, m := range w.state.Members {
+		if info[m.DMName].Open > 0 || info[m.SnapshotDM].Open > 0 {
+			wrong = append(wrong, fault.New(fault.Busy, "%s or its snapshot is still open after the unmount", m.origin()).
+				WithHint("dmsetup info -c -o name,open %s %s; lsof /dev/%s", m.DMName, m.SnapshotDM, m.origin()))
+		}
+		if m.Thin {
+			continue
+		}
+		targets := status[m.SnapshotDM]
+		if len(targets) != 1 {
+			wrong = append(wrong, fault.New(fault.SnapshotInvalid, "%s is not active any more", m.snapshot()).
+				WithHint("lvs -a %s; lvchange -ay %s", m.VG, m.snapshot()))
+			continue
+		}
+		snap, ok := targets[0].Snapshot()
+		if !ok || snap.Lost() {
+			wrong = append(wrong, fault.New(fault.SnapshotInvalid, "%s overflowed while the services stopped", m.snapshot()).
+				With("snapshots", []map[string]any{{"snapshot": m.snapshot(), "volume": m.origin(), "state": "invalid"}}).
+				WithHint("what it held is lost, so nothing was rolled back; lvremove %s", m.snapshot()))
+			continue
+		}
+		m.Used = snap.UsedBytes()
+	}
+	err = fault.All(wrong...)
+	if fault.Of(err) != nil && errors.Is(err, fault.Busy) {
+		return w.stillBusy(ctx, err)
+	}
+	return err
+}
+
+// back undoes what was done before the point of no return and reports why.
+func (w *walk) back(ctx context.Context, because error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backLimit)
+	defer cancel()
+	w.trip.Progress("undoing", -1)
+	if err := w.undo(ctx); err != nil {
+		return fault.All(because, err)
+	}
+	return because
+}
+
+// undo mounts and starts everything again. Each part of it may have been done before.
+func (w *walk) undo(ctx context.Context) error {
+	errs := []error{w.trip.Record(stepUndoing, w.state)}
+	errs = append(errs, w.bringUp(ctx, append(slices.Clone(w.state.Mounts), w.state.SetMounts...)))
+	failures, err := w.systemd.Start(ctx, w.state.Services)
+	errs = append(errs, err)
+	for _, f := range failures {
+		errs = append(errs, f)
+	}
+	if err := fault.All(errs...); err != nil {
+		return fault.New(fault.Of(err).Code, "and on the way back: %w", err)
+	}
+	if err := w.removeGuard(); err != nil {
+		return err
+	}
+	return w.trip.Finish("undone", journal.Undone, w.state)
+}
+
+// bringUp opens, makes automounts listen, and mounts what is not mounted.
+func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
+	if err := w.openCrypts(ctx); err != nil {
+		return err
+	}
+	if _, err := w.systemd.Start(ctx, w.state.Automounts); err != nil {
+		return err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	done := make(chan error, len(specs))
+	waves := func(bind bool) {
+		n := 0
+		for _, spec := range specs {
+			if (spec.Bind != "") != bind || w.isMounted(mounts, spec) {
+				continue
+			}
+			n++
+			go func() { done <- filesystem.MountDevice(ctx, w.commands, spec) }()
+		}
+		for ; n > 0; n-- {
+			errs = append(errs, <-done)
+		}
+	}
+	if nested(specs) {
+		return w.mountInTurn(ctx, mounts, specs)
+	}
+	waves(false) // at the same time: each replays its own log
+	waves(true)
+	return fault.All(errs...)
+}
+
+func (w *walk) mountInTurn(ctx context.Context, mounts []filesystem.Mount, specs []filesystem.MountSpec) error {
+	for _, spec := range specs {
+		if w.isMounted(mounts, spec) {
+			continue
+		}
+		if err := filesystem.MountDevice(ctx, w.commands, spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nested says that one mount point lies below another, so that the order matters.
+func nested(specs []filesystem.MountSpec) bool {
+	for _, a := range specs {
+		for _, b := range specs {
+			if a.Point != b.Point && strings.HasPrefix(b.Point, strings.TrimSuffix(a.Point, "/")+"/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isMounted says that something other than an automount's trap is mounted at the point already.
+func (w *walk) isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
+	m, ok := filesystem.At(mounts, spec.Point)
+	return ok && m.Type != "autofs"
+}
+
+// ascend goes on from the point of no return until the volumes are in use again. Each part looks at what is left to do.
+func (w *walk) ascend(ctx context.Context) error {
+	// Before this point an interruption turns back; from here it would only stop half-way.
+	ctx = context.WithoutCancel(ctx)
+	if err := w.merge(ctx); err != nil {
+		return err
+	}
+	if err := w.trip.Record(stepMounting, w.state); err != nil {
+		return err
+	}
+	if w.Resnapshot || w.state.Resnapshot {
+		if err := w.retake(ctx); err != nil {
+			w.warnings = append(w.warnings, "the set was not taken again: "+err.Error())
+		}
+	}
+	w.trip.Progress("mounting", -1)
+	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
+		return fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err).
+			WithHint("mount them by hand and start %s", strings.Join(w.state.Services.Active, " "))
+	}
+	if err := w.trip.Record(stepStarting, w.state); err != nil {
+		return err
+	}
+	if err := w.start(ctx); err != nil {
+		return err
+	}
+	return w.trip.Record(stepStarted, w.state)
+}
+
+// start starts the services that were active, unless they are to stay down for a look.
+func (w *walk) start(ctx context.Context) error {
+	if w.state.Start {
+		w.trip.Progress("starting services", -1)
+		failures, err := w.systemd.Start(ctx, w.state.Services)
+		if err != nil {
+			return fault.New(fault.ServiceFailed, "the volumes are rolled back and mounted, but the services did not start: %w", err).
+				WithHint("systemctl start %s", strings.Join(w.state.Services.Active, " "))
+		}
+		w.state.Failures = failures
+	}
+	if !w.state.Stopped.IsZero() {
+		w.state.Downtime = time.Since(w.state.Stopped)
+	}
+	return nil
+}
+
+// deferred leaves the merges to the next activation of the volumes, which for most is the next boot.
+func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
+	w.state.Services = service.Plan{}
+	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+		return ansible.Result{}, err
+	}
+	if err := w.installGuard(); err != nil {
+		return ansible.Result{}, w.back(ctx, err)
+	}
+	if err := w.trip.Record(stepDeferred, w.state); err != nil {
+		return ansible.Result{}, w.back(ctx, err)
+	}
+	if err := w.lvm.Merge(ctx, snapshots(w.state.Members)...); err != nil {
+		return w.result(true, w.entry()), err
+	}
+	return w.result(true, w.entry()), nil
+}

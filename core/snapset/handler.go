@@ -1,0 +1,197 @@
+package snapset
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// Kind is the kind of journey that changes sets.
+const Kind = "snapshot"
+
+// StepMounted ends the journal's entry of a journey that only mounted a set.
+const StepMounted = "mounted"
+
+// The states a set can be asked to be in.
+const (
+	Present   = "present"
+	Absent    = "absent"
+	Mounted   = "mounted"
+	Unmounted = "unmounted"
+)
+
+// Request is what lvm_snapshot asks of a set.
+type Request struct {
+	State         string        `json:"state"`
+	Set           string        `json:"set"`
+	Volumes       []Volume      `json:"volumes"`
+	Size          string        `json:"size"`
+	Each          bool          `json:"each"`
+	FreezeTimeout time.Duration `json:"freeze_timeout"`
+	Replace       bool          `json:"replace"` // an overflowed set is taken anew
+	Mount         MountOptions  `json:"mount"`
+	Check         bool          `json:"check"`
+}
+
+// Handler makes and settles journeys of this kind.
+func Handler() journey.Handler {
+	return journey.Handler{Do: do, Settle: settle}
+}
+
+func do(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+	var req Request
+	if err := json.Unmarshal(data, &req); err != nil {
+		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
+	}
+	return Apply(ctx, t, command.Local{}, req)
+}
+
+// Apply brings a set into the wanted state, or with Check says what that would change. trip is nil with Check.
+func Apply(ctx context.Context, trip *journey.Trip, r command.Runner, req Request) (ansible.Result, error) {
+	w, err := look(ctx, trip, r, req)
+	if err != nil {
+		return ansible.Result{Commands: w.commands.Commands()}, err
+	}
+	var result ansible.Result
+	switch {
+	case req.State == Absent:
+		result, err = w.absent(ctx)
+	case req.State == Unmounted:
+		result, err = w.unmounted(ctx)
+	case w.set == nil:
+		result, err = w.create(ctx)
+	default:
+		result, err = w.keep(ctx)
+	}
+	if err == nil && req.State == Mounted {
+		result, err = w.mounted(ctx, result)
+	}
+	result.Commands = w.commands.Commands()
+	return result, err
+}
+
+// work is one request with all that was seen for it.
+type work struct {
+	Request
+	trip     *journey.Trip
+	commands *command.Recorder
+	lvm      *lvm.LVM
+	view     *View
+	kernel   Kernel
+	targets  []Target
+	set      *Set // nil: there is none of that name
+}
+
+// look looks at everything, takes the locks, and looks again if something may have changed meanwhile.
+func look(ctx context.Context, trip *journey.Trip, r command.Runner, req Request) (*work, error) {
+	commands := command.NewRecorder(r)
+	w := &work{Request: req, trip: trip, commands: commands, lvm: lvm.New(commands)}
+	begun := time.Now()
+	groups, err := w.see(ctx)
+	if err != nil || trip == nil {
+		return w, err
+	}
+	stale, err := trip.Lock(ctx, groups, "lvm_snapshot "+req.State+" "+req.Set, begun)
+	if err != nil || !stale {
+		return w, err
+	}
+	_, err = w.see(ctx)
+	return w, err
+}
+
+func (w *work) see(ctx context.Context) (groups []string, err error) {
+	report, err := w.lvm.Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	if w.kernel, err = ThisKernel(journey.State, "/usr", "/tmp", "/root"); err != nil {
+		return nil, err
+	}
+	w.view = &View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice}
+	if w.set, err = Find(report, w.Set); err != nil {
+		return nil, err
+	}
+	if w.targets, err = w.view.Resolve(w.Volumes); err != nil {
+		return nil, err
+	}
+	if w.set != nil {
+		groups = w.set.Groups()
+	}
+	for _, t := range w.targets {
+		groups = append(groups, t.LV.VG)
+	}
+	return unique(groups), nil
+}
+
+// create takes the set, which does not exist.
+func (w *work) create(ctx context.Context) (ansible.Result, error) {
+	if len(w.targets) == 0 {
+		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q, and volumes names nothing to take it of", w.Set).
+			WithHint("volumes=/dat,/pccehr takes it; lvm_snapshot_info lists the sets there are")
+	}
+	plan, err := w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}, journal.NewID(), w.targets, w.kernel)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	if w.Check {
+		return created(plan, nil, "would take"), nil
+	}
+	if err := w.trip.Begin(Kind, w.Set, plan.Groups(), "taking", plan); err != nil {
+		return ansible.Result{}, err
+	}
+	w.trip.Progress("taking set "+w.Set, -1)
+	pause, err := take(ctx, w.lvm, plan, w.FreezeTimeout)
+	if err == nil {
+		err = w.verify(ctx, plan)
+	}
+	if err != nil {
+		return ansible.Result{}, fault.All(err, w.trip.Finish("undone", journal.Undone, nil))
+	}
+	return created(plan, pause, "took"), w.trip.Finish("taken", journal.Done, nil)
+}
+
+// verify looks once more when nothing is frozen: LVM must know every member, and none may have overflowed already.
+func (w *work) verify(ctx context.Context, p *Plan) error {
+	report, err := w.lvm.Report(ctx)
+	if err == nil {
+		w.view.Report = report
+		w.set, err = Find(report, p.Set)
+	}
+	if err == nil && (w.set == nil || w.set.ID != p.ID || !w.set.Complete()) {
+		err = fault.New(fault.CommandFailed, "LVM took the snapshots of set %q but does not list all of them", p.Set)
+	}
+	if err == nil {
+		err = w.set.Check()
+	}
+	if err == nil {
+		return nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return fault.All(err, Undo(undo, w.lvm, p))
+}
+
+// settle undoes a set that was not finished. One whose last step was lost is not worth guessing about: nobody was told
+// that it exists.
+func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
+	var p Plan
+	if err := json.Unmarshal(e.State, &p); err != nil {
+		return fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	}
+	if err := Undo(ctx, lvm.New(command.Local{}), &p); err != nil {
+		return err
+	}
+	return t.Finish("undone", journal.Undone, nil)
+}

@@ -1,0 +1,265 @@
+package snapset
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// MountDir is where a set is mounted if the user names no place: below it, set/group/volume.
+const MountDir = journey.Run + "/mounts"
+
+// MountOptions say where and how a set is mounted.
+type MountOptions struct {
+	Point   string `json:"point"`   // for one snapshot the mount point, for several the directory of theirs
+	Create  bool   `json:"create"`  // make mount points that do not exist
+	Options string `json:"options"` // beside ro, noatime, and nouuid for XFS; rw instead of ro
+}
+
+// place is where one snapshot is, or will be, mounted.
+type place struct {
+	snapshot *lvm.Volume
+	point    string
+	options  string
+}
+
+// mounted mounts what is not mounted yet. before is the result of making the set; after a failure a set that was made
+// by this call is removed again.
+func (w *work) mounted(ctx context.Context, before ansible.Result) (ansible.Result, error) {
+	if w.Check && (w.set == nil || before.Changed) {
+		before.Msg += " and mount it"
+		return before, nil
+	}
+	made := before.Changed
+	places, err := w.places()
+	if err == nil {
+		before, err = w.mountPlaces(ctx, before, places)
+	}
+	if err == nil || !made || w.set == nil {
+		return before, err
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return ansible.Result{}, fault.All(err, Undo(undo, w.lvm, &Plan{ID: w.set.ID}))
+}
+
+// places says where each snapshot goes, and refuses points that cannot be.
+func (w *work) places() ([]place, error) {
+	if len(w.targets) == 0 {
+		if err := w.targetsOfSet(); err != nil {
+			return nil, err
+		}
+	}
+	count := map[string]int{}
+	for _, t := range w.targets {
+		count[t.LV.Name]++
+	}
+	var out []place
+	var wrong []error
+	for i := range w.targets {
+		t := &w.targets[i]
+		p := place{snapshot: w.snapshotOf(t.LV), point: t.Mountpoint, options: t.Options}
+		switch {
+		case p.point != "":
+		case w.Mount.Point == "":
+			p.point = filepath.Join(MountDir, w.Set, t.LV.VG, t.LV.Name)
+		case len(w.targets) == 1:
+			p.point = w.Mount.Point
+		case count[t.LV.Name] > 1:
+			p.point = filepath.Join(w.Mount.Point, t.LV.VG, t.LV.Name)
+		default:
+			p.point = filepath.Join(w.Mount.Point, t.LV.Name)
+		}
+		if p.options == "" {
+			p.options = w.Mount.Options
+		}
+		wrong = append(wrong, w.placeable(t, p))
+		out = append(out, p)
+	}
+	return out, fault.All(wrong...)
+}
+
+func (w *work) placeable(t *Target, p place) error {
+	if p.snapshot == nil {
+		return fault.New(fault.SetDiffers, "set %s has no snapshot of %s", w.Set, t.LV.FullName())
+	}
+	if t.Crypt != "" {
+		return fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting", t.LV.FullName()).
+			WithHint("by hand: cryptsetup open --readonly %s NAME, then mount -o ro /dev/mapper/NAME", p.snapshot.Path)
+	}
+	if m, ok := filesystem.At(w.view.Mounts, p.point); ok && m.Dev != devOf(p.snapshot) {
+		return fault.New(fault.Busy, "%s: %s is mounted there already", p.point, m.Source).WithHint("choose another mountpoint")
+	}
+	if _, err := os.Stat(p.point); err != nil && !w.Mount.Create {
+		return fault.New(fault.NotFound, "mount point %s: %w", p.point, err).WithHint("mountpoint_create=true makes it")
+	}
+	return nil
+}
+
+func (w *work) mountPlaces(ctx context.Context, result ansible.Result, places []place) (ansible.Result, error) {
+	var todo []place
+	for _, p := range places {
+		if m, ok := filesystem.At(w.view.Mounts, p.point); !ok || m.Dev != devOf(p.snapshot) {
+			todo = append(todo, p)
+		}
+	}
+	result.Data["snapshots"] = w.listMounted(places)
+	if len(todo) == 0 {
+		return result, nil
+	}
+	result.Changed = true
+	result.Msg = fmt.Sprintf("%s; mounted it on %s", result.Msg, points(todo))
+	if w.Check {
+		return result, nil
+	}
+	undo := &Plan{Set: w.Set, Mounted: pointList(todo)}
+	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "mounting", undo); err != nil {
+		return result, err
+	}
+	for _, p := range todo {
+		if err := w.mountOne(ctx, p); err != nil {
+			return result, fault.All(err, unmountPoints(undo.Mounted), w.trip.Finish("undone", journal.Undone, nil))
+		}
+	}
+	return result, w.trip.Finish(StepMounted, journal.Done, nil)
+}
+
+func (w *work) mountOne(ctx context.Context, p place) error {
+	if err := os.MkdirAll(p.point, 0o755); err != nil {
+		return fault.New(fault.MountFailed, "mount point %s: %w", p.point, err)
+	}
+	var origin filesystem.Mount
+	for i := range w.targets {
+		t := &w.targets[i]
+		if t.LV.VG == p.snapshot.VG && t.LV.Name == p.snapshot.Origin && len(t.Mounts) > 0 {
+			origin = t.Mounts[0]
+		}
+	}
+	spec := filesystem.MountSpec{Source: p.snapshot.Path, Point: p.point, Type: origin.Type}
+	if spec.Type == "" {
+		fstype, err := filesystem.TypeOf(ctx, w.commands, p.snapshot.Path)
+		if err != nil {
+			return err
+		}
+		spec.Type = fstype
+	}
+	spec.Options = mergeOptions(filesystem.SnapshotOptions(spec.Type, origin, false), p.options)
+	return filesystem.MountDevice(ctx, w.commands, spec)
+}
+
+// mergeOptions adds what the user says to the defaults; rw takes the place of ro, any *atime that of noatime.
+func mergeOptions(defaults []string, user string) []string {
+	var asked []string
+	for _, o := range strings.Split(user, ",") {
+		if o = strings.TrimSpace(o); o != "" {
+			asked = append(asked, o)
+		}
+	}
+	out := slices.DeleteFunc(slices.Clone(defaults), func(o string) bool {
+		if o == "ro" {
+			return slices.Contains(asked, "rw")
+		}
+		if o == "noatime" {
+			return slices.ContainsFunc(asked, func(a string) bool { return strings.HasSuffix(a, "atime") })
+		}
+		return slices.Contains(asked, o)
+	})
+	return append(out, asked...)
+}
+
+// unmounted unmounts the set wherever it is mounted.
+func (w *work) unmounted(ctx context.Context) (ansible.Result, error) {
+	if w.set == nil {
+		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q to unmount", w.Set).
+			WithHint("lvm_snapshot_info lists the sets there are")
+	}
+	var mounts []string
+	for _, v := range w.set.Snapshots {
+		for _, m := range filesystem.On(w.view.Mounts, devOf(v)) {
+			mounts = append(mounts, m.Point)
+		}
+	}
+	if len(mounts) == 0 {
+		return describe(w.set, false, fmt.Sprintf("set %s is not mounted", w.Set)), nil
+	}
+	result := describe(w.set, true, fmt.Sprintf("unmounted set %s from %s", w.Set, strings.Join(mounts, ", ")))
+	if w.Check {
+		return result, nil
+	}
+	if err := w.notInUse(ctx); err != nil {
+		return ansible.Result{}, err
+	}
+	_, err := w.unmountAll()
+	return result, err
+}
+
+// unmountAll unmounts every snapshot of the set and returns where they were.
+func (w *work) unmountAll() ([]string, error) {
+	var done []string
+	for _, v := range w.set.Snapshots {
+		mounts := filesystem.On(w.view.Mounts, devOf(v))
+		for i := len(mounts) - 1; i >= 0; i-- { // the last one mounted first
+			if err := filesystem.Unmount(mounts[i].Point); err != nil {
+				return done, err
+			}
+			tidy(mounts[i].Point)
+			done = append(done, mounts[i].Point)
+		}
+	}
+	return done, nil
+}
+
+// unmountPoints unmounts what is mounted of the points, for the undoing of an interrupted mount.
+func unmountPoints(points []string) error {
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, point := range points {
+		if _, ok := filesystem.At(mounts, point); ok {
+			errs = append(errs, filesystem.Unmount(point))
+		}
+		tidy(point)
+	}
+	return fault.All(errs...)
+}
+
+// tidy removes our own mount point and the directories above it that are empty now. Those the user named stay.
+func tidy(point string) {
+	for strings.HasPrefix(point, MountDir+"/") && os.Remove(point) == nil {
+		point = filepath.Dir(point)
+	}
+}
+
+func (w *work) listMounted(places []place) []Taken {
+	out := list(w.set)
+	for i := range out {
+		for _, p := range places {
+			if p.snapshot.FullName() == out[i].Snapshot {
+				out[i].Mountpoint = p.point
+			}
+		}
+	}
+	return out
+}
+
+func pointList(places []place) []string {
+	var out []string
+	for _, p := range places {
+		out = append(out, p.point)
+	}
+	return out
+}
+
+func points(places []place) string { return strings.Join(pointList(places), ", ") }

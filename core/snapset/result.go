@@ -1,0 +1,117 @@
+package snapset
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// Taken is what a result says of one snapshot. Sizes are bytes.
+type Taken struct {
+	Volume     string   `json:"volume"`   // the origin, vg/lv
+	Snapshot   string   `json:"snapshot"` // vg/lv
+	Size       int64    `json:"cow_bytes,omitempty"`
+	Used       int64    `json:"cow_used_bytes,omitempty"`
+	Thin       bool     `json:"thin,omitempty"`
+	State      string   `json:"state,omitempty"`
+	Method     Method   `json:"method,omitempty"`
+	Pause      *float64 `json:"pause_ms,omitempty"`
+	Mountpoint string   `json:"mountpoint,omitempty"`
+}
+
+// created is the result of a set that was, or would be, taken.
+func created(p *Plan, pause Pause, verb string) ansible.Result {
+	var list []Taken
+	var longest time.Duration
+	var origins []string
+	for _, m := range p.Members {
+		t := Taken{Volume: m.origin(), Snapshot: m.snapshot(), Size: m.COW, Thin: m.Thin, Method: m.Method}
+		if d, ok := pause[m.origin()]; ok {
+			ms := float64(d.Microseconds()) / 1000
+			t.Pause = &ms
+			longest = max(longest, d)
+		}
+		list, origins = append(list, t), append(origins, m.origin())
+	}
+	data := map[string]any{
+		"name": p.Set, "id": p.ID, "time": p.Time.UTC().Format(time.RFC3339), "consistency": consistency(p), "snapshots": list,
+	}
+	msg := fmt.Sprintf("%s set %s of %s", verb, p.Set, strings.Join(origins, ", "))
+	if pause != nil {
+		data["pause_ms"] = longest.Milliseconds()
+		msg += fmt.Sprintf("; writes waited %d ms at most", longest.Milliseconds())
+	}
+	return ansible.Result{Changed: true, Msg: msg, Data: data, Diff: setDiff(p.Set, nil, list)}
+}
+
+func consistency(p *Plan) string {
+	if p.Each {
+		return "volume"
+	}
+	return "set"
+}
+
+// describe is the result of a set that exists.
+func describe(s *Set, changed bool, msg string) ansible.Result {
+	return ansible.Result{Changed: changed, Msg: msg, Data: map[string]any{
+		"name": s.Set, "id": s.ID, "time": s.Time.UTC().Format(time.RFC3339), "snapshots": list(s),
+	}}
+}
+
+func list(s *Set) []Taken {
+	var out []Taken
+	for _, v := range s.Snapshots {
+		out = append(out, Taken{
+			Volume: v.VG + "/" + v.Origin, Snapshot: v.FullName(), Size: v.COWSize, Used: v.COWUsed,
+			Thin: v.Kind == lvm.Thin, State: string(v.State),
+		})
+	}
+	return out
+}
+
+// setDiff shows a set before and after, one line for each snapshot.
+func setDiff(name string, before, after []Taken) *ansible.Diff {
+	return &ansible.Diff{Before: lines(before), After: lines(after), BeforeHeader: "set " + name, AfterHeader: "set " + name}
+}
+
+func lines(list []Taken) string {
+	var b strings.Builder
+	for _, t := range list {
+		fmt.Fprintf(&b, "%s of %s", t.Snapshot, t.Volume)
+		if t.Size > 0 {
+			fmt.Fprintf(&b, ", %s", ansible.Bytes(t.Size))
+		}
+		if t.Mountpoint != "" {
+			fmt.Fprintf(&b, ", mounted on %s", t.Mountpoint)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Check names every member of a set that cannot be relied on (snapshot_invalid), and says if some are missing
+// (set_differs).
+func (s *Set) Check() error {
+	var wrong []error
+	if !s.Complete() {
+		wrong = append(wrong, fault.New(fault.SetDiffers, "set %s was taken of %d volumes, but only %d snapshots are left: %s",
+			s.Set, s.Count, len(s.Snapshots), strings.Join(names(s.Snapshots), ", ")).
+			WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set))
+	}
+	for _, v := range s.Snapshots {
+		if bad, why := v.Bad(); bad {
+			code := fault.SnapshotInvalid
+			if !v.Lost() {
+				code = fault.Unsupported
+			}
+			wrong = append(wrong, fault.New(code, "%s: %s", v.FullName(), why).
+				With("snapshots", []Taken{{Volume: v.VG + "/" + v.Origin, Snapshot: v.FullName(), State: string(v.State)}}).
+				WithHint("what it held is lost; on_invalid=replace takes the set anew, state=absent removes it"))
+		}
+	}
+	return fault.All(wrong...)
+}

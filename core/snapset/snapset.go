@@ -1,0 +1,168 @@
+// Package snapset takes a named set of LVM snapshots at one instant, finds it again, mounts it and removes it.
+//
+// A set is what its tags say it is: every snapshot carries the set's name, its id, the number of members and the
+// time. Names of volumes are for people and are never trusted: a snapshot without our tags, whatever its name, is
+// somebody else's.
+//
+// What is promised: a set has all of its members or does not exist; writers wait only between the freeze and the
+// snapshot of their own file system; and whatever happens to the process, Settle brings the server back to "no set
+// and nothing frozen".
+package snapset
+
+import (
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// The tags of a snapshot. LVM allows letters, digits and _+.-/=!:&# in a tag (lvm(8)).
+const (
+	tagSet   = "rewind:set="
+	tagID    = "rewind:id="
+	tagCount = "rewind:count="
+	tagTime  = "rewind:time=" // Unix seconds
+)
+
+// Label is what the tags of one snapshot say of the set it belongs to.
+type Label struct {
+	Set   string
+	ID    string
+	Count int
+	Time  time.Time
+}
+
+func (l Label) tags() []string {
+	return []string{
+		tagSet + l.Set, tagID + l.ID,
+		tagCount + strconv.Itoa(l.Count), tagTime + strconv.FormatInt(l.Time.Unix(), 10),
+	}
+}
+
+// LabelOf reads the tags of a volume; false if it belongs to no set.
+func LabelOf(v *lvm.Volume) (Label, bool) {
+	var l Label
+	for _, t := range v.Tags {
+		if s, ok := strings.CutPrefix(t, tagSet); ok {
+			l.Set = s
+		}
+		if s, ok := strings.CutPrefix(t, tagID); ok {
+			l.ID = s
+		}
+		if s, ok := strings.CutPrefix(t, tagCount); ok {
+			l.Count, _ = strconv.Atoi(s)
+		}
+		if s, ok := strings.CutPrefix(t, tagTime); ok {
+			n, _ := strconv.ParseInt(s, 10, 64)
+			l.Time = time.Unix(n, 0)
+		}
+	}
+	return l, l.Set != "" && l.ID != ""
+}
+
+// Set is a set that exists.
+type Set struct {
+	Label
+	Snapshots []*lvm.Volume // sorted by name
+}
+
+// Complete says whether every member the tags speak of is there.
+func (s *Set) Complete() bool { return len(s.Snapshots) == s.Count }
+
+// Groups are the names of the volume groups the set lies in, sorted.
+func (s *Set) Groups() []string {
+	var names []string
+	for _, v := range s.Snapshots {
+		names = append(names, v.VG)
+	}
+	return unique(names)
+}
+
+// All returns every set in the report, ordered by name, then age.
+func All(r *lvm.Report) []*Set {
+	byID := map[string]*Set{}
+	for gi := range r.Groups {
+		for vi := range r.Groups[gi].Volumes {
+			v := &r.Groups[gi].Volumes[vi]
+			label, ok := LabelOf(v)
+			if !ok {
+				continue
+			}
+			if byID[label.ID] == nil {
+				byID[label.ID] = &Set{Label: label}
+			}
+			byID[label.ID].Snapshots = append(byID[label.ID].Snapshots, v)
+		}
+	}
+	sets := make([]*Set, 0, len(byID))
+	for _, s := range byID {
+		sort.Slice(s.Snapshots, func(i, j int) bool { return s.Snapshots[i].FullName() < s.Snapshots[j].FullName() })
+		sets = append(sets, s)
+	}
+	sort.Slice(sets, func(i, j int) bool {
+		if sets[i].Set != sets[j].Set {
+			return sets[i].Set < sets[j].Set
+		}
+		return sets[i].Time.Before(sets[j].Time)
+	})
+	return sets
+}
+
+// Find returns the set of that name, or nil if there is none. Two sets of one name (two groups brought together
+// from two machines) are a set_differs fault: nothing can say which one is meant.
+func Find(r *lvm.Report, name string) (*Set, error) {
+	var found *Set
+	for _, s := range All(r) {
+		if s.Set != name {
+			continue
+		}
+		if found != nil {
+			return nil, fault.New(fault.SetDiffers, "there are two sets named %q: %s and %s", name,
+				strings.Join(names(found.Snapshots), ", "), strings.Join(names(s.Snapshots), ", ")).
+				WithHint("remove one of them with lvremove, or name the snapshots themselves in lvm_merge's snapshots")
+		}
+		found = s
+	}
+	return found, nil
+}
+
+// CheckName refuses a set name that LVM would not take in a tag or at the end of a volume's name, with a
+// bad_arguments fault. The rules are those of lvm(8), "Valid names".
+func CheckName(name string) error {
+	hint := "use letters, digits, and . _ + - (not first), at most 64 characters, such as before-upgrade"
+	if name == "" || len(name) > maxName || name[0] == '-' || name[0] == '.' {
+		return fault.New(fault.BadArguments, "name %q is no name for a set", name).WithHint("%s", hint)
+	}
+	if err := lvm.CheckNew("vg", SnapshotName("lv", name)); err != nil {
+		return fault.New(fault.BadArguments, "name %q is no name for a set: its snapshot of lv would be %v", name, err).WithHint("%s", hint)
+	}
+	return nil
+}
+
+// maxName leaves room for the volume's own name: the two share LVM's 127 characters.
+const maxName = 64
+
+// SnapshotName is the name of the snapshot of volume lv in set.
+func SnapshotName(lv, set string) string { return lv + "_" + set }
+
+func names(vs []*lvm.Volume) []string {
+	out := make([]string, len(vs))
+	for i, v := range vs {
+		out[i] = v.FullName()
+	}
+	return out
+}
+
+func unique(in []string) []string {
+	sort.Strings(in)
+	var out []string
+	for _, s := range in {
+		if len(out) == 0 || out[len(out)-1] != s {
+			out = append(out, s)
+		}
+	}
+	return out
+}

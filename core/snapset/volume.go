@@ -1,0 +1,91 @@
+package snapset
+
+import (
+	"fmt"
+	"strings"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// Volume is one element of the argument `volumes`: a word (a mount point, vg/lv or a device path), or a mapping that
+// says more.
+type Volume struct {
+	Name       string // as the user wrote it; for a mapping vg/lv
+	Size       string // of this volume's COW space; empty: as for the set
+	Mountpoint string // where this volume's snapshot is mounted; empty: as for the set
+	Options    string // mount options; empty: as for the set
+}
+
+// DecodeArg reads one element: a string or a mapping {vg, lv, size, mountpoint, options}.
+func (v *Volume) DecodeArg(arg any) error {
+	switch a := arg.(type) {
+	case string:
+		v.Name = strings.TrimSpace(a)
+	case map[string]any:
+		if err := v.decodeMap(a); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("is a %T; each volume is a mount point, vg/lv, a device path, or a mapping of vg, lv, size, mountpoint, options", arg)
+	}
+	if v.Name == "" {
+		return fmt.Errorf("holds an empty volume")
+	}
+	return nil
+}
+
+func (v *Volume) decodeMap(m map[string]any) error {
+	var vg, lv string
+	fields := map[string]*string{"vg": &vg, "lv": &lv, "size": &v.Size, "mountpoint": &v.Mountpoint, "options": &v.Options}
+	for key, value := range m {
+		field, ok := fields[key]
+		if !ok {
+			return fmt.Errorf("has an unknown key %q; a mapping has vg, lv, size, mountpoint, options", key)
+		}
+		text, err := word(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		*field = text
+	}
+	if vg == "" || lv == "" {
+		return fmt.Errorf("is a mapping without vg or lv")
+	}
+	v.Name = vg + "/" + lv
+	return nil
+}
+
+// word reads what YAML may make of a word: a size of 512 is a number, options may be a list.
+func word(value any) (string, error) {
+	switch v := value.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return strings.TrimSpace(v), nil
+	case []any:
+		var words []string
+		for _, e := range v {
+			w, err := word(e)
+			if err != nil {
+				return "", err
+			}
+			words = append(words, w)
+		}
+		return strings.Join(words, ","), nil
+	case map[string]any, bool:
+		return "", fmt.Errorf("is not a word")
+	}
+	return fmt.Sprint(value), nil
+}
+
+// Problems returns what is wrong with the volume by itself, with a bad_arguments fault.
+func (v Volume) Problems() error {
+	if v.Size == "" {
+		return nil
+	}
+	if _, err := lvm.ParseSize(v.Size); err != nil {
+		return fault.New(fault.BadArguments, "volumes: %s: %w", v.Name, err)
+	}
+	return nil
+}

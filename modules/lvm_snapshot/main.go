@@ -1,0 +1,126 @@
+// Command lvm_snapshot takes, extends, mounts and removes a named set of LVM snapshots. It is an Ansible module, and
+// the same by hand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+type args struct {
+	Volumes          []snapset.Volume `mapstructure:"volumes" doc:"What to take: mount points (/dat), vg/lv, device paths, or mappings of vg, lv, size, mountpoint, options. Not needed for a set that exists."`
+	Name             string           `mapstructure:"name" doc:"The set's name; the snapshot of vg00/dat in set snap is vg00/dat_snap."`
+	State            string           `mapstructure:"state" choices:"present,absent,mounted,unmounted" doc:"What the set should be."`
+	Size             string           `mapstructure:"size" doc:"COW space of each thick snapshot: 10g, 20%ORIGIN, 30%FREE, 5%VG, 50%USED. Larger than now extends. By default sized for the free space. Thin snapshots need none."`
+	Consistency      string           `mapstructure:"consistency" choices:"set,volume" doc:"set: one instant for all, or fail; volume: each by itself."`
+	FreezeTimeout    int              `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait, 1 to 600; at the limit everything goes on and nothing stays behind."`
+	OnInvalid        string           `mapstructure:"on_invalid" choices:"fail,replace" doc:"What to do with an overflowed set."`
+	Mountpoint       string           `mapstructure:"mountpoint" doc:"For state=mounted: the mount point of a set of one, or the directory below which each volume gets its own. By default below /run/rewind/mounts."`
+	MountpointCreate bool             `mapstructure:"mountpoint_create" doc:"Make mount points that do not exist."`
+	Options          string           `mapstructure:"options" doc:"Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."`
+}
+
+func main() {
+	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), rollback.Kind: rollback.Handler()}
+	ansible.Module[args]{
+		Name:    "lvm_snapshot",
+		Summary: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant.",
+		Defaults: func() args {
+			return args{Name: "snap", State: snapset.Present, Consistency: "set", FreezeTimeout: 60, OnInvalid: "fail", MountpointCreate: true}
+		},
+		Validate: validate,
+		Run:      run,
+		Print:    show,
+		Examples: `  lvm_snapshot volumes=/dat,/pccehr                 take set "snap"
+  lvm_snapshot volumes=/dat,/pccehr --check --diff  say what that would do
+  lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g
+  lvm_snapshot state=mounted mountpoint=/mnt/snap
+  lvm_snapshot state=absent`,
+		Internal: internal(handlers),
+	}.Main()
+}
+
+func internal(h journey.Handlers) map[string]func(context.Context, []string) int {
+	commands := h.Internal()
+	for name, f := range rollback.Internal(h) {
+		commands[name] = f
+	}
+	return commands
+}
+
+func validate(a args) error {
+	var wrong []error
+	if snapset.CheckName(a.Name) != nil {
+		wrong = append(wrong, ansible.Bad("name", "%v", snapset.CheckName(a.Name)))
+	}
+	if _, err := lvm.ParseSize(a.Size); a.Size != "" && err != nil {
+		wrong = append(wrong, ansible.Bad("size", "%v", err))
+	}
+	for _, v := range a.Volumes {
+		if err := v.Problems(); err != nil {
+			wrong = append(wrong, ansible.Bad("volumes", "%v", err))
+		}
+	}
+	if a.FreezeTimeout < 1 || a.FreezeTimeout > 600 {
+		wrong = append(wrong, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", a.FreezeTimeout))
+	}
+	if a.Mountpoint != "" && !strings.HasPrefix(a.Mountpoint, "/") {
+		wrong = append(wrong, ansible.Bad("mountpoint", "%q is not an absolute path", a.Mountpoint))
+	}
+	return fault.All(wrong...)
+}
+
+func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
+	if name, inside := filesystem.InContainer(); inside {
+		return ansible.Result{}, fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).
+			WithHint("run it on the host")
+	}
+	req := snapset.Request{
+		State: a.State, Set: a.Name, Volumes: a.Volumes, Size: a.Size, Each: a.Consistency == "volume",
+		FreezeTimeout: time.Duration(a.FreezeTimeout) * time.Second, Replace: a.OnInvalid == "replace",
+		Mount: snapset.MountOptions{Point: a.Mountpoint, Create: a.MountpointCreate, Options: a.Options},
+		Check: c.Check,
+	}
+	if c.Check {
+		return snapset.Apply(ctx, nil, command.Local{}, req)
+	}
+	return journey.Make(ctx, journey.Call{
+		Kind: snapset.Kind, Title: fmt.Sprintf("set %s: %s", a.Name, a.State), Request: req,
+		Limit: journey.LockWait + 2*req.FreezeTimeout + 5*time.Minute,
+	})
+}
+
+func show(w io.Writer, r ansible.Result) {
+	fmt.Fprintln(w, r.Msg)
+	var data struct {
+		Snapshots []snapset.Taken `json:"snapshots"`
+	}
+	if r.Into(&data) != nil {
+		return
+	}
+	for _, s := range data.Snapshots {
+		fmt.Fprintf(w, "  %-28s of %-20s", s.Snapshot, s.Volume)
+		if s.Size > 0 {
+			fmt.Fprintf(w, " %10s COW", ansible.Bytes(s.Size))
+		}
+		if s.Pause != nil {
+			fmt.Fprintf(w, "  writes waited %.0f ms (%s)", *s.Pause, s.Method)
+		}
+		if s.Mountpoint != "" {
+			fmt.Fprintf(w, "  on %s", s.Mountpoint)
+		}
+		fmt.Fprintln(w)
+	}
+}
