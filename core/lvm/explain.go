@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"go.pcc.com/rewind/core/command"
@@ -26,8 +27,8 @@ var sayings = []saying{
 	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged, poolHint}, // read
 	{[]string{"insufficient free space"}, fault.NoSpace, spaceHint},
 	{[]string{"Insufficient free space"}, fault.NoSpace, spaceHint},
-	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, spaceHint},              // read
-	{[]string{"free space in thin pool", "reached threshold"}, fault.NoSpace, "extend the thin pool"}, // read
+	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, spaceHint}, // read
+	{[]string{"free space in thin pool", "reached threshold"}, fault.NoSpace, "extend the thin pool"},
 	{[]string{"already exists in volume group"}, fault.Exists, ""},
 	{[]string{"Failed to find logical volume"}, fault.NotFound, ""},
 	{[]string{"not found in", "olume group"}, fault.NotFound, ""},
@@ -61,13 +62,13 @@ func explain(err error) error {
 	}
 	said := lines(failed.Stderr)
 	for _, s := range sayings {
-		for _, line := range said {
-			if s.in(line) {
-				f := fault.New(s.code, "%s", line).WithHint("%s", s.hint)
-				f.Err, f.Facts = err, fault.Of(err).Facts
-				return f
-			}
+		i := slices.IndexFunc(said, s.in)
+		if i < 0 {
+			continue
 		}
+		f := fault.New(s.code, "%s", said[i]).WithHint("%s", s.hint)
+		f.Err, f.Facts = err, fault.Of(err).Facts
+		return f
 	}
 	return err
 }

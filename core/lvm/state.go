@@ -94,21 +94,18 @@ type Health string
 // Every health (lvs(8), lv_attr, bit 9). The letters' meanings depend on the
 // kind only where they cannot both occur.
 const (
-	Healthy           Health = "ok"
-	Partial           Health = "partial" // a PV it uses is missing
-	RefreshNeeded     Health = "refresh_needed"
-	Mismatches        Health = "mismatches"
-	WriteMostly       Health = "writemostly"
-	Reshaping         Health = "reshaping"
-	RemoveReshaped    Health = "remove_after_reshape"
-	Failed            Health = "failed"
-	OutOfData         Health = "out_of_data_space"
-	MetadataReadOnly  Health = "metadata_read_only"
-	WriteError        Health = "write_error" // of a writecache
-	UnknownHealth     Health = "unknown"
-	healthPosition           = 8
-	statePosition            = 4
-	permissionPostion        = 1
+	Healthy          Health = "ok"
+	Partial          Health = "partial" // a PV it uses is missing
+	RefreshNeeded    Health = "refresh_needed"
+	Mismatches       Health = "mismatches"
+	WriteMostly      Health = "writemostly"
+	Reshaping        Health = "reshaping"
+	RemoveReshaped   Health = "remove_after_reshape"
+	Failed           Health = "failed"
+	OutOfData        Health = "out_of_data_space"
+	MetadataReadOnly Health = "metadata_read_only"
+	WriteError       Health = "write_error" // of a writecache
+	UnknownHealth    Health = "unknown"
 )
 
 var healths = map[byte]Health{
@@ -116,20 +113,22 @@ var healths = map[byte]Health{
 	'R': RemoveReshaped, 'F': Failed, 'D': OutOfData, 'M': MetadataReadOnly, 'E': WriteError,
 }
 
-// attributes is lv_attr taken apart. What is missing or new is unknown, never good.
+// attributes reads the fifth and the ninth character of lv_attr. What is missing
+// or new is unknown, never good.
 func attributes(attr string) (State, Health) {
-	state, health := Unknown, UnknownHealth
-	if len(attr) > statePosition {
-		if known, ok := states[attr[statePosition]]; ok {
-			state = known
-		}
+	const state, health = 4, 8
+	if len(attr) <= health {
+		return Unknown, UnknownHealth
 	}
-	if len(attr) > healthPosition {
-		if known, ok := healths[attr[healthPosition]]; ok {
-			health = known
-		}
+	s, known := states[attr[state]]
+	if !known {
+		s = Unknown
 	}
-	return state, health
+	h, known := healths[attr[health]]
+	if !known {
+		h = UnknownHealth
+	}
+	return s, h
 }
 
 // badStates says why a volume in that state must not be relied on. Inactive is

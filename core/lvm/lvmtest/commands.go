@@ -95,9 +95,9 @@ func (f *Fake) missing(names []string) []error {
 		g, v := f.lookup(name)
 		if g == nil {
 			vg, _, _ := strings.Cut(name, "/")
-			errs = append(errs, fmt.Errorf("Volume group %q not found\nCannot process volume group %s", vg, vg))
+			errs = append(errs, says("Volume group %q not found\nCannot process volume group %s", vg, vg))
 		} else if v == nil && !f.gone[name] {
-			errs = append(errs, fmt.Errorf("Failed to find logical volume %q", name))
+			errs = append(errs, says("Failed to find logical volume %q", name))
 		}
 	}
 	return errs
@@ -125,18 +125,18 @@ func (f *Fake) lvcreate(o options, names []string) (string, error) {
 	}
 	if origin == nil {
 		_, lv, _ := strings.Cut(names[0], "/")
-		return "", fmt.Errorf("Snapshot origin LV %s not found in Volume group %s.", lv, g.Name)
+		return "", says("Snapshot origin LV %s not found in Volume group %s.", lv, g.Name)
 	}
 	name := o.one("--name")
 	switch {
 	case origin.vg.Partial:
-		return "", fmt.Errorf("Cannot change VG %s while PVs are missing.", origin.vg.Name)
+		return "", says("Cannot change VG %s while PVs are missing.", origin.vg.Name)
 	case origin.vg.volume(name) != nil:
-		return "", fmt.Errorf("Logical Volume %q already exists in volume group %q", name, origin.vg.Name)
+		return "", says("Logical Volume %q already exists in volume group %q", name, origin.vg.Name)
 	case origin.isMerging():
-		return "", errors.New("Snapshots of an origin that has a merging snapshot are not supported.")
+		return "", says("Snapshots of an origin that has a merging snapshot are not supported.")
 	case origin.Kind == lvm.Snapshot:
-		return "", errors.New("Snapshots of snapshots are not supported.")
+		return "", says("Snapshots of snapshots are not supported.")
 	}
 	if o.has("--extents") {
 		return "", f.createThick(origin, name, o)
@@ -157,13 +157,13 @@ func (f *Fake) createThick(origin *volume, name string, o options) error {
 	vg := origin.vg
 	size := min(extents*vg.ExtentSize, lvm.MaxCOW(origin.Size, chunk, vg.ExtentSize))
 	if free := vg.free(); size > free {
-		return fmt.Errorf("Volume group %q has insufficient free space (%d extents): %d required.",
+		return says("Volume group %q has insufficient free space (%d extents): %d required.",
 			vg.Name, free/vg.ExtentSize, size/vg.ExtentSize)
 	}
 	if origin.frozen && !f.thawed {
 		f.add(vg, Volume{Name: name, Size: size, Tags: o["--addtag"]}).halfMade = true
 		origin.layered = true
-		return fmt.Errorf("%w\nFailed to revert logical volume %s.\nAborting. Manual intervention required.",
+		return says("%v\nFailed to revert logical volume %s.\nAborting. Manual intervention required.",
 			origin.unsuspendable(), origin.fullName())
 	}
 	f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"]}).chunk = chunk
@@ -173,7 +173,7 @@ func (f *Fake) createThick(origin *volume, name string, o options) error {
 
 // unsuspendable is what an old kernel says of a device whose file system is frozen.
 func (v *volume) unsuspendable() error {
-	return fmt.Errorf("device-mapper: suspend ioctl on  (%d:%d) failed: Device or resource busy\nUnable to suspend %s (%d:%d)",
+	return says("device-mapper: suspend ioctl on  (%d:%d) failed: Device or resource busy\nUnable to suspend %s (%d:%d)",
 		major, v.minor, lvm.DMName(v.vg.Name, v.Name), major, v.minor)
 }
 
@@ -187,15 +187,15 @@ func (f *Fake) createThin(origin *volume, name string, o options) error {
 	pool := origin.vg.volume(origin.Pool)
 	switch {
 	case pool.sick:
-		return fmt.Errorf("WARNING: Thin pool %s has unexpected transaction id 1, expecting 3 or lower by 1.\n"+
+		return says("WARNING: Thin pool %s has unexpected transaction id 1, expecting 3 or lower by 1.\n"+
 			"Cannot create new thin volume, free space in thin pool %s reached threshold.", pool.fullName(), pool.fullName())
 	case origin.suspended:
 		// LVM takes the origin for suspended by itself and skips the message to the pool.
 		origin.suspended, pool.sick = false, true
-		return fmt.Errorf("device-mapper: reload ioctl on  (%d:%d) failed: No data available\nFailed to activate thin %s.",
+		return says("device-mapper: reload ioctl on  (%d:%d) failed: No data available\nFailed to activate thin %s.",
 			major, f.made+1, name)
 	case origin.frozen && !f.thawed:
-		return fmt.Errorf("%w\nFailed to suspend thin snapshot origin %s.", origin.unsuspendable(), origin.fullName())
+		return says("%v\nFailed to suspend thin snapshot origin %s.", origin.unsuspendable(), origin.fullName())
 	}
 	f.add(origin.vg, Volume{Name: name, Kind: lvm.Thin, Origin: origin.Name, Tags: o["--addtag"]})
 	return nil
@@ -208,7 +208,7 @@ func (f *Fake) lvextend(o options, names []string) (string, error) {
 	}
 	if g, v := f.lookup(names[0]); g != nil && v == nil {
 		_, lv, _ := strings.Cut(names[0], "/")
-		return "", fmt.Errorf("Logical volume %s not found in volume group %s.", lv, g.Name)
+		return "", says("Logical volume %s not found in volume group %s.", lv, g.Name)
 	}
 	return f.onEach(names, func(v *volume) error { return v.extend(size) })
 }
@@ -217,7 +217,7 @@ func (v *volume) extend(size int64) error {
 	unit := v.vg.ExtentSize
 	size = (size + unit - 1) / unit * unit
 	if v.merging {
-		return fmt.Errorf("Can't resize internal logical volume %s.", v.fullName())
+		return says("Can't resize internal logical volume %s.", v.fullName())
 	}
 	if origin := v.vg.byUUID(v.originUUID); v.Kind == lvm.Snapshot {
 		if longest := lvm.MaxCOW(origin.Size, v.chunk, unit); size > longest {
@@ -228,13 +228,13 @@ func (v *volume) extend(size int64) error {
 		}
 	}
 	if size == v.Size {
-		return fmt.Errorf("New size (%d extents) matches existing size (%d extents).", size/unit, v.Size/unit)
+		return says("New size (%d extents) matches existing size (%d extents).", size/unit, v.Size/unit)
 	}
 	if size < v.Size {
-		return fmt.Errorf("New size given (%d extents) not larger than existing size (%d extents)", size/unit, v.Size/unit)
+		return says("New size given (%d extents) not larger than existing size (%d extents)", size/unit, v.Size/unit)
 	}
 	if free := v.vg.free(); size-v.Size > free {
-		return fmt.Errorf("Insufficient free space: %d extents needed, but only %d available", (size-v.Size)/unit, free/unit)
+		return says("Insufficient free space: %d extents needed, but only %d available", (size-v.Size)/unit, free/unit)
 	}
 	v.Size = size
 	return nil
@@ -247,10 +247,10 @@ func (f *Fake) lvremove(o options, names []string) (string, error) {
 	f.gone = map[string]bool{}
 	return f.onEach(names, func(v *volume) error {
 		if v.Open > 0 {
-			return fmt.Errorf("Logical volume %s contains a filesystem in use.", v.fullName())
+			return says("Logical volume %s contains a filesystem in use.", v.fullName())
 		}
 		if v.merging {
-			return fmt.Errorf("Can't remove merging snapshot logical volume %s.", v.fullName())
+			return says("Can't remove merging snapshot logical volume %s.", v.fullName())
 		}
 		f.gone[v.fullName()] = true
 		for _, s := range v.vg.snapshots(v) {
@@ -277,15 +277,15 @@ func (f *Fake) merge(v *volume) error {
 	origin := v.vg.byUUID(v.originUUID)
 	switch {
 	case origin == nil:
-		return fmt.Errorf("%s is not a mergeable logical volume.", v.fullName())
+		return says("%s is not a mergeable logical volume.", v.fullName())
 	case v.merging:
-		return fmt.Errorf("Command on LV %s is invalid on LV with properties: lv_is_merging_cow .\n"+
+		return says("Command on LV %s is invalid on LV with properties: lv_is_merging_cow .\n"+
 			"Command not permitted on LV %s.", v.fullName(), v.fullName())
 	case origin.isMerging():
-		return fmt.Errorf("Cannot merge snapshot %s into the origin %s with merging snapshot %s.",
+		return says("Cannot merge snapshot %s into the origin %s with merging snapshot %s.",
 			v.fullName(), origin.fullName(), v.fullName())
 	case v.invalid:
-		return fmt.Errorf("Unable to merge invalidated snapshot LV %s.", v.fullName())
+		return says("Unable to merge invalidated snapshot LV %s.", v.fullName())
 	}
 	v.merging = true
 	if origin.Open == 0 && v.Open == 0 {
@@ -340,7 +340,7 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 			v.startDeferred()
 			f.poller = true
 		case o.one("--activate") == "n" && v.Kind == lvm.Snapshot:
-			return fmt.Errorf("Change of snapshot %s will also change its origin. Proceed? [y/n]: [n]\n"+
+			return says("Change of snapshot %s will also change its origin. Proceed? [y/n]: [n]\n"+
 				"Logical volume %s not changed.", v.fullName(), v.fullName())
 		case o.one("--activate") == "n":
 			return v.deactivate()
@@ -370,7 +370,7 @@ func (v *volume) startDeferred() {
 
 func (v *volume) deactivate() error {
 	if v.Open > 0 {
-		return fmt.Errorf("Logical volume %s contains a filesystem in use.", v.fullName())
+		return says("Logical volume %s contains a filesystem in use.", v.fullName())
 	}
 	v.active, v.suspended = false, false
 	for _, s := range v.vg.snapshots(v) {

@@ -308,3 +308,10 @@ func (g *group) byUUID(uuid string) *volume {
 }
 
 func (v *volume) fullName() string { return v.vg.Name + "/" + v.Name }
+
+// words are what LVM prints.
+type words string
+
+func (w words) Error() string { return string(w) }
+
+func says(format string, a ...any) error { return words(fmt.Sprintf(format, a...)) }

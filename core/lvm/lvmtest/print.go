@@ -27,7 +27,7 @@ func (f *Fake) fullreport(o options, names []string) (string, error) {
 	for _, g := range f.groups {
 		parts = append(parts, g.report(columns))
 		if g.Partial {
-			warning = fmt.Errorf("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pv()["pv_uuid"])
+			warning = says("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pv()["pv_uuid"])
 		}
 	}
 	out, err := json.MarshalIndent(map[string]any{"report": parts}, "  ", "    ")
@@ -214,7 +214,7 @@ func (f *Fake) onDevices(names []string, do func(*volume)) (string, error) {
 		v := f.byDevice(name)
 		if v == nil {
 			// dmsetup does not go on.
-			return "", fmt.Errorf("device-mapper: ioctl on %s  failed: No such device or address\nCommand failed.", name)
+			return "", says("device-mapper: ioctl on %s  failed: No such device or address\nCommand failed.", name)
 		}
 		do(v)
 	}
