@@ -115,7 +115,7 @@ lint: build build/venv/.done ## gofmt, vet, staticcheck, shellcheck, yamllint, a
 	@for tags in '' lab failpoints; do go vet -tags "$$tags" ./...; go run $(staticcheck) -tags "$$tags" ./...; done
 	@grep -rlE --exclude-dir={.git,build} -m1 '^#!.*\<(ba)?sh$$' . | xargs shellcheck -x -P SCRIPTDIR
 	@yamllint --strict .
-	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint --offline --strict -q
+	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint --offline --strict --profile production -q
 
 .PHONY: test
 test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule

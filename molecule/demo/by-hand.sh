@@ -1,7 +1,9 @@
 #!/bin/bash
 # The rollback as it was typed before: nine commands, in an order that must be right.
+# Debian's postgresql.service is a shell around postgresql@VERSION-main: stopped by that name alone it returns before
+# the database has stopped, and the umount fails.
 set -euo pipefail
-systemctl stop pccehr postgresql
+systemctl stop pccehr postgresql 'postgresql@*-main.service'
 lvconvert --merge vg00/pccehr_snap
 lvconvert --merge vg00/dat_snap
 umount /pccehr /dat
