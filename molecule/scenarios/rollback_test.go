@@ -1,0 +1,35 @@
+//go:build lab
+
+package scenarios
+
+import "testing"
+
+// patients counts the rows of the database that the lab keeps on /dat.
+const patients = `psql -Atd dat -c "select count(*) from patient"`
+
+// sums is one checksum of all files of the application on /pccehr but its log.
+const sums = `cd /pccehr && find . -type f ! -name '*.log' -print0 | sort -z | xargs -0 sha256sum | sha256sum`
+
+// TestRollback is the quick demonstration: a set, harm, and one task that takes the harm back.
+func TestRollback(t *testing.T) {
+	g := theGuest
+	before, files := g.run(t, patients), g.run(t, sums)
+	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
+	g.run(t, `psql -d dat -qc "delete from patient where id % 3 = 0"; find /pccehr -type f ! -name '*.log' | head -20 | xargs rm; sync`)
+	if g.run(t, patients) == before {
+		t.Fatal("the harm did nothing")
+	}
+	r := g.ok(t, "lvm_merge services=pccehr,postgresql wait=true")
+	if got := g.run(t, patients); got != before {
+		t.Errorf("%s patients after the rollback, %s before", got, before)
+	}
+	if got := g.run(t, sums); got != files {
+		t.Errorf("files after the rollback are %s, before %s", got, files)
+	}
+	g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
+	g.run(t, "test -z \"$(lvs --noheadings -o origin vg00 | tr -d ' \\n')\" && ! ls /etc/systemd/system | grep rewind")
+	if again := g.ok(t, "lvm_merge services=pccehr,postgresql"); again["changed"] != false {
+		t.Errorf("the second run says changed: %v", again)
+	}
+	t.Logf("%s patients and all files are back; services were down for %v ms", before, r["downtime_ms"])
+}
