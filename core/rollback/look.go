@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"sort"
 	"strings"
-	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
@@ -26,13 +25,12 @@ type sight struct {
 // look finds the snapshots, takes the locks, and looks again if something may have changed meanwhile. If there is
 // nothing left to merge because the journal says it was done, or is being done, it returns that entry.
 func (w *walk) look(ctx context.Context) (*sight, *journal.Entry, error) {
-	begun := time.Now()
 	s, err := w.see(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	if w.trip != nil {
-		stale, err := w.trip.Lock(ctx, w.groupsOf(s), "lvm_merge "+w.name(), begun)
+		stale, err := w.trip.Lock(ctx, w.groupsOf(s), "lvm_merge "+w.name(), w.begun)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -172,9 +170,9 @@ func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, err
 	w.trip.Resume(e)
 	w.trip.Unlock()
 	// Changed if this very call settled it on its way in.
-	changed := e.BootID != "" && time.Since(e.Updated) < time.Second
+	changed := e.Updated.After(w.begun)
 	if !w.Wait {
-		if err := w.trip.Answer(w.result(changed, e), w.serviceFault()); err != nil {
+		if err := w.trip.Answer(w.result(changed, e), w.failure()); err != nil {
 			return w.result(changed, e), err
 		}
 	}

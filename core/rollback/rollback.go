@@ -126,12 +126,14 @@ type walk struct {
 	lvm      *lvm.LVM
 	systemd  *service.Systemd // nil at early boot
 	state    *State
+	begun    time.Time
+	trouble  []error // what failed past the point of no return, beside services
 	warnings []string
 }
 
 func newWalk(t *journey.Trip, req Request) *walk {
 	commands := command.NewRecorder(command.Local{})
-	return &walk{Request: req, trip: t, commands: commands, lvm: lvm.New(commands)}
+	return &walk{Request: req, trip: t, commands: commands, lvm: lvm.New(commands), begun: time.Now()}
 }
 
 func (w *walk) connect(ctx context.Context) (err error) {
@@ -189,7 +191,7 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 		return w.deferred(limited)
 	}
 	if err := w.there(limited, found.kill); err != nil {
-		return w.result(false, w.entry()), err
+		return w.result(w.past(), w.entry()), err
 	}
 	return w.rest(ctx)
 }
@@ -208,9 +210,18 @@ func (w *walk) there(ctx context.Context, kill []filesystem.Holder) error {
 	return w.ascend(ctx)
 }
 
+// past says that the point of no return is behind.
+func (w *walk) past() bool {
+	switch w.entry().Step {
+	case stepMerging, stepMounting, stepStarting, stepStarted, stepMerged:
+		return true
+	}
+	return false
+}
+
 // rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.
 func (w *walk) rest(ctx context.Context) (ansible.Result, error) {
-	failed := w.serviceFault()
+	failed := w.failure()
 	if !w.Wait || failed != nil {
 		if err := w.trip.Answer(w.result(true, w.entry()), failed); err != nil {
 			return w.result(true, w.entry()), err
@@ -224,9 +235,9 @@ func (w *walk) rest(ctx context.Context) (ansible.Result, error) {
 	return w.result(true, w.entry()), err
 }
 
-// serviceFault says which services did not start again.
-func (w *walk) serviceFault() error {
-	var errs []error
+// failure says what failed although the volumes are rolled back: services that did not start, a set not taken again.
+func (w *walk) failure() error {
+	errs := append([]error(nil), w.trouble...)
 	for _, f := range w.state.Failures {
 		errs = append(errs, f)
 	}
@@ -234,7 +245,7 @@ func (w *walk) serviceFault() error {
 	if err == nil {
 		return nil
 	}
-	return fault.New(fault.ServiceFailed, "the volumes are rolled back, but %w", err)
+	return fault.New(fault.Of(err).Code, "the volumes are rolled back, but %w", err)
 }
 
 // entry is the journal's entry of this rollback; an empty one before it is begun.

@@ -13,6 +13,7 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // backLimit bounds the way back to running services after a rollback that did not reach its point of no return.
@@ -247,9 +248,10 @@ func (w *walk) ascend(ctx context.Context) error {
 	}
 	if w.Resnapshot || w.state.Resnapshot {
 		if err := w.retake(ctx); err != nil {
-			w.warnings = append(w.warnings, "the set was not taken again: "+err.Error())
+			w.trouble = append(w.trouble, fault.New(fault.Of(err).Code, "set %s was not taken again: %w", w.state.Set, err))
 		}
 	}
+	snapset.Tidy(points(w.state.SetMounts))
 	w.trip.Progress("mounting", -1)
 	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
 		return fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err).
@@ -268,6 +270,8 @@ func (w *walk) ascend(ctx context.Context) error {
 func (w *walk) start(ctx context.Context) error {
 	if w.state.Start {
 		w.trip.Progress("starting services", -1)
+		ctx, cancel := context.WithTimeout(ctx, max(w.Timeout, backLimit))
+		defer cancel()
 		failures, err := w.systemd.Start(ctx, w.state.Services)
 		if err != nil {
 			return fault.New(fault.ServiceFailed, "the volumes are rolled back and mounted, but the services did not start: %w", err).

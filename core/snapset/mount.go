@@ -212,7 +212,7 @@ func (w *work) unmountAll() ([]string, error) {
 			if err := filesystem.Unmount(mounts[i].Point); err != nil {
 				return done, err
 			}
-			tidy(mounts[i].Point)
+			Tidy([]string{mounts[i].Point})
 			done = append(done, mounts[i].Point)
 		}
 	}
@@ -230,15 +230,18 @@ func unmountPoints(points []string) error {
 		if _, ok := filesystem.At(mounts, point); ok {
 			errs = append(errs, filesystem.Unmount(point))
 		}
-		tidy(point)
 	}
+	Tidy(points)
 	return fault.All(errs...)
 }
 
-// tidy removes our own mount point and the directories above it that are empty now. Those the user named stay.
-func tidy(point string) {
-	for strings.HasPrefix(point, MountDir+"/") && os.Remove(point) == nil {
-		point = filepath.Dir(point)
+// Tidy removes those of the points that are our own mount points, with the directories above them that are empty now.
+// Those the user named stay.
+func Tidy(points []string) {
+	for _, point := range points {
+		for strings.HasPrefix(point, MountDir+"/") && os.Remove(point) == nil {
+			point = filepath.Dir(point)
+		}
 	}
 }
 
