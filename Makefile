@@ -125,24 +125,23 @@ test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios o
 torture: build build-lab lab-deps ## the full matrix of faults on both guests; takes hours
 	@molecule/stages torture
 
-# On the guest LAB, which runs: what `make test` and `make torture` do on each. RUN=regexp for some of it.
+# What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
 .PHONY: scenarios faults
 scenarios: timeout := 30m
 faults: timeout := 12h
-faults: arguments := -args -torture
+faults: export TORTURE := 1
 scenarios faults: build build-lab
 	@mkdir -p build/log
 	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/$@-$(LAB).json -- \
-		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios $(arguments)
+		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios
 
 .PHONY: molecule
 molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test`
 	@MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule molecule test
 
 .PHONY: bench
-bench: build build-lab build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again
-	@$(lab) up $(LAB)
-	@go test -tags lab -count=1 -timeout 2h -run '^$$' -bench . ./molecule/scenarios
+bench: build build-lab build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again on the guest LAB
+	@molecule/bench/bench
 
 # --- showing it ---
 
