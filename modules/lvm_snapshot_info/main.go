@@ -1,0 +1,178 @@
+// Command lvm_snapshot_info says what sets of LVM snapshots there are, in what state, and what this server can do. It
+// is an Ansible module, and the same by hand. It changes nothing.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+type args struct {
+	Name string `mapstructure:"name" doc:"Only the set of that name, and its last rollback."`
+	VG   string `mapstructure:"vg" doc:"Only what is in that volume group."`
+}
+
+// found is the result's data.
+type found struct {
+	snapset.Info
+	Last *rollback.Last `json:"last_rollback"`
+}
+
+func main() {
+	ansible.Module[args]{
+		Name:     "lvm_snapshot_info",
+		Summary:  "Says what sets of LVM snapshots there are, in what state, and what this server can do.",
+		Defaults: func() args { return args{} },
+		Validate: validate,
+		Run:      run,
+		Print:    show,
+		Examples: `  lvm_snapshot_info             everything
+  lvm_snapshot_info name=snap   one set, and its last rollback
+  lvm_snapshot_info --json      as data`,
+	}.Main()
+}
+
+func validate(a args) error {
+	if a.Name == "" {
+		return nil
+	}
+	if err := snapset.CheckName(a.Name); err != nil {
+		return ansible.Bad("name", "%v", err)
+	}
+	return nil
+}
+
+func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
+	if os.Geteuid() != 0 {
+		return ansible.Result{}, fault.New(fault.NotRoot, "only root may ask LVM").
+			WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
+	}
+	var r ansible.Result
+	last, damaged := rollback.Newest(journey.JournalDir, a.Name)
+	if damaged != nil {
+		r.Warnings = append(r.Warnings, damaged.Error())
+	}
+	query := snapset.Query{Set: a.Name, VG: a.VG}
+	if last != nil {
+		query.Merging = last.Merging
+	}
+	commands := command.NewRecorder(command.Local{})
+	info, err := snapset.Look(ctx, commands, query)
+	r.Commands = commands.Commands()
+	if err != nil {
+		return r, err
+	}
+	r.Warnings = append(r.Warnings, info.Warnings...)
+	r.Msg = summary(info)
+	r.Data = map[string]any{
+		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
+		"last_rollback": last,
+	}
+	return r, nil
+}
+
+func summary(i *snapset.Info) string {
+	if !i.Host.Usable {
+		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
+	}
+	var bad []string
+	for _, s := range i.Sets {
+		if s.State != snapset.SetOK {
+			bad = append(bad, s.Name+" is "+s.State)
+		}
+	}
+	msg := fmt.Sprintf("sets: %d, other snapshots: %d", len(i.Sets), len(i.Unmanaged))
+	if len(bad) > 0 {
+		msg += "; " + strings.Join(bad, ", ")
+	}
+	return msg
+}
+
+func show(w io.Writer, r ansible.Result) {
+	fmt.Fprintln(w, r.Msg)
+	var f found
+	if r.Into(&f) != nil {
+		return
+	}
+	h := f.Host
+	fmt.Fprintf(w, "\nkernel %s, LVM %s, dm_snapshot %s, dm_thin_pool %s\n", h.Kernel, h.LVM, h.Modules["dm_snapshot"], h.Modules["dm_thin_pool"])
+	for _, g := range f.Groups {
+		fmt.Fprintf(w, "volume group %s: %s, %s free\n", g.Name, ansible.Bytes(g.Size), ansible.Bytes(g.Free))
+	}
+	for _, s := range f.Sets {
+		fmt.Fprintf(w, "\nset %s, %s, %s old\n", s.Name, s.State, age(s.Age))
+		shots(w, s.Snapshots)
+	}
+	if len(f.Unmanaged) > 0 {
+		fmt.Fprintln(w, "\nsnapshots of no set")
+		shots(w, f.Unmanaged)
+	}
+	if len(f.Mounts) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, m := range f.Mounts {
+		fmt.Fprintf(w, "%-20s %s\n", m.Point, stack(m.Stack))
+	}
+	if l := f.Last; l != nil {
+		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s at step %s", l.Set, l.Begun, l.Outcome, l.Step)
+		if l.Downtime > 0 {
+			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func shots(w io.Writer, list []snapset.Shot) {
+	for _, s := range list {
+		fmt.Fprintf(w, "  %-28s of %-20s %-9s %8s old", s.Snapshot, s.Volume, s.State, age(s.Age))
+		if s.UsedPercent != nil {
+			fmt.Fprintf(w, "  %s of %s COW used (%.1f%%)", ansible.Bytes(s.Used), ansible.Bytes(s.COW), *s.UsedPercent)
+		}
+		if s.Merge != nil {
+			fmt.Fprintf(w, "  merge %s, %s left", s.Merge.State, ansible.Bytes(s.Merge.Left))
+			if s.Merge.Percent != nil {
+				fmt.Fprintf(w, " (%.0f%% done)", *s.Merge.Percent)
+			}
+		}
+		if len(s.Mountpoints) > 0 {
+			fmt.Fprintf(w, "  on %s", strings.Join(s.Mountpoints, ", "))
+		}
+		if s.Problem != "" {
+			fmt.Fprintf(w, "\n    %s", s.Problem)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// age writes seconds as people do: to the minute, and from two days on in days.
+func age(seconds int64) string {
+	d := time.Duration(seconds) * time.Second
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d d", int(d.Hours()/24))
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d s", seconds)
+}
+
+func stack(layers []snapset.Layer) string {
+	var out []string
+	for _, l := range layers {
+		out = append(out, l.Kind+" "+l.Name)
+	}
+	return strings.Join(out, " > ")
+}
