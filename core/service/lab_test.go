@@ -65,8 +65,8 @@ func install(t *testing.T, units map[string]string) {
 			_ = os.Remove(filepath.Join(dir, name))
 		}
 		sh(t, "systemctl", "daemon-reload") // Upholds= and Restart= end here
-		for _, verb := range []string{"stop", "reset-failed"} {
-			_ = exec.Command("systemctl", append([]string{verb}, names...)...).Run()
+		for _, verb := range [][]string{{"kill", "-s", "KILL"}, {"stop"}, {"reset-failed"}} {
+			_ = exec.Command("systemctl", append(verb, names...)...).Run()
 		}
 	})
 }
