@@ -53,7 +53,7 @@ func (Local) Run(ctx context.Context, c Cmd) (Output, error) {
 // and one that leaves a daemon behind (lvconvert -b) must not keep us waiting
 // for the daemon's end of a pipe.
 type process struct {
-	name                  string
+	name                  string // as failpoints know it
 	cmd                   *exec.Cmd
 	stdin, stdout, stderr *os.File
 }
@@ -64,7 +64,7 @@ func prepare(c Cmd) (*process, error) {
 		return nil, err
 	}
 	p := &process{
-		name: filepath.Base(path),
+		name: placeName(path, c.Argv),
 		cmd: &exec.Cmd{
 			Path:        path,
 			Args:        c.Argv,
@@ -81,6 +81,16 @@ func prepare(c Cmd) (*process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// placeName is the program's name in failpoints; of lvm(8), which is many
+// programs in one, that of the command it is run for.
+func placeName(path string, argv []string) string {
+	name := filepath.Base(path)
+	if name == "lvm" && len(argv) > 1 {
+		return argv[1]
+	}
+	return name
 }
 
 func lookup(c Cmd) (string, error) {

@@ -37,7 +37,7 @@ func leftovers(ctx context.Context) error {
 	}
 	for _, field := range strings.Fields(string(pids)) {
 		pid, _ := strconv.Atoi(field)
-		if pid == os.Getpid() || !isLVM(pid) {
+		if pid == os.Getpid() || !isLVM(pid) || isDaemon(pid) {
 			continue
 		}
 		if err := waitFor(ctx, pid); err != nil {
@@ -53,27 +53,18 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))
 }
 
-// isLVM is true for what changes volumes and ends by itself.
+// isLVM is true for the programs that change volumes: every lvm command runs as lvm (see package lvm).
 func isLVM(pid int) bool {
 	comm, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
-	switch strings.TrimSpace(string(comm)) {
-	case "lvcreate", "lvremove", "lvextend", "lvchange", "dmsetup", "lvm":
-		return true
-	case "lvconvert": // with -b it ends at once; the poller it may leave has its own parent gone
-		return !strings.Contains(commandOf(pid), "--background") || ppid(pid) != 1
-	}
-	return false
+	name := strings.TrimSpace(string(comm))
+	return name == "lvm" || name == "dmsetup"
 }
 
-func ppid(pid int) int {
-	data, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	// pid (comm) state ppid: comm may hold spaces and parentheses, so start after the last one.
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	n, _ := strconv.Atoi(fields[1])
-	return n
+// isDaemon knows LVM's poller, where lvmpolld does not do its work: it has made itself the leader of a session
+// (setsid(2)), which no command does that ends by itself. A process that is gone is none.
+func isDaemon(pid int) bool {
+	session, err := unix.Getsid(pid)
+	return err == nil && session == pid
 }
 
 // waitFor waits for the end of a process that is not our child.

@@ -5,14 +5,17 @@
 //
 //	LAB=d12 go test -tags lab ./molecule/scenarios
 //
-// The guest is a fresh one, restored from the lab's saved state, and ends with the tests.
+// The guest is a fresh one, restored from the lab's saved state, and ends with the tests. INSTANCE names it otherwise
+// than scenarios-$LAB, KEEP=1 keeps it.
 package scenarios
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,6 +30,9 @@ const commandLimit = 10 * time.Minute
 
 // root is the repository's root, seen from this package's directory.
 const root = "../.."
+
+// torture asks for the full matrix of faults, which takes hours; without it each kind of fault is shown once.
+var torture = flag.Bool("torture", false, "the full matrix of faults")
 
 // guest is a lab guest.
 type guest struct {
@@ -43,7 +49,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "scenarios: set LAB to d12 or d13")
 		os.Exit(2)
 	}
-	theGuest = guest{name: "scenarios-" + lab, lab: lab}
+	theGuest = guest{name: cmp.Or(os.Getenv("INSTANCE"), "scenarios-"+lab), lab: lab}
 	if err := theGuest.fresh(); err != nil {
 		fmt.Fprintln(os.Stderr, "scenarios:", err)
 		os.Exit(1)
