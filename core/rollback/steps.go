@@ -183,39 +183,50 @@ func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error 
 	if err != nil {
 		return err
 	}
-	var errs []error
-	done := make(chan error, len(specs))
-	waves := func(bind bool) {
-		n := 0
-		for _, spec := range specs {
-			if (spec.Bind != "") != bind || w.isMounted(mounts, spec) {
-				continue
-			}
-			n++
-			go func() { done <- filesystem.MountDevice(ctx, w.commands, spec) }()
+	var whole, binds []filesystem.MountSpec
+	for _, spec := range specs {
+		switch {
+		case isMounted(mounts, spec):
+		case spec.Bind != "":
+			binds = append(binds, spec)
+		default:
+			whole = append(whole, spec)
 		}
-		for ; n > 0; n-- {
+	}
+	if err := w.mountAll(ctx, whole, !nested(whole)); err != nil {
+		return err
+	}
+	return w.mountAll(ctx, binds, false)
+}
+
+// mountAll mounts one after the other, or all at the same time: each file system replays its own log.
+func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, together bool) error {
+	done := make(chan error, len(specs))
+	var errs []error
+	for _, spec := range specs {
+		go func() { done <- w.mountOne(ctx, spec) }()
+		if !together {
 			errs = append(errs, <-done)
 		}
 	}
-	if nested(specs) {
-		return w.mountInTurn(ctx, mounts, specs)
+	for len(errs) < len(specs) {
+		errs = append(errs, <-done)
 	}
-	waves(false) // at the same time: each replays its own log
-	waves(true)
 	return fault.All(errs...)
 }
 
-func (w *walk) mountInTurn(ctx context.Context, mounts []filesystem.Mount, specs []filesystem.MountSpec) error {
-	for _, spec := range specs {
-		if w.isMounted(mounts, spec) {
-			continue
-		}
-		if err := filesystem.MountDevice(ctx, w.commands, spec); err != nil {
-			return err
-		}
+// mountOne mounts one file system; below an automount only systemd can.
+func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
+	unit := service.MountUnit(spec.Point)
+	if !slices.Contains(w.state.Automounts.Active, strings.TrimSuffix(unit, ".mount")+".automount") {
+		return filesystem.MountDevice(ctx, w.commands, spec)
 	}
-	return nil
+	failures, err := w.systemd.Start(ctx, service.Plan{Active: []string{unit}})
+	errs := []error{err}
+	for _, f := range failures {
+		errs = append(errs, f)
+	}
+	return fault.All(errs...)
 }
 
 // nested says that one mount point lies below another, so that the order matters.
@@ -231,7 +242,7 @@ func nested(specs []filesystem.MountSpec) bool {
 }
 
 // isMounted says that something other than an automount's trap is mounted at the point already.
-func (w *walk) isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
+func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	m, ok := filesystem.At(mounts, spec.Point)
 	return ok && m.Type != "autofs"
 }

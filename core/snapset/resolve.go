@@ -179,6 +179,8 @@ func (t *Target) usable() error {
 	case t.LV.Kind == lvm.Snapshot: // a thin snapshot is a volume like any other, and may be in a set
 		return fault.New(fault.BadArguments, "%s is itself a snapshot, of %s", t.LV.FullName(), t.LV.Origin).
 			WithHint("name its origin %s/%s", t.LV.VG, t.LV.Origin)
+	case t.LV.Private || t.LV.Hidden:
+		return no("is a part of another volume", "name the volume that it is a part of")
 	case !t.LV.Kind.Thick() && t.LV.Kind != lvm.Thin:
 		return no("is a "+string(t.LV.Kind)+" volume; only linear, striped and thin volumes are supported", "leave it out of the set")
 	}
