@@ -1,0 +1,109 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+)
+
+// theUnits are the kinds of units that a rollback meets. Each works on /pccehr or /srv/auto, so that whatever is left
+// running, or is woken too early, holds a volume open.
+var theUnits = unit("rw-base.service", `
+[Service]
+WorkingDirectory=/pccehr
+ExecStart=/bin/sleep infinity
+ExecStopPost=/bin/sh -c 'socat -u /dev/null UNIX-CONNECT:/run/rw-web.sock; echo $? > /run/rw-knock'
+`) + unit("rw-needs.service", `
+[Unit]
+Requires=rw-base.service
+After=rw-base.service
+[Service]
+WorkingDirectory=/pccehr
+ExecStart=/bin/sleep infinity
+`) + unit("rw-idle.service", `
+[Unit]
+PartOf=rw-base.service
+[Service]
+ExecStart=/bin/sleep infinity
+`) + unit("rw-web.socket", `
+[Socket]
+ListenStream=/run/rw-web.sock
+`) + unit("rw-web.service", `
+[Service]
+WorkingDirectory=/pccehr
+ExecStart=/bin/sleep infinity
+`) + unit("rw-tick.timer", `
+[Timer]
+OnCalendar=*:*:0/2
+AccuracySec=1
+`) + unit("rw-tick.service", `
+[Service]
+Type=oneshot
+WorkingDirectory=/pccehr
+ExecStart=/bin/touch /pccehr/tick.log
+`) + unit("rw-deaf.service", `
+[Service]
+WorkingDirectory=/pccehr
+ExecStart=/bin/bash -c 'trap "" TERM; while :; do sleep 1; done'
+TimeoutStopSec=5
+`) + unit("rw-once.service", `
+[Service]
+WorkingDirectory=/pccehr
+ExecStartPre=/usr/bin/test ! -e /run/rw-once
+ExecStart=/bin/sleep infinity
+ExecStartPost=/usr/bin/touch /run/rw-once
+`) + unit("srv-auto.automount", `
+[Automount]
+Where=/srv/auto
+`) + unit("srv-auto.mount", `
+[Mount]
+What=/dev/vg01/auto
+Where=/srv/auto
+Type=ext4
+`)
+
+const removeUnits = `
+systemctl stop 'rw-*' srv-auto.automount srv-auto.mount 2>/dev/null
+rm -f /etc/systemd/system/rw-* /etc/systemd/system/srv-auto.* /run/rw-*
+systemctl daemon-reload; systemctl reset-failed 'rw-*' 2>/dev/null
+`
+
+// TestServicesComeBackAsTheyWere rolls back under every kind of unit at once, one of which fails to start again.
+func TestServicesComeBackAsTheyWere(t *testing.T) {
+	g := theGuest
+	g.scratch(t, theUnits+`
+lvcreate -qqy -L 64M -n auto vg01; mkfs.ext4 -q /dev/vg01/auto; mkdir -p /srv/auto
+systemctl daemon-reload
+systemctl start rw-base rw-needs rw-web.socket rw-tick.timer rw-deaf rw-once srv-auto.automount
+echo old > /srv/auto/file; echo old > /pccehr/rw-file; sync
+socat -u /dev/null UNIX-CONNECT:/run/rw-web.sock
+until systemctl -q is-active rw-web.service; do sleep 0.1; done
+`, removeUnits+`
+lvm_snapshot state=absent >/dev/null 2>&1
+umount /srv/auto 2>/dev/null; lvremove -qqy vg01/auto; rm -f /pccehr/rw-file
+systemctl is-active -q pccehr postgresql@15-main || systemctl start pccehr postgresql
+! lvs --noheadings vg01 | grep .
+`)
+	before := g.run(t, patients)
+	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,/srv/auto size=200m")
+	g.run(t, `psql -d dat -qc "delete from patient where id % 3 = 0"; echo new > /srv/auto/file; echo new > /pccehr/rw-file; sync`)
+	r := g.fails(t, "lvm_merge services=postgresql,pccehr,rw-base,rw-web,rw-tick,rw-deaf,rw-once wait=true", "service_failed")
+	if !strings.Contains(r.msg(), "rw-once.service") || !strings.Contains(r.msg(), "rolled back") || r["changed"] != true {
+		t.Errorf("the result does not say that only rw-once failed: %s", r)
+	}
+	if failed := r.rows("services"); len(failed) != 0 && (len(failed) != 1 || failed[0]["unit"] != "rw-once.service") {
+		t.Errorf("failed units: %v", failed)
+	}
+	got := g.run(t, `cat /srv/auto/file /pccehr/rw-file | tr '\n' ' '
+systemctl is-active postgresql@15-main pccehr rw-base rw-needs rw-web.socket rw-web.service rw-tick.timer rw-deaf srv-auto.automount rw-once rw-idle | tr '\n' ' '
+cat /run/rw-knock`)
+	if want := "old old active active active active active active active active active failed inactive 1"; got != want {
+		t.Errorf("after the rollback: %s, want %s", got, want)
+	}
+	if got := g.run(t, patients); got != before {
+		t.Errorf("%s patients after the rollback, %s before", got, before)
+	}
+	t.Logf("a unit that Requires= another, a socket's and a timer's service, an automount, one deaf to SIGTERM and Debian's "+
+		"postgresql are as they were; a knock at the socket woke nobody meanwhile; the one that failed is named: %s", r.msg())
+}
