@@ -1,0 +1,190 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// rollBoth is the rollback that is interrupted.
+const rollBoth = "lvm_merge services=pccehr,postgresql"
+
+// settled is the time in which a server comes to rest after an interruption.
+const settled = 3 * time.Minute
+
+// watched has the application on /pccehr note at each of its starts what both volumes hold: it must never be started on
+// a mix. Each volume has a marker, "kept" when the set is taken and "lost" afterwards.
+const watched = `mkdir -p /etc/systemd/system/pccehr.service.d && cat >/etc/systemd/system/pccehr.service.d/watched.conf <<'UNIT'
+[Unit]
+RequiresMountsFor=/dat /pccehr
+[Service]
+ExecStartPre=/bin/sh -c 'echo $$(cat /dat/marker /pccehr/marker) >>/var/log/starts; sync /var/log/starts'
+UNIT
+systemctl daemon-reload; rm -f /var/log/starts; sync`
+
+const unwatched = `rm -rf /etc/systemd/system/pccehr.service.d /var/log/starts /dat/marker /pccehr/marker /dat/bulk /pccehr/bulk; systemctl daemon-reload`
+
+// takeAndHarm takes the set and changes both volumes, enough for a merge that lasts some seconds.
+const takeAndHarm = `echo kept >/dat/marker; echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/dat,/pccehr >/dev/null &&
+echo lost >/dat/marker && echo lost >/pccehr/marker && head -c 8M /dev/urandom | tee /dat/bulk >/pccehr/bulk; sync`
+
+// A place is where a rollback is interrupted.
+type place struct {
+	name   string // of a failpoint; or betweenMerges
+	back   bool   // nothing is merged yet: the way is back
+	always bool   // also without -torture
+}
+
+// betweenMerges is when LVM has begun to merge one member and not the other.
+const betweenMerges = "between the merges"
+
+// places are in the order of the journey. Those whose way is back come first and leave the set for the next one.
+var places = []place{
+	{name: "rollback.checked", back: true},
+	{name: "rollback.stopping", back: true},
+	{name: "rollback.unmounting", back: true},
+	{name: "rollback.unmounted", back: true, always: true},
+	{name: "rollback.merging"},
+	{name: "command.lvconvert.started"},
+	{name: betweenMerges, always: true},
+	{name: "rollback.mounting"},
+	{name: "rollback.starting"},
+	{name: "rollback.started"},
+}
+
+// stopBetween stops lvconvert as soon as it has taken one of the snapshots for the merge. Builtins alone look, because
+// a fork takes as long as what is waited for. It is put before the module's words.
+const stopBetween = `rm -f /run/rewind/failpoint*; ( while [ -e /dev/mapper/vg00-dat_snap ] && [ -e /dev/mapper/vg00-pccehr_snap ]; do :; done
+cd /sys/fs/cgroup/system.slice/rewind-2*.service; while read -r p; do read -r c </proc/$p/comm; [ $c != lvm ] || kill -STOP $p; done <cgroup.procs; pwd >/run/rewind/stopped ) & `
+
+// stop starts a rollback and returns when it stands still at a place.
+func (g guest) stop(t *testing.T, p place) *call {
+	t.Helper()
+	if p.name != betweenMerges {
+		c := g.start(t, armed(p.name+" hang")+rollBoth)
+		g.eventually(t, p.name, atPlace, reachLimit)
+		return c
+	}
+	c := g.start(t, stopBetween+rollBoth)
+	g.eventually(t, p.name, "test -e /run/rewind/stopped", reachLimit)
+	if n := g.run(t, "dmsetup table | grep -c snapshot-merge; true"); n != "1" {
+		t.Errorf("lvconvert was stopped with %s members merging, not between the two", n)
+	}
+	return c
+}
+
+// holds fails the test unless both volumes hold the same, the services run, and never started on anything else.
+func (g guest) holds(t *testing.T, marker string) {
+	t.Helper()
+	g.eventually(t, "both volumes with "+marker+" and running services",
+		"test \"$(cat /dat/marker /pccehr/marker | uniq)\" = "+marker+" && systemctl is-active pccehr postgresql 'postgresql@*' && psql -Atd dat -c 'select 1'", settled)
+	if mix := g.run(t, "grep -vxE 'kept kept|lost lost' /var/log/starts; true"); mix != "" {
+		t.Errorf("a service started on a mix: %s", mix)
+	}
+}
+
+// tidy fails the test unless a rollback left no guard, no unfinished journal entry, and no suspended device.
+func (g guest) tidy(t *testing.T) {
+	t.Helper()
+	left := g.run(t, `find /etc/systemd/system -name '*rewind*'; grep -l '"outcome": ""' /var/lib/rewind/journal/*; dmsetup info -c --noheadings -o name,suspended | grep -i :suspended; true`)
+	if left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+// resumed holds that the server came to rest by itself, and that the same task then ends with the data of the set on
+// both volumes. A set that is not merged yet stays for the next place.
+func (g guest) resumed(t *testing.T, p place) {
+	t.Helper()
+	if p.back {
+		g.holds(t, "lost")
+		g.tidy(t)
+		return
+	}
+	g.holds(t, "kept")
+	g.ok(t, rollBoth+" wait=true")
+	g.holds(t, "kept")
+	g.tidy(t)
+}
+
+// interrupt interrupts a rollback at each place and holds what must come of it.
+func (g guest) interrupt(t *testing.T, how string, strike func(*testing.T, place)) {
+	g.run(t, watched)
+	t.Cleanup(func() { g.run(t, unwatched) })
+	ready := false
+	for _, p := range places {
+		if !p.always && !*torture {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			if !ready {
+				g.run(t, takeAndHarm)
+			}
+			strike(t, p)
+			g.resumed(t, p)
+			ready = p.back && !t.Failed()
+			outcome := "the data of the set is on both volumes"
+			if p.back {
+				outcome = "nothing was rolled back"
+			}
+			t.Logf("%s at %q: %s, and the services run", how, p.name, outcome)
+		})
+		if t.Failed() {
+			return // what follows would start from a server in an unknown state
+		}
+	}
+}
+
+// TestKilledAtEveryStep kills the journey at each of its steps.
+func TestKilledAtEveryStep(t *testing.T) {
+	g := theGuest
+	g.interrupt(t, "killed", func(t *testing.T, p place) {
+		if p.name == betweenMerges {
+			c := g.stop(t, p)
+			g.run(t, "echo 1 >$(cat /run/rewind/stopped)/cgroup.kill; rm /run/rewind/stopped")
+			interruptedResult(t, c.result(t))
+			return
+		}
+		interruptedResult(t, g.module(t, armed(p.name+" kill")+rollBoth))
+	})
+}
+
+// interruptedResult holds that a killed journey is told as one.
+func interruptedResult(t *testing.T, r result) {
+	t.Helper()
+	if r.code() != "interrupted" {
+		t.Errorf("the result of a killed journey is %v", r)
+	}
+}
+
+// TestPowerCutAtEveryStep cuts the power at the same places.
+func TestPowerCutAtEveryStep(t *testing.T) {
+	g := theGuest
+	g.interrupt(t, "power cut", func(t *testing.T, p place) {
+		c := g.stop(t, p)
+		c.drop(t)
+		g.cut(t)
+	})
+}
+
+// TestPollerKilled kills LVM's poller while the volumes merge, and then the journey too.
+func TestPollerKilled(t *testing.T) {
+	g := theGuest
+	g.run(t, watched)
+	t.Cleanup(func() { g.run(t, unwatched) })
+	for _, words := range []string{rollBoth, armed("rollback.started kill") + rollBoth} {
+		g.run(t, takeAndHarm)
+		g.module(t, words)
+		g.run(t, "systemctl kill -s KILL lvm2-lvmpolld.service")
+		g.holds(t, "kept")
+		g.ok(t, rollBoth+" wait=true")
+		g.tidy(t)
+		left := g.run(t, "lvs -a --noheadings -o lv_name vg00")
+		if got := strings.Join(fields(left), " "); got != "dat pccehr" {
+			t.Errorf("left in vg00: %s", got)
+		}
+	}
+	t.Log("the poller killed after the merge began, with and without the journey: the set is settled all the same")
+}

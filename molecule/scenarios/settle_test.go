@@ -1,0 +1,130 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// freezeLimit is how long writes may wait in these tests, in seconds.
+const freezeLimit = 60
+
+// takeBoth is the set whose taking is interrupted.
+var takeBoth = fmt.Sprintf("lvm_snapshot volumes=/dat,/pccehr freeze_timeout=%d", freezeLimit)
+
+// insideCreate kills the whole control group of the journey as soon as a device exists, and prints what ran in it then.
+// It is put before the module's words. Builtins alone look, because a fork takes longer than what is waited for.
+func insideCreate(device string) string {
+	return `( until [ -e /dev/mapper/` + device + ` ]; do :; done
+cd /sys/fs/cgroup/system.slice/rewind-2*.service; while read -r p; do read -r c </proc/$p/comm; echo $c; done <cgroup.procs >/run/killed; echo 1 >cgroup.kill ) & `
+}
+
+// TestKilledWhileWritesWait kills the journey at every moment at which writes to the volumes wait.
+func TestKilledWhileWritesWait(t *testing.T) {
+	g := theGuest
+	moments := []struct {
+		name, words string
+		always      bool
+	}{
+		{"nothing done yet", armed("snapshot.taking kill"), false},
+		{"all standing still", armed("snapset.still kill"), true},
+		{"lvcreate goes on alone", armed("command.lvcreate.started kill"), true},
+		{"second lvcreate goes on alone", armed("command.lvcreate.started#2 kill"), false},
+		{"with lvcreate, at its start", armed("command.lvcreate.started groupkill"), false},
+		{"with lvcreate, while it makes the COW volume", insideCreate("vg00-dat_snap"), false},
+		{"with lvcreate, while it changes the origin's table", insideCreate("vg00-dat-real"), true},
+		{"with the second lvcreate, while it changes the origin's table", insideCreate("vg00-pccehr-real"), false},
+		{"between the snapshots", armed("snapset.taken kill"), false},
+		{"all taken", armed("snapset.taken#2 kill"), false},
+	}
+	before := g.run(t, devices)
+	g.count(t, "/dat", "/pccehr")
+	for _, m := range moments {
+		if !m.always && !*torture {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			g.run(t, "rm -f /run/killed; systemctl is-active counter")
+			r := g.fails(t, m.words+takeBoth, "interrupted")
+			n := g.run(t, "cat /dat/counter")
+			g.eventually(t, "the next write", "[ $(cat /dat/counter) != "+n+" ]", freezeLimit*time.Second)
+			g.unchanged(t, before)
+			worst, err := strconv.Atoi(g.run(t, "cat /run/counter.worst"))
+			if err != nil || worst > freezeLimit*1000 {
+				t.Errorf("writes waited %d ms (%v), longer than the freeze limit", worst, err)
+			}
+			t.Logf("killed (%s): %q; longest write so far %d ms; nothing suspended, nothing left", g.run(t, "cat /run/killed 2>/dev/null || echo journey alone"), r.msg(), worst)
+		})
+	}
+	g.ok(t, takeBoth)
+	g.ok(t, "lvm_snapshot state=absent")
+	g.unchanged(t, before)
+	t.Log("after all of them the next set was taken and removed")
+}
+
+// TestFreezeLimit has the journey itself hang while everything stands still.
+func TestFreezeLimit(t *testing.T) {
+	g := theGuest
+	before := g.run(t, devices)
+	hung := g.start(t, armed("snapset.still hang")+"lvm_snapshot volumes=/dat,/pccehr freeze_timeout=5")
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.run(t, "timeout 60 dd if=/dev/zero of=/dat/probe count=1 conv=fsync status=none && timeout 60 dd if=/dev/zero of=/pccehr/probe count=1 conv=fsync status=none; ok=$?; rm -f /dat/probe /pccehr/probe; "+goOn+"; exit $ok")
+	if r := hung.result(t); r.code() != "freeze_timeout" {
+		t.Errorf("the result is %v", r)
+	}
+	g.unchanged(t, before)
+	t.Log("with a journey that hung in the middle, writes went on at the limit of 5 s; it then gave up its set")
+}
+
+// TestOutlivesItsCaller drops the ssh connection, then kills the module that waits, while a set is taken.
+func TestOutlivesItsCaller(t *testing.T) {
+	g := theGuest
+	before := g.run(t, devices)
+	leave := map[string]func(*call){
+		"ssh connection dropped": func(c *call) { c.drop(t) },
+		"waiting module killed":  func(c *call) { g.run(t, "pkill -KILL -x lvm_snapshot"); _ = c.cmd.Wait() },
+	}
+	for name, left := range leave {
+		t.Run(name, func(t *testing.T) {
+			c := g.start(t, armed("snapset.still hang")+takeBoth)
+			g.eventually(t, "the failpoint", atPlace, reachLimit)
+			left(c)
+			g.run(t, goOn)
+			r := g.ok(t, takeBoth)
+			if n, _ := r["snapshots"].([]any); len(n) != 2 {
+				t.Errorf("the set has %d members: %v", len(n), r)
+			}
+			g.ok(t, "lvm_snapshot state=absent")
+			g.unchanged(t, before)
+			t.Logf("%s: the set was taken all the same; the same call again: %s", name, r.msg())
+		})
+	}
+}
+
+// TestOnlyMountPointsAreFrozen names a directory of the file system instead of its mount point, and one on the root.
+func TestOnlyMountPointsAreFrozen(t *testing.T) {
+	g := theGuest
+	before := g.run(t, devices)
+	r := g.fails(t, "lvm_snapshot volumes=/dat/postgresql,/srv,/pccehr", "bad_arguments")
+	g.unchanged(t, before)
+	t.Logf("refused: %s", r.msg())
+}
+
+// TestOneSetOfAName takes a second set while the first is there.
+func TestOneSetOfAName(t *testing.T) {
+	g := theGuest
+	before := g.run(t, devices)
+	t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent"); g.unchanged(t, before) })
+	id := g.ok(t, takeBoth)["id"]
+	r := g.ok(t, takeBoth)
+	if r["changed"] != false || r["id"] != id {
+		t.Errorf("the second run: %v", r)
+	}
+	g.fails(t, "lvm_snapshot volumes=/dat", "set_differs")
+	g.ok(t, "lvm_snapshot name=second volumes=/dat")
+	g.ok(t, "lvm_snapshot name=second state=absent")
+	t.Log("the same set again changes nothing; another one of the name is refused; one of another name is taken beside it")
+}
