@@ -21,7 +21,8 @@ export PATH := $(CURDIR)/build/venv/bin:$(CURDIR)/build/go/go/bin:$(PATH):/usr/l
 export GOTOOLCHAIN := local
 
 version := $(shell sed -n 's/^version: *//p' galaxy.yml)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
-build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false \
+# Without inlining they are a twentieth smaller; they wait for LVM most of the time, and Ansible sends them whole.
+build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -gcflags=all=-l \
 	-ldflags '-s -w -X go.pcc.com/rewind/core/ansible.version=$(version)'
 
 sudo := $(if $(filter-out 0,$(shell id -u)),sudo)
@@ -71,8 +72,8 @@ build: toolchain ## static programs into build/bin/linux_amd64 and linux_arm64
 	@ls -l build/bin/*/* | awk '{ printf "%s  %.1f MiB\n", $$9, $$5 / 1048576 }'
 
 # With failpoints compiled in: the lab's tests stop a program at a named place. Never for a real server.
-.PHONY: build-lab
-build-lab: toolchain
+.PHONY: lab-bin
+lab-bin: toolchain
 	@GOARCH=amd64 $(build) -tags failpoints -o build/lab-bin/linux_amd64/ ./modules/...
 
 # Ansible sends a module whole at every task: lvm_snapshot and lvm_merge stay below 4 MiB.
@@ -106,6 +107,8 @@ unit: toolchain gcc ## unit tests with the race detector, under a minute
 	@mkdir -p build/log
 	@go run $(gotestsum) --format pkgname-and-test-fails --hide-summary skipped --jsonfile build/log/unit.json -- \
 		-race -timeout 2m ./core/... ./modules/...
+	@go run $(gotestsum) --format pkgname-and-test-fails --jsonfile build/log/unit-failpoints.json -- \
+		-race -tags failpoints ./core/failpoint
 
 .PHONY: lint
 lint: build build/venv/.done ## gofmt, vet, staticcheck, shellcheck, yamllint, ansible-lint
@@ -122,25 +125,25 @@ test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios o
 	@molecule/stages test
 
 .PHONY: torture
-torture: build build-lab lab-deps ## the full matrix of faults on both guests; takes hours
+torture: build lab-bin lab-deps ## the full matrix of faults on both guests; takes hours
 	@molecule/stages torture
 
 # What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
 .PHONY: scenarios faults
 scenarios: timeout := 30m
 faults: timeout := 12h
-faults: export TORTURE := 1
-scenarios faults: build build-lab
+faults: arguments := -args -torture
+scenarios faults: build lab-bin
 	@mkdir -p build/log
 	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/$@-$(LAB).json -- \
-		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios
+		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios $(arguments)
 
 .PHONY: molecule
 molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test`
 	@MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule molecule test
 
 .PHONY: bench
-bench: build build-lab build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again on the guest LAB
+bench: build lab-bin build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again on the guest LAB
 	@molecule/bench/bench
 
 # --- showing it ---
