@@ -7,7 +7,6 @@ package journal
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,8 +15,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/failpoint"
@@ -78,7 +80,7 @@ func wallClock() time.Time { return time.Now().UTC().Round(0) }
 // in the same microsecond still differ.
 func NewID() string {
 	var end [3]byte
-	_, _ = rand.Read(end[:]) // never fails (crypto/rand)
+	_, _ = unix.Getrandom(end[:], 0) // so few bytes are always had (getrandom(2))
 	now := strings.ReplaceAll(time.Now().UTC().Format("20060102t150405.000000"), ".", "-")
 	return now + "-" + hex.EncodeToString(end[:])
 }
@@ -211,15 +213,15 @@ func (j *Journal) Entries() ([]*Entry, error) {
 			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, newestFirst)
+	sort.Slice(list, func(i, j int) bool { return newer(list[i], list[j]) })
 	return list, fault.All(damaged...)
 }
 
-func newestFirst(a, b *Entry) int {
-	if c := b.Begun.Compare(a.Begun); c != 0 {
-		return c
+func newer(a, b *Entry) bool {
+	if !a.Begun.Equal(b.Begun) {
+		return a.Begun.After(b.Begun)
 	}
-	return strings.Compare(b.ID, a.ID)
+	return a.ID > b.ID
 }
 
 // Unfinished returns the entries without an outcome, newest first, and the same

@@ -10,11 +10,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/service"
 )
 
 // Internal are the hidden commands of a module that makes journeys; they are what the unit runs.
@@ -105,7 +104,7 @@ func (h Handlers) trip(id string) (*Trip, error) {
 	t := &Trip{
 		Journal: j, handlers: h, id: id,
 		locks:  newLocks(filepath.Join(Run, "lock")),
-		notify: func(s string) { _, _ = daemon.SdNotify(false, s) },
+		notify: func(s string) { _ = service.Notify(s) },
 	}
 	if id != "" {
 		t.dir = journeyDir(id)

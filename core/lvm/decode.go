@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func decode(stdout string) (*Report, error) {
 		}
 		report.Groups = append(report.Groups, g)
 	}
-	slices.SortFunc(report.Groups, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(report.Groups, func(i, j int) bool { return report.Groups[i].Name < report.Groups[j].Name })
 	return report, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -143,7 +144,7 @@ func (w *walk) mounts(f *found) error {
 			devices[m.Point] = t.LV.Path
 		}
 	}
-	slices.SortFunc(all, func(a, b filesystem.Mount) int { return a.ID - b.ID })
+	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
 	for _, m := range all {
 		w.state.Mounts = append(w.state.Mounts, again(m, all, fstab))
 	}
@@ -275,10 +276,11 @@ func killable(holders []filesystem.Holder) (kill, rest []filesystem.Holder) {
 	return kill, rest
 }
 
+// pids are the processes behind the holders; behind a mount in another namespace, one that lives there.
 func pids(holders []filesystem.Holder) []int {
 	var out []int
 	for _, h := range holders {
-		if h.Kind == "process" {
+		if h.PID != 0 {
 			out = append(out, h.PID)
 		}
 	}

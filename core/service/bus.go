@@ -3,12 +3,11 @@ package service
 import (
 	"context"
 	"errors"
-	"os"
+	"io/fs"
 	"sync"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
-	"github.com/godbus/dbus/v5"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/dbus"
 )
 
 // bus is what is needed of systemd. start and stop queue a job and return at
@@ -20,7 +19,7 @@ type bus interface {
 	jobType(ctx context.Context, name string) (string, error) // start, restart, stop; empty: no job
 	start(ctx context.Context, name, mode string) (<-chan string, error)
 	stop(ctx context.Context, name string) (<-chan string, error)
-	startTransient(ctx context.Context, name string, properties []sd.Property) (<-chan string, error)
+	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
 	resetFailed(ctx context.Context, name string) error
 	watch(name string) (changed <-chan struct{}, end func(), err error) // changed may tell too often
 	close()
@@ -36,138 +35,162 @@ const (
 	usual = "replace"
 )
 
-// wire is the real bus.
+// property is a setting of a transient unit.
+type property struct {
+	name  string
+	value any // as package dbus sends it
+}
+
+// wire is the real bus: systemd's own socket, which needs no bus daemon.
 type wire struct {
 	mu       sync.Mutex
-	conn     *sd.Conn
-	watchers map[chan struct{}]string // the unit that each one watches; nil: not subscribed yet
+	conn     *dbus.Conn
+	jobs     map[string]chan<- string   // who waits for the result, by the job's path
+	watchers map[chan<- struct{}]string // the path of the unit that each one watches
 }
 
-func dial(ctx context.Context) (*wire, error) {
-	conn, err := connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &wire{conn: conn}, nil
-}
-
-// connect prefers systemd's own socket, which needs no bus daemon. go-systemd
-// ends a connection with its context, hence WithoutCancel.
-func connect(ctx context.Context) (*sd.Conn, error) {
-	ctx = context.WithoutCancel(ctx)
-	if os.Geteuid() == 0 {
-		if conn, err := sd.NewSystemdConnectionContext(ctx); err == nil {
-			return conn, nil
-		}
-	}
-	return sd.NewSystemConnectionContext(ctx)
+func dial() (*wire, error) {
+	w := &wire{jobs: map[string]chan<- string{}, watchers: map[chan<- struct{}]string{}}
+	conn, err := dbus.Dial(dbus.Private, w.hear)
+	w.conn = conn
+	return w, err
 }
 
 // live returns the connection, a new one if systemd has executed itself again
 // meanwhile, as an upgrade of its package makes it do.
-func (w *wire) live(ctx context.Context) (*sd.Conn, error) {
+func (w *wire) live() (*dbus.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn.Connected() {
+	select {
+	case <-w.conn.Lost():
+	default:
 		return w.conn, nil
 	}
-	conn, err := connect(ctx)
+	conn, err := dbus.Dial(dbus.Private, w.hear)
 	if err != nil {
 		return nil, err
 	}
-	w.conn.Close()
 	w.conn = conn
-	if w.watchers != nil {
-		return conn, w.subscribe()
-	}
+	w.wake("") // what changed meanwhile was not heard
 	return conn, nil
 }
 
-func (w *wire) unit(ctx context.Context, name string) (map[string]any, error) {
-	conn, err := w.live(ctx)
+// The names that systemd goes by (org.freedesktop.systemd1(5)).
+const (
+	managerPath  = "/org/freedesktop/systemd1"
+	systemdFace  = "org.freedesktop.systemd1."
+	managerFace  = systemdFace + "Manager"
+	propertyFace = "org.freedesktop.DBus.Properties"
+)
+
+// unitPath is the path of a unit's object: what is no ASCII letter or digit, or
+// a digit at the beginning, is written as _ and two hexadecimal digits.
+func unitPath(name string) string {
+	const digits = "0123456789abcdef"
+	path := []byte(managerPath + "/unit/")
+	for i := range len(name) {
+		c := name[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if letter || i > 0 && c >= '0' && c <= '9' {
+			path = append(path, c)
+			continue
+		}
+		path = append(path, '_', digits[c>>4], digits[c&15])
+	}
+	return string(path)
+}
+
+func (w *wire) do(ctx context.Context, c dbus.Call) ([]any, error) {
+	conn, err := w.live()
 	if err != nil {
 		return nil, err
 	}
-	return conn.GetUnitPropertiesContext(ctx, name)
+	return conn.Do(ctx, c)
+}
+
+func (w *wire) unit(ctx context.Context, name string) (map[string]any, error) {
+	body, err := w.do(ctx, dbus.Call{
+		Path: unitPath(name), Interface: propertyFace, Member: "GetAll", Args: []any{systemdFace + "Unit"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	properties, ok := first(body).(map[string]any)
+	if !ok {
+		return nil, errUnexpected
+	}
+	return properties, nil
 }
 
 func (w *wire) property(ctx context.Context, name, kind, property string) (any, error) {
-	conn, err := w.live(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p, err := conn.GetUnitTypePropertyContext(ctx, name, kind, property)
-	if err != nil {
-		return nil, err
-	}
-	return p.Value.Value(), nil
+	body, err := w.do(ctx, dbus.Call{
+		Path: unitPath(name), Interface: propertyFace, Member: "Get", Args: []any{systemdFace + kind, property},
+	})
+	return first(body), err
 }
 
 func (w *wire) jobType(ctx context.Context, name string) (string, error) {
-	conn, err := w.live(ctx)
+	body, err := w.do(ctx, dbus.Call{
+		Path: managerPath, Interface: managerFace, Member: "ListUnitsByNames", Args: []any{[]string{name}},
+	})
 	if err != nil {
 		return "", err
 	}
-	units, err := conn.ListUnitsByNamesContext(ctx, []string{name})
-	if err != nil || len(units) == 0 {
-		return "", err
+	const jobType = 8 // of the structure that describes a unit
+	units, _ := first(body).([]any)
+	about, _ := first(units).([]any)
+	if len(about) <= jobType {
+		return "", errUnexpected
 	}
-	return units[0].JobType, nil
+	job, _ := about[jobType].(string)
+	return job, nil
 }
 
 func (w *wire) start(ctx context.Context, name, mode string) (<-chan string, error) {
-	conn, err := w.live(ctx)
-	if err != nil {
-		return nil, err
-	}
-	result := make(chan string, 1) // go-systemd stands still until the result is taken
-	_, err = conn.StartUnitContext(ctx, name, mode, result)
-	return result, err
+	return w.job(ctx, "StartUnit", name, mode)
 }
 
 func (w *wire) stop(ctx context.Context, name string) (<-chan string, error) {
-	conn, err := w.live(ctx)
-	if err != nil {
-		return nil, err
-	}
-	result := make(chan string, 1)
-	_, err = conn.StopUnitContext(ctx, name, alone, result)
-	return result, err
+	return w.job(ctx, "StopUnit", name, alone)
 }
 
-func (w *wire) startTransient(ctx context.Context, name string, properties []sd.Property) (<-chan string, error) {
-	conn, err := w.live(ctx)
-	if err != nil {
-		return nil, err
+func (w *wire) startTransient(ctx context.Context, name string, properties []property) (<-chan string, error) {
+	list := dbus.Array{Of: "(sv)"}
+	for _, p := range properties {
+		list.Items = append(list.Items, dbus.Struct{p.name, dbus.Variant{Value: p.value}})
 	}
+	return w.job(ctx, "StartTransientUnit", name, "fail", list, dbus.Array{Of: "(sa(sv))"})
+}
+
+// job calls a method whose answer is the path of a job.
+func (w *wire) job(ctx context.Context, method string, args ...any) (<-chan string, error) {
 	result := make(chan string, 1)
-	_, err = conn.StartTransientUnitContext(ctx, name, "fail", properties, result)
+	_, err := w.do(ctx, dbus.Call{
+		Path: managerPath, Interface: managerFace, Member: method, Args: args,
+		Answered: func(body []any) { // the job may be over before our caller runs again
+			path, _ := first(body).(string)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.jobs[path] = result
+		},
+	})
 	return result, err
 }
 
 func (w *wire) resetFailed(ctx context.Context, name string) error {
-	conn, err := w.live(ctx)
-	if err != nil {
-		return err
-	}
-	return conn.ResetFailedUnitContext(ctx, name)
+	_, err := w.do(ctx, dbus.Call{Path: managerPath, Interface: managerFace, Member: "ResetFailedUnit", Args: []any{name}})
+	return err
 }
 
-// watch tells of every change of a unit. The first one may be in the past.
+// watch tells of every change of a unit.
 func (w *wire) watch(name string) (<-chan struct{}, func(), error) {
-	if _, err := w.live(context.Background()); err != nil {
+	if _, err := w.live(); err != nil {
 		return nil, nil, err
 	}
+	changed := make(chan struct{}, 1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.watchers == nil {
-		if err := w.subscribe(); err != nil {
-			return nil, nil, err
-		}
-		w.watchers = make(map[chan struct{}]string)
-	}
-	changed := make(chan struct{}, 1)
-	w.watchers[changed] = name
+	w.watchers[changed] = unitPath(name)
 	end := func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -176,33 +199,30 @@ func (w *wire) watch(name string) (<-chan struct{}, func(), error) {
 	return changed, end, nil
 }
 
-// subscribe takes the changes from the connection to the watchers. The caller
-// has the lock. go-systemd gives no end to a subscription but the process's.
-func (w *wire) subscribe() error {
-	if err := w.conn.Subscribe(); err != nil {
-		return err
-	}
-	updates := make(chan *sd.PropertiesUpdate, 256)
-	lost := make(chan error, 1)
-	w.conn.SetPropertiesSubscriber(updates, lost)
-	go func() {
-		for {
-			select {
-			case u := <-updates:
-				w.wake(u.UnitName)
-			case <-lost:
-				w.wake("") // more came than the channel holds: any unit may have changed
-			}
-		}
-	}()
-	return nil
-}
-
-func (w *wire) wake(unit string) {
+// hear takes systemd's signals to whom they concern.
+func (w *wire) hear(s dbus.Signal) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for changed, name := range w.watchers {
-		if unit != "" && unit != name {
+	switch s.Member {
+	case "PropertiesChanged":
+		w.wake(s.Path)
+	case "JobRemoved": // number, path, unit, result
+		if len(s.Body) < 4 {
+			return
+		}
+		path, _ := s.Body[1].(string)
+		if waiting := w.jobs[path]; waiting != nil {
+			result, _ := s.Body[3].(string)
+			waiting <- result
+			delete(w.jobs, path)
+		}
+	}
+}
+
+// wake tells the watchers of a unit, or of all, to look. The caller has the lock.
+func (w *wire) wake(path string) {
+	for changed, watched := range w.watchers {
+		if path != "" && path != watched {
 			continue
 		}
 		select {
@@ -218,12 +238,21 @@ func (w *wire) close() {
 	w.conn.Close()
 }
 
+var errUnexpected = errors.New("systemd answered with something else than its documentation says")
+
+// first returns the first of some values; nil if there is none.
+func first(values []any) any {
+	if len(values) == 0 {
+		return nil
+	}
+	return values[0]
+}
+
 // The names of systemd's errors, from its bus-common-errors.h.
 const (
 	noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
 	unitExists = "org.freedesktop.systemd1.UnitExists"
 	denied     = "org.freedesktop.DBus.Error.AccessDenied"
-	needsAuth  = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 )
 
 func isBus(err error, name string) bool {
@@ -235,7 +264,7 @@ func busFault(ctx context.Context, err error, format string, a ...any) error {
 	switch {
 	case ctx.Err() != nil:
 		return fault.New(fault.Of(ctx.Err()).Code, format+": %w", append(a, ctx.Err())...)
-	case isBus(err, denied), isBus(err, needsAuth):
+	case isBus(err, denied), errors.Is(err, fs.ErrPermission):
 		return fault.New(fault.NotRoot, format+": %w", append(a, err)...).WithHint("run as root (become: true)")
 	}
 	return fault.New(fault.ServiceFailed, format+": %w", append(a, err)...)

@@ -6,9 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
-	"github.com/godbus/dbus/v5"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/service/dbus"
 )
 
 // fake is a systemd that keeps state: jobs change units, and what was asked of
@@ -18,7 +17,7 @@ type fake struct {
 	units    map[string]*fakeUnit
 	log      []string // "stop a.service", "start b.socket", "reset …"
 	watchers map[chan struct{}]string
-	sent     map[string][]sd.Property // transient units
+	sent     map[string][]property // transient units
 }
 
 type fakeUnit struct {
@@ -37,7 +36,7 @@ type fakeUnit struct {
 }
 
 func newFake() *fake {
-	return &fake{units: map[string]*fakeUnit{}, watchers: map[chan struct{}]string{}, sent: map[string][]sd.Property{}}
+	return &fake{units: map[string]*fakeUnit{}, watchers: map[chan struct{}]string{}, sent: map[string][]property{}}
 }
 
 // add makes a unit; pairs of words are dependencies: "RequiredBy", "x.service".
@@ -75,7 +74,7 @@ func (f *fake) unit(ctx context.Context, name string) (map[string]any, error) {
 	}
 	properties := map[string]any{
 		"Id": name, "LoadState": u.load, "ActiveState": u.active, "SubState": u.sub,
-		"Job": []any{number, dbus.ObjectPath("/job/7")},
+		"Job": []any{number, "/job/7"},
 	}
 	for key, list := range u.deps {
 		properties[key] = slices.Clone(list)
@@ -164,7 +163,7 @@ func (f *fake) start(_ context.Context, name, mode string) (<-chan string, error
 	f.log = append(f.log, verb+name)
 	u := f.units[name]
 	if u == nil {
-		return nil, dbus.Error{Name: noSuchUnit, Body: []any{"Unit " + name + " not found."}}
+		return nil, dbus.Error{Name: noSuchUnit, Message: "Unit " + name + " not found."}
 	}
 	result := make(chan string, 1)
 	u.results, u.job, u.active = append(u.results, result), "start", "active"
@@ -179,7 +178,7 @@ func (f *fake) start(_ context.Context, name, mode string) (<-chan string, error
 	return result, nil
 }
 
-func (f *fake) startTransient(_ context.Context, name string, properties []sd.Property) (<-chan string, error) {
+func (f *fake) startTransient(_ context.Context, name string, properties []property) (<-chan string, error) {
 	if f.units[name] != nil {
 		return nil, dbus.Error{Name: unitExists}
 	}

@@ -9,6 +9,8 @@ package service
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -27,12 +29,15 @@ type Systemd struct {
 
 // Connect connects to the system's systemd. The connection outlives ctx, so
 // that what was stopped can be started after an interruption; Close ends it.
-// unsupported if systemd does not run here.
+// unsupported if systemd does not run here, not_root if it does not talk to us.
 func Connect(ctx context.Context) (*Systemd, error) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
 		return nil, fault.New(fault.Unsupported, "this system does not run systemd, which Rewind needs")
 	}
-	b, err := dial(ctx)
+	b, err := dial()
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, busFault(ctx, err, "connect to systemd")
+	}
 	if err != nil {
 		return nil, fault.New(fault.Unsupported, "cannot reach systemd: %w", err)
 	}

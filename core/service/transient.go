@@ -4,9 +4,8 @@ import (
 	"context"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/dbus"
-	"github.com/godbus/dbus/v5"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/dbus"
 )
 
 // Transient is a unit that exists while it runs. It does not end with whoever
@@ -41,30 +40,30 @@ func (s *Systemd) StartTransient(ctx context.Context, t Transient) error {
 	return nil
 }
 
-func (t Transient) properties() []sd.Property {
-	set := func(name string, value any) sd.Property {
-		return sd.Property{Name: name, Value: dbus.MakeVariant(value)}
-	}
-	properties := []sd.Property{
-		sd.PropDescription(t.Description),
-		sd.PropType("exec"), // the start fails if the program cannot be executed
-		sd.PropExecStart(t.Exec, false),
+func (t Transient) properties() []property {
+	properties := []property{
+		{"Description", t.Description},
+		{"Type", "exec"}, // the start fails if the program cannot be executed
+		{"ExecStart", commandLine(t.Exec)},
 		// Only the main process is killed: an lvcreate or mount that it started must come to its end.
-		set("KillMode", "process"),
+		{"KillMode", "process"},
 		// Nothing is to be cleaned up by hand, and the name is free again.
-		set("CollectMode", "inactive-or-failed"),
+		{"CollectMode", "inactive-or-failed"},
 		// Lets the program and StopPost prolong their limits as long as they get on.
-		set("NotifyAccess", "exec"),
-		set("TimeoutStopUSec", uint64(t.StopLimit.Microseconds())),
-		set("Environment", t.Environment),
+		{"NotifyAccess", "exec"},
+		{"TimeoutStopUSec", uint64(t.StopLimit.Microseconds())},
+		{"Environment", t.Environment},
 	}
 	if t.Limit > 0 {
-		properties = append(properties, set("RuntimeMaxUSec", uint64(t.Limit.Microseconds())))
+		properties = append(properties, property{"RuntimeMaxUSec", uint64(t.Limit.Microseconds())})
 	}
 	if len(t.StopPost) > 0 {
-		post := sd.PropExecStart(t.StopPost, false)
-		post.Name = "ExecStopPost"
-		properties = append(properties, post)
+		properties = append(properties, property{"ExecStopPost", commandLine(t.StopPost)})
 	}
 	return properties
+}
+
+// commandLine is a list of one command: its program, its argv, and that its failure counts.
+func commandLine(argv []string) dbus.Array {
+	return dbus.Array{Of: "(sasb)", Items: []any{dbus.Struct{argv[0], argv, false}}}
 }

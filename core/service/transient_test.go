@@ -24,13 +24,13 @@ func TestStartTransient(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, p := range f.sent["rewind-1.service"] {
-		got[p.Name] = p.Value.Signature().String() + " " + fmt.Sprint(p.Value.Value())
+		got[p.name] = fmt.Sprint(p.value)
 	}
 	want := map[string]string{
-		"Description": "s Rewind", "Type": "s exec", "KillMode": "s process", "CollectMode": "s inactive-or-failed",
-		"NotifyAccess": "s exec", "Environment": "as [A=1]", "RuntimeMaxUSec": "t 3600000000", "TimeoutStopUSec": "t 60000000",
-		"ExecStart":    "a(sasb) [{/bin/x [/bin/x journey 1] false}]",
-		"ExecStopPost": "a(sasb) [{/bin/x [/bin/x settle] false}]",
+		"Description": "Rewind", "Type": "exec", "KillMode": "process", "CollectMode": "inactive-or-failed",
+		"NotifyAccess": "exec", "Environment": "[A=1]", "RuntimeMaxUSec": "3600000000", "TimeoutStopUSec": "60000000",
+		"ExecStart":    "{(sasb) [[/bin/x [/bin/x journey 1] false]]}",
+		"ExecStopPost": "{(sasb) [[/bin/x [/bin/x settle] false]]}",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

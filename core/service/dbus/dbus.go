@@ -1,0 +1,216 @@
+// Package dbus speaks D-Bus with systemd over systemd's own socket: calls, their answers, and signals.
+//
+// It is what is needed of the protocol and no more: one peer on this machine, no bus daemon, no objects of our own. A
+// whole D-Bus library brings a DNS resolver, two kinds of authentication and their cryptography, and keeps all methods
+// of all types alive by reflection: a fifth of a program that is sent to every server at every task.
+//
+// The specification is https://dbus.freedesktop.org/doc/dbus-specification.html.
+package dbus
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Private is the socket on which systemd itself listens, for root only. Over it systemd sends every signal, whether
+// somebody subscribed or not (systemd, src/core/dbus.c, bus_foreach_bus).
+const Private = "/run/systemd/private"
+
+// Error is an error that systemd answered with.
+type Error struct {
+	Name    string // org.freedesktop.systemd1.NoSuchUnit
+	Message string
+}
+
+func (e Error) Error() string {
+	if e.Message == "" {
+		return e.Name
+	}
+	return e.Message
+}
+
+// Signal is something that systemd tells of its own accord.
+type Signal struct {
+	Path, Interface, Member string
+	Body                    []any
+}
+
+// Call is a method to be called.
+type Call struct {
+	Path, Interface, Member string
+	Args                    []any
+
+	// Answered is called with the answer before anything that came after it is looked at: what the answer names can be
+	// registered for signals that follow at once. It must not call methods itself. May be nil.
+	Answered func(body []any)
+}
+
+// Conn is a connection. It is safe for concurrent use.
+type Conn struct {
+	socket *os.File
+	signal func(Signal)
+	lost   chan struct{} // closed at the end of the connection
+
+	mu     sync.Mutex
+	serial uint32
+	calls  map[uint32]*waiting
+	cause  error // why the connection is lost
+}
+
+type waiting struct {
+	answered func([]any)
+	answer   chan answer
+}
+
+type answer struct {
+	body []any
+	err  error
+}
+
+// Dial connects to the socket at path. signal is called for each signal, one after the other and in order with
+// answers; it must neither block nor call methods.
+func Dial(path string, signal func(Signal)) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // so that Close ends a Read
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "connect", Path: path, Err: err}
+	}
+	return open(os.NewFile(uintptr(fd), path), signal)
+}
+
+// open says who we are and begins to read.
+func open(socket *os.File, signal func(Signal)) (*Conn, error) {
+	c := &Conn{socket: socket, signal: signal, lost: make(chan struct{}), calls: map[uint32]*waiting{}}
+	in := bufio.NewReader(socket)
+	if err := c.authenticate(in); err != nil {
+		socket.Close()
+		return nil, err
+	}
+	go c.listen(in)
+	return c, nil
+}
+
+// authenticate uses EXTERNAL: the other side asks the kernel who we are.
+func (c *Conn) authenticate(in *bufio.Reader) error {
+	uid := hex.EncodeToString([]byte(strconv.Itoa(os.Getuid())))
+	if _, err := c.socket.WriteString("\x00AUTH EXTERNAL " + uid + "\r\n"); err != nil {
+		return err
+	}
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(line, "OK") {
+		return fmt.Errorf("%s does not let us in: %s", c.socket.Name(), strings.TrimSpace(line))
+	}
+	_, err = c.socket.WriteString("BEGIN\r\n")
+	return err
+}
+
+// Close ends the connection; calls under way fail.
+func (c *Conn) Close() { c.socket.Close() }
+
+// Lost is closed when the connection has ended, by either side.
+func (c *Conn) Lost() <-chan struct{} { return c.lost }
+
+// Do calls a method and returns the values of its answer. When ctx ends it does not wait any longer; the method may be
+// done all the same.
+func (c *Conn) Do(ctx context.Context, m Call) ([]any, error) {
+	w := &waiting{answered: m.Answered, answer: make(chan answer, 1)}
+	serial, err := c.send(m, w)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-w.answer:
+		return a.body, a.err
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.calls, serial)
+		return nil, ctx.Err()
+	}
+}
+
+func (c *Conn) send(m Call, w *waiting) (uint32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil {
+		return 0, c.cause
+	}
+	c.serial++
+	c.calls[c.serial] = w
+	if _, err := c.socket.Write(call(c.serial, m.Path, m.Interface, m.Member, m.Args)); err != nil {
+		delete(c.calls, c.serial)
+		return 0, err
+	}
+	return c.serial, nil
+}
+
+// listen hands out what comes in until the connection ends.
+func (c *Conn) listen(in *bufio.Reader) {
+	for {
+		m, err := read(in)
+		if err != nil {
+			c.end(err)
+			return
+		}
+		switch m.kind {
+		case typeReturn, typeError:
+			c.answer(m)
+		case typeSignal:
+			c.signal(Signal{m.text(fieldPath), m.text(fieldInterface), m.text(fieldMember), m.body})
+		}
+	}
+}
+
+func (c *Conn) answer(m message) {
+	serial, _ := m.fields[fieldReply].(uint32)
+	c.mu.Lock()
+	w := c.calls[serial]
+	delete(c.calls, serial)
+	c.mu.Unlock()
+	if w == nil {
+		return // nobody waits any more
+	}
+	if m.kind == typeError {
+		e := Error{Name: m.text(fieldError)}
+		if len(m.body) > 0 {
+			e.Message, _ = m.body[0].(string)
+		}
+		w.answer <- answer{err: e}
+		return
+	}
+	if w.answered != nil {
+		w.answered(m.body)
+	}
+	w.answer <- answer{body: m.body}
+}
+
+// end fails every call that still waits.
+func (c *Conn) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.socket.Close()
+	c.cause = fmt.Errorf("the connection to %s is lost: %w", c.socket.Name(), err)
+	for serial, w := range c.calls {
+		w.answer <- answer{err: c.cause}
+		delete(c.calls, serial)
+	}
+	close(c.lost)
+}
