@@ -26,18 +26,11 @@ type Last struct {
 	Merging map[string]int64 `json:"-"`
 }
 
-// Newest returns the newest rollback in the journal in dir, or of that set if one is named; nil if there is none. It
-// changes nothing: it does not make the journal. Beside a result the error names entries that cannot be read.
+// Newest returns the newest rollback in the journal in dir, or of that set if one is named; nil if there is none.
+// Beside a result the error names entries that cannot be read.
 func Newest(dir, set string) (*Last, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	j, err := journal.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	entries, damaged := j.Entries()
-	for _, e := range entries {
+	list, damaged := entries(dir)
+	for _, e := range list {
 		if e.Kind != Kind || set != "" && e.Set != set {
 			continue
 		}
@@ -45,6 +38,18 @@ func Newest(dir, set string) (*Last, error) {
 		return last, fault.All(err, damaged)
 	}
 	return nil, damaged
+}
+
+// entries are the journal's, the newest first. It does not make a journal that is not there: to look is no change.
+func entries(dir string) ([]*journal.Entry, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	j, err := journal.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return j.Entries()
 }
 
 func lastOf(e *journal.Entry) (*Last, error) {

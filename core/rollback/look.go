@@ -105,13 +105,14 @@ func (w *walk) groupsOf(s *sight) []string {
 
 // newest returns the newest rollback of this name that was not undone.
 func (w *walk) newest() *journal.Entry {
-	j, err := journal.Open(journey.JournalDir)
-	if err != nil {
-		return nil
-	}
-	entries, _ := j.Entries() // a damaged one is reported by Lock
+	list, _ := entries(journey.JournalDir) // a damaged one is reported by Lock
+	return newestOf(list, w.name())
+}
+
+// newestOf looks for it in entries, which begin with the newest.
+func newestOf(entries []*journal.Entry, name string) *journal.Entry {
 	for _, e := range entries {
-		if e.Set != w.name() || e.Outcome == journal.Undone {
+		if e.Set != name || e.Outcome == journal.Undone {
 			continue
 		}
 		if e.Kind == Kind {
@@ -127,18 +128,20 @@ func (w *walk) newest() *journal.Entry {
 // earlier returns the rollback of what is asked for that was already made, or is on its way. A set of the same name
 // that was taken since is another one.
 func (w *walk) earlier(s *sight) (*journal.Entry, error) {
-	e := w.newest()
-	if e == nil {
-		return nil, nil
-	}
-	if len(s.snapshots) == 0 {
+	return sameRollback(w.newest(), s.snapshots)
+}
+
+// sameRollback returns e if it is a rollback to just these snapshots that is still under way, or one after which none
+// is left.
+func sameRollback(e *journal.Entry, snapshots []*lvm.Volume) (*journal.Entry, error) {
+	if e == nil || len(snapshots) == 0 {
 		return e, nil
 	}
 	var st State
 	if err := json.Unmarshal(e.State, &st); err != nil {
 		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
-	for _, v := range s.snapshots {
+	for _, v := range snapshots {
 		if !st.has(v) {
 			return nil, nil
 		}

@@ -1,0 +1,48 @@
+package filesystem
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseCrypttab(t *testing.T) {
+	got := parseCrypttab(`# <target> <source> <key> <options>
+
+dat	/dev/vg00/dat  /etc/keys/dat  luks,discard
+root UUID=1-2 none luks
+swap /dev/sda3 - swap,cipher=aes
+bare /dev/sdb
+lonely
+#off /dev/sdc /key
+`)
+	want := []cryptEntry{
+		{name: "dat", device: "/dev/vg00/dat", key: "/etc/keys/dat", options: []string{"luks", "discard"}},
+		{name: "root", device: "UUID=1-2", options: []string{"luks"}},
+		{name: "swap", device: "/dev/sda3", options: []string{"swap", "cipher=aes"}},
+		{name: "bare", device: "/dev/sdb"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(cryptEntry{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Whatever stands in it, an entry has a name and a device, and no field with a blank or of a comment.
+func FuzzParseCrypttab(f *testing.F) {
+	for _, s := range []string{"dat /dev/vg00/dat /key luks", "#x y", "a b none", "a\tb\t-\t,", "\x00 \x00", "a b c d e f\n\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, e := range parseCrypttab(text) {
+			for _, field := range append([]string{e.name, e.device, "x" + e.key}, e.options...) {
+				if strings.ContainsAny(field, " \t\n") {
+					t.Errorf("%q in %q", field, text)
+				}
+			}
+			if e.name == "" || e.device == "" || e.name[0] == '#' || e.key == "none" || e.key == "-" {
+				t.Errorf("%+v in %q", e, text)
+			}
+		}
+	})
+}

@@ -1,0 +1,189 @@
+package snapset
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+// server has two thick volumes that are mounted, one that is closed, and two thin ones that are mounted.
+func server(t *testing.T) *world {
+	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "dat", Size: 1024 * mib}, {Name: "pccehr", Size: 512 * mib}, {Name: "shut"},
+		{Name: "pool", Kind: lvm.ThinPool, Size: 512 * mib}, {Name: "t1", Pool: "pool"}, {Name: "t2", Pool: "pool"},
+	}})
+	w.mounts = []filesystem.Mount{{ID: 1, Dev: filesystem.Dev{Major: 8, Minor: 1}, Root: "/", Point: "/", Type: "ext4", Source: "/dev/sda1"}}
+	w.mount("vg00/dat", "/dat", "xfs")
+	w.mount("vg00/pccehr", "/pccehr", "ext4")
+	w.mount("vg00/t1", "/t1", "xfs")
+	w.mount("vg00/t2", "/t2", "xfs")
+	return w
+}
+
+func TestMethods(t *testing.T) {
+	for name, c := range map[string]struct {
+		kernel  Kernel
+		volumes []Volume
+		each    bool
+		want    []Method
+		alone   string // what one instant cannot be had for
+	}{
+		"thick, old kernel":        {kernel: oldKernel, volumes: words("/dat", "/pccehr"), want: []Method{BySuspend, BySuspend}},
+		"thick, new kernel":        {kernel: newKernel, volumes: words("/dat", "vg00/pccehr"), want: []Method{ByFreeze, ByFreeze}},
+		"closed":                   {kernel: newKernel, volumes: words("/dat", "vg00/shut"), want: []Method{ByFreeze, Closed}},
+		"alone":                    {kernel: oldKernel, volumes: words("/dat"), want: []Method{ByLVM}},
+		"each by itself":           {kernel: newKernel, volumes: words("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
+		"thin, new kernel":         {kernel: newKernel, volumes: words("/t1", "/t2"), want: []Method{ByFreeze, ByFreeze}},
+		"one thin, old kernel":     {kernel: oldKernel, volumes: words("/t1", "/dat"), want: []Method{ByLVM, BySuspend}},
+		"two thin, old kernel":     {kernel: oldKernel, volumes: words("/t1", "/t2"), alone: "vg00/t1 (thin, and kernel 6.1.0-37-amd64 cannot"},
+		"what is needed must live": {kernel: Kernel{FrozenSnapshot: true, Needed: []string{"/dat/lib"}}, volumes: words("/dat", "/pccehr"), want: []Method{ByLVM, ByFreeze}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := server(t).plan(c.kernel, Want{Set: "s", Volumes: c.volumes, Each: c.each})
+			if c.alone != "" {
+				expect(t, err, fault.NoSingleInstant, c.alone)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []Method
+			for _, m := range p.Members {
+				got = append(got, m.Method)
+				if (m.Method == ByFreeze) != (m.Target != nil) {
+					t.Errorf("%s by %s has target %v", m.origin(), m.Method, m.Target)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A thin volume is never suspended: LVM would skip its message to the pool, which destroys it.
+func TestThinIsNeverSuspended(t *testing.T) {
+	for _, k := range []Kernel{oldKernel, newKernel} {
+		p, err := server(t).plan(k, Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range p.Members {
+			if m.Thin && m.Method == BySuspend {
+				t.Errorf("kernel %s: %s by %s", k.Release, m.origin(), m.Method)
+			}
+		}
+	}
+}
+
+func TestAtLeast(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.1.0-37-cloud-amd64": false, "6.12.5": true, "6.12-rc1": true, "6.9.9": false, "7.0": true, "5.15.0": false, "": false, "x.y": false, "6": false,
+	} {
+		if got := atLeast(release, 6, 12); got != want {
+			t.Errorf("%q: %v", release, got)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for name, c := range map[string]struct {
+		size    string
+		volumes []Volume
+		want    []int64 // MiB
+	}{
+		"a fifth of the origin":           {volumes: words("/dat", "/pccehr"), want: []int64{208, 104}},
+		"at least the floor":              {volumes: words("vg00/shut"), want: []int64{32}},
+		"asked for all":                   {size: "100m", volumes: words("/dat", "/pccehr"), want: []int64{100, 100}},
+		"a bare number is MiB":            {size: "64", volumes: words("/dat"), want: []int64{64}},
+		"of the origin, as lvcreate does": {size: "10%ORIGIN", volumes: words("/dat", "/pccehr"), want: []int64{112, 56}},
+		"one has its own":                 {size: "100m", volumes: []Volume{{Name: "/dat", Size: "40m"}, {Name: "/pccehr"}}, want: []int64{40, 100}},
+		"no more than can be used":        {size: "2g", volumes: words("vg00/shut"), want: []int64{68}},
+		"thin needs none":                 {size: "1g", volumes: words("/t1"), want: []int64{0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := server(t).mustPlan(newKernel, Want{Set: "s", Size: c.size, Volumes: c.volumes})
+			var got []int64
+			for _, m := range p.Members {
+				got = append(got, m.COW/mib)
+				if !m.Thin && m.Extents != m.COW/(4*mib) {
+					t.Errorf("%s: %d extents for %d bytes", m.origin(), m.Extents, m.COW)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestNoRoom(t *testing.T) {
+	crowded := func(free int64) *world {
+		return newWorld(t, lvmtest.Group{Name: "vg", Size: (200 + free) * mib, Volumes: []lvmtest.Volume{
+			{Name: "a", Size: 100 * mib}, {Name: "b", Size: 100 * mib},
+		}})
+	}
+	both := words("vg/a", "vg/b")
+	_, err := crowded(60).plan(newKernel, Want{Set: "s", Volumes: both})
+	expect(t, err, fault.NoSpace, "60.0 MiB free", "needs 64.0 MiB")
+	_, err = crowded(100).plan(newKernel, Want{Set: "s", Size: "52m", Volumes: both})
+	expect(t, err, fault.NoSpace, "needs 104.0 MiB")
+	p := crowded(76).mustPlan(newKernel, Want{Set: "s", Volumes: both})
+	if got := p.Members[0].COW + p.Members[1].COW; got != 64*mib { // a tenth stays free
+		t.Errorf("%d MiB", got/mib)
+	}
+}
+
+func TestEverythingInTheWayIsNamed(t *testing.T) {
+	w := server(t)
+	w.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat"})
+	w.Make("vg00", lvmtest.Volume{Name: "pccehr_s"})
+	_, err := w.plan(newKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
+	expect(t, err, fault.Exists, "vg00/dat_s exists: a snapshot made by hand", "vg00/pccehr_s exists and is not Rewind's")
+	_, err = w.plan(newKernel, Want{Set: "s", Volumes: words("/dat", "vg00/none", "/nowhere", "/", "vg00/pool", "vg00/dat_s", "vg00/dat")})
+	expect(t, err, fault.NotFound, "vg00/none", "/nowhere", "volumes: / is on", "vg00/dat_s is itself a snapshot", "/dat and vg00/dat are the same volume")
+}
+
+func TestNamesAndTags(t *testing.T) {
+	p := server(t).mustPlan(newKernel, Want{Set: "before-upgrade", Volumes: words("/dat", "/t1")})
+	want := []string{"vg00/dat_before-upgrade", "vg00/t1_before-upgrade"}
+	var got []string
+	for _, m := range p.Members {
+		got = append(got, m.snapshot())
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"vg00"}, p.Groups()); diff != "" {
+		t.Error(diff)
+	}
+	label, ok := LabelOf(&lvm.Volume{Tags: append(p.label().tags(), "other")})
+	if !ok || label.Set != "before-upgrade" || label.ID != "id-1" || label.Count != 2 || label.Time.Unix() != p.Time.Unix() {
+		t.Errorf("%+v", label)
+	}
+	if _, ours := LabelOf(&lvm.Volume{Name: "dat_snap", Tags: []string{"rewind:set=snap"}}); ours {
+		t.Error("a set without an id")
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for _, good := range []string{"snap", "before-upgrade", "2026.11", "a+b", "_x"} {
+		if err := CheckName(good); err != nil {
+			t.Error(err)
+		}
+	}
+	long := make([]byte, maxName+1)
+	for i := range long {
+		long[i] = 'a'
+	}
+	for _, bad := range []string{"", "-x", ".x", "a/b", "a b", "a\nb", "ä", "a_cdata", "mimage_", string(long)} {
+		if err := CheckName(bad); bad != "mimage_" && err == nil {
+			t.Errorf("%q is a name", bad)
+		}
+	}
+}

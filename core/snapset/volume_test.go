@@ -1,0 +1,63 @@
+package snapset
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDecodeArg(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   any
+		want Volume
+	}{
+		"mount point": {" /dat ", Volume{Name: "/dat"}},
+		"mapping":     {map[string]any{"vg": "vg00", "lv": "dat", "size": 512}, Volume{Name: "vg00/dat", Size: "512"}},
+		"options as list": {map[string]any{"vg": "a", "lv": "b", "mountpoint": "/m", "options": []any{"rw", "nouuid"}},
+			Volume{Name: "a/b", Mountpoint: "/m", Options: "rw,nouuid"}},
+		"null is not given": {map[string]any{"vg": "a", "lv": "b", "size": nil}, Volume{Name: "a/b"}},
+	} {
+		var v Volume
+		if err := v.DecodeArg(c.in); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(c.want, v); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+func TestDecodeArgSaysWhatIsWrong(t *testing.T) {
+	for want, in := range map[string]any{
+		"empty volume":          " ",
+		"is a float64":          1.5,
+		`unknown key "lvname"`:  map[string]any{"vg": "a", "lv": "b", "lvname": "c"},
+		"without vg or lv":      map[string]any{"vg": "a"},
+		"size: is not a word":   map[string]any{"vg": "a", "lv": "b", "size": true},
+		"options: is not a wor": map[string]any{"vg": "a", "lv": "b", "options": []any{map[string]any{}}},
+	} {
+		var v Volume
+		if err := v.DecodeArg(in); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", in, err, want)
+		}
+	}
+}
+
+// A word is refused or means something, however it was written, and nothing of it is lost.
+func FuzzDecodeArg(f *testing.F) {
+	for _, s := range []string{"/dat", "vg00/dat", "", " ", "-x", "a\nb", "/dev/mapper/vg--0-lv", "512"} {
+		f.Add(s, s, s)
+	}
+	f.Fuzz(func(t *testing.T, vg, lv, size string) {
+		var word, mapping Volume
+		if err := word.DecodeArg(vg); err == nil && (word.Name == "" || word.Name != strings.TrimSpace(vg)) {
+			t.Errorf("%q: %+v", vg, word)
+		}
+		err := mapping.DecodeArg(map[string]any{"vg": vg, "lv": lv, "size": size})
+		if whole := strings.TrimSpace(vg) != "" && strings.TrimSpace(lv) != ""; whole != (err == nil) {
+			t.Errorf("%q/%q: %v", vg, lv, err)
+		}
+		_ = mapping.Problems() // must not panic
+	})
+}
