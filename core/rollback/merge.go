@@ -2,6 +2,7 @@ package rollback
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 	waiting  = "waiting"  // not merging yet
 	deferred = "deferred" // recorded as merging, but the kernel does not
 	merging  = "merging"
+	detached = "detached" // merged, but its COW volume is still there
 	merged   = "merged"
 )
 
@@ -143,6 +145,10 @@ func metadataState(r *lvm.Report, m *Member) (string, error) {
 			WithHint("vgs and pvs show whether a disk is missing; run the same task again when it is back")
 	case !ok || m.Thin && v.Name == m.LV: // a thin snapshot takes its origin's place
 		return merged, nil
+	case !m.Thin && v.Origin == "" && v.FullName() == m.snapshot():
+		// LVM ends a merge by two commits: the COW volume is no snapshot any more, then it is removed. Activated after a
+		// power cut, 2.03.16 makes the first and never comes to the second.
+		return detached, nil
 	case v.Merging:
 		return deferred, nil
 	case v.Lost():
@@ -179,6 +185,9 @@ func (w *walk) waitMerged(ctx context.Context) error {
 			if len(pick(states, w.state.Members, merged)) == len(w.state.Members) {
 				return nil
 			}
+			if err := w.sweep(ctx, pick(states, w.state.Members, detached)); err != nil {
+				return err
+			}
 		}
 		if left != last {
 			last, moved = left, time.Now()
@@ -201,6 +210,15 @@ func (w *walk) waitMerged(ctx context.Context) error {
 		case <-time.After(tick):
 		}
 	}
+}
+
+// sweep removes the COW volumes that LVM left behind. LVM may just have done so itself.
+func (w *walk) sweep(ctx context.Context, detached []*Member) error {
+	err := w.lvm.Remove(ctx, snapshots(detached)...)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
 }
 
 // left asks the kernel how many bytes are still to be merged, and which members it has merged while LVM does not know.

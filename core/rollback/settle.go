@@ -61,6 +61,9 @@ func (w *walk) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(pick(states, w.state.Members, detached)) > 0 {
+		return w.finish(ctx)
+	}
 	if len(pick(states, w.state.Members, merged)) == len(w.state.Members) {
 		return w.done()
 	}
