@@ -55,6 +55,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	theGuest.disconnect()
 	if os.Getenv("KEEP") == "" {
 		_ = theGuest.labScript("down", theGuest.name)
 	}
@@ -67,6 +68,9 @@ func (g guest) fresh() error {
 		return err
 	}
 	if err := g.labScript("reset", g.name); err != nil {
+		return err
+	}
+	if err := g.connect(); err != nil {
 		return err
 	}
 	return g.install()
@@ -107,7 +111,7 @@ func (e *exitError) Error() string {
 func (g guest) ssh(script string, stdin []byte) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "ssh", "-F", filepath.Join(root, "build/lab", g.name, "ssh_config"), "lab", script)
+	cmd := exec.CommandContext(ctx, "ssh", append(g.sshArgs(), script)...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -190,6 +194,9 @@ func (g guest) cut(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := g.labScript("boot", g.name); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.connect(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -28,7 +28,7 @@ func (g guest) each(t *testing.T, calls ...string) []result {
 	t.Helper()
 	var script strings.Builder
 	for _, words := range calls {
-		fmt.Fprintf(&script, "%s --json </dev/null 2>/dev/null\n", words)
+		fmt.Fprintf(&script, "timeout 200 %s --json </dev/null 2>/dev/null\n", words)
 	}
 	script.WriteString("true\n")
 	out := g.run(t, script.String())

@@ -35,7 +35,7 @@ WorkingDirectory=/pccehr
 ExecStart=/bin/sleep infinity
 `) + unit("rw-tick.timer", `
 [Timer]
-OnCalendar=*:*:0/2
+OnCalendar=*:*:0/5
 AccuracySec=1
 `) + unit("rw-tick.service", `
 [Service]
