@@ -305,6 +305,9 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 		s.Health = string(v.Health)
 	}
 	_, s.Problem = v.Bad()
+	if s.Problem == "" && !v.IsSnapshot() {
+		s.Problem = "it has no origin any more: it was merged, or a sibling was"
+	}
 	if v.Merging {
 		s.Merge = k.merge(v)
 	} else if kernel, ok := snapshotStatus(k.status[v.DMName]); ok && kernel.Total > 0 {
