@@ -28,7 +28,7 @@ const (
 const guardText = `# Made by Rewind for the time of a rollback; it goes away with it.
 [Unit]
 Description=Rewind: finish a rollback before its volumes are mounted
-Documentation=man:lvmsnapshot(7)
+Documentation=man:lvconvert(8)
 DefaultDependencies=no
 RequiresMountsFor=%[2]s
 After=local-fs-pre.target systemd-udevd.service

@@ -1,0 +1,155 @@
+package rollback
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// What was done to a set, the newest first, decides whether it was rolled back before.
+func TestNewest(t *testing.T) {
+	rolledBack := &journal.Entry{ID: "r", Kind: Kind, Set: "snap", Outcome: journal.Done, Step: stepMerged}
+	underWay := &journal.Entry{ID: "u", Kind: Kind, Set: "snap", Step: stepStarted}
+	undone := &journal.Entry{ID: "x", Kind: Kind, Set: "snap", Outcome: journal.Undone}
+	taken := &journal.Entry{ID: "t", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "taken"}
+	removed := &journal.Entry{ID: "d", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "removed"}
+	mounted := &journal.Entry{ID: "m", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: snapset.StepMounted}
+	failed := &journal.Entry{ID: "f", Kind: snapset.Kind, Set: "snap", Outcome: journal.Undone, Step: "undone"}
+	other := &journal.Entry{ID: "o", Kind: Kind, Set: "other", Outcome: journal.Done}
+	for name, c := range map[string]struct {
+		entries []*journal.Entry
+		want    *journal.Entry
+	}{
+		"nothing":                   {nil, nil},
+		"of another set only":       {[]*journal.Entry{other}, nil},
+		"rolled back":               {[]*journal.Entry{other, rolledBack, taken}, rolledBack},
+		"under way":                 {[]*journal.Entry{underWay, taken}, underWay},
+		"taken since":               {[]*journal.Entry{taken, rolledBack}, nil},
+		"removed since":             {[]*journal.Entry{removed, rolledBack}, nil},
+		"only mounted since":        {[]*journal.Entry{mounted, rolledBack}, rolledBack},
+		"could not be taken since":  {[]*journal.Entry{failed, rolledBack}, rolledBack},
+		"the last one was undone":   {[]*journal.Entry{undone, rolledBack}, rolledBack},
+		"only one, and undone":      {[]*journal.Entry{undone, taken}, nil},
+		"taken, removed, and again": {[]*journal.Entry{rolledBack, taken, removed, undone}, rolledBack},
+	} {
+		if got := newestOf(c.entries, "snap"); got != c.want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+func TestSameRollback(t *testing.T) {
+	entry := func(o journal.Outcome, uuids ...string) *journal.Entry {
+		st := State{}
+		for _, uuid := range uuids {
+			st.Members = append(st.Members, &Member{SnapshotID: uuid})
+		}
+		data, err := json.Marshal(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &journal.Entry{Outcome: o, State: data}
+	}
+	volumes := func(uuids ...string) (list []*lvm.Volume) {
+		for _, uuid := range uuids {
+			list = append(list, &lvm.Volume{UUID: uuid})
+		}
+		return list
+	}
+	for name, c := range map[string]struct {
+		entry     *journal.Entry
+		snapshots []*lvm.Volume
+		same      bool
+	}{
+		"none":                                    {nil, volumes("1"), false},
+		"done, and no snapshot is left":           {entry(journal.Done, "1", "2"), nil, true},
+		"under way, one still merging":            {entry(journal.Unfinished, "1", "2"), volumes("2"), true},
+		"under way, but this is another snapshot": {entry(journal.Unfinished, "1", "2"), volumes("2", "3"), false},
+		"done, and yet there":                     {entry(journal.Done, "1"), volumes("1"), false},
+	} {
+		got, err := sameRollback(c.entry, c.snapshots)
+		if (got != nil) != c.same || err != nil {
+			t.Errorf("%s: %v %v", name, got, err)
+		}
+	}
+	if _, err := sameRollback(&journal.Entry{ID: "1", State: []byte("{")}, volumes("1")); !errors.Is(err, fault.JournalDamaged) {
+		t.Error(err)
+	}
+}
+
+func TestNewestOfTheJournal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	if last, err := Newest(dir, ""); last != nil || err != nil {
+		t.Error(last, err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Error("to look has made a journal")
+	}
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := State{Downtime: 1500 * time.Millisecond, Members: []*Member{{VG: "vg00", LV: "dat", SnapshotID: "u", Used: 7}}}
+	first, err := j.Begin("a1", Kind, "snap", []string{"vg00"}, stepChecked, st)
+	if err == nil {
+		_, err = j.Begin("a2", snapset.Kind, "snap", []string{"vg00"}, "taking", nil)
+	}
+	if err == nil {
+		_, err = j.Begin("a3", Kind, "other", []string{"vg00"}, stepStarted, st)
+	}
+	if err == nil {
+		err = j.Finish(first, stepMerged, journal.Done, st)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := Newest(dir, "")
+	if err != nil || last.Set != "other" || last.Outcome != "unfinished" || last.Merging["u"] != 7 || last.Downtime != 1500 {
+		t.Errorf("%+v %v", last, err)
+	}
+	last, err = Newest(dir, "snap")
+	if err != nil || last.Step != stepMerged || last.Outcome != "done" || len(last.Merging) > 0 || last.Volumes[0] != "vg00/dat" {
+		t.Errorf("%+v %v", last, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a4.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if last, err = Newest(dir, "snap"); last == nil || !errors.Is(err, fault.JournalDamaged) {
+		t.Errorf("beside a damaged entry: %+v %v", last, err)
+	}
+}
+
+// What the journal keeps is all that the way on after a power cut has.
+func TestStateSurvivesTheJournal(t *testing.T) {
+	stopped := time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC)
+	st := State{
+		Set: "snap", ID: "1", Taken: stopped, Start: true, Resnapshot: true, Stopped: stopped, Downtime: time.Second,
+		Members:  []*Member{{VG: "vg00", LV: "dat", Snapshot: "dat_snap", DMName: "vg00-dat", SnapshotID: "u", COWSize: 1 << 40, Crypt: "c"}},
+		Services: service.Plan{Named: []string{"a.service"}, Stop: []string{"b.service", "a.service"}, Active: []string{"a.service"}},
+		Mounts:   []filesystem.MountSpec{{Source: "/dev/vg00/dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"}}},
+		Failures: []service.Failure{{Unit: "a.service", Result: "exit-code"}},
+	}
+	data, err := json.Marshal(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again State
+	if err := json.Unmarshal(data, &again); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(st, again); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,281 @@
+package rollback
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+const mib = 1 << 20
+
+// server has a set of two thick snapshots and a thin one.
+func server() *lvmtest.Fake {
+	return lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "dat"}, {Name: "dat_s", Origin: "dat", Size: 32 * mib},
+		{Name: "app"}, {Name: "app_s", Origin: "app", Size: 32 * mib},
+		{Name: "pool", Kind: lvm.ThinPool}, {Name: "thin", Pool: "pool"}, {Name: "thin_s", Pool: "pool", Origin: "thin"},
+	}})
+}
+
+// walkOf is a rollback to these snapshots that has come to the point of no return.
+func walkOf(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
+	t.Helper()
+	w := &walk{trip: &journey.Trip{}, lvm: lvm.New(f), state: &State{Set: "s"}}
+	r := report(t, w)
+	for _, name := range snapshots {
+		v, ok := r.ByPath(name)
+		if !ok {
+			t.Fatal("no " + name)
+		}
+		m, err := member(r, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.state.Members = append(w.state.Members, m)
+	}
+	return w
+}
+
+func report(t *testing.T, w *walk) *lvm.Report {
+	t.Helper()
+	r, err := w.lvm.Report(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var all = []string{"vg00/dat_s", "vg00/app_s", "vg00/thin_s"}
+
+// under fails unless every member merges or is merged.
+func under(t *testing.T, w *walk) {
+	t.Helper()
+	states, err := w.states(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m, state := range states {
+		if state != merging && state != merged {
+			t.Errorf("%s is %s", m.snapshot(), state)
+		}
+	}
+}
+
+func TestMergeOfAllIsOneCommand(t *testing.T) {
+	f := server()
+	f.Fill("vg00/dat_s", 50)
+	w := walkOf(t, f, all...)
+	if err := w.merge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	under(t, w)
+	var converts int
+	for _, argv := range f.Commands() {
+		if argv[1] == "lvconvert" {
+			converts++
+		}
+	}
+	if converts != 1 {
+		t.Errorf("%d lvconverts", converts)
+	}
+}
+
+// Whichever command fails once, a second run of the same code comes to the end.
+func TestAMergeThatFailsGoesOn(t *testing.T) {
+	for n := 1; ; n++ {
+		f := server()
+		f.Fill("vg00/dat_s", 50)
+		w := walkOf(t, f, all...)
+		f.FailAt(len(f.Commands())+n, errors.New("no such luck"))
+		ran := len(f.Commands())
+		err := w.merge(t.Context())
+		if len(f.Commands())-ran < n {
+			return // it needs fewer
+		}
+		if err != nil {
+			err = w.merge(t.Context())
+		}
+		if err != nil {
+			t.Errorf("command %d: %v", n, err)
+		}
+		under(t, w)
+	}
+}
+
+// Killed before or after any command, or cut from power there, a second run comes to the end: of no member is there a
+// mix that it would take for done.
+func TestAMergeThatIsKilledGoesOn(t *testing.T) {
+	for name, arm := range map[string]func(f *lvmtest.Fake, n int){
+		"before": func(f *lvmtest.Fake, n int) { f.DieAt(n) },
+		"after":  func(f *lvmtest.Fake, n int) { f.DieAfter(n) },
+	} {
+		for _, power := range []bool{false, true} {
+			for n := 1; ; n++ {
+				f := server()
+				f.Fill("vg00/dat_s", 50)
+				w := walkOf(t, f, all...)
+				arm(f, len(f.Commands())+n)
+				if !dies(func() { _ = w.merge(t.Context()) }) {
+					break
+				}
+				if power {
+					f.PowerCut()
+				}
+				if err := w.merge(t.Context()); err != nil {
+					t.Errorf("%s command %d: %v", name, n, err)
+				}
+				under(t, w)
+			}
+		}
+	}
+}
+
+func dies(f func()) (died bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			if _, died = p.(lvmtest.Died); !died {
+				panic(p)
+			}
+		}
+	}()
+	f()
+	return false
+}
+
+// LVM found a volume open for a moment and put its merge off: that is no merge yet.
+func TestADeferredMergeIsStartedWhenItsVolumeIsClosed(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	f.SetOpen("vg00/dat", 1)
+	if err := w.lvm.Merge(t.Context(), all[:2]...); err != nil {
+		t.Fatal(err)
+	}
+	states, err := w.states(t.Context())
+	if err != nil || states[w.state.Members[0]] != deferred || states[w.state.Members[1]] != merging {
+		t.Fatalf("%v %v", states, err)
+	}
+	f.SetOpen("vg00/dat", 0)
+	if err := w.merge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	under(t, w)
+}
+
+func TestAMemberLostAfterThePointOfNoReturnIsNamed(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	f.Fill("vg00/dat_s", 100)
+	if err := w.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat_s") {
+		t.Error(err)
+	}
+}
+
+// The kernel is done, LVM's poller is gone: waiting ends all the same.
+func TestWaitMergedWithoutAPoller(t *testing.T) {
+	f := server()
+	f.Fill("vg00/dat_s", 50)
+	w := walkOf(t, f, "vg00/dat_s")
+	if err := w.merge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.KillPoller()
+	for range 30 {
+		f.Tick()
+	}
+	bytes, idle, err := w.left(t.Context())
+	if err != nil || bytes != 0 || len(idle) != 1 {
+		t.Fatalf("%d %v %v", bytes, idle, err)
+	}
+	if err := w.waitMerged(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := report(t, w).ByPath("vg00/dat_s"); there {
+		t.Error("the snapshot is still there")
+	}
+}
+
+func TestRecheckSeesWhatHappenedMeanwhile(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, all...)
+	if err := w.recheck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.Fill("vg00/dat_s", 100)
+	f.Fill("vg00/app_s", 100)
+	err := w.recheck(t.Context())
+	if !errors.Is(err, fault.SnapshotInvalid) && fault.Of(err).Code != fault.SnapshotInvalid {
+		t.Error(err)
+	}
+	for _, name := range all[:2] {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v does not name %s", err, name)
+		}
+	}
+	f = server()
+	w = walkOf(t, f, all...)
+	f.SetOpen("vg00/thin", 1)
+	if err := w.recheck(t.Context()); fault.Of(err) == nil || fault.Of(err).Code != fault.Busy || !strings.Contains(err.Error(), "vg00/thin") {
+		t.Error(err)
+	}
+}
+
+func TestMemberRefuses(t *testing.T) {
+	f := server()
+	f.Make("vg00", lvmtest.Volume{Name: "full", Origin: "dat", Size: 32 * mib})
+	f.Fill("vg00/full", 100)
+	f.Make("vg00", lvmtest.Volume{Name: "twin", Pool: "pool", Origin: "thin"})
+	w := walkOf(t, f)
+	if err := w.lvm.Merge(t.Context(), "vg00/thin_s"); err != nil { // takes the origin of its twin away
+		t.Fatal(err)
+	}
+	f.SetOpen("vg00/app", 1)
+	if err := w.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
+		t.Fatal(err)
+	}
+	r := report(t, w)
+	for name, code := range map[string]fault.Code{"full": fault.SnapshotInvalid, "twin": fault.Unsupported, "app_s": fault.Merging} {
+		v, ok := r.Volume("vg00", name)
+		if !ok {
+			t.Fatal("no " + name)
+		}
+		if _, err := member(r, v); !errors.Is(err, code) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A merge writes to the origin, and so fills its other snapshots.
+func TestAMergeThatWouldOverflowAnotherSnapshotIsRefused(t *testing.T) {
+	f := server()
+	f.Make("vg00", lvmtest.Volume{Name: "dat_old", Origin: "dat", Size: 16 * mib})
+	f.Fill("vg00/dat_s", 75)
+	f.Fill("vg00/dat_old", 10)
+	w := walkOf(t, f, "vg00/dat_s")
+	r := report(t, w)
+	v, _ := r.Volume("vg00", "dat_s")
+	err := siblings(r, w.state.Members[0], v)
+	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "vg00/dat_old") || !strings.Contains(fault.Of(err).Hint, "lvextend") {
+		t.Error(err)
+	}
+	f.Fill("vg00/dat_s", 25)
+	w = walkOf(t, f, "vg00/dat_s")
+	if err := siblings(report(t, w), w.state.Members[0], v); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMergeEndsWithItsContext(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/dat_s")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.merge(ctx); err == nil {
+		t.Error("merged after the end")
+	}
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+func percent(p float64) *float64 { return &p }
+
+func info() *snapset.Info {
+	return &snapset.Info{
+		Host: snapset.Host{Usable: true, Kernel: "6.12.5", LVM: "2.03.31(2)", Systemd: true,
+			Modules: map[string]string{"dm_snapshot": "loaded", "dm_thin_pool": "loadable"}},
+		Groups: []snapset.GroupInfo{{Name: "vg00", Size: 6 << 30, Free: 4 << 30}},
+		Sets: []snapset.SetInfo{{Name: "snap", State: snapset.SetMerging, Age: 3700, Snapshots: []snapset.Shot{{
+			Snapshot: "vg00/dat_snap", Volume: "vg00/dat", State: "merging", Age: 3700, COW: 200 << 20, Used: 20 << 20, UsedPercent: percent(10),
+			Merge: &snapset.MergeInfo{State: snapset.MergeRunning, Left: 10 << 20, Percent: percent(50)},
+		}}}},
+		Unmanaged: []snapset.Shot{{
+			Snapshot: "vg00/byhand", Volume: "vg00/app", State: "invalid", Age: 5, COW: 32 << 20, Used: 32 << 20, UsedPercent: percent(100),
+			Problem: "its COW space overflowed, so what it held is lost", Mountpoints: []string{"/mnt"},
+		}},
+		Mounts: []snapset.MountInfo{{Point: "/dat", Volume: "vg00/dat", Stack: []snapset.Layer{
+			{Kind: "fs", Name: "xfs"}, {Kind: "crypt", Name: "secret"}, {Kind: "lvm", Name: "vg00-dat"}, {Kind: "pv", Name: "sda2"}}}},
+	}
+}
+
+// A person sees the same whether the result is fresh or came through a file.
+func TestShow(t *testing.T) {
+	i := info()
+	data := map[string]any{
+		"host": i.Host, "groups": i.Groups, "sets": i.Sets, "unmanaged": i.Unmanaged, "mounts": i.Mounts,
+		"last_rollback": &rollback.Last{Set: "snap", Begun: "2026-11-23T20:34:46Z", Outcome: "unfinished", Step: "started", Downtime: 9400},
+	}
+	fresh := ansible.Result{Msg: summary(i), Data: data}
+	var stored ansible.Result
+	text, err := json.Marshal(fresh)
+	if err == nil {
+		err = json.Unmarshal(text, &stored)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `sets: 1, other snapshots: 1; snap is merging
+
+kernel 6.12.5, LVM 2.03.31(2), dm_snapshot loaded, dm_thin_pool loadable
+volume group vg00: 6.0 GiB, 4.0 GiB free
+
+set snap, merging, 1 h 1 min old
+  vg00/dat_snap                of vg00/dat             merging   1 h 1 min old  20.0 MiB of 200.0 MiB COW used (10.0%)  merge running, 10.0 MiB left (50% done)
+
+snapshots of no set
+  vg00/byhand                  of vg00/app             invalid        5 s old  32.0 MiB of 32.0 MiB COW used (100.0%)  on /mnt
+    its COW space overflowed, so what it held is lost
+
+/dat                 fs xfs > crypt secret > lvm vg00-dat > pv sda2
+
+last rollback: snap, 2026-11-23T20:34:46Z, unfinished at step started, services down for 9.4 s
+`
+	for name, r := range map[string]ansible.Result{"fresh": fresh, "stored": stored} {
+		var out bytes.Buffer
+		show(&out, r)
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+func TestSummaryOfAServerThatCannot(t *testing.T) {
+	i := &snapset.Info{Host: snapset.Host{Problems: []string{"this is a container (lxc): its volumes belong to its host"}}}
+	if got := summary(i); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
+		t.Error(got)
+	}
+}
+
+func TestAge(t *testing.T) {
+	for seconds, want := range map[int64]string{0: "0 s", 59: "59 s", 60: "1 min", 7260: "2 h 1 min", 172799: "47 h 59 min", 200000: "2 d"} {
+		if got := age(seconds); got != want {
+			t.Errorf("%d: %s, want %s", seconds, got, want)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, bad := range []string{"a/b", "-x", "a b"} {
+		if validate(args{Name: bad}) == nil {
+			t.Errorf("%q is a name", bad)
+		}
+	}
+	if err := validate(args{}); err != nil {
+		t.Error(err)
+	}
+}
