@@ -116,9 +116,9 @@ lint: build build/venv/.done ## gofmt, vet, staticcheck, shellcheck, yamllint, a
 	@unformatted=$$(gofmt -l core modules $(wildcard molecule plugins)); \
 		test -z "$$unformatted" || { printf 'not gofmt-ed: %s\n' $$unformatted; exit 1; }
 	@for tags in '' lab failpoints; do go vet -tags "$$tags" ./...; go run $(staticcheck) -tags "$$tags" ./...; done
-	@grep -rlE --exclude-dir={.git,build} -m1 '^#!.*\<(ba)?sh$$' . | xargs shellcheck -x -P SCRIPTDIR
+	@grep -rlE --exclude-dir={.git,build} -m1 '^#!.*\<(ba)?sh$$' . | xargs shellcheck
 	@yamllint --strict .
-	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint --offline --strict --profile production -q
+	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
 
 .PHONY: test
 test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule
