@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"time"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/service/dbus"
@@ -100,12 +101,18 @@ func unitPath(name string) string {
 	return string(path)
 }
 
+// answerLimit is how long systemd may take to answer a call; while it reloads all units of a large server it answers
+// nobody. A job's result is no answer: that is waited for elsewhere.
+const answerLimit = 3 * time.Minute
+
 func (w *wire) do(ctx context.Context, c dbus.Call) ([]any, error) {
 	conn, err := w.live()
 	if err != nil {
 		return nil, err
 	}
-	return conn.Do(ctx, c)
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	return conn.Do(limited, c)
 }
 
 func (w *wire) unit(ctx context.Context, name string) (map[string]any, error) {

@@ -105,10 +105,12 @@ func open(socket *os.File, signal func(Signal)) (*Conn, error) {
 	return c, nil
 }
 
-// authenticate uses EXTERNAL: the other side asks the kernel who we are.
+// authenticate uses EXTERNAL: the other side asks the kernel who we are. BEGIN goes out in the same write, as sd-bus
+// does it, and no call before the answer: systemd looks at what it has read beyond BEGIN only when more comes in, so a
+// call that it reads together with BEGIN would be answered never (seen with systemd 252).
 func (c *Conn) authenticate(in *bufio.Reader) error {
 	uid := hex.EncodeToString([]byte(strconv.Itoa(os.Getuid())))
-	if _, err := c.socket.WriteString("\x00AUTH EXTERNAL " + uid + "\r\n"); err != nil {
+	if _, err := c.socket.WriteString("\x00AUTH EXTERNAL " + uid + "\r\nBEGIN\r\n"); err != nil {
 		return err
 	}
 	line, err := in.ReadString('\n')
@@ -118,8 +120,7 @@ func (c *Conn) authenticate(in *bufio.Reader) error {
 	if !strings.HasPrefix(line, "OK") {
 		return fmt.Errorf("%s does not let us in: %s", c.socket.Name(), strings.TrimSpace(line))
 	}
-	_, err = c.socket.WriteString("BEGIN\r\n")
-	return err
+	return nil
 }
 
 // Close ends the connection; calls under way fail.
