@@ -310,6 +310,7 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 	}
 	if v.Merging {
 		s.Merge = k.merge(v)
+		s.Used = s.Merge.Left
 	} else if kernel, ok := snapshotStatus(k.status[v.DMName]); ok && kernel.Total > 0 {
 		s.Used = kernel.UsedBytes()
 	}

@@ -109,6 +109,7 @@ func show(w io.Writer, r ansible.Result) {
 	fmt.Fprintf(w, "\nkernel %s, LVM %s, dm_snapshot %s, dm_thin_pool %s\n", h.Kernel, h.LVM, h.Modules["dm_snapshot"], h.Modules["dm_thin_pool"])
 	for _, g := range f.Groups {
 		fmt.Fprintf(w, "volume group %s: %s, %s free\n", g.Name, ansible.Bytes(g.Size), ansible.Bytes(g.Free))
+		pools(w, g.Pools)
 	}
 	for _, s := range f.Sets {
 		fmt.Fprintf(w, "\nset %s, %s, %s old\n", s.Name, s.State, age(s.Age))
@@ -133,6 +134,19 @@ func show(w io.Writer, r ansible.Result) {
 	}
 }
 
+func pools(w io.Writer, list []snapset.PoolInfo) {
+	for _, p := range list {
+		fmt.Fprintf(w, "  thin pool %s: %s", p.Pool, ansible.Bytes(p.Size))
+		if p.Data != nil && p.Metadata != nil { // LVM has them of an active pool
+			fmt.Fprintf(w, ", %.1f%% of its data and %.1f%% of its metadata used", *p.Data, *p.Metadata)
+		}
+		if p.Problem != "" {
+			fmt.Fprintf(w, ": %s", p.Problem)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
 func shots(w io.Writer, list []snapset.Shot) {
 	for _, s := range list {
 		fmt.Fprintf(w, "  %-28s of %-20s %-9s %8s old", s.Snapshot, s.Volume, s.State, age(s.Age))
@@ -140,7 +154,10 @@ func shots(w io.Writer, list []snapset.Shot) {
 			fmt.Fprintf(w, "  %s of %s COW used (%.1f%%)", ansible.Bytes(s.Used), ansible.Bytes(s.COW), *s.UsedPercent)
 		}
 		if s.Merge != nil {
-			fmt.Fprintf(w, "  merge %s, %s left", s.Merge.State, ansible.Bytes(s.Merge.Left))
+			fmt.Fprintf(w, "  merge %s", s.Merge.State)
+			if !s.Thin { // a thin one copies nothing
+				fmt.Fprintf(w, ", %s left", ansible.Bytes(s.Merge.Left))
+			}
 			if s.Merge.Percent != nil {
 				fmt.Fprintf(w, " (%.0f%% done)", *s.Merge.Percent)
 			}
