@@ -69,9 +69,8 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 
 // member refuses a snapshot that cannot be merged.
 func member(r *lvm.Report, v *lvm.Volume) (*Member, error) {
-	if bad, why := v.Bad(); bad {
-		return nil, fault.New(fault.SnapshotInvalid, "%s: %s", v.FullName(), why).
-			WithHint("what it held is lost, so nothing can be rolled back to it; lvremove %s", v.FullName())
+	if err := snapset.Unreliable(v); err != nil {
+		return nil, err
 	}
 	if v.Merging {
 		return nil, fault.New(fault.Merging, "%s is merging already, by another hand", v.FullName()).

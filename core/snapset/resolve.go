@@ -3,6 +3,7 @@ package snapset
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,9 @@ func (v *View) resolve(volume Volume) (Target, error) {
 	if !lv.Active {
 		return t, nil
 	}
+	if slices.ContainsFunc(v.Mounts, func(m filesystem.Mount) bool { return m.Type == "btrfs" && v.isOn(m.Source, lv) }) {
+		return Target{}, noBtrfs(volume.Name)
+	}
 	t.Mounts = filesystem.On(v.Mounts, t.FS)
 	if len(t.Mounts) > 0 {
 		return t, nil
@@ -115,15 +119,25 @@ func (v *View) byName(word string) (*lvm.Volume, error) {
 }
 
 func (v *View) byMount(word string, m filesystem.Mount) (*lvm.Volume, error) {
-	if m.Type == "btrfs" {
-		return nil, fault.New(fault.Unsupported, "volumes: %s is btrfs, which must not be mounted twice and so has no usable LVM snapshot", word).
-			WithHint("use btrfs's own snapshots for %s", word)
+	if m.Type == "btrfs" { // its mounts show no device that LVM knows
+		return nil, noBtrfs(word)
 	}
 	if m.Root != "/" {
 		return nil, fault.New(fault.BadArguments, "volumes: %s is a bind mount of %s of %s, not the whole file system", word, m.Root, m.Source).
 			WithHint("name the file system's own mount point or its volume")
 	}
 	return v.byDevice(word, m.Dev, m.Type)
+}
+
+func noBtrfs(word string) error {
+	return fault.New(fault.Unsupported, "volumes: %s is btrfs, which must not be mounted twice and so has no usable LVM snapshot", word).
+		WithHint("use btrfs's own snapshots for %s", word)
+}
+
+// isOn says whether a device by its path is the volume.
+func (v *View) isOn(source string, lv *lvm.Volume) bool {
+	dev, err := v.Device(source)
+	return err == nil && dev == devOf(lv)
 }
 
 // byDevice returns the volume that is the device, or the one right below it if the device is a crypt device.

@@ -103,15 +103,23 @@ func (s *Set) Check() error {
 			WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set))
 	}
 	for _, v := range s.Snapshots {
-		if bad, why := v.Bad(); bad {
-			code := fault.SnapshotInvalid
-			if !v.Lost() {
-				code = fault.Unsupported
-			}
-			wrong = append(wrong, fault.New(code, "%s: %s", v.FullName(), why).
-				With("snapshots", []Taken{{Volume: v.VG + "/" + v.Origin, Snapshot: v.FullName(), State: string(v.State)}}).
-				WithHint("what it held is lost; on_invalid=replace takes the set anew, state=absent removes it"))
-		}
+		wrong = append(wrong, Unreliable(v))
 	}
 	return fault.All(wrong...)
+}
+
+// Unreliable says why a snapshot cannot be relied on now: snapshot_invalid if what it held is lost, unsupported if it
+// only is in a state that must be mended first. nil if nothing is wrong.
+func Unreliable(v *lvm.Volume) error {
+	bad, why := v.Bad()
+	if !bad {
+		return nil
+	}
+	code, hint := fault.Unsupported, "it is not lost: mend that first; dmsetup info "+v.DMName+" and dmesg say more, dmsetup resume ends a suspension"
+	if v.Lost() {
+		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it; a set: on_invalid=replace takes it anew, state=absent removes it; by itself: lvremove "+v.FullName()
+	}
+	return fault.New(code, "%s: %s", v.FullName(), why).
+		With("snapshots", []Taken{{Volume: v.VG + "/" + v.Origin, Snapshot: v.FullName(), State: string(v.State)}}).
+		WithHint("%s", hint)
 }
