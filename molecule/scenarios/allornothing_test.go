@@ -15,8 +15,8 @@ const noThird = `umount /third; lvremove -qqy vg01; rmdir /third`
 // three is a set of three volumes in two groups; the second one's snapshot is a small one.
 const three = `lvm_snapshot volumes='["/dat",{"vg":"vg00","lv":"pccehr","size":"8m"},"/third"]'`
 
-// overflow writes more to /pccehr than the small snapshot can keep.
-const overflow = `head -c 24M /dev/urandom >/pccehr/bulk; sync; rm /pccehr/bulk`
+// overflowPccehr writes more to /pccehr than the small snapshot can keep.
+const overflowPccehr = `head -c 24M /dev/urandom >/pccehr/bulk; sync; rm /pccehr/bulk`
 
 // invocations names this very run of each service: a service that was stopped and started has another id.
 const invocations = `systemctl show -p InvocationID --value pccehr postgresql 'postgresql@*'`
@@ -31,7 +31,7 @@ func TestAllOrNothing(t *testing.T) {
 	t.Run("a snapshot overflowed before", func(t *testing.T) {
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent") })
 		g.ok(t, three)
-		g.run(t, overflow)
+		g.run(t, overflowPccehr)
 		running, state := g.run(t, invocations), g.run(t, devices)
 		r := g.fails(t, rollBoth, "snapshot_invalid")
 		g.unchanged(t, state)
@@ -47,7 +47,7 @@ func TestAllOrNothing(t *testing.T) {
 		g.ok(t, three)
 		c := g.start(t, armed("rollback.stopping hang")+rollBoth)
 		g.eventually(t, "the failpoint", atPlace, reachLimit)
-		g.run(t, "echo new >/dat/new; echo new >/third/new; "+overflow+"; "+goOn)
+		g.run(t, "echo new >/dat/new; echo new >/third/new; "+overflowPccehr+"; "+goOn)
 		r := c.result(t)
 		if r.code() != "snapshot_invalid" {
 			t.Fatalf("the result is %v", r)
@@ -61,7 +61,7 @@ func TestAllOrNothing(t *testing.T) {
 	t.Run("another set would overflow", func(t *testing.T) {
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent"); g.ok(t, "lvm_snapshot name=small state=absent") })
 		g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,/third")
-		g.run(t, overflow)
+		g.run(t, overflowPccehr)
 		g.ok(t, "lvm_snapshot name=small volumes=/pccehr size=8m")
 		running, state := g.run(t, invocations), g.run(t, devices)
 		r := g.fails(t, rollBoth, "no_space")

@@ -33,9 +33,10 @@ type call struct {
 	out bytes.Buffer
 }
 
-// start starts a module with words, as by hand with --json.
+// start starts a module with words, as by hand with --json. What an earlier failpoint said is gone by then.
 func (g guest) start(t *testing.T, words string) *call {
 	t.Helper()
+	g.run(t, "rm -f /run/rewind/failpoint.reached /run/rewind/stopped")
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	t.Cleanup(cancel)
 	c := &call{cmd: exec.CommandContext(ctx, "ssh", "-F", filepath.Join(root, "build/lab", g.name, "ssh_config"), "lab", words+" --json 2>/dev/null")}

@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,23 +33,25 @@ echo lost >/dat/marker && echo lost >/pccehr/marker && head -c 8M /dev/urandom |
 
 // A place is where a rollback is interrupted.
 type place struct {
-	name   string // of a failpoint; or betweenMerges
-	back   bool   // nothing is merged yet: the way is back
-	always bool   // also without -torture
+	name string // of a failpoint; or betweenMerges
+	back bool   // nothing is merged yet: the way is back
 }
 
-// betweenMerges is when LVM has begun to merge one member and not the other.
-const betweenMerges = "between the merges"
+// The places of the runs without -torture.
+const (
+	unmounted     = "rollback.unmounted" // the last one whose way is back
+	betweenMerges = "between the merges" // LVM has begun to merge one member and not the other
+)
 
 // places are in the order of the journey. Those whose way is back come first and leave the set for the next one.
 var places = []place{
 	{name: "rollback.checked", back: true},
 	{name: "rollback.stopping", back: true},
 	{name: "rollback.unmounting", back: true},
-	{name: "rollback.unmounted", back: true, always: true},
+	{name: unmounted, back: true},
 	{name: "rollback.merging"},
 	{name: "command.lvconvert.started"},
-	{name: betweenMerges, always: true},
+	{name: betweenMerges},
 	{name: "rollback.mounting"},
 	{name: "rollback.starting"},
 	{name: "rollback.started"},
@@ -109,13 +112,14 @@ func (g guest) resumed(t *testing.T, p place) {
 	g.tidy(t)
 }
 
-// interrupt interrupts a rollback at each place and holds what must come of it.
-func (g guest) interrupt(t *testing.T, how string, strike func(*testing.T, place)) {
+// interrupt interrupts a rollback at each place, or without -torture at those that are named, and holds what must come
+// of it.
+func (g guest) interrupt(t *testing.T, how string, always []string, strike func(*testing.T, place)) {
 	g.run(t, watched)
 	t.Cleanup(func() { g.run(t, unwatched) })
 	ready := false
 	for _, p := range places {
-		if !p.always && !*torture {
+		if !*torture && !slices.Contains(always, p.name) {
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
@@ -140,7 +144,7 @@ func (g guest) interrupt(t *testing.T, how string, strike func(*testing.T, place
 // TestKilledAtEveryStep kills the journey at each of its steps.
 func TestKilledAtEveryStep(t *testing.T) {
 	g := theGuest
-	g.interrupt(t, "killed", func(t *testing.T, p place) {
+	g.interrupt(t, "killed", []string{unmounted, betweenMerges}, func(t *testing.T, p place) {
 		if p.name == betweenMerges {
 			c := g.stop(t, p)
 			g.run(t, "echo 1 >$(cat /run/rewind/stopped)/cgroup.kill; rm /run/rewind/stopped")
@@ -162,29 +166,68 @@ func interruptedResult(t *testing.T, r result) {
 // TestPowerCutAtEveryStep cuts the power at the same places.
 func TestPowerCutAtEveryStep(t *testing.T) {
 	g := theGuest
-	g.interrupt(t, "power cut", func(t *testing.T, p place) {
+	g.interrupt(t, "power cut", []string{betweenMerges}, func(t *testing.T, p place) {
 		c := g.stop(t, p)
 		c.drop(t)
 		g.cut(t)
 	})
 }
 
-// TestPollerKilled kills LVM's poller while the volumes merge, and then the journey too.
+// noDaemon has LVM leave a poller of its own behind each merge, in the journey's control group.
+const noDaemon = `cp -a /etc/lvm/lvm.conf /run/lvm.conf; sed -i 's/^.*use_lvmpolld *=.*/use_lvmpolld = 0/' /etc/lvm/lvm.conf; lvmconfig global/use_lvmpolld`
+
+const daemonAgain = `cp -a /run/lvm.conf /etc/lvm/lvm.conf`
+
+// stuckPoller stops that poller as soon as there is one: an lvm that leads a session of its own (proc(5)). It is put
+// before the module's words.
+const stuckPoller = `mkdir -p /run/rewind; ( cd /sys/fs/cgroup/system.slice; until [ -e /run/rewind/stopped ]; do
+for f in rewind-2*.service/cgroup.procs; do while read -r p; do read -r pid comm state parent group session rest </proc/$p/stat && [ "$comm" = "(lvm)" ] && [ $session = $pid ] && kill -STOP $pid && echo $pid >/run/rewind/stopped; done <$f; done
+done 2>/dev/null ) & `
+
+// TestPollerKilled kills LVM's poller while the volumes merge, and the journey too.
 func TestPollerKilled(t *testing.T) {
 	g := theGuest
 	g.run(t, watched)
 	t.Cleanup(func() { g.run(t, unwatched) })
-	for _, words := range []string{rollBoth, armed("rollback.started kill") + rollBoth} {
-		g.run(t, takeAndHarm)
-		g.module(t, words)
-		g.run(t, "systemctl kill -s KILL lvm2-lvmpolld.service")
-		g.holds(t, "kept")
-		g.ok(t, rollBoth+" wait=true")
-		g.tidy(t)
-		left := g.run(t, "lvs -a --noheadings -o lv_name vg00")
-		if got := strings.Join(fields(left), " "); got != "dat pccehr" {
-			t.Errorf("left in vg00: %s", got)
-		}
+	killDaemon := func(t *testing.T) { g.run(t, "systemctl kill -s KILL lvm2-lvmpolld.service") }
+	cases := []struct {
+		name   string
+		always bool
+		strike func(t *testing.T)
+	}{
+		{"lvmpolld", true, func(t *testing.T) {
+			g.ok(t, rollBoth)
+			killDaemon(t)
+		}},
+		{"the journey and lvmpolld", false, func(t *testing.T) {
+			interruptedResult(t, g.module(t, armed("rollback.started kill")+rollBoth))
+			killDaemon(t)
+		}},
+		{"the journey while its own poller is stuck, then that", false, func(t *testing.T) {
+			g.run(t, noDaemon)
+			t.Cleanup(func() { g.run(t, daemonAgain) })
+			c := g.start(t, stuckPoller+armed("rollback.mounting hang")+rollBoth)
+			g.eventually(t, "the poller and the failpoint", "test -e /run/rewind/stopped && "+atPlace, reachLimit)
+			g.run(t, "systemctl kill -s KILL --kill-who=main 'rewind-2*'")
+			interruptedResult(t, c.result(t))
+			g.holds(t, "kept")
+			g.run(t, "kill -KILL $(cat /run/rewind/stopped); "+goOn)
+		}},
 	}
-	t.Log("the poller killed after the merge began, with and without the journey: the set is settled all the same")
+	for _, c := range cases {
+		if !c.always && !*torture {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			g.run(t, takeAndHarm)
+			c.strike(t)
+			g.holds(t, "kept")
+			g.ok(t, rollBoth+" wait=true")
+			g.tidy(t)
+			if left := strings.Join(fields(g.run(t, "lvs -a --noheadings -o lv_name vg00")), " "); left != "dat pccehr" {
+				t.Errorf("left in vg00: %s", left)
+			}
+			t.Logf("killed %s: the set is settled all the same", c.name)
+		})
+	}
 }
