@@ -214,6 +214,25 @@ func TestACallThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// systemd leaves a call that it reads together with BEGIN lying: BEGIN must be there before anything is answered, and no
+// call before the answer.
+func TestBeginComesWithTheFirstWrite(t *testing.T) {
+	here, systemd := pair(t)
+	go func() {
+		first := make([]byte, 4096)
+		n, err := systemd.socket.Read(first)
+		if text := string(first[:n]); err != nil || !strings.HasPrefix(text, "\x00AUTH EXTERNAL ") || !strings.HasSuffix(text, "\r\nBEGIN\r\n") {
+			t.Errorf("%q %v", text, err)
+		}
+		systemd.say("OK 1234\r\n")
+	}()
+	c, err := open(here, func(Signal) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
 func TestNotLetIn(t *testing.T) {
 	here, systemd := pair(t)
 	go func() {
