@@ -1,0 +1,58 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// TestCheckChangesNothing runs everything with --check, and everything twice.
+func TestCheckChangesNothing(t *testing.T) {
+	g := theGuest
+	g.scratch(t, "mkdir -p /pccehr/d; echo old > /pccehr/d/changed; echo old > /pccehr/d/deleted; sync",
+		"lvm_snapshot state=absent >/dev/null 2>&1; rm -rf /pccehr/d")
+	check := func(call string) result {
+		t.Helper()
+		out := g.run(t, dump+"echo ----\n"+call+" --check --diff --json 2>/dev/null\necho ----\n"+dump)
+		parts := strings.Split(out, "----\n")
+		var r result
+		if err := json.Unmarshal([]byte(parts[1]), &r); err != nil {
+			t.Fatalf("%s: %v\n%s", call, err, out)
+		}
+		if strings.TrimSpace(parts[0]) != strings.TrimSpace(parts[2]) {
+			t.Errorf("%s --check changed something:\n%s\nbefore:\n%s", call, parts[2], parts[0])
+		}
+		if r["changed"] != true {
+			t.Errorf("%s --check says that nothing is to be done: %s", call, r)
+		}
+		return r
+	}
+	check("lvm_snapshot volumes=/dat,/pccehr")
+	taken := g.each(t, "lvm_snapshot volumes=/dat,/pccehr size=200m", "lvm_snapshot volumes=/dat,/pccehr size=200m")
+	if taken[0]["changed"] != true || taken[1]["changed"] != false || taken[0]["id"] != taken[1]["id"] {
+		t.Errorf("the second run: %s\nthe first: %s", taken[1], taken[0])
+	}
+	g.run(t, "echo newer > /pccehr/d/changed; rm /pccehr/d/deleted; echo new > /pccehr/d/new; sync")
+	r := check("lvm_merge services=postgresql,pccehr")
+	diff, _ := r["diff"].(map[string]any)
+	before, _ := diff["before"].(string)
+	after, _ := diff["after"].(string)
+	for path, listed := range map[string]bool{
+		"/pccehr/d/changed (changed since)": strings.Contains(before, "/pccehr/d/changed (changed since)"),
+		"/pccehr/d/new":                     strings.Contains(before, "/pccehr/d/new\n"),
+		"/pccehr/d/deleted":                 strings.Contains(after, "/pccehr/d/deleted\n"),
+	} {
+		if !listed {
+			t.Errorf("the diff does not list %s: %v", path, diff)
+		}
+	}
+	check("lvm_snapshot state=absent")
+	gone := g.each(t, "lvm_snapshot state=absent", "lvm_snapshot state=absent")
+	if gone[0]["changed"] != true || gone[1]["changed"] != false {
+		t.Errorf("removing twice: %s\n%s", gone[0], gone[1])
+	}
+	t.Log("--check left LVM's metadata, mounts, units and the journal byte for byte; its diff lists the files that would be " +
+		"thrown away; each second run changed nothing")
+}
