@@ -116,11 +116,6 @@ func (l *LVM) tag(ctx context.Context, option string, tags, volumes []string) er
 	return l.onVolumes(ctx, volumes, "lvchange", options...)
 }
 
-// pollSeconds is how often LVM's poller looks whether a merge has ended. LVM's
-// own 15 keep whoever waits for a finished merge waiting; every second it would
-// compete with the services that start meanwhile.
-const pollSeconds = "5"
-
 // Merge asks LVM to merge snapshots into their origins, in the background, by
 // one command. That command is neither atomic nor proof: LVM commits one volume
 // after the other (in the group's order, not this one), goes on after one that
@@ -129,7 +124,7 @@ const pollSeconds = "5"
 // and Report (a thin member must be gone).
 // Fault: merge_failed, with LVM's words in the facts.
 func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
-	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background", "--interval", pollSeconds)
+	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background")
 	if err == nil {
 		return nil
 	}

@@ -46,7 +46,10 @@ func (w *walk) result(changed bool, e *journal.Entry) ansible.Result {
 	if w.state.Downtime > 0 {
 		data["downtime_ms"] = w.state.Downtime.Milliseconds()
 	}
-	return ansible.Result{Changed: changed, Msg: w.message(changed, state), Data: data}
+	return ansible.Result{
+		Changed: changed, Msg: w.message(changed, state), Data: data,
+		Warnings: w.warnings, Commands: w.commands.Commands(),
+	}
 }
 
 // now is the state of one member and the percentage of its merge.

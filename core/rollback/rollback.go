@@ -163,7 +163,7 @@ func Apply(ctx context.Context, t *journey.Trip, req Request) (ansible.Result, e
 	defer w.close()
 	result, err := w.apply(ctx)
 	result.Commands = w.commands.Commands()
-	result.Warnings = append(result.Warnings, w.warnings...)
+	result.Warnings = w.warnings
 	return result, err
 }
 

@@ -9,7 +9,7 @@ peak() { # peak NAME COMMAND...: of the module itself; the journey's is read whi
     while kill -0 $pid 2>/dev/null; do
         for p in $pid $(pgrep -f '/var/lib/rewind/bin/rewind-.* journey' || true); do
             now=$(awk '/VmHWM/ { print $2 }' "/proc/$p/status" 2>/dev/null || true)
-            [ "${now:-0}" -le $most ] || most=$now
+            [ "${now:-0}" -le "$most" ] || most=$now
         done
     done
     wait $pid
