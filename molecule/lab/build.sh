@@ -29,28 +29,28 @@ packages_of() {
 }
 
 as_root() {
-    if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+    if ((EUID == 0)); then "$@"; else sudo --preserve-env=http_proxy,https_proxy,no_proxy "$@"; fi
 }
 
 # build RELEASE: sets IMAGE, the directory of the image in the cache, made now if it is not there.
 build() {
-    local release=$1 accel key lock
+    local release=$1 accel key
     accel=$(accelerator)
     key=$(image_key "$release" "$accel")
     IMAGE=$CACHE/$release-$key ACCEL=$accel
     [[ -e $IMAGE/complete ]] && return
     mkdir -p "$CACHE"
-    exec {lock}>>"$CACHE/$release.build-lock"
-    if ! flock -n "$lock"; then
+    exec {BUILD_LOCK}>>"$CACHE/$release.build-lock"
+    if ! flock -n "$BUILD_LOCK"; then
         say "$release: another build is running; waiting for it"
-        flock "$lock"
+        flock "$BUILD_LOCK"
     fi
     if [[ ! -e $IMAGE/complete ]]; then
         clear_unfinished "$release"
-        (make_image "$release" "$CACHE/unfinished-$release-$key" {lock}>&-)
+        (make_image "$release" "$CACHE/unfinished-$release-$key")
         remove_old "$release"
     fi
-    exec {lock}>&-
+    exec {BUILD_LOCK}>&-
 }
 
 # A build that was killed leaves its directory, and perhaps its QEMU. We hold the build lock.
@@ -87,7 +87,7 @@ make_image() { # RELEASE DIR; runs in a subshell, whose exit is trapped
     : >"$LOG"
     trap 'build_failed $?' EXIT
     mkdir -p "$dir"
-    ssh-keygen -q -t ed25519 -N '' -C rewind-lab -f "$dir/key"
+    ssh-keygen -q -t ecdsa -N '' -C rewind-lab -f "$dir/key"
 
     stage "packages ($(suite_of "$RELEASE"), from $MIRROR); log: $LOG"
     mapfile -t packages < <(packages_of "$RELEASE")
@@ -100,9 +100,10 @@ make_image() { # RELEASE DIR; runs in a subshell, whose exit is trapped
     truncate -s "$MEMORY" "$dir/memory"
     mapfile -t args < <(machine_args "$ACCEL" "$dir"
         memory_args "$dir/memory" on
-        disk_args "$dir/disk.raw" raw unsafe
+        disk_args "$dir/disk.raw" raw cache=unsafe,discard=unmap,detect-zeroes=unmap
         console_args "$dir/console.log")
-    start_machine "$dir" "${args[@]}" -monitor "unix:$monitor_socket,server=on,wait=off"
+    start_machine "$dir" "${args[@]}" -monitor "unix:$monitor_socket,server=on,wait=off" \
+        {BUILD_LOCK}>&-
     wait_for_guest "$dir" 600
     in_guest "$dir" bash -s <"$HERE/guest/first-boot" >>"$LOG" 2>&1
 
@@ -114,8 +115,8 @@ make_image() { # RELEASE DIR; runs in a subshell, whose exit is trapped
     in_guest "$dir" bash -s <"$HERE/guest/warm" >>"$LOG" 2>&1
 
     stage "saving the running state"
-    save_state "$monitor_socket" "$dir/state" >>"$LOG"
-    grep -q '^Migration status: completed' "$LOG"
+    save_state "$monitor_socket" "$dir/state" | tee -a "$LOG" |
+        grep '^Migration status: completed' >/dev/null
     end_machine "$dir"
     rm -r "$run"
     rm -f "$dir"/{port,ssh_config,qemu.pid,key.pub}

@@ -35,11 +35,11 @@ kvm_boots() {
 machine_args() {
     local accel=$1 image=$2 cpu
     local append="root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off audit=0"
-    append+=" nowatchdog rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on"
+    append+=" nowatchdog rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on tsc=reliable"
     if [[ $accel == kvm ]]; then
         cpu=host
     else
-        cpu=${REWIND_LAB_CPU:-max}
+        cpu=Nehalem # faster than "max", whose AVX2 is dearer under emulation than what it saves
         accel=tcg,thread=multi,tb-size=512
     fi
     printf '%s\n' -no-user-config -nodefaults -display none \
@@ -48,9 +48,9 @@ machine_args() {
         -device virtio-rng-pci
 }
 
-# disk_args FILE FORMAT CACHE; net_args PORT; console_args FILE: one device each, as lines.
+# disk_args FILE FORMAT OPTIONS; net_args PORT; console_args FILE: one device each, as lines.
 disk_args() {
-    printf '%s\n' -drive "if=none,id=root,file=${1//,/,,},format=$2,cache=$3" \
+    printf '%s\n' -drive "if=none,id=root,file=${1//,/,,},format=$2,$3" \
         -device virtio-blk-pci,drive=root
 }
 
@@ -105,7 +105,8 @@ start_machine() {
     for ((try = 0; try < 50; try++)); do
         port=${port:-$((20000 + SRANDOM % 12000))}
         mapfile -t net < <(net_args "$port")
-        if message=$("$QEMU" "$@" "${net[@]}" -daemonize -pidfile "$dir/qemu.pid" 2>&1 </dev/null); then
+        if message=$("$QEMU" "$@" "${net[@]}" -daemonize -pidfile "$dir/qemu.pid" \
+            2>&1 </dev/null); then
             echo "$port" >"$dir/port"
             ssh_config "$dir" "$port"
             return 0
@@ -140,10 +141,11 @@ in_guest() {
     ssh -F "$dir/ssh_config" lab "$@"
 }
 
-# wait_for_guest DIR SECONDS [COMMAND]: until COMMAND succeeds over ssh.
+# wait_for_guest DIR SECONDS [COMMAND]: until COMMAND, given some random bytes, succeeds over ssh.
 wait_for_guest() {
     local dir=$1 deadline=$((SECONDS + $2)) command=${3:-true}
-    until ssh -F "$dir/ssh_config" -o ConnectTimeout=5 -n lab "$command" >/dev/null 2>&1; do
+    until head -c 64 /dev/urandom |
+        ssh -F "$dir/ssh_config" -o ConnectTimeout=5 lab "$command" >/dev/null 2>&1; do
         machine_pid "$dir" >/dev/null || fail "the guest has ended; its console: $dir/console.log"
         ((SECONDS < deadline)) || fail "no answer by ssh after $2 s; the console: $dir/console.log"
         sleep 0.2
