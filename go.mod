@@ -3,8 +3,6 @@ module go.pcc.com/rewind
 go 1.24.0
 
 require (
-	github.com/coreos/go-systemd/v22 v22.6.0
-	github.com/godbus/dbus/v5 v5.1.0
 	github.com/gofrs/flock v0.13.0
 	github.com/google/go-cmp v0.7.0
 	github.com/google/renameio/v2 v2.0.1
