@@ -129,7 +129,7 @@ func (w *walk) mounts(f *found) error {
 	if err != nil {
 		return err
 	}
-	devices := map[string]string{}
+	devices, crypt := map[string]string{}, map[filesystem.Dev]bool{}
 	var wrong []error
 	var all []filesystem.Mount
 	for i := range f.targets {
@@ -141,10 +141,14 @@ func (w *walk) mounts(f *found) error {
 		for _, m := range w.ownMounts(t) {
 			all = append(all, m)
 			devices[m.Point] = t.LV.Path
+			crypt[m.Dev] = t.Crypt != ""
 		}
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
 	for _, m := range all {
+		if !crypt[m.Dev] {
+			m.Source = devices[m.Point] // the kernel goes on calling the device what it was called at the mount
+		}
 		w.state.Mounts = append(w.state.Mounts, again(m, all, fstab))
 	}
 	for _, v := range f.sight.snapshots {
