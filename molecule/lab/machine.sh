@@ -84,13 +84,21 @@ machine_pid() { # DIR: prints the pid of its running QEMU, or fails
     [[ -r $1/qemu.pid ]] && pid=$(<"$1/qemu.pid") && is_machine "$pid" "$1" && echo "$pid"
 }
 
+# has_ended PID: a process on its way out gives up its memory, and with that its command line, long
+# before the lock on its disk; both are gone when it is a zombie.
+has_ended() {
+    local state
+    { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null || return 0
+    [[ $state == [ZX] ]]
+}
+
 # end_machine DIR: SIGKILL to the QEMU of DIR, if there is one, and wait until it is gone.
 end_machine() {
     local pid n
     pid=$(machine_pid "$1") || return 0
     kill -KILL "$pid" 2>/dev/null || true
     for ((n = 0; n < 200; n++)); do
-        is_machine "$pid" "$1" || { rm -f "$1/qemu.pid"; return 0; }
+        has_ended "$pid" && { rm -f "$1/qemu.pid"; return 0; }
         sleep 0.05
     done
     fail "QEMU $pid of $1 does not end"
