@@ -200,11 +200,3 @@ func (g guest) cut(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// reset gives a scenario a fresh server, for what the one before may have left.
-func (g guest) reset(t *testing.T) {
-	t.Helper()
-	if err := g.fresh(); err != nil {
-		t.Fatal(err)
-	}
-}
