@@ -129,11 +129,12 @@ torture: build lab-bin lab-deps ## the full matrix of faults on both guests; tak
 	@molecule/stages torture
 
 # What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
+# BUILT=1 where the programs are built already: two guests at once must not both write them.
 .PHONY: scenarios faults
 scenarios: timeout := 30m
 faults: timeout := 12h
 faults: arguments := -args -torture
-scenarios faults: build lab-bin
+scenarios faults: $(if $(BUILT),,build lab-bin)
 	@mkdir -p build/log
 	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/$@-$(LAB).json -- \
 		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios $(arguments)

@@ -12,10 +12,12 @@
 package journey
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -130,7 +132,9 @@ func (t *Trip) settleEntry(ctx context.Context, e *journal.Entry) error {
 	t.entry = e
 	defer func() { t.entry = mine }()
 	if err := h.Settle(ctx, t, e); err != nil {
-		return fault.New(fault.Of(err).Code, "an earlier %s of set %q, interrupted at %q, cannot be settled: %w", e.Kind, e.Set, e.Step, err)
+		f := fault.New(fault.Of(err).Code, "an earlier %s of set %q, interrupted at %q, cannot be settled: %w", e.Kind, e.Set, e.Step, err)
+		return f.WithHint("%s; it is tried again by every run on volume groups %s. If you have settled it by hand, take its record away: %s",
+			cmp.Or(f.Hint, "mend the cause"), strings.Join(e.Groups, ", "), filepath.Join(JournalDir, e.ID+".json"))
 	}
 	return nil
 }
