@@ -279,3 +279,15 @@ func TestMergeEndsWithItsContext(t *testing.T) {
 		t.Error("merged after the end")
 	}
 }
+
+// After a power cut LVM 2.03.16 may end a merge without removing the COW volume, which then is no snapshot any more.
+func TestACOWVolumeThatLVMLeftBehindIsAMerge(t *testing.T) {
+	r := &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Volumes: []lvm.Volume{
+		{VG: "vg00", Name: "dat", Kind: lvm.Linear}, {VG: "vg00", Name: "dat_s", UUID: "u", Kind: lvm.Linear},
+	}}}}
+	m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", SnapshotID: "u"}
+	state, err := metadataState(r, m)
+	if err != nil || state != detached {
+		t.Errorf("%s, %v; want %s", state, err, detached)
+	}
+}
