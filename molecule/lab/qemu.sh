@@ -111,6 +111,7 @@ Host lab ${1##*/}
     StrictHostKeyChecking no
     UserKnownHostsFile /dev/null
     LogLevel ERROR
+    ConnectTimeout 60
     # No shared connections: a ControlPersist master keeps the caller's pipes open.
     ControlMaster no
     ControlPath none
