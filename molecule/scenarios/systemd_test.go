@@ -82,7 +82,7 @@ until systemctl -q is-active rw-web.service; do sleep 0.1; done
 `, removeUnits+`
 lvm_snapshot state=absent >/dev/null 2>&1
 umount /srv/auto 2>/dev/null; lvremove -qqy vg01/auto; rm -f /pccehr/rw-file
-systemctl is-active -q pccehr postgresql@15-main || systemctl start pccehr postgresql
+systemctl is-active -q pccehr 'postgresql@*-main.service' || systemctl start pccehr postgresql
 ! lvs --noheadings vg01 | grep .
 `)
 	before := g.run(t, patients)
@@ -96,7 +96,7 @@ systemctl is-active -q pccehr postgresql@15-main || systemctl start pccehr postg
 		t.Errorf("failed units: %v", failed)
 	}
 	got := g.run(t, `cat /srv/auto/file /pccehr/rw-file | tr '\n' ' '
-systemctl is-active postgresql@15-main pccehr rw-base rw-needs rw-web.socket rw-web.service rw-tick.timer rw-deaf srv-auto.automount rw-once rw-idle | tr '\n' ' '
+systemctl is-active 'postgresql@*-main.service' pccehr rw-base rw-needs rw-web.socket rw-web.service rw-tick.timer rw-deaf srv-auto.automount rw-once rw-idle | tr '\n' ' '
 cat /run/rw-knock`)
 	if want := "old old active active active active active active active active active failed inactive 1"; got != want {
 		t.Errorf("after the rollback: %s, want %s", got, want)
