@@ -33,11 +33,11 @@ swapoff /dat/swap 2>/dev/null; umount /srv/bind 2>/dev/null
 systemctl stop rw-tail rw-space
 rm -rf /etc/systemd/system/rw-* /dat/swap /dat/d; systemctl daemon-reload
 lvremove -qqy vg00/dat_snap 2>/dev/null
-systemctl -q is-active postgresql@15-main || systemctl start postgresql
+systemctl -q is-active 'postgresql@*-main.service' || systemctl start postgresql
 `
 
 // running tells when each service was started: it differs if any was stopped meanwhile.
-const running = `systemctl show -p Id,ActiveState,InvocationID postgresql@15-main pccehr rw-tail rw-space`
+const running = `systemctl show -p Id,ActiveState,InvocationID 'postgresql@*-main.service' pccehr rw-tail rw-space`
 
 // TestHoldersAreNamed asks for a rollback while /dat is held open in every way, then has the units found and the
 // processes ended.
@@ -79,15 +79,16 @@ func TestHoldersAreNamed(t *testing.T) {
 				t.Errorf("call %d: holders do not name %v: %s", i+1, want, r)
 			}
 		}
-		for _, unit := range []string{"rw-tail.service", "rw-space.service", "postgresql@15-main.service"} {
-			if has(r.rows("holders"), map[string]any{"unit": unit}) {
+		for _, holder := range r.rows("holders") {
+			unit, _ := holder["unit"].(string)
+			if strings.HasPrefix(unit, "rw-") || strings.HasPrefix(unit, "postgresql@") {
 				t.Errorf("call %d: services=auto did not find %s: %s", i+1, unit, r)
 			}
 		}
 	}
 	g.run(t, "test -d /proc/"+shell+" && swapoff /dat/swap && kill -9 "+shell+" && rm /dat/d/open && echo new > /dat/d/new")
 	r := g.ok(t, "lvm_merge snapshots=vg00/dat_snap services=auto holders=stop")
-	g.run(t, `systemctl is-active postgresql@15-main rw-tail rw-space && test "$(ls /srv/bind)" = open && findmnt -n /srv/bind`)
+	g.run(t, `for u in 'postgresql@*-main.service' rw-tail rw-space; do systemctl is-active "$u" || exit; done; test "$(ls /srv/bind)" = open && findmnt -n /srv/bind`)
 	t.Logf("a shell, an unlisted unit, a private namespace, a swap file and a bind mount were each named and nothing was "+
 		"stopped; without shell and swap, services=auto and holders=stop rolled back: %s", r.msg())
 }
