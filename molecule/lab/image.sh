@@ -31,9 +31,10 @@ make_image() { # RELEASE DIR; runs in a subshell, whose exit is trapped
     BUILD_RUN=$(socket_dir)
     monitor_socket=$BUILD_RUN/monitor
     truncate -s "$MEMORY" "$dir/memory"
+    truncate -s 9220M "$dir/volumes.raw"
     mapfile -t args < <(machine_args "$ACCEL" "$dir"
         memory_args "$dir/memory" on
-        disk_args "$dir/disk.raw" raw cache=unsafe,discard=unmap,detect-zeroes=unmap
+        disks_args "$dir" raw cache=unsafe
         console_args "$dir/console.log")
     start_machine "$dir" "${args[@]}" -monitor "unix:$monitor_socket,server=on,wait=off" \
         {BUILD_LOCK}>&-
@@ -53,7 +54,7 @@ make_image() { # RELEASE DIR; runs in a subshell, whose exit is trapped
     end_machine "$dir"
     rm -r "$BUILD_RUN"
     rm -f "$dir"/{port,ssh_config,qemu.pid,key.pub}
-    chmod a-w "$dir"/{disk.raw,state,vmlinuz,initrd} # not memory: QEMU opens that for writing
+    chmod a-w "$dir"/{root.raw,volumes.raw,state,vmlinuz,initrd} # not memory: QEMU opens that for writing
     : >"$dir/lock"
     : >"$dir/complete"
     sync -f "$dir"

@@ -21,12 +21,17 @@ machine_args() {
         -device virtio-rng-pci
 }
 
-# disk_args FILE FORMAT OPTIONS; net_args PORT; console_args FILE: one device each, as lines.
-disk_args() {
-    printf '%s\n' -drive "if=none,id=root,file=${1//,/,,},format=$2,$3" \
-        -device virtio-blk-pci,drive=root
+# disks_args DIR SUFFIX OPTIONS: the root file system, /dev/vda, and what the loop devices lie on,
+# /dev/vdb: plain disks, without discards and the like. As lines, like those that follow.
+disks_args() {
+    local disk
+    for disk in root volumes; do
+        printf '%s\n' -drive "if=none,id=$disk,file=${1//,/,,}/$disk.$2,format=$2,$3" \
+            -device "virtio-blk-pci,drive=$disk,discard=off,write-zeroes=off"
+    done
 }
 
+# net_args PORT; console_args FILE
 net_args() {
     printf '%s\n' -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$1-:22" \
         -device virtio-net-pci,netdev=net,romfile=
