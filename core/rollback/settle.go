@@ -10,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // settle goes on with a rollback that ended in the middle: back if nothing was merged, on to the end if the point of no
@@ -93,16 +94,18 @@ func (w *walk) done() error {
 	return w.trip.Finish(stepMerged, journal.Done, w.state)
 }
 
-// Internal are the hidden commands that the boot guard's units run.
-func Internal(h journey.Handlers) map[string]func(context.Context, []string) int {
-	return map[string]func(context.Context, []string) int{
-		"guard": func(ctx context.Context, _ []string) int { return exit(guard(ctx)) },
-		"resume": func(ctx context.Context, args []string) int {
-			code := h.Internal()["settle"](ctx, args)
-			return max(code, exit(outlast(ctx)))
-		},
-		"preview": func(ctx context.Context, args []string) int { return exit(previewChild(ctx, args)) },
+// Internal are the hidden commands of a module that makes journeys: those of every kind of journey, and what the boot
+// guard's units run.
+func Internal() map[string]func(context.Context, []string) int {
+	commands := journey.Handlers{snapset.Kind: snapset.Handler(), Kind: Handler()}.Internal()
+	settleAll := commands["settle"]
+	commands["guard"] = func(ctx context.Context, _ []string) int { return exit(guard(ctx)) }
+	commands["resume"] = func(ctx context.Context, args []string) int {
+		code := settleAll(ctx, args)
+		return max(code, exit(outlast(ctx)))
 	}
+	commands["preview"] = func(ctx context.Context, args []string) int { return exit(previewChild(ctx, args)) }
+	return commands
 }
 
 func exit(err error) int {

@@ -31,11 +31,6 @@ type args struct {
 }
 
 func main() {
-	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), rollback.Kind: rollback.Handler()}
-	internal := handlers.Internal()
-	for name, command := range rollback.Internal(handlers) {
-		internal[name] = command
-	}
 	ansible.Module[args]{
 		Name:    "lvm_merge",
 		Summary: "Rolls volumes back to a set of LVM snapshots: all of them, or none.",
@@ -49,7 +44,7 @@ func main() {
   lvm_merge services=postgresql                  roll back to set "snap"
   lvm_merge name=before-upgrade services=auto wait=true
   lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=pccehr,postgresql`,
-		Internal: internal,
+		Internal: rollback.Internal(),
 	}.Main()
 }
 

@@ -33,7 +33,6 @@ type args struct {
 }
 
 func main() {
-	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), rollback.Kind: rollback.Handler()}
 	ansible.Module[args]{
 		Name:    "lvm_snapshot",
 		Summary: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant.",
@@ -48,16 +47,8 @@ func main() {
   lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g
   lvm_snapshot state=mounted mountpoint=/mnt/snap
   lvm_snapshot state=absent`,
-		Internal: internal(handlers),
+		Internal: rollback.Internal(),
 	}.Main()
-}
-
-func internal(h journey.Handlers) map[string]func(context.Context, []string) int {
-	commands := h.Internal()
-	for name, f := range rollback.Internal(h) {
-		commands[name] = f
-	}
-	return commands
 }
 
 func validate(a args) error {
