@@ -264,12 +264,28 @@ func (r *reader) asMapping(path string, raw any) (map[string]any, bool) {
 			return nil, false
 		}
 		raw = v
+	} else if ok && strings.Contains(text, "=") {
+		return r.words(path, text)
 	}
 	m, ok := raw.(map[string]any)
 	if !ok {
 		r.bad(path, "must be a mapping, not %s", kind(raw))
 	}
 	return m, ok
+}
+
+// words reads a mapping as a person writes it: path=/srv/backup,keep=7.
+func (r *reader) words(path, text string) (map[string]any, bool) {
+	m := map[string]any{}
+	for _, part := range split(text) {
+		key, value, ok := strings.Cut(part, "=")
+		if _, twice := m[key]; !ok || key == "" || twice {
+			r.bad(path, "must be a mapping: JSON, or words such as key=value,key=value, each key once")
+			return nil, false
+		}
+		m[key] = value
+	}
+	return m, true
 }
 
 // parseJSON reads one JSON value and keeps numbers as they are written.

@@ -75,6 +75,7 @@ func TestDecode(t *testing.T) {
 		{`{"service": "x", "services": null}`, "Services", []string{"x"}},
 		{`{"environment": {"B": 2}}`, "Environment", map[string]string{"B": "2"}},
 		{`{"environment": "{\"B\": \"2\"}"}`, "Environment", map[string]string{"B": "2"}},
+		{`{"environment": "B=2, C=x=y"}`, "Environment", map[string]string{"B": "2", "C": "x=y"}},
 		{`{"anything": [1, {"a": true}]}`, "Anything", []any{json.Number("1"), map[string]any{"a": true}}},
 		{`{"volumes": "/dat, vg00/home"}`, "Volumes", []volume{{Path: "/dat"}, {Path: "vg00/home"}}},
 		{`{"volume": {"vg": "vg00"}}`, "Volumes", []volume{{VG: "vg00"}}},
@@ -127,7 +128,9 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{`{"services": "[\"a"}`, []ansible.Wrong{{"services", "is no valid JSON: it ends too early"}}},
 		{`{"services": "[a]"}`, []ansible.Wrong{{"services", "is no valid JSON: wrong at byte 2"}}},
 		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5"}}},
-		{`{"environment": "A=1"}`, []ansible.Wrong{{"environment", "must be a mapping, not text"}}},
+		{`{"environment": "A"}`, []ansible.Wrong{{"environment", "must be a mapping, not text"}}},
+		{`{"environment": "A=1,B"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
+		{`{"environment": "A=1,A=2"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
 		{`{"environment": {"A": null, "B": []}}`, []ansible.Wrong{
 			{"environment.A", "is empty"}, {"environment.B", "must be one value, not a list"},
 		}},

@@ -56,8 +56,11 @@ func (m Module[A]) help(list []argument, defaults reflect.Value) string {
 		"  --json     write the result as one JSON object\n" +
 		"  --help     this text\n" +
 		"  --version  the version\n")
-	if examples := strings.TrimSpace(m.Examples); examples != "" {
-		b.WriteString("\nexamples:\n  " + strings.ReplaceAll(examples, "\n", "\n  ") + "\n")
+	if m.Examples != "" {
+		b.WriteString("\nexamples:\n")
+		for line := range strings.Lines(strings.TrimSpace(m.Examples) + "\n") {
+			b.WriteString("  " + strings.TrimLeft(line, " "))
+		}
 	}
 	return b.String()
 }

@@ -19,6 +19,34 @@ type mask struct {
 	secrets []string // longest first, so that none hides only a part of another
 }
 
+// shortest is how long a text must be to be hidden. A shorter one hides nothing: it shows where it stood by what is missing,
+// and a setting such as "4" among the secrets would make every other number unreadable, a backup's ID too. Arguments
+// that are secret are hidden by their names, however short.
+const shortest = 4
+
+// Hidden hides secrets in what is written before the module's own output is: a journal, a progress file.
+type Hidden struct{ mask mask }
+
+// Hide returns what hides the secrets.
+func Hide(secrets ...string) *Hidden {
+	h := new(Hidden)
+	h.mask.add(secrets...)
+	return h
+}
+
+// Text returns s without secrets.
+func (h *Hidden) Text(s string) string { return h.mask.text(s) }
+
+// Facts returns facts without secrets. Those that are not fit for JSON are left out.
+func (h *Hidden) Facts(facts map[string]any) map[string]any {
+	v, err := jsonValue(facts)
+	if err != nil {
+		return nil
+	}
+	clean, _ := h.mask.value(v).(map[string]any)
+	return clean
+}
+
 // add also hides a secret's single lines and the forms it takes inside quotes.
 func (m *mask) add(values ...string) {
 	m.mu.Lock()
@@ -35,7 +63,7 @@ func (m *mask) addForms(secret string) {
 	quoted := strconv.Quote(secret)
 	inJSON, _ := json.Marshal(secret) // a string is always fit for JSON
 	for _, form := range []string{secret, quoted[1 : len(quoted)-1], string(inJSON[1 : len(inJSON)-1])} {
-		if form != "" && !slices.Contains(m.secrets, form) {
+		if len(form) >= shortest && !slices.Contains(m.secrets, form) {
 			m.secrets = append(m.secrets, form)
 		}
 	}
@@ -115,6 +143,11 @@ func leaves(v any) []string {
 	switch v := v.(type) {
 	case string:
 		all = append(all, v)
+		for _, part := range split(v) { // a mapping in words: A=1,B=2
+			if _, value, ok := strings.Cut(part, "="); ok {
+				all = append(all, value)
+			}
+		}
 		if inner, err := parseJSON([]byte(v)); err == nil {
 			if _, isText := inner.(string); !isText {
 				all = append(all, leaves(inner)...)

@@ -9,26 +9,33 @@ package command
 
 import (
 	"context"
+	"syscall"
 	"time"
 )
 
 // DefaultLimit bounds a command that names no limit.
 const DefaultLimit = 2 * time.Minute
 
+// DefaultGrace is how long a program that is streamed may take to end.
+const DefaultGrace = 10 * time.Second
+
 // Cmd is a program and how to run it.
 type Cmd struct {
 	Argv  []string      // Argv[0]: a bare name, looked up in Path only
 	Stdin []byte        // nil: /dev/null
 	Env   []string      // KEY=VALUE, beside what every command gets
-	Limit time.Duration // 0: DefaultLimit
+	Limit time.Duration // 0: DefaultLimit; none for Stream
 
 	// Changes says that the program changes state: the end of ctx does not kill
 	// it, and at Limit it is left running, which the error says. Without Changes
 	// the program and its process group are killed in both cases.
 	Changes bool
 
-	PrivateMounts bool // give the program a mount namespace of its own (CLONE_NEWNS)
-	Self          bool // Argv[0] is the absolute path of our own program
+	// The rest counts for Stream only.
+	Stderr func(line string) // is handed each line of stderr as it comes; nil: nobody is
+	Stop   syscall.Signal    // asks the program to end; 0: SIGTERM
+	Grace  time.Duration     // from Stop to SIGKILL; 0: DefaultGrace
+	Pulse  time.Duration     // how often to look whether a silent program works; 0: never
 }
 
 // Output is what a program said. The text is that of LC_ALL=C.
@@ -43,4 +50,20 @@ type Output struct {
 // time is an *Error; Output holds what it said until then.
 type Runner interface {
 	Run(ctx context.Context, c Cmd) (Output, error)
+}
+
+// Streamer is a Runner that also hands on what a program says while it runs.
+type Streamer interface {
+	Runner
+
+	// Stream runs c like Run and calls line with each line of stdout as it comes, split at \n and \r, empty ones
+	// left out. It calls line with "" after each Pulse in which the program said nothing but used the processor: it
+	// works. line and c.Stderr are called from the caller's goroutine; the program waits for them.
+	//
+	// At the end of ctx or at Limit the whole process group is sent Stop, and SIGKILL after Grace. What a program
+	// leaves running in its group is killed when it ends. A program that Changes cannot be streamed, since nobody
+	// would read what it says after that.
+	//
+	// Output holds no Stdout, and the last 64 KiB of Stderr.
+	Stream(ctx context.Context, c Cmd, line func(string)) (Output, error)
 }

@@ -33,19 +33,18 @@ type Local struct{}
 // Run runs c and waits for it. Each program gets a process group of its own, so
 // that a Ctrl-C on the terminal reaches this process only.
 func (Local) Run(ctx context.Context, c Cmd) (Output, error) {
-	p, err := prepare(c)
+	p, err := prepare(ctx, c)
 	if err != nil {
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	defer p.close()
-	if ctx.Err() != nil {
-		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: fmt.Errorf("not started: %w", whyEnded(ctx))}
+	if err := p.open(); err != nil {
+		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	failpoint.Hit("command." + p.name + ".before")
 	start := time.Now()
 	err = p.run(ctx, c)
-	out := Output{Elapsed: time.Since(start)}
-	return p.finish(c, out, err)
+	return p.finish(c, Output{Elapsed: time.Since(start)}, err)
 }
 
 // process is a command with the files it reads and writes. They are memory
@@ -58,7 +57,10 @@ type process struct {
 	stdin, stdout, stderr *os.File
 }
 
-func prepare(c Cmd) (*process, error) {
+func prepare(ctx context.Context, c Cmd) (*process, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("not started: %w", whyEnded(ctx))
+	}
 	path, err := lookup(c)
 	if err != nil {
 		return nil, err
@@ -73,10 +75,7 @@ func prepare(c Cmd) (*process, error) {
 			SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 		},
 	}
-	if c.PrivateMounts {
-		p.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
-	}
-	if err := p.open(c.Stdin); err != nil {
+	if err := p.feed(c.Stdin); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -98,10 +97,7 @@ func lookup(c Cmd) (string, error) {
 		return "", errors.New("no program named")
 	}
 	name := c.Argv[0]
-	if c.Self && filepath.IsAbs(name) {
-		return name, nil
-	}
-	if c.Self || strings.Contains(name, "/") {
+	if strings.Contains(name, "/") {
 		return "", fmt.Errorf("%q is not the name of a program", name)
 	}
 	for _, dir := range filepath.SplitList(Path) {
@@ -119,7 +115,7 @@ func environ(more []string) []string {
 	return slices.Concat([]string{"LC_ALL=C", "PATH=" + Path, "HOME=/root", "LVM_SUPPRESS_FD_WARNINGS=1"}, more)
 }
 
-func (p *process) open(stdin []byte) (err error) {
+func (p *process) open() (err error) {
 	if p.stdout, err = memory("stdout"); err != nil {
 		return err
 	}
@@ -127,6 +123,10 @@ func (p *process) open(stdin []byte) (err error) {
 		return err
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
+	return nil
+}
+
+func (p *process) feed(stdin []byte) (err error) {
 	if stdin == nil {
 		return nil
 	}
@@ -229,8 +229,13 @@ func (p *process) finish(c Cmd, out Output, failed error) (Output, error) {
 	if failed == nil {
 		failed = errors.Join(err1, err2)
 	}
+	return out, p.typed(c, out, failed)
+}
+
+// typed returns failed as an *Error, or nil.
+func (p *process) typed(c Cmd, out Output, failed error) error {
 	if failed == nil {
-		return out, nil
+		return nil
 	}
 	e := &Error{Argv: c.Argv, Code: -1, Stderr: out.Stderr, Err: failed}
 	var exit *exec.ExitError
@@ -241,7 +246,7 @@ func (p *process) finish(c Cmd, out Output, failed error) (Output, error) {
 	if errors.As(failed, &left) {
 		e.Running = p.pid()
 	}
-	return out, e
+	return e
 }
 
 // contents reads from the start, whatever offset the program left.

@@ -39,7 +39,6 @@ func TestRun(t *testing.T) {
 			"LC_ALL=C\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/root\nLVM_SUPPRESS_FD_WARNINGS=1\nPGDATA=/dat\n", "",
 		},
 		{"arguments are no shell's", command.Cmd{Argv: []string{"echo", "$HOME *", "a;b"}}, "$HOME * a;b\n", ""},
-		{"itself", command.Cmd{Argv: []string{"/bin/echo", "x"}, Self: true}, "x\n", ""},
 		// A daemon that keeps its parent's output open must not keep us.
 		{"daemon", shell("sleep 30 & echo started"), "started\n", ""},
 	}
@@ -74,7 +73,6 @@ func TestRunFails(t *testing.T) {
 		{"signal", t.Context(), shell("kill -TERM $$"), "sh: signal: terminated", fault.CommandFailed, -1},
 		{"not installed", t.Context(), command.Cmd{Argv: []string{"lvconvertx"}}, "lvconvertx: not installed (looked in /usr/sbin:/usr/bin:/sbin:/bin)", fault.Unsupported, -1},
 		{"a path", t.Context(), command.Cmd{Argv: []string{"/bin/echo"}}, `echo: "/bin/echo" is not the name of a program`, fault.CommandFailed, -1},
-		{"itself without a path", t.Context(), command.Cmd{Argv: []string{"echo"}, Self: true}, `echo: "echo" is not the name of a program`, fault.CommandFailed, -1},
 		{"nothing", t.Context(), command.Cmd{}, "command: no program named", fault.CommandFailed, -1},
 		{"too late", late, shell("true"), "sh: not started: context deadline exceeded", fault.Timeout, -1},
 		{"limit", t.Context(), command.Cmd{Argv: []string{"sleep", "60"}, Limit: time.Millisecond}, "sleep: killed: no end after 1ms: context deadline exceeded", fault.Timeout, -1},
@@ -187,23 +185,6 @@ func TestFactsHoldTheLastWordsOnly(t *testing.T) {
 	said := fault.Of(err).Facts["stderr"].(string)
 	if len(said) > 2048 || !strings.HasPrefix(said, "line ") || !strings.HasSuffix(said, "line 499\n") {
 		t.Errorf("%d bytes: %q", len(said), said)
-	}
-}
-
-// Where the kernel does not allow a namespace of its own, the program must not
-// run in ours instead.
-func TestPrivateMounts(t *testing.T) {
-	own, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := command.Cmd{Argv: []string{"readlink", "/proc/self/ns/mnt"}, PrivateMounts: true}
-	out, err := command.Local{}.Run(t.Context(), c)
-	if err != nil && !errors.Is(err, syscall.EPERM) {
-		t.Fatal(err)
-	}
-	if err == nil && strings.TrimSpace(out.Stdout) == own {
-		t.Errorf("ran in our own %s", own)
 	}
 }
 

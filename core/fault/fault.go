@@ -40,7 +40,17 @@ const (
 	Interrupted     Code = "interrupted"       // a signal or a lost caller ended the run
 	JournalDamaged  Code = "journal_damaged"   // a record of an earlier run cannot be read
 	NotRoot         Code = "not_root"          // it takes root
-	Internal        Code = "internal"          // a defect of Rewind itself
+
+	RepositoryMissing Code = "repository_missing" // there is no repository of backups at the place named
+	RepositoryLocked  Code = "repository_locked"  // another program holds the repository
+	RepositoryFull    Code = "repository_full"    // the place that holds the repository has no room
+	WrongPassword     Code = "wrong_password"     // the repository does not open with this password
+	SourceUnreadable  Code = "source_unreadable"  // a file could not be read for the backup
+	SourceVanished    Code = "source_vanished"    // a file was gone when it was to be read for the backup
+	BackendFailed     Code = "backend_failed"     // a backend crashed, hung, or did not keep to its contract
+	BackendUntrusted  Code = "backend_untrusted"  // a backend that others may have changed is not started
+
+	Internal Code = "internal" // a defect of Rewind itself
 )
 
 // Error makes a Code a target for errors.Is.

@@ -44,7 +44,8 @@ type Frozen struct {
 // Targets on one device are frozen once.
 //
 // Errors: not_found and unsupported if a target is not the mount point of its
-// device, busy if another program froze it, freeze_timeout at the limit.
+// device, busy if another program froze it, freeze_timeout at the limit; that
+// one is an ErrFreezing too if a file system may still freeze.
 func Freeze(ctx context.Context, targets []Target, limit time.Duration) (*Frozen, error) {
 	holds, err := openAll(targets)
 	if err != nil {
@@ -194,7 +195,8 @@ func (f *Frozen) Thaw(point string) error {
 }
 
 // ThawAll thaws every file system that is still frozen, and every one whose
-// freeze comes back later. It may be called at any time, and again.
+// freeze comes back later, which is an ErrFreezing. It may be called at any
+// time, and again.
 func (f *Frozen) ThawAll() error {
 	f.once.Do(func() { close(f.over) })
 	errs := make([]error, 0, len(f.holds))

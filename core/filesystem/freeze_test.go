@@ -180,8 +180,8 @@ func TestLateFreezeIsThawed(t *testing.T) {
 		return err
 	}
 	_, err := freezeAll(t.Context(), holds, 20*time.Millisecond)
-	if !errors.Is(err, fault.FreezeTimeout) {
-		t.Fatalf("got %v, want freeze_timeout", err)
+	if !errors.Is(err, fault.FreezeTimeout) || !errors.Is(err, ErrFreezing) {
+		t.Fatalf("got %v, want freeze_timeout, and that a freeze is under way", err)
 	}
 	if k.isFrozen("/a") {
 		t.Error("/a is still frozen")

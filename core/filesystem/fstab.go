@@ -133,6 +133,17 @@ func FstabWarnings(entries []FstabEntry, device map[string]string) []string {
 	return warnings
 }
 
+// FstabPoints returns where the entries have a device mounted.
+func FstabPoints(entries []FstabEntry, dev Dev) []string {
+	var points []string
+	for _, e := range entries {
+		if is, ok := e.device(); ok && is == dev && strings.HasPrefix(e.Point, "/") { // swap has none
+			points = append(points, e.Point)
+		}
+	}
+	return points
+}
+
 // device returns the block device that the entry names now.
 func (e FstabEntry) device() (Dev, bool) {
 	path := e.Spec

@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"strings"
@@ -87,16 +88,20 @@ func freezeFault(name string, err error) error {
 	return fault.New(fault.Internal, "freeze %s: %w", name, err)
 }
 
+// ErrFreezing says that a freeze can be neither awaited nor called off: the file system may freeze later, and must be
+// thawed then. This process does so, if it lives to see it; ThawMount does it after its end.
+var ErrFreezing = errors.New("its freeze is still under way, and is undone when it comes back")
+
 // thaw releases the file system: now, or when its freeze comes back.
 func (h *hold) thaw() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.released {
+	if h.released && !h.freezing {
 		return h.verdict()
 	}
 	h.released = true
 	if h.freezing {
-		return nil
+		return fault.New(fault.FreezeTimeout, "%s: %w", h.name(), ErrFreezing)
 	}
 	return h.finish()
 }

@@ -85,6 +85,9 @@ func NewID() string {
 	return now + "-" + hex.EncodeToString(end[:])
 }
 
+// ThisBoot reports whether the entry was begun since this machine was started.
+func (j *Journal) ThisBoot(e *Entry) bool { return e.BootID == j.boot }
+
 // Begin writes a new entry; state, if not nil, is stored as JSON. An id that
 // exists is the fault exists.
 func (j *Journal) Begin(id, kind, set string, groups []string, step string, state any) (*Entry, error) {

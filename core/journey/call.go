@@ -21,6 +21,7 @@ type Call struct {
 	Kind    string
 	Title   string         // for people: `systemctl status` shows it
 	Request any            // what Handler.Do is given, as JSON; equal requests are one journey
+	Secret  any            // what Trip.Secret is given, as JSON: lies in memory until the journey has begun, no longer
 	Limit   time.Duration  // of the whole journey, unless it extends it
 	Notice  func(Progress) // called as the journey goes on; may be nil
 }
@@ -86,15 +87,36 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 	if err := replace(filepath.Join(dir, "request"), data); err != nil {
 		return "", fault.New(fault.Internal, "journey: %w", err)
 	}
+	if err := leaveSecret(dir, c.Secret); err != nil {
+		return "", fault.New(fault.Internal, "journey: %w", err)
+	}
 	unit = unitPrefix + id + ".service"
-	return unit, systemd.StartTransient(ctx, service.Transient{
+	err = systemd.StartTransient(ctx, service.Transient{
 		Name: unit, Description: "Rewind: " + c.Title,
 		Exec: []string{bin, "journey", id}, StopPost: []string{bin, "settle", id},
 		Limit: c.Limit, StopLimit: stopLimit,
 	})
+	if err != nil {
+		_ = os.RemoveAll(dir) // the secret; should the unit come up all the same, it finds no request and changes nothing
+	}
+	return unit, err
 }
 
-const unitPrefix = "rewind-"
+func leaveSecret(dir string, secret any) error {
+	if secret == nil {
+		return nil
+	}
+	data, err := json.Marshal(secret)
+	if err != nil {
+		return errors.New("the secret is not fit for JSON")
+	}
+	return replace(filepath.Join(dir, secretFile), data)
+}
+
+const (
+	unitPrefix = "rewind-"
+	secretFile = "secret"
+)
 
 func journeyDir(id string) string { return filepath.Join(Run, "journey", id) }
 
@@ -185,6 +207,19 @@ func result(dir, id string) (ansible.Result, error) {
 	return a.Result, nil
 }
 
+// lastOf returns the last entry of a journey.
+func lastOf(j *journal.Journal, id string) (*journal.Entry, error) {
+	last, err := j.Load(id)
+	for n := 2; err == nil; n++ {
+		next, none := j.Load(nth(id, n))
+		if none != nil {
+			break
+		}
+		last = next
+	}
+	return last, err
+}
+
 // interrupted says what became of a journey that ended without a result.
 func interrupted(id string) error {
 	unit := unitPrefix + id + ".service"
@@ -192,7 +227,7 @@ func interrupted(id string) error {
 	if err != nil {
 		return err
 	}
-	e, err := j.Load(id)
+	e, err := lastOf(j, id)
 	if err != nil {
 		return fault.New(fault.Interrupted, "the journey (%s) was ended from outside before it changed anything", unit).
 			WithHint("journalctl -u %s says by what; run the same task again", unit)

@@ -3,10 +3,13 @@ package journey
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,7 +38,7 @@ func (h Handlers) journey(ctx context.Context, args []string) int {
 	defer stop()
 	t, err := h.trip(args[0])
 	if err != nil {
-		return say(err)
+		return Say(err)
 	}
 	defer t.Unlock()
 	r, err := h.do(ctx, t)
@@ -54,6 +57,9 @@ func (h Handlers) do(ctx context.Context, t *Trip) (r ansible.Result, err error)
 	if err := json.Unmarshal(data, &req); err != nil {
 		return r, fault.New(fault.Internal, "request: %w", err)
 	}
+	if err := t.takeSecret(); err != nil {
+		return r, fault.New(fault.Internal, "secret: %w", err)
+	}
 	handler, ok := h[req.Kind]
 	if !ok {
 		return r, fault.New(fault.Internal, "no journey of kind %q in this program", req.Kind)
@@ -61,27 +67,56 @@ func (h Handlers) do(ctx context.Context, t *Trip) (r ansible.Result, err error)
 	return handler.Do(ctx, t, req.Request)
 }
 
+// takeSecret reads the secret and removes its file.
+func (t *Trip) takeSecret() (err error) {
+	path := filepath.Join(t.dir, secretFile)
+	t.secret, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, os.Remove(path))
+}
+
 // settle is the unit's ExecStopPost=, and what the boot unit runs. It settles every unfinished entry.
 func (h Handlers) settle(ctx context.Context, args []string) int {
+	if len(args) == 1 {
+		_ = os.Remove(filepath.Join(journeyDir(args[0]), secretFile)) // killed before it took it
+	}
 	t, err := h.trip("")
 	if err != nil {
-		return say(err)
+		return Say(err)
 	}
 	defer t.Unlock()
-	if err := leftovers(ctx); err != nil {
-		return say(err)
-	}
 	entries, err := t.Journal.Unfinished()
 	if err != nil {
-		return say(err)
+		return Say(err)
+	}
+	if len(args) == 1 {
+		h.release(entries, args[0])
+	}
+	if err := leftovers(ctx); err != nil {
+		return Say(err)
 	}
 	code := 0
 	for _, e := range entries {
 		if err := t.settleAlone(ctx, e); err != nil {
-			code = say(err)
+			code = Say(err)
 		}
 	}
 	return code
+}
+
+// release lets go on what waits for the journey of that id, which has ended.
+func (h Handlers) release(entries []*journal.Entry, id string) {
+	for _, e := range entries {
+		let := h[e.Kind].Release
+		if let == nil || e.ID != id && !strings.HasPrefix(e.ID, id+"-") {
+			continue
+		}
+		if err := let(e); err != nil {
+			Say(err) // settling tries again
+		}
+	}
 }
 
 func (t *Trip) settleAlone(ctx context.Context, e *journal.Entry) error {
@@ -109,11 +144,12 @@ func (h Handlers) trip(id string) (*Trip, error) {
 	if id != "" {
 		t.dir = journeyDir(id)
 	}
+	t.locks.tell = func(what string) { t.Progress(what, -1) }
 	return t, nil
 }
 
-// say tells the system's journal, which is where the unit's standard error goes.
-func say(err error) int {
+// Say tells the system's journal, which is where the unit's standard error goes.
+func Say(err error) int {
 	f := fault.Of(err)
 	os.Stderr.WriteString(f.Error() + "\n")
 	if f.Hint != "" {

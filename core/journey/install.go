@@ -15,6 +15,7 @@ import (
 
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
 )
 
 // BinDir holds the programs that units run: the module itself may lie in a temporary folder that is gone by then.
@@ -51,7 +52,16 @@ func install() (string, error) {
 	return path, nil
 }
 
+// removeOld removes old programs, unless something is unfinished: what finishes it, such as a boot guard, may be one of
+// them, however long ago it was begun.
 func removeOld() {
+	j, err := journal.Open(JournalDir)
+	if err != nil {
+		return
+	}
+	if unfinished, err := j.Unfinished(); err != nil || len(unfinished) > 0 {
+		return
+	}
 	files, _ := os.ReadDir(BinDir)
 	for _, f := range files {
 		info, err := f.Info()

@@ -15,8 +15,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +45,9 @@ type Handler struct {
 	// Settle finishes or undoes a journey of this kind that ended in the middle. It is called with the volume groups
 	// of the entry locked, must find out from LVM and the kernel what is really there, and may be called again.
 	Settle func(ctx context.Context, t *Trip, e *journal.Entry) error
+	// Release lets go on at once what users wait for while such a journey is under way. It is called before programs that
+	// a killed journey left behind are waited for, takes no lock, and may be nil.
+	Release func(e *journal.Entry) error
 }
 
 // Handlers are all kinds of journeys, by kind. Every binary that starts any of them knows all of them, because a
@@ -55,21 +62,52 @@ type Trip struct {
 	id       string
 	locks    *locks
 	entry    *journal.Entry
+	secret   []byte
+	beside   ansible.Result
 	notify   func(string)
+}
+
+// Secret decodes what the caller gave as Call.Secret into v; without one it leaves v alone.
+func (t *Trip) Secret(v any) error {
+	if len(t.secret) == 0 {
+		return nil
+	}
+	if json.Unmarshal(t.secret, v) != nil {
+		return fault.New(fault.Internal, "the secret of the journey cannot be read") // an error would quote it
+	}
+	return nil
 }
 
 // Begin writes down that a journey of this kind begins, in a first step, before anything is changed.
 func (t *Trip) Begin(kind, set string, groups []string, step string, state any) error {
-	id := t.id
-	if _, err := t.Journal.Load(id); err == nil || id == "" {
-		id = journal.NewID() // a second entry of the same journey: the set taken anew after a rollback
-	}
-	e, err := t.Journal.Begin(id, kind, set, groups, step, state)
+	e, err := t.Journal.Begin(t.entryID(), kind, set, groups, step, state)
 	if err != nil {
 		return err
 	}
 	t.entry = e
 	return nil
+}
+
+// entryID is free for an entry of this journey: its first has the journey's own id, a later one, such as that of the
+// rollback after a restore, a number behind it.
+func (t *Trip) entryID() string {
+	if t.id == "" {
+		return journal.NewID()
+	}
+	for n := 1; ; n++ {
+		id := nth(t.id, n)
+		if _, err := t.Journal.Load(id); errors.Is(err, fault.NotFound) {
+			return id
+		}
+	}
+}
+
+// nth is the id of a journey's nth entry, from 1.
+func nth(id string, n int) string {
+	if n == 1 {
+		return id
+	}
+	return id + "-" + strconv.Itoa(n)
 }
 
 // Resume makes e the entry that Record and Finish write to.
@@ -86,7 +124,7 @@ func (t *Trip) Finish(step string, o journal.Outcome, state any) error {
 	return t.Journal.Finish(t.entry, step, o, state)
 }
 
-// Lock takes the locks of the volume groups, waiting for other journeys at most LockWait, and settles what an earlier
+// Lock takes the locks of the volume groups, waiting for other journeys at most LockWait and saying for whom, and settles what an earlier
 // journey left unfinished in them. stale says that the groups may have changed since the time given: what was read
 // of LVM before must be read again.
 func (t *Trip) Lock(ctx context.Context, groups []string, what string, since time.Time) (stale bool, err error) {
@@ -97,6 +135,9 @@ func (t *Trip) Lock(ctx context.Context, groups []string, what string, since tim
 	settled, err := t.settle(ctx, groups)
 	return stale || settled, err
 }
+
+// WaitAtMost shortens the wait for other journeys to d, where that is less than LockWait.
+func (t *Trip) WaitAtMost(d time.Duration) { t.locks.wait = min(t.locks.wait, d) }
 
 // Unlock lets others at the volume groups, for the part of a journey that changes nothing more.
 func (t *Trip) Unlock() { t.locks.release() }
@@ -143,16 +184,25 @@ func (t *Trip) settleEntry(ctx context.Context, e *journal.Entry) error {
 type Progress struct {
 	Label   string  `json:"label"`
 	Percent float64 `json:"percent"` // 0 to 100; negative where there is no measure
+	Bytes   int64   `json:"bytes,omitempty"`
 }
 
-// Progress tells whoever waits how far the journey is. It is advice: an error to write it is not reported.
+// Progress tells whoever waits how far the journey is.
 func (t *Trip) Progress(label string, percent float64) {
+	t.Tell(Progress{Label: label, Percent: percent})
+}
+
+// Tell is Progress with all there is to say. It is advice: an error to write it is not reported.
+func (t *Trip) Tell(p Progress) {
 	if t.dir == "" {
 		return
 	}
-	data, _ := json.Marshal(Progress{label, percent})
+	data, _ := json.Marshal(p)
 	_ = replace(filepath.Join(t.dir, "progress"), data)
 }
+
+// Dir is a directory of this journey's own, in memory, for root alone; it outlives the journey by an hour.
+func (t *Trip) Dir() string { return t.dir }
 
 // Extend puts off the end of the unit's running time to d from now, for the part of a journey that may take as long as
 // it takes while it moves (systemd.service(5), EXTEND_TIMEOUT_USEC=).
@@ -162,12 +212,30 @@ func (t *Trip) Extend(d time.Duration) {
 	}
 }
 
+// Beside adds what was done so far to every answer from now on, for a journey that goes on with another kind's.
+func (t *Trip) Beside(r ansible.Result) { t.beside = r }
+
+// with returns r together with what stands beside it. What both say, that says: it knows more.
+func (t *Trip) with(r ansible.Result) ansible.Result {
+	if t.beside.Msg == "" {
+		return r
+	}
+	data := map[string]any{}
+	maps.Copy(data, r.Data)
+	maps.Copy(data, t.beside.Data)
+	r.Data, r.Changed = data, true
+	r.Msg = t.beside.Msg + "; " + r.Msg
+	r.Warnings = slices.Concat(t.beside.Warnings, r.Warnings)
+	r.Commands = slices.Concat(t.beside.Commands, r.Commands)
+	return r
+}
+
 // Answer gives the result to whoever waits, before the end of the journey.
 func (t *Trip) Answer(r ansible.Result, err error) error {
 	if t.dir == "" {
 		return nil
 	}
-	a := answer{Result: r}
+	a := answer{Result: t.with(r)}
 	a.Fault = fault.Of(err)
 	data, err := json.Marshal(a)
 	if err != nil {

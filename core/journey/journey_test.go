@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,7 +140,7 @@ func TestProgress(t *testing.T) {
 	trip.Progress("merging", 42)
 	var got Progress
 	notice(trip.dir, func(p Progress) { got = p })
-	if got != (Progress{"merging", 42}) {
+	if got != (Progress{Label: "merging", Percent: 42}) {
 		t.Errorf("%+v", got)
 	}
 	notice(t.TempDir(), func(p Progress) { t.Errorf("without a file: %+v", p) })
@@ -184,5 +185,26 @@ func TestExtendTellsMicroseconds(t *testing.T) {
 	trip.Extend(90 * time.Second)
 	if said != "EXTEND_TIMEOUT_USEC=90000000" {
 		t.Error(said)
+	}
+}
+
+func TestSecretIsReadOnceAndRemoved(t *testing.T) {
+	dir := t.TempDir()
+	if err := leaveSecret(dir, map[string]string{"PASSWORD": "swordfish"}); err != nil {
+		t.Fatal(err)
+	}
+	trip := &Trip{dir: dir}
+	if err := trip.takeSecret(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, secretFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the secret's file is still there: %v", err)
+	}
+	var got map[string]string
+	if err := trip.Secret(&got); err != nil || got["PASSWORD"] != "swordfish" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if err := (&Trip{dir: dir}).takeSecret(); err != nil {
+		t.Errorf("without a secret: %v", err)
 	}
 }

@@ -32,6 +32,7 @@ type owner struct {
 type locks struct {
 	dir  string
 	wait time.Duration
+	tell func(what string) // that we wait, and for whom; may be nil
 	held map[string]*flock.Flock
 }
 
@@ -66,7 +67,13 @@ func (l *locks) take(ctx context.Context, groups []string, what string, since ti
 func (l *locks) takeOne(ctx context.Context, group, what string) (touched time.Time, err error) {
 	path := filepath.Join(l.dir, group)
 	f := flock.New(path, flock.SetPermissions(0o600))
-	ok, err := f.TryLockContext(ctx, lockPoll)
+	ok, err := f.TryLock()
+	if !ok && err == nil {
+		if l.tell != nil {
+			l.tell("waiting for " + ownerOf(path).What)
+		}
+		ok, err = f.TryLockContext(ctx, lockPoll)
+	}
 	if !ok {
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 			return touched, fault.New(fault.Internal, "lock of volume group %s: %w", group, err)
@@ -85,6 +92,23 @@ func (l *locks) takeOne(ctx context.Context, group, what string) (touched time.T
 	return touched, nil
 }
 
+// Alone does something while no other process does what has the same lock file. It is for what takes no longer than
+// writing a few files: the wait has LockWait as its limit.
+func Alone(path string, do func() error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fault.New(fault.Internal, "locks: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), LockWait)
+	defer cancel()
+	f := flock.New(path, flock.SetPermissions(0o600))
+	if _, err := f.TryLockContext(ctx, lockPoll); err != nil {
+		return fault.New(fault.Locked, "%s has been locked by another journey for %s: %w", path, LockWait, err).
+			WithHint("look at it: journalctl -u 'rewind-*'")
+	}
+	defer f.Close()
+	return do()
+}
+
 func (l *locks) release() {
 	for group, f := range l.held {
 		now := time.Now()
@@ -94,10 +118,19 @@ func (l *locks) release() {
 	}
 }
 
-func lockedBy(path, group string, waited time.Duration) error {
+// ownerOf reads who holds a lock; empty where that cannot be read.
+func ownerOf(path string) owner {
 	var o owner
 	data, _ := os.ReadFile(path)
 	if json.Unmarshal(data, &o) != nil {
+		return owner{What: "another journey"}
+	}
+	return o
+}
+
+func lockedBy(path, group string, waited time.Duration) error {
+	o := ownerOf(path)
+	if o.PID == 0 {
 		return fault.New(fault.Locked, "volume group %s is locked by another journey; waited %s", group, waited)
 	}
 	return fault.New(fault.Locked, "volume group %s is in use by %s (pid %d) since %s; waited %s",

@@ -31,6 +31,8 @@ func TestTheSecondWaitsForTheFirst(t *testing.T) {
 	}
 	got := make(chan error, 1)
 	var changed bool
+	told := make(chan string, 1)
+	second.tell = func(what string) { told <- what }
 	go func() {
 		var err error
 		changed, err = second.take(context.Background(), []string{"vg00"}, "lvm_snapshot present snap", begun)
@@ -40,6 +42,9 @@ func TestTheSecondWaitsForTheFirst(t *testing.T) {
 	case err := <-got:
 		t.Fatalf("it did not wait: %v", err)
 	case <-time.After(3 * lockPoll):
+	}
+	if what := <-told; what != "waiting for lvm_merge snap" {
+		t.Errorf("it says %q", what)
 	}
 	first.release()
 	if err := <-got; err != nil {

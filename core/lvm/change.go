@@ -122,9 +122,16 @@ func (l *LVM) tag(ctx context.Context, option string, tags, volumes []string) er
 // it refuses, and defers one whose origin is open, without an error. So whatever
 // Merge returns, ask Status (a thick member's origin must show snapshot-merge)
 // and Report (a thin member must be gone).
+//
+// LVM's poller, which outlives the command, looks whether the kernel has done
+// its part for the first time after a minute: what it does then, new tables and
+// what udev makes of them, would come just when services start. Poll has it done
+// earlier. Only LVM's own poller takes the sign that puts it off, not lvmpolld.
+//
 // Fault: merge_failed, with LVM's words in the facts.
 func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
-	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background")
+	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background",
+		"--interval", "+60", "--config", "global/use_lvmpolld=0")
 	if err == nil {
 		return nil
 	}

@@ -35,7 +35,7 @@ func TestCommands(t *testing.T) {
 		"lvm lvremove --yes -- vg/a vg/b",
 		"lvm lvchange --addtag a --addtag b -- vg/x",
 		"lvm lvchange --deltag a -- vg/x vg/y",
-		"lvm lvconvert --yes --merge --background -- vg/a vh/b",
+		"lvm lvconvert --yes --merge --background --interval +60 --config global/use_lvmpolld=0 -- vg/a vh/b",
 		"lvm lvchange --refresh -- vg/o",
 		"lvm lvchange --poll y -- vg/o",
 		"lvm lvchange --activate y --ignoreactivationskip -- vg/o",

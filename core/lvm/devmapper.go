@@ -3,6 +3,8 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,6 +129,14 @@ type Info struct {
 // without a table has none. One command; it flushes nothing and does not wait
 // for a suspended device.
 func (l *LVM) Status(ctx context.Context) (map[string][]Target, error) {
+	if l.kernel != nil {
+		devices, err := l.asked(ctx)
+		status := make(map[string][]Target, len(devices))
+		for name, d := range devices {
+			status[name] = d.Targets
+		}
+		return status, err
+	}
 	out, err := l.steady(ctx, "dmsetup", "status", "--noflush")
 	if err != nil {
 		return nil, err
@@ -136,6 +146,14 @@ func (l *LVM) Status(ctx context.Context) (map[string][]Target, error) {
 
 // Info returns every device-mapper device's numbers and open count, by device name. One command.
 func (l *LVM) Info(ctx context.Context) (map[string]Info, error) {
+	if l.kernel != nil {
+		devices, err := l.asked(ctx)
+		info := make(map[string]Info, len(devices))
+		for name, d := range devices {
+			info[name] = d.Info
+		}
+		return info, err
+	}
 	out, err := l.steady(ctx, "dmsetup", "info", "--columns", "--noheadings", "--separator", "|",
 		"--options", "name,uuid,major,minor,open,suspended")
 	if err != nil {
@@ -178,6 +196,32 @@ func (l *LVM) Resume(ctx context.Context, dmNames ...string) error {
 		errs = append(errs, l.onDevices(ctx, "resume", []string{name}))
 	}
 	return fault.All(errs...)
+}
+
+// Unsuspend lets those of the volumes go on that are suspended, which a command that was killed may have left so. Their
+// tables are loaded anew from LVM's metadata: a plain resume would make a table live that the command had prepared for
+// what it never recorded. Only one that LVM then has left suspended is resumed: its live table is LVM's own. volumes are
+// vg/lv by their device's name.
+func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
+	asleep := func() (names, devices []string, err error) {
+		info, err := l.Info(ctx)
+		for _, device := range slices.Sorted(maps.Keys(volumes)) {
+			if info[device].Suspended {
+				names, devices = append(names, volumes[device]), append(devices, device)
+			}
+		}
+		return names, devices, err
+	}
+	names, _, err := asleep()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	refreshed := l.Refresh(ctx, names...)
+	_, devices, err := asleep()
+	if err != nil || len(devices) == 0 {
+		return err
+	}
+	return fault.All(refreshed, l.Resume(ctx, devices...))
 }
 
 func (l *LVM) onDevices(ctx context.Context, verb string, dmNames []string) error {

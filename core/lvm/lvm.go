@@ -27,7 +27,8 @@ const changeLimit = 5 * time.Minute
 
 // LVM runs lvm and dmsetup. It keeps no state of its own and is safe for concurrent use.
 type LVM struct {
-	run command.Runner
+	run    command.Runner
+	kernel Kernel // nil: dmsetup
 }
 
 // New returns an LVM whose programs r starts.

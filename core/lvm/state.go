@@ -149,8 +149,8 @@ var badStates = map[State]string{
 
 var badHealths = map[Health]string{
 	Partial:          "a physical volume it uses is missing",
-	Failed:           "its thin pool or cache failed",
-	OutOfData:        "its thin pool has no data space left",
+	Failed:           "the thin pool or cache failed",
+	OutOfData:        "no data space is left in the thin pool",
 	MetadataReadOnly: "its metadata went read-only after an error",
 	WriteError:       "its writecache reports an error",
 	UnknownHealth:    "LVM could not tell its health",

@@ -2,17 +2,18 @@ package rollback
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/proc"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -20,7 +21,7 @@ import (
 type found struct {
 	sight   *sight
 	targets []snapset.Target
-	kill    []filesystem.Holder // processes to end, as the user asked
+	kill    []condemned         // processes to end, as the user asked
 	holders []filesystem.Holder // what keeps volumes open and may not be ended; only with Defer
 }
 
@@ -40,6 +41,9 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 	var origins []snapset.Volume
 	for _, v := range s.snapshots {
 		m, err := member(s.view.Report, v)
+		if err == nil && m.Thin {
+			err = w.poolSound(ctx, s.view.Report, m)
+		}
 		if err != nil {
 			wrong = append(wrong, err)
 			continue
@@ -47,7 +51,9 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 		if w.state.Taken.IsZero() || v.Created.Before(w.state.Taken) {
 			w.state.Taken = v.Created
 		}
-		wrong = append(wrong, siblings(s.view.Report, m, v))
+		m.Siblings = siblings(s.view.Report, m, v)
+		wrong = append(wrong, m.spares())
+		w.warnings = append(w.warnings, orphans(s.view.Report, m, v)...)
 		w.state.Members = append(w.state.Members, m)
 		origins = append(origins, snapset.Volume{Name: m.origin()})
 	}
@@ -77,6 +83,11 @@ func member(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 			WithHint("lvs -a shows how far it is; if its volume is in use the merge waits for its next activation")
 	}
 	origin, ok := r.Volume(v.VG, v.Origin)
+	if ok {
+		if err := snapset.Unreliable(origin); err != nil {
+			return nil, err
+		}
+	}
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "%s has lost its origin: LVM cannot merge it", v.FullName()).
 			WithHint("merging one thin snapshot takes the origin of its siblings away; copy the data from it instead")
@@ -91,35 +102,30 @@ func member(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 	}, nil
 }
 
-// siblings refuses a merge that would overflow another snapshot of the same origin: what the merge writes to the
-// origin, every other thick snapshot must keep.
-func siblings(r *lvm.Report, m *Member, v *lvm.Volume) error {
-	if m.Thin {
+// poolSound refuses a merge in a thin pool whose metadata cannot be trusted: it may lose the origin. A pool that has no
+// data space left is none of those, and a merge gives it back some.
+func (w *walk) poolSound(ctx context.Context, r *lvm.Report, m *Member) error {
+	pool, err := r.Need(m.VG, m.Pool)
+	if err != nil {
+		return err
+	}
+	status, err := w.lvm.Status(ctx)
+	if err != nil {
+		return err
+	}
+	seen := *pool
+	if seen.Health == lvm.OutOfData {
+		seen.Health = lvm.Healthy
+	}
+	bad, why := seen.Bad()
+	if !bad && lvm.PoolDamaged(pool, status) {
+		bad, why = true, "its transaction id in the kernel is not the one LVM expects"
+	}
+	if !bad {
 		return nil
 	}
-	origin, _ := r.Volume(m.VG, m.LV)
-	var wrong []error
-	for _, other := range r.Snapshots(origin) {
-		if other.UUID == v.UUID || other.IsThinSnapshot() || other.Lost() {
-			continue
-		}
-		free := other.COWSize - other.COWUsed
-		if need := inChunks(m.Used, other.ChunkSize); need > free {
-			wrong = append(wrong, fault.New(fault.NoSpace, "merging %s writes up to %s to %s, but its other snapshot %s has only %s of COW space left and would be lost",
-				m.snapshot(), ansible.Bytes(need), m.origin(), other.FullName(), ansible.Bytes(free)).
-				With("space", []map[string]any{{"snapshot": other.FullName(), "free_bytes": free, "need_bytes": need}}).
-				WithHint("extend it (lvextend -L+%db %s) or remove it (lvremove %s) first", need-free, other.FullName(), other.FullName()))
-		}
-	}
-	return fault.All(wrong...)
-}
-
-// inChunks is how much COW space n bytes of scattered 4 KiB writes need at most in chunks of that size.
-func inChunks(n, chunk int64) int64 {
-	if chunk <= lvm.Chunk {
-		return n
-	}
-	return n / lvm.Chunk * chunk
+	return fault.New(fault.PoolDamaged, "thin pool %s of %s: %s", pool.FullName(), m.origin(), why).
+		WithHint("see lvmthin(7), \"Metadata check and repair\"")
 }
 
 // mounts plans what is unmounted and mounted again.
@@ -134,7 +140,10 @@ func (w *walk) mounts(f *found) error {
 	var all []filesystem.Mount
 	for i := range f.targets {
 		t := &f.targets[i]
-		if path, must := needed[t.FS]; must && !w.Defer {
+		path, must := needed[t.FS]
+		if err := w.undermines(t, path); err != nil {
+			wrong = append(wrong, err)
+		} else if must && !w.Defer {
 			wrong = append(wrong, fault.New(fault.Busy, "%s holds %s and cannot be closed while the server runs", t.LV.FullName(), path).
 				WithHint("when_busy=defer merges it at the next boot"))
 		}
@@ -144,7 +153,7 @@ func (w *walk) mounts(f *found) error {
 			crypt[m.Dev] = t.Crypt != ""
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
+	inOrder(all, f.sight.view.Mounts)
 	for _, m := range all {
 		if !crypt[m.Dev] {
 			m.Source = devices[m.Point] // the kernel goes on calling the device what it was called at the mount
@@ -156,8 +165,21 @@ func (w *walk) mounts(f *found) error {
 			w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
 		}
 	}
+	for i := range f.targets {
+		w.state.Listed = append(w.state.Listed, filesystem.FstabPoints(fstab, f.targets[i].FS)...)
+	}
 	w.warnings = append(w.warnings, filesystem.FstabWarnings(fstab, devices)...)
 	return fault.All(wrong...)
+}
+
+// inOrder sorts mounts as the kernel's table has them: one below another comes after it. Their numbers say nothing, the
+// kernel gives them again.
+func inOrder(some, table []filesystem.Mount) {
+	place := map[int]int{}
+	for i, m := range table {
+		place[m.ID] = i
+	}
+	sort.SliceStable(some, func(i, j int) bool { return place[some[i].ID] < place[some[j].ID] })
 }
 
 // ownMounts are the mounts of a volume that a rollback undoes and makes again by itself: those of the whole file
@@ -191,7 +213,10 @@ func (w *walk) services(ctx context.Context, f *found) error {
 		return err
 	}
 	if w.Auto || w.StopHolders {
-		units, _ := w.systemd.ByProcess(pids(holders))
+		units, _, err := w.systemd.ByProcess(ctx, pids(holders))
+		if err != nil {
+			return err
+		}
 		if plan, err = w.systemd.Plan(ctx, append(slices.Clone(w.Services), missing(units, plan.Stop)...)); err != nil {
 			return err
 		}
@@ -208,7 +233,11 @@ func (w *walk) services(ctx context.Context, f *found) error {
 		f.holders = rest
 		return nil
 	}
-	return busy(rest)
+	_, transient, err := w.systemd.ByProcess(ctx, pids(rest))
+	if err != nil {
+		return err
+	}
+	return busy(rest, transient)
 }
 
 // holders are all that keep the volumes, their crypt devices and the set's snapshots open, but for the mounts that the
@@ -253,7 +282,9 @@ func below(mounts, own []filesystem.Mount) []filesystem.Holder {
 	return out
 }
 
-func busy(holders []filesystem.Holder) error {
+// busy names what holds the volumes open, and what to do about it. transient are those of its units that are not
+// stopped because they could not be started again.
+func busy(holders []filesystem.Holder, transient []string) error {
 	if len(holders) == 0 {
 		return nil
 	}
@@ -261,17 +292,40 @@ func busy(holders []filesystem.Holder) error {
 	for _, h := range holders {
 		what = append(what, h.String())
 	}
-	return fault.New(fault.Busy, "held open by %s", strings.Join(what, "; ")).With("holders", holders).
-		WithHint("add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units")
+	return fault.New(fault.Busy, "the volumes are held open by %s", strings.Join(what, "; ")).With("holders", holders).
+		WithHint("%s", advice(holders, transient))
+}
+
+func advice(holders []filesystem.Holder, transient []string) string {
+	var first []string
+	logins, dirs := []string{}, []string{}
+	for _, h := range holders {
+		if h.How == "cwd" && strings.HasPrefix(h.Unit, "session-") {
+			logins, dirs = append(logins, fmt.Sprintf("%s (pid %d)", h.Command, h.PID)), append(dirs, h.Path)
+		}
+	}
+	if len(logins) > 0 {
+		slices.Sort(dirs)
+		first = append(first, fmt.Sprintf("have %s leave %s (cd /): services=auto does not end a login session", strings.Join(logins, ", "),
+			strings.Join(slices.Compact(dirs), ", ")))
+	}
+	if len(transient) > 0 {
+		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
+	}
+	if len(logins) == len(holders) {
+		return first[0]
+	}
+	return strings.Join(append(first, "add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units"), "; ")
 }
 
 // killable splits off the processes that may be ended: not the leaders of login sessions, sshd, or anything we are
 // started by.
-func killable(holders []filesystem.Holder) (kill, rest []filesystem.Holder) {
+func killable(holders []filesystem.Holder) (kill []condemned, rest []filesystem.Holder) {
 	above := ancestors(os.Getpid())
 	for _, h := range holders {
 		if h.Kind == "process" && h.PID > 1 && !above[h.PID] && !spared(h) {
-			kill = append(kill, h)
+			p, _ := proc.Find(h.PID) // one that has ended meanwhile began at no time that another could have
+			kill = append(kill, condemned{h, p.StartTicks})
 		} else {
 			rest = append(rest, h)
 		}

@@ -2,6 +2,7 @@ package rollback
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,12 +40,39 @@ func TestNested(t *testing.T) {
 	}
 }
 
+// The kernel gives the numbers of mounts that are gone to new ones: what is mounted below another may have a lower one.
+func TestMountsComeInTheOrderOfTheTable(t *testing.T) {
+	table := []filesystem.Mount{{ID: 40, Point: "/"}, {ID: 91, Point: "/dat"}, {ID: 17, Point: "/dat/wal"}, {ID: 50, Point: "/srv"}}
+	some := []filesystem.Mount{table[2], table[3], table[1]}
+	inOrder(some, table)
+	if some[0].Point != "/dat" || some[1].Point != "/dat/wal" || some[2].Point != "/srv" {
+		t.Error(some)
+	}
+}
+
 func TestInChunks(t *testing.T) {
 	if got := inChunks(8192, 4096); got != 8192 {
 		t.Error(got)
 	}
 	if got := inChunks(8192, 65536); got != 2*65536 { // each 4 KiB may touch a chunk of its own
 		t.Error(got)
+	}
+}
+
+// What is advised must help: holders=stop ends no login session, services=auto no transient unit.
+func TestAdvice(t *testing.T) {
+	shell := filesystem.Holder{Kind: "process", How: "cwd", Path: "/dat", PID: 7, Command: "bash", Unit: "session-3.scope"}
+	sudo := filesystem.Holder{Kind: "process", How: "cwd", Path: "/dat", PID: 8, Command: "sudo", Unit: "session-3.scope"}
+	job := filesystem.Holder{Kind: "process", How: "fd", Path: "/dat/x", PID: 9, Command: "dd", Unit: "run-u1.service"}
+	if got, want := advice([]filesystem.Holder{shell, sudo}, nil),
+		"have bash (pid 7), sudo (pid 8) leave /dat (cd /): services=auto does not end a login session"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	got := advice([]filesystem.Holder{shell, job}, []string{"run-u1.service"})
+	for _, want := range []string{"bash (pid 7)", "stop run-u1.service yourself", "holders=stop"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in: %s", want, got)
+		}
 	}
 }
 

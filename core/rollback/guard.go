@@ -6,16 +6,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
-// unitDir is where an administrator's units live; what is there survives a power cut, and systemd reads it at boot.
-const unitDir = "/etc/systemd/system"
+// unitDir is where an administrator's units live; what is there survives a power cut, and systemd reads it at boot. Tests
+// have one of their own.
+var unitDir = "/etc/systemd/system"
+
+// guardLock is held while the guard is installed or removed: rollbacks of different volume groups share it.
+var guardLock = journey.Run + "/guard.lock"
 
 // The boot guard: a unit that finishes a rollback before its volumes are mounted, and one that mounts and starts the
 // rest afterwards. systemd is not told of them now: they are for the next boot, and a reload costs seconds.
@@ -75,11 +81,14 @@ func (w *walk) guardFiles() (map[string]string, error) {
 	return files, nil
 }
 
-// guarded are the units that must not start before the guard: the members' mounts, and what opens encrypted members.
+// guarded are the units that must not start before the guard: the members' mounts, those that fstab has and that are not
+// mounted now too, and what opens encrypted members.
 func (w *walk) guarded() []string {
 	var units []string
-	for _, spec := range w.state.Mounts {
-		units = append(units, service.MountUnit(spec.Point))
+	for _, point := range append(points(w.state.Mounts), w.state.Listed...) {
+		if unit := service.MountUnit(point); !slices.Contains(units, unit) {
+			units = append(units, unit)
+		}
 	}
 	for _, m := range w.state.Members {
 		if m.Crypt != "" {
@@ -89,10 +98,33 @@ func (w *walk) guarded() []string {
 	return units
 }
 
-// The links that have systemd start the two units at boot, as systemctl enable makes them.
-var guardLinks = map[string]string{
-	filepath.Join(unitDir, "local-fs.target.wants", guardUnit):    "../" + guardUnit,
-	filepath.Join(unitDir, "multi-user.target.wants", resumeUnit): "../" + resumeUnit,
+// undermines refuses a volume that must be mounted before the guard can run: its mount would wait for the guard, and
+// systemd breaks such a cycle by leaving out one of the two. The root file system is mounted before any unit starts.
+// holds is what the volume holds that the server cannot do without, if anything.
+func (w *walk) undermines(t *snapset.Target, holds string) error {
+	why := ""
+	for _, m := range w.ownMounts(t) {
+		// RequiresMountsFor= waits for every mount point on the way.
+		if m.Point != "/" && strings.HasPrefix(journey.State+"/", m.Point+"/") {
+			why = "is mounted on " + m.Point + ", above " + journey.State
+		}
+	}
+	if holds == journey.State {
+		why = "holds " + journey.State
+	}
+	if why == "" {
+		return nil
+	}
+	return fault.New(fault.Unsupported, "%s %s, which the boot guard needs before it lets any volume of the set be mounted", t.LV.FullName(), why).
+		WithHint("leave %s out: take sets without it, or name the other snapshots of this one (lvm_merge snapshots=...)", t.LV.FullName())
+}
+
+// guardLinks are the links that have systemd start the two units at boot, as systemctl enable makes them.
+func guardLinks() map[string]string {
+	return map[string]string{
+		filepath.Join(unitDir, "local-fs.target.wants", guardUnit):    "../" + guardUnit,
+		filepath.Join(unitDir, "multi-user.target.wants", resumeUnit): "../" + resumeUnit,
+	}
 }
 
 func (w *walk) installGuard() error {
@@ -100,6 +132,10 @@ func (w *walk) installGuard() error {
 	if err != nil {
 		return err
 	}
+	return journey.Alone(guardLock, func() error { return install(files) })
+}
+
+func install(files map[string]string) error {
 	for path, text := range files {
 		if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
@@ -108,7 +144,7 @@ func (w *walk) installGuard() error {
 			return err
 		}
 	}
-	for path, to := range guardLinks {
+	for path, to := range guardLinks() {
 		if err := durable.Symlink(path, to); err != nil {
 			return err
 		}
@@ -116,8 +152,13 @@ func (w *walk) installGuard() error {
 	return nil
 }
 
-// removeGuard takes the guard away, unless another rollback still needs it.
+// removeGuard takes the guard away, unless another rollback still needs it. No other may begin in between: its record
+// comes before its guard.
 func (w *walk) removeGuard() error {
+	return journey.Alone(guardLock, w.dismantle)
+}
+
+func (w *walk) dismantle() error {
 	others, err := w.trip.Journal.Unfinished()
 	if err != nil {
 		return err
@@ -131,7 +172,7 @@ func (w *walk) removeGuard() error {
 		alone = alone && (e.Kind != Kind || e.ID == w.trip.Entry().ID)
 	}
 	if alone {
-		for path := range guardLinks {
+		for path := range guardLinks() {
 			paths = append(paths, path)
 		}
 		paths = append(paths, filepath.Join(unitDir, guardUnit), filepath.Join(unitDir, resumeUnit))

@@ -3,8 +3,6 @@ package rollback
 import (
 	"context"
 	"errors"
-	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,16 +10,24 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/proc"
 )
 
 // killGrace is how long a process may take to end after SIGTERM.
 const killGrace = 10 * time.Second
 
+// condemned is a process that is to be ended. Between the check that finds it and its end lie minutes in which services
+// stop, and its number may be given to another process: only with the time of its start does it name one.
+type condemned struct {
+	filesystem.Holder
+	began uint64 // proc.Stat.StartTicks
+}
+
 // end ends processes: SIGTERM, and SIGKILL for those that are still there after the grace.
-func end(ctx context.Context, holders []filesystem.Holder) error {
+func end(ctx context.Context, processes []condemned) error {
 	var errs []error
-	for _, h := range holders {
-		if err := endOne(ctx, h.PID); err != nil {
+	for _, h := range processes {
+		if err := endOne(ctx, h.PID, h.began); err != nil {
 			errs = append(errs, fault.New(fault.Busy, "%s (pid %d) cannot be ended: %w", h.Command, h.PID, err).
 				WithHint("look at what it waits for: cat /proc/%d/stack", h.PID))
 		}
@@ -29,42 +35,35 @@ func end(ctx context.Context, holders []filesystem.Holder) error {
 	return fault.All(errs...)
 }
 
-func endOne(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0) // the number may belong to another process by the time we signal it
+// endOne ends the process of that number that started then. If another has the number now, that one has ended.
+func endOne(ctx context.Context, pid int, began uint64) error {
+	p, err := proc.Open(pid)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer p.Close()
+	// Only now, with p held, can the number not change hands any more.
+	if now, ok := proc.Find(pid); !ok || now.StartTicks != began {
+		return nil
+	}
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := p.Signal(signal); err != nil {
 			return err
 		}
-		if ended(ctx, fd, killGrace) {
+		if ended(ctx, p) {
 			return nil
 		}
 	}
 	return fault.New(fault.Timeout, "still there %s after SIGKILL", killGrace)
 }
 
-func ended(ctx context.Context, pidfd int, within time.Duration) bool {
-	deadline := time.Now().Add(within)
-	for ctx.Err() == nil {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return false
-		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		if err == nil && n > 0 {
-			return true
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return false
-		}
-	}
-	return false
+func ended(ctx context.Context, p *proc.Handle) bool {
+	ctx, cancel := context.WithTimeout(ctx, killGrace)
+	defer cancel()
+	return p.Wait(ctx) == nil
 }
 
 // spared is true for what is never ended: sshd, and the leader of a session with a terminal, which is somebody's login.
@@ -72,8 +71,8 @@ func spared(h filesystem.Holder) bool {
 	if strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
 		return true
 	}
-	pid, session, tty := statOf(h.PID)
-	return pid == session && tty != 0
+	p, ok := proc.Find(h.PID)
+	return ok && p.Leads() && p.Terminal != 0
 }
 
 // ancestors are the process and those it descends from.
@@ -81,31 +80,8 @@ func ancestors(pid int) map[int]bool {
 	out := map[int]bool{}
 	for pid > 0 && !out[pid] {
 		out[pid] = true
-		fields := statFields(pid)
-		if len(fields) < 2 {
-			break
-		}
-		pid, _ = strconv.Atoi(fields[1])
+		p, _ := proc.Find(pid)
+		pid = p.Parent
 	}
 	return out
-}
-
-// statOf reads pid, session and terminal of a process (proc_pid_stat(5)).
-func statOf(pid int) (id, session, tty int) {
-	fields := statFields(pid) // from the third on: state ppid pgrp session tty_nr
-	if len(fields) < 5 {
-		return pid, 0, 0
-	}
-	session, _ = strconv.Atoi(fields[3])
-	tty, _ = strconv.Atoi(fields[4])
-	return pid, session, tty
-}
-
-func statFields(pid int) []string {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return nil
-	}
-	text := string(data)
-	return strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // the name may hold spaces and parentheses
 }

@@ -30,6 +30,7 @@ func (w *walk) look(ctx context.Context) (*sight, *journal.Entry, error) {
 		return nil, nil, err
 	}
 	if w.trip != nil {
+		w.trip.WaitAtMost(w.Timeout)
 		stale, err := w.trip.Lock(ctx, w.groupsOf(s), "lvm_merge "+w.name(), w.begun)
 		if err != nil {
 			return nil, nil, err
@@ -161,28 +162,24 @@ func (st *State) has(v *lvm.Volume) bool {
 	return false
 }
 
-// again answers for a rollback that was made before.
+// again answers for a rollback that was made before. What failed in it fails this call, too, for as long as it is so: the
+// call that made it may never have been answered, as after a power cut.
 func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, error) {
 	w.state = &State{}
 	if err := json.Unmarshal(e.State, w.state); err != nil {
 		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
+	if err := w.forgive(ctx, w.systemd.Active); err != nil {
+		return ansible.Result{}, err
+	}
 	if e.Outcome == journal.Done || w.Check {
-		return w.result(false, e), nil
+		return w.result(false, e), w.failure()
 	}
 	w.trip.Resume(e)
-	w.trip.Unlock()
-	// Changed if this very call settled it on its way in.
-	changed := e.Updated.After(w.begun)
-	if !w.Wait {
-		if err := w.trip.Answer(w.result(changed, e), w.failure()); err != nil {
-			return w.result(changed, e), err
-		}
-	}
-	if e.Step == stepDeferred {
+	if e.Step == StepDeferred {
 		return w.result(false, e), nil
 	}
-	return w.result(changed, e), w.finish(ctx)
+	return w.rest(ctx, e.Updated.After(w.begun)) // changed if this very call settled it on its way in
 }
 
 func (w *walk) notFound(s *sight) error {
@@ -199,7 +196,10 @@ func (w *walk) notFound(s *sight) error {
 			}
 		}
 	}
-	f := fault.New(fault.NotFound, "there is no set %q, and none was rolled back", w.Set)
+	f := fault.New(fault.NotFound, "there is no set %q", w.Set)
+	if warnings := s.view.Report.Warnings; len(warnings) > 0 {
+		return f.With("warnings", warnings).WithHint("LVM could not read everything: see warnings")
+	}
 	if len(alike) > 0 {
 		return f.WithHint("snapshots made by hand are named one by one: lvm_merge snapshots=%s", join(alike))
 	}

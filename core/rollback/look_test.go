@@ -1,15 +1,19 @@
 package rollback
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
@@ -21,7 +25,7 @@ import (
 // What was done to a set, the newest first, decides whether it was rolled back before.
 func TestNewest(t *testing.T) {
 	rolledBack := &journal.Entry{ID: "r", Kind: Kind, Set: "snap", Outcome: journal.Done, Step: stepMerged}
-	underWay := &journal.Entry{ID: "u", Kind: Kind, Set: "snap", Step: stepStarted}
+	underWay := &journal.Entry{ID: "u", Kind: Kind, Set: "snap", Step: StepStarted}
 	undone := &journal.Entry{ID: "x", Kind: Kind, Set: "snap", Outcome: journal.Undone}
 	taken := &journal.Entry{ID: "t", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "taken"}
 	removed := &journal.Entry{ID: "d", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "removed"}
@@ -107,7 +111,7 @@ func TestNewestOfTheJournal(t *testing.T) {
 		_, err = j.Begin("a2", snapset.Kind, "snap", []string{"vg00"}, "taking", nil)
 	}
 	if err == nil {
-		_, err = j.Begin("a3", Kind, "other", []string{"vg00"}, stepStarted, st)
+		_, err = j.Begin("a3", Kind, "other", []string{"vg00"}, StepStarted, st)
 	}
 	if err == nil {
 		err = j.Finish(first, stepMerged, journal.Done, st)
@@ -140,6 +144,7 @@ func TestStateSurvivesTheJournal(t *testing.T) {
 		Services: service.Plan{Named: []string{"a.service"}, Stop: []string{"b.service", "a.service"}, Active: []string{"a.service"}},
 		Mounts:   []filesystem.MountSpec{{Source: "/dev/vg00/dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"}}},
 		Failures: []service.Failure{{Unit: "a.service", Result: "exit-code"}},
+		Trouble:  []*fault.Error{{Code: fault.NoSpace, Msg: "set snap was not taken again", Hint: "make room"}},
 	}
 	data, err := json.Marshal(st)
 	if err != nil {
@@ -151,5 +156,66 @@ func TestStateSurvivesTheJournal(t *testing.T) {
 	}
 	if diff := cmp.Diff(st, again); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// failing is a walk that finds in the journal a rollback which ended, with a set that was not taken again.
+func failing(t *testing.T) (*walk, *journal.Entry) {
+	t.Helper()
+	w := walkOf(t, server(), "vg00/dat_s")
+	w.systemd, w.commands = &service.Systemd{}, command.NewRecorder(command.Local{})
+	w.state.Trouble = []*fault.Error{fault.New(fault.NoSpace, "set s was not taken again").WithHint("make room")}
+	data, err := json.Marshal(w.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, &journal.Entry{ID: "1", Kind: Kind, Set: "s", Step: stepMerged, Outcome: journal.Done, State: data}
+}
+
+// The call that made a rollback may never have been answered, as after a power cut: the next one tells what went wrong.
+func TestWhatFailedIsSaidAgain(t *testing.T) {
+	w, e := failing(t)
+	result, err := w.again(t.Context(), e)
+	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "rolled back, but set s was not taken again") || fault.Of(err).Hint != "make room" || result.Changed {
+		t.Errorf("%v, %+v", err, result)
+	}
+	w, e = failing(t)
+	w.Check, e.Outcome, e.Step = true, journal.Unfinished, StepStarted
+	if _, err := w.again(t.Context(), e); !errors.Is(err, fault.NoSpace) {
+		t.Errorf("with --check: %v", err)
+	}
+	w, e = failing(t)
+	e.State = []byte("{}")
+	if _, err := w.again(t.Context(), e); err != nil {
+		t.Errorf("nothing failed: %v", err)
+	}
+}
+
+// A unit that did not start counts as failed until somebody has started it.
+func TestAUnitThatRunsByNowIsForgiven(t *testing.T) {
+	w := &walk{state: &State{Failures: []service.Failure{{Unit: "a.service", Message: "no"}, {Unit: "b.service", Message: "no"}}}}
+	running := map[string]bool{}
+	active := func(_ context.Context, unit string) (bool, error) { return running[unit], nil }
+	for _, c := range []struct {
+		starts string
+		named  []string
+	}{{"", []string{"a.service", "b.service"}}, {"a.service", []string{"b.service"}}, {"b.service", nil}} {
+		running[c.starts] = true
+		if err := w.forgive(t.Context(), active); err != nil {
+			t.Fatal(err)
+		}
+		var named []string
+		for _, f := range w.state.Failures {
+			named = append(named, f.Unit)
+		}
+		err := w.failure()
+		if !slices.Equal(named, c.named) || (err == nil) != (len(c.named) == 0) || err != nil && !errors.Is(err, fault.ServiceFailed) {
+			t.Errorf("after a start of %q: %v, %v", c.starts, named, err)
+		}
+	}
+	broken := errors.New("systemd is out of reach")
+	w.state.Failures = []service.Failure{{Unit: "a.service"}}
+	if err := w.forgive(t.Context(), func(context.Context, string) (bool, error) { return false, broken }); !errors.Is(err, broken) || len(w.state.Failures) != 1 {
+		t.Errorf("%v, %v", err, w.state.Failures)
 	}
 }

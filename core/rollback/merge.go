@@ -3,6 +3,8 @@ package rollback
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,8 @@ const (
 	merging  = "merging"
 	detached = "detached" // merged, but its COW volume is still there
 	merged   = "merged"
+	lost     = "lost"            // its COW space overflowed before its merge began
+	forsaken = "not_rolled_back" // lost, and somebody has removed its snapshot since
 )
 
 const (
@@ -25,6 +29,8 @@ const (
 	closeLimit = 5 * time.Minute
 	// tick is how often the kernel is asked while nothing tells of a change: device-mapper has no event for it.
 	tick = 500 * time.Millisecond
+	// glance is how often it is asked while LVM is about to make it merge and services are down.
+	glance = 40 * time.Millisecond
 )
 
 // merge has LVM merge all members and returns when the kernel merges each of them, or has merged it.
@@ -33,19 +39,26 @@ func (w *walk) merge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
 	var failed error
-	for tried := 0; ; {
-		states, err := w.states(ctx)
+	tried := 0
+	if w.ready {
+		tried, failed = 1, w.begin(ctx, w.state.Members)
+	}
+	for {
+		states, gone, err := w.survey(ctx)
 		if err != nil {
 			return err
+		}
+		if gone != nil {
+			return fault.All(gone, w.mourn(pick(states, w.state.Members, lost)))
 		}
 		wait := pick(states, w.state.Members, waiting)
 		late := pick(states, w.state.Members, deferred)
 		switch {
 		case len(wait)+len(late) == 0:
-			return nil
+			return w.awake(ctx)
 		case len(wait) > 0 && tried < 2:
 			tried++
-			failed = w.lvm.Merge(ctx, snapshots(wait)...)
+			failed = w.begin(ctx, wait)
 			continue
 		case len(wait) > 0:
 			return w.refused(wait, failed)
@@ -53,6 +66,48 @@ func (w *walk) merge(ctx context.Context) error {
 		if err := w.unlatch(ctx, late); err != nil {
 			return err
 		}
+	}
+}
+
+// mourn writes down which members are lost past the point of no return: once their snapshots are removed, LVM shows them as
+// it shows those that are merged.
+func (w *walk) mourn(members []*Member) error {
+	for _, m := range members {
+		m.Lost = true
+	}
+	return w.trip.Record(w.entry().Step, w.state)
+}
+
+// begin has LVM merge members, and returns as soon as the kernel does: that it does is the proof, while LVM goes on to
+// wait for udev, to back up its metadata and to start its poller. Thin members are merged only when LVM's command has ended.
+func (w *walk) begin(ctx context.Context, members []*Member) error {
+	if !w.ahead {
+		return w.lvm.Merge(ctx, snapshots(members)...)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.lvm.Merge(context.WithoutCancel(ctx), snapshots(members)...) }()
+	look := time.NewTicker(glance)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-look.C:
+		}
+		status, err := w.lvm.Status(ctx)
+		waits := func(m *Member) bool { return kernelState(status[m.DMName]) != merging }
+		if err == nil && !slices.ContainsFunc(members, waits) {
+			w.merger = ended
+			return nil
+		}
+	}
+}
+
+// join waits for the end of LVM's command. What it says does not count any more: the kernel merges.
+func (w *walk) join() {
+	if w.merger != nil {
+		<-w.merger
+		w.merger = nil
 	}
 }
 
@@ -95,66 +150,91 @@ func (w *walk) unlatch(ctx context.Context, late []*Member) error {
 }
 
 // states asks the kernel for the state of each member, and LVM's metadata only where the kernel's answer is not enough:
-// it does not know a merge that waits, nor what a thin volume was made of.
+// it does not know a merge that waits, nor what a thin volume was made of. A member that is lost is an error.
 func (w *walk) states(ctx context.Context) (map[*Member]string, error) {
+	states, gone, err := w.survey(ctx)
+	return states, fault.All(err, gone)
+}
+
+// survey is states with the members that are lost beside the error.
+func (w *walk) survey(ctx context.Context) (states map[*Member]string, gone, err error) {
 	status, err := w.lvm.Status(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	states := map[*Member]string{}
+	states = map[*Member]string{}
 	sure := true
 	for _, m := range w.state.Members {
-		states[m] = kernelState(status, m)
+		states[m] = kernelState(status[m.DMName])
 		sure = sure && states[m] == merging
 	}
 	if sure {
-		return states, nil
+		return states, nil, nil
 	}
 	report, err := w.lvm.Report(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for m, state := range states {
-		if state == merging {
+	var errs []error
+	for _, m := range w.state.Members {
+		if states[m] == merging {
 			continue
 		}
-		if states[m], err = metadataState(report, m); err != nil {
-			return nil, err
+		if states[m], err = metadataState(report, m, kernelLost(status, m)); states[m] == "" {
+			return nil, nil, err
 		}
+		errs = append(errs, err)
 	}
-	return states, nil
+	return states, fault.All(errs...), nil
 }
 
-// kernelState is merging if the kernel merges the member, else waiting.
-func kernelState(status map[string][]lvm.Target, m *Member) string {
-	for _, t := range status[m.DMName] {
-		if s, ok := t.Snapshot(); ok && s.Merging {
+// kernelState is merging if the kernel merges the member whose origin has these targets, else waiting. The table of a
+// merge from a COW that overflowed before is there after a boot, and merges nothing.
+func kernelState(targets []lvm.Target) string {
+	for _, t := range targets {
+		if s, ok := t.Snapshot(); ok && s.Merging && !s.Lost() {
 			return merging
 		}
 	}
 	return waiting
 }
 
-// metadataState is what LVM says of a member that the kernel does not merge.
-func metadataState(r *lvm.Report, m *Member) (string, error) {
+// kernelLost says that the kernel has given up a member's COW, in the snapshot's own table or in that of a merge.
+func kernelLost(status map[string][]lvm.Target, m *Member) bool {
+	for _, t := range slices.Concat(status[m.DMName], status[m.SnapshotDM]) {
+		if s, ok := t.Snapshot(); ok && s.Lost() {
+			return true
+		}
+	}
+	return false
+}
+
+// metadataState is what LVM says of a member that the kernel does not merge, and may have given up. Of one that is lost
+// the error says so.
+func metadataState(r *lvm.Report, m *Member, given bool) (string, error) {
 	v, ok := r.ByUUID(m.SnapshotID)
 	origin, there := r.Volume(m.VG, m.LV)
 	switch {
 	case !there:
 		return "", fault.New(fault.NotFound, "volume %s is gone", m.origin()).
 			WithHint("vgs and pvs show whether a disk is missing; run the same task again when it is back")
+	case !ok && m.Lost:
+		return forsaken, nil
 	case !ok || m.Thin && v.Name == m.LV: // a thin snapshot takes its origin's place
 		return merged, nil
 	case !m.Thin && v.Origin == "" && v.FullName() == m.snapshot():
 		// LVM ends a merge by two commits: the COW volume is no snapshot any more, then it is removed. Activated after a
 		// power cut, 2.03.16 makes the first and never comes to the second.
 		return detached, nil
+	case v.Lost() || given: // also of one that LVM has marked as merging: it never will
+		hint := fmt.Sprintf("the data of %s is as it was left; services that were stopped for its rollback stay down", m.origin())
+		if v.Merging {
+			hint += fmt.Sprintf("; LVM has %s marked as merging until it is removed (lvremove %s); a run after that goes on without it, and leaves the services stopped", m.snapshot(), m.snapshot())
+		}
+		return lost, fault.New(fault.SnapshotInvalid, "%s was lost before it was merged", m.snapshot()).
+			With("origin_state", string(origin.State)).WithHint("%s", hint)
 	case v.Merging:
 		return deferred, nil
-	case v.Lost():
-		return "", fault.New(fault.SnapshotInvalid, "%s was lost before it was merged", m.snapshot()).
-			With("origin_state", string(origin.State)).
-			WithHint("the services stay down; the data of %s is what it was when they were stopped", m.origin())
 	}
 	return waiting, nil
 }
@@ -164,14 +244,17 @@ func (w *walk) finish(ctx context.Context) error {
 	if err := w.waitMerged(ctx); err != nil {
 		return err
 	}
-	return w.done()
+	return w.done(ctx)
 }
 
 // stalled is how long a merge may make no progress at all before the wait for it ends. The merge itself goes on.
 const stalled = 10 * time.Minute
 
+// pollAgain is how long LVM may take to end a merge that it was told of, before it is told again.
+const pollAgain = 10 * time.Second
+
 func (w *walk) waitMerged(ctx context.Context) error {
-	last, moved := int64(-1), time.Now()
+	last, moved, told := int64(-1), time.Now(), time.Time{}
 	for {
 		left, idle, err := w.left(ctx)
 		if err != nil {
@@ -182,7 +265,7 @@ func (w *walk) waitMerged(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if len(pick(states, w.state.Members, merged)) == len(w.state.Members) {
+			if w.settled(states) {
 				return nil
 			}
 			if err := w.sweep(ctx, pick(states, w.state.Members, detached)); err != nil {
@@ -194,11 +277,16 @@ func (w *walk) waitMerged(ctx context.Context) error {
 			w.trip.Extend(2 * stalled)
 		}
 		w.trip.Progress("merging", w.percent(left))
-		if len(idle) > 0 && time.Since(moved) > 2*time.Second {
-			// The kernel is done and nobody tells LVM: its poller is gone. Watching twice does no harm.
+		if len(idle) > 0 && time.Since(told) > pollAgain {
+			// The kernel is done and LVM does not know yet: its poller looks late, or is gone. Watching twice does no harm.
+			// LVM 2.03.31 was seen to fail at the end of a merge that a killed lvconvert had begun, with the volume suspended.
+			if err := w.awake(ctx); err != nil {
+				return err
+			}
 			if err := w.lvm.Poll(ctx, origins(idle)...); err != nil {
 				return err
 			}
+			told = time.Now()
 		}
 		if time.Since(moved) > stalled {
 			return fault.New(fault.Timeout, "the merge of %s made no progress for %s; it goes on in the kernel", join(origins(w.state.Members)), stalled).
@@ -210,6 +298,24 @@ func (w *walk) waitMerged(ctx context.Context) error {
 		case <-time.After(tick):
 		}
 	}
+}
+
+// awake lets volumes go on that an LVM command that was killed left suspended, from LVM's metadata: whoever mounts or writes
+// would wait for ever. While a command of LVM's is at work it has the group's lock, for which this one waits.
+func (w *walk) awake(ctx context.Context) error {
+	if w.merger != nil {
+		return nil // ours is under way, and resumes what it suspends
+	}
+	volumes := map[string]string{}
+	for _, m := range w.state.Members {
+		volumes[m.DMName] = m.origin()
+	}
+	return w.lvm.Unsuspend(ctx, volumes)
+}
+
+// settled says that there is nothing left to merge.
+func (w *walk) settled(states map[*Member]string) bool {
+	return len(pick(states, w.state.Members, merged))+len(pick(states, w.state.Members, forsaken)) == len(w.state.Members)
 }
 
 // sweep removes the COW volumes that LVM left behind. LVM may just have done so itself.
@@ -234,7 +340,7 @@ func (w *walk) left(ctx context.Context) (bytes int64, idle []*Member, err error
 			case !ok || !s.Merging:
 			case s.MergeFailed:
 				return 0, nil, fault.New(fault.MergeFailed, "the kernel failed to merge %s: an I/O error", m.snapshot()).
-					WithHint("dmesg says which device; the volume reads as the snapshot was, and must not be removed")
+					WithHint("%s", snapset.MergeAgain(m.origin()))
 			case s.Merged():
 				idle = append(idle, m)
 			default:

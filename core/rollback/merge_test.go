@@ -5,7 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
@@ -167,9 +169,45 @@ func TestADeferredMergeIsStartedWhenItsVolumeIsClosed(t *testing.T) {
 	under(t, w)
 }
 
+// tidying is an LVM whose lvconvert goes on for a while when the kernel merges already.
+type tidying struct {
+	*lvmtest.Fake
+	goOn chan struct{}
+}
+
+func (s tidying) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	out, err := s.Fake.Run(ctx, c)
+	if c.Argv[1] == "lvconvert" {
+		<-s.goOn
+	}
+	return out, err
+}
+
+// The kernel's word is enough: what LVM still has to do holds nothing up, but its end is waited for.
+func TestTheKernelsWordIsEnough(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, all[:2]...)
+	slow := tidying{f, make(chan struct{})}
+	w.lvm, w.ready, w.ahead = lvm.New(slow), true, true
+	if err := w.merge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	under(t, w)
+	joined := make(chan struct{})
+	go func() { w.join(); close(joined) }()
+	select {
+	case <-joined:
+		t.Error("lvconvert was not waited for")
+	case <-time.After(10 * time.Millisecond):
+	}
+	close(slow.goOn)
+	<-joined
+}
+
 func TestAMemberLostAfterThePointOfNoReturnIsNamed(t *testing.T) {
 	f := server()
 	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	begun(t, w, stepMerging)
 	f.Fill("vg00/dat_s", 100)
 	if err := w.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat_s") {
 		t.Error(err)
@@ -250,6 +288,23 @@ func TestMemberRefuses(t *testing.T) {
 	}
 }
 
+// A merge in a pool whose kernel and LVM disagree loses the origin.
+func TestAMergeInADamagedPoolIsRefused(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/thin_s")
+	if err := w.poolSound(t.Context(), report(t, w), w.state.Members[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.lvm.Suspend(t.Context(), "vg00-thin"); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.lvm.CreateSnapshot(t.Context(), lvm.Create{VG: "vg00", Origin: "thin", Name: "x"}) // damages it
+	err := w.poolSound(t.Context(), report(t, w), w.state.Members[0])
+	if !errors.Is(err, fault.PoolDamaged) || !strings.Contains(err.Error(), "vg00/pool") {
+		t.Error(err)
+	}
+}
+
 // A merge writes to the origin, and so fills its other snapshots.
 func TestAMergeThatWouldOverflowAnotherSnapshotIsRefused(t *testing.T) {
 	f := server()
@@ -259,14 +314,52 @@ func TestAMergeThatWouldOverflowAnotherSnapshotIsRefused(t *testing.T) {
 	w := walkOf(t, f, "vg00/dat_s")
 	r := report(t, w)
 	v, _ := r.Volume("vg00", "dat_s")
-	err := siblings(r, w.state.Members[0], v)
+	m := w.state.Members[0]
+	m.Siblings = siblings(r, m, v)
+	err := m.spares()
 	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "vg00/dat_old") || !strings.Contains(fault.Of(err).Hint, "lvextend") {
 		t.Error(err)
 	}
 	f.Fill("vg00/dat_s", 25)
 	w = walkOf(t, f, "vg00/dat_s")
-	if err := siblings(report(t, w), w.state.Members[0], v); err != nil {
+	m = w.state.Members[0]
+	m.Siblings = siblings(report(t, w), m, v)
+	if err := m.spares(); err != nil {
 		t.Error(err)
+	}
+	w.state.Members[0] = m
+	f.Fill("vg00/dat_old", 90) // while the services stop
+	if err := w.recheck(t.Context()); !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "vg00/dat_old") || w.ready {
+		t.Error("the sibling filled after the first look:", err)
+	}
+}
+
+// Merging a thin snapshot takes the origin of its siblings away, and with it the way back to them.
+func TestOtherThinSnapshotsAreWarnedOf(t *testing.T) {
+	f := server()
+	f.Make("vg00", lvmtest.Volume{Name: "thin_old", Pool: "pool", Origin: "thin", Tags: []string{"rewind:set=old", "rewind:id=1"}})
+	f.Make("vg00", lvmtest.Volume{Name: "by_hand", Pool: "pool", Origin: "thin"})
+	f.Make("vg00", lvmtest.Volume{Name: "dat_old", Origin: "dat", Size: 16 * mib})
+	w := walkOf(t, f, "vg00/dat_s", "vg00/thin_s")
+	r := report(t, w)
+	warnings := func(i int) string {
+		v, _ := r.ByUUID(w.state.Members[i].SnapshotID)
+		return strings.Join(orphans(r, w.state.Members[i], v), "\n")
+	}
+	if got := warnings(0); got != "" {
+		t.Errorf("a thick merge: %s", got)
+	}
+	for _, want := range []string{"merging vg00/thin_s", "vg00/thin_old of set old, vg00/by_hand cannot be rolled back to", "readable"} {
+		if got := warnings(1); !strings.Contains(got, want) {
+			t.Errorf("%q is missing in: %s", want, got)
+		}
+	}
+	if err := w.lvm.Remove(t.Context(), "vg00/thin_old", "vg00/by_hand"); err != nil {
+		t.Fatal(err)
+	}
+	r = report(t, w)
+	if got := warnings(1); got != "" {
+		t.Errorf("the only snapshot: %s", got)
 	}
 }
 
@@ -280,14 +373,84 @@ func TestMergeEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A member that is lost stays so when its snapshot is removed, as its own hint has people do: LVM shows it as it shows one
+// that was merged. The services are left stopped then.
+func TestALostMemberIsNoMergedOneWhenItsSnapshotIsRemoved(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	begun(t, w, stepMerging)
+	w.state.Start = true
+	f.Fill("vg00/app_s", 100)
+	if err := w.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+		t.Fatal("a lost member:", err)
+	}
+	if err := w.lvm.Remove(t.Context(), "vg00/app_s"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := reopen(w.trip, w.entry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.lvm = w.lvm
+	if err := again.merge(t.Context()); err != nil {
+		t.Fatal("without it:", err)
+	}
+	trouble := again.without()
+	if len(trouble) != 1 || !strings.Contains(trouble[0].Msg, "vg00/app") || again.state.Start {
+		t.Errorf("%v, services are started: %v", trouble, again.state.Start)
+	}
+	if state, _ := now(nil, again.state.Members[1], again.entry()); state != forsaken {
+		t.Errorf("the result says %s", state)
+	}
+}
+
+// An LVM command that was killed, or failed, may leave a volume suspended: whoever mounts it would wait for ever.
+func TestAVolumeThatWasLeftSuspendedGoesOn(t *testing.T) {
+	f := server()
+	f.Fill("vg00/dat_s", 50)
+	w := walkOf(t, f, "vg00/dat_s")
+	if err := w.merge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.lvm.Suspend(t.Context(), "vg00-dat"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.merge(t.Context()); err != nil || f.Suspended("vg00/dat") {
+		t.Errorf("suspended: %v, %v", f.Suspended("vg00/dat"), err)
+	}
+}
+
 // After a power cut LVM 2.03.16 may end a merge without removing the COW volume, which then is no snapshot any more.
 func TestACOWVolumeThatLVMLeftBehindIsAMerge(t *testing.T) {
 	r := &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Volumes: []lvm.Volume{
 		{VG: "vg00", Name: "dat", Kind: lvm.Linear}, {VG: "vg00", Name: "dat_s", UUID: "u", Kind: lvm.Linear},
 	}}}}
 	m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", SnapshotID: "u"}
-	state, err := metadataState(r, m)
+	state, err := metadataState(r, m, false)
 	if err != nil || state != detached {
 		t.Errorf("%s, %v; want %s", state, err, detached)
+	}
+}
+
+// After a boot an overflowed COW that LVM has marked has the table of a merge, which merges nothing. The kernel's word is
+// enough, whatever LVM makes of it.
+func TestAMergeFromALostCOWIsNoMerge(t *testing.T) {
+	r := &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Volumes: []lvm.Volume{
+		{VG: "vg00", Name: "dat", Kind: lvm.Linear},
+		{VG: "vg00", Name: "dat_s", UUID: "u", Kind: lvm.Snapshot, Origin: "dat", Merging: true, State: lvm.Merging},
+	}}}}
+	m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", DMName: "vg00-dat", SnapshotDM: "vg00-dat_s", SnapshotID: "u"}
+	whole := []lvm.Target{{Type: "snapshot-merge", Args: []string{"100/2048", "16"}}}
+	invalid := []lvm.Target{{Type: "snapshot-merge", Args: []string{"Invalid"}}}
+	if kernelState(whole) != merging || kernelLost(map[string][]lvm.Target{m.DMName: whole}, m) {
+		t.Error("a merge is not known as one")
+	}
+	if kernelState(invalid) == merging || !kernelLost(map[string][]lvm.Target{m.DMName: invalid}, m) {
+		t.Error("a merge from a lost COW is taken for one")
+	}
+	for given, want := range map[bool]string{true: lost, false: deferred} {
+		if state, err := metadataState(r, m, given); state != want || errors.Is(err, fault.SnapshotInvalid) != given {
+			t.Errorf("given up %v: %s, %v", given, state, err)
+		}
 	}
 }

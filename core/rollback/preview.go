@@ -2,16 +2,15 @@ package rollback
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/ansible"
-	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
@@ -19,14 +18,6 @@ import (
 
 // previewPaths is how many files a preview names for each volume.
 const previewPaths = 1000
-
-// look at one volume: what is mounted now, and the snapshot to compare it with.
-type lookAt struct {
-	Now     string   `json:"now"`
-	Source  string   `json:"source"`
-	Type    string   `json:"type"`
-	Options []string `json:"options"`
-}
 
 // preview says what a rollback would do; with --diff also which files it would throw away.
 func (w *walk) preview(ctx context.Context, f *found) (ansible.Result, error) {
@@ -37,6 +28,9 @@ func (w *walk) preview(ctx context.Context, f *found) (ansible.Result, error) {
 	if len(f.holders) > 0 {
 		result.Msg += " at its next activation, because it is held open"
 		result.Data["holders"] = f.holders
+	}
+	if n := w.mergedFirst(); n > 0 {
+		result.Msg += fmt.Sprintf("; to take the set again, the services wait until up to %s are merged", ansible.Bytes(n))
 	}
 	if len(f.kill) > 0 {
 		result.Data["end"] = f.kill
@@ -53,71 +47,52 @@ func (w *walk) preview(ctx context.Context, f *found) (ansible.Result, error) {
 	return result, nil
 }
 
-// changes compares every mounted member with its snapshot, in a process with its own mounts.
-func (w *walk) changes(ctx context.Context, f *found) (map[string]filesystem.Changes, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fault.New(fault.Internal, "own program: %w", err)
-	}
-	var looks []lookAt
-	for i := range f.targets {
-		t, v := &f.targets[i], f.sight.snapshots[i]
-		if len(t.Mounts) == 0 || t.Crypt != "" {
-			w.warnings = append(w.warnings, t.LV.FullName()+" is not compared file by file: it is not mounted, or encrypted")
-			continue
+// mergedFirst is how much is merged, at most, before a set that is to be taken again lets the services start: LVM takes no
+// thick snapshot of a volume that is merging.
+func (w *walk) mergedFirst() (bytes int64) {
+	for _, m := range w.state.Members {
+		if w.Resnapshot && !m.Thin {
+			bytes += m.Used
 		}
-		m := t.Mounts[0]
-		looks = append(looks, lookAt{m.Point, v.Path, m.Type, filesystem.SnapshotOptions(m.Type, m, true)})
 	}
-	if len(looks) == 0 {
-		return nil, nil
-	}
-	data, err := json.Marshal(looks)
-	if err != nil {
-		return nil, fault.New(fault.Internal, "preview: %w", err)
-	}
-	out, err := filesystem.RunPrivate(ctx, w.commands, self, []string{"preview"}, data)
-	if err != nil {
-		return nil, fault.New(fault.Of(err).Code, "preview: %w", err)
-	}
-	changes := map[string]filesystem.Changes{}
-	if err := json.Unmarshal(out, &changes); err != nil {
-		return nil, fault.New(fault.Internal, "preview: %w", err)
-	}
-	return changes, nil
+	return bytes
 }
 
-// previewChild runs in a mount namespace of its own. It mounts the snapshots on a file system in memory, so that not
-// even a directory is made on the server.
-func previewChild(ctx context.Context, _ []string) error {
-	var looks []lookAt
-	if err := json.NewDecoder(os.Stdin).Decode(&looks); err != nil {
-		return fault.New(fault.Internal, "preview: %w", err)
-	}
-	if err := filesystem.EnterPrivate(); err != nil {
-		return err
-	}
-	const base = "/mnt"
-	if err := unix.Mount("tmpfs", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m"); err != nil {
-		return fault.New(fault.MountFailed, "preview: memory file system on %s: %w", base, err)
-	}
+// previewBase is covered by a file system in memory while volumes are compared, so that not even a directory is made on
+// the server. It is there wherever systemd is, and no volume is mounted in it.
+const previewBase = "/run/systemd"
+
+// changes compares every mounted member with its snapshot, which is mounted where nobody else sees it.
+func (w *walk) changes(ctx context.Context, f *found) (map[string]filesystem.Changes, error) {
 	changes := map[string]filesystem.Changes{}
-	for i, l := range looks {
-		point := filepath.Join(base, fmt.Sprint(i))
-		if err := os.Mkdir(point, 0o700); err != nil {
-			return fault.New(fault.MountFailed, "preview: %w", err)
+	err := filesystem.Private(func() error {
+		if err := unix.Mount("tmpfs", previewBase, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m"); err != nil {
+			return fault.New(fault.MountFailed, "preview: memory file system on %s: %w", previewBase, err)
 		}
-		spec := filesystem.MountSpec{Source: l.Source, Point: point, Type: l.Type, Options: l.Options}
-		if err := filesystem.MountDevice(ctx, command.Local{}, spec); err != nil {
-			return err
+		for i := range f.targets {
+			t, v := &f.targets[i], f.sight.snapshots[i]
+			if len(t.Mounts) == 0 || t.Crypt != "" {
+				w.warnings = append(w.warnings, t.LV.FullName()+" is not compared file by file: it is not mounted, or encrypted")
+				continue
+			}
+			m := t.Mounts[0]
+			point := filepath.Join(previewBase, strconv.Itoa(i))
+			if err := os.Mkdir(point, 0o700); err != nil {
+				return fault.New(fault.MountFailed, "preview: %w", err)
+			}
+			spec := filesystem.MountSpec{Source: v.Path, Point: point, Type: m.Type, Options: filesystem.SnapshotOptions(m.Type, m, true)}
+			if err := filesystem.MountDevice(ctx, w.commands, spec); err != nil {
+				return fault.New(fault.Of(err).Code, "preview: %w", err)
+			}
+			c, err := filesystem.Changed(ctx, m.Point, point, previewPaths)
+			if err != nil {
+				return err
+			}
+			changes[m.Point] = c
 		}
-		c, err := filesystem.Changed(ctx, l.Now, point, previewPaths)
-		if err != nil {
-			return err
-		}
-		changes[l.Now] = c
-	}
-	return json.NewEncoder(os.Stdout).Encode(changes)
+		return nil
+	})
+	return changes, err
 }
 
 // diff shows the files: what is there now against what the rollback brings back.

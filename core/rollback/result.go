@@ -16,7 +16,7 @@ import (
 type Volume struct {
 	Volume   string  `json:"volume"`
 	Snapshot string  `json:"snapshot"`
-	State    string  `json:"state"`           // merging, merged, deferred; waiting if the rollback did not get there
+	State    string  `json:"state"`           // merging, merged, deferred; waiting if the rollback did not get there; not_rolled_back if it never will
 	Percent  float64 `json:"percent"`         // of its merge
 	Bytes    int64   `json:"discarded_bytes"` // what was written to the volume since the set, at most
 }
@@ -54,6 +54,9 @@ func (w *walk) result(changed bool, e *journal.Entry) ansible.Result {
 
 // now is the state of one member and the percentage of its merge.
 func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, float64) {
+	if m.Lost {
+		return forsaken, 0
+	}
 	if e.Outcome == journal.Done {
 		return merged, 100
 	}
@@ -63,9 +66,9 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 		}
 	}
 	switch e.Step {
-	case stepMounting, stepStarting, stepStarted, stepMerged:
+	case stepMounting, stepStarting, StepStarted, stepMerged:
 		return merged, 100
-	case stepDeferred:
+	case StepDeferred:
 		return deferred, 0
 	}
 	return waiting, 0
@@ -74,6 +77,8 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 func (w *walk) message(changed bool, state string) string {
 	what := fmt.Sprintf("%s to set %s of %s", join(origins(w.state.Members)), w.state.Set, w.state.Taken.Format("2006-01-02 15:04:05"))
 	switch {
+	case state == forsaken:
+		return "rolled back only a part of " + what
 	case state == waiting:
 		return "did not roll back " + what
 	case state == deferred:

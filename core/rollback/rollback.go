@@ -38,8 +38,8 @@ const (
 	stepMerging    = "merging" // the point of no return
 	stepMounting   = "mounting"
 	stepStarting   = "starting"
-	stepStarted    = "started" // the volumes are in use; merges may go on
-	stepDeferred   = "deferred"
+	StepStarted    = "started" // the volumes are in use; merges may go on
+	StepDeferred   = "deferred"
 	stepMerged     = "merged"
 )
 
@@ -64,7 +64,14 @@ func (r Request) name() string {
 	if len(r.Snapshots) == 0 {
 		return r.Set
 	}
-	return join(r.Snapshots)
+	var names []string
+	for _, name := range r.Snapshots {
+		if vg, lv, err := lvm.ParseName(name); err == nil { // a device's path is the same snapshot
+			name = vg + "/" + lv
+		}
+		names = append(names, name)
+	}
+	return join(names)
 }
 
 // Member is one volume of a rollback. It is kept in the journal, with all that is needed to go on without the report it
@@ -81,6 +88,8 @@ type Member struct {
 	COWSize    int64  `json:"cow_bytes"`
 	Used       int64  `json:"used_bytes"` // what the merge writes to the origin, at most
 	Crypt      string `json:"crypt,omitempty"`
+	Lost       bool   `json:"lost,omitempty"` // its COW overflowed past the point of no return, before its merge began
+	Siblings   []kin  `json:"siblings,omitempty"`
 }
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }
@@ -95,12 +104,14 @@ type State struct {
 	Services   service.Plan           `json:"services"`
 	Automounts service.Plan           `json:"automounts"`
 	Mounts     []filesystem.MountSpec `json:"mounts"`     // to be made again, in this order
+	Listed     []string               `json:"listed"`     // where fstab has the members mounted
 	SetMounts  []filesystem.MountSpec `json:"set_mounts"` // of the snapshots: made again only if nothing is merged
 	Start      bool                   `json:"start"`
 	Resnapshot bool                   `json:"resnapshot"`
 	Stopped    time.Time              `json:"stopped"` // when the first service was told to stop
 	Downtime   time.Duration          `json:"downtime"`
 	Failures   []service.Failure      `json:"failures,omitempty"`
+	Trouble    []*fault.Error         `json:"trouble,omitempty"` // what else failed past the point of no return
 }
 
 func (s *State) groups() []string {
@@ -127,13 +138,16 @@ type walk struct {
 	systemd  *service.Systemd // nil at early boot
 	state    *State
 	begun    time.Time
-	trouble  []error // what failed past the point of no return, beside services
+	atOnce   func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
+	ahead    bool                             // go on ahead of LVM's command that merges, when the kernel does
+	ready    bool                             // just now all members were closed and none was merging
+	merger   <-chan error                     // LVM's command that merges, which may still tidy up; nil: none runs
 	warnings []string
 }
 
 func newWalk(t *journey.Trip, req Request) *walk {
 	commands := command.NewRecorder(command.Local{})
-	return &walk{Request: req, trip: t, commands: commands, lvm: lvm.New(commands), begun: time.Now()}
+	return &walk{Request: req, trip: t, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper), atOnce: filesystem.MountAtOnce, ahead: true, begun: time.Now()}
 }
 
 func (w *walk) connect(ctx context.Context) (err error) {
@@ -193,11 +207,11 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 	if err := w.there(limited, found.kill); err != nil {
 		return w.result(w.past(), w.entry()), err
 	}
-	return w.rest(ctx)
+	return w.rest(ctx, true)
 }
 
 // there goes from the first step to the last before the merges may go on by themselves.
-func (w *walk) there(ctx context.Context, kill []filesystem.Holder) error {
+func (w *walk) there(ctx context.Context, kill []condemned) error {
 	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
 		return err
 	}
@@ -213,31 +227,34 @@ func (w *walk) there(ctx context.Context, kill []filesystem.Holder) error {
 // past says that the point of no return is behind.
 func (w *walk) past() bool {
 	switch w.entry().Step {
-	case stepMerging, stepMounting, stepStarting, stepStarted, stepMerged:
+	case stepMerging, stepMounting, stepStarting, StepStarted, stepMerged:
 		return true
 	}
 	return false
 }
 
 // rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.
-func (w *walk) rest(ctx context.Context) (ansible.Result, error) {
+func (w *walk) rest(ctx context.Context, changed bool) (ansible.Result, error) {
 	failed := w.failure()
 	if !w.Wait || failed != nil {
-		if err := w.trip.Answer(w.result(true, w.entry()), failed); err != nil {
-			return w.result(true, w.entry()), err
+		if err := w.trip.Answer(w.result(changed, w.entry()), failed); err != nil {
+			return w.result(changed, w.entry()), err
 		}
 	}
 	w.trip.Unlock()
 	err := w.finish(ctx)
 	if failed != nil {
-		return w.result(true, w.entry()), failed
+		return w.result(changed, w.entry()), failed
 	}
-	return w.result(true, w.entry()), err
+	return w.result(changed, w.entry()), err
 }
 
 // failure says what failed although the volumes are rolled back: services that did not start, a set not taken again.
 func (w *walk) failure() error {
-	errs := append([]error(nil), w.trouble...)
+	var errs []error
+	for _, t := range w.state.Trouble {
+		errs = append(errs, t)
+	}
 	for _, f := range w.state.Failures {
 		errs = append(errs, f)
 	}
@@ -246,6 +263,22 @@ func (w *walk) failure() error {
 		return nil
 	}
 	return fault.New(fault.Of(err).Code, "the volumes are rolled back, but %w", err)
+}
+
+// forgive drops the failures of units that run by now: somebody has started them since.
+func (w *walk) forgive(ctx context.Context, active func(context.Context, string) (bool, error)) error {
+	var down []service.Failure
+	for _, f := range w.state.Failures {
+		up, err := active(ctx, f.Unit)
+		if err != nil {
+			return err
+		}
+		if !up {
+			down = append(down, f)
+		}
+	}
+	w.state.Failures = down
+	return nil
 }
 
 // entry is the journal's entry of this rollback; an empty one before it is begun.

@@ -3,7 +3,8 @@ package rollback
 import (
 	"context"
 	"encoding/json"
-	"os"
+	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -27,13 +28,16 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	switch e.Step {
 	case stepChecked, stepStopping, stepUnmounting, stepUndoing:
 		return w.undo(ctx)
-	case stepStarted:
+	case StepStarted:
 		return w.tidy(ctx)
-	case stepDeferred:
+	case StepDeferred:
 		return w.settleDeferred(ctx)
 	}
 	if err := w.ascend(ctx); err != nil {
 		return err
+	}
+	if err := w.failure(); err != nil { // nobody may be there to be answered; the next call of the same is, too
+		journey.Say(err)
 	}
 	return w.tidy(ctx)
 }
@@ -52,6 +56,9 @@ func reopen(t *journey.Trip, e *journal.Entry) (*walk, error) {
 // and LVM's poller has not told LVM of is told.
 func (w *walk) tidy(ctx context.Context) error {
 	bytes, idle, err := w.left(ctx)
+	if errors.Is(err, fault.MergeFailed) {
+		return nil // its volume is in nobody else's way
+	}
 	if err != nil || bytes > 0 {
 		return err
 	}
@@ -65,46 +72,33 @@ func (w *walk) tidy(ctx context.Context) error {
 	if len(pick(states, w.state.Members, detached)) > 0 {
 		return w.finish(ctx)
 	}
-	if len(pick(states, w.state.Members, merged)) == len(w.state.Members) {
-		return w.done()
+	if w.settled(states) {
+		return w.done(ctx)
 	}
 	return nil
 }
 
-// settleDeferred looks whether a deferred rollback has come: after the boot it waited for, all members merge.
-func (w *walk) settleDeferred(ctx context.Context) error {
-	states, err := w.states(ctx)
-	if err != nil {
-		return err
-	}
-	if len(pick(states, w.state.Members, deferred))+len(pick(states, w.state.Members, waiting)) > 0 {
-		return nil
-	}
-	if err := w.trip.Record(stepStarted, w.state); err != nil {
-		return err
-	}
-	return w.tidy(ctx)
-}
-
 // done closes the entry of a rollback whose merges are all done.
-func (w *walk) done() error {
+func (w *walk) done(ctx context.Context) error {
+	journey.EndPollers(ctx)
 	if err := w.removeGuard(); err != nil {
 		return err
 	}
 	return w.trip.Finish(stepMerged, journal.Done, w.state)
 }
 
-// Internal are the hidden commands of a module that makes journeys: those of every kind of journey, and what the boot
-// guard's units run.
-func Internal() map[string]func(context.Context, []string) int {
-	commands := journey.Handlers{snapset.Kind: snapset.Handler(), Kind: Handler()}.Internal()
+// Internal are the hidden commands of a module that makes journeys: those of every kind that leaves records, of the
+// kinds that only this module makes, and what the boot guard's units run.
+func Internal(own journey.Handlers) map[string]func(context.Context, []string) int {
+	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), Kind: Handler()}
+	maps.Copy(handlers, own)
+	commands := handlers.Internal()
 	settleAll := commands["settle"]
 	commands["guard"] = func(ctx context.Context, _ []string) int { return exit(guard(ctx)) }
 	commands["resume"] = func(ctx context.Context, args []string) int {
 		code := settleAll(ctx, args)
 		return max(code, exit(outlast(ctx)))
 	}
-	commands["preview"] = func(ctx context.Context, args []string) int { return exit(previewChild(ctx, args)) }
 	return commands
 }
 
@@ -112,9 +106,7 @@ func exit(err error) int {
 	if err == nil {
 		return 0
 	}
-	f := fault.Of(err)
-	os.Stderr.WriteString(f.Error() + "\n" + "hint: " + f.Hint + "\n")
-	return 1
+	return journey.Say(err)
 }
 
 // bootLimit is how long the guard waits at boot for the disks of a volume group.
@@ -133,7 +125,7 @@ func guard(ctx context.Context) error {
 		if e.Kind != Kind || e.Step == stepChecked || e.Step == stepStopping || e.Step == stepUnmounting || e.Step == stepUndoing {
 			continue
 		}
-		if e.BootID == bootID() {
+		if j.ThisBoot(e) {
 			continue // started by a daemon-reload in the middle of a rollback, not by a boot
 		}
 		w, err := reopen(&journey.Trip{Journal: j}, e)
@@ -152,6 +144,13 @@ func (w *walk) atBoot(ctx context.Context) error {
 	if err := w.lvm.Activate(ctx, origins(w.state.Members)...); err != nil {
 		return err
 	}
+	if why, err := w.hopeless(ctx); why != nil || err != nil {
+		if err == nil {
+			journey.Say(why) // settle undoes it once the volumes are mounted
+		}
+		return err
+	}
+	defer w.join()
 	return w.merge(ctx)
 }
 
@@ -192,7 +191,7 @@ func outlast(ctx context.Context) error {
 	entries, err := j.Unfinished()
 	errs := []error{err}
 	for _, e := range entries {
-		if e.Kind != Kind || e.Step != stepStarted {
+		if e.Kind != Kind || e.Step != StepStarted {
 			continue
 		}
 		w, err := reopen(&journey.Trip{Journal: j}, e)
@@ -202,9 +201,4 @@ func outlast(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	return fault.All(errs...)
-}
-
-func bootID() string {
-	data, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(data))
 }

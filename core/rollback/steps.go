@@ -7,11 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -23,7 +23,7 @@ const backLimit = 10 * time.Minute
 const stopKeep = 30 * time.Second
 
 // descend goes down to the point of no return: nothing runs, nothing is mounted, and everything is checked again.
-func (w *walk) descend(ctx context.Context, kill []filesystem.Holder) error {
+func (w *walk) descend(ctx context.Context, kill []condemned) error {
 	if err := w.installGuard(); err != nil {
 		return err
 	}
@@ -38,6 +38,7 @@ func (w *walk) descend(ctx context.Context, kill []filesystem.Holder) error {
 	if err := end(ctx, kill); err != nil {
 		return err
 	}
+	w.systemd.Rest()
 	w.trip.Progress("unmounting", -1)
 	if err := w.trip.Record(stepUnmounting, nil); err != nil {
 		return err
@@ -59,7 +60,7 @@ func (w *walk) stopLimit(ctx context.Context) time.Duration {
 
 // unmount unmounts everything, the last mounted first, and closes what lies between file system and volume.
 func (w *walk) unmount(ctx context.Context) error {
-	specs := append(slices.Clone(w.state.SetMounts), w.state.Mounts...)
+	specs := append(slices.Clone(w.state.Mounts), w.state.SetMounts...) // a set may be mounted inside a member
 	for i := len(specs) - 1; i >= 0; i-- {
 		if err := filesystem.Unmount(specs[i].Point); err != nil {
 			return w.stillBusy(ctx, err)
@@ -97,7 +98,7 @@ func (w *walk) stillBusy(ctx context.Context, because error) error {
 	if err != nil || len(holders) == 0 {
 		return because
 	}
-	return fault.All(busy(holders), because)
+	return fault.All(busy(holders, nil), because)
 }
 
 // recheck looks once more when nothing writes any more: while the services stopped, a COW may have filled, and somebody
@@ -134,11 +135,13 @@ func (w *walk) recheck(ctx context.Context) error {
 			continue
 		}
 		m.Used = snap.UsedBytes()
+		wrong = append(wrong, m.stillSpares(status))
 	}
 	err = fault.All(wrong...)
 	if fault.Of(err) != nil && errors.Is(err, fault.Busy) {
 		return w.stillBusy(ctx, err)
 	}
+	w.ready = err == nil
 	return err
 }
 
@@ -156,11 +159,11 @@ func (w *walk) back(ctx context.Context, because error) error {
 // undo mounts and starts everything again. Each part of it may have been done before.
 func (w *walk) undo(ctx context.Context) error {
 	errs := []error{w.trip.Record(stepUndoing, w.state)}
-	errs = append(errs, w.bringUp(ctx, append(slices.Clone(w.state.Mounts), w.state.SetMounts...)))
-	failures, err := w.systemd.Start(ctx, w.state.Services)
-	errs = append(errs, err)
-	for _, f := range failures {
-		errs = append(errs, f)
+	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
+		errs = append(errs, err, w.leftDown())
+	} else {
+		w.mountSet(ctx)
+		errs = append(errs, w.startAll(ctx, w.state.Services))
 	}
 	if err := fault.All(errs...); err != nil {
 		return fault.New(fault.Of(err).Code, "and on the way back: %w", err)
@@ -171,14 +174,57 @@ func (w *walk) undo(ctx context.Context) error {
 	return w.trip.Finish("undone", journal.Undone, w.state)
 }
 
-// bringUp opens, makes automounts listen, and mounts what is not mounted.
+// mountSet mounts the set where it was mounted for a look. Nothing depends on that, and what has overflowed meanwhile can
+// never be mounted again: it is a warning.
+func (w *walk) mountSet(ctx context.Context) {
+	if err := w.mountMissing(ctx, w.state.SetMounts); err != nil {
+		journey.Say(err)
+		w.warnings = append(w.warnings, "the set is not mounted again: "+err.Error())
+	}
+}
+
+// startAll starts what was active of a plan; a unit that fails is an error.
+func (w *walk) startAll(ctx context.Context, p service.Plan) error {
+	failures, err := w.systemd.Start(ctx, p)
+	errs := []error{err}
+	for _, f := range failures {
+		errs = append(errs, f)
+	}
+	return fault.All(errs...)
+}
+
+// leftDown says what is not mounted on the way back. Services that started all the same would write into the directories
+// below the mount points, where nobody looks for it.
+func (w *walk) leftDown() error {
+	var lack []string
+	mounts, err := filesystem.Mounts()
+	for _, spec := range w.state.Mounts {
+		if err != nil || !isMounted(mounts, spec) {
+			lack = append(lack, spec.Point)
+		}
+	}
+	hint := "run the same task again, which tries again"
+	if len(lack) > 0 {
+		hint += ", or mount " + strings.Join(lack, ", ") + " by hand"
+	}
+	if active := w.state.Services.Active; len(active) > 0 {
+		hint += "; once all is mounted: systemctl start " + strings.Join(active, " ")
+	}
+	if len(lack) == 0 { // a crypt device that is not mounted, or an automount
+		lack = origins(w.state.Members)
+	}
+	return fault.New(fault.MountFailed, "the services stay stopped, because they would miss %s", strings.Join(lack, ", ")).WithHint("%s", hint)
+}
+
+// bringUp opens, makes automounts listen, and mounts what is not mounted. What fails keeps nothing else down.
 func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
-	if err := w.openCrypts(ctx); err != nil {
-		return err
-	}
-	if _, err := w.systemd.Start(ctx, w.state.Automounts); err != nil {
-		return err
-	}
+	opened := w.openCrypts(ctx)
+	_, listens := w.systemd.Start(ctx, w.state.Automounts)
+	return fault.All(opened, listens, w.mountMissing(ctx, specs))
+}
+
+// mountMissing mounts what is not mounted.
+func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) error {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err
@@ -203,10 +249,19 @@ func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error 
 func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, together bool) error {
 	done := make(chan error, len(specs))
 	var errs []error
+	var failed []string
 	for _, spec := range specs {
+		if slices.ContainsFunc(failed, func(point string) bool { return inside(spec.Point, point) }) {
+			errs = append(errs, fault.New(fault.MountFailed, "%s is not mounted, because what it lies in is not", spec.Point))
+			continue
+		}
 		go func() { done <- w.mountOne(ctx, spec) }()
-		if !together {
-			errs = append(errs, <-done)
+		if together {
+			continue
+		}
+		err := <-done
+		if errs = append(errs, err); err != nil {
+			failed = append(failed, spec.Point)
 		}
 	}
 	for len(errs) < len(specs) {
@@ -219,26 +274,29 @@ func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, toget
 func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
 	unit := service.MountUnit(spec.Point)
 	if !slices.Contains(w.state.Automounts.Active, strings.TrimSuffix(unit, ".mount")+".automount") {
+		if w.atOnce != nil && w.atOnce(spec) == nil {
+			return nil
+		}
 		return filesystem.MountDevice(ctx, w.commands, spec)
 	}
-	failures, err := w.systemd.Start(ctx, service.Plan{Active: []string{unit}})
-	errs := []error{err}
-	for _, f := range failures {
-		errs = append(errs, f)
-	}
-	return fault.All(errs...)
+	return w.startAll(ctx, service.Plan{Active: []string{unit}})
 }
 
 // nested says that one mount point lies below another, so that the order matters.
 func nested(specs []filesystem.MountSpec) bool {
 	for _, a := range specs {
 		for _, b := range specs {
-			if a.Point != b.Point && strings.HasPrefix(b.Point, strings.TrimSuffix(a.Point, "/")+"/") {
+			if inside(b.Point, a.Point) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// inside says that a mount point lies below another.
+func inside(point, other string) bool {
+	return point != other && strings.HasPrefix(point, strings.TrimSuffix(other, "/")+"/")
 }
 
 // isMounted says that something other than an automount's trap is mounted at the point already.
@@ -251,15 +309,17 @@ func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 func (w *walk) ascend(ctx context.Context) error {
 	// Before this point an interruption turns back; from here it would only stop half-way.
 	ctx = context.WithoutCancel(ctx)
+	defer w.join()
 	if err := w.merge(ctx); err != nil {
 		return err
 	}
 	if err := w.trip.Record(stepMounting, w.state); err != nil {
 		return err
 	}
+	w.state.Trouble = w.without() // not of a way that was interrupted
 	if w.Resnapshot || w.state.Resnapshot {
 		if err := w.retake(ctx); err != nil {
-			w.trouble = append(w.trouble, fault.New(fault.Of(err).Code, "set %s was not taken again: %w", w.state.Set, err))
+			w.state.Trouble = append(w.state.Trouble, fault.New(fault.Of(err).Code, "set %s was not taken again: %w", w.state.Set, err))
 		}
 	}
 	snapset.Tidy(points(w.state.SetMounts))
@@ -274,7 +334,28 @@ func (w *walk) ascend(ctx context.Context) error {
 	if err := w.start(ctx); err != nil {
 		return err
 	}
-	return w.trip.Record(stepStarted, w.state)
+	return w.trip.Record(StepStarted, w.state)
+}
+
+// without says which members are not rolled back because they were lost. Services are not started on such a mix: whether
+// that can be wanted, only people know.
+func (w *walk) without() []*fault.Error {
+	var left []string
+	for _, m := range w.state.Members {
+		if m.Lost {
+			left = append(left, m.origin())
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	w.state.Start = false
+	hint := "what the volumes hold is of different times: restore " + strings.Join(left, ", ") + " from a backup"
+	if active := w.state.Services.Active; len(active) > 0 {
+		hint += ", or start the services as it is: systemctl start " + strings.Join(active, " ")
+	}
+	return []*fault.Error{fault.New(fault.SnapshotInvalid, "%s is not: its snapshot was lost before its merge began; the services are left stopped",
+		strings.Join(left, ", ")).WithHint("%s", hint)}
 }
 
 // start starts the services that were active, unless they are to stay down for a look.
@@ -294,22 +375,4 @@ func (w *walk) start(ctx context.Context) error {
 		w.state.Downtime = time.Since(w.state.Stopped)
 	}
 	return nil
-}
-
-// deferred leaves the merges to the next activation of the volumes, which for most is the next boot.
-func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
-	w.state.Services = service.Plan{}
-	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
-		return ansible.Result{}, err
-	}
-	if err := w.installGuard(); err != nil {
-		return ansible.Result{}, w.back(ctx, err)
-	}
-	if err := w.trip.Record(stepDeferred, w.state); err != nil {
-		return ansible.Result{}, w.back(ctx, err)
-	}
-	if err := w.lvm.Merge(ctx, snapshots(w.state.Members)...); err != nil {
-		return w.result(true, w.entry()), err
-	}
-	return w.result(true, w.entry()), nil
 }

@@ -23,6 +23,7 @@ type bus interface {
 	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
 	resetFailed(ctx context.Context, name string) error
 	watch(name string) (changed <-chan struct{}, end func(), err error) // changed may tell too often
+	rest()                                                              // until the next call, which ends it
 	close()
 }
 
@@ -214,12 +215,13 @@ func (w *wire) hear(s dbus.Signal) {
 	case "PropertiesChanged":
 		w.wake(s.Path)
 	case "JobRemoved": // number, path, unit, result
-		if len(s.Body) < 4 {
+		body, err := s.Body()
+		if err != nil || len(body) < 4 {
 			return
 		}
-		path, _ := s.Body[1].(string)
+		path, _ := body[1].(string)
 		if waiting := w.jobs[path]; waiting != nil {
-			result, _ := s.Body[3].(string)
+			result, _ := body[3].(string)
 			waiting <- result
 			delete(w.jobs, path)
 		}
@@ -237,6 +239,15 @@ func (w *wire) wake(path string) {
 		default: // it has not looked since the last one
 		}
 	}
+}
+
+// rest ends the connection; live makes a new one.
+func (w *wire) rest() {
+	w.mu.Lock()
+	conn := w.conn
+	w.mu.Unlock()
+	conn.Close()
+	<-conn.Lost()
 }
 
 func (w *wire) close() {

@@ -27,11 +27,12 @@ func TestSignalsReachWhomTheyConcern(t *testing.T) {
 		jobs:     map[string]chan<- string{"/job/7": result},
 		watchers: map[chan<- struct{}]string{mine: unitPath("a.service"), other: unitPath("b.service")},
 	}
-	removed := func(path string) dbus.Signal {
-		return dbus.Signal{Path: managerPath, Member: "JobRemoved", Body: []any{uint32(7), path, "a.service", "done"}}
+	said := func(values ...any) dbus.Signal {
+		return dbus.Signal{Path: managerPath, Member: "JobRemoved", Body: func() ([]any, error) { return values, nil }}
 	}
+	removed := func(path string) dbus.Signal { return said(uint32(7), path, "a.service", "done") }
 	w.hear(removed("/job/8"))
-	w.hear(dbus.Signal{Member: "JobRemoved"})
+	w.hear(said())
 	if len(result) != 0 {
 		t.Fatal("another job's result")
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/proc"
 )
 
 // unified returns where below mount the unified hierarchy of control groups
@@ -78,4 +80,16 @@ func members(group string) []int {
 		return nil
 	})
 	return pids
+}
+
+// waitProcess waits until a process of a unit has ended, or ctx does. Where that cannot be told it returns at once.
+func (s *Systemd) waitProcess(ctx context.Context, unit string, pid int) {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	if s.proc.Unit(pid) == unit { // else the number is another process's by now
+		_ = p.Wait(ctx)
+	}
 }

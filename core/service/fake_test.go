@@ -208,6 +208,12 @@ func (f *fake) watch(name string) (<-chan struct{}, func(), error) {
 	}, nil
 }
 
+func (f *fake) rest() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, "rest")
+}
+
 func (f *fake) close() {}
 
 // states are the units that are up.

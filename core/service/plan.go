@@ -110,6 +110,9 @@ func (c *closure) check(code fault.Code, u unit, why string) {
 		c.problem(code, "%s cannot be stopped: it has RefuseManualStop=%s", u.name, why)
 	case u.noStart:
 		c.problem(code, "%s could not be started again: it has RefuseManualStart=%s", u.name, why)
+	case u.transient:
+		c.problem(code, "%s could not be started again: it is transient, made by systemd-run or the like, and gone once it is stopped%s", u.name, why).
+			WithHint("stop it yourself first")
 	case u.load != "loaded":
 		c.problem(code, "%s could not be started again: its unit file is %s%s", u.name, u.load, why).
 			WithHint("stop it yourself first, or repair its unit file and run systemctl daemon-reload")

@@ -127,11 +127,12 @@ func TestPlanRefusesAllAtOnce(t *testing.T) {
 	f.add("dbus.service", "active")
 	f.add("auditd.service", "active").flags["RefuseManualStop"] = true
 	f.add("once.service", "active").flags["RefuseManualStart"] = true
+	f.add("run-u7.service", "active").flags["Transient"] = true
 	f.add("masked.service", "active").load = "masked"
 	f.add("asleep.service", "inactive").load = "masked" // nothing to stop
 	f.add("broken.service", "inactive").load = "bad-setting"
 	names := []string{
-		"good", "no-such", "broken", "dbus", "auditd", "once", "masked", "asleep", "own", "session-3.scope", "dat.mount",
+		"good", "no-such", "broken", "dbus", "auditd", "once", "run-u7", "masked", "asleep", "own", "session-3.scope", "dat.mount",
 		"postgresql@", "a/b", "-x", "a\nb", "",
 	}
 	_, err := f.systemd(t).Plan(t.Context(), names)
@@ -140,7 +141,7 @@ func TestPlanRefusesAllAtOnce(t *testing.T) {
 	}
 	for _, want := range []string{
 		"no unit no-such.service (not-found)", "no unit broken.service", "dbus.service is never stopped", "auditd.service cannot be stopped",
-		"once.service could not be started again", "masked.service could not be started again", "own.service is never stopped",
+		"once.service could not be started again", "run-u7.service could not be started again", "masked.service could not be started again", "own.service is never stopped",
 		"session-3.scope", "dat.mount", "postgresql@.service", "a/b", "-x", `a\nb`, `".service" is not`,
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -45,6 +45,10 @@ func Connect(ctx context.Context) (*Systemd, error) {
 	return &Systemd{bus: b, proc: proc, cgroups: unified("/sys/fs/cgroup"), own: proc.Unit(os.Getpid())}, nil
 }
 
+// Rest ends the connection until systemd is spoken to again. Whoever is connected is told of every change of every unit,
+// and devices are units: while volumes change, those are hundreds of messages to be written and read for nothing.
+func (s *Systemd) Rest() { s.bus.rest() }
+
 // Close ends the connection. Jobs under way go on.
 func (s *Systemd) Close() { s.bus.close() }
 
@@ -59,20 +63,25 @@ func (s *Systemd) Active(ctx context.Context, unit string) (bool, error) {
 // empty if none.
 func (s *Systemd) UnitOf(pid int) string { return s.proc.Unit(pid) }
 
-// ByProcess returns the services that processes belong to, each once, and the
-// processes that no unit can be stopped for: those of login sessions, of
-// protected units and of none.
-func (s *Systemd) ByProcess(pids []int) (units []string, rest []int) {
+// ByProcess returns the services that processes belong to, each once: those that can be stopped and started again, and
+// the transient ones, which cannot. Processes of login sessions, of protected units and of none have no part in it.
+func (s *Systemd) ByProcess(ctx context.Context, pids []int) (units, transient []string, err error) {
 	for _, pid := range pids {
-		unit := s.proc.Unit(pid)
+		name := s.proc.Unit(pid)
+		if !strings.HasSuffix(name, ".service") || s.Protected(name) || slices.Contains(units, name) || slices.Contains(transient, name) {
+			continue
+		}
+		u, err := s.unit(ctx, name)
 		switch {
-		case !strings.HasSuffix(unit, ".service") || s.Protected(unit):
-			rest = append(rest, pid)
-		case !slices.Contains(units, unit):
-			units = append(units, unit)
+		case err != nil:
+			return nil, nil, err
+		case u.transient:
+			transient = append(transient, name)
+		default:
+			units = append(units, name)
 		}
 	}
-	return units, rest
+	return units, transient, nil
 }
 
 // unit is what systemd says of a unit.
@@ -86,6 +95,7 @@ type unit struct {
 	noStop     bool   // RefuseManualStop=
 	noStart    bool   // RefuseManualStart=
 	unneeded   bool   // StopWhenUnneeded=
+	transient  bool   // made by systemd-run(1) or the like: it is gone once it is stopped
 
 	after      []string
 	dependents []string // stopped by systemd, too, whenever this one is
@@ -110,7 +120,7 @@ func (s *Systemd) unit(ctx context.Context, name string) (unit, error) {
 		name: p.text("Id"), load: p.text("LoadState"), active: p.text("ActiveState"), sub: p.text("SubState"),
 		job: p.job(), conditions: p.flag("ConditionResult"),
 		noStop: p.flag("RefuseManualStop"), noStart: p.flag("RefuseManualStart"),
-		unneeded: p.flag("StopWhenUnneeded"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
+		unneeded: p.flag("StopWhenUnneeded"), transient: p.flag("Transient"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
 		after: p.list("After"), triggers: p.list("TriggeredBy"), upheldBy: p.list("UpheldBy"),
 		// What systemd calls UNIT_ATOM_PROPAGATE_STOP.
 		dependents: slices.Concat(p.list("RequiredBy"), p.list("RequisiteOf"), p.list("BoundBy"),

@@ -19,9 +19,9 @@ type Failure struct {
 
 func (f Failure) Error() string { return fmt.Sprintf("%s did not start: %s", f.Unit, f.Message) }
 
-// Fault makes it a service_failed with the fact "services".
+// Fault makes it a service_failed with the fact "failed_services".
 func (f Failure) Fault() *fault.Error {
-	return fault.New(fault.ServiceFailed, "%s", f.Error()).With("services", []Failure{f}).
+	return fault.New(fault.ServiceFailed, "%s", f.Error()).With("failed_services", []Failure{f}).
 		WithHint("journalctl -b -u %s shows why; then systemctl start %s", f.Unit, f.Unit)
 }
 

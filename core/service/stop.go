@@ -152,9 +152,14 @@ func (s *Systemd) waitDown(ctx context.Context, name string) error {
 	})
 }
 
-// Wait waits until a unit is down, its ExecStopPost= included. A unit that
+// Wait waits until a service is down, its ExecStopPost= included. A unit that
 // systemd does not know, or knows no longer, is down.
 func (s *Systemd) Wait(ctx context.Context, name string) error {
+	pid, err := s.bus.property(ctx, name, "Service", "MainPID")
+	if main, ok := pid.(uint32); err == nil && ok && main != 0 {
+		s.Rest()
+		s.waitProcess(ctx, name, int(main))
+	}
 	return s.until(ctx, name, func(u unit) (bool, error) { return u.down(), nil })
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -296,19 +298,61 @@ func TestWait(t *testing.T) {
 	}
 }
 
+// While the main process runs nothing is heard of systemd; its end, or the caller's, ends the wait.
+func TestWaitForTheMainProcess(t *testing.T) {
+	const name = "rewind-1.service"
+	f := newFake()
+	s := f.systemd(t)
+	main := exec.Command("sleep", "60")
+	if err := main.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer main.Process.Kill()
+	dir := filepath.Join(string(s.proc), strconv.Itoa(main.Process.Pid))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup"), []byte("0::/system.slice/"+name+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.add(name, "inactive").last = map[string]any{"MainPID": uint32(main.Process.Pid)}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	s.waitProcess(ctx, name, main.Process.Pid)
+	if ctx.Err() == nil {
+		t.Error("did not wait for the process")
+	}
+	s.waitProcess(t.Context(), "other.service", main.Process.Pid) // returns: it is not that unit's
+	done := make(chan error, 1)
+	go func() { done <- s.Wait(t.Context(), name) }()
+	if err := main.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || !slices.Contains(f.log, "rest") {
+		t.Errorf("%v, %v", err, f.log)
+	}
+}
+
 func TestByProcess(t *testing.T) {
-	s := newFake().systemd(t)
+	f := newFake()
+	f.add("db.service", "active")
+	f.add("run-u7.service", "active").flags["Transient"] = true
+	s := f.systemd(t)
 	for pid, cgroup := range map[string]string{
 		"1": "/system.slice/db.service", "2": "/system.slice/db.service", "3": "/user.slice/user-0.slice/session-1.scope",
 		"4": "/user.slice/user-1000.slice/user@1000.service/app.slice/db.service", "5": "/system.slice/ssh.service", "6": "/",
+		"7": "/system.slice/run-u7.service",
 	} {
 		put(t, filepath.Join(string(s.proc), pid, "cgroup"), "0::"+cgroup+"\n")
 	}
-	units, rest := s.ByProcess([]int{1, 2, 3, 4, 5, 6, 7})
+	units, transient, err := s.ByProcess(t.Context(), []int{1, 2, 3, 4, 5, 6, 7, 8})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff([]string{"db.service"}, units); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]int{3, 4, 5, 6, 7}, rest); diff != "" {
+	if diff := cmp.Diff([]string{"run-u7.service"}, transient); diff != "" {
 		t.Error(diff)
 	}
 }

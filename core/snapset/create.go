@@ -20,16 +20,27 @@ const undoLimit = 5 * time.Minute
 // Pause is how long writes to a volume waited, at most.
 type Pause map[string]time.Duration // by origin, vg/lv
 
-// take takes the planned snapshots at one instant. After an error nothing of the set is left, and everything is thawed.
-// limit bounds how long any file system stays frozen or suspended.
+// errLeft says that a set failed and could not be undone either.
+var errLeft = errors.New("something of it is left, which is undone when this journey has ended, or by the next run")
+
+// take takes the planned snapshots at one instant. After an error nothing of the set is left, and everything is thawed,
+// unless the error is errLeft or filesystem.ErrFreezing. limit bounds how long any file system stays frozen or suspended.
 func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
 	pause, err := takeAll(ctx, l, p, limit)
 	if err == nil {
 		return pause, nil
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	return nil, fault.All(err, undone(ctx, l, p))
+}
+
+// undone is Undo after a failure: an error of it is errLeft.
+func undone(ctx context.Context, l *lvm.LVM, p *Plan) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	return nil, fault.All(err, Undo(undo, l, p))
+	if err := Undo(ctx, l, p); err != nil {
+		return fault.New(fault.Of(err).Code, "%w (%w)", err, errLeft)
+	}
+	return nil
 }
 
 func takeAll(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
@@ -210,20 +221,12 @@ func (s *stillness) release() error {
 // Undo brings the server back to the state without the planned set, whatever was done of it: thaws, lets suspended
 // origins go on, removes the snapshots. It believes LVM and the kernel, not the plan, and may be called again.
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
-	var errs []error
-	for _, m := range p.Members {
-		if m.Target != nil {
-			err := filesystem.ThawMount(*m.Target)
-			if !errors.Is(err, fault.NotFound) { // unmounted meanwhile: nothing is frozen any more
-				errs = append(errs, err)
-			}
-		}
-	}
+	errs := []error{p.thaw()}
 	if len(p.Members) > 0 {
-		errs = append(errs, unsuspend(ctx, l, p))
+		errs = append(errs, l.Unsuspend(ctx, p.devices()))
 	}
 	if len(p.Mounted) > 0 {
-		errs = append(errs, unmountPoints(p.Mounted))
+		errs = append(errs, unmountTargets(p.Mounted))
 	}
 	if err := fault.All(errs...); err != nil || p.ID == "" {
 		return err
@@ -232,41 +235,38 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	var remove []string
+	var remove, devices []string
 	for _, v := range report.ByTag(tagID + p.ID) {
-		remove = append(remove, v.FullName())
+		remove, devices = append(remove, v.FullName()), append(devices, v.DMName)
 	}
 	if len(remove) == 0 {
 		return nil
 	}
+	if err := awaitClosed(ctx, l, devices); err != nil {
+		return err
+	}
 	return l.Remove(ctx, remove...)
 }
 
-// unsuspend lets origins go on that a dead lvcreate, or we ourselves, left suspended. Their tables are loaded anew from
-// LVM's metadata: a plain resume would make a table live that a dead lvcreate had prepared for a snapshot it never
-// recorded.
-func unsuspend(ctx context.Context, l *lvm.LVM, p *Plan) error {
-	info, err := l.Info(ctx)
-	if err != nil {
-		return err
-	}
-	var volumes, devices []string
+// thaw thaws what is frozen of the plan.
+func (p *Plan) thaw() error {
+	var errs []error
 	for _, m := range p.Members {
-		if info[m.DMName].Suspended {
-			volumes, devices = append(volumes, m.origin()), append(devices, m.DMName)
+		if m.Target == nil {
+			continue
+		}
+		if err := filesystem.ThawMount(*m.Target); !errors.Is(err, fault.NotFound) { // unmounted meanwhile: it is not frozen any more
+			errs = append(errs, err)
 		}
 	}
-	if len(volumes) == 0 {
-		return nil
+	return fault.All(errs...)
+}
+
+// devices are the origins, vg/lv, by their devices' names.
+func (p *Plan) devices() map[string]string {
+	out := map[string]string{}
+	for _, m := range p.Members {
+		out[m.DMName] = m.origin()
 	}
-	refreshed := l.Refresh(ctx, volumes...)
-	if info, err = l.Info(ctx); err != nil {
-		return err
-	}
-	for _, name := range devices {
-		if info[name].Suspended {
-			return fault.All(refreshed, l.Resume(ctx, devices...))
-		}
-	}
-	return nil
+	return out
 }

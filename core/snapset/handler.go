@@ -3,6 +3,8 @@ package snapset
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -39,11 +41,23 @@ type Request struct {
 	Replace       bool          `json:"replace"` // an overflowed set is taken anew
 	Mount         MountOptions  `json:"mount"`
 	Check         bool          `json:"check"`
+	Use           Use           `json:"use,omitempty"`
+}
+
+// what is what others read who wait for the locks.
+func (r Request) what() string {
+	switch r.Use {
+	case ForBackup:
+		return "snap_backup action=backup name=" + r.Set
+	case ForRestore:
+		return "snap_backup action=restore name=" + r.Set
+	}
+	return "lvm_snapshot " + r.State + " " + r.Set
 }
 
 // Handler makes and settles journeys of this kind.
 func Handler() journey.Handler {
-	return journey.Handler{Do: do, Settle: settle}
+	return journey.Handler{Do: do, Settle: settle, Release: release}
 }
 
 func do(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
@@ -99,7 +113,7 @@ func look(ctx context.Context, trip *journey.Trip, r command.Runner, req Request
 	if err != nil || trip == nil {
 		return w, err
 	}
-	stale, err := trip.Lock(ctx, groups, "lvm_snapshot "+req.State+" "+req.Set, begun)
+	stale, err := trip.Lock(ctx, groups, req.what(), begun)
 	if err != nil || !stale {
 		return w, err
 	}
@@ -157,9 +171,18 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 		err = w.verify(ctx, plan)
 	}
 	if err != nil {
-		return ansible.Result{}, fault.All(err, w.trip.Finish("undone", journal.Undone, nil))
+		return ansible.Result{}, w.failed(err)
 	}
 	return created(plan, pause, "took"), w.trip.Finish("taken", journal.Done, nil)
+}
+
+// failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when
+// this process has ended, and before anything else is done in these volume groups.
+func (w *work) failed(err error) error {
+	if errors.Is(err, errLeft) || errors.Is(err, filesystem.ErrFreezing) {
+		return err
+	}
+	return fault.All(err, w.trip.Finish("undone", journal.Undone, nil))
 }
 
 // verify looks once more when nothing is frozen: LVM must know every member, and none may have overflowed already.
@@ -178,20 +201,79 @@ func (w *work) verify(ctx context.Context, p *Plan) error {
 	if err == nil {
 		return nil
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	return fault.All(err, Undo(undo, w.lvm, p))
+	return fault.All(err, undone(ctx, w.lvm, p))
 }
 
 // settle undoes a set that was not finished. One whose last step was lost is not worth guessing about: nobody was told
 // that it exists.
 func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
-	var p Plan
-	if err := json.Unmarshal(e.State, &p); err != nil {
-		return fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	p, err := planOf(e)
+	if err != nil {
+		return err
 	}
-	if err := Undo(ctx, lvm.New(command.Local{}), &p); err != nil {
+	l := lvm.New(command.Local{})
+	back, err := cameBack(ctx, t, l, e, p)
+	if err != nil {
+		return err
+	}
+	if back {
+		return t.Finish("taken", journal.Done, nil)
+	}
+	if err := Undo(ctx, l, p); err != nil {
 		return err
 	}
 	return t.Finish("undone", journal.Undone, nil)
+}
+
+// release lets writes go on at once that wait for a set which cannot be finished any more. What is suspended is not
+// resumed before LVM is at rest: see lvm.Unsuspend.
+func release(e *journal.Entry) error {
+	p, err := planOf(e)
+	if err != nil {
+		return err
+	}
+	return p.thaw()
+}
+
+func planOf(e *journal.Entry) (*Plan, error) {
+	var p Plan
+	if err := json.Unmarshal(e.State, &p); err != nil {
+		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	}
+	return &p, nil
+}
+
+// cameBack tells whether the record was found in a volume that has itself been rolled back to this very set: the journal
+// is what it was at the set's instant then, when the set was being taken. Its members were taken, and are nobody's to
+// remove. The volume that holds the journal cannot stand still and is snapshotted first (see methodOrder), so that without its
+// snapshot there is either such a rollback or no snapshot of the set at all.
+func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) (bool, error) {
+	if p.ID == "" || t.Journal.ThisBoot(e) {
+		return false, nil
+	}
+	report, err := l.Report(ctx)
+	if err != nil {
+		return false, err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return false, err
+	}
+	home, err := filesystem.Holding(mounts, journey.State)
+	if err != nil {
+		return false, err
+	}
+	return p.cameBack(report, home.Point), nil
+}
+
+// cameBack is cameBack with the journal below the mount point home.
+func (p *Plan) cameBack(r *lvm.Report, home string) bool {
+	rest := r.ByTag(tagID + p.ID)
+	for _, m := range p.Members {
+		if slices.Contains(m.Points, home) {
+			there := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
+			return len(rest) > 0 && !slices.ContainsFunc(rest, there)
+		}
+	}
+	return false
 }

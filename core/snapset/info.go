@@ -210,7 +210,7 @@ func (k *looker) group(g *lvm.Group) GroupInfo {
 		}
 		pool := PoolInfo{Pool: v.FullName(), Size: v.Size, Data: v.DataPercent, Metadata: v.MetadataPercent}
 		_, pool.Problem = v.Bad()
-		if lvm.PoolDamaged(v, k.status) {
+		if pool.Problem == "" && lvm.PoolDamaged(v, k.status) {
 			pool.Problem = "its transaction id in the kernel is not the one LVM expects"
 		}
 		out.Pools = append(out.Pools, pool)
@@ -314,7 +314,7 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 	} else if kernel, ok := snapshotStatus(k.status[v.DMName]); ok && kernel.Total > 0 {
 		s.Used = kernel.UsedBytes()
 	}
-	if s.COW > 0 {
+	if s.COW > 0 && (s.Merge == nil || s.Merge.State != MergeFailed) { // of a failed merge the kernel tells nothing
 		s.UsedPercent = percent(float64(s.Used) / float64(s.COW))
 	}
 	for _, m := range mounts {

@@ -118,17 +118,17 @@ func (w *work) mountPlaces(ctx context.Context, result ansible.Result, places []
 		return result, nil
 	}
 	result.Changed = true
-	result.Msg = fmt.Sprintf("%s; mounted it on %s", result.Msg, points(todo))
+	result.Msg = fmt.Sprintf("%s; %s it on %s", result.Msg, w.verb("mounted", "mount"), points(todo))
 	if w.Check {
 		return result, nil
 	}
-	undo := &Plan{Set: w.Set, Mounted: pointList(todo)}
+	undo := &Plan{Set: w.Set, Mounted: targetsOf(todo)}
 	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "mounting", undo); err != nil {
 		return result, err
 	}
 	for _, p := range todo {
 		if err := w.mountOne(ctx, p); err != nil {
-			return result, fault.All(err, unmountPoints(undo.Mounted), w.trip.Finish("undone", journal.Undone, nil))
+			return result, w.failed(fault.All(err, undone(ctx, w.lvm, undo)))
 		}
 	}
 	return result, w.trip.Finish(StepMounted, journal.Done, nil)
@@ -183,56 +183,60 @@ func (w *work) unmounted(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q to unmount", w.Set).
 			WithHint("lvm_snapshot_info lists the sets there are")
 	}
-	var mounts []string
-	for _, v := range w.set.Snapshots {
-		for _, m := range filesystem.On(w.view.Mounts, devOf(v)) {
-			mounts = append(mounts, m.Point)
-		}
-	}
+	mounts := w.mountsOf()
 	if len(mounts) == 0 {
 		return describe(w.set, false, fmt.Sprintf("set %s is not mounted", w.Set)), nil
 	}
-	result := describe(w.set, true, fmt.Sprintf("unmounted set %s from %s", w.Set, strings.Join(mounts, ", ")))
+	var points []string
+	for _, m := range mounts {
+		points = append(points, m.Point)
+	}
+	result := describe(w.set, true, fmt.Sprintf("%s set %s from %s", w.verb("unmounted", "unmount"), w.Set, strings.Join(points, ", ")))
 	if w.Check {
 		return result, nil
 	}
 	if err := w.notInUse(ctx); err != nil {
 		return ansible.Result{}, err
 	}
-	_, err := w.unmountAll()
-	return result, err
+	return result, unmountTargets(mounts)
 }
 
-// unmountAll unmounts every snapshot of the set and returns where they were.
-func (w *work) unmountAll() ([]string, error) {
-	var done []string
+// mountsOf are all mounts of the set's snapshots.
+func (w *work) mountsOf() []filesystem.Target {
+	var out []filesystem.Target
 	for _, v := range w.set.Snapshots {
-		mounts := filesystem.On(w.view.Mounts, devOf(v))
-		for i := len(mounts) - 1; i >= 0; i-- { // the last one mounted first
-			if err := filesystem.Unmount(mounts[i].Point); err != nil {
-				return done, err
-			}
-			Tidy([]string{mounts[i].Point})
-			done = append(done, mounts[i].Point)
+		for _, m := range filesystem.On(w.view.Mounts, devOf(v)) {
+			out = append(out, filesystem.Target{Point: m.Point, Dev: m.Dev})
 		}
 	}
-	return done, nil
+	return out
 }
 
-// unmountPoints unmounts what is mounted of the points, for the undoing of an interrupted mount.
-func unmountPoints(points []string) error {
+// unmountTargets unmounts what is still mounted of them, the last one first, for the settling of an interrupted mount or
+// removal. What else has come to their mount points is not touched.
+func unmountTargets(targets []filesystem.Target) error {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, point := range points {
-		if _, ok := filesystem.At(mounts, point); ok {
-			errs = append(errs, filesystem.Unmount(point))
+	for i := len(targets) - 1; i >= 0; i-- {
+		t := targets[i]
+		if m, ok := filesystem.At(mounts, t.Point); ok && m.Dev == t.Dev {
+			errs = append(errs, filesystem.Unmount(t.Point))
 		}
+		Tidy([]string{t.Point})
 	}
-	Tidy(points)
 	return fault.All(errs...)
+}
+
+// targetsOf are the mounts that are to be made.
+func targetsOf(places []place) []filesystem.Target {
+	var out []filesystem.Target
+	for _, p := range places {
+		out = append(out, filesystem.Target{Point: p.point, Dev: devOf(p.snapshot)})
+	}
+	return out
 }
 
 // Tidy removes those of the points that are our own mount points, with the directories above them that are empty now.

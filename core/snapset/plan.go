@@ -14,6 +14,7 @@ type Want struct {
 	Volumes []Volume
 	Size    string // for volumes that say none; empty: sized for the free space
 	Each    bool   // consistency: volume, each by itself
+	Use     Use
 }
 
 // Member is one snapshot of a plan. It is kept in the journal, so it holds all that Settle needs.
@@ -40,12 +41,14 @@ type Plan struct {
 	ID      string    `json:"id"`
 	Time    time.Time `json:"time"`
 	Each    bool      `json:"each,omitempty"`
+	Use     Use       `json:"use,omitempty"`
 	Members []*Member `json:"members"`
-	Mounted []string  `json:"mounted,omitempty"` // mount points made for an existing set
+	// Mounted are mounts of an existing set's snapshots that are to be undone.
+	Mounted []filesystem.Target `json:"mounted,omitempty"`
 }
 
 func (p *Plan) label() Label {
-	return Label{Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time}
+	return Label{Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use}
 }
 
 // Groups are the names of the volume groups the set will lie in, sorted.
@@ -59,7 +62,7 @@ func (p *Plan) Groups() []string {
 
 // New plans a set of the targets. It changes nothing, and names everything that is in the way.
 func (v *View) New(w Want, id string, targets []Target, k Kernel) (*Plan, error) {
-	p := &Plan{Set: w.Set, ID: id, Time: time.Now(), Each: w.Each}
+	p := &Plan{Set: w.Set, ID: id, Time: time.Now(), Each: w.Each, Use: w.Use}
 	var wrong []error
 	for i := range targets {
 		t := &targets[i]
@@ -90,12 +93,12 @@ func (v *View) takeable(t *Target, m *Member) error {
 	if there, ok := v.Report.Volume(m.VG, m.Snapshot); ok {
 		return m.nameTaken(there)
 	}
+	if err := Unreliable(t.LV); err != nil { // a merge that failed is one that LVM still calls merging
+		return err
+	}
 	if t.LV.Merging {
 		return fault.New(fault.Merging, "%s is still merging; LVM takes no snapshot of it before that is done", t.LV.FullName()).
 			WithHint("wait for the merge: lvm_snapshot_info shows its progress")
-	}
-	if bad, why := t.LV.Bad(); bad {
-		return fault.New(fault.Unsupported, "%s: %s", t.LV.FullName(), why).WithHint("lvs -a -o +lv_health_status %s", t.LV.FullName())
 	}
 	if !m.Thin {
 		return nil
@@ -131,15 +134,15 @@ func (v *View) poolHasRoom(m *Member) error {
 	if err != nil {
 		return err
 	}
-	if bad, why := pool.Bad(); bad {
-		return fault.New(fault.PoolDamaged, "thin pool %s of %s: %s", pool.FullName(), m.origin(), why).
-			WithHint("see lvmthin(7), \"Metadata check and repair\"")
-	}
 	for what, percent := range map[string]*float64{"data": pool.DataPercent, "metadata": pool.MetadataPercent} {
 		if percent != nil && *percent >= poolFull {
 			return fault.New(fault.NoSpace, "thin pool %s: its %s is %.1f%% full", pool.FullName(), what, *percent).
 				WithHint("extend it first (lvextend %s); at %d%% no snapshot is taken", pool.FullName(), poolFull)
 		}
+	}
+	if bad, why := pool.Bad(); bad {
+		return fault.New(fault.PoolDamaged, "thin pool %s of %s: %s", pool.FullName(), m.origin(), why).
+			WithHint("see lvmthin(7), \"Metadata check and repair\"")
 	}
 	return nil
 }

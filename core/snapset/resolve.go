@@ -175,7 +175,7 @@ func (v *View) notMountPoint(word string) error {
 	if err != nil {
 		return f.WithHint("name a mount point, vg/lv or a device path")
 	}
-	return f.WithHint("it lies on %s, mounted on %s: to take that whole file system, name %s", m.Source, m.Point, m.Point)
+	return f.WithHint("it lies on %s, mounted on %s. If it has a volume of its own, mount that first; to take the whole of %s, name that", m.Source, m.Point, m.Point)
 }
 
 // usable refuses what no snapshot can be taken of, or none that was tried.

@@ -108,18 +108,37 @@ func (s *Set) Check() error {
 	return fault.All(wrong...)
 }
 
-// Unreliable says why a snapshot cannot be relied on now: snapshot_invalid if what it held is lost, unsupported if it
-// only is in a state that must be mended first. nil if nothing is wrong.
+// MergeAgain is the hint for a volume, vg/lv, whose merge the kernel gave up after an I/O error.
+func MergeAgain(origin string) string {
+	return "it reads as the snapshot did and must not be removed; dmesg says which disk failed. Once that is mended, unmount the volume and " +
+		"activate it anew, and the merge goes on: lvchange -an " + origin + " && lvchange -ay " + origin
+}
+
+// Unreliable says why a volume or a snapshot cannot be relied on now: snapshot_invalid if what it held is lost,
+// merge_failed, pool_damaged, or unsupported if it is in another state that must be mended first. nil if nothing is wrong.
 func Unreliable(v *lvm.Volume) error {
 	bad, why := v.Bad()
 	if !bad {
 		return nil
 	}
 	code, hint := fault.Unsupported, "it is not lost: mend that first; dmsetup info "+v.DMName+" and dmesg say more, dmsetup resume ends a suspension"
-	if v.Lost() {
+	switch {
+	case v.Lost():
 		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it; a set: on_invalid=replace takes it anew, state=absent removes it; by itself: lvremove "+v.FullName()
+	case v.Health == lvm.Partial:
+		hint = "bring the missing disk back, or see vgreduce --removemissing"
+	case v.State == lvm.MergeFailed || v.State == lvm.MergeFailedSuspended:
+		origin := v.FullName()
+		if v.Origin != "" {
+			origin = v.VG + "/" + v.Origin
+		}
+		code, hint = fault.MergeFailed, MergeAgain(origin)
+	case v.Health == lvm.Failed || v.Health == lvm.MetadataReadOnly:
+		code, hint = fault.PoolDamaged, "see lvmthin(7), \"Metadata check and repair\""
 	}
-	return fault.New(code, "%s: %s", v.FullName(), why).
-		With("snapshots", []Taken{{Volume: v.VG + "/" + v.Origin, Snapshot: v.FullName(), State: string(v.State)}}).
-		WithHint("%s", hint)
+	f := fault.New(code, "%s: %s", v.FullName(), why).WithHint("%s", hint)
+	if v.Origin == "" {
+		return f
+	}
+	return f.With("snapshots", []Taken{{Volume: v.VG + "/" + v.Origin, Snapshot: v.FullName(), State: string(v.State)}})
 }

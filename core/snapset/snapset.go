@@ -10,6 +10,7 @@
 package snapset
 
 import (
+	"fmt"
 	"sort"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ const (
 	tagID    = "rewind:id="
 	tagCount = "rewind:count="
 	tagTime  = "rewind:time=" // Unix seconds
+	tagUse   = "rewind:use="  // of a set that another journey took for itself
 )
 
 // Label is what the tags of one snapshot say of the set it belongs to.
@@ -33,13 +35,28 @@ type Label struct {
 	ID    string
 	Count int
 	Time  time.Time
+	Use   Use
 }
 
+// Use is what a set was taken for.
+type Use string
+
+// The uses of a set.
+const (
+	ForUser    Use = ""
+	ForBackup  Use = "backup"  // to be read once, and removed
+	ForRestore Use = "restore" // to be filled with a backup
+)
+
 func (l Label) tags() []string {
-	return []string{
+	tags := []string{
 		tagSet + l.Set, tagID + l.ID,
 		tagCount + strconv.Itoa(l.Count), tagTime + strconv.FormatInt(l.Time.Unix(), 10),
 	}
+	if l.Use != ForUser {
+		tags = append(tags, tagUse+string(l.Use))
+	}
+	return tags
 }
 
 // LabelOf reads the tags of a volume; false if it belongs to no set.
@@ -51,6 +68,9 @@ func LabelOf(v *lvm.Volume) (Label, bool) {
 		}
 		if s, ok := strings.CutPrefix(t, tagID); ok {
 			l.ID = s
+		}
+		if s, ok := strings.CutPrefix(t, tagUse); ok {
+			l.Use = Use(s)
 		}
 		if s, ok := strings.CutPrefix(t, tagCount); ok {
 			l.Count, _ = strconv.Atoi(s)
@@ -133,11 +153,20 @@ func Find(r *lvm.Report, name string) (*Set, error) {
 // bad_arguments fault. The rules are those of lvm(8), "Valid names".
 func CheckName(name string) error {
 	hint := "use letters, digits, and . _ + - (not first), at most 64 characters, such as before-upgrade"
-	if name == "" || len(name) > maxName || name[0] == '-' || name[0] == '.' {
-		return fault.New(fault.BadArguments, "name %q is no name for a set", name).WithHint("%s", hint)
+	why := ""
+	switch {
+	case name == "":
+		why = "it is empty"
+	case len(name) > maxName:
+		why = fmt.Sprintf("it has %d characters", len(name))
+	case name[0] == '-' || name[0] == '.':
+		why = "of its first character"
+	}
+	if why != "" {
+		return fault.New(fault.BadArguments, "%q is no name for a set, because %s", name, why).WithHint("%s", hint)
 	}
 	if err := lvm.CheckNew("vg", SnapshotName("lv", name)); err != nil {
-		return fault.New(fault.BadArguments, "name %q is no name for a set: its snapshot of lv would be %v", name, err).WithHint("%s", hint)
+		return fault.New(fault.BadArguments, "%q is no name for a set: its snapshot of lv would be %v", name, err).WithHint("%s", hint)
 	}
 	return nil
 }

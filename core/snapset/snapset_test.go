@@ -2,6 +2,7 @@ package snapset
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
@@ -106,4 +108,17 @@ func through(t *testing.T, from, to any) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Whatever the tags of a volume are: what is ours has a name and an id, and they are whole tags of it.
+func FuzzLabelOf(f *testing.F) {
+	f.Add("rewind:set=s", "rewind:id=1", "rewind:count=2")
+	f.Add("rewind:set=", "rewind:time=99999999999999999999", "backup")
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		tags := []string{a, b, c}
+		l, ours := LabelOf(&lvm.Volume{Tags: tags})
+		if ours != (l.Set != "" && l.ID != "") || ours && (!slices.Contains(tags, tagSet+l.Set) || !slices.Contains(tags, tagID+l.ID)) {
+			t.Errorf("%q is %+v, ours: %v", tags, l, ours)
+		}
+	})
 }

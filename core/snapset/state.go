@@ -201,7 +201,7 @@ func (w *work) absent(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging and goes away by itself", w.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
 	}
-	result := describe(w.set, true, fmt.Sprintf("removed set %s: %s", w.Set, strings.Join(names(w.set.Snapshots), ", ")))
+	result := describe(w.set, true, fmt.Sprintf("%s set %s: %s", w.verb("removed", "remove"), w.Set, strings.Join(names(w.set.Snapshots), ", ")))
 	result.Diff = setDiff(w.Set, list(w.set), nil)
 	if w.Check {
 		return result, nil
@@ -214,16 +214,25 @@ func (w *work) remove(ctx context.Context) error {
 	if err := w.notInUse(ctx); err != nil {
 		return err
 	}
-	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "removing", &Plan{Set: w.Set, ID: w.set.ID}); err != nil {
+	plan := &Plan{Set: w.Set, ID: w.set.ID, Mounted: w.mountsOf()}
+	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "removing", plan); err != nil {
 		return err
 	}
-	if _, err := w.unmountAll(); err != nil {
+	if err := unmountTargets(plan.Mounted); err != nil {
 		return fault.All(err, w.trip.Finish("kept", journal.Undone, nil))
 	}
 	if err := w.lvm.Remove(ctx, names(w.set.Snapshots)...); err != nil {
 		return fault.New(fault.Of(err).Code, "remove set %s: %w", w.Set, err)
 	}
 	return w.trip.Finish("removed", journal.Done, nil)
+}
+
+// verb is what was done, or with Check what would be.
+func (w *work) verb(done, would string) string {
+	if w.Check {
+		return "would " + would
+	}
+	return done
 }
 
 // notInUse names whoever holds a snapshot of the set open, before anything is changed.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
@@ -163,4 +165,63 @@ func TestAskedToEndWhileWritesWait(t *testing.T) {
 		t.Error(err)
 	}
 	w.untouched("vg00/dat", "vg00/pccehr")
+}
+
+// A set that fails and cannot be undone either keeps its record open, so that it is settled; one of which nothing is left
+// closes it.
+func TestTheRecordOfAFailedSetSaysWhetherSomethingIsLeft(t *testing.T) {
+	for _, stuck := range []bool{false, true} {
+		w := server(t)
+		p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+		w.FailOn(errors.New("no such luck"), "lvcreate", "pccehr_s")
+		if stuck {
+			w.FailOn(errors.New("in use"), "lvremove")
+		}
+		j, err := journal.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		work := &work{trip: &journey.Trip{Journal: j}, lvm: w.lvm}
+		if err := work.trip.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
+			t.Fatal(err)
+		}
+		_, err = take(t.Context(), w.lvm, p, time.Minute)
+		err = work.failed(err)
+		open, _ := j.Unfinished()
+		if len(open) == 1 != stuck || errors.Is(err, errLeft) != stuck {
+			t.Errorf("something is left: %v; %v, unfinished: %v", stuck, err, open)
+		}
+		if !stuck {
+			w.untouched("vg00/dat", "vg00/pccehr")
+		}
+	}
+}
+
+// A root file system that is rolled back brings back the journal as it was when the set was taken. The set's other
+// snapshots are not what an interrupted journey left.
+func TestARecordThatCameBackWithItsVolumeIsNotUndone(t *testing.T) {
+	p := &Plan{Set: "s", ID: "id-1", Members: []*Member{
+		{VG: "vg00", LV: "root", Snapshot: "root_s", Points: []string{"/"}, Method: ByLVM},
+		{VG: "vg00", LV: "dat", Snapshot: "dat_s", Points: []string{"/dat"}},
+	}}
+	snapshot := func(name, origin string) lvmtest.Volume {
+		return lvmtest.Volume{Name: name, Origin: origin, Tags: []string{"rewind:set=s", "rewind:id=id-1"}}
+	}
+	for name, c := range map[string]struct {
+		there []lvmtest.Volume
+		back  bool
+	}{
+		"interrupted before the first": {nil, false},
+		"interrupted after the first":  {[]lvmtest.Volume{snapshot("root_s", "root")}, false},
+		"interrupted after the second": {[]lvmtest.Volume{snapshot("root_s", "root"), snapshot("dat_s", "dat")}, false},
+		"the first was merged":         {[]lvmtest.Volume{snapshot("dat_s", "dat")}, true},
+	} {
+		w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: append([]lvmtest.Volume{{Name: "root"}, {Name: "dat"}}, c.there...)})
+		if got := p.cameBack(w.report(), "/"); got != c.back {
+			t.Errorf("%s: came back: %v", name, got)
+		}
+		if p.cameBack(w.report(), "/var") {
+			t.Errorf("%s: the journal lies elsewhere", name)
+		}
+	}
 }

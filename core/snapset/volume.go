@@ -2,6 +2,7 @@ package snapset
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"go.pcc.com/rewind/core/fault"
@@ -31,6 +32,9 @@ func (v *Volume) DecodeArg(arg any) error {
 	}
 	if v.Name == "" {
 		return fmt.Errorf("holds an empty volume")
+	}
+	if v.Name[0] == '/' {
+		v.Name = filepath.Clean(v.Name) // a shell completes directories with a slash
 	}
 	return nil
 }

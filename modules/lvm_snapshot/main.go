@@ -47,7 +47,7 @@ func main() {
   lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g
   lvm_snapshot state=mounted mountpoint=/mnt/snap
   lvm_snapshot state=absent`,
-		Internal: rollback.Internal(),
+		Internal: rollback.Internal(nil),
 	}.Main()
 }
 
@@ -87,9 +87,16 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if c.Check {
 		return snapset.Apply(ctx, nil, command.Local{}, req)
 	}
+	bar := ansible.Bar(c.Progress, c.Terminal)
+	defer bar.Done()
 	return journey.Make(ctx, journey.Call{
 		Kind: snapset.Kind, Title: fmt.Sprintf("set %s: %s", a.Name, a.State), Request: req,
 		Limit: journey.LockWait + 2*req.FreezeTimeout + 5*time.Minute,
+		Notice: func(p journey.Progress) {
+			if c.Hand {
+				bar.Show(p.Label, p.Percent, 0)
+			}
+		},
 	})
 }
 

@@ -113,11 +113,11 @@ func show(w io.Writer, r ansible.Result) {
 	}
 	for _, s := range f.Sets {
 		fmt.Fprintf(w, "\nset %s, %s, %s old\n", s.Name, s.State, age(s.Age))
-		shots(w, s.Snapshots)
+		shots(w, s.Snapshots, false)
 	}
 	if len(f.Unmanaged) > 0 {
 		fmt.Fprintln(w, "\nsnapshots of no set")
-		shots(w, f.Unmanaged)
+		shots(w, f.Unmanaged, true)
 	}
 	if len(f.Mounts) > 0 {
 		fmt.Fprintln(w)
@@ -126,12 +126,25 @@ func show(w io.Writer, r ansible.Result) {
 		fmt.Fprintf(w, "%-20s %s\n", m.Point, stack(m.Stack))
 	}
 	if l := f.Last; l != nil {
-		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s at step %s", l.Set, l.Begun, l.Outcome, l.Step)
+		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, l.Begun, story(l))
 		if l.Downtime > 0 {
 			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// story is how far a rollback is, for people.
+func story(l *rollback.Last) string {
+	switch {
+	case l.Outcome != "unfinished":
+		return l.Outcome
+	case l.Step == rollback.StepStarted:
+		return "done; the volumes are in use while LVM merges"
+	case l.Step == rollback.StepDeferred:
+		return "waits for the volumes' next activation, at the latest the next boot"
+	}
+	return "under way, at step " + l.Step
 }
 
 func pools(w io.Writer, list []snapset.PoolInfo) {
@@ -147,15 +160,19 @@ func pools(w io.Writer, list []snapset.PoolInfo) {
 	}
 }
 
-func shots(w io.Writer, list []snapset.Shot) {
+// shots lists snapshots; those of a set are all of its age.
+func shots(w io.Writer, list []snapset.Shot, aged bool) {
 	for _, s := range list {
-		fmt.Fprintf(w, "  %-28s of %-20s %-9s %8s old", s.Snapshot, s.Volume, s.State, age(s.Age))
+		fmt.Fprintf(w, "  %-28s of %-20s %-9s", s.Snapshot, s.Volume, s.State)
+		if aged {
+			fmt.Fprintf(w, " %8s old", age(s.Age))
+		}
 		if s.UsedPercent != nil {
 			fmt.Fprintf(w, "  %s of %s COW used (%.1f%%)", ansible.Bytes(s.Used), ansible.Bytes(s.COW), *s.UsedPercent)
 		}
 		if s.Merge != nil {
 			fmt.Fprintf(w, "  merge %s", s.Merge.State)
-			if !s.Thin { // a thin one copies nothing
+			if !s.Thin && s.Merge.State != snapset.MergeFailed { // a thin one copies nothing; of a failed one nothing is known
 				fmt.Fprintf(w, ", %s left", ansible.Bytes(s.Merge.Left))
 			}
 			if s.Merge.Percent != nil {

@@ -20,7 +20,7 @@ func info() *snapset.Info {
 		Host: snapset.Host{Usable: true, Kernel: "6.12.5", LVM: "2.03.31(2)", Systemd: true,
 			Modules: map[string]string{"dm_snapshot": "loaded", "dm_thin_pool": "loadable"}},
 		Groups: []snapset.GroupInfo{{Name: "vg00", Size: 6 << 30, Free: 4 << 30, Pools: []snapset.PoolInfo{
-			{Pool: "vg00/pool", Size: 1 << 30, Data: percent(96), Metadata: percent(4), Problem: "its thin pool has no data space left"},
+			{Pool: "vg00/pool", Size: 1 << 30, Data: percent(96), Metadata: percent(4), Problem: "no data space is left in the thin pool"},
 		}}},
 		Sets: []snapset.SetInfo{{Name: "snap", State: snapset.SetMerging, Age: 3700, Snapshots: []snapset.Shot{{
 			Snapshot: "vg00/dat_snap", Volume: "vg00/dat", State: "merging", Age: 3700, COW: 200 << 20, Used: 20 << 20, UsedPercent: percent(10),
@@ -55,10 +55,10 @@ func TestShow(t *testing.T) {
 
 kernel 6.12.5, LVM 2.03.31(2), dm_snapshot loaded, dm_thin_pool loadable
 volume group vg00: 6.0 GiB, 4.0 GiB free
-  thin pool vg00/pool: 1.0 GiB, 96.0% of its data and 4.0% of its metadata used: its thin pool has no data space left
+  thin pool vg00/pool: 1.0 GiB, 96.0% of its data and 4.0% of its metadata used: no data space is left in the thin pool
 
 set snap, merging, 1 h 1 min old
-  vg00/dat_snap                of vg00/dat             merging   1 h 1 min old  20.0 MiB of 200.0 MiB COW used (10.0%)  merge running, 10.0 MiB left (50% done)
+  vg00/dat_snap                of vg00/dat             merging    20.0 MiB of 200.0 MiB COW used (10.0%)  merge running, 10.0 MiB left (50% done)
 
 snapshots of no set
   vg00/byhand                  of vg00/app             invalid        5 s old  32.0 MiB of 32.0 MiB COW used (100.0%)  on /mnt
@@ -66,7 +66,7 @@ snapshots of no set
 
 /dat                 fs xfs > crypt secret > lvm vg00-dat > pv sda2
 
-last rollback: snap, 2026-11-23T20:34:46Z, unfinished at step started, services down for 9.4 s
+last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LVM merges, services down for 9.4 s
 `
 	for name, r := range map[string]ansible.Result{"fresh": fresh, "stored": stored} {
 		var out bytes.Buffer

@@ -32,7 +32,7 @@ func (f *Fake) verbs() map[string]verb {
 			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1}},
 		"lvm lvextend":  {f.lvextend, map[string]int{"--yes": 0, "--size": 1}},
 		"lvm lvremove":  {f.lvremove, map[string]int{"--yes": 0}},
-		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0}},
+		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1, "--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
 			"--activate": 1, "--ignoreactivationskip": 0}},
 		"dmsetup suspend": {f.dmSuspend, nil},

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/command"
@@ -143,4 +145,31 @@ func (m *machine) empty() {
 	}
 	m.must("udevadm", "settle")
 	m.must("lvm", "lvremove", "--yes", "--force", "--force", "--", m.vg)
+}
+
+// TestKernelSaysWhatDmsetupSays asks for all devices of this machine in both ways.
+func TestKernelSaysWhatDmsetupSays(t *testing.T) {
+	ctx := context.Background()
+	programs := lvm.New(command.Local{})
+	direct := programs.Direct(lvm.DeviceMapper)
+	info, err1 := programs.Info(ctx)
+	status, err2 := programs.Status(ctx)
+	if err1 != nil || err2 != nil || len(info) == 0 {
+		t.Fatalf("%v, %v, %d devices", err1, err2, len(info))
+	}
+	gotInfo, err1 := direct.Info(ctx)
+	gotStatus, err2 := direct.Status(ctx)
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if diff := cmp.Diff(info, gotInfo); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(status, gotStatus, cmpopts.EquateEmpty()); diff != "" {
+		t.Error(diff)
+	}
+	one, err := lvm.DeviceMapper("no-such-device")
+	if len(one) != 0 || err != nil {
+		t.Error(one, err)
+	}
 }

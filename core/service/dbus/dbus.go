@@ -40,7 +40,10 @@ func (e Error) Error() string {
 // Signal is something that systemd tells of its own accord.
 type Signal struct {
 	Path, Interface, Member string
-	Body                    []any
+
+	// Body reads the values. Of most signals nobody wants them: a change of devices brings hundreds, each with all
+	// properties of a unit.
+	Body func() ([]any, error)
 }
 
 // Call is a method to be called.
@@ -175,7 +178,7 @@ func (c *Conn) listen(in *bufio.Reader) {
 		case typeReturn, typeError:
 			c.answer(m)
 		case typeSignal:
-			c.signal(Signal{m.text(fieldPath), m.text(fieldInterface), m.text(fieldMember), m.body})
+			c.signal(Signal{m.text(fieldPath), m.text(fieldInterface), m.text(fieldMember), m.values})
 		}
 	}
 }
@@ -189,18 +192,18 @@ func (c *Conn) answer(m message) {
 	if w == nil {
 		return // nobody waits any more
 	}
-	if m.kind == typeError {
+	body, err := m.values()
+	if err == nil && m.kind == typeError {
 		e := Error{Name: m.text(fieldError)}
-		if len(m.body) > 0 {
-			e.Message, _ = m.body[0].(string)
+		if len(body) > 0 {
+			e.Message, _ = body[0].(string)
 		}
-		w.answer <- answer{err: e}
-		return
+		err = e
 	}
-	if w.answered != nil {
-		w.answered(m.body)
+	if err == nil && w.answered != nil {
+		w.answered(body)
 	}
-	w.answer <- answer{body: m.body}
+	w.answer <- answer{body, err}
 }
 
 // end fails every call that still waits.

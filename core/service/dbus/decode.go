@@ -31,11 +31,11 @@ const (
 	maxDepth   = 64
 )
 
-// message is what came in.
+// message is what came in, its body as it came.
 type message struct {
 	kind   byte
 	fields map[byte]any
-	body   []any
+	body   []byte
 }
 
 func (m message) text(field byte) string { s, _ := m.fields[field].(string); return s }
@@ -62,9 +62,9 @@ func read(r io.Reader) (message, error) {
 	return parse(head[1], head[12:], rest[:padded], rest[padded:])
 }
 
-// parse reads the header's fields, which follow their length at offset 12, and the body.
+// parse reads the header's fields, which follow their length at offset 12.
 func parse(kind byte, length, fields, body []byte) (message, error) {
-	m := message{kind: kind, fields: map[byte]any{}}
+	m := message{kind: kind, fields: map[byte]any{}, body: body}
 	d := decoder{buf: append(append(make([]byte, 12, 16+len(fields)), length...), fields...), at: 12}
 	list, err := d.value("a(yv)", 0)
 	if err != nil {
@@ -74,19 +74,25 @@ func parse(kind byte, length, fields, body []byte) (message, error) {
 		pair := f.([]any)
 		m.fields[pair[0].(byte)] = pair[1]
 	}
-	d = decoder{buf: body}
+	return m, nil
+}
+
+// values reads the body.
+func (m message) values() ([]any, error) {
+	var values []any
+	d := decoder{buf: m.body}
 	for types := m.text(fieldSignature); types != ""; {
 		one, rest, err := cut(types, 0)
 		if err != nil {
-			return m, err
+			return nil, err
 		}
 		v, err := d.value(one, 0)
 		if err != nil {
-			return m, fmt.Errorf("body: %w", err)
+			return nil, fmt.Errorf("body: %w", err)
 		}
-		m.body, types = append(m.body, v), rest
+		values, types = append(values, v), rest
 	}
-	return m, nil
+	return values, nil
 }
 
 // cut splits a signature after its first complete type.

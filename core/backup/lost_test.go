@@ -1,0 +1,29 @@
+package backup_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+)
+
+func TestLost(t *testing.T) {
+	var l backup.Lost
+	if f := l.Fault(); f != nil {
+		t.Fatalf("nothing is lost: %v", f)
+	}
+	l.Vanished("/dat/gone")
+	if f := l.Fault(); f.Code != fault.SourceVanished || !strings.HasSuffix(f.Msg, ": /dat/gone") {
+		t.Errorf("got %s: %v", f.Code, f)
+	}
+	for n := range 150 {
+		l.Unreadable(fmt.Sprintf("/dat/%d", n))
+	}
+	l.Unreadable("/dat/0")
+	f := l.Fault()
+	if f.Code != fault.SourceUnreadable || !strings.HasSuffix(f.Msg, ": /dat/0, and 149 more") || len(f.Facts["paths"].([]string)) != 100 {
+		t.Errorf("got %s: %v, %v", f.Code, f, f.Facts)
+	}
+}

@@ -1,0 +1,278 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// until waits for a condition.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for late := time.Now().Add(soon); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatalf("not within %v: %s", soon, what)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// A backend that works is not taken for one that hangs, however long it works.
+func TestProgressKeepsACallAlive(t *testing.T) {
+	t.Parallel()
+	c := start(t, "works slowly")
+	c.stall = 3 * testStall // a machine under load may hold a report up for longer than one
+	begun := time.Now()
+	if _, err := c.Store(t.Context(), backup.Config{}, aTree(), nil); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took <= c.stall {
+		t.Errorf("it took %v, which proves nothing", took)
+	}
+}
+
+// However much is reported, little of it is handed on; the last of it always.
+func TestFloodOfProgress(t *testing.T) {
+	t.Parallel()
+	c := start(t, "floods")
+	begun, count, last := time.Now(), 0, backup.Progress{}
+	_, err := c.Store(t.Context(), backup.Config{}, aTree(), func(p backup.Progress) { count, last = count+1, p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := int(time.Since(begun)/pace) + 2; count > most || count < 2 {
+		t.Errorf("%d reports, want at most %d", count, most)
+	}
+	if last.Done != 2 {
+		t.Errorf("the last report is %+v", last)
+	}
+}
+
+// A flood that never ends is ended by the caller, whether the backend listens or not.
+func TestFloodWithoutEnd(t *testing.T) {
+	t.Parallel()
+	c := start(t, "floods for ever")
+	c.stall = testStall
+	ctx, cancel := context.WithTimeout(t.Context(), testStall)
+	defer cancel()
+	begun, count := time.Now(), 0
+	_, err := c.Store(ctx, backup.Config{}, aTree(), func(backup.Progress) { count++ })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context as the cause", err)
+	}
+	failed(t, err, begun, "it did not end Store within 1s of being asked to")
+	if most := int(time.Since(begun)/pace) + 2; count > most {
+		t.Errorf("%d reports, want at most %d", count, most)
+	}
+}
+
+// What a backend prints after the handshake goes to the log and does no harm.
+func TestPrinting(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var log strings.Builder
+	h := Host{SocketDir: socketDir(t), Log: func(line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintln(&log, line)
+	}}
+	c, err := h.Start(t.Context(), program("prints"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Store(t.Context(), backup.Config{}, aTree(), nil); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, line := range []string{lastWords, "on stdout", "on stderr"} {
+		if !strings.Contains(log.String(), line+"\n") {
+			t.Errorf("the log is %q, without %q", log.String(), line)
+		}
+	}
+}
+
+// A cancelled call returns when the backend has put away what it had begun.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	c, dir := start(t, "puts away"), t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Store(ctx, backup.Config{Scratch: dir}, aTree(), nil)
+		ended <- err
+	}()
+	until(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) || fault.Of(err).Code != fault.Interrupted {
+		t.Errorf("got %v (%v), want that it was cancelled", err, fault.Of(err).Code)
+	}
+	if exists(filepath.Join(dir, "begun")) {
+		t.Error("Store returned before the backend had put away what it had begun")
+	}
+	if err := c.Check(t.Context(), backup.Config{}); err != nil {
+		t.Errorf("the next call: %v", err)
+	}
+}
+
+// Close gives a call that runs the time to put away what it had begun.
+func TestCloseInACall(t *testing.T) {
+	t.Parallel()
+	c, dir := start(t, "puts away"), t.TempDir()
+	ended := make(chan error, 1)
+	begun := time.Now()
+	go func() {
+		_, err := c.Store(t.Context(), backup.Config{Scratch: dir}, aTree(), nil)
+		ended <- err
+	}()
+	until(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	failed(t, <-ended, begun, "it ended in the middle of Store: exit status 0")
+	if exists(filepath.Join(dir, "begun")) {
+		t.Error("it had no time to put away what it had begun")
+	}
+	failed(t, c.Check(t.Context(), backup.Config{}), time.Now(), "Check")
+	if err := c.Close(); err != nil {
+		t.Errorf("the second Close: %v", err)
+	}
+}
+
+// A backend whose host is killed ends by itself, and puts away what it had begun.
+func TestTheHostIsKilled(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "killed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	p := program("is a host")
+	host := exec.Command(p.Argv[0], p.Argv[1:]...)
+	host.Env = []string{"TMPDIR=" + dir}
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Errorf("the host names no backend: %v", err)
+	}
+	until(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait() // killed
+	until(t, "the backend has ended", func() bool { return len(members(pid)) == 0 })
+	if exists(filepath.Join(dir, "begun")) {
+		t.Error("it did not put away what it had begun")
+	}
+}
+
+// Whatever a backend has started is gone with it: in its process group, in another, and without a parent.
+func TestNoChildIsLeft(t *testing.T) {
+	for name, end := range map[string]func(*Client) error{
+		"closed": func(c *Client) error { return c.Close() },
+		"killed": func(c *Client) error {
+			if err := syscall.Kill(c.PID(), syscall.SIGKILL); err != nil {
+				return err
+			}
+			return c.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, "has children")
+			d, err := c.Describe(t.Context(), backup.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(d.Features) != 3 {
+				t.Fatalf("children: %v", d.Features)
+			}
+			for _, pid := range d.Features {
+				if !exists("/proc/" + pid) {
+					t.Errorf("child %s does not live, which proves nothing", pid)
+				}
+			}
+			if err := end(c); err != nil {
+				t.Error(err)
+			}
+			for _, text := range d.Features {
+				pid, err := strconv.Atoi(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if lives(pid, c.PID()) {
+					t.Errorf("child %d lives", pid)
+				}
+			}
+		})
+	}
+}
+
+// A backup that is incomplete comes beside the fault that says why.
+func TestIncomplete(t *testing.T) {
+	t.Parallel()
+	c := start(t, "is incomplete")
+	stored, err := c.Store(t.Context(), backup.Config{}, aTree(), nil)
+	if !errors.Is(err, fault.SourceUnreadable) || !stored.Incomplete || stored.ID == "" {
+		t.Errorf("got %+v, %v", stored, err)
+	}
+}
+
+// The fault of Present is that of the putting away, unless use had one of its own.
+func TestPresentFailsToPutAway(t *testing.T) {
+	t.Parallel()
+	c, own := start(t, "fails to put away"), errors.New("the user's own")
+	for use, want := range map[error]error{nil: fault.Busy, own: own} {
+		err := c.Present(t.Context(), backup.Config{}, "id", nil, func(context.Context, backup.Presented) error { return use })
+		if !errors.Is(err, want) {
+			t.Errorf("use returned %v, and Present %v, want %v", use, err, want)
+		}
+	}
+}
+
+// The goroutine that calls Present is the one that use runs on: its thread may have a mount namespace of its own.
+func TestUseRunsOnTheCallersGoroutine(t *testing.T) {
+	t.Parallel()
+	c := start(t, "well")
+	defer func() {
+		if p := recover(); p != "in use" {
+			t.Errorf("recovered %v", p)
+		}
+	}()
+	_ = c.Present(t.Context(), backup.Config{Scratch: "/"}, "id", nil, func(context.Context, backup.Presented) error { panic("in use") })
+}
+
+func TestLongList(t *testing.T) {
+	t.Parallel()
+	c := start(t, "lists a thousand")
+	all, err := c.List(t.Context(), backup.Config{}, "host-a")
+	if err != nil || len(all) != 1000 {
+		t.Errorf("%d backups, %v", len(all), err)
+	}
+}

@@ -1,0 +1,142 @@
+package plugin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/go-plugin"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// Find returns the program of a backend that is not built in: the file of that name in Dir. It runs as root, so nobody
+// else may have a hand in it: a file, a directory or a parent that does not belong to root or that others may write is
+// backend_untrusted, and so is a program whose SHA-256 (64 hexadecimal digits; empty: not checked) is another.
+func Find(name, sha256 string) (Program, error) { return find(Dir, name, sha256) }
+
+func find(dir, name, sum string) (Program, error) {
+	if err := wellNamed(name, sum); err != nil {
+		return Program{}, err
+	}
+	path := filepath.Join(dir, name)
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Program{}, absent(dir, name)
+	}
+	if err != nil {
+		return Program{}, fault.New(fault.BackendUntrusted, "backend %s: %w", name, err)
+	}
+	p := Program{Name: name, Argv: []string{path}, SHA256: strings.ToLower(sum)}
+	if err := fault.All(trustedProgram(path, info), trustedParents(dir), p.verify()); err != nil {
+		return Program{}, err
+	}
+	return p, nil
+}
+
+// wellNamed refuses a name that would lead out of the directory, and a checksum that is none.
+func wellNamed(name, sum string) error {
+	if name == "" || strings.ContainsAny(name, "/\x00") || name[0] == '.' || name[0] == '-' {
+		return fault.New(fault.BadArguments, "backend %q is not the plain name of a file", name).
+			WithHint("put the program into %s and name it without the directory", Dir)
+	}
+	if raw, err := hex.DecodeString(sum); err != nil || sum != "" && len(raw) != sha256.Size {
+		return fault.New(fault.BadArguments, "sha256 %q is not 64 hexadecimal digits", sum).
+			WithHint("sha256sum %s prints it", filepath.Join(Dir, name))
+	}
+	return nil
+}
+
+func absent(dir, name string) error {
+	there := []string{}
+	entries, _ := os.ReadDir(dir) // an unreadable directory has nothing to offer
+	for _, entry := range entries {
+		if entry.Type().IsRegular() {
+			there = append(there, entry.Name())
+		}
+	}
+	f := fault.New(fault.NotFound, "there is no backend %q in %s", name, dir).With("backends", there)
+	if len(there) == 0 {
+		return f.WithHint("no backend lies there; install one, or use one that is built in")
+	}
+	return f.WithHint("these lie there: %s", strings.Join(there, ", "))
+}
+
+func trustedProgram(path string, info fs.FileInfo) error {
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return untrusted("%s is a symbolic link", path).WithHint("put the program itself there")
+	case !info.Mode().IsRegular():
+		return untrusted("%s is not a regular file", path)
+	case info.Mode()&0o111 == 0:
+		return untrusted("%s is not executable", path).WithHint("chmod 0755 %s", path)
+	}
+	return ownedByRoot(path, info)
+}
+
+// trustedParents checks the directory and all above it, on the path as it is written and as its symbolic links lead.
+// Others may write a parent with the sticky bit, as /tmp: they cannot replace in it what is not theirs.
+func trustedParents(dir string) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return untrusted("%s: %w", dir, err)
+	}
+	for _, path := range []string{dir, real} {
+		for parent := path; ; parent = filepath.Dir(parent) {
+			info, err := os.Stat(parent)
+			if err != nil {
+				return untrusted("%s: %w", parent, err)
+			}
+			sticky := info.Mode()&fs.ModeSticky != 0 && parent != path
+			if err := ownedByRoot(parent, info); err != nil && !sticky {
+				return err
+			}
+			if parent == "/" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// ownedByRoot takes ourselves for as good as root: whoever runs this could do by hand what the program does.
+func ownedByRoot(path string, info fs.FileInfo) error {
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if owner != 0 && int(owner) != os.Geteuid() {
+		return untrusted("%s belongs to user %d, not to root", path, owner).WithHint("chown root %s, and look at what it does first", path)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return untrusted("%s may be written by others than root (mode %04o)", path, mode).
+			WithHint("chmod go-w %s, and look at what it does first", path)
+	}
+	return nil
+}
+
+// verify compares the program with its checksum.
+func (p Program) verify() error {
+	if p.SHA256 == "" {
+		return nil
+	}
+	want, err := hex.DecodeString(p.SHA256)
+	if err != nil {
+		return fault.New(fault.BadArguments, "sha256 %q is not 64 hexadecimal digits", p.SHA256)
+	}
+	same, err := (&plugin.SecureConfig{Checksum: want, Hash: sha256.New()}).Check(p.Argv[0])
+	if err != nil {
+		return untrusted("checksum of %s: %w", p.Argv[0], err)
+	}
+	if !same {
+		return untrusted("%s is not the program with the sha256 %s", p.Argv[0], p.SHA256).
+			WithHint("if it was changed on purpose, give the new one: sha256sum %s", p.Argv[0])
+	}
+	return nil
+}
+
+func untrusted(format string, a ...any) *fault.Error {
+	return fault.New(fault.BackendUntrusted, format, a...)
+}

@@ -1,0 +1,44 @@
+package run
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseEnvironment(t *testing.T) {
+	const text = "# a comment\n\nRESTIC_PASSWORD=sword fish\nexport AWS_KEY='a=b # c'\n  QUOTED=\"$HOME `id`\"  \nEMPTY=\n"
+	want := map[string]string{"RESTIC_PASSWORD": "sword fish", "AWS_KEY": "a=b # c", "QUOTED": "$HOME `id`", "EMPTY": ""}
+	got, err := ParseEnvironment(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestParseEnvironmentNamesTheLineAndNothingElse(t *testing.T) {
+	for _, text := range []string{"A=1\nswordfish", "A=1\n1A=swordfish", "A=1\nB='swordfish", "A=1\nB=\"sword\"fish\"", "A=1\n =swordfish"} {
+		_, err := ParseEnvironment(text)
+		if err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "sword") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzParseEnvironment(f *testing.F) {
+	f.Add("A=1\nexport B='2'")
+	f.Fuzz(func(t *testing.T, text string) {
+		env, err := ParseEnvironment(text)
+		if err != nil {
+			return
+		}
+		for key := range env {
+			if !variable.MatchString(key) {
+				t.Errorf("a variable called %q", key)
+			}
+		}
+	})
+}

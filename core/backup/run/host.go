@@ -1,0 +1,83 @@
+package run
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/plugin"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
+)
+
+// Host starts the backend of a request, with its secrets, and hides them in what comes back.
+type Host struct {
+	use     Use
+	program plugin.Program
+	secret  Secret
+	dir     string
+	hidden  *ansible.Hidden
+}
+
+// Open finds the backend's program and takes the journey's secrets.
+func Open(t *journey.Trip, b Backends, use Use) (*Host, error) {
+	h := &Host{use: use, dir: t.Dir()}
+	if err := t.Secret(&h.secret); err != nil {
+		return nil, err
+	}
+	h.hidden = ansible.Hide(append(slices.Collect(maps.Values(h.secret.Environment)), h.secret.Hide...)...)
+	if b[use.Backend] == nil {
+		program, err := plugin.Find(use.Backend, use.SHA256)
+		if err != nil {
+			return nil, fault.New(fault.Of(err).Code, "backend %s: %w", use.Backend, err)
+		}
+		h.program = program
+		return h, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fault.New(fault.Internal, "own program: %w", err)
+	}
+	h.program = plugin.Program{Name: use.Backend, Argv: []string{self, "backend", use.Backend}}
+	return h, nil
+}
+
+// Start starts a process of the backend. It sees the mounts of the thread it is started on.
+func (h *Host) Start(ctx context.Context) (*plugin.Client, error) {
+	return plugin.Host{
+		SocketDir: h.dir, Stall: h.use.Stall,
+		Log: func(line string) { os.Stderr.WriteString(h.hidden.Text(line) + "\n") }, // to the system's journal
+	}.Start(ctx, h.program)
+}
+
+// StartApart is Start with mounts of the backend's own.
+func (h *Host) StartApart(ctx context.Context) (client *plugin.Client, err error) {
+	err = filesystem.Private(func() (err error) {
+		client, err = h.Start(ctx)
+		return err
+	})
+	return client, err
+}
+
+// Config is what every call of the backend is given. Its scratch directory is the journey's.
+func (h *Host) Config() backup.Config {
+	scratch := filepath.Join(h.dir, "scratch")
+	_ = os.MkdirAll(scratch, 0o700) // a backend that cannot use it says so
+	return backup.Config{Options: h.use.Options, Environment: h.secret.Environment, Host: h.use.Host, Scratch: scratch}
+}
+
+// Hide takes the secrets out of a backend's error.
+func (h *Host) Hide(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := *fault.Of(err)
+	f.Msg, f.Hint, f.Err = h.hidden.Text(f.Msg), h.hidden.Text(f.Hint), nil
+	f.Facts = h.hidden.Facts(f.Facts)
+	return &f
+}

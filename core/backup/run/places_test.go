@@ -1,0 +1,55 @@
+package run
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+)
+
+func TestRepositoryInWhatIsReadLive(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.MkdirAll(dir+"/deep/backups", 0o755), os.Symlink(dir+"/deep/backups", link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, dir + "/deep/backups", link} {
+		err := apart(backup.Description{Name: "mirror", Local: []string{path}}, []string{"/boot", dir})
+		if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if err := apart(backup.Description{Local: []string{dir}}, []string{dir + "/deep"}); err != nil {
+		t.Errorf("the directory lies in the repository, not the other way: %v", err)
+	}
+	if err := errors.Join(unix.Mount("tmpfs", dir+"/deep", "tmpfs", 0, ""), os.Mkdir(dir+"/deep/backups", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir+"/deep", 0) })
+	if err := apart(backup.Description{Local: []string{dir + "/deep/backups"}}, []string{dir}); err != nil {
+		t.Errorf("another file system is no part of the directory: %v", err)
+	}
+}
+
+func TestCoveredByTheSnapshot(t *testing.T) {
+	mounts := []filesystem.Mount{
+		{Point: "/", Dev: filesystem.Dev{Major: 8}}, {Point: "/dat", Dev: filesystem.Dev{Major: 9}},
+		{Point: "/dat/nfs", Dev: filesystem.Dev{Major: 10}}, {Point: "/dat/wal", Dev: filesystem.Dev{Major: 11}},
+		{Point: "/database", Dev: filesystem.Dev{Major: 12}},
+	}
+	roots := []string{"/dat", "/dat/wal"}
+	for path, want := range map[string]bool{
+		"/dat/nfs": false, "/dat/nfs/deep": false, "/dat/wal/x": true, "/dat/x": true, "/database/x": true, "/srv": true,
+	} {
+		err := covered([]string{path}, mounts, roots)
+		if (err == nil) != want || err != nil && (!errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "/dat/nfs")) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

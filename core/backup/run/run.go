@@ -1,0 +1,317 @@
+// Package run makes a backup: one set of snapshots, mounted in a mount namespace of the backend's own at the original
+// paths, stored by the backend, checked, removed. It also asks a backend what it has.
+//
+// What is promised: nothing is taken before the repository is known to be usable; the set is always removed, here or by
+// whatever runs next; a snapshot that overflowed while it was read fails the backup; and a backend's word is not taken
+// for it: what it says it stored must be listed.
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/plugin"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// The kinds of journeys. None has records of its own in the journal: the set's are those of a set that is being taken.
+const (
+	Kind      = "backup"
+	KindQuery = "query"
+)
+
+// The queries.
+const (
+	Check = "check" // is the repository usable, and how old is the last backup
+	List  = "list"
+)
+
+// Request is what is asked.
+type Request struct {
+	Query         string        `json:"query,omitempty"` // for KindQuery
+	Volumes       []Volume      `json:"volumes"`
+	Set           string        `json:"set"`
+	Size          string        `json:"size,omitempty"`
+	FreezeTimeout time.Duration `json:"freeze_timeout"`
+	Keep          int           `json:"keep,omitempty"` // complete backups of the same set and volumes; 0: all
+	Use           Use           `json:"use"`
+	Check         bool          `json:"check,omitempty"`
+	AllHosts      bool          `json:"all_hosts,omitempty"` // of List: other hosts' backups too
+}
+
+// Use says which backend, and how.
+type Use struct {
+	Backend string         `json:"backend"`
+	SHA256  string         `json:"sha256,omitempty"` // of its program, in hexadecimal
+	Options map[string]any `json:"options,omitempty"`
+	Host    string         `json:"host"`  // whose backups
+	Stall   time.Duration  `json:"stall"` // a backend that says nothing for so long has failed
+}
+
+// Secret is what a request needs beside what may be written down.
+type Secret struct {
+	Environment map[string]string `json:"environment,omitempty"`
+	Hide        []string          `json:"hide,omitempty"` // other secrets that must not be shown: of a password file
+}
+
+// Backends are the ones that are built in, by name.
+type Backends map[string]func() backup.Backend
+
+// Handler makes journeys of Kind, Query those of KindQuery.
+func (b Backends) Handler() journey.Handler { return handler(b, (*work).store) }
+
+// Query answers without changing anything.
+func (b Backends) Query() journey.Handler { return handler(b, (*work).query) }
+
+// Serve is the main program of a built-in backend.
+func (b Backends) Serve(args []string) int {
+	if len(args) != 1 || b[args[0]] == nil {
+		return 2
+	}
+	return plugin.Serve(b[args[0]]())
+}
+
+func handler(b Backends, do func(*work, context.Context) (ansible.Result, error)) journey.Handler {
+	return journey.Handler{
+		Do: func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+			w := &work{trip: t, commands: command.NewRecorder(command.Local{}), begun: time.Now()}
+			if err := json.Unmarshal(data, &w.Request); err != nil {
+				return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
+			}
+			host, err := Open(t, b, w.Use)
+			if err != nil {
+				return ansible.Result{}, err
+			}
+			w.host = host
+			result, err := do(w, ctx)
+			result.Commands = w.commands.Commands()
+			return result, host.Hide(err)
+		},
+		Settle: func(context.Context, *journey.Trip, *journal.Entry) error {
+			return fault.New(fault.Internal, "there are no records of this kind")
+		},
+	}
+}
+
+// work is one request under way.
+type work struct {
+	Request
+	trip     *journey.Trip
+	commands *command.Recorder
+	host     *Host
+	begun    time.Time
+}
+
+// query answers Check and List. What the backend mounts for it is seen by no one else.
+func (w *work) query(ctx context.Context) (ansible.Result, error) {
+	client, err := w.host.StartApart(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	defer client.Close()
+	config := w.host.Config()
+	description, err := client.Describe(ctx, config)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	if w.Query == Check {
+		if err := client.Check(ctx, config); err != nil {
+			return ansible.Result{}, err
+		}
+	}
+	host := w.Use.Host
+	if w.AllHosts {
+		host = ""
+	}
+	list, err := client.List(ctx, config, host)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	result := ansible.Result{Data: map[string]any{
+		"backend": w.Use.Backend, "version": description.Version, "features": description.Features, "host": w.Use.Host,
+	}}
+	if w.Query == List {
+		result.Msg = fmt.Sprintf("%d backups", len(list))
+		result.Data["backups"] = entries(list)
+		return result, nil
+	}
+	return w.health(ctx, client, list, result)
+}
+
+// usable asks whether a backup could begin now. What a killed run of this host left is put away first: a backend never
+// takes away the lock of a run that is alive.
+func (w *work) usable(ctx context.Context, client backup.Backend) error {
+	if w.Check {
+		return client.Check(ctx, w.host.Config())
+	}
+	Settle(ctx, w.trip, w.host, client, w.Set)
+	err := client.Check(ctx, w.host.Config())
+	if fault.Of(err) == nil || fault.Of(err).Code != fault.RepositoryLocked {
+		return err
+	}
+	if settled := client.Settle(ctx, w.host.Config()); settled != nil {
+		return err
+	}
+	return client.Check(ctx, w.host.Config())
+}
+
+// Settle has the backend put away what the last run for this set left, if that one did not come to its end. What it
+// cannot put away stays for the next: whether the repository can be used all the same is asked next.
+func Settle(ctx context.Context, t *journey.Trip, h *Host, client backup.Backend, set string) {
+	entries, _ := t.Journal.Entries() // a damaged one is reported where it counts
+	i := slices.IndexFunc(entries, func(e *journal.Entry) bool { return e.Kind == snapset.Kind && e.Set == set })
+	if i >= 0 && entries[i].Outcome != journal.Done {
+		_ = client.Settle(ctx, h.Config())
+	}
+}
+
+// health says how old the last backup is, after a look into it.
+func (w *work) health(ctx context.Context, client backup.Backend, list []backup.Stored, r ansible.Result) (ansible.Result, error) {
+	roots, err := RootsOf(ctx, w.commands, w.Volumes)
+	if err != nil {
+		return r, err
+	}
+	last, err := Pick(list, Latest, w.Use.Host, roots)
+	if err != nil {
+		return r, err
+	}
+	err = client.Present(ctx, w.host.Config(), last.ID, w.report("looking into backup "+last.ID), func(_ context.Context, p backup.Presented) error {
+		return readable(last, p)
+	})
+	if err != nil {
+		return r, fault.New(fault.Of(err).Code, "the last backup, %s of %s, cannot be read: %w", last.ID, last.Time.Format(time.RFC3339), err)
+	}
+	age := time.Since(last.Time).Round(time.Second)
+	r.Msg = fmt.Sprintf("the repository is usable; the last backup, %s, is %s old", last.ID, age)
+	r.Data["last"], r.Data["age_seconds"] = entry(last), int64(age.Seconds())
+	return r, nil
+}
+
+// readable looks into every root of a presented backup.
+func readable(s backup.Stored, p backup.Presented) error {
+	for _, root := range s.Roots {
+		dir, ok := p.Roots[root]
+		if !ok {
+			return fault.New(fault.BackendFailed, "backup %s has no %s, although it lists it", s.ID, root)
+		}
+		if _, err := os.ReadDir(dir); err != nil {
+			return fault.New(fault.BackendFailed, "backup %s: %s: %w", s.ID, root, err)
+		}
+	}
+	return nil
+}
+
+// Latest names the newest complete backup.
+const Latest = "latest"
+
+// shortest is how much of an ID is taken for it: what restic shows.
+const shortest = 8
+
+// Pick returns the backup of that ID, whosever it is, or of the host the only one whose ID begins so, or the latest
+// complete one that has all the roots. Fault: not_found; bad_arguments if several IDs begin so.
+func Pick(list []backup.Stored, id, host string, roots []string) (backup.Stored, error) {
+	if id == Latest {
+		return latest(list, host, roots)
+	}
+	var alike []backup.Stored
+	for _, s := range list {
+		if s.ID == id {
+			return s, nil
+		}
+		if len(id) >= shortest && s.Host == host && strings.HasPrefix(s.ID, id) {
+			alike = append(alike, s)
+		}
+	}
+	switch len(alike) {
+	case 0:
+		return backup.Stored{}, fault.New(fault.NotFound, "there is no backup %s", id).
+			WithHint("snap_backup_info lists what there is; another host's is named by its whole id")
+	case 1:
+		return alike[0], nil
+	}
+	var ids []string
+	for _, s := range alike {
+		ids = append(ids, s.ID)
+	}
+	return backup.Stored{}, ansible.Bad("restore_id", "%s is the beginning of %d: %s", id, len(ids), strings.Join(ids, ", "))
+}
+
+func latest(list []backup.Stored, host string, roots []string) (backup.Stored, error) {
+	for _, s := range list {
+		missing := func(root string) bool { return !slices.Contains(s.Roots, root) }
+		if !s.Incomplete && s.Host == host && !slices.ContainsFunc(roots, missing) {
+			return s, nil
+		}
+	}
+	what := host
+	if len(roots) > 0 {
+		what += " that has " + strings.Join(roots, ", ")
+	}
+	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", what).
+		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; host=NAME names another host's")
+}
+
+// Entry is a backup as a result shows it.
+type Entry struct {
+	ID       string   `json:"id"`
+	Host     string   `json:"host"`
+	Set      string   `json:"name,omitempty"`
+	Time     string   `json:"time"` // RFC 3339
+	Volumes  []string `json:"volumes"`
+	Complete bool     `json:"complete"`
+	Files    int64    `json:"files,omitempty"`
+	Bytes    int64    `json:"bytes,omitempty"`
+}
+
+func entry(s backup.Stored) Entry {
+	return Entry{s.ID, s.Host, s.Set, s.Time.UTC().Format(time.RFC3339), s.Roots, !s.Incomplete, s.Files, s.Bytes}
+}
+
+func entries(list []backup.Stored) []Entry {
+	out := []Entry{}
+	for _, s := range list {
+		out = append(out, entry(s))
+	}
+	return out
+}
+
+// tellEvery and extendEvery bound how often progress is written, and how often systemd is asked for more time.
+const (
+	tellEvery   = 300 * time.Millisecond
+	extendEvery = 10 * time.Second
+)
+
+// report passes a backend's progress on.
+func (w *work) report(label string) backup.Report { return Report(w.trip, w.host, label) }
+
+// Report passes a backend's progress on, under a label, and asks for time as long as it gets on.
+func Report(t *journey.Trip, h *Host, label string) backup.Report {
+	var told, extended time.Time
+	t.Tell(journey.Progress{Label: label, Percent: -1})
+	return func(p backup.Progress) {
+		if time.Since(extended) > extendEvery {
+			extended = time.Now()
+			t.Extend(2 * h.use.Stall)
+		}
+		if time.Since(told) < tellEvery {
+			return
+		}
+		told = time.Now()
+		percent := -1.0
+		if p.Total > 0 {
+			percent = min(100, 100*float64(p.Done)/float64(p.Total))
+		}
+		t.Tell(journey.Progress{Label: label, Percent: percent, Bytes: p.Done})
+	}
+}

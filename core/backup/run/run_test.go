@@ -1,0 +1,142 @@
+package run
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+func TestPick(t *testing.T) {
+	list := []backup.Stored{
+		{ID: "incomplete-newest", Host: "a", Incomplete: true}, {ID: "0123456789ab", Host: "b", Roots: []string{"/dat"}},
+		{ID: "20261123T02-a", Host: "a", Roots: []string{"/other"}}, {ID: "20261123T01-a", Host: "a", Roots: []string{"/dat", "/x"}},
+		{ID: "older-of-a", Host: "a", Roots: []string{"/dat"}}, {ID: "older-of-a-by-far", Host: "a"},
+	}
+	for _, c := range []struct {
+		id    string
+		roots []string
+		want  string
+	}{
+		{Latest, nil, "20261123T02-a"},
+		{Latest, []string{"/dat"}, "20261123T01-a"},
+		{Latest, []string{"/x", "/dat"}, "20261123T01-a"},
+		{"older-of-a", nil, "older-of-a"},
+		{"older-of-a-by", nil, "older-of-a-by-far"},
+		{"0123456789ab", nil, "0123456789ab"}, // another host's by its whole id
+		{"incomplete-newest", nil, "incomplete-newest"},
+	} {
+		got, err := Pick(list, c.id, "a", c.roots)
+		if err != nil || got.ID != c.want {
+			t.Errorf("%s %v: %q, %v", c.id, c.roots, got.ID, err)
+		}
+	}
+	for _, id := range []string{"older", "01234567", "missing", ""} {
+		if _, err := Pick(list, id, "a", nil); !errors.Is(err, fault.NotFound) || fault.Of(err).Hint == "" {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	if _, err := Pick(list, "20261123", "a", nil); !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "20261123T02-a, 20261123T01-a") {
+		t.Errorf("a beginning of two: %v", err)
+	}
+	for host, roots := range map[string][]string{"c": nil, "b": {"/x"}} {
+		if _, err := Pick(list, Latest, host, roots); !errors.Is(err, fault.NotFound) {
+			t.Errorf("latest of %s with %v: %v", host, roots, err)
+		}
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	tests := []struct {
+		arg  any
+		want Volume
+	}{
+		{"/dat", Volume{Volume: snapset.Volume{Name: "/dat"}}},
+		{map[string]any{"vg": "vg00", "lv": "dat", "size": "1g"}, Volume{Volume: snapset.Volume{Name: "vg00/dat", Size: "1g"}}},
+		{map[string]any{"path": "/boot/", "snapshot": false}, Volume{Volume: snapset.Volume{Name: "/boot"}, Live: true}},
+		{map[string]any{"path": "/boot", "snapshot": "no"}, Volume{Volume: snapset.Volume{Name: "/boot"}, Live: true}},
+		{map[string]any{"path": "/dat", "size": "1g"}, Volume{Volume: snapset.Volume{Name: "/dat", Size: "1g"}}},
+	}
+	for _, tt := range tests {
+		var v Volume
+		if err := v.DecodeArg(tt.arg); err != nil {
+			t.Errorf("%v: %v", tt.arg, err)
+		}
+		if diff := cmp.Diff(tt.want, v); diff != "" {
+			t.Errorf("%v: %s", tt.arg, diff)
+		}
+	}
+	for _, arg := range []any{
+		"", 5, map[string]any{"path": "boot", "snapshot": false}, map[string]any{"snapshot": false}, map[string]any{"path": "/boot", "snapshot": "maybe"},
+		map[string]any{"path": "/boot", "snapshot": false, "vg": "vg00"},
+	} {
+		var v Volume
+		if err := v.DecodeArg(arg); err == nil {
+			t.Errorf("%v became %+v", arg, v)
+		}
+	}
+}
+
+func TestARepositoryOnAMemberIsRefused(t *testing.T) {
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	on, err := filesystem.Holding(mounts, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := backup.Description{Name: "mirror", Local: []string{dir + "/not/there/yet"}}
+	err = OnMember(d, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
+	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "vg00/dat") {
+		t.Errorf("got %v", err)
+	}
+	if err := OnMember(d, mounts, map[filesystem.Dev]string{{Major: 4095, Minor: 1}: "vg00/dat"}); err != nil {
+		t.Errorf("on another volume: %v", err)
+	}
+}
+
+// The names under which volumes are stored must lead back to them.
+func TestRootsAndVolumes(t *testing.T) {
+	got := OfRoots([]string{"/dat", pointDir + "/vg00/unmounted"})
+	if diff := cmp.Diff([]snapset.Volume{{Name: "/dat"}, {Name: "vg00/unmounted"}}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestErrorsHideSecrets(t *testing.T) {
+	h := &Host{hidden: ansible.Hide("swordfish")}
+	f := fault.Of(h.Hide(fault.New(fault.BackendFailed, "said swordfish").With("stderr", "swordfish").WithHint("not swordfish")))
+	if strings.Contains(f.Msg+f.Hint, "swordfish") || f.Facts["stderr"] != "********" || f.Code != fault.BackendFailed {
+		t.Errorf("%+v", f)
+	}
+	if h.Hide(nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
+func TestUsesAreNamed(t *testing.T) {
+	a := Defaults()
+	a.Host, a.BackendSHA256 = "db1", strings.Repeat("AB", 32)
+	use, err := a.Use()
+	if err != nil || a.Validate() != nil {
+		t.Fatal(err, a.Validate())
+	}
+	want := Use{Backend: "mirror", SHA256: strings.Repeat("ab", 32), Host: "db1", Stall: 30 * time.Minute}
+	if diff := cmp.Diff(want, use); diff != "" {
+		t.Error(diff)
+	}
+	a = Arguments{Backend: "../x", BackendSHA256: "12", Host: "a/b", StallTimeout: 1}
+	if n := len(fault.Each(a.Validate())); n != 4 {
+		t.Errorf("%d wrong arguments: %v", n, a.Validate())
+	}
+}

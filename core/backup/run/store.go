@@ -1,0 +1,344 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/plugin"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/failpoint"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// pointDir is where volumes without a mount point of their own are seen by the backend: group/volume below it. It is
+// the name they have in the backup.
+const pointDir = journey.Run + "/backup"
+
+// removeLimit bounds the removal of the set after the backup, which is done also when the journey is asked to end.
+const removeLimit = 5 * time.Minute
+
+// store makes a backup.
+func (w *work) store(ctx context.Context) (ansible.Result, error) {
+	keeper, err := w.host.Start(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	defer keeper.Close()
+	config := w.host.Config()
+	description, err := keeper.Describe(ctx, config)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	if err := w.usable(ctx, keeper); err != nil {
+		return ansible.Result{}, err
+	}
+	taken, live := split(w.Volumes)
+	if err := fault.All(areDirectories(live), apart(description, live)); err != nil {
+		return ansible.Result{}, err
+	}
+	if len(taken) == 0 {
+		return w.storeLive(ctx, keeper, live)
+	}
+	planned, err := w.plan(ctx, taken, live, description)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	if w.Check {
+		result := planned.Result
+		result.Msg = fmt.Sprintf("would back up %s with %s", strings.Join(append(roots(planned.Targets), live...), ", "), w.Use.Backend)
+		return result, nil
+	}
+	own, took, err := planned.Take(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	failpoint.Hit("backup.taken")
+	stored, err := w.read(ctx, own, live)
+	failpoint.Hit("backup.stored")
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
+	defer cancel()
+	stored, err = w.unspoilt(limited, own, keeper, stored, err)
+	pause := took.Data["pause_ms"]
+	cow := used(own)
+	if removed := own.Remove(limited, outcome(err)); removed != nil {
+		err = fault.All(err, fault.New(fault.Of(removed).Code, "the set %s could not be removed: %w", w.Set, removed).
+			WithHint("the next run of any module removes it"))
+	}
+	if err == nil {
+		stored, err = w.accept(ctx, keeper, stored)
+	}
+	result := w.stored(stored, live, err)
+	result.Data["pause_ms"], result.Data["cow_used_bytes"] = pause, cow
+	return result, err
+}
+
+func outcome(err error) journal.Outcome {
+	if err != nil {
+		return journal.Undone
+	}
+	return journal.Done
+}
+
+func (w *work) plan(ctx context.Context, taken []snapset.Volume, live []string, d backup.Description) (*snapset.Planned, error) {
+	trip := w.trip
+	if w.Check {
+		trip = nil // a check locks nothing
+	}
+	planned, err := snapset.PlanOwn(ctx, trip, w.commands, snapset.Request{
+		State: snapset.Present, Set: w.Set, Volumes: taken, Size: w.Size, FreezeTimeout: w.FreezeTimeout, Use: snapset.ForBackup,
+	})
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	return planned, fault.All(OnMember(d, mounts, Members(planned.Targets)), covered(slices.Concat(d.Local, live), mounts, roots(planned.Targets)))
+}
+
+// Members are the targets' file systems, by device, with the names of their volumes.
+func Members(targets []snapset.Target) map[filesystem.Dev]string {
+	members := map[filesystem.Dev]string{}
+	for _, t := range targets {
+		members[t.FS] = t.LV.FullName()
+	}
+	return members
+}
+
+// read has the backend read the set, in a process with mounts of its own.
+func (w *work) read(ctx context.Context, own *snapset.Own, live []string) (stored backup.Stored, err error) {
+	var specs []filesystem.MountSpec
+	tree := w.tree(own.Time(), live)
+	for i := range own.Parts {
+		p := &own.Parts[i]
+		root := Root(&p.Target)
+		spec, err := p.MountSpec(ctx, w.commands, root, false)
+		if err != nil {
+			return stored, err
+		}
+		specs, tree.Roots = append(specs, spec), append(tree.Roots, root)
+	}
+	var client *plugin.Client
+	err = filesystem.Private(func() (err error) {
+		if err := w.mount(ctx, specs); err != nil {
+			return err
+		}
+		client, err = w.host.Start(ctx)
+		return err
+	})
+	if err != nil {
+		return stored, err
+	}
+	defer client.Close()
+	failpoint.Hit("backup.mounted")
+	return w.ask(ctx, client, tree)
+}
+
+func (w *work) tree(at time.Time, roots []string) backup.Tree {
+	return backup.Tree{Host: w.Use.Host, Set: w.Set, Time: at, Roots: slices.Clone(roots)}
+}
+
+// ask has the client store the tree.
+func (w *work) ask(ctx context.Context, client backup.Backend, tree backup.Tree) (backup.Stored, error) {
+	return client.Store(ctx, w.host.Config(), tree, w.report("backing up with "+w.Use.Backend))
+}
+
+// storeLive backs up what is only read live.
+func (w *work) storeLive(ctx context.Context, client backup.Backend, live []string) (ansible.Result, error) {
+	if w.Check {
+		return ansible.Result{Changed: true, Msg: "would back up " + strings.Join(live, ", ") + ", read live", Data: map[string]any{}}, nil
+	}
+	stored, err := w.ask(ctx, client, w.tree(time.Now(), live))
+	if err == nil {
+		stored, err = w.accept(ctx, client, stored)
+	}
+	return w.stored(stored, live, err), err
+}
+
+// mount puts the snapshots where the volumes are mounted, on the calling thread. The volumes' own mounts are taken away
+// first, so that this namespace holds none of them open.
+func (w *work) mount(ctx context.Context, specs []filesystem.MountSpec) error {
+	sort.Slice(specs, func(i, j int) bool { return specs[i].Point < specs[j].Point }) // a parent before what lies in it
+	for i := len(specs) - 1; i >= 0; i-- {
+		if err := clear(specs[i].Point); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(pointDir, 0o700); err != nil {
+		return fault.New(fault.MountFailed, "mount point: %w", err)
+	}
+	if err := unix.Mount("tmpfs", pointDir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		return fault.New(fault.MountFailed, "memory file system on %s: %w", pointDir, err)
+	}
+	for _, spec := range specs {
+		if err := os.MkdirAll(spec.Point, 0o700); err != nil {
+			return fault.New(fault.MountFailed, "mount point %s: %w", spec.Point, err)
+		}
+		if err := filesystem.MountDevice(ctx, w.commands, spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear unmounts what is mounted at a point, with all that is mounted below it, on the calling thread. A file system
+// that cannot be taken away is mounted over.
+func clear(point string) error {
+	mounts, err := filesystem.Mounts() // of the calling thread
+	if err != nil {
+		return err
+	}
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if p := mounts[i].Point; p == point || strings.HasPrefix(p, point+"/") {
+			if err := filesystem.Unmount(p); err != nil && !errors.Is(err, fault.Busy) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Root is where the backend sees a volume, and its name in the backup: its mount point, or for one that is not mounted,
+// and for the root file system, a path of ours.
+func Root(t *snapset.Target) string {
+	if len(t.Mounts) > 0 && t.Mounts[0].Point != "/" {
+		return t.Mounts[0].Point
+	}
+	return filepath.Join(pointDir, t.LV.VG, t.LV.Name)
+}
+
+// RootsOf are the names that volumes have in a backup; of those read live their own.
+func RootsOf(ctx context.Context, r command.Runner, volumes []Volume) ([]string, error) {
+	taken, live := split(volumes)
+	if len(taken) == 0 {
+		return live, nil
+	}
+	targets, err := snapset.Resolve(ctx, r, taken)
+	return append(roots(targets), live...), err
+}
+
+// OfRoots are the volumes that were stored under these names.
+func OfRoots(roots []string) []snapset.Volume {
+	var out []snapset.Volume
+	for _, root := range roots {
+		if name, ok := strings.CutPrefix(root, pointDir+"/"); ok {
+			root = name
+		}
+		out = append(out, snapset.Volume{Name: root})
+	}
+	return out
+}
+
+func roots(targets []snapset.Target) []string {
+	var out []string
+	for i := range targets {
+		out = append(out, Root(&targets[i]))
+	}
+	return out
+}
+
+func areDirectories(paths []string) error {
+	var wrong []error
+	for _, path := range paths {
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			wrong = append(wrong, fault.New(fault.NotFound, "volumes: %s, to be read live, is no directory", path))
+		}
+	}
+	return fault.All(wrong...)
+}
+
+// unspoilt fails the backup if a snapshot overflowed while it was read, and has the backend forget it: part of what it
+// read may have been missing. Where that cannot be found out the backup stays, and fails all the same.
+func (w *work) unspoilt(ctx context.Context, own *snapset.Own, client backup.Backend, s backup.Stored, err error) (backup.Stored, error) {
+	spoilt := own.Look(ctx)
+	if spoilt == nil {
+		return s, err
+	}
+	if !lost(spoilt) {
+		f := fault.New(fault.Of(spoilt).Code, "whether the set lasted while it was read cannot be found out: %w", spoilt)
+		return s, fault.All(f.WithHint("if lvs shows no overflow, the backup is good; else make another"), err)
+	}
+	f := fault.New(fault.Of(spoilt).Code, "the set did not last while it was read, so the backup is worth nothing: %w", spoilt)
+	f.Hint = "more was written to the volumes than their snapshots hold: give a larger size, or back up when less is written"
+	if s.ID == "" {
+		return s, f // it is the reason of what else went wrong
+	}
+	if err := client.Forget(ctx, w.host.Config(), s.ID); err != nil {
+		return s, fault.All(f, fault.New(fault.Of(err).Code, "backup %s, which must not be used, is still in the repository: %w", s.ID, err))
+	}
+	return backup.Stored{Warnings: s.Warnings}, f
+}
+
+// lost tells whether a set's data are gone, from what Look says of it.
+func lost(err error) bool {
+	codes := []fault.Code{fault.SnapshotInvalid, fault.SetDiffers, fault.NotFound, fault.PoolDamaged}
+	return slices.ContainsFunc(codes, func(c fault.Code) bool { return errors.Is(err, c) })
+}
+
+// accept believes a backend that it stored something if it lists it, and then removes what is not to be kept.
+func (w *work) accept(ctx context.Context, client backup.Backend, s backup.Stored) (backup.Stored, error) {
+	list, err := client.List(ctx, w.host.Config(), w.Use.Host)
+	if err != nil {
+		return s, fault.New(fault.Of(err).Code, "the backup was stored, but the repository cannot be listed: %w", err)
+	}
+	if !slices.ContainsFunc(list, func(have backup.Stored) bool { return have.ID == s.ID && !have.Incomplete }) {
+		return backup.Stored{}, fault.New(fault.BackendFailed, "backend %s says that it stored backup %q, but does not list it", w.Use.Backend, s.ID).
+			WithHint("there is no backup: look at the repository, and at the backend")
+	}
+	s.Warnings = append(s.Warnings, w.prune(ctx, client, list, s)...)
+	return s, nil
+}
+
+// stored is the result of a backup.
+func (w *work) stored(s backup.Stored, live []string, err error) ansible.Result {
+	data := map[string]any{
+		"backend": w.Use.Backend, "host": w.Use.Host, "name": w.Set, "duration_ms": time.Since(w.begun).Milliseconds(),
+	}
+	if len(live) > 0 {
+		data["read_live"] = live
+	}
+	result := ansible.Result{Changed: s.ID != "", Data: data}
+	for _, warning := range s.Warnings {
+		result.Warnings = append(result.Warnings, w.host.hidden.Text(warning))
+	}
+	if s.ID == "" {
+		result.Msg = "nothing was backed up"
+		return result
+	}
+	data["id"], data["time"], data["volumes"] = s.ID, s.Time.UTC().Format(time.RFC3339), s.Roots
+	data["files"], data["bytes"], data["stored_bytes"] = s.Files, s.Bytes, s.Added
+	result.Msg = fmt.Sprintf("backed up %s as %s: %d files, %s, of which %s were new to the repository",
+		strings.Join(s.Roots, ", "), s.ID, s.Files, ansible.Bytes(s.Bytes), ansible.Bytes(s.Added))
+	if err != nil {
+		result.Msg = "the backup failed"
+	}
+	if len(live) > 0 {
+		result.Warnings = append(result.Warnings, "read live, not of one instant: "+strings.Join(live, ", "))
+	}
+	return result
+}
+
+// used is how full the snapshots were, in bytes by volume.
+func used(own *snapset.Own) map[string]int64 {
+	out := map[string]int64{}
+	for _, p := range own.Parts {
+		out[p.Target.LV.FullName()] = p.Snapshot.COWUsed
+	}
+	return out
+}

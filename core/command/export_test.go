@@ -1,0 +1,5 @@
+package command
+
+const LongestLine = longestLine
+
+var SplitLine = splitLine

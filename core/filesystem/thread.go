@@ -1,0 +1,48 @@
+package filesystem
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// Private runs fn on a thread with a mount namespace of its own. What fn mounts is seen by fn and by the programs it
+// starts, and by no one else; it is gone when fn has returned and the last of those programs has ended, even after a
+// SIGKILL. What is unmounted outside meanwhile is unmounted there too.
+//
+// fn must do its mounting, and start its programs, on the goroutine it is called on. Descriptors that it opens can be
+// used everywhere. Fault: not_root.
+func Private(fn func() error) error {
+	result := make(chan error, 1)
+	go ownThread(func() { result <- inPrivate(fn) })
+	return <-result
+}
+
+// ownThread runs f on a thread that ends with it. The main thread cannot end, and what it sees of the system is what
+// /proc/self shows: if this goroutine happens to run there, another one gets f.
+func ownThread(f func()) {
+	runtime.LockOSThread() // never unlocked, so that the runtime ends the thread
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	begun := make(chan struct{})
+	go ownThread(func() {
+		close(begun)
+		f()
+	})
+	<-begun
+	runtime.UnlockOSThread()
+}
+
+func inPrivate(fn func() error) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fault.New(fault.NotRoot, "a mount namespace of its own: %w", err).WithHint("it takes root (CAP_SYS_ADMIN)")
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fault.New(fault.Internal, "make the mounts private: %w", err)
+	}
+	return fn()
+}

@@ -1,0 +1,68 @@
+package filesystem
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestPrivateMountsAreSeenOnlyInside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("a mount namespace takes root")
+	}
+	dir := t.TempDir()
+	before, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file *os.File
+	err = Private(func() error {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "inside"), []byte("seen"), 0o600); err != nil {
+			return err
+		}
+		file, err = os.Open(filepath.Join(dir, "inside"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := os.Stat(filepath.Join(dir, "inside")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mount is seen outside: %v", err)
+	}
+	got := make([]byte, 4)
+	if _, err := file.Read(got); err != nil || string(got) != "seen" {
+		t.Errorf("a descriptor from inside reads %q, %v", got, err)
+	}
+	if after, _ := os.Readlink("/proc/self/ns/mnt"); after != before {
+		t.Errorf("the process itself is in %s now, not in %s", after, before)
+	}
+}
+
+func TestPrivateReturnsTheError(t *testing.T) {
+	want := errors.New("no")
+	if err := Private(func() error { return want }); err != want {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The main thread is where /proc/self looks: it must never be the private one.
+func TestPrivateNeverTakesTheMainThread(t *testing.T) {
+	for range 200 {
+		err := Private(func() error {
+			if unix.Gettid() == unix.Getpid() {
+				return errors.New("on the main thread")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

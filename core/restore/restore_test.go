@@ -1,0 +1,35 @@
+package restore
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// A volume that is mounted within another one is stored as directories of that by some backends.
+func TestRootsBelowAnotherAreLeftAlone(t *testing.T) {
+	at := time.Now()
+	w := &work{stored: backup.Stored{Time: at, Roots: []string{"/dat", "/dat/wal", "/data", "/pccehr"}}}
+	for root, want := range map[string][]string{"/dat": {"wal"}, "/dat/wal": nil, "/data": nil} {
+		o := w.options(root)
+		if diff := cmp.Diff(want, o.Skip); diff != "" {
+			t.Errorf("%s: %s", root, diff)
+		}
+		if !o.Since.Before(at) {
+			t.Errorf("%s: files changed at the backup's instant would be taken as they are", root)
+		}
+	}
+}
+
+func TestErrorsNamePathsAsPeopleKnowThem(t *testing.T) {
+	err := readable(fault.New(fault.NoSpace, "write /proc/self/fd/9/base/1: full").WithHint("more"), "/proc/self/fd/9", "snapshot:/dat")
+	f := fault.Of(err)
+	if strings.Contains(f.Msg, "/proc") || !strings.Contains(f.Msg, "snapshot:/dat/base/1") || f.Code != fault.NoSpace || f.Hint != "more" {
+		t.Errorf("%+v", f)
+	}
+}

@@ -1,0 +1,141 @@
+package rollback
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/service"
+)
+
+// deferred leaves the merges to the next activation of the volumes, which for most is the next boot.
+func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
+	w.state.Services = service.Plan{}
+	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+		return ansible.Result{}, err
+	}
+	if err := w.installGuard(); err != nil {
+		return ansible.Result{}, w.back(ctx, err)
+	}
+	if err := w.trip.Record(StepDeferred, w.state); err != nil {
+		return ansible.Result{}, w.back(ctx, err)
+	}
+	open, err := w.holdOpen()
+	if err != nil {
+		return ansible.Result{}, w.back(ctx, err)
+	}
+	defer open.release()
+	if err := w.lvm.Merge(ctx, snapshots(w.state.Members)...); err != nil {
+		return w.undeferred(ctx, err)
+	}
+	return w.result(true, w.entry()), nil
+}
+
+// deviceDir is where udev puts the volumes' names; tests have one of their own.
+var deviceDir = "/dev"
+
+// held are devices that are open.
+type held []*os.File
+
+// holdOpen opens the members' volumes while LVM is told to merge them: it begins at once with those that are closed, and
+// they would be rolled back while the others wait.
+func (w *walk) holdOpen() (held, error) {
+	var open held
+	for _, m := range w.state.Members {
+		f, err := os.Open(filepath.Join(deviceDir, m.origin()))
+		if err != nil {
+			open.release()
+			return nil, fault.New(fault.Busy, "open %s, so that its merge waits as the others do: %w", m.origin(), err).
+				WithHint("lvchange -ay %s", m.origin())
+		}
+		open = append(open, f)
+	}
+	return open, nil
+}
+
+func (h held) release() {
+	for _, f := range h {
+		_ = f.Close()
+	}
+}
+
+// undeferred follows a merge that LVM refused: back if that is so for all members, else the ones it took are merged at
+// their next activation, which nothing takes back.
+func (w *walk) undeferred(ctx context.Context, because error) (ansible.Result, error) {
+	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultLimit)
+	defer cancel()
+	states, gone, err := w.survey(look)
+	if err != nil {
+		return w.result(true, w.entry()), fault.All(because, err)
+	}
+	var refused, taken []*Member
+	for _, m := range w.state.Members {
+		if states[m] == waiting || states[m] == lost {
+			refused = append(refused, m)
+		} else {
+			taken = append(taken, m)
+		}
+	}
+	switch {
+	case len(taken) == 0:
+		err := w.back(ctx, because)
+		return w.result(false, w.entry()), err
+	case len(refused) == 0: // it is what LVM has recorded that counts
+		return w.result(true, w.entry()), nil
+	}
+	err = fault.New(fault.Of(because).Code,
+		"LVM did not take %s, but %s is merged all the same, at the latest at the next boot, and nothing takes that back: %w",
+		strings.Join(snapshots(refused), ", "), strings.Join(snapshots(taken), ", "), because).
+		WithHint("mend the cause before the next boot, which tries the others again: until all are merged it mounts none of the volumes")
+	return w.result(true, w.entry()), fault.All(err, gone)
+}
+
+// settleDeferred looks whether a deferred rollback has come: after the boot it waited for, all members merge.
+func (w *walk) settleDeferred(ctx context.Context) error {
+	why, err := w.hopeless(ctx)
+	if err != nil {
+		return err
+	}
+	if why != nil {
+		journey.Say(why)
+		if err := w.removeGuard(); err != nil {
+			return err
+		}
+		return w.trip.Finish("undone", journal.Undone, w.state)
+	}
+	states, err := w.states(ctx)
+	if err != nil {
+		return err
+	}
+	if len(pick(states, w.state.Members, deferred))+len(pick(states, w.state.Members, waiting)) > 0 {
+		return nil
+	}
+	if err := w.trip.Record(StepStarted, w.state); err != nil {
+		return err
+	}
+	return w.tidy(ctx)
+}
+
+// hopeless says why a deferred rollback will never come, if it will not: a member was lost, and no other merges, is merged,
+// or is marked by LVM to be. Nothing is mixed then, and the volumes can be used as they are.
+func (w *walk) hopeless(ctx context.Context) (why *fault.Error, err error) {
+	if w.entry().Step != StepDeferred {
+		return nil, nil
+	}
+	states, gone, err := w.survey(ctx)
+	if err != nil || gone == nil {
+		return nil, err
+	}
+	dead := pick(states, w.state.Members, lost)
+	if len(dead)+len(pick(states, w.state.Members, waiting)) < len(w.state.Members) {
+		return nil, nil
+	}
+	return fault.New(fault.Of(gone).Code, "the deferred rollback to set %s is given up, nothing was rolled back: %w", w.state.Set, gone).
+		WithHint("the volumes are mounted as they are; take a new set, and remove what is left of this one: lvremove %s",
+			strings.Join(snapshots(dead), " ")), nil
+}

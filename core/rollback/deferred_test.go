@@ -1,0 +1,135 @@
+package rollback
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+	"go.pcc.com/rewind/core/service"
+)
+
+// put is a rollback to these snapshots that is to be put off.
+func put(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
+	t.Helper()
+	w := walkOf(t, f, snapshots...)
+	w.systemd, w.commands = &service.Systemd{}, command.NewRecorder(f)
+	journaled(t, w)
+	return w
+}
+
+// A guard that stays behind a refused merge would make the next boot merge what the user was told had failed.
+func TestADeferredMergeThatLVMRefusesIsUndone(t *testing.T) {
+	for name, strike := range map[string]func(f *lvmtest.Fake){
+		"every command fails":  func(f *lvmtest.Fake) { f.FailOn(errors.New("no such luck"), "lvconvert") },
+		"all have overflowed":  func(f *lvmtest.Fake) { f.Fill("vg00/dat_s", 100); f.Fill("vg00/app_s", 100) },
+		"one, the other fails": func(f *lvmtest.Fake) { f.Fill("vg00/app_s", 100); f.FailOn(errors.New("no such luck"), "lvconvert") },
+	} {
+		f := server()
+		w := put(t, f, "vg00/dat_s", "vg00/app_s")
+		f.SetOpen("vg00/dat", 1)
+		f.SetOpen("vg00/app", 1)
+		strike(f)
+		result, err := w.deferred(t.Context())
+		if !errors.Is(err, fault.MergeFailed) || result.Changed || !strings.Contains(result.Msg, "did not roll back") {
+			t.Errorf("%s: %v, %+v", name, err, result)
+		}
+		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
+			t.Errorf("%s: %s %q, guard: %v", name, e.Step, e.Outcome, isGuarded(t))
+		}
+	}
+}
+
+// What LVM has taken it merges, whatever it said of the others.
+func TestADeferredMergeThatLVMTakesInPartIsSaid(t *testing.T) {
+	f := server()
+	w := put(t, f, "vg00/dat_s", "vg00/app_s")
+	f.SetOpen("vg00/dat", 1)
+	f.SetOpen("vg00/app", 1)
+	f.Fill("vg00/app_s", 100)
+	result, err := w.deferred(t.Context())
+	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), "did not take vg00/app_s, but vg00/dat_s is merged all the same") || !result.Changed {
+		t.Errorf("%v, %+v", err, result)
+	}
+	if e := w.entry(); e.Outcome != journal.Unfinished || e.Step != StepDeferred || !isGuarded(t) {
+		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t))
+	}
+}
+
+// A deferred rollback whose snapshots all overflow before the boot will never come: nothing is mixed, so nothing is kept
+// from its mounts.
+func TestADeferredRollbackThatIsLostIsGivenUp(t *testing.T) {
+	for _, boot := range []bool{false, true} {
+		f := server()
+		w := put(t, f, "vg00/dat_s")
+		f.SetOpen("vg00/dat", 1)
+		if _, err := w.deferred(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if why, err := w.hopeless(t.Context()); why != nil || err != nil {
+			t.Fatalf("before: %v %v", why, err)
+		}
+		f.Fill("vg00/dat_s", 100)
+		if boot {
+			f.PowerCut()
+		}
+		_, gone, err := w.survey(t.Context())
+		if err != nil || !errors.Is(gone, fault.SnapshotInvalid) || !strings.Contains(fault.Of(gone).Hint, "lvremove vg00/dat_s") {
+			t.Errorf("boot %v: %v %v", boot, gone, err)
+		}
+		why, err := w.hopeless(t.Context())
+		if err != nil || why == nil || !strings.Contains(why.Msg, "vg00/dat_s was lost") || !strings.Contains(why.Hint, "lvremove vg00/dat_s") {
+			t.Errorf("boot %v: %v %v", boot, why, err)
+		}
+		if err := w.atBoot(t.Context()); err != nil {
+			t.Errorf("boot %v: the guard keeps the volumes from their mounts: %v", boot, err)
+		}
+		if err := w.settleDeferred(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
+			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
+		}
+	}
+}
+
+// As long as one member merges, or will, the loss of another leaves a mix, which nobody is to mount.
+func TestADeferredRollbackThatIsHalfLostIsNotGivenUp(t *testing.T) {
+	for _, boot := range []bool{false, true} {
+		f := server()
+		f.Fill("vg00/app_s", 50)
+		w := put(t, f, "vg00/dat_s", "vg00/app_s")
+		f.SetOpen("vg00/dat", 1)
+		f.SetOpen("vg00/app", 1)
+		if _, err := w.deferred(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.Fill("vg00/dat_s", 100)
+		if boot {
+			f.PowerCut()
+			if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+				t.Errorf("the guard lets a mix be mounted: %v", err)
+			}
+		}
+		if err := w.settleDeferred(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+			t.Errorf("boot %v: %v", boot, err)
+		}
+		if e := w.entry(); e.Outcome != journal.Unfinished || !isGuarded(t) {
+			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
+		}
+	}
+}
+
+// Past the point of no return there is no giving up.
+func TestOnlyADeferredRollbackIsGivenUp(t *testing.T) {
+	f := server()
+	w := put(t, f, "vg00/dat_s")
+	begun(t, w, stepMerging)
+	f.Fill("vg00/dat_s", 100)
+	if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+		t.Error(err)
+	}
+}

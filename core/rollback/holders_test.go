@@ -1,0 +1,59 @@
+package rollback
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/filesystem"
+)
+
+// sleeper starts a process and returns its number and a channel that tells of its end.
+func sleeper(t *testing.T) (int, <-chan struct{}) {
+	t.Helper()
+	c := exec.Command("sleep", "600")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() { _ = c.Wait(); close(gone) }()
+	t.Cleanup(func() { _ = c.Process.Kill(); <-gone })
+	return c.Process.Pid, gone
+}
+
+// A number that was given to another process while the services stopped must not bring that one its end.
+func TestOnlyTheProcessThatWasSeenIsEnded(t *testing.T) {
+	pid, gone := sleeper(t)
+	kill, _ := killable([]filesystem.Holder{{Kind: "process", PID: pid, Command: "sleep"}})
+	if len(kill) != 1 || kill[0].began == 0 {
+		t.Fatalf("%+v", kill)
+	}
+	other := kill[0]
+	other.began--
+	if err := end(t.Context(), []condemned{other}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-gone:
+		t.Fatal("a process that started at another time was ended")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := end(t.Context(), kill); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Error("the process itself was not ended")
+	}
+}
+
+// A result names what is ended as it names other holders.
+func TestCondemnedIsReportedAsAHolder(t *testing.T) {
+	data, err := json.Marshal(condemned{filesystem.Holder{Kind: "process", PID: 7, Command: "tail"}, 4711})
+	if err != nil || !strings.Contains(string(data), `"pid":7`) || strings.Contains(string(data), "4711") {
+		t.Errorf("%s %v", data, err)
+	}
+}

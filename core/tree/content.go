@@ -1,0 +1,292 @@
+package tree
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// chunk is how many bytes are read at once, a multiple of Block.
+const chunk = 512 << 10
+
+// buffers are used for one file after the other.
+type buffers struct {
+	new, old, zero []byte
+	attr           [2][]byte
+}
+
+func (b *buffers) make() {
+	if b.new == nil {
+		b.new, b.old, b.zero = make([]byte, chunk), make([]byte, chunk), make([]byte, chunk)
+	}
+}
+
+// pour makes the content of one file equal to another's.
+type pour struct {
+	*job
+	e      *entry
+	src    *os.File
+	to     *node    // the file to be made equal
+	old    *os.File // its content as it is; nil: there is none yet
+	dst    *os.File // opened for writing when there is something to write
+	frozen bool     // nothing may be written: a difference is errDiffers
+	size   int64    // of src
+	length int64    // of to, as it is by now
+	wrote  bool
+}
+
+// content makes the content of a file that is there equal, and reports whether it was changed.
+func (j *job) content(e *entry) (changed bool, err error) {
+	changed = j.shortened[e.to.id()]
+	if !changed && j.sameByDate(e.from, e.to, e.to.st.Ctime) {
+		return false, nil
+	}
+	p := pour{job: j, e: e, to: e.to, frozen: !j.ours(e)}
+	defer p.close()
+	err = p.both()
+	return changed || p.wrote, err
+}
+
+// compare returns errDiffers where the content of the entry is not that of the other file.
+func (j *job) compare(e *entry, other *node) error {
+	p := pour{job: j, e: e, to: other, frozen: true}
+	defer p.close()
+	return p.both()
+}
+
+// both opens both files and goes through them.
+func (p *pour) both() (err error) {
+	if p.src, err = p.e.from.open(unix.O_RDONLY); err != nil {
+		return p.unreadableFile(p.e, err)
+	}
+	if p.old, err = p.to.open(unix.O_RDONLY); err != nil {
+		return p.failed("read", p.e.rel, err)
+	}
+	p.size, p.length = p.e.from.size(), p.to.size()
+	return p.run()
+}
+
+func (p *pour) close() {
+	for _, f := range []*os.File{p.src, p.old, p.dst} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// run goes through the file, holes and data in turn.
+func (p *pour) run() error {
+	p.buffers.make()
+	if p.length > p.size {
+		if err := p.truncate(); err != nil {
+			return err
+		}
+	}
+	for at := int64(0); at < p.size; {
+		start, end := extent(p.src, at, p.size)
+		if err := p.hole(at, start); err != nil {
+			return err
+		}
+		if err := p.data(start, end); err != nil {
+			return err
+		}
+		at = end
+	}
+	if p.length == p.size {
+		return nil
+	}
+	return p.truncate()
+}
+
+// data makes equal what `from` holds in [at, end), at being a multiple of Block.
+func (p *pour) data(at, end int64) error {
+	base := p.progress.Done - at
+	for ; at < end && at < p.size; at += chunk {
+		if err := p.alive(p.e.rel); err != nil {
+			return err
+		}
+		new, err := p.read(at, end)
+		if err != nil {
+			return err
+		}
+		old, err := p.existing(at, len(new))
+		if err != nil {
+			return err
+		}
+		err = differing(new, old, func(lo, hi int) error { return p.write(new[lo:hi], at+int64(lo)) })
+		if err != nil {
+			return err
+		}
+		p.progress.Done = base + at + int64(len(new))
+		p.report(p.e.rel)
+	}
+	return nil
+}
+
+// read reads up to a chunk of `from`. A live file may end before its size; then it has a new size.
+func (p *pour) read(at, end int64) ([]byte, error) {
+	new := p.buffers.new[:min(chunk, end-at)]
+	n, err := p.src.ReadAt(new, at)
+	p.done.Compared += int64(n)
+	switch {
+	case n == len(new):
+		return new, nil
+	case !errors.Is(err, io.EOF):
+		return nil, p.unreadableFile(p.e, errno(err))
+	case !p.o.Live:
+		return nil, p.unreadableFile(p.e, fmt.Errorf("it ends at %d of %d bytes", at+int64(n), p.size))
+	}
+	p.size = at + int64(n)
+	return new[:n], nil
+}
+
+// existing returns what `to` holds at an offset, with zeros beyond its end: as it would read if it were that long.
+func (p *pour) existing(at int64, size int) ([]byte, error) {
+	if p.old == nil || at >= p.length {
+		return p.buffers.zero[:size], nil
+	}
+	old := p.buffers.old[:size]
+	n, err := p.old.ReadAt(old, at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, p.failed("read", p.e.rel, errno(err))
+	}
+	clear(old[n:])
+	return old, nil
+}
+
+// hole makes sure that `to` reads as zeros in [at, end), where `from` has a hole.
+func (p *pour) hole(at, end int64) error {
+	p.progress.Done += end - at
+	if p.old == nil {
+		return nil
+	}
+	for end = min(end, p.length); at < end; {
+		start, stop := extent(p.old, at, end)
+		for ; start < stop; start += chunk {
+			if err := p.alive(p.e.rel); err != nil {
+				return err
+			}
+			size := int(min(chunk, stop-start))
+			old, err := p.existing(start, size)
+			if err != nil {
+				return err
+			}
+			err = differing(p.buffers.zero[:size], old, func(lo, hi int) error { return p.punch(start+int64(lo), int64(hi-lo)) })
+			if err != nil {
+				return err
+			}
+		}
+		at = stop
+	}
+	return nil
+}
+
+// writer opens `to` for writing, or says that it must not be written.
+func (p *pour) writer() (*os.File, error) {
+	if p.frozen {
+		return nil, errDiffers
+	}
+	p.wrote = true
+	if p.dst != nil {
+		return p.dst, nil
+	}
+	var err error
+	p.dst, err = p.to.open(unix.O_WRONLY)
+	return p.dst, p.failed("open", p.e.rel, err)
+}
+
+func (p *pour) write(data []byte, at int64) error {
+	dst, err := p.writer()
+	if err != nil {
+		return err
+	}
+	if err := p.gate(p.e.rel, int64(len(data))); err != nil {
+		return err
+	}
+	n, err := dst.WriteAt(data, at)
+	p.done.Written += int64(n)
+	p.length = max(p.length, at+int64(n))
+	return p.failed("write", p.e.rel, errno(err))
+}
+
+// punch makes a hole; where the file system knows none, it writes zeros.
+func (p *pour) punch(at, size int64) error {
+	dst, err := p.writer()
+	if err != nil {
+		return err
+	}
+	if err := p.pay(p.e); err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(dst.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, size)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return p.write(p.buffers.zero[:size], at)
+	}
+	return p.failed("make a hole in", p.e.rel, err)
+}
+
+// truncate gives `to` its size.
+func (p *pour) truncate() error {
+	dst, err := p.writer()
+	if err != nil {
+		return err
+	}
+	if err := p.pay(p.e); err != nil {
+		return err
+	}
+	p.length = p.size
+	return p.failed("set the size of", p.e.rel, errno(dst.Truncate(p.size)))
+}
+
+// differing calls fn with each run of blocks in which a and b, of the same length, differ.
+func differing(a, b []byte, fn func(lo, hi int) error) error {
+	if bytes.Equal(a, b) {
+		return nil
+	}
+	for lo := 0; lo < len(a); {
+		hi := lo
+		for hi < len(a) && !sameBlock(a, b, hi) {
+			hi = min(hi+Block, len(a))
+		}
+		if hi == lo {
+			lo += Block
+			continue
+		}
+		if err := fn(lo, hi); err != nil {
+			return err
+		}
+		lo = hi
+	}
+	return nil
+}
+
+func sameBlock(a, b []byte, at int) bool {
+	end := min(at+Block, len(a))
+	return bytes.Equal(a[at:end], b[at:end])
+}
+
+// extent returns the next data of a file at or after an offset, in whole blocks: [start, end), up to size. What lies
+// before it is a hole. A file system that knows no holes has data only.
+func extent(f *os.File, at, size int64) (start, end int64) {
+	fd := int(f.Fd())
+	start, err := unix.Seek(fd, at, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return size, size
+	}
+	if err != nil {
+		return at, size
+	}
+	start = max(at, start/Block*Block)
+	if start >= size {
+		return size, size
+	}
+	end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
+	if err != nil {
+		return start, size
+	}
+	return start, min(roundUp(end), size)
+}

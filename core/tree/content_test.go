@@ -1,0 +1,265 @@
+package tree_test
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/tree"
+)
+
+// with returns data in which something was changed.
+func with(data []byte, change func([]byte)) []byte {
+	data = bytes.Clone(data)
+	change(data)
+	return data
+}
+
+func TestOnlyBlocksThatDifferAreWritten(t *testing.T) {
+	base := random(1, 3<<20+100)
+	zeros := make([]byte, 3<<20)
+	tests := []struct {
+		name     string
+		old, new []byte
+		written  int64
+	}{
+		{"nothing", base, base, 0},
+		{"a byte", base, with(base, func(b []byte) { b[70000]++ }), 4096},
+		{"the last byte of a block and the first of the next", base, with(base, func(b []byte) { b[8191]++; b[8192]++ }), 8192},
+		{"two blocks apart, over the end of a chunk", base, with(base, func(b []byte) { b[512<<10-1]++; b[512<<10+4096]++ }), 8192},
+		{"the short last block", base, with(base, func(b []byte) { b[len(b)-1]++ }), 100},
+		{"longer by some bytes", base[:10000], base[:10001], 10001 - 8192},
+		{"longer by a block", base[:8192], base[:8193], 1},
+		{"longer by zeros", base[:10000], append(bytes.Clone(base[:10000]), zeros...), 0},
+		{"longer by zeros and a byte", base[:10000], append(append(bytes.Clone(base[:10000]), zeros...), 1), 10001 + 3<<20 - (10001+3<<20-1)/4096*4096},
+		{"shorter", base, base[:10001], 0},
+		{"shorter by a megabyte and other", base, with(base[:1<<20], func(b []byte) { b[0]++ }), 4096},
+		{"emptied", base, nil, 0},
+		{"filled", nil, base[:5000], 5000},
+		{"zeros where there was data", base[:20000], with(base[:20000], func(b []byte) { clear(b[4096:12288]) }), 8192},
+		{"data where there were zeros", zeros[:20000], with(zeros[:20000], func(b []byte) { b[5000] = 1 }), 4096},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			from, to := twins(t, map[string][]byte{"f": tt.old})
+			do(t, os.WriteFile(from+"/f", tt.new, 0o644))
+			date(t, from+"/f", 7, 0)
+			done := sync(t, from, to, tree.Options{})
+			changed := int64(1)
+			if bytes.Equal(tt.old, tt.new) {
+				changed = 0
+			}
+			if done.Written != tt.written || done.Changed != changed || done.Created+done.Deleted != 0 {
+				t.Errorf("%d bytes expected: %+v", tt.written, done)
+			}
+		})
+	}
+}
+
+func TestHoles(t *testing.T) {
+	const size = 2<<20 + 777
+	data := random(1, size)
+	tests := []struct {
+		name      string
+		from, to  map[int64][]byte // nil: no file
+		written   int64
+		allocated int64 // at most
+	}{
+		{"a hole over data", map[int64][]byte{0: data[:4096]}, map[int64][]byte{0: data}, 0, 8192},
+		{"data over a hole", map[int64][]byte{8192: data[:4096]}, map[int64][]byte{}, 4096, 4096},
+		{"a hole to the end of a new file", map[int64][]byte{4096: data[:10]}, nil, 4096, 4096},
+		{"nothing but a hole", map[int64][]byte{}, nil, 0, 0},
+		{"zeros as data become a hole of a new file", map[int64][]byte{0: make([]byte, 1<<20), 1 << 20: data[:4096]}, nil, 4096, 4096},
+		{"a hole over zeros", map[int64][]byte{}, map[int64][]byte{0: make([]byte, 8192)}, 0, 8192},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			from, to := trees(t)
+			sparse(t, from+"/f", size, tt.from)
+			if tt.to != nil {
+				sparse(t, to+"/f", size, tt.to)
+				date(t, to+"/f", 7, 0)
+			}
+			done := sync(t, from, to, tree.Options{})
+			if done.Written != tt.written {
+				t.Errorf("%d bytes expected: %+v", tt.written, done)
+			}
+			if got := allocated(t, to+"/f"); got > tt.allocated {
+				t.Errorf("%d bytes allocated, at most %d expected", got, tt.allocated)
+			}
+		})
+	}
+}
+
+// What one file has left in memory is not taken for what the next one holds.
+func TestFilesDoNotMix(t *testing.T) {
+	data := random(1, 100<<10)
+	from, to := twins(t, map[string][]byte{"a": data, "b": data})
+	do(t, os.Truncate(to+"/b", 100))
+	if done := sync(t, from, to, tree.Options{}); done.Written != int64(len(data)) {
+		t.Errorf("%+v", done)
+	}
+}
+
+// A terabyte of hole is not read.
+func TestHugeHole(t *testing.T) {
+	from, to := trees(t)
+	sparse(t, from+"/f", 1<<40, map[int64][]byte{1<<40 - 4096: random(1, 4096)})
+	done, err := tree.Sync(t.Context(), from, to, tree.Options{})
+	do(t, err)
+	again, err := tree.Sync(t.Context(), from, to, tree.Options{})
+	do(t, err)
+	if done.Compared != 4096 || done.Written != 4096 || !again.Same() {
+		t.Errorf("%+v, then %+v", done, again)
+	}
+}
+
+// What was changed without a trace in size and time is found, unless Since says that it need not be looked for.
+func TestSince(t *testing.T) {
+	from, to := twins(t, map[string][]byte{"f": random(1, 9000), "g": random(2, 9000)})
+	inode := func(path string) time.Time {
+		var st unix.Stat_t
+		do(t, unix.Stat(path, &st))
+		return time.Unix(st.Ctim.Unix())
+	}
+	forged := func(name string) {
+		f, err := os.OpenFile(to+"/"+name, os.O_WRONLY, 0)
+		do(t, err)
+		_, err = f.WriteAt([]byte("forged"), 5000)
+		do(t, err, f.Close())
+		st, err := os.Stat(from + "/" + name)
+		do(t, err)
+		date(t, to+"/"+name, st.ModTime().Unix(), int64(st.ModTime().Nanosecond()))
+	}
+	forged("f")
+	done, err := tree.Sync(t.Context(), from, to, tree.Options{Since: inode(to + "/f").Add(1)})
+	do(t, err)
+	if !done.Same() || done.Compared != 0 {
+		t.Errorf("changed before Since: %+v", done)
+	}
+	done, err = tree.Sync(t.Context(), from, to, tree.Options{Since: inode(to + "/f")})
+	do(t, err)
+	if done.Written != 4096 || done.Compared != 9000 {
+		t.Errorf("changed at Since: %+v", done)
+	}
+	equal(t, from, to)
+	forged("g")
+	if done := sync(t, from, to, tree.Options{}); done.Written != 4096 || done.Compared != 18000 {
+		t.Errorf("without Since: %+v", done)
+	}
+}
+
+func TestGate(t *testing.T) {
+	from, to := trees(t)
+	tricky(t, from)
+	need, err := tree.Estimate(t.Context(), from, to, tree.Options{})
+	do(t, err)
+	no := fault.New(fault.NoSpace, "vg00 is full")
+	// The gate says no at every place there is, one after the other; each time the work stops before that write.
+	for allowed := 0; ; allowed++ {
+		asked, sum := 0, int64(0)
+		_, err := tree.Sync(t.Context(), from, to, tree.Options{Gate: func(n int64) error {
+			if asked++; asked > allowed {
+				return no
+			}
+			sum += n
+			return nil
+		}})
+		if err == nil {
+			if allowed < 20 || sum > need.Most {
+				t.Errorf("%d times asked, for %d bytes, estimated at %d", asked, sum, need.Most)
+			}
+			break
+		}
+		if !errors.Is(err, error(no)) || fault.Of(err).Code != fault.NoSpace || asked != allowed+1 {
+			t.Fatalf("asked %d times: %v", asked, err)
+		}
+		do(t, os.RemoveAll(to), os.Mkdir(to, 0o755))
+	}
+	equal(t, from, to)
+}
+
+// It is asked before anything is deleted or shortened, too: that writes metadata.
+func TestGateBeforeDeletion(t *testing.T) {
+	for name, change := range map[string]func(from string) error{
+		"deleted":   func(from string) error { return os.RemoveAll(from + "/dir") },
+		"shortened": func(from string) error { return os.Truncate(from+"/dir/log", 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := twins(t, map[string][]byte{"dir/log": random(1, 2<<20)})
+			do(t, change(from))
+			before := describe(t, to)
+			_, err := tree.Sync(t.Context(), from, to, tree.Options{Gate: func(int64) error { return errors.New("no") }})
+			if err == nil || !maps.Equal(before, describe(t, to)) {
+				t.Errorf("%v, and it was changed", err)
+			}
+		})
+	}
+}
+
+// What was stopped in the middle is completed by the next run.
+func TestCompletedAfterEveryStop(t *testing.T) {
+	from, other := trees(t)
+	tricky(t, from)
+	write(t, other+"/three/not", random(4, 9000))
+	write(t, other+"/b/one", random(4, 9000))
+	write(t, other+"/a/program", random(4, 20000))
+	do(t, os.Link(other+"/b/one", other+"/b/extra"), os.Symlink("else", other+"/out"))
+	for allowed := 0; ; allowed++ {
+		to := filepath.Join(t.TempDir(), "to")
+		do(t, os.Mkdir(to, 0o755))
+		_, err := tree.Sync(t.Context(), other, to, tree.Options{})
+		do(t, err)
+		asked := 0
+		_, stopped := tree.Sync(t.Context(), from, to, tree.Options{Gate: func(int64) error {
+			if asked++; asked > allowed {
+				return errors.New("stop")
+			}
+			return nil
+		}})
+		_, err = tree.Sync(t.Context(), from, to, tree.Options{})
+		do(t, err)
+		if !maps.Equal(describe(t, to), describe(t, from)) {
+			t.Fatalf("stopped after %d writes and not completed", allowed)
+		}
+		if stopped == nil {
+			break
+		}
+	}
+}
+
+// Deletions come before the first write, in every directory: the room is needed.
+func TestRoomIsMadeFirst(t *testing.T) {
+	from, to := trees(t)
+	write(t, from+"/a/new", random(1, 5000))
+	write(t, from+"/z/log", random(2, 100))
+	write(t, to+"/z/extra", random(3, 5000))
+	write(t, to+"/z/log", random(2, 2<<20))
+	write(t, to+"/a/new/was/a/directory", nil)
+	written := false
+	_, err := tree.Sync(t.Context(), from, to, tree.Options{Gate: func(n int64) error {
+		if n != 5000 {
+			return nil
+		}
+		written = true
+		if _, err := os.Lstat(to + "/z/extra"); !os.IsNotExist(err) {
+			t.Errorf("what is to be deleted is still there: %v", err)
+		}
+		if st, err := os.Stat(to + "/z/log"); err != nil || st.Size() != 100 {
+			t.Errorf("what is to be shortened is not: %v, %v", st, err)
+		}
+		return nil
+	}})
+	do(t, err)
+	if !written {
+		t.Error("the gate was not asked for the new file's data")
+	}
+	equal(t, from, to)
+}

@@ -1,0 +1,81 @@
+package tree_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/tree"
+)
+
+func TestEstimate(t *testing.T) {
+	const kib = 1 << 10
+	tests := []struct {
+		name        string
+		change      func(t *testing.T, from, to string)
+		least, most int64 // beside each file's and directory's Block
+		blocks      int64
+	}{
+		{"nothing", func(*testing.T, string, string) {}, 0, 0, 0},
+		{"a new file", func(t *testing.T, from, _ string) { write(t, from+"/new", random(1, 5000)); date(t, from, 1, 0) }, 8 * kib, 8 * kib, 4},
+		{"a new sparse file", func(t *testing.T, from, _ string) {
+			sparse(t, from+"/new", 4<<20, map[int64][]byte{1 << 20: random(1, 5000)})
+			date(t, from, 1, 0)
+		}, 8 * kib, 8 * kib, 4},
+		{"longer", func(t *testing.T, from, _ string) {
+			do(t, os.WriteFile(from+"/f", random(2, 30000), 0o644))
+			date(t, from+"/f", 1, 0)
+		}, 20 * kib, 32 * kib, 2},
+		{"another time", func(t *testing.T, from, _ string) { date(t, from+"/f", 1, 0) }, 0, 12 * kib, 2},
+		{"another mode", func(t *testing.T, from, _ string) { do(t, os.Chmod(from+"/f", 0o600)) }, 0, 0, 2},
+		{"another name", func(t *testing.T, from, _ string) { do(t, os.Link(from+"/f", from+"/g")); date(t, from, 1, 0) }, 0, 0, 5},
+		{"written since", func(t *testing.T, _, to string) {
+			st, err := os.Stat(to + "/f")
+			do(t, err)
+			do(t, os.WriteFile(to+"/f", random(9, 9000), 0o644))
+			date(t, to+"/f", st.ModTime().Unix(), int64(st.ModTime().Nanosecond()))
+		}, 0, 12 * kib, 2},
+		{"to be deleted", func(t *testing.T, _, to string) {
+			write(t, to+"/x/y/z", random(1, 5000))
+			do(t, unix.Mkfifo(to+"/x/fifo", 0o600))
+		}, 0, 0, 4 + 2 + 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			from, to := twins(t, map[string][]byte{"f": random(1, 9000)})
+			since := newest(t, to)
+			tt.change(t, from, to)
+			before := [2]map[string]string{describe(t, from), describe(t, to)}
+			need, err := tree.Estimate(t.Context(), from, to, tree.Options{Since: since})
+			do(t, err)
+			if most := tt.most + tt.blocks*tree.Block; need.Least != tt.least || need.Most > most || need.Most < tt.most {
+				t.Errorf("at least %d, at most %d expected: %+v", tt.least, most, need)
+			}
+			if diff := cmp.Diff(before, [2]map[string]string{describe(t, from), describe(t, to)}); diff != "" {
+				t.Error("it changed something:\n" + diff)
+			}
+			done, err := tree.Sync(t.Context(), from, to, tree.Options{Since: since})
+			do(t, err)
+			equal(t, from, to)
+			if done.Written > need.Most || done.Written+tree.Block*2 < need.Least {
+				t.Errorf("%+v, estimated at %+v", done, need)
+			}
+		})
+	}
+}
+
+// newest returns a time just after the last change in a tree, and waits until the file system's clock is past it.
+func newest(t *testing.T, top string) time.Time {
+	t.Helper()
+	var st unix.Stat_t
+	do(t, unix.Stat(top+"/f", &st))
+	at := time.Unix(st.Ctim.Unix()).Add(1)
+	for tick := top + "/tick"; !at.Before(time.Unix(st.Ctim.Unix())); {
+		do(t, os.WriteFile(tick, nil, 0o644), unix.Stat(tick, &st), os.Remove(tick))
+	}
+	do(t, unix.Stat(top, &st))
+	return at
+}

@@ -1,0 +1,120 @@
+package tree_test
+
+import (
+	"io/fs"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/tree"
+)
+
+// Each alone is found and set, without a byte of data, and counts as one entry.
+func TestMetadata(t *testing.T) {
+	changes := map[string]func(path string) error{
+		"owner":              func(path string) error { return os.Lchown(path, 7, -1) },
+		"group":              func(path string) error { return os.Lchown(path, -1, 7) },
+		"mode":               func(path string) error { return os.Chmod(path, 0o4711|fs.ModeSetuid) },
+		"owner of setuid":    func(path string) error { return os.Lchown(path, 7, 7) },
+		"time":               func(path string) error { return unix.Lutimes(path, []unix.Timeval{{Sec: 1}, {Sec: 2, Usec: 3}}) },
+		"attribute":          func(path string) error { return unix.Setxattr(path, "user.a", []byte("b"), 0) },
+		"attribute changed":  func(path string) error { return unix.Setxattr(path, "user.had", []byte("b"), 0) },
+		"attribute of none":  func(path string) error { return unix.Setxattr(path, "user.had", nil, 0) },
+		"attribute removed":  func(path string) error { return unix.Removexattr(path, "user.had") },
+		"ACL":                func(path string) error { return unix.Setxattr(path, "system.posix_acl_access", acl(), 0) },
+		"ACL removed":        func(path string) error { return unix.Removexattr(path, "system.posix_acl_access") },
+		"trusted":            func(path string) error { return unix.Setxattr(path, "trusted.a", []byte("b"), 0) },
+		"security":           func(path string) error { return unix.Setxattr(path, "security.a", []byte("b"), 0) },
+		"capability":         func(path string) error { return unix.Setxattr(path, "security.capability", capability, 0) },
+		"capability, owner":  func(path string) error { return os.Lchown(path, 9, 9) },
+		"owner of a link":    func(path string) error { return os.Lchown(path, 7, 8) },
+		"time of a link":     func(path string) error { return unix.Lutimes(path, []unix.Timeval{{Sec: 1}, {Sec: 2}}) },
+		"attribute of link":  func(path string) error { return unix.Lsetxattr(path, "trusted.a", []byte("b"), 0) },
+		"mode of a FIFO":     func(path string) error { return os.Chmod(path, 0o622) },
+		"default ACL":        func(path string) error { return unix.Setxattr(path, "system.posix_acl_default", acl(), 0) },
+		"mode of directory":  func(path string) error { return os.Chmod(path, 0o2700|fs.ModeSetgid) },
+		"mode of the top":    func(path string) error { return os.Chmod(path, 0o1700|fs.ModeSticky) },
+		"owner of the top":   func(path string) error { return os.Lchown(path, 3, 4) },
+		"attribute of a dir": func(path string) error { return unix.Setxattr(path, "user.a", []byte("b"), 0) },
+	}
+	on := map[string]string{
+		"owner of setuid": "setuid", "ACL removed": "acl", "capability, owner": "capable", "owner of a link": "link", "time of a link": "link",
+		"attribute of link": "link", "mode of a FIFO": "fifo", "default ACL": "dir", "mode of directory": "dir", "mode of the top": ".",
+		"owner of the top": ".", "attribute of a dir": "dir",
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			from, to := trees(t)
+			for _, file := range []string{"file", "setuid", "acl", "capable"} {
+				write(t, from+"/"+file, []byte("data"))
+			}
+			do(t, os.Mkdir(from+"/dir", 0o755), os.Symlink("file", from+"/link"), unix.Mkfifo(from+"/fifo", 0o600),
+				os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid), unix.Setxattr(from+"/acl", "system.posix_acl_access", acl(), 0),
+				unix.Setxattr(from+"/capable", "security.capability", capability, 0), unix.Setxattr(from+"/file", "user.had", []byte("x"), 0))
+			sync(t, from, to, tree.Options{})
+			path := on[name]
+			if path == "" {
+				path = "file"
+			}
+			do(t, change(from+"/"+path))
+			if name == "capability, owner" { // chown took it away; put it back, so that only the owner differs
+				do(t, unix.Setxattr(from+"/capable", "security.capability", capability, 0))
+			}
+			if name == "owner of setuid" {
+				do(t, os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid))
+			}
+			done := sync(t, from, to, tree.Options{})
+			if done.Metadata != 1 || done.Written+done.Created+done.Changed+done.Deleted+done.Linked != 0 {
+				t.Errorf("%+v", done)
+			}
+		})
+	}
+}
+
+// A file is root's alone until its owner and mode are set, and so is a directory until it is filled.
+func TestClosedWhileItIsMade(t *testing.T) {
+	from, to := trees(t)
+	write(t, from+"/dir/secret", random(1, 5000))
+	do(t, os.Chown(from+"/dir/secret", 7, 7), os.Chmod(from+"/dir/secret", 0o640))
+	seen := false
+	_, err := tree.Sync(t.Context(), from, to, tree.Options{Gate: func(n int64) error {
+		if n != 5000 {
+			return nil
+		}
+		seen = true
+		for name, want := range map[string]fs.FileMode{"/dir": fs.ModeDir | 0o700, "/dir/secret": 0o600} {
+			if st, err := os.Stat(to + name); err != nil || st.Mode() != want {
+				t.Errorf("%s: %v, %v", name, st, err)
+			}
+		}
+		return nil
+	}})
+	do(t, err)
+	if !seen {
+		t.Error("no data was written")
+	}
+	equal(t, from, to)
+}
+
+// Reading sets no times of access: in a snapshot that would be a write for every file.
+func TestTimesOfAccessStay(t *testing.T) {
+	from, to := twins(t, map[string][]byte{"dir/file": random(1, 5000)})
+	var paths []string
+	for _, top := range []string{from, to} {
+		paths = append(paths, top, top+"/dir", top+"/dir/file")
+	}
+	long := unix.Timespec{Sec: 1000} // before the last change, so that relatime lets it be set
+	for _, path := range paths {
+		do(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{long, {Nsec: unix.UTIME_OMIT}}, 0))
+	}
+	_, err := tree.Sync(t.Context(), from, to, tree.Options{})
+	do(t, err)
+	for _, path := range paths {
+		var st unix.Stat_t
+		do(t, unix.Stat(path, &st))
+		if st.Atim.Sec != long.Sec {
+			t.Errorf("%s was read at %d", path, st.Atim.Sec)
+		}
+	}
+}

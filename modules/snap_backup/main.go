@@ -1,0 +1,176 @@
+// Command snap_backup backs a set of LVM snapshots up, and restores a backup into new snapshots while the server goes on
+// working. It is an Ansible module, and the same by hand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/restore"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/core/snapset"
+	"go.pcc.com/rewind/plugins/backends"
+)
+
+type args struct {
+	Action        string       `mapstructure:"action" choices:"backup,restore,check" doc:"backup: a set is taken, stored and removed; restore: a backup is written into a new set; check: is the repository usable, is the last backup readable, and how old is it."`
+	Volumes       []run.Volume `mapstructure:"volumes" doc:"What to back up: mount points, vg/lv, device paths, mappings as lvm_snapshot takes them; {path: /boot, snapshot: false} is read live. For a restore: some of what is in the backup; default all. For a check: what the last backup must have."`
+	run.Arguments `mapstructure:",squash"`
+	Name          string `mapstructure:"name" doc:"The set's name; default backup, or restore."`
+	Keep          int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host are kept, this one among them; older ones are removed when it is known to be good. 0: all."`
+	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."`
+	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
+	RestoreID     string `mapstructure:"restore_id" doc:"The backup to restore; latest is the newest complete one."`
+	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a look, and for lvm_merge."`
+	Rollback      `mapstructure:",squash"`
+}
+
+// Rollback are the arguments of the rollback after a restore: those of lvm_merge.
+type Rollback = rollback.Arguments
+
+func main() {
+	own := journey.Handlers{
+		run.Kind: backends.BuiltIn.Handler(), run.KindQuery: backends.BuiltIn.Query(), restore.Kind: restore.Handler(backends.BuiltIn),
+	}
+	internal := rollback.Internal(own)
+	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
+	ansible.Module[args]{
+		Name:     "snap_backup",
+		Summary:  "Backs a set of LVM snapshots up, and restores a backup while the server goes on working.",
+		Defaults: defaults,
+		Validate: validate,
+		Run:      do,
+		Print:    show,
+		Examples: `  snap_backup action=backup volumes=/dat,/pccehr backend_options=path=/srv/backup
+  snap_backup action=backup volumes=/dat backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw
+  snap_backup action=restore backend_options=path=/srv/backup --check      what would be written
+  snap_backup action=restore backend_options=path=/srv/backup              into set "restore", for a look
+  snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql
+  snap_backup action=check backend_options=path=/srv/backup`,
+		Internal: internal,
+	}.Main()
+}
+
+func defaults() args {
+	return args{Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, RestoreID: run.Latest, Rollback: rollback.Defaults()}
+}
+
+func validate(a args) error {
+	wrong := []error{a.Arguments.Validate(), a.Rollback.Validate()}
+	if a.Action == "backup" && len(a.Volumes) == 0 {
+		wrong = append(wrong, ansible.Bad("volumes", "names nothing to back up: mount points such as /dat, or vg/lv"))
+	}
+	if err := snapset.CheckName(a.Name); a.Name != "" && err != nil {
+		wrong = append(wrong, ansible.Bad("name", "%v", err))
+	}
+	if _, err := lvm.ParseSize(a.Size); a.Size != "" && err != nil {
+		wrong = append(wrong, ansible.Bad("size", "%v", err))
+	}
+	for _, v := range a.Volumes {
+		if err := v.Problems(); err != nil {
+			wrong = append(wrong, ansible.Bad("volumes", "%v", err))
+		}
+	}
+	if a.FreezeTimeout < 1 || a.FreezeTimeout > 600 {
+		wrong = append(wrong, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", a.FreezeTimeout))
+	}
+	if a.Keep < 0 {
+		wrong = append(wrong, ansible.Bad("keep", "is %d; it is 1 or more, or 0 for all", a.Keep))
+	}
+	if a.RestoreID == "" || strings.ContainsAny(a.RestoreID, "/\x00\n") {
+		wrong = append(wrong, ansible.Bad("restore_id", "%q is no id of a backup", a.RestoreID))
+	}
+	if a.Keep > 0 && a.Action != "backup" {
+		wrong = append(wrong, ansible.Bad("keep", "goes with action=backup"))
+	}
+	if a.Merge && a.Action != "restore" {
+		wrong = append(wrong, ansible.Bad("merge", "goes with action=restore"))
+	}
+	return fault.All(wrong...)
+}
+
+func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
+	if name, inside := filesystem.InContainer(); inside {
+		return ansible.Result{}, fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).
+			WithHint("run it on the host")
+	}
+	call, err := request(c, a)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	bar := ansible.Bar(c.Progress, c.Terminal)
+	defer bar.Done()
+	call.Notice = func(p journey.Progress) {
+		if c.Hand {
+			bar.Show(p.Label, p.Percent, p.Bytes)
+		}
+	}
+	return journey.Make(ctx, call)
+}
+
+// request is the journey that is asked for.
+func request(c ansible.Call, a args) (call journey.Call, err error) {
+	use, err := a.Arguments.Use()
+	if err != nil {
+		return call, err
+	}
+	if call.Secret, err = a.Arguments.Secrets(c); err != nil {
+		return call, err
+	}
+	freeze := time.Duration(a.FreezeTimeout) * time.Second
+	call.Limit = run.Limit(use)
+	switch a.Action {
+	case "check":
+		call.Kind, call.Title = run.KindQuery, "check the repository of "+use.Backend
+		call.Request = run.Request{Query: run.Check, Volumes: a.Volumes, Use: use}
+	case "restore":
+		r := restore.Request{
+			Volumes: a.Volumes, Set: or(a.Name, "restore"), Size: a.Size, ID: a.RestoreID, FreezeTimeout: freeze, Use: use,
+			Merge: a.Merge, Rollback: a.Rollback.Request(), Check: c.Check,
+		}
+		r.Rollback.Set = r.Set
+		call.Kind, call.Title, call.Request = restore.Kind, "restore backup "+r.ID+" into set "+r.Set, r
+		call.Limit += rollback.Limit(r.Rollback)
+	default:
+		r := run.Request{
+			Volumes: a.Volumes, Set: or(a.Name, "backup"), Size: a.Size, FreezeTimeout: freeze, Keep: a.Keep, Use: use, Check: c.Check,
+		}
+		call.Kind, call.Title, call.Request = run.Kind, "back up with "+use.Backend, r
+	}
+	return call, nil
+}
+
+func or(name, otherwise string) string {
+	if name != "" {
+		return name
+	}
+	return otherwise
+}
+
+func show(w io.Writer, r ansible.Result) {
+	fmt.Fprintln(w, r.Msg)
+	var data struct {
+		Restored []restore.Volume `json:"restored"`
+	}
+	if r.Into(&data) != nil {
+		return
+	}
+	for _, v := range data.Restored {
+		fmt.Fprintf(w, "  %-20s", v.Path)
+		if v.Snapshot == "" {
+			fmt.Fprintf(w, " %s to %s would be written\n", ansible.Bytes(v.Least), ansible.Bytes(v.Most))
+			continue
+		}
+		fmt.Fprintf(w, " %d created, %d changed, %d deleted; %s written, %s of COW used\n", v.Created, v.Changed, v.Deleted,
+			ansible.Bytes(v.Written), ansible.Bytes(v.Used))
+	}
+}

@@ -1,0 +1,70 @@
+// Command snap_backup_info lists a server's backups. It is an Ansible module, and the same by hand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/plugins/backends"
+)
+
+type args struct {
+	run.Arguments `mapstructure:",squash"`
+	AllHosts      bool `mapstructure:"all_hosts" doc:"Also the backups of other servers in the same repository."`
+}
+
+func main() {
+	internal := rollback.Internal(journey.Handlers{run.KindQuery: backends.BuiltIn.Query()})
+	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
+	ansible.Module[args]{
+		Name:     "snap_backup_info",
+		Summary:  "Lists the backups of a server. It changes nothing.",
+		Defaults: func() args { return args{Arguments: run.Defaults()} },
+		Validate: func(a args) error { return a.Arguments.Validate() },
+		Run:      list,
+		Print:    show,
+		Examples: `  snap_backup_info backend_options=path=/srv/backup
+  snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw all_hosts=true`,
+		Internal: internal,
+	}.Main()
+}
+
+func list(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
+	use, err := a.Arguments.Use()
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	secret, err := a.Arguments.Secrets(c)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	return journey.Make(ctx, journey.Call{
+		Kind: run.KindQuery, Title: "list the backups of " + use.Backend, Limit: run.Limit(use), Secret: secret,
+		Request: run.Request{Query: run.List, Use: use, AllHosts: a.AllHosts},
+	})
+}
+
+func show(w io.Writer, r ansible.Result) {
+	fmt.Fprintln(w, r.Msg)
+	var data struct {
+		Backups []run.Entry `json:"backups"`
+	}
+	if r.Into(&data) != nil {
+		return
+	}
+	for _, b := range data.Backups {
+		fmt.Fprintf(w, "  %-24s %s  %s  %v", b.ID, b.Time, b.Host, b.Volumes)
+		if b.Bytes > 0 {
+			fmt.Fprintf(w, "  %d files, %s", b.Files, ansible.Bytes(b.Bytes))
+		}
+		if !b.Complete {
+			fmt.Fprint(w, "  incomplete")
+		}
+		fmt.Fprintln(w)
+	}
+}

@@ -1,0 +1,12 @@
+// Package backends names the backends that are built in.
+package backends
+
+import (
+	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/plugins/backends/mirror"
+	"go.pcc.com/rewind/plugins/backends/restic"
+	"go.pcc.com/rewind/plugins/backends/rsync"
+)
+
+// BuiltIn are the backends that need no program of their own, by the name that the user gives.
+var BuiltIn = run.Backends{"mirror": mirror.New, "restic": restic.New, "rsync": rsync.New}

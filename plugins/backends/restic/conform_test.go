@@ -1,0 +1,23 @@
+package restic_test
+
+import (
+	"maps"
+	"path/filepath"
+	"testing"
+
+	"go.pcc.com/rewind/core/backup/backuptest"
+	"go.pcc.com/rewind/plugins/backends/restic"
+)
+
+func TestMain(m *testing.M) { backuptest.Main(m, restic.New()) }
+
+func TestConformance(t *testing.T) {
+	backuptest.Conform(t, func(t *testing.T) backuptest.Fixture {
+		path := filepath.Join(t.TempDir(), "repository")
+		repository(t, path)
+		f := backuptest.Fixture{Backend: restic.New(), Config: config(t, path), Missing: config(t, path), Local: path}
+		f.Missing.Options = maps.Clone(f.Missing.Options)
+		f.Missing.Options["repository"] = path + "-missing"
+		return f
+	})
+}

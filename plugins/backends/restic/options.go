@@ -1,0 +1,170 @@
+package restic
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/durable"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// options are backend_options.
+type options struct {
+	Repository    string `mapstructure:"repository" doc:"an absolute path, or a URL as restic takes it (sftp:…, rest:…, s3:…); one that holds a password belongs into the environment, as RESTIC_REPOSITORY"`
+	PasswordFile  string `mapstructure:"password_file" doc:"the file that holds the repository's password; instead of RESTIC_PASSWORD in the environment"`
+	Cache         string `mapstructure:"cache" doc:"the directory of restic's cache; empty: none"`
+	Scratch       string `mapstructure:"scratch" doc:"a directory with room for a whole backup, for hosts where restic cannot mount it: without FUSE, and hard links with restic 0.14"`
+	LimitUpload   int    `mapstructure:"limit_upload" doc:"KiB/s"`
+	LimitDownload int    `mapstructure:"limit_download" doc:"KiB/s"`
+}
+
+// defaultCache is used where it can be made.
+const defaultCache = "/var/cache/rewind/restic"
+
+// The environment may say where the repository is and what its password is, in these ways.
+const repositoryVariable = "RESTIC_REPOSITORY"
+
+var passwordVariables = []string{"RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"}
+
+// read decodes the options and checks what can be checked without restic.
+func read(c backup.Config) (options, error) {
+	o := options{Cache: defaultCache}
+	if err := c.Decode(&o); err != nil {
+		return o, err
+	}
+	return o, fault.All(o.checkRepository(c), o.checkPassword(c), o.checkDirectories(), o.checkLimits())
+}
+
+func (o *options) checkRepository(c backup.Config) error {
+	if o.Repository == "" {
+		o.Repository = c.Environment[repositoryVariable]
+	}
+	if o.Repository == "" {
+		return ansible.Bad("repository", "is missing: where is the restic repository?").
+			WithHint("backend_options=repository=/srv/restic,password_file=/root/restic.pw")
+	}
+	if path, local := o.localPath(); local && !filepath.IsAbs(path) {
+		return ansible.Bad("repository", "must be an absolute path, or a URL as restic takes it, such as sftp:user@host:/path")
+	}
+	return nil
+}
+
+// remote are the schemes of repositories that do not lie in a local directory.
+var remote = regexp.MustCompile(`^(azure|b2|gs|rclone|rest|s3|sftp|swift):`)
+
+// localPath returns the directory of a repository that lies in one.
+func (o *options) localPath() (string, bool) {
+	if remote.MatchString(o.Repository) {
+		return "", false
+	}
+	return strings.TrimPrefix(o.Repository, "local:"), true
+}
+
+// checkPassword: restic would ask for a password that is nowhere, and there is nobody to answer.
+func (o *options) checkPassword(c backup.Config) error {
+	var given []string
+	for _, name := range passwordVariables {
+		if c.Environment[name] != "" {
+			given = append(given, name)
+		}
+	}
+	if o.PasswordFile == "" && len(given) == 0 {
+		return ansible.Bad("password_file", "is missing: name the file that holds the password, or give RESTIC_PASSWORD in the environment").
+			WithHint("backend_options=repository=/srv/restic,password_file=/root/restic.pw")
+	}
+	if o.PasswordFile == "" {
+		return nil
+	}
+	if len(given) > 0 {
+		return ansible.Bad("password_file", "is given, and the environment has %s too", strings.Join(given, " and "))
+	}
+	return readable("password_file", o.PasswordFile)
+}
+
+func readable(name, path string) error {
+	if !filepath.IsAbs(path) {
+		return ansible.Bad(name, "must be an absolute path")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return ansible.Bad(name, "%v", err)
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return ansible.Bad(name, "%s is not a file", path)
+	}
+	return nil
+}
+
+func (o *options) checkDirectories() error {
+	var wrong []error
+	for name, path := range map[string]string{"cache": o.Cache, "scratch": o.Scratch} {
+		if path != "" && !filepath.IsAbs(path) {
+			wrong = append(wrong, ansible.Bad(name, "must be an absolute path"))
+		}
+	}
+	if info, err := os.Stat(o.Scratch); filepath.IsAbs(o.Scratch) && (err != nil || !info.IsDir()) {
+		wrong = append(wrong, ansible.Bad("scratch", "%s is not a directory", o.Scratch))
+	}
+	return fault.All(wrong...)
+}
+
+func (o *options) checkLimits() error {
+	var wrong []error
+	for name, n := range map[string]int{"limit_upload": o.LimitUpload, "limit_download": o.LimitDownload} {
+		if n < 0 {
+			wrong = append(wrong, ansible.Bad(name, "must not be below 0"))
+		}
+	}
+	return fault.All(wrong...)
+}
+
+// useCache makes the cache directory. Without the default one restic works too, only slower; one that was asked for
+// must be there.
+func (t *tool) useCache() error {
+	if t.options.Cache == "" {
+		return nil
+	}
+	err := durable.MkdirAll(t.options.Cache, 0o700)
+	if err != nil && t.options.Cache != defaultCache {
+		return ansible.Bad("cache", "%v", err)
+	}
+	if err != nil {
+		t.options.Cache = ""
+	}
+	return nil
+}
+
+// local are the paths on this host that restic reads and writes.
+func (t *tool) local() []string {
+	var list []string
+	if path, is := t.options.localPath(); is {
+		list = append(list, filepath.Clean(path))
+	}
+	for _, path := range []string{t.options.Cache, t.options.Scratch} {
+		if path != "" {
+			list = append(list, filepath.Clean(path))
+		}
+	}
+	return list
+}
+
+// environ is what restic gets. The repository's name is not in argv, where everybody on the host could read a password
+// in its URL.
+func (t *tool) environ() []string {
+	env := slices.DeleteFunc(t.config.Environ(), func(kv string) bool { return strings.HasPrefix(kv, repositoryVariable) })
+	env = append(env, repositoryVariable+"="+t.options.Repository, "TZ=UTC", "RESTIC_PROGRESS_FPS=1")
+	if t.options.PasswordFile != "" {
+		env = append(env, "RESTIC_PASSWORD_FILE="+t.options.PasswordFile)
+	}
+	if t.version.has(withFeatures) && t.config.Environment["RESTIC_FEATURES"] == "" {
+		// A new set has new device numbers; without this every directory would be stored again.
+		env = append(env, "RESTIC_FEATURES=device-id-for-hardlinks")
+	}
+	return env
+}

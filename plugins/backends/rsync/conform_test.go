@@ -1,0 +1,24 @@
+package rsync_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/backuptest"
+	"go.pcc.com/rewind/plugins/backends/rsync"
+)
+
+func TestMain(m *testing.M) { backuptest.Main(m, rsync.New()) }
+
+func TestConformance(t *testing.T) {
+	backuptest.Conform(t, func(t *testing.T) backuptest.Fixture {
+		path := t.TempDir()
+		return backuptest.Fixture{
+			Backend: rsync.New(),
+			Config:  backup.Config{Options: map[string]any{"path": path}},
+			Missing: backup.Config{Options: map[string]any{"path": filepath.Join(path, "missing")}},
+			Local:   path,
+		}
+	})
+}

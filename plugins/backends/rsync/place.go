@@ -1,0 +1,145 @@
+package rsync
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/durable"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// place is where the trees lie.
+type place interface {
+	// look finds the trees of host, or with "" of every host. It fails with repository_missing.
+	look(ctx context.Context, host string) ([]tree, error)
+	// probe writes something, and removes it.
+	probe(ctx context.Context) error
+	// lock keeps other runs from storing and removing trees of the host, and finds those there are. It fails with
+	// repository_locked.
+	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []tree, err error)
+	// mark says that a tree is complete, after all of it is as durable as the place can make it.
+	mark(ctx context.Context, s backup.Stored, name string) (warning string, err error)
+	// remove removes trees, the marker of each before it, so that a half-removed tree is no backup. The lock is held. It
+	// fails with repository_locked for one that is being read.
+	remove(ctx context.Context, host string, names []string, report backup.Report) error
+}
+
+func (t *tool) place() place {
+	if t.options.overSSH() {
+		return remote{t}
+	}
+	return local{t.options.dir, t.config.Scratch}
+}
+
+// local is a directory of this host.
+type local struct {
+	dir     string
+	scratch string // an empty directory
+}
+
+func (l local) look(_ context.Context, host string) ([]tree, error) {
+	if err := l.there(); err != nil {
+		return nil, err
+	}
+	return readTrees(l.dir, host)
+}
+
+func (l local) there() error {
+	info, err := os.Stat(l.dir)
+	if err != nil {
+		return missingDir(l.dir, err)
+	}
+	if !info.IsDir() {
+		return fault.New(fault.RepositoryMissing, "%s is not a directory", l.dir).WithHint("make the directory, or correct path")
+	}
+	return nil
+}
+
+func (l local) probe(context.Context) error {
+	if err := l.there(); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(l.dir, ".probe-")
+	if err != nil {
+		return unwritable(l.dir, err)
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	if _, err := file.Write(make([]byte, 4096)); err != nil {
+		return unwritable(l.dir, err)
+	}
+	return nil
+}
+
+func unwritable(dir string, err error) error {
+	f := fault.New(codeOf(err), "write to %s: %w", dir, err)
+	switch {
+	case f.Hint != "":
+		return f
+	case f.Code == fault.RepositoryFull:
+		return f.WithHint("make room where the backups lie, or keep fewer")
+	}
+	return f.WithHint("root of this host must be able to write and to lock there: see how it is mounted with `findmnt -T %s`", dir)
+}
+
+func codeOf(err error) fault.Code {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fault.RepositoryFull
+	case errors.Is(err, fault.RepositoryLocked):
+		return fault.RepositoryLocked
+	}
+	return fault.CommandFailed
+}
+
+func (l local) lock(ctx context.Context, host string) (func(context.Context) error, []tree, error) {
+	if err := l.there(); err != nil {
+		return nil, nil, err
+	}
+	dir := filepath.Join(l.dir, host)
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, unwritable(l.dir, err)
+	}
+	lock := flock.New(filepath.Join(dir, lockStart), flock.SetPermissions(0o600))
+	got, err := lock.TryLock()
+	if err != nil {
+		return nil, nil, unwritable(dir, err)
+	}
+	if !got {
+		return nil, nil, fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", host, l.dir).
+			WithHint("wait until it has ended")
+	}
+	unlock := func(context.Context) error { return lock.Close() }
+	trees, err := l.look(ctx, host)
+	if err != nil {
+		return nil, nil, fault.All(err, lock.Close())
+	}
+	return unlock, trees, nil
+}
+
+func (l local) mark(_ context.Context, s backup.Stored, name string) (string, error) {
+	dir, err := os.Open(l.dir)
+	if err != nil {
+		return "", unwritable(l.dir, err)
+	}
+	defer dir.Close()
+	// rsync has synced nothing; one call for the whole file system costs less than one for each file.
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return "", unwritable(l.dir, err)
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return "", fault.New(fault.Internal, "make a marker: %w", err)
+	}
+	if err := durable.WriteFile(filepath.Join(l.dir, s.Host, name+markerEnd), data, 0o600); err != nil {
+		return "", unwritable(l.dir, err)
+	}
+	return "", nil
+}

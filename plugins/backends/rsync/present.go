@@ -1,0 +1,74 @@
+package rsync
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// Present hands out the tree itself where it lies on this host as it was; else a copy of it in scratch.
+func (b *Backend) Present(ctx context.Context, c backup.Config, id string, report backup.Report, use func(context.Context, backup.Presented) error) (err error) {
+	t, err := b.open(ctx, c)
+	if err != nil {
+		return err
+	}
+	one, err := t.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	release, err := t.hold(one)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if !t.options.laidOut() {
+		return use(ctx, presented(one, t.options.at(one.host, one.name)))
+	}
+	if t.options.Scratch == "" {
+		return ansible.Bad("scratch", "is missing: a directory with room for the whole backup, which has to be fetched to be read")
+	}
+	room, err := backup.NewRoom(t.options.Scratch)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closed := room.Close(); err == nil {
+			err = closed
+		}
+	}()
+	if err := t.fetchTree(ctx, one, room.Path, report); err != nil {
+		return err
+	}
+	// Whoever removes it takes the marker away first: while that is there, all of the tree was.
+	if _, err := t.find(ctx, id); err != nil {
+		return fault.New(fault.Of(err).Code, "after it was fetched: %w", err)
+	}
+	return use(ctx, presented(one, room.Path))
+}
+
+func presented(t tree, dir string) backup.Presented {
+	p := backup.Presented{Roots: make(map[string]string, len(t.stored.Roots))}
+	for _, root := range t.stored.Roots {
+		p.Roots[root] = filepath.Join(dir, root)
+	}
+	return p
+}
+
+func (t *tool) fetchTree(ctx context.Context, one tree, dir string, report backup.Report) error {
+	args := slices.Concat(everything, t.superFrom(), []string{"--", t.options.at(one.host, one.name) + "/", dir + "/"})
+	cmd := t.cmd(args...)
+	cmd.Limit = 0 // the run that asked for the backup bounds it
+	_, err := t.Stream(ctx, cmd, t.follow("fetching the backup into "+t.options.Scratch, report, &stats{}))
+	var failed *command.Error
+	if errors.As(err, &failed) && full.MatchString(failed.Stderr) {
+		return fault.New(fault.NoSpace, "there is not enough room in %s for the backup", t.options.Scratch).
+			WithHint("name a directory with more room as scratch")
+	}
+	return t.explain("fetch the backup from "+t.options.Path, err)
+}

@@ -1,0 +1,196 @@
+package rsync
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// wire is an ssh target that lies on this host: rsync runs without ssh. What fails does not run at all.
+type wire struct {
+	command.Local
+	fails  func(argv []string) bool
+	synced [][]string // what was run by ssh itself
+}
+
+const far = "root@far:"
+
+func (w *wire) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	if c.Argv[0] != "ssh" {
+		return w.Local.Run(ctx, c)
+	}
+	w.synced = append(w.synced, c.Argv)
+	return command.Output{}, nil
+}
+
+func (w *wire) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
+	if w.fails != nil && w.fails(c.Argv) {
+		return command.Output{}, &command.Error{Argv: c.Argv, Code: exitSSH, Err: errors.New("exit status 255")}
+	}
+	argv := c.Argv[:0:0]
+	for i, arg := range c.Argv {
+		if arg == "-s" || arg == "-e" || i > 0 && c.Argv[i-1] == "-e" {
+			continue
+		}
+		argv = append(argv, strings.TrimPrefix(arg, far))
+	}
+	c.Argv = argv
+	return w.Local.Stream(ctx, c, line)
+}
+
+func (w *wire) tool(t *testing.T, c backup.Config) *tool {
+	t.Helper()
+	opened, err := (&Backend{run: w}).open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened
+}
+
+func farConfig(t *testing.T) (c backup.Config, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	return backup.Config{Options: map[string]any{"path": far + dir}, Scratch: t.TempDir()}, dir
+}
+
+func farTree(t *testing.T) backup.Tree {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "file"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return backup.Tree{Host: "h", Set: "s", Time: time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC), Roots: []string{root}}
+}
+
+// A lock that could not be taken away again costs a warning: the backup is complete, and listed.
+func TestLockThatStays(t *testing.T) {
+	w := &wire{fails: func(argv []string) bool {
+		return slices.Contains(argv, "--delete") && slices.ContainsFunc(argv, func(arg string) bool { return strings.HasPrefix(arg, "--include=/.lock-") })
+	}}
+	c, dir := farConfig(t)
+	b := &Backend{run: w}
+	stored, err := b.Store(t.Context(), c, farTree(t), quiet)
+	if err != nil || stored.ID != "20261123T200000Z.h" {
+		t.Fatalf("%+v, %v", stored, err)
+	}
+	if len(stored.Warnings) != 1 || !strings.Contains(stored.Warnings[0], "lock") {
+		t.Errorf("warnings %q", stored.Warnings)
+	}
+	if list, err := b.List(t.Context(), c, "h"); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if locks, err := filepath.Glob(filepath.Join(dir, "h", ".lock-*")); err != nil || len(locks) != 1 {
+		t.Errorf("the lock was taken away after all: %v, %v", locks, err)
+	}
+}
+
+// Forget takes the lock there as Store does, and leaves it to one that is alive.
+func TestForgetFarAway(t *testing.T) {
+	w := &wire{}
+	c, dir := farConfig(t)
+	b := &Backend{run: w}
+	stored, err := b.Store(t.Context(), c, farTree(t), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, _, err := w.tool(t, c).place().lock(t.Context(), "h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Forget(t.Context(), c, stored.ID); !errors.Is(err, fault.RepositoryLocked) {
+		t.Errorf("while another run is alive: %v", err)
+	}
+	if err := unlock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Forget(t.Context(), c, stored.ID); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "h")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// A Store that removes what a killed run left says so, although its own rsync does nothing but wait.
+func TestFarRemovalReports(t *testing.T) {
+	c, dir := farConfig(t)
+	half := filepath.Join(dir, "h", "20261123T190000Z")
+	if err := os.MkdirAll(filepath.Join(half, "a", "b"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	reported := 0
+	_, err := (&Backend{run: &wire{}}).Store(t.Context(), c, farTree(t), func(p backup.Progress) {
+		if p.Label == "removing 20261123T190000Z" {
+			reported++
+		}
+	})
+	if err != nil || reported < 3 {
+		t.Errorf("%v, reported %d times", err, reported)
+	}
+	if _, err := os.Stat(half); err == nil {
+		t.Error("it is still there")
+	}
+}
+
+// A place that cannot hold the owner or the attributes of an empty directory is no place where nothing can be removed.
+func TestRemovalWhereAttributesCannotBeHeld(t *testing.T) {
+	l := local{t.TempDir(), t.TempDir()}
+	if err := unix.Mount("ramfs", l.dir, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(l.dir, 0) })
+	half := filepath.Join(l.dir, "h", "20261123T190000Z")
+	if err := errors.Join(os.MkdirAll(filepath.Join(half, "a"), 0o700), unix.Setxattr(l.scratch, "user.x", []byte("x"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if unix.Setxattr(half, "user.x", []byte("x"), 0) == nil {
+		t.Fatal("it can be held there: this proves nothing")
+	}
+	if err := l.remove(t.Context(), "h", []string{"20261123T190000Z"}, quiet); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(half); err == nil {
+		t.Error("it is still there")
+	}
+}
+
+// Only root may enter lost+found, and whoever stores here need not be root.
+func TestLostAndFoundIsNotEntered(t *testing.T) {
+	c, dir := farConfig(t)
+	for _, host := range []string{"lost+found", "h"} {
+		if err := os.MkdirAll(filepath.Join(dir, host, "20261123T200000Z"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	into := t.TempDir()
+	if err := (remote{(&wire{}).tool(t, c)}).fetch(t.Context(), into, ""); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(into)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "h" {
+		t.Errorf("fetched %v, %v", entries, err)
+	}
+}
+
+// ssh takes an address without the brackets that rsync wants.
+func TestSyncAtAnAddress(t *testing.T) {
+	for given, want := range map[string]string{"user@[fe80::1]": "user@fe80::1", "[::1]": "::1", "user@host": "user@host"} {
+		w := &wire{fails: func([]string) bool { return true }} // the marker does not go anywhere
+		c := backup.Config{Options: map[string]any{"path": given + ":/srv"}, Scratch: t.TempDir()}
+		_, _ = w.tool(t, c).place().mark(t.Context(), backup.Stored{Host: "h"}, "20261123T200000Z")
+		if len(w.synced) != 1 || !slices.Equal(w.synced[0][len(w.synced[0])-3:], []string{"--", want, "sync"}) {
+			t.Errorf("%s: ran %q", given, w.synced)
+		}
+	}
+}

@@ -1,0 +1,283 @@
+package rsync_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/plugins/backends/rsync"
+)
+
+// server is an sshd of its own on loopback.
+type server struct {
+	dir  string // its keys
+	port int
+}
+
+// onlyRsync is what a key may run that may do nothing else.
+const onlyRsync = `restrict,command="case \"$SSH_ORIGINAL_COMMAND\" in 'rsync --server '*) exec $SSH_ORIGINAL_COMMAND;; esac; exit 1" `
+
+// start starts sshd and ends it with the test.
+func start(t *testing.T) *server {
+	t.Helper()
+	s := &server{dir: t.TempDir(), port: freePort(t)}
+	for _, key := range []string{"host", "user", "limited", "stranger"} {
+		run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", s.path(key))
+	}
+	s.write(t, "authorized", s.read(t, "user.pub")+onlyRsync+s.read(t, "limited.pub"))
+	s.write(t, "known", fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "host.pub")))
+	s.write(t, "wrong", fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "stranger.pub")))
+	s.write(t, "config", strings.Join([]string{
+		"ListenAddress 127.0.0.1:" + strconv.Itoa(s.port), "HostKey " + s.path("host"), "AuthorizedKeysFile " + s.path("authorized"),
+		"PidFile none", "StrictModes no", "UsePAM no", "PermitRootLogin prohibit-password", "PasswordAuthentication no", "",
+	}, "\n"))
+	must(t, os.MkdirAll("/run/sshd", 0o755)) // sshd separates its privileges there
+	sshd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", s.path("config"))
+	log, err := os.Create(s.path("log"))
+	must(t, err)
+	sshd.Stderr = log
+	must(t, sshd.Start())
+	t.Cleanup(func() {
+		_ = sshd.Process.Kill()
+		_ = sshd.Wait()
+		log.Close()
+		if t.Failed() {
+			t.Logf("sshd:\n%.4000s", s.read(t, "log"))
+		}
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)))
+		if err == nil {
+			conn.Close()
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sshd does not answer: %v", err)
+		}
+	}
+}
+
+func (s *server) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *server) read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(s.path(name))
+	must(t, err)
+	return string(data)
+}
+
+func (s *server) write(t *testing.T, name, text string) {
+	t.Helper()
+	must(t, os.WriteFile(s.path(name), []byte(text), 0o600))
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func run(t *testing.T, argv ...string) {
+	t.Helper()
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", argv, err, out)
+	}
+}
+
+// config stores in a new directory of the server.
+func (s *server) config(t *testing.T) backup.Config {
+	t.Helper()
+	return backup.Config{
+		Options: map[string]any{
+			"path": "root@127.0.0.1:" + t.TempDir(), "ssh_port": s.port, "ssh_key": s.path("user"), "known_hosts": s.path("known"),
+			"scratch": t.TempDir(),
+		},
+		Environment: map[string]string{"SSH_ASKPASS": "/canary"},
+		Scratch:     t.TempDir(),
+	}
+}
+
+// A key that may run nothing but rsync is enough; only that the other host was not told to sync is said.
+func TestLimitedKey(t *testing.T) {
+	s := start(t)
+	w := newWorld(t)
+	w.config = s.config(t)
+	w.config.Options["ssh_key"] = s.path("limited")
+	stored := w.store(t)
+	if len(stored.Warnings) != 1 || !strings.Contains(stored.Warnings[0], "sync") {
+		t.Errorf("warnings %q", stored.Warnings)
+	}
+	must(t, w.Check(t.Context(), w.config))
+	w.presents(t, stored.ID)
+	must(t, w.Forget(t.Context(), w.config, stored.ID))
+	must(t, w.Settle(t.Context(), w.config))
+	w.config.Options["ssh_key"] = s.path("user")
+	if stored := w.store(t); len(stored.Warnings) > 0 {
+		t.Errorf("the other key may sync: %q", stored.Warnings)
+	}
+}
+
+func TestSSHFails(t *testing.T) {
+	s := start(t)
+	for name, tt := range map[string]struct {
+		option string
+		value  any
+		says   string
+	}{
+		"another host key": {"known_hosts", s.path("wrong"), "Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED"},
+		"an unknown key":   {"ssh_key", s.path("stranger"), "Permission denied"},
+		"nobody there":     {"ssh_port", freePort(t), "Connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.config = s.config(t)
+			w.config.Options[tt.option] = tt.value
+			_, stored := w.Store(t.Context(), w.config, w.tree, ignore)
+			for method, err := range map[string]error{"Check": w.Check(t.Context(), w.config), "Store": stored} {
+				f := fault.Of(err)
+				if f == nil || f.Code != fault.CommandFailed || !strings.Contains(f.Hint, "known_hosts") {
+					t.Fatalf("%s: %v", method, err)
+				}
+				found := false
+				for _, text := range strings.Split(tt.says, "|") {
+					found = found || strings.Contains(f.Facts["stderr"].(string), text)
+				}
+				if !found || strings.Contains(f.Error(), "unexplained") {
+					t.Errorf("%s: %v\n%v", method, err, f.Facts["stderr"])
+				}
+			}
+		})
+	}
+}
+
+func TestAcceptNewHostKey(t *testing.T) {
+	s := start(t)
+	s.write(t, "fresh", "")
+	c := s.config(t)
+	c.Options["known_hosts"] = s.path("fresh")
+	if err := rsync.New().Check(t.Context(), c); err == nil {
+		t.Error("an unknown host is trusted")
+	}
+	c.Options["accept_new_host_key"] = true
+	must(t, rsync.New().Check(t.Context(), c))
+	if !strings.Contains(s.read(t, "fresh"), "ssh-ed25519") {
+		t.Error("the host's key was not kept")
+	}
+}
+
+// A lock of a process that lives keeps others out; one of a process that has ended, or of an earlier boot, does not.
+func TestRemoteLocks(t *testing.T) {
+	s := start(t)
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	must(t, err)
+	machine, _ := os.ReadFile("/etc/machine-id")
+	host, err := os.Hostname()
+	must(t, err)
+	me := map[string]any{
+		"host": host, "machine": strings.TrimSpace(string(machine)), "boot": strings.TrimSpace(string(boot)), "pid": os.Getpid(),
+		"started": startTime(t),
+	}
+	with := func(key string, value any) map[string]any {
+		m := maps.Clone(me)
+		m[key] = value
+		return m
+	}
+	for name, tt := range map[string]struct {
+		holder any
+		locked bool
+	}{
+		"alive":                    {me, true},
+		"another process's number": {with("started", "1"), false},
+		"an earlier boot":          {with("boot", "00000000-0000-0000-0000-000000000000"), false},
+		"another machine":          {with("machine", "other"), true},
+		"cannot be read":           {"x", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.config = s.config(t)
+			dir := strings.TrimPrefix(w.config.Options["path"].(string), "root@127.0.0.1:")
+			data, err := json.Marshal(tt.holder)
+			must(t, err)
+			must(t, os.Mkdir(filepath.Join(dir, "db1"), 0o700))
+			must(t, os.WriteFile(filepath.Join(dir, "db1", ".lock-x.json"), data, 0o600))
+			_, err = w.Store(t.Context(), w.config, w.tree, ignore)
+			if errors.Is(err, fault.RepositoryLocked) != tt.locked || !tt.locked && err != nil {
+				t.Errorf("got %v", err)
+			}
+			locks, err := filepath.Glob(filepath.Join(dir, "db1", ".lock-*"))
+			if err != nil || tt.locked != (len(locks) == 1) || len(locks) > 1 {
+				t.Errorf("locks left: %v, %v", locks, err)
+			}
+		})
+	}
+}
+
+func startTime(t *testing.T) string {
+	t.Helper()
+	stat, err := os.ReadFile("/proc/self/stat")
+	must(t, err)
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.Fields(rest)[19]
+}
+
+// What was fetched to be read is removed, also when its reader fails.
+func TestFetchedIsRemoved(t *testing.T) {
+	s := start(t)
+	w := newWorld(t)
+	w.config = s.config(t)
+	mine := errors.New("mine")
+	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(context.Context, backup.Presented) error { return mine })
+	if err != mine {
+		t.Errorf("got %v", err)
+	}
+	empty(t, w.config.Options["scratch"].(string))
+	empty(t, w.config.Scratch)
+}
+
+// Nothing holds a tree on another host. One that was removed while it was fetched is not read.
+func TestForgottenWhileFetched(t *testing.T) {
+	s := start(t)
+	w := newWorld(t)
+	w.config = s.config(t)
+	stored := w.store(t)
+	dir := strings.TrimPrefix(w.config.Options["path"].(string), "root@127.0.0.1:")
+	removed := false
+	err := w.Present(t.Context(), w.config, stored.ID, func(backup.Progress) {
+		if !removed {
+			removed = true
+			must(t, os.Remove(filepath.Join(dir, "db1", "20261123T200000Z.json")))
+		}
+	}, func(context.Context, backup.Presented) error {
+		t.Error("it is presented")
+		return nil
+	})
+	if !removed || !errors.Is(err, fault.NotFound) {
+		t.Errorf("removed %v, got %v", removed, err)
+	}
+	empty(t, w.config.Options["scratch"].(string))
+}
+
+func TestScratchIsNamedWhereItIsMissing(t *testing.T) {
+	s := start(t)
+	w := newWorld(t)
+	w.config = s.config(t)
+	delete(w.config.Options, "scratch")
+	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(context.Context, backup.Presented) error { return nil })
+	if f := fault.Of(err); f == nil || f.Code != fault.BadArguments || !strings.Contains(f.Msg, "scratch: ") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,207 @@
+package rsync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// undoLimit bounds the removal of what a Store that failed had made.
+const undoLimit = 10 * time.Minute
+
+// Store makes a tree beside the last one, and marks it when it is complete.
+func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, report backup.Report) (backup.Stored, error) {
+	t, err := b.open(ctx, c)
+	if err != nil {
+		return backup.Stored{}, err
+	}
+	if !hostName.MatchString(of.Host) {
+		return backup.Stored{}, ansible.Bad("host", "%q cannot be the name of a directory here: letters, digits, dots, dashes", of.Host)
+	}
+	if err := of.Missing(); err != nil {
+		return backup.Stored{}, err
+	}
+	unlock, trees, err := t.place().lock(ctx, of.Host)
+	if err != nil {
+		return backup.Stored{}, err
+	}
+	stored, err := t.storeLocked(ctx, of, trees, report)
+	left := t.afterwards(ctx, unlock)
+	if stored.ID == "" {
+		return stored, fault.All(err, left)
+	}
+	if left != nil { // the backup is there all the same
+		stored.Warnings = append(stored.Warnings, fmt.Sprintf("the lock is still there, and the next run of this host removes it: %v", left))
+	}
+	return stored, err
+}
+
+// afterwards does what has to be done although ctx may have ended.
+func (t *tool) afterwards(ctx context.Context, undo func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return undo(ctx)
+}
+
+func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, report backup.Report) (backup.Stored, error) {
+	p := t.place()
+	// What has no marker now is of runs that have ended: we have the lock.
+	left := p.remove(ctx, of.Host, unmarked(trees), report)
+	if ctx.Err() != nil {
+		return backup.Stored{}, cmp.Or(left, ctx.Err())
+	}
+	name := unused(of.Time, trees)
+	s, err := t.send(ctx, of, name, newest(trees, of.Roots), report)
+	done := backup.Stored{
+		ID: tree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
+		Files: s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
+	}
+	if left != nil { // it takes room, and is in nobody's way
+		done.Warnings = append(done.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", left))
+	}
+	lost := s.lost.Fault()
+	if err == nil && lost != nil {
+		done.Incomplete = true
+	}
+	if err == nil {
+		var warning string
+		if warning, err = p.mark(ctx, done, name); warning != "" {
+			done.Warnings = append(done.Warnings, warning)
+		}
+	}
+	if err != nil {
+		undo := func(ctx context.Context) error { return p.remove(ctx, of.Host, []string{name}, report) }
+		return backup.Stored{}, fault.All(err, t.afterwards(ctx, undo))
+	}
+	if lost != nil {
+		return done, lost.With("id", done.ID)
+	}
+	return done, nil
+}
+
+// unmarked are the trees that are no backups.
+func unmarked(trees []tree) []string {
+	var names []string
+	for _, one := range trees {
+		if one.stored == nil {
+			names = append(names, one.name)
+		}
+	}
+	return names
+}
+
+// newest returns the name of the newest backup that has one of the roots; "" if there is none.
+func newest(trees []tree, roots []string) string {
+	for _, one := range complete(trees) {
+		if one.there && slices.ContainsFunc(roots, func(root string) bool { return slices.Contains(one.stored.Roots, root) }) {
+			return one.name
+		}
+	}
+	return ""
+}
+
+// sent is what one rsync did.
+type sent struct {
+	stats     stats
+	lost      backup.Lost
+	elsewhere bool // it failed at something that is not the source
+}
+
+// send copies the roots into a new tree. Files that could not be read are no error here.
+func (t *tool) send(ctx context.Context, of backup.Tree, name, link string, report backup.Report) (*sent, error) {
+	// -R keeps each root's path. Directories above the roots are made, and not copied: one may be a symbolic link.
+	args := slices.Concat(everything, t.super(), []string{"-x", "-R", "--no-implied-dirs"})
+	if link != "" {
+		args = append(args, "--link-dest=../"+link)
+	}
+	args = append(append(append(args, "--"), of.Roots...), t.options.at(of.Host, name)+"/")
+	s := &sent{}
+	cmd := t.cmd(args...)
+	cmd.Limit = 0 // the run that asked for the backup bounds it
+	cmd.Stderr = s.complain
+	_, err := t.Stream(ctx, cmd, t.follow("storing", report, &s.stats))
+	if s.partial(err) {
+		return s, nil
+	}
+	return s, t.explain("store the backup in "+t.options.Path, err)
+}
+
+// follow reports progress, and reads the statistics.
+func (t *tool) follow(label string, report backup.Report, s *stats) func(string) {
+	last := backup.Progress{Label: label}
+	return func(text string) {
+		p, ok := parseProgress(text)
+		if ok {
+			last.Done, last.Total, last.Files = p.Done, p.Total, p.Files
+		}
+		if ok || text == "" { // with nothing to say, it works
+			report(last)
+			return
+		}
+		s.read(text)
+	}
+}
+
+func (s *sent) complain(text string) {
+	c := parseComplaint(text)
+	switch c.kind {
+	case vanished:
+		s.lost.Vanished(c.path)
+	case unreadable:
+		s.lost.Unreadable(c.path)
+	case elsewhere:
+		s.elsewhere = true
+	}
+}
+
+// partial says whether everything was stored but for files that could not be read.
+func (s *sent) partial(err error) bool {
+	var failed *command.Error
+	if !errors.As(err, &failed) || s.elsewhere {
+		return false
+	}
+	return (failed.Code == exitVanished || failed.Code == exitPartial) && s.lost.Fault() != nil
+}
+
+// settle removes what dead runs left. A host whose lock is held is at work, and is left alone.
+func (t *tool) settle(ctx context.Context) error {
+	p := t.place()
+	trees, err := p.look(ctx, t.config.Host)
+	if errors.Is(err, fault.RepositoryMissing) {
+		return nil // where there is none, nothing was left in it
+	}
+	if err != nil {
+		return err
+	}
+	left := map[string][]string{}
+	for _, one := range trees {
+		left[one.host] = append(left[one.host], unmarked([]tree{one})...)
+	}
+	var all []error
+	for host, names := range left {
+		if len(names) > 0 {
+			all = append(all, t.settleHost(ctx, host))
+		}
+	}
+	return fault.All(all...)
+}
+
+func (t *tool) settleHost(ctx context.Context, host string) error {
+	p := t.place()
+	unlock, trees, err := p.lock(ctx, host) // trees again: what had no marker may have got one
+	if errors.Is(err, fault.RepositoryLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fault.All(p.remove(ctx, host, unmarked(trees), quiet), t.afterwards(ctx, unlock))
+}

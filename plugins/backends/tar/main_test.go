@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/backuptest"
+	"go.pcc.com/rewind/core/backup/plugin"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+)
+
+func TestMain(m *testing.M) { backuptest.Main(m, backend{command.Local{}}) }
+
+func TestConformance(t *testing.T) {
+	backuptest.Conform(t, func(t *testing.T) backuptest.Fixture {
+		path := t.TempDir()
+		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
+		return backuptest.Fixture{
+			Backend: backend{command.Local{}}, Config: at(path), Missing: at(filepath.Join(path, "missing")), Whole: true, Local: path,
+		}
+	})
+}
+
+// The program as an administrator builds and installs it.
+func TestTheProgram(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tar")
+	build := exec.Command("go", "build", "-trimpath", "-o", path, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := os.MkdirTemp("", "sockets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(sockets)
+	p := plugin.Program{Name: "tar", Argv: []string{path}, SHA256: fmt.Sprintf("%x", sha256.Sum256(program))}
+	c, err := plugin.Host{SocketDir: sockets}.Start(t.Context(), p)
+	if err != nil {
+		t.Fatalf("%v\n%v", err, fault.Of(err).Facts)
+	}
+	defer c.Close()
+	d, err := c.Describe(t.Context(), backup.Config{Options: map[string]any{"path": "/mnt"}})
+	if err != nil || d.Name != "tar" {
+		t.Errorf("it describes itself as %+v, %v", d, err)
+	}
+
+	out, err := exec.Command(path).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "not started by hand") {
+		t.Errorf("started by hand it says %q, %v", out, err)
+	}
+}
+
+// broken is a tar that ends in the middle of an archive.
+type broken struct{ command.Local }
+
+func (broken) Stream(_ context.Context, c command.Cmd, _ func(string)) (command.Output, error) {
+	for _, arg := range c.Argv {
+		if archive, ok := strings.CutPrefix(arg, "--file="); ok {
+			if err := os.WriteFile(archive, []byte("half"), 0o600); err != nil {
+				return command.Output{}, err
+			}
+		}
+	}
+	return command.Output{}, &command.Error{Argv: c.Argv, Code: 2, Err: errors.New("exit code 2")}
+}
+
+// What a Store that failed has written is gone at once, not with the next Settle: it may have filled the disk.
+func TestAFailedStoreLeavesNothing(t *testing.T) {
+	path := t.TempDir()
+	c := backup.Config{Options: map[string]any{"path": path}}
+	_, err := backend{broken{}}.Store(t.Context(), c, backup.Tree{Roots: []string{"/dat"}}, func(backup.Progress) {})
+	if !errors.Is(err, fault.BackendFailed) {
+		t.Errorf("got %v, want backend_failed", err)
+	}
+	if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
+
+// docs/backends.md shows this program, and no other.
+func TestThePageShowsThisProgram(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/backends.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(text)
+	}
+	blocks := strings.Split(string(page), "```go\n")[1:]
+	if len(blocks) < 5 {
+		t.Errorf("the page shows %d pieces of it", len(blocks))
+	}
+	for _, block := range blocks {
+		code, _, _ := strings.Cut(block, "```")
+		if !strings.Contains(source.String(), code) {
+			t.Errorf("the page shows what is not there:\n%s", code)
+		}
+	}
+}
+
+// tar's own words become a code (GNU tar: src/create.c, src/misc.c).
+func TestComplaints(t *testing.T) {
+	failed := &command.Error{Argv: []string{"tar"}, Code: 2, Err: fmt.Errorf("exit code 2")}
+	previous := "tar: Exiting with failure status due to previous errors"
+	for _, test := range []struct {
+		lines []string
+		code  fault.Code
+		paths string
+	}{
+		{[]string{"tar: ./dat/a: b: Cannot open: Permission denied", previous}, fault.SourceUnreadable, "[/dat/a: b]"},
+		{[]string{"tar: ./dat/a: Read error at byte 0, while reading 512 bytes: Input/output error", previous}, fault.SourceUnreadable, "[/dat/a]"},
+		{[]string{"tar: ./dat/a: Cannot stat: No such file or directory", previous}, fault.SourceVanished, "[/dat/a]"},
+		{[]string{"tar: ./dat/a: File removed before we read it"}, fault.SourceVanished, "[/dat/a]"},
+		{[]string{"tar: ./dat/a: Cannot open: Permission denied", "tar: /mnt/x.partial: Cannot write: No space left on device",
+			"tar: Error is not recoverable: exiting now"}, fault.RepositoryFull, ""},
+		{[]string{"tar: /mnt/x.partial: Wrote only 2048 of 10240 bytes", "tar: Error is not recoverable: exiting now"}, fault.RepositoryFull, ""},
+		{[]string{"tar: ./dat/a: Cannot open: Permission denied", "tar: Error is not recoverable: exiting now"}, fault.BackendFailed, ""},
+		{[]string{previous}, fault.BackendFailed, ""},
+	} {
+		var s summary
+		for _, line := range test.lines {
+			s.complaint(line)
+		}
+		f := fault.Of(s.explain(failed))
+		if f == nil || f.Code != test.code {
+			t.Errorf("%q: got %v, want %s", test.lines, f, test.code)
+			continue
+		}
+		if paths, _ := f.Facts["paths"].([]string); test.paths != "" && fmt.Sprint(paths) != test.paths {
+			t.Errorf("%q: paths %q, want %s", test.lines, paths, test.paths)
+		}
+	}
+	changed := summary{}
+	changed.complaint("tar: ./dat/log: file changed as we read it")
+	if err := changed.explain(&command.Error{Code: 1, Err: failed.Err}); err != nil || len(changed.warnings) != 1 {
+		t.Errorf("a file that changed: %v %q", err, changed.warnings)
+	}
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/durable"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// repository is a directory that holds ID.tar and ID.json for each backup. The latter is its entry in the list, and is
+// written last and removed first: what has no entry is no backup.
+type repository struct{ path string }
+
+// repositoryOf checks the options and touches nothing.
+func repositoryOf(c backup.Config) (repository, error) {
+	var options struct {
+		Path string `mapstructure:"path" doc:"the directory that holds the archives"`
+	}
+	if err := c.Decode(&options); err != nil {
+		return repository{}, err
+	}
+	if !filepath.IsAbs(options.Path) {
+		return repository{}, fault.New(fault.BadArguments, "path: %q is no absolute path", options.Path).
+			WithHint(`backend_options: {"path": "/mnt/archives"}`)
+	}
+	return repository{filepath.Clean(options.Path)}, nil
+}
+
+// open also wants the repository to be there. It is never made: a path that is not there may be one that is not mounted.
+func open(c backup.Config) (repository, error) {
+	r, err := repositoryOf(c)
+	if err != nil {
+		return repository{}, err
+	}
+	info, err := os.Stat(r.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return repository{}, fault.New(fault.RepositoryMissing, "there is no directory %s", r.path).
+			WithHint("mount what it lies on, or create it")
+	}
+	if err != nil {
+		return repository{}, fault.New(fault.BackendFailed, "repository: %w", err)
+	}
+	return r, nil
+}
+
+func (r repository) archive(id string) string { return filepath.Join(r.path, id+".tar") }
+func (r repository) entry(id string) string   { return filepath.Join(r.path, id+".json") }
+func (r repository) partial(id string) string { return filepath.Join(r.path, id+".partial") }
+
+// lock keeps others from writing until unlock, or until the process ends.
+func (r repository) lock() (unlock func(), err error) {
+	dir, err := os.Open(r.path)
+	if err != nil {
+		return nil, fault.New(fault.BackendFailed, "repository: %w", err)
+	}
+	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		dir.Close()
+		return nil, fault.New(fault.RepositoryLocked, "another program stores into %s", r.path).WithHint("wait until it has ended")
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fault.New(fault.BackendFailed, "lock %s: %w", r.path, err)
+	}
+	return func() { dir.Close() }, nil
+}
+
+// freeID returns an ID that no backup has. The lock is held.
+func (r repository) freeID(t time.Time) (string, error) {
+	id := t.UTC().Format("20060102T150405Z")
+	for n := 2; ; n++ {
+		_, err := os.Lstat(r.archive(id))
+		if errors.Is(err, fs.ErrNotExist) {
+			return id, nil
+		}
+		if err != nil {
+			return "", fault.New(fault.BackendFailed, "look for a free name: %w", err)
+		}
+		id = fmt.Sprintf("%s-%d", t.UTC().Format("20060102T150405Z"), n)
+	}
+}
+
+// publish gives an archive its name once all of it is on the disk, and returns its size.
+func publish(partial, archive string) (int64, error) {
+	file, err := os.Open(partial)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	if err := file.Sync(); err != nil {
+		return 0, noRoom(err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), os.Rename(partial, archive)
+}
+
+// enter lists a backup. The directory is synced with it, and so is the archive's name.
+func (r repository) enter(s backup.Stored) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(r.entry(s.ID), data, 0o600); err != nil {
+		return errors.Join(noRoom(err), os.Remove(r.archive(s.ID)))
+	}
+	return nil
+}
+
+func noRoom(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.New(fault.RepositoryFull, "%w", err)
+	}
+	return err
+}
+
+func (r repository) list(host string) ([]backup.Stored, error) {
+	entries, err := os.ReadDir(r.path)
+	if err != nil {
+		return nil, fault.New(fault.BackendFailed, "list the backups: %w", err)
+	}
+	var all []backup.Stored
+	for _, entry := range entries {
+		id, ours := strings.CutSuffix(entry.Name(), ".json")
+		if !ours {
+			continue
+		}
+		s, err := r.find(id)
+		if errors.Is(err, fault.NotFound) {
+			continue // it was forgotten meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		if host == "" || s.Host == host {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })
+	return all, nil
+}
+
+// find reads the entry of a backup.
+func (r repository) find(id string) (backup.Stored, error) {
+	missing := fault.New(fault.NotFound, "there is no backup %q in %s", id, r.path)
+	if id == "" || strings.Contains(id, "/") {
+		return backup.Stored{}, missing
+	}
+	data, err := os.ReadFile(r.entry(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return backup.Stored{}, missing
+	}
+	if err != nil {
+		return backup.Stored{}, fault.New(fault.BackendFailed, "read an entry: %w", err)
+	}
+	var s backup.Stored
+	if err := json.Unmarshal(data, &s); err != nil || s.ID != id {
+		return backup.Stored{}, fault.New(fault.BackendFailed, "%s is not the entry of a backup", r.entry(id)).
+			WithHint("another program has written it: move it away")
+	}
+	return s, nil
+}
+
+func (r repository) remove(id string) error {
+	if err := durable.Remove(r.entry(id)); err != nil {
+		return fault.New(fault.BackendFailed, "forget %s: %w", id, err)
+	}
+	if err := os.Remove(r.archive(id)); err != nil {
+		return fault.New(fault.BackendFailed, "forget %s: %w", id, err)
+	}
+	return nil
+}
+
+// settle removes what never became a backup, or is none any more. The lock is held.
+func (r repository) settle() error {
+	entries, err := os.ReadDir(r.path)
+	if err != nil {
+		return fault.New(fault.BackendFailed, "settle: %w", err)
+	}
+	for _, entry := range entries {
+		id, archive := strings.CutSuffix(entry.Name(), ".tar")
+		listed := true
+		if archive {
+			_, err := os.Lstat(r.entry(id))
+			listed = !errors.Is(err, fs.ErrNotExist)
+		}
+		if !listed || strings.HasSuffix(entry.Name(), ".partial") {
+			if err := os.Remove(filepath.Join(r.path, entry.Name())); err != nil {
+				return fault.New(fault.BackendFailed, "settle: %w", err)
+			}
+		}
+	}
+	return backup.SettleRooms(r.path)
+}
