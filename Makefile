@@ -68,13 +68,19 @@ gcc:
 
 .PHONY: build
 build: toolchain ## static programs into build/bin/linux_amd64 and linux_arm64
-	@for arch in amd64 arm64; do GOARCH=$$arch $(build) -o build/bin/linux_$$arch/ ./modules/...; done
+	@for arch in amd64 arm64; do \
+		GOARCH=$$arch $(build) -o build/bin/linux_$$arch/ ./modules/...; \
+		GOARCH=$$arch $(build) -o build/backends/linux_$$arch/ ./plugins/backends/tar; \
+	done
 	@ls -l build/bin/*/* | awk '{ printf "%s  %.1f MiB\n", $$9, $$5 / 1048576 }'
 
-# With failpoints compiled in: the lab's tests stop a program at a named place. Never for a real server.
+# With failpoints compiled in: the lab's tests stop a program at a named place. Never for a real server. Beside them the
+# fake LVM's own tests, which real LVM must pass too.
 .PHONY: lab-bin
 lab-bin: toolchain
 	@GOARCH=amd64 $(build) -tags failpoints -o build/lab-bin/linux_amd64/ ./modules/...
+	@GOARCH=amd64 $(build) -o build/lab-bin/linux_amd64/backends/ ./plugins/backends/tar ./molecule/scenarios/misbehave
+	@CGO_ENABLED=0 GOARCH=amd64 go test -c -tags lab -o build/lab-tests/lvmtest.test ./core/lvm/lvmtest
 
 # Ansible sends a module whole at every task: lvm_snapshot and lvm_merge stay below 4 MiB.
 .PHONY: size
@@ -84,7 +90,7 @@ size:
 
 .PHONY: clean
 clean: ## remove what was built; the lab's images in the cache directory stay
-	@rm -rf build/bin build/lab-bin build/log build/demo build/molecule
+	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule
 
 # --- the lab ---
 
@@ -102,11 +108,18 @@ lab-ssh: ## run CMD='...' in it
 
 # --- checks ---
 
+.PHONY: unit-deps
+unit-deps:
+	@$(call need,command -v restic,restic,its backend is tested with the real tool)
+	@$(call need,command -v fusermount3,fuse3,restic shows a backup as a file system)
+	@$(call need,command -v rsync,rsync,its backend is tested with it and what is restored compared)
+	@$(call need,command -v sshd,openssh-server,the rsync backend is tested over ssh)
+
 .PHONY: unit
-unit: toolchain gcc ## unit tests with the race detector, under a minute
+unit: toolchain gcc unit-deps ## unit tests with the race detector
 	@mkdir -p build/log
 	@go run $(gotestsum) --format pkgname-and-test-fails --hide-summary skipped --jsonfile build/log/unit.json -- \
-		-race -timeout 2m ./core/... ./modules/...
+		-race -timeout 3m ./core/... ./modules/... ./plugins/...
 	@go run $(gotestsum) --format pkgname-and-test-fails --jsonfile build/log/unit-failpoints.json -- \
 		-race -tags failpoints ./core/failpoint
 
@@ -131,7 +144,7 @@ torture: build lab-bin lab-deps ## the full matrix of faults on both guests; tak
 # What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
 # BUILT=1 where the programs are built already: two guests at once must not both write them.
 .PHONY: scenarios faults
-scenarios: timeout := 30m
+scenarios: timeout := 45m
 faults: timeout := 12h
 faults: arguments := -args -torture
 scenarios faults: $(if $(BUILT),,build lab-bin)
@@ -140,15 +153,22 @@ scenarios faults: $(if $(BUILT),,build lab-bin)
 		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios $(arguments)
 
 .PHONY: molecule
-molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test`
-	@MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule molecule test
+molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test` of each scenario
+	@for scenario in default backup; do \
+		MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule/$$scenario molecule test -s $$scenario; \
+	done
 
 .PHONY: bench
 bench: build lab-bin build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again on the guest LAB
-	@molecule/bench/bench
+	@molecule/bench/downtime
+	@molecule/bench/backup
+	@mkdir -p docs
+	@{ printf '# Benchmarks\n\nWritten by `make bench`, LAB=d12 and LAB=d13.\n'; \
+		for page in build/bench/*.md; do echo; cat $$page; done; } >docs/benchmarks.md
 
 # --- showing it ---
 
 .PHONY: demo
-demo: build build/venv/.done lab-deps ## a server with a database, snapshot, harm, rollback, and the figures
-	@molecule/demo/demo
+demo: build build/venv/.done lab-deps ## a server with a database: snapshot, harm, rollback; backup, harm, restore; the figures
+	@molecule/demo/quick
+	@molecule/demo/full

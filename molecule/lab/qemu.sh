@@ -43,14 +43,6 @@ machine_pid() { # DIR: prints the pid of its running QEMU, or fails
     [[ -r $1/qemu.pid ]] && pid=$(<"$1/qemu.pid") && is_machine "$pid" "$1" && echo "$pid"
 }
 
-# has_ended PID: a process on its way out gives up its memory, and with that its command line, long
-# before the lock on its disk; both are gone when it is a zombie.
-has_ended() {
-    local state
-    { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null || return 0
-    [[ $state == [ZX] ]]
-}
-
 # end_machine DIR: SIGKILL to the QEMU of DIR, if there is one, and wait until it is gone.
 end_machine() {
     local pid n
@@ -126,11 +118,16 @@ in_guest() {
 }
 
 # wait_for_guest DIR SECONDS [COMMAND]: until COMMAND, given some random bytes, succeeds over ssh.
+# It fails, without ending the script by itself, if the guest's kernel has panicked.
 wait_for_guest() {
     local dir=$1 deadline=$((SECONDS + $2)) command=${3:-true}
     until head -c 64 /dev/urandom |
         ssh -F "$dir/ssh_config" -o ConnectTimeout=5 lab "$command" >/dev/null 2>&1; do
         machine_pid "$dir" >/dev/null || fail "the guest has ended; its console: $dir/console.log"
+        if grep -qs 'Kernel panic - not syncing' "$dir/console.log"; then
+            say "the guest's kernel has panicked; its console: $dir/console.log"
+            return 1
+        fi
         ((SECONDS < deadline)) || fail "no answer by ssh after $2 s; the console: $dir/console.log"
         sleep 0.2
     done

@@ -87,8 +87,11 @@ func TestHoldersAreNamed(t *testing.T) {
 		}
 	}
 	g.run(t, "test -d /proc/"+shell+" && swapoff /dat/swap && kill -9 "+shell+" && rm /dat/d/open && echo new > /dat/d/new")
+	// A process of no unit that could be stopped: started by a login, and left behind by it.
+	stray := g.run(t, "(cd /dat/d; exec sleep 9999 >/dev/null 2>&1 </dev/null) & echo $!")
 	r := g.ok(t, "lvm_merge snapshots=vg00/dat_snap services=auto holders=stop")
 	g.run(t, `for u in 'postgresql@*-main.service' rw-tail rw-space; do systemctl is-active "$u" || exit; done; test "$(ls /srv/bind)" = open && findmnt -n /srv/bind`)
+	g.run(t, "! test -d /proc/"+stray)
 	t.Logf("a shell, an unlisted unit, a private namespace, a swap file and a bind mount were each named and nothing was "+
 		"stopped; without shell and swap, services=auto and holders=stop rolled back: %s", r.msg())
 }

@@ -37,6 +37,12 @@ type call struct {
 func (g guest) start(t *testing.T, words string) *call {
 	t.Helper()
 	g.run(t, "rm -f /run/rewind/failpoint.reached /run/rewind/stopped")
+	return g.launch(t, words)
+}
+
+// launch is start beside a call that stands at a failpoint.
+func (g guest) launch(t *testing.T, words string) *call {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	t.Cleanup(cancel)
 	c := &call{cmd: exec.CommandContext(ctx, "ssh", "-F", filepath.Join(root, "build/lab", g.name, "ssh_config"), "lab", words+" --json 2>/dev/null")}

@@ -49,6 +49,7 @@ func TestCheckChangesNothing(t *testing.T) {
 		}
 	}
 	check("lvm_snapshot state=absent")
+	check("snap_backup volumes=/dat backend_options=path=/root")
 	gone := g.each(t, "lvm_snapshot state=absent", "lvm_snapshot state=absent")
 	if gone[0]["changed"] != true || gone[1]["changed"] != false {
 		t.Errorf("removing twice: %s\n%s", gone[0], gone[1])

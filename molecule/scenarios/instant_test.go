@@ -37,23 +37,27 @@ func (g guest) sameInstant(t *testing.T, words, first, second string) float64 {
 	return pause
 }
 
+// sets is how many are taken under the counter.
+func sets() int {
+	if *torture {
+		return 20
+	}
+	return 3
+}
+
 // TestOneInstant takes sets while a writer syncs the same number to both file systems in turn.
 func TestOneInstant(t *testing.T) {
 	g := theGuest
-	sets := 3
-	if *torture {
-		sets = 20
-	}
 	g.count(t, "/dat", "/pccehr")
 	var longest float64
-	for range sets {
+	for range sets() {
 		longest = max(longest, g.sameInstant(t, "volumes=/dat,/pccehr", "vg00/dat", "vg00/pccehr"))
 	}
 	if t.Failed() {
 		return
 	}
 	t.Logf("%d thick sets, in each both volumes within the one write in flight; longest pause told %.0f ms, longest round of the writer %s ms",
-		sets, longest, g.run(t, "cat /run/counter.worst"))
+		sets(), longest, g.run(t, "cat /run/counter.worst"))
 }
 
 // thinPair makes two thin volumes in a pool on vg01, mounted, and takes them away again.
@@ -70,10 +74,10 @@ func TestOneInstantThin(t *testing.T) {
 	t.Cleanup(func() { g.run(t, noThinPair) })
 	g.count(t, "/one", "/two")
 	if g.lab == "d13" {
-		for range 2 {
+		for range sets() {
 			g.sameInstant(t, "volumes=/one,/two", "vg01/one", "vg01/two")
 		}
-		t.Log("2 thin sets, in each both volumes within the one write in flight")
+		t.Logf("%d thin sets, in each both volumes within the one write in flight", sets())
 		return
 	}
 	before := g.run(t, devices)

@@ -2,7 +2,12 @@
 
 package scenarios
 
-import "testing"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
 
 const kinds = `
 lvcreate -qqy -L 200M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 100M -T vg01/pool -n thin 2>/dev/null
@@ -49,6 +54,77 @@ echo newer > /srv/thin/file; echo newer > /srv/safe/file; sync`)
 	if got := g.run(t, "cat /srv/thin/file /srv/safe/file | tr '\\n' ' '"); got != "old old " {
 		t.Errorf("after the second rollback: %q", got)
 	}
+	var stacks []string
+	info := g.ok(t, "lvm_snapshot_info")
+	for _, mount := range info.rows("mounts") {
+		if strings.HasPrefix(fmt.Sprint(mount["mountpoint"]), "/srv/") {
+			var kinds []string
+			for _, layer := range result(mount).rows("stack") {
+				kinds = append(kinds, fmt.Sprint(layer["kind"]))
+			}
+			stacks = append(stacks, fmt.Sprintf("%v: %s", mount["mountpoint"], strings.Join(kinds, " ")))
+		}
+	}
+	slices.Sort(stacks)
+	if len(stacks) != 2 || !strings.HasPrefix(stacks[0], "/srv/safe: fs crypt lvm pv") || !strings.HasPrefix(stacks[1], "/srv/thin: fs lvm") {
+		t.Errorf("lvm_snapshot_info shows these stacks: %v", stacks)
+	}
+	if host, _ := info["host"].(map[string]any); host["usable"] != true {
+		t.Errorf("lvm_snapshot_info says that this host cannot do it: %v", host)
+	}
+	if last, _ := info["last_rollback"].(map[string]any); last["name"] != "kinds" {
+		t.Errorf("the last rollback is %v", last)
+	}
 	t.Logf("one instant over two groups, thin and LUKS (%v ms); refused without an unattended key: %s; rolled back, taken "+
 		"again and rolled back again: %s", taken["pause_ms"], r.msg(), second.msg())
+}
+
+// TestPowerCutOnThinAndEncrypted cuts the power in a rollback of a thin volume and an encrypted one, in two groups and
+// with a unit on each: at the next boot the volumes are merged before the one is opened and both are mounted.
+func TestPowerCutOnThinAndEncrypted(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	const unitOnBoth = `
+[Unit]
+RequiresMountsFor=/srv/thin /srv/safe
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'echo $$(cat /srv/thin/file /srv/safe/file) >>/var/log/starts; sync /var/log/starts'
+[Install]
+WantedBy=multi-user.target
+`
+	g.scratch(t, kinds+`
+echo 'safe /dev/vg00/safe /root/safe.key luks' >>/etc/crypttab; cp /etc/fstab /root/fstab.before
+printf '/dev/vg01/thin /srv/thin ext4 nofail 0 0\n/dev/mapper/safe /srv/safe ext4 nofail 0 0\n' >>/etc/fstab
+`+unit("rw-both.service", unitOnBoth)+"systemctl daemon-reload; systemctl -q enable --now rw-both; sync",
+		"systemctl -q disable --now rw-both; rm -f /etc/systemd/system/rw-both.service /var/log/starts; cp /root/fstab.before /etc/fstab; systemctl daemon-reload\n"+removeKinds)
+	for _, place := range []string{"command.lvconvert.started", "rollback.merging", "rollback.mounting", unmounted} {
+		if !*torture && place != "command.lvconvert.started" {
+			continue
+		}
+		t.Run(place, func(t *testing.T) {
+			g.run(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m >/dev/null && echo new | tee /srv/thin/file /srv/safe/file >/dev/null; sync; rm -f /var/log/starts")
+			const merge = "lvm_merge name=kinds services=rw-both"
+			c := g.start(t, armed(place+" hang")+merge)
+			g.eventually(t, "the failpoint", atPlace, reachLimit)
+			c.drop(t)
+			g.cut(t)
+			want := "old old"
+			if place == unmounted {
+				want = "new new"
+			}
+			g.eventually(t, "both volumes with "+want, `test "$(echo $(cat /srv/thin/file /srv/safe/file))" = '`+want+`' && systemctl -q is-active rw-both && findmnt -n /srv/safe`, settled)
+			if starts := g.run(t, "sort -u /var/log/starts"); starts != want {
+				t.Errorf("the unit on both started on %q", starts)
+			}
+			g.ok(t, merge+" wait=true")
+			g.tidy(t)
+			got := g.run(t, `echo $(cat /srv/thin/file /srv/safe/file); lvs --noheadings -o lv_attr vg01/pool | grep -c 'twi-aot'`)
+			if got != "old old\n1" {
+				t.Errorf("after the same task again: %q", got)
+			}
+			t.Logf("power cut at %q: thin and encrypted volumes have the set's data, and nothing started on a mix", place)
+		})
+	}
 }

@@ -15,17 +15,19 @@ const rollBoth = "lvm_merge services=pccehr,postgresql"
 // settled is the time in which a server comes to rest after an interruption.
 const settled = 3 * time.Minute
 
-// watched has the application on /pccehr note at each of its starts what both volumes hold: it must never be started on
-// a mix. Each volume has a marker, "kept" when the set is taken and "lost" afterwards.
-const watched = `mkdir -p /etc/systemd/system/pccehr.service.d && cat >/etc/systemd/system/pccehr.service.d/watched.conf <<'UNIT'
+// watched has the application on /pccehr and PostgreSQL note at each of their starts what both volumes hold: they must
+// never be started on a mix. Each volume has a marker, "kept" when the set is taken and "lost" afterwards.
+const watched = `for unit in pccehr.service postgresql@.service; do
+mkdir -p /etc/systemd/system/$unit.d && cat >/etc/systemd/system/$unit.d/watched.conf <<'UNIT'
 [Unit]
 RequiresMountsFor=/dat /pccehr
 [Service]
-ExecStartPre=/bin/sh -c 'echo $$(cat /dat/marker /pccehr/marker) >>/var/log/starts; sync /var/log/starts'
+ExecStartPre=+/bin/sh -c 'echo $$(cat /dat/marker /pccehr/marker) >>/var/log/starts; sync /var/log/starts'
 UNIT
+done
 systemctl daemon-reload; rm -f /var/log/starts; sync`
 
-const unwatched = `rm -rf /etc/systemd/system/pccehr.service.d /var/log/starts /dat/marker /pccehr/marker /dat/bulk /pccehr/bulk; systemctl daemon-reload`
+const unwatched = `rm -rf /etc/systemd/system/pccehr.service.d /etc/systemd/system/postgresql@.service.d /var/log/starts /dat/marker /pccehr/marker /dat/bulk /pccehr/bulk; systemctl daemon-reload`
 
 // takeAndHarm takes the set and changes both volumes, enough for a merge that lasts some seconds.
 const takeAndHarm = `echo kept >/dat/marker; echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/dat,/pccehr >/dev/null &&
@@ -35,6 +37,9 @@ echo lost >/dat/marker && echo lost >/pccehr/marker && head -c 8M /dev/urandom |
 type place struct {
 	name string // of a failpoint; or betweenMerges
 	back bool   // nothing is merged yet: the way is back
+	wait bool   // the rollback waits for its merges, or it would have answered before
+	with bool   // all that it started is killed with it, as by a power cut
+	bare bool   // there is no boot guard yet: after a power cut the record of a rollback that touched nothing waits for the next run
 }
 
 // The places of the runs without -torture.
@@ -45,33 +50,72 @@ const (
 
 // places are in the order of the journey. Those whose way is back come first and leave the set for the next one.
 var places = []place{
-	{name: "rollback.checked", back: true},
+	{name: "rollback.checked", back: true, bare: true},
 	{name: "rollback.stopping", back: true},
 	{name: "rollback.unmounting", back: true},
 	{name: unmounted, back: true},
 	{name: "rollback.merging"},
 	{name: "command.lvconvert.started"},
+	{name: "command.lvconvert.started", with: true},
 	{name: betweenMerges},
 	{name: "rollback.mounting"},
 	{name: "rollback.starting"},
 	{name: "rollback.started"},
+	{name: "rollback.merged", wait: true},
 }
 
-// stopBetween stops lvconvert as soon as it has taken one of the snapshots for the merge. Builtins alone look, because
-// a fork takes as long as what is waited for. It is put before the module's words.
-const stopBetween = `rm -f /run/rewind/failpoint*; ( while [ -e /dev/mapper/vg00-dat_snap ] && [ -e /dev/mapper/vg00-pccehr_snap ]; do :; done
-cd /sys/fs/cgroup/system.slice/rewind-2*.service; while read -r p; do read -r c </proc/$p/comm; [ $c != lvm ] || kill -STOP $p; done <cgroup.procs; pwd >/run/rewind/stopped ) & `
+func (p place) String() string {
+	if p.with {
+		return "with " + p.name
+	}
+	return p.name
+}
+
+// killed is how the journey alone ends, or that and all that it started.
+const killed = "killed"
+
+// words are those of the rollback that is interrupted here.
+func (p place) words() string {
+	if p.wait {
+		return rollBoth + " wait=true"
+	}
+	return rollBoth
+}
+
+// watcher asks device-mapper (DM_TABLE_STATUS, linux/dm-ioctl.h) for the targets of both origins until one of them merges
+// and the other does not, and stops lvconvert then. It notes the journey's control group. LVM's pollers of earlier merges,
+// which lead sessions of their own, are not meant. Nothing is started meanwhile: that takes as long as what is waited for.
+const watcher = `import fcntl, glob, os, signal, struct
+control = os.open("/dev/mapper/control", os.O_RDWR)
+def merges(name):
+    buf = bytearray(16384)
+    struct.pack_into("=5I", buf, 0, 4, 0, 0, len(buf), 312)
+    buf[48:48 + len(name)] = name
+    fcntl.ioctl(control, 0xC138FD0C, buf)
+    start = struct.unpack_from("=I", buf, 16)[0]
+    return buf[start + 24:start + 40].rstrip(b"\0") == b"snapshot-merge"
+while merges(b"vg00-dat") == merges(b"vg00-pccehr"):
+    pass
+for group in glob.glob("/sys/fs/cgroup/system.slice/rewind-2*.service"):
+    for pid in map(int, open(group + "/cgroup.procs").read().split()):
+        if open(f"/proc/{pid}/comm").read() == "lvm\n" and os.getsid(pid) != pid:
+            os.kill(pid, signal.SIGSTOP)
+            open("/run/rewind/stopped", "w").write(group)
+`
+
+// stopBetween stops lvconvert between the members. It is put before the module's words.
+var stopBetween = "rm -f /run/rewind/failpoint*; python3 -c " + quote(watcher) + " & "
 
 // stop starts a rollback and returns when it stands still at a place.
 func (g guest) stop(t *testing.T, p place) *call {
 	t.Helper()
 	if p.name != betweenMerges {
-		c := g.start(t, armed(p.name+" hang")+rollBoth)
+		c := g.start(t, armed(p.name+" hang")+p.words())
 		g.eventually(t, p.name, atPlace, reachLimit)
 		return c
 	}
 	c := g.start(t, stopBetween+rollBoth)
-	g.eventually(t, p.name, "test -e /run/rewind/stopped", reachLimit)
+	g.eventually(t, p.name, "test -s /run/rewind/stopped", reachLimit)
 	if n := g.run(t, "dmsetup table | grep -c snapshot-merge; true"); n != "1" {
 		t.Errorf("lvconvert was stopped with %s members merging, not between the two", n)
 	}
@@ -103,6 +147,9 @@ func (g guest) resumed(t *testing.T, p place) {
 	t.Helper()
 	if p.back {
 		g.holds(t, "lost")
+		if p.bare {
+			g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
+		}
 		g.tidy(t)
 		return
 	}
@@ -119,10 +166,10 @@ func (g guest) interrupt(t *testing.T, how string, always []string, strike func(
 	t.Cleanup(func() { g.run(t, unwatched) })
 	ready := false
 	for _, p := range places {
-		if !*torture && !slices.Contains(always, p.name) {
+		if !*torture && !slices.Contains(always, p.name) || p.with && how != killed {
 			continue
 		}
-		t.Run(p.name, func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			if !ready {
 				g.run(t, takeAndHarm)
 			}
@@ -133,7 +180,7 @@ func (g guest) interrupt(t *testing.T, how string, always []string, strike func(
 			if p.back {
 				outcome = "nothing was rolled back"
 			}
-			t.Logf("%s at %q: %s, and the services run", how, p.name, outcome)
+			t.Logf("%s at %q: %s, and the services run", how, p, outcome)
 		})
 		if t.Failed() {
 			return // what follows would start from a server in an unknown state
@@ -144,15 +191,65 @@ func (g guest) interrupt(t *testing.T, how string, always []string, strike func(
 // TestKilledAtEveryStep kills the journey at each of its steps.
 func TestKilledAtEveryStep(t *testing.T) {
 	g := theGuest
-	g.interrupt(t, "killed", []string{unmounted, betweenMerges}, func(t *testing.T, p place) {
+	g.interrupt(t, killed, []string{unmounted, betweenMerges}, func(t *testing.T, p place) {
 		if p.name == betweenMerges {
 			c := g.stop(t, p)
 			g.run(t, "echo 1 >$(cat /run/rewind/stopped)/cgroup.kill; rm /run/rewind/stopped")
 			interruptedResult(t, c.result(t))
 			return
 		}
-		interruptedResult(t, g.module(t, armed(p.name+" kill")+rollBoth))
+		action := " kill"
+		if p.with {
+			action = " groupkill"
+		}
+		interruptedResult(t, g.module(t, armed(p.name+action)+p.words()))
 	})
+}
+
+// TestInterruptedOnTheWayBack has a COW fill while the services stop, and interrupts the journey that turns back.
+func TestInterruptedOnTheWayBack(t *testing.T) {
+	playedOn(t, "d12")
+	g := theGuest
+	g.scratch(t, watched+`
+cat >/etc/systemd/system/pccehr.service.d/flood.conf <<'UNIT'
+[Service]
+ExecStopPost=/bin/sh -c '`+overflowPccehr+`'
+UNIT
+systemctl daemon-reload; echo lost >/dat/marker; echo lost >/pccehr/marker; sync`, "lvm_snapshot state=absent >/dev/null; "+unwatched)
+	const take = `lvm_snapshot volumes='["/dat",{"vg":"vg00","lv":"pccehr","size":"8m"}]'`
+	strikes := []struct {
+		name   string
+		always bool
+		strike func()
+	}{
+		{"killed at rollback.undoing", true, func() {
+			interruptedResult(t, g.module(t, armed("rollback.undoing kill")+rollBoth))
+		}},
+		{"killed at rollback.undone", false, func() {
+			interruptedResult(t, g.module(t, armed("rollback.undone kill")+rollBoth))
+		}},
+		{"power cut at rollback.undoing", false, func() {
+			c := g.start(t, armed("rollback.undoing hang")+rollBoth)
+			g.eventually(t, "the failpoint", atPlace, reachLimit)
+			c.drop(t)
+			g.cut(t)
+		}},
+	}
+	for _, s := range strikes {
+		if !s.always && !*torture {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			g.ok(t, take)
+			s.strike()
+			g.holds(t, "lost")
+			g.fails(t, rollBoth, "snapshot_invalid")
+			g.holds(t, "lost")
+			g.tidy(t)
+			g.ok(t, "lvm_snapshot state=absent")
+			t.Logf("%s: nothing was rolled back, the services run", s.name)
+		})
+	}
 }
 
 // interruptedResult holds that a killed journey is told as one.
@@ -178,10 +275,10 @@ const noDaemon = `cp -a /etc/lvm/lvm.conf /run/lvm.conf; sed -i 's/^.*use_lvmpol
 
 const daemonAgain = `cp -a /run/lvm.conf /etc/lvm/lvm.conf`
 
-// stuckPoller stops that poller as soon as there is one: an lvm that leads a session of its own (proc(5)). It is put
+// stuckPoller stops those pollers as soon as there is one: each an lvm that leads a session of its own (proc(5)). It is put
 // before the module's words.
 const stuckPoller = `mkdir -p /run/rewind; ( cd /sys/fs/cgroup/system.slice; until [ -e /run/rewind/stopped ]; do
-for f in rewind-2*.service/cgroup.procs; do while read -r p; do read -r pid comm state parent group session rest </proc/$p/stat && [ "$comm" = "(lvm)" ] && [ $session = $pid ] && kill -STOP $pid && echo $pid >/run/rewind/stopped; done <$f; done
+for f in rewind-2*.service/cgroup.procs; do while read -r p; do read -r pid comm state parent group session rest </proc/$p/stat && [ "$comm" = "(lvm)" ] && [ $session = $pid ] && kill -STOP $pid && echo $pid >>/run/rewind/stopped; done <$f; done
 done 2>/dev/null ) & `
 
 // TestPollerKilled kills LVM's poller while the volumes merge, and the journey too.

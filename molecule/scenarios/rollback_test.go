@@ -2,13 +2,20 @@
 
 package scenarios
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"time"
+)
 
 // patients counts the rows of the database that the lab keeps on /dat.
 const patients = `psql -Atd dat -c "select count(*) from patient"`
 
 // sums is one checksum of all files of the application on /pccehr but its log.
 const sums = `cd /pccehr && find . -type f ! -name '*.log' -print0 | sort -z | xargs -0 sha256sum | sha256sum`
+
+// noJourney succeeds when nothing of any journey is left, LVM's pollers neither.
+const noJourney = "! ls -d /sys/fs/cgroup/system.slice/rewind-2*.service"
 
 // TestRollback is the quick demonstration: a set, harm, and one task that takes the harm back.
 func TestRollback(t *testing.T) {
@@ -19,6 +26,11 @@ func TestRollback(t *testing.T) {
 	if g.run(t, patients) == before {
 		t.Fatal("the harm did nothing")
 	}
+	g.run(t, "dd if=/dev/urandom of=/pccehr/bulk bs=1M count=40 conv=fsync status=none") // so that the merge can be watched
+	g.run(t, "script -qec 'lvm_merge services=pccehr,postgresql wait=true' /run/terminal >/dev/null </dev/null")
+	if !strings.Contains(g.run(t, "cat -v /run/terminal; rm /run/terminal"), "%") {
+		t.Error("there was no progress on the terminal")
+	}
 	r := g.ok(t, "lvm_merge services=pccehr,postgresql wait=true")
 	if got := g.run(t, patients); got != before {
 		t.Errorf("%s patients after the rollback, %s before", got, before)
@@ -28,6 +40,7 @@ func TestRollback(t *testing.T) {
 	}
 	g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
 	g.run(t, "test -z \"$(lvs --noheadings -o origin vg00 | tr -d ' \\n')\" && ! ls /etc/systemd/system | grep rewind")
+	g.eventually(t, "the end of the journey with all that it started", noJourney, 10*time.Second)
 	if again := g.ok(t, "lvm_merge services=pccehr,postgresql"); again["changed"] != false {
 		t.Errorf("the second run says changed: %v", again)
 	}

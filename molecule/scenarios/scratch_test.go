@@ -102,7 +102,7 @@ dmsetup table | sort
 grep -v /run/user /proc/self/mountinfo | sort
 swapon --noheadings
 systemctl list-units --all --plain --no-legend --no-pager -t service,socket,timer,mount,automount |
-	awk '!/user|session|systemd-|apt-|man-db|logrotate|e2scrub|fstrim|dpkg/ {print $1, $3, $4}' | sort
+	awk '!/user|session|systemd-|apt-|man-db|logrotate|e2scrub|fstrim|dpkg|lvmpolld/ {print $1, $3, $4}' | sort
 find /var/lib/rewind/journal -type f -exec sha256sum {} + 2>/dev/null | sort
 find /etc/systemd/system /run/rewind/mounts /mnt 2>/dev/null | sort
 `

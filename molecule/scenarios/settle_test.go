@@ -16,10 +16,12 @@ const freezeLimit = 60
 var takeBoth = fmt.Sprintf("lvm_snapshot volumes=/dat,/pccehr freeze_timeout=%d", freezeLimit)
 
 // insideCreate kills the whole control group of the journey as soon as a device exists, and prints what ran in it then.
-// It is put before the module's words. Builtins alone look, because a fork takes longer than what is waited for.
+// It is put before the module's words. Builtins alone look, because a fork takes longer than what is waited for; the newest
+// unit's name is the last.
 func insideCreate(device string) string {
 	return `( until [ -e /dev/mapper/` + device + ` ]; do :; done
-cd /sys/fs/cgroup/system.slice/rewind-2*.service; while read -r p; do read -r c </proc/$p/comm; echo $c; done <cgroup.procs >/run/killed; echo 1 >cgroup.kill ) & `
+for unit in /sys/fs/cgroup/system.slice/rewind-2*.service; do :; done
+cd "$unit"; while read -r p; do read -r c </proc/$p/comm; echo $c; done <cgroup.procs >/run/killed; echo 1 >cgroup.kill ) & `
 }
 
 // TestKilledWhileWritesWait kills the journey at every moment at which writes to the volumes wait.
@@ -83,21 +85,105 @@ func TestFreezeLimit(t *testing.T) {
 	t.Log("with a journey that hung in the middle, writes went on at the limit of 5 s; it then gave up its set")
 }
 
-// TestOutlivesItsCaller drops the ssh connection and kills the module that waits, while everything stands still.
+// TestOutlivesItsCaller drops the ssh connection of a module that waits, or kills the module alone: what was begun is
+// brought to its end all the same, and the same call again has its result.
 func TestOutlivesItsCaller(t *testing.T) {
 	g := theGuest
 	before := g.run(t, devices)
-	c := g.start(t, armed("snapset.still hang")+takeBoth)
-	g.eventually(t, "the failpoint", atPlace, reachLimit)
-	c.drop(t)
-	g.run(t, "pkill -KILL -x lvm_snapshot; while pgrep -x lvm_snapshot; do :; done; "+goOn)
-	r := g.ok(t, takeBoth)
-	if n, _ := r["snapshots"].([]any); len(n) != 2 {
-		t.Errorf("the set has %d members: %v", len(n), r)
+	calls := []struct {
+		module, words, place string
+		kill                 bool   // the module; else the connection is dropped
+		on                   string // which guest plays it also without -torture
+	}{
+		{"lvm_snapshot", takeBoth, "snapset.still", false, "d12"},
+		{"lvm_snapshot", takeBoth, "snapset.still", true, "d13"},
+		{"lvm_merge", rollBoth + " wait=true", unmounted, true, ""},
+		{"lvm_merge", rollBoth + " wait=true", unmounted, false, ""},
+		{"snap_backup", backUp + repositories["mirror"], "backup.mounted", true, ""},
+		{"snap_backup", backUp + repositories["mirror"], "backup.mounted", false, ""},
 	}
-	g.ok(t, "lvm_snapshot state=absent")
-	g.unchanged(t, before)
-	t.Logf("connection dropped, module killed: the set was taken all the same; the same call again: %s", r.msg())
+	g.scratch(t, makeRepositories, "lvm_snapshot state=absent >/dev/null; "+removeRepositories)
+	for _, call := range calls {
+		if call.on != g.lab && !*torture {
+			continue
+		}
+		if call.module == "lvm_merge" {
+			g.ok(t, takeBoth)
+		}
+		c := g.start(t, armed(call.place+" hang")+call.words)
+		g.eventually(t, "the failpoint", atPlace, reachLimit)
+		if call.kill {
+			g.run(t, "pkill -KILL -x "+call.module)
+			_ = c.cmd.Wait()
+		} else {
+			c.drop(t)
+		}
+		g.run(t, goOn)
+		r := g.ok(t, call.words)
+		switch call.module {
+		case "lvm_snapshot":
+			if n, _ := r["snapshots"].([]any); len(n) != 2 {
+				t.Errorf("the set has %d members: %v", len(n), r)
+			}
+			g.ok(t, "lvm_snapshot state=absent")
+		case "lvm_merge":
+			if r["state"] != "merged" {
+				t.Errorf("the rollback did not come to its end: %v", r)
+			}
+			g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
+		case "snap_backup":
+			g.nothingLeft(t)
+		}
+		g.unchanged(t, before)
+		t.Logf("%s, module killed: %v, else its connection dropped: it was brought to its end; the same call again: %s", call.module, call.kill, r.msg())
+	}
+}
+
+// TestPowerCutWhileTaking cuts the power while a set is taken: what was made of it is found and removed by the next run.
+func TestPowerCutWhileTaking(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	before := g.run(t, devices)
+	for _, place := range []string{"snapset.taken", "snapset.still", "command.lvcreate.started#2"} {
+		t.Run(place, func(t *testing.T) {
+			c := g.start(t, armed(place+" hang")+takeBoth)
+			g.eventually(t, "the failpoint", atPlace, reachLimit)
+			c.drop(t)
+			g.cut(t)
+			g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
+			if r := g.ok(t, takeBoth); r["changed"] != true || len(r.rows("snapshots")) != 2 {
+				t.Errorf("the same task after the boot: %v", r)
+			}
+			g.ok(t, "lvm_snapshot state=absent")
+			g.unchanged(t, before)
+			t.Logf("power cut at %q: the next run removed what was made, and took the set", place)
+		})
+	}
+}
+
+// TestKilledWhileRemoving kills the journey that removes a set, and the one that mounts it: the next run brings it to
+// its end.
+func TestKilledWhileRemoving(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	before := g.run(t, devices+"; cat /proc/self/mountinfo")
+	g.ok(t, takeBoth)
+	mounted := takeBoth + " state=mounted"
+	for _, c := range []struct{ place, words string }{
+		{"snapshot.mounting", mounted},
+		{"snapshot.removing", "lvm_snapshot state=absent"},
+		{"command.lvremove.started", "lvm_snapshot state=absent"},
+	} {
+		if c.place == "command.lvremove.started" {
+			g.ok(t, mounted)
+		}
+		interruptedResult(t, g.module(t, armed(c.place+" kill")+c.words))
+		g.ok(t, c.words)
+		t.Logf("killed at %q: the same task again is brought to its end", c.place)
+	}
+	if now := g.run(t, devices+"; cat /proc/self/mountinfo"); now != before {
+		t.Errorf("volumes, devices and mounts before:\n%s\nand now:\n%s", before, now)
+	}
 }
 
 // TestOnlyMountPointsAreFrozen names a directory of the file system instead of its mount point, and one on the root.

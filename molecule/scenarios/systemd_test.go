@@ -88,12 +88,17 @@ systemctl is-active -q pccehr 'postgresql@*-main.service' || systemctl start pcc
 	before := g.run(t, patients)
 	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,/srv/auto size=200m")
 	g.run(t, `psql -d dat -qc "delete from patient where id % 3 = 0"; echo new > /srv/auto/file; echo new > /pccehr/rw-file; sync`)
-	r := g.fails(t, "lvm_merge services=postgresql,pccehr,rw-base,rw-web,rw-tick,rw-deaf,rw-once wait=true", "service_failed")
+	const merge = "lvm_merge services=postgresql,pccehr,rw-base,rw-web,rw-tick,rw-deaf,rw-once wait=true"
+	r := g.fails(t, merge, "service_failed")
 	if !strings.Contains(r.msg(), "rw-once.service") || !strings.Contains(r.msg(), "rolled back") || r["changed"] != true {
 		t.Errorf("the result does not say that only rw-once failed: %s", r)
 	}
-	if failed := r.rows("services"); len(failed) != 0 && (len(failed) != 1 || failed[0]["unit"] != "rw-once.service") {
-		t.Errorf("failed units: %v", failed)
+	if failed := r.rows("failed_services"); len(failed) != 1 || failed[0]["unit"] != "rw-once.service" {
+		t.Errorf("failed units: %v", r["failed_services"])
+	}
+	// Had the timer's service run while /pccehr was not mounted, its file would lie below the mount point.
+	if below := g.run(t, "mkdir -p /run/below && mount --bind / /run/below && ls /run/below/pccehr; umount /run/below; rmdir /run/below"); below != "" {
+		t.Errorf("written below /pccehr while it was not mounted: %s", below)
 	}
 	got := g.run(t, `cat /srv/auto/file /pccehr/rw-file | tr '\n' ' '
 systemctl is-active 'postgresql@*-main.service' | tr '\n' ' '
@@ -104,6 +109,13 @@ cat /run/rw-knock`)
 	}
 	if got := g.run(t, patients); got != before {
 		t.Errorf("%s patients after the rollback, %s before", got, before)
+	}
+	if again := g.fails(t, merge, "service_failed"); !strings.Contains(again.msg(), "rw-once.service") || again["changed"] == true {
+		t.Errorf("the same task while rw-once is down: %s", again)
+	}
+	g.run(t, "rm /run/rw-once; systemctl start rw-once")
+	if again := g.ok(t, merge); again["changed"] == true {
+		t.Errorf("the same task once rw-once runs: %s", again)
 	}
 	t.Logf("a unit that Requires= another, a socket's and a timer's service, an automount, one deaf to SIGTERM and Debian's "+
 		"postgresql are as they were; a knock at the socket woke nobody meanwhile; the one that failed is named: %s", r.msg())

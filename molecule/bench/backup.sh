@@ -1,0 +1,174 @@
+#!/bin/bash
+# Runs in a guest and prints "NAME VALUE" lines: what a backup and a restore of /dat cost with each backend, and what
+# the bare tool, and the way by hand, cost for the same. Milliseconds, bytes, KiB of memory. ROUNDS is how often.
+set -euo pipefail
+password=/root/bench.pw
+# with BACKEND: sets words to what a backend is chosen by.
+with() {
+    case $1 in
+        mirror) words=(backend_options=path=/srv/bench/mirror) ;;
+        rsync) words=(backend=rsync backend_options=path=/srv/bench/rsync) ;;
+        restic) words=(backend=restic "backend_options=repository=/srv/bench/restic,password_file=$password") ;;
+    esac
+}
+bare() { restic -q --repo /srv/bench/bare --password-file $password "$@"; }
+note() { printf '%s %s\n' "$@"; }
+now() { echo $((${EPOCHREALTIME/./} / 1000)); }
+cold() { sync && echo 3 >/proc/sys/vm/drop_caches; }
+sectors_read() { awk '{ print $3 * 512 }' /sys/block/vdb/stat; } # the disk below the volume groups
+
+# unit_cpu: the processor time, in ms, of the journey that ended last.
+unit_cpu() {
+    journalctl -u 'rewind-*' -n 20 --no-pager -o cat | grep -o 'Consumed .*s CPU time' | tail -1 |
+        awk '{ t = 0; for (i = 2; i <= NF; i++) { if ($i ~ /ms$/) t += $i; else if ($i ~ /min$/) t += 60000 * $i; else if ($i ~ /s$/) t += 1000 * $i } print int(t) }'
+}
+
+setup() {
+    mkdir -p /srv/bench/{mirror,rsync,barersync,mnt,fuse}
+    head -c 16 /dev/urandom | base64 >$password
+    restic -q init --repo /srv/bench/restic --password-file $password
+    bare init
+    su postgres -c 'createdb bench && pgbench -qi -s 6 bench' >/dev/null 2>&1
+}
+
+services() { systemctl "$1" postgresql 'postgresql@*'; }
+started() { systemctl start postgresql && until systemctl -q is-active 'postgresql@*-main'; do sleep 0.2; done; }
+
+# child COMMAND...: runs it and sets cpu to the ms of processor time that it took with all that it started.
+child() {
+    local before after
+    before=$(children)
+    "$@" >/dev/null
+    after=$(children)
+    cpu=$((after - before))
+}
+children() { awk '{ print ($16 + $17) * 10 }' /proc/$$/stat; } # ticks of 10 ms, of the children that were waited for
+
+measure_backups() {
+    local start read
+    for backend in mirror rsync restic; do
+        with $backend
+        cold; start=$(now) read=$(sectors_read)
+        snap_backup volumes=/dat "${words[@]}" --json >/dev/null 2>&1
+        note "backup-$backend-ms" $(($(now) - start))
+        note "backup-$backend-read" $(($(sectors_read) - read))
+        note "backup-$backend-cpu" "$(unit_cpu)"
+    done
+    # The bare tools on the same kind of mounted snapshot, at a path of its own that stays the same.
+    lvcreate -qq -L 100M -s -n bench_dat vg00/dat
+    mount -o ro,noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
+    cold; start=$(now) read=$(sectors_read)
+    child bare backup /srv/bench/mnt
+    note backup-bare-restic-ms $(($(now) - start)); note backup-bare-restic-read $(($(sectors_read) - read)); note backup-bare-restic-cpu "$cpu"
+    cold; start=$(now) read=$(sectors_read)
+    local last
+    last=$(find /srv/bench/barersync -mindepth 1 -maxdepth 1 | sort | tail -1)
+    child rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "/srv/bench/barersync/$(date +%s)/"
+    note backup-bare-rsync-ms $(($(now) - start)); note backup-bare-rsync-read $(($(sectors_read) - read)); note backup-bare-rsync-cpu "$cpu"
+    umount /srv/bench/mnt
+    lvremove -qqy vg00/bench_dat
+}
+
+# differing prints the bytes of the 4 KiB blocks of the stored tree that are not the same in /dat.
+differing() {
+    python3 - "$(find /srv/bench/mirror -maxdepth 3 -name dat -type d | sort | tail -1)" /dat <<'PY'
+import os, sys
+stored, live = sys.argv[1:]
+blocks = 0
+for top, _, names in os.walk(stored):
+    for name in names:
+        a = os.path.join(top, name)
+        b = live + a[len(stored):]
+        if os.path.islink(a) or not os.path.isfile(a):
+            continue
+        with open(a, "rb") as x:
+            y = open(b, "rb") if os.path.isfile(b) else None
+            while block := x.read(4096):
+                other = y.read(4096) if y else b""
+                blocks += block != other and not (not other and not block.strip(b"\0"))
+print(blocks * 4096)
+PY
+}
+
+fill() { lvs --noheadings --units b --nosuffix -o lv_size,snap_percent "vg00/$1" | awk '{ printf "%d\n", $1 * $2 / 100 }'; }
+
+measure_restores() {
+    local start
+    note differing "$(differing)"
+    for backend in mirror rsync restic; do
+        with $backend
+        cold; start=$(now)
+        snap_backup action=restore volumes=/dat "${words[@]}" --json >/dev/null 2>&1
+        note "restore-$backend-ms" $(($(now) - start))
+        note "restore-$backend-cow" "$(fill dat_restore)"
+        lvm_snapshot name=restore state=absent >/dev/null
+    done
+    cold; start=$(now)
+    by_hand
+    note restore-hand-ms $(($(now) - start))
+    note restore-hand-cow "$(fill bench_dat)"
+    lvremove -qqy vg00/bench_dat
+}
+
+# by_hand is what was typed before: a snapshot, restic's mount, rsync, umount.
+by_hand() {
+    lvcreate -qq -L 800M -s -n bench_dat vg00/dat
+    mount -o noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
+    restic --repo /srv/bench/bare --password-file $password mount /srv/bench/fuse >/dev/null 2>&1 &
+    local pid=$!
+    until [ -e /srv/bench/fuse/snapshots/latest ]; do sleep 0.1; done
+    rsync -aqP --delete /srv/bench/fuse/snapshots/latest/srv/bench/mnt/ /srv/bench/mnt/ >/dev/null
+    umount /srv/bench/mnt
+    umount /srv/bench/fuse
+    wait $pid || true
+}
+
+# higher PATTERN KIB: the larger of a number and of the resident sets of the processes that match.
+higher() {
+    local most=$2 now pid
+    for pid in $(pgrep -f "$1" || true); do
+        now=$(awk '/VmHWM/ { print $2 }' "/proc/$pid/status" 2>/dev/null || true)
+        [ "${now:-0}" -le "$most" ] || most=$now
+    done
+    echo "$most"
+}
+
+# peaks NAME COMMAND...: the largest resident set, in KiB, of the journey and of the backend meanwhile.
+peaks() {
+    local name=$1 journey=0 backend=0
+    shift
+    "$@" >/dev/null 2>&1 &
+    local pid=$!
+    while kill -0 $pid 2>/dev/null; do
+        journey=$(higher '/var/lib/rewind/bin/rewind-.* journey' "$journey")
+        backend=$(higher 'backend mirror' "$backend")
+    done
+    wait $pid
+    note "memory-$name-journey" "$journey"
+    note "memory-$name-backend" "$backend"
+}
+
+memory() {
+    python3 -c '
+import os
+for d in range(100):
+    os.makedirs(f"/pccehr/many/{d}")
+    for f in range(int(os.environ["FILES"]) // 100):
+        open(f"/pccehr/many/{d}/{f}", "w").close()'
+    with mirror
+    peaks backup snap_backup volumes=/pccehr "${words[@]}"
+    rm -rf /pccehr/many/1? && sync
+    peaks restore snap_backup action=restore volumes=/pccehr "${words[@]}"
+}
+
+setup
+for _ in $(seq "$ROUNDS"); do
+    services stop
+    measure_backups
+    started
+    su postgres -c 'pgbench -n -t 300 -c 2 bench' >/dev/null 2>&1
+    services stop
+    measure_restores
+    started
+done
+memory

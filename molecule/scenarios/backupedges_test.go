@@ -1,0 +1,187 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestRestoreOnThin restores into a thin snapshot, and ends where the pool would fill.
+func TestRestoreOnThin(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	g.scratch(t, makeRepositories+`
+lvcreate -qqy -L 200M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 190M -T vg01/pool -n thin 2>/dev/null
+mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin; mount /dev/vg01/thin /srv/thin; head -c 90M /dev/urandom >/srv/thin/old; sync`,
+		"lvm_snapshot name=restore state=absent >/dev/null; umount /srv/thin; lvremove -qqy vg01/pool; rmdir /srv/thin; "+removeRepositories)
+	const restoreThin = "snap_backup action=restore "
+	const content = "find /srv/thin -type f -exec sha256sum {} + | sort"
+	files := g.run(t, content)
+	g.ok(t, "snap_backup volumes=/srv/thin "+repositories["mirror"])
+	g.run(t, "dd if=/dev/urandom of=/srv/thin/old bs=4k count=500 seek=1000 conv=notrunc status=none; sync")
+	r := g.ok(t, restoreThin+"merge=true wait=true "+repositories["mirror"])
+	if now := g.run(t, content); now != files {
+		t.Errorf("restored: %s, not %s", now, files)
+	}
+	t.Logf("restored into a thin snapshot: %s", r.msg())
+
+	g.run(t, "rm /srv/thin/old; sync; head -c 115M /dev/urandom >/srv/thin/new; sync")
+	files = g.run(t, content)
+	before := g.run(t, devices)
+	full := g.fails(t, restoreThin+repositories["mirror"], "no_space")
+	g.unchanged(t, before)
+	if now := g.run(t, content); now != files {
+		t.Error("the origin was touched")
+	}
+	g.nothingLeft(t)
+	g.run(t, `lvs --noheadings -o data_percent vg01/pool | awk '{ print; exit !($1 < 97) }'`)
+	t.Logf("a restore that would fill the pool ends at its reserve: %s", full.msg())
+}
+
+// TestRestoreWhileTheOriginIsFlooded has the server write more to the origin than the snapshot's COW space holds while
+// it is filled: more is made in time, or the restore is undone. The server does not notice.
+func TestRestoreWhileTheOriginIsFlooded(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	with := g.forBackupFaults(t, "mirror")["mirror"]
+	g.run(t, "rm -f /pccehr/bulk; sync")
+	free := strings.TrimSpace(g.run(t, "vgs --noheadings --units b --nosuffix -o vg_free vg00"))
+	g.scratch(t, "true", "lvm_snapshot name=restore state=absent >/dev/null; lvremove -qqy vg00/full 2>/dev/null; true")
+	for _, room := range []bool{true, false} {
+		if !room {
+			g.run(t, "lvcreate -qqy -n full -L $(( ("+free+" - 90*1024*1024) / 4194304 * 4194304 ))b vg00")
+		}
+		before, files := g.run(t, devices), g.run(t, sums)
+		c := g.start(t, armed("restore.writing hang")+restore+"volumes=/pccehr size=24m "+with)
+		g.eventually(t, "the failpoint", atPlace, reachLimit)
+		g.run(t, "for i in 1 2 3 4 5; do dd if=/dev/urandom of=/pccehr/flood.$i bs=1M count=20 conv=fsync status=none; done; rm /pccehr/flood.*; sync; "+goOn)
+		r := c.result(t)
+		switch {
+		case !r.failed() && room:
+			g.ok(t, "lvm_snapshot name=restore state=mounted")
+			g.run(t, "test $(ls /run/rewind/mounts/restore/vg00/pccehr/many | wc -l) = 200")
+			g.ok(t, "lvm_snapshot name=restore state=absent")
+		case r.code() == "no_space" || r.code() == "snapshot_invalid":
+		default:
+			t.Errorf("room to extend: %v: %v", room, r)
+		}
+		g.unchanged(t, before)
+		if now := g.run(t, sums); now != files {
+			t.Error("the origin was touched")
+		}
+		g.nothingLeft(t)
+		t.Logf("origin flooded while it was restored, room to extend: %v: %s", room, r.msg())
+	}
+}
+
+// TestOthersSetsAreNotTouched has users' sets of the names that backups and restores use.
+func TestOthersSetsAreNotTouched(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	with := g.forBackupFaults(t, "mirror")["mirror"]
+	g.scratch(t, "true", "lvm_snapshot name=backup state=absent >/dev/null; lvm_snapshot name=restore state=absent >/dev/null")
+	for name, words := range map[string]string{"backup": backUp, "restore": restore} {
+		id := g.ok(t, "lvm_snapshot name="+name+" volumes=/pccehr")["id"]
+		r := g.fails(t, words+with, "exists")
+		if sets := g.ok(t, "lvm_snapshot_info name="+name).rows("sets"); len(sets) != 1 || sets[0]["id"] != id {
+			t.Errorf("set %s is not what it was: %v", name, sets)
+		}
+		g.ok(t, "lvm_snapshot name="+name+" state=absent")
+		t.Logf("%s: %s", name, r.msg())
+	}
+	g.nothingLeft(t)
+}
+
+// TestBackendMisbehaves uses a backend that crashes, hangs, or lies, with a set to be taken away again.
+func TestBackendMisbehaves(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	g.scratch(t, "mkdir -p /usr/local/lib/rewind/backends && cp /usr/local/bin/backends/misbehave /usr/local/lib/rewind/backends/", "rm -rf /usr/local/lib/rewind")
+	before := g.run(t, devices)
+	for role, says := range map[string]string{
+		"crash": "as it was told to",
+		"hang":  "no progress",
+		"lie":   "does not list it",
+		"print": "does not list it", // after the handshake a line on stdout is no harm
+	} {
+		if role != "lie" && !*torture {
+			continue
+		}
+		r := g.fails(t, "snap_backup volumes=/dat,/pccehr backend=misbehave stall_timeout=10 backend_options=role="+role, "backend_failed")
+		if !strings.Contains(r.String(), says) || r.hint() == "" {
+			t.Errorf("%s: want %q: %s", role, says, r)
+		}
+		g.unchanged(t, before)
+		g.nothingLeft(t)
+		t.Logf("a backend that is to %s: %s", role, r.msg())
+	}
+}
+
+// TestSourceCodes has files that are read live be unreadable, or vanish meanwhile, and another program hold the
+// repository.
+func TestSourceCodes(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	g.scratch(t, makeRepositories+"\nmkdir -p /opt/live && head -c 80M /dev/urandom >/opt/live/a && echo z >/opt/live/z; sync",
+		"pkill -CONT -f '^restic .*check'; pkill -f '^restic .*check'; rm -rf /opt/live; "+removeRepositories)
+	unreadable := g.fails(t, `snap_backup volumes='["/pccehr",{"path":"/sys/module/loop","snapshot":false}]' `+repositories["mirror"], "source_unreadable")
+	if paths := fmt.Sprint(unreadable["paths"]); !strings.Contains(paths, "/sys/module/loop/uevent") {
+		t.Errorf("the file is not named: %v", unreadable)
+	}
+	listed := g.ok(t, "snap_backup_info "+repositories["mirror"]).rows("backups")
+	if len(listed) != 1 || listed[0]["complete"] != false {
+		t.Errorf("what could be read is not listed as incomplete: %v", listed)
+	}
+	const vanishes = "(until ls -A /srv/rsync/*/*/opt/live 2>/dev/null | grep -q a; do :; done; rm /opt/live/z) & "
+	vanished := g.fails(t, vanishes+`snap_backup volumes='["/pccehr",{"path":"/opt/live","snapshot":false}]' `+repositories["rsync"], "source_vanished")
+	g.run(t, "restic -q --repo /srv/restic --password-file /root/restic.pw check >/dev/null 2>&1 & until ls /srv/restic/locks/*; do :; done; kill -STOP $!")
+	locked := g.fails(t, "snap_backup volumes=/pccehr "+repositories["restic"], "repository_locked")
+	g.run(t, "pkill -CONT -f '^restic .*check'; while pgrep -f '^restic .*check'; do sleep 0.1; done")
+	g.ok(t, "snap_backup volumes=/pccehr "+repositories["restic"])
+	g.nothingLeft(t)
+	t.Logf("%s | %s | %s", unreadable.msg(), vanished.msg(), locked.msg())
+}
+
+// manyFiles is how many files the memory of a backup and of a restore is measured with.
+func manyFiles() int {
+	if *torture {
+		return 30000 // as many as /pccehr has room for; make bench has a million
+	}
+	return 3000
+}
+
+// most is the largest resident set that a process of a backup or restore may have, in KiB.
+const most = 40 << 10
+
+// TestMemoryIsBounded backs up and restores many small files, and reads the peak of each process meanwhile.
+func TestMemoryIsBounded(t *testing.T) {
+	playedOn(t, "d12")
+	g := theGuest
+	g.scratch(t, makeRepositories+fmt.Sprintf(`
+python3 -c 'import os
+for n in range(%d):
+    if n %% 1000 == 0: os.makedirs(f"/pccehr/many/{n // 1000}")
+    open(f"/pccehr/many/{n // 1000}/{n}", "w").close()'; sync`, manyFiles()), "rm -rf /pccehr/many; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
+	const peak = `for p in $(pgrep -f '^/var/lib/rewind/bin/rewind-|^snap_backup'); do awk '/VmHWM/ { print $2 }' /proc/$p/status; done | sort -n | tail -1`
+	for _, c := range []struct{ place, words string }{
+		{"backup.stored", "snap_backup volumes=/pccehr " + repositories["mirror"]},
+		{"restore.filled", "snap_backup action=restore volumes=/pccehr " + repositories["mirror"]},
+	} {
+		if c.place == "restore.filled" {
+			g.run(t, "rm -rf /pccehr/many/1 /pccehr/many/2; sync")
+		}
+		call := g.start(t, armed(c.place+" hang")+c.words)
+		g.eventually(t, "the failpoint", atPlace, settled)
+		var kib int
+		if _, err := fmt.Sscan(g.run(t, peak), &kib); err != nil || kib == 0 || kib > most {
+			t.Errorf("%s: the largest process has %d KiB (%v), at most %d are promised", c.place, kib, err, most)
+		}
+		g.run(t, goOn)
+		if r := call.result(t); r.failed() {
+			t.Errorf("%v", r)
+		}
+		t.Logf("%d files, at %s: the largest process of it had %.1f MiB", manyFiles(), c.place, float64(kib)/1024)
+	}
+}

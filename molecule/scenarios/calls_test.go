@@ -1,0 +1,149 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// asAnsible is a script that runs a module as Ansible does: the path of a file of arguments, no other word. It prints
+// the exit code, the number of bytes on stderr, and stdout, a line each.
+func asAnsible(module, arguments string) string {
+	return file("/root/args", `{"_ansible_verbosity": 0, "_ansible_no_log": false, "_ansible_tmpdir": null, "_ansible_debug": false,
+ "_ansible_check_mode": true, "_ansible_diff": true, "_ansible_something_new": [1], `+arguments+"}") +
+		module + " /root/args >/root/out 2>/root/err; echo $?; wc -c </root/err; cat /root/out; rm /root/args /root/out /root/err\n"
+}
+
+// TestAsAnsibleRunsIt gives the modules their arguments in a file, weakly typed as Ansible's are, and asks for help.
+func TestAsAnsibleRunsIt(t *testing.T) {
+	g := theGuest
+	g.scratch(t, "lvm_snapshot volumes=/pccehr size=40m >/dev/null; echo new >/pccehr/rw-file; sync", "rm -f /pccehr/rw-file; lvm_snapshot state=absent")
+	before := g.run(t, dump)
+	calls := []struct{ module, arguments, exit, code string }{
+		{"lvm_snapshot", `"volumes": ["/pccehr"], "name": "file", "size": null, "freeze_timeout": "30"`, "0", ""},
+		{"lvm_snapshot", `"volumes": "/pccehr,/dat", "name": "file", "mountpoint_create": "yes"`, "0", ""},
+		{"lvm_snapshot", `"volumes": [{"vg": "vg00", "lv": "pccehr", "size": 52428800}], "state": "mounted", "name": "file"`, "0", ""},
+		{"lvm_merge", `"services": "pccehr", "wait": "true", "timeout": "600", "start_services": 1`, "0", ""},
+		{"lvm_snapshot_info", `"name": "snap"`, "0", ""},
+		{"lvm_snapshot", `"volumes": ["/pccehr"], "freeze_timeout": "{{"`, "1", "bad_arguments"},
+		{"lvm_merge", `"services": ["pccehr"], "wait": "perhaps"`, "1", "bad_arguments"},
+		{"lvm_snapshot_info", `"nmae": "snap"`, "1", "bad_arguments"},
+	}
+	var script string
+	for _, c := range calls {
+		script += asAnsible(c.module, c.arguments)
+	}
+	lines := strings.Split(g.run(t, script), "\n")
+	if len(lines) != 3*len(calls) {
+		t.Fatalf("%d lines of %d calls:\n%s", len(lines), len(calls), strings.Join(lines, "\n"))
+	}
+	for i, c := range calls {
+		var r result
+		if err := json.Unmarshal([]byte(lines[3*i+2]), &r); err != nil {
+			t.Fatalf("%s: %v\n%s", c.arguments, err, lines[3*i+2])
+		}
+		if lines[3*i] != c.exit || lines[3*i+1] != "0" || r.code() != c.code {
+			t.Errorf("%s %s: exit code %s, %s bytes on stderr, %s", c.module, c.arguments, lines[3*i], lines[3*i+1], r)
+		}
+		if changes := c.code == "" && c.module != "lvm_snapshot_info"; (r["changed"] == true) != changes || (r["diff"] != nil) != changes {
+			t.Errorf("%s %s: want a change and a diff: %v, got %s", c.module, c.arguments, changes, r)
+		}
+	}
+	if diff := lines[3*3+2]; !strings.Contains(diff, "/pccehr/rw-file") {
+		t.Errorf("lvm_merge's diff does not list the file that would be thrown away: %s", diff)
+	}
+	if after := g.run(t, dump); after != before {
+		t.Errorf("something was changed:\n%s\nbefore:\n%s", after, before)
+	}
+	for module, arguments := range map[string]string{
+		"lvm_snapshot":      "volumes name state size consistency freeze_timeout on_invalid mountpoint mountpoint_create options",
+		"lvm_merge":         "name snapshots services holders when_busy wait timeout resnapshot start_services",
+		"lvm_snapshot_info": "name vg",
+		"snap_backup": "action volumes backend backend_options backend_sha256 environment environment_file name size freeze_timeout stall_timeout keep host restore_id " +
+			"merge services holders when_busy wait timeout resnapshot start_services",
+		"snap_backup_info": "backend backend_options backend_sha256 environment environment_file host stall_timeout all_hosts",
+	} {
+		help := g.run(t, module+" --help")
+		for _, name := range strings.Fields(arguments) {
+			if !strings.Contains(help, "\n  "+name+": ") {
+				t.Errorf("%s --help does not tell of %s:\n%s", module, name, help)
+			}
+		}
+	}
+	t.Logf("%d calls: one JSON object on stdout, nothing on stderr, exit code 0 or 1, Ansible's own keys ignored, check mode and "+
+		"diff kept; --help tells of every argument", len(calls))
+}
+
+// TestSecondRunWaitsOrAttaches starts the same call and others while a call is held in the middle.
+func TestSecondRunWaitsOrAttaches(t *testing.T) {
+	g := theGuest
+	const one, two = "lvm_snapshot name=one volumes=/pccehr size=20m", "lvm_snapshot name=two volumes=/pccehr size=20m"
+	g.scratch(t, "lvcreate -qqy -L 20M -s -n pccehr_hand vg00/pccehr 2>/dev/null",
+		goOn+"; lvm_snapshot name=one state=absent; lvm_snapshot name=two state=absent >/dev/null; lvremove -qqy vg00/pccehr_hand 2>/dev/null; true")
+	held := g.start(t, armed("snapshot.taking hang")+one)
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	locked := g.fails(t, "lvm_merge snapshots=vg00/pccehr_hand services=pccehr timeout=2", "locked")
+	if !strings.Contains(locked.msg(), "in use by lvm_snapshot present one (pid ") || !strings.Contains(locked.msg(), "waited 2s") {
+		t.Errorf("who holds the lock is not named: %s", locked)
+	}
+	same, other := g.launch(t, one), g.launch(t, two)
+	g.eventually(t, "both others", `test $(pgrep -xc lvm_snapshot) = 3 && grep -q 'waiting for lvm_snapshot present one' /run/rewind/journey/*/progress`, time.Minute)
+	g.run(t, "! ls /dev/mapper | grep -E 'pccehr_(one|two)'; test $(systemctl list-units --plain --no-legend 'rewind-2*' | wc -l) = 2; "+goOn)
+	first, second, third := held.result(t), same.result(t), other.result(t)
+	if first.failed() || first["id"] != second["id"] || second["changed"] != true {
+		t.Errorf("the second call did not attach to the first:\n%s\n%s", first, second)
+	}
+	if third.failed() || third["changed"] != true || third["name"] != "two" {
+		t.Errorf("the other call did not have its turn: %s", third)
+	}
+	t.Logf("the same call attached to the one under way and gave its result; another one waited and took its set then; one "+
+		"with less patience gave up: %s", locked.msg())
+}
+
+// TestWhatCannotBeStartedAgainIsNotStopped calls from a shell that stands in /dat, and beside a unit made by systemd-run.
+func TestWhatCannotBeStartedAgainIsNotStopped(t *testing.T) {
+	g := theGuest
+	g.scratch(t, `lvcreate -qqy -L 300M -s -n dat_hand vg00/dat 2>/dev/null
+systemd-run -q --unit=rw-passing --working-directory=/dat sleep infinity`,
+		"systemctl stop rw-passing 2>/dev/null; lvremove -qqy vg00/dat_hand 2>/dev/null; systemctl is-active 'postgresql@*'")
+	const merge = "lvm_merge snapshots=vg00/dat_hand services="
+	before := g.run(t, running+"; systemctl show -p InvocationID rw-passing")
+	r := g.each(t, merge+"auto", merge+"auto --check", merge+"postgresql,rw-passing")
+	for i, refused := range r[:2] {
+		if refused.code() != "busy" || !has(refused.rows("holders"), map[string]any{"unit": "rw-passing.service", "path": "/dat"}) ||
+			!strings.Contains(refused.hint(), "stop rw-passing.service yourself") {
+			t.Errorf("call %d: %s", i, refused)
+		}
+	}
+	if r[2].code() != "bad_arguments" || !strings.Contains(r[2].msg(), "rw-passing.service could not be started again") {
+		t.Errorf("a transient unit by its name: %s", r[2])
+	}
+	if after := g.run(t, running+"; systemctl show -p InvocationID rw-passing"); after != before {
+		t.Errorf("services were touched:\n%s\nbefore:\n%s", after, before)
+	}
+	g.run(t, "systemctl stop rw-passing")
+
+	out := g.run(t, "cd /dat; "+merge+"postgresql 2>&1; echo $?; "+merge+"postgresql --check --json; cd /; "+merge+"postgresql --check")
+	text, rest, _ := strings.Cut(out, "\n1\n")
+	object, done, _ := strings.Cut(rest, "\n")
+	var checked result
+	if err := json.Unmarshal([]byte(object), &checked); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(text, "have bash (pid ") || !strings.Contains(text, "leave /dat (cd /)") || strings.Contains(text, "lvm_merge  ") {
+		t.Errorf("what a person sees whose shell stands in /dat:\n%s", text)
+	}
+	holders := checked.rows("holders")
+	if slices.ContainsFunc(holders, func(h map[string]any) bool { return h["command"] != "bash" }) || len(holders) != 1 {
+		t.Errorf("the shell alone holds /dat, but these are named: %s", fmt.Sprint(holders))
+	}
+	if !strings.Contains(done, "would roll back vg00/dat") {
+		t.Errorf("after cd /: %s", out)
+	}
+	t.Logf("a unit made by systemd-run is named and left running: %s; so is a shell: %s", r[0].msg(), strings.ReplaceAll(text, "\n", " | "))
+}
