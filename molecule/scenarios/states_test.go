@@ -100,8 +100,9 @@ func TestSizesAndPlaces(t *testing.T) {
 			t.Errorf("size=%s: %.1f MiB, want about %.1f", size, got/mib, want/mib)
 		}
 	}
+	g.run(t, "echo here >/pccehr/rw-file")
 	g.ok(t, `lvm_snapshot name=words state=mounted volumes='[{"vg":"vg00","lv":"pccehr","size":"20m","mountpoint":"/srv/own","options":"noexec"}]'`)
-	g.run(t, "findmnt -no OPTIONS /srv/own | grep noexec | grep -w ro && test -e /srv/own/records")
+	g.run(t, "findmnt -no OPTIONS /srv/own | grep noexec | grep -w ro && grep here /srv/own/rw-file")
 	t.Log("percentages of origin, free space and group, and a mount point and options of a volume's own")
 }
 
