@@ -75,12 +75,13 @@ build: toolchain ## static programs into build/bin/linux_amd64 and linux_arm64
 	@ls -l build/bin/*/* | awk '{ printf "%s  %.1f MiB\n", $$9, $$5 / 1048576 }'
 
 # With failpoints compiled in: the lab's tests stop a program at a named place. Never for a real server. Beside them the
-# fake LVM's own tests, which real LVM must pass too.
+# tests of single packages that ask a real LVM, kernel or systemd.
 .PHONY: lab-bin
 lab-bin: toolchain
 	@GOARCH=amd64 $(build) -tags failpoints -o build/lab-bin/linux_amd64/ ./modules/...
 	@GOARCH=amd64 $(build) -o build/lab-bin/linux_amd64/backends/ ./plugins/backends/tar ./molecule/scenarios/misbehave
-	@CGO_ENABLED=0 GOARCH=amd64 go test -c -tags lab -o build/lab-tests/lvmtest.test ./core/lvm/lvmtest
+	@for package in lvm/lvmtest filesystem service; do \
+		CGO_ENABLED=0 GOARCH=amd64 go test -c -tags lab -o build/lab-tests/$${package##*/}.test ./core/$$package; done
 
 # Ansible sends a module whole at every task: lvm_snapshot and lvm_merge stay below 4 MiB.
 .PHONY: size

@@ -32,7 +32,7 @@ setup() {
 }
 
 services() { systemctl "$1" postgresql 'postgresql@*'; }
-started() { systemctl start postgresql && until systemctl -q is-active 'postgresql@*-main'; do sleep 0.2; done; }
+started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-main.service'; }
 
 # child COMMAND...: runs it and sets cpu to the ms of processor time that it took with all that it started.
 child() {

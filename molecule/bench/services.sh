@@ -3,4 +3,3 @@
 set -euo pipefail
 systemctl stop pccehr postgresql 'postgresql@*-main.service'
 systemctl start pccehr postgresql
-until systemctl -q is-active pccehr 'postgresql@*-main'; do sleep 0.2; done

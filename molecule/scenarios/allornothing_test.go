@@ -53,7 +53,7 @@ func TestAllOrNothing(t *testing.T) {
 			t.Fatalf("the result is %v", r)
 		}
 		g.names(t, r, "vg00/pccehr_snap")
-		g.run(t, "cat /dat/new /third/new && rm /dat/new /third/new && systemctl is-active pccehr postgresql 'postgresql@*' && ! dmsetup table | grep snapshot-merge")
+		g.run(t, "cat /dat/new /third/new && rm /dat/new /third/new && "+active+" && ! dmsetup table | grep snapshot-merge")
 		g.tidy(t)
 		t.Logf("overflowed after the services' stop began: nothing merged, services back: %s", r.msg())
 	})

@@ -31,7 +31,7 @@ const noTricky = `rm -rf /pccehr/tricky`
 // keepOriginals stops the services and keeps a copy of both volumes: the independent witness.
 const keepOriginals = `systemctl stop pccehr postgresql 'postgresql@*' && rm -rf /srv/originals && mkdir /srv/originals && cp -a /dat /pccehr /srv/originals/`
 
-const startServices = `systemctl start postgresql pccehr; until systemctl -q is-active pccehr 'postgresql@*-main'; do sleep 0.2; done`
+const startServices = `systemctl start postgresql pccehr; until ` + active + `; do sleep 0.2; done`
 
 // harm destroys both volumes' data in every way that a restore must undo.
 const harm = `psql -d dat -qc "delete from patient where id % 3 = 0" && rm -rf /pccehr/records && echo new >/pccehr/new &&

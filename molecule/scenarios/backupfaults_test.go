@@ -182,7 +182,7 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 					g.ok(t, words) // the set is there, and is used again
 				}
 				g.eventually(t, "the backup on its volumes, and running services",
-					"systemctl -q is-active pccehr 'postgresql@*' && psql -Atd dat -c 'select 1' && test \"$("+files+")\" = \"$(printf '200\\nno bulk')\"", settled)
+					active+" && psql -Atd dat -c 'select 1' && test \"$("+files+")\" = \"$(printf '200\\nno bulk')\"", settled)
 				g.ok(t, "lvm_merge name=restore services=postgresql,pccehr wait=true")
 				g.nothingLeft(t)
 				g.tidy(t)

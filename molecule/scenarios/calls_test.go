@@ -110,7 +110,7 @@ func TestWhatCannotBeStartedAgainIsNotStopped(t *testing.T) {
 	g := theGuest
 	g.scratch(t, `lvcreate -qqy -L 300M -s -n dat_hand vg00/dat 2>/dev/null
 systemd-run -q --unit=rw-passing --working-directory=/dat sleep infinity`,
-		"systemctl stop rw-passing 2>/dev/null; lvremove -qqy vg00/dat_hand 2>/dev/null; systemctl is-active 'postgresql@*'")
+		"systemctl stop rw-passing 2>/dev/null; lvremove -qqy vg00/dat_hand 2>/dev/null; systemctl is-active 'postgresql@*-main.service'")
 	const merge = "lvm_merge snapshots=vg00/dat_hand services="
 	before := g.run(t, running+"; systemctl show -p InvocationID rw-passing")
 	r := g.each(t, merge+"auto", merge+"auto --check", merge+"postgresql,rw-passing")

@@ -31,6 +31,10 @@ const commandLimit = 10 * time.Minute
 // root is the repository's root, seen from this package's directory.
 const root = "../.."
 
+// active holds while the application, the database's service and its cluster are all active: systemctl alone is content
+// with one of them.
+const active = `test "$(systemctl is-active pccehr postgresql 'postgresql@*-main.service' | xargs)" = "active active active"`
+
 // torture asks for the full matrix of faults, which takes hours; without it each kind of fault is shown once.
 var torture = flag.Bool("torture", false, "the full matrix of faults")
 

@@ -126,7 +126,7 @@ func (g guest) stop(t *testing.T, p place) *call {
 func (g guest) holds(t *testing.T, marker string) {
 	t.Helper()
 	g.eventually(t, "both volumes with "+marker+" and running services",
-		"test \"$(cat /dat/marker /pccehr/marker | uniq)\" = "+marker+" && systemctl is-active pccehr postgresql 'postgresql@*' && psql -Atd dat -c 'select 1'", settled)
+		"test \"$(cat /dat/marker /pccehr/marker | uniq)\" = "+marker+" && "+active+" && psql -Atd dat -c 'select 1'", settled)
 	if mix := g.run(t, "grep -vxE 'kept kept|lost lost' /var/log/starts; true"); mix != "" {
 		t.Errorf("a service started on a mix: %s", mix)
 	}

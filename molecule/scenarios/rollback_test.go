@@ -38,7 +38,7 @@ func TestRollback(t *testing.T) {
 	if got := g.run(t, sums); got != files {
 		t.Errorf("files after the rollback are %s, before %s", got, files)
 	}
-	g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
+	g.run(t, active)
 	g.run(t, "test -z \"$(lvs --noheadings -o origin vg00 | tr -d ' \\n')\" && ! ls /etc/systemd/system | grep rewind")
 	g.eventually(t, "the end of the journey with all that it started", noJourney, 10*time.Second)
 	if again := g.ok(t, "lvm_merge services=pccehr,postgresql"); again["changed"] != false {

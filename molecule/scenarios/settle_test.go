@@ -130,7 +130,7 @@ func TestOutlivesItsCaller(t *testing.T) {
 			if r["state"] != "merged" {
 				t.Errorf("the rollback did not come to its end: %v", r)
 			}
-			g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
+			g.run(t, active)
 		case "snap_backup":
 			g.nothingLeft(t)
 		}
@@ -150,7 +150,7 @@ func TestPowerCutWhileTaking(t *testing.T) {
 			g.eventually(t, "the failpoint", atPlace, reachLimit)
 			c.drop(t)
 			g.cut(t)
-			g.run(t, "systemctl is-active pccehr postgresql 'postgresql@*'")
+			g.run(t, active)
 			if r := g.ok(t, takeBoth); r["changed"] != true || len(r.rows("snapshots")) != 2 {
 				t.Errorf("the same task after the boot: %v", r)
 			}

@@ -1,0 +1,44 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var passed = regexp.MustCompile(`(?m)^\s*--- PASS`)
+
+// TestRoomsOnRealKernels runs the tests of single packages that ask a real LVM, kernel or systemd: among them the
+// scenarios of the fake LVM, which real LVM must pass too. The guest's vg01 is empty.
+func TestRoomsOnRealKernels(t *testing.T) {
+	tortured(t)
+	for name, call := range map[string]string{
+		"lvmtest":    "REWIND_LAB_VG=vg01 ./package.test -test.v -test.run 'RealLVM|KernelSays'",
+		"filesystem": "systemctl stop pccehr && REWIND_LAB_MOUNT=/pccehr ./package.test -test.v -test.run Lab",
+		"service":    "REWIND_LAB_MOUNT=/dat ./package.test -test.v -test.run Lab",
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := theGuest
+			before := g.run(t, devices)
+			program, err := os.ReadFile(filepath.Join(root, "build/lab-tests", name+".test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := g.ssh("cat >/root/package.test && chmod +x /root/package.test", program); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { g.run(t, "rm -f /root/package.test; systemctl start pccehr postgresql") })
+			out, err := g.try("cd /root && " + call + " 2>&1")
+			n := len(passed.FindAllString(out, -1))
+			if err != nil || n == 0 || strings.Contains(out, "--- SKIP") {
+				t.Fatalf("%d passed: %v\n%s", n, err, out)
+			}
+			g.unchanged(t, before)
+			t.Logf("%s: %d tests hold", name, n)
+		})
+	}
+}
