@@ -66,9 +66,15 @@ func (p *pour) both() (err error) {
 	if p.old, err = p.to.open(unix.O_RDONLY); err != nil {
 		return p.failed("read", p.e.rel, err)
 	}
+	singly(p.old)
 	p.size, p.length = p.e.from.size(), p.to.size()
 	return p.run()
 }
+
+// singly has a file's pages cached one by one: read ahead they come in large folios, and before Linux 6.6 XFS writes the
+// whole of a folio back when one block of it was written. In a snapshot each of those blocks takes COW space: measured
+// on 6.1, 109 MB for 21 MB. Without that advice nothing goes wrong but this.
+func singly(f *os.File) { _ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM) }
 
 func (p *pour) close() {
 	for _, f := range []*os.File{p.src, p.old, p.dst} {

@@ -17,10 +17,19 @@ now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 cold() { sync && echo 3 >/proc/sys/vm/drop_caches; }
 sectors_read() { awk '{ print $3 * 512 }' /sys/block/vdb/stat; } # the disk below the volume groups
 
-# unit_cpu: the processor time, in ms, of the journey that ended last.
-unit_cpu() {
-    journalctl -u 'rewind-*' -n 20 --no-pager -o cat | grep -o 'Consumed .*s CPU time' | tail -1 |
-        awk '{ t = 0; for (i = 2; i <= NF; i++) { if ($i ~ /ms$/) t += $i; else if ($i ~ /min$/) t += 60000 * $i; else if ($i ~ /s$/) t += 1000 * $i } print int(t) }'
+# busy: the processor time of the whole guest so far, in ms; nothing else runs in it.
+busy() { awk '/^cpu / { print ($2 + $3 + $4 + $7 + $8) * 10 }' /proc/stat; } # ticks of 10 ms
+
+# costs NAME COMMAND...: runs it with cold caches and notes its time, the processor's, and what it read.
+costs() {
+    local name=$1 start cpu read
+    shift
+    cold
+    start=$(now) cpu=$(busy) read=$(sectors_read)
+    "$@" >/dev/null 2>&1
+    note "$name-ms" $(($(now) - start))
+    note "$name-cpu" $(($(busy) - cpu))
+    note "$name-read" $(($(sectors_read) - read))
 }
 
 setup() {
@@ -34,37 +43,25 @@ setup() {
 services() { systemctl "$1" postgresql 'postgresql@*'; }
 started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-main.service'; }
 
-# child COMMAND...: runs it and sets cpu to the ms of processor time that it took with all that it started.
-child() {
-    local before after
-    before=$(children)
-    "$@" >/dev/null
-    after=$(children)
-    cpu=$((after - before))
+# The set without a backup: what a backup costs less this is held against the bare tool on a mounted snapshot.
+only_set() { lvm_snapshot name=bench volumes=/dat state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=bench state=absent; }
+bare_rsync() {
+    local last
+    last=$(find /srv/bench/barersync -mindepth 1 -maxdepth 1 | sort | tail -1)
+    rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "/srv/bench/barersync/$(date +%s)/"
 }
-children() { awk '{ print ($16 + $17) * 10 }' /proc/$$/stat; } # ticks of 10 ms, of the children that were waited for
 
 measure_backups() {
-    local start read
+    costs backup-set only_set
     for backend in mirror rsync restic; do
         with $backend
-        cold; start=$(now) read=$(sectors_read)
-        snap_backup volumes=/dat "${words[@]}" --json >/dev/null 2>&1
-        note "backup-$backend-ms" $(($(now) - start))
-        note "backup-$backend-read" $(($(sectors_read) - read))
-        note "backup-$backend-cpu" "$(unit_cpu)"
+        costs backup-$backend snap_backup volumes=/dat "${words[@]}"
     done
     # The bare tools on the same kind of mounted snapshot, at a path of its own that stays the same.
     lvcreate -qq -L 100M -s -n bench_dat vg00/dat
     mount -o ro,noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
-    cold; start=$(now) read=$(sectors_read)
-    child bare backup /srv/bench/mnt
-    note backup-bare-restic-ms $(($(now) - start)); note backup-bare-restic-read $(($(sectors_read) - read)); note backup-bare-restic-cpu "$cpu"
-    cold; start=$(now) read=$(sectors_read)
-    local last
-    last=$(find /srv/bench/barersync -mindepth 1 -maxdepth 1 | sort | tail -1)
-    child rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "/srv/bench/barersync/$(date +%s)/"
-    note backup-bare-rsync-ms $(($(now) - start)); note backup-bare-rsync-read $(($(sectors_read) - read)); note backup-bare-rsync-cpu "$cpu"
+    costs backup-bare-restic bare backup /srv/bench/mnt
+    costs backup-bare-rsync bare_rsync
     umount /srv/bench/mnt
     lvremove -qqy vg00/bench_dat
 }
@@ -93,19 +90,14 @@ PY
 fill() { lvs --noheadings --units b --nosuffix -o lv_size,snap_percent "vg00/$1" | awk '{ printf "%d\n", $1 * $2 / 100 }'; }
 
 measure_restores() {
-    local start
     note differing "$(differing)"
     for backend in mirror rsync restic; do
         with $backend
-        cold; start=$(now)
-        snap_backup action=restore volumes=/dat "${words[@]}" --json >/dev/null 2>&1
-        note "restore-$backend-ms" $(($(now) - start))
+        costs restore-$backend snap_backup action=restore volumes=/dat "${words[@]}"
         note "restore-$backend-cow" "$(fill dat_restore)"
         lvm_snapshot name=restore state=absent >/dev/null
     done
-    cold; start=$(now)
-    by_hand
-    note restore-hand-ms $(($(now) - start))
+    costs restore-hand by_hand
     note restore-hand-cow "$(fill bench_dat)"
     lvremove -qqy vg00/bench_dat
 }
