@@ -185,6 +185,9 @@ func (s *space) extend(ctx context.Context, part *snapset.Part, size, most int64
 		return size, nil
 	}
 	if err := s.lvm.Extend(ctx, part.Snapshot.FullName(), size+more); err != nil {
+		if _, _, lost := s.fill(ctx, part); errors.Is(lost, fault.SnapshotInvalid) { // LVM has no words for it
+			return size, lost
+		}
 		return size, fault.New(fault.Of(err).Code, "extend %s: %w", part.Snapshot.FullName(), err)
 	}
 	return size + more, nil

@@ -1,10 +1,13 @@
 package restore
 
 import (
+	"context"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
@@ -140,6 +143,25 @@ func TestALostSnapshotEndsTheRestore(t *testing.T) {
 	f, s := snapshotted(t, 0)
 	f.Fill("vg00/dat_restore", 100)
 	if err := s.gate(t.Context(), 0, 4096); !errors.Is(err, fault.SnapshotInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// overflowing is LVM where a snapshot overflows while it is made larger: it cannot be suspended then, and LVM says so.
+type overflowing struct{ *lvmtest.Fake }
+
+func (o overflowing) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	if !slices.Contains(c.Argv, "lvextend") {
+		return o.Fake.Run(ctx, c)
+	}
+	o.Fill("vg00/dat_restore", 100)
+	return command.Output{}, &command.Error{Argv: c.Argv, Code: 5, Stderr: "  Unable to suspend vg00-dat_restore (253:4)\n"}
+}
+
+func TestASnapshotThatOverflowsBeforeItIsExtendedIsNamedSo(t *testing.T) {
+	f, s := snapshotted(t, 1024*mib)
+	s.lvm = lvm.New(overflowing{f})
+	if _, err := fillUp(t, f, s, 600*mib); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("got %v", err)
 	}
 }
