@@ -124,7 +124,7 @@ func TestBackendMisbehaves(t *testing.T) {
 	before := g.run(t, devices)
 	for role, says := range map[string]string{
 		"crash": "as it was told to",
-		"hang":  "no progress",
+		"hang":  "said nothing for 10s",
 		"lie":   "does not list it",
 		"print": "does not list it", // after the handshake a line on stdout is no harm
 	} {

@@ -225,7 +225,10 @@ func (x *call) says(f *fault.Error) error {
 		return x.failed("%s ended with a fault that says nothing", x.method)
 	}
 	if f.Code == fault.BackendFailed {
-		f.With("stderr", x.words.last())
+		f.With("backend", x.program.Name).With("stderr", x.words.last())
+		if f.Hint == "" {
+			f.WithHint(again)
+		}
 	}
 	if x.ctx.Err() != nil && (f.Code == fault.Interrupted || f.Code == fault.Timeout) {
 		f.Err = context.Cause(x.ctx)

@@ -119,11 +119,14 @@ func (c *Client) ended() bool {
 	return true
 }
 
+// again is what to do about a backend that failed and does not say what to do.
+const again = "run the same again; if it happens again, its last words (stderr) and the system's journal may say why"
+
 // failed is the fault of a backend that does not keep to its contract.
 func (c *Client) failed(format string, a ...any) *fault.Error {
 	f := fault.New(fault.BackendFailed, "backend %s: %w", c.program.Name, fmt.Errorf(format, a...))
 	f.With("backend", c.program.Name).With("stderr", c.words.last()).
-		WithHint("run the same again; if it happens again, its last words (stderr) and the system's journal may say why")
+		WithHint(again)
 	if c.process.started() {
 		f.With("pid", c.process.pid())
 	}

@@ -88,6 +88,9 @@ func failed(t *testing.T, err error, since time.Time, want ...string) {
 			t.Errorf("it says %q, want %q", f.Msg, text)
 		}
 	}
+	if f.Hint == "" {
+		t.Errorf("%q comes without a hint", f.Msg)
+	}
 	if words, _ := f.Facts["stderr"].(string); !strings.Contains(words, lastWords) {
 		t.Errorf("the last words are %q, want %q among them", words, lastWords)
 	}
