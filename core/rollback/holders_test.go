@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 )
 
@@ -55,5 +56,28 @@ func TestCondemnedIsReportedAsAHolder(t *testing.T) {
 	data, err := json.Marshal(condemned{filesystem.Holder{Kind: "process", PID: 7, Command: "tail"}, 4711})
 	if err != nil || !strings.Contains(string(data), `"pid":7`) || strings.Contains(string(data), "4711") {
 		t.Errorf("%s %v", data, err)
+	}
+}
+
+// A volume that is found open when the services are down has a hint, whether or not anybody can be named.
+func TestWhoeverCameSinceIsNamedOrToBeLookedFor(t *testing.T) {
+	busyBare := fault.New(fault.Busy, "unmount /dat: device or resource busy")
+	loop := []filesystem.Holder{{Kind: "process", How: "cwd", PID: 7, Command: "sleep", Path: "/dat"}}
+	for _, c := range []struct {
+		stop    bool
+		holders []filesystem.Holder
+		because error
+		hint    string
+	}{
+		{false, nil, busyBare, "again and again"},
+		{true, loop, busyBare, "holders=stop had ended what was there"},
+		{false, loop, busyBare, "add the units to services"},
+		{false, nil, fault.New(fault.Busy, "open").WithHint("lsof"), "lsof"},
+	} {
+		w := &walk{Request: Request{StopHolders: c.stop}}
+		f := fault.Of(fault.All(w.comeSince(c.holders, c.because), c.because))
+		if f.Code != fault.Busy || !strings.Contains(f.Hint, c.hint) {
+			t.Errorf("%v %v: %v, %s", c.stop, c.holders, f, f.Hint)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/service"
 )
 
 // Last is what the journal says of a rollback.
@@ -20,6 +21,9 @@ type Last struct {
 	Step     string   `json:"step"`
 	Outcome  string   `json:"outcome"` // done, undone, or unfinished: under way, deferred, or to be settled
 	Downtime int64    `json:"downtime_ms,omitempty"`
+
+	// Failures are the units that did not start then; whether they run by now is systemd's to say.
+	Failures []service.Failure `json:"failed_services,omitempty"`
 
 	// Merging is how many bytes of COW space each member's merge began with, by the snapshot's UUID, while the merges
 	// are not all done.
@@ -64,7 +68,7 @@ func lastOf(e *journal.Entry) (*Last, error) {
 	if err := json.Unmarshal(e.State, &st); err != nil {
 		return l, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
-	l.Downtime = st.Downtime.Milliseconds()
+	l.Downtime, l.Failures = st.Downtime.Milliseconds(), st.Failures
 	for _, m := range st.Members {
 		l.Volumes = append(l.Volumes, m.origin())
 		if e.Outcome == journal.Unfinished {

@@ -162,8 +162,8 @@ func (st *State) has(v *lvm.Volume) bool {
 	return false
 }
 
-// again answers for a rollback that was made before. What failed in it fails this call, too, for as long as it is so: the
-// call that made it may never have been answered, as after a power cut.
+// again answers for a rollback that was made before. Units that did not start after it are started now; what fails still
+// fails this call, too: the call that made it may never have been answered, as after a power cut.
 func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, error) {
 	w.state = &State{}
 	if err := json.Unmarshal(e.State, w.state); err != nil {
@@ -172,14 +172,20 @@ func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, err
 	if err := w.forgive(ctx, w.systemd.Active); err != nil {
 		return ansible.Result{}, err
 	}
-	if e.Outcome == journal.Done || w.Check {
-		return w.result(false, e), w.failure()
+	if w.Check {
+		return w.wouldRevive(e)
+	}
+	if err := w.revive(ctx, w.systemd.Start); err != nil {
+		return ansible.Result{}, err
+	}
+	if e.Outcome == journal.Done {
+		return w.result(len(w.revived) > 0, e), w.failure()
 	}
 	w.trip.Resume(e)
 	if e.Step == StepDeferred {
 		return w.result(false, e), nil
 	}
-	return w.rest(ctx, e.Updated.After(w.begun)) // changed if this very call settled it on its way in
+	return w.rest(ctx, len(w.revived) > 0 || e.Updated.After(w.begun)) // changed also if this very call settled it on its way in
 }
 
 func (w *walk) notFound(s *sight) error {

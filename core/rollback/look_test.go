@@ -1,12 +1,10 @@
 package rollback
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,34 +186,5 @@ func TestWhatFailedIsSaidAgain(t *testing.T) {
 	e.State = []byte("{}")
 	if _, err := w.again(t.Context(), e); err != nil {
 		t.Errorf("nothing failed: %v", err)
-	}
-}
-
-// A unit that did not start counts as failed until somebody has started it.
-func TestAUnitThatRunsByNowIsForgiven(t *testing.T) {
-	w := &walk{state: &State{Failures: []service.Failure{{Unit: "a.service", Message: "no"}, {Unit: "b.service", Message: "no"}}}}
-	running := map[string]bool{}
-	active := func(_ context.Context, unit string) (bool, error) { return running[unit], nil }
-	for _, c := range []struct {
-		starts string
-		named  []string
-	}{{"", []string{"a.service", "b.service"}}, {"a.service", []string{"b.service"}}, {"b.service", nil}} {
-		running[c.starts] = true
-		if err := w.forgive(t.Context(), active); err != nil {
-			t.Fatal(err)
-		}
-		var named []string
-		for _, f := range w.state.Failures {
-			named = append(named, f.Unit)
-		}
-		err := w.failure()
-		if !slices.Equal(named, c.named) || (err == nil) != (len(c.named) == 0) || err != nil && !errors.Is(err, fault.ServiceFailed) {
-			t.Errorf("after a start of %q: %v, %v", c.starts, named, err)
-		}
-	}
-	broken := errors.New("systemd is out of reach")
-	w.state.Failures = []service.Failure{{Unit: "a.service"}}
-	if err := w.forgive(t.Context(), func(context.Context, string) (bool, error) { return false, broken }); !errors.Is(err, broken) || len(w.state.Failures) != 1 {
-		t.Errorf("%v, %v", err, w.state.Failures)
 	}
 }

@@ -83,6 +83,10 @@ func (w *walk) message(changed bool, state string) string {
 		return "did not roll back " + what
 	case state == deferred:
 		return "will roll back " + what + " when the volumes are activated next, at the latest at the next boot"
+	case len(w.revived) > 0 && w.Check:
+		return "rolled back " + what + " before; would start " + strings.Join(w.revived, " ")
+	case len(w.revived) > 0:
+		return "rolled back " + what + " before; started now: " + strings.Join(w.revived, " ")
 	case !changed && state == merged:
 		return "rolled back " + what + " before; nothing to do"
 	case !changed:

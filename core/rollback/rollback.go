@@ -142,6 +142,7 @@ type walk struct {
 	ahead    bool                             // go on ahead of LVM's command that merges, when the kernel does
 	ready    bool                             // just now all members were closed and none was merging
 	merger   <-chan error                     // LVM's command that merges, which may still tidy up; nil: none runs
+	revived  []string                         // units that an earlier run of this rollback could not start, and this one did
 	warnings []string
 }
 
@@ -263,22 +264,6 @@ func (w *walk) failure() error {
 		return nil
 	}
 	return fault.New(fault.Of(err).Code, "the volumes are rolled back, but %w", err)
-}
-
-// forgive drops the failures of units that run by now: somebody has started them since.
-func (w *walk) forgive(ctx context.Context, active func(context.Context, string) (bool, error)) error {
-	var down []service.Failure
-	for _, f := range w.state.Failures {
-		up, err := active(ctx, f.Unit)
-		if err != nil {
-			return err
-		}
-		if !up {
-			down = append(down, f)
-		}
-	}
-	w.state.Failures = down
-	return nil
 }
 
 // entry is the journal's entry of this rollback; an empty one before it is begun.

@@ -95,10 +95,27 @@ func (w *walk) stillBusy(ctx context.Context, because error) error {
 		own = append(own, filesystem.On(mounts, dev)...)
 	}
 	holders, err := filesystem.Holders(ctx, devs, own)
-	if err != nil || len(holders) == 0 {
+	if err != nil {
 		return because
 	}
-	return fault.All(busy(holders, nil), because)
+	return fault.All(w.comeSince(holders, because), because)
+}
+
+// comeSince says who came to hold a volume open after the check found nobody, or after all were ended; nil if because
+// says all there is to say.
+func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
+	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
+	if len(holders) == 0 {
+		if fault.Of(because).Hint == "" {
+			return fault.New(fault.Busy, "whoever held a volume open has let go of it since").WithHint(again)
+		}
+		return nil
+	}
+	found := fault.Of(busy(holders, nil))
+	if w.StopHolders {
+		found = found.WithHint("holders=stop had ended what was there; " + again)
+	}
+	return found
 }
 
 // recheck looks once more when nothing writes any more: while the services stopped, a COW may have filled, and somebody

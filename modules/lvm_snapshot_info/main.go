@@ -130,6 +130,9 @@ func show(w io.Writer, r ansible.Result) {
 		if l.Downtime > 0 {
 			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
 		}
+		for _, f := range l.Failures {
+			fmt.Fprintf(w, "; then %s", f.Error())
+		}
 		fmt.Fprintln(w)
 	}
 }
