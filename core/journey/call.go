@@ -171,14 +171,22 @@ func wait(ctx context.Context, systemd *service.Systemd, unit string, c Call) (a
 			return result(dir, id)
 		case err := <-ended:
 			if err != nil {
-				return ansible.Result{}, fault.New(fault.Of(err).Code, "waiting for %s: %w", unit, err).
-					WithHint("the journey goes on without this call: systemctl status %s; the same call again attaches to it", unit)
+				return ansible.Result{}, left(unit, err)
 			}
 			return result(dir, id)
 		case <-look.C:
 			notice(dir, c.Notice)
 		}
 	}
+}
+
+// left is what a call says that ends before its journey.
+func left(unit string, err error) error {
+	f := fault.New(fault.Of(err).Code, "waiting for %s: %w", unit, err)
+	if errors.Is(err, context.Canceled) {
+		f = fault.New(fault.Interrupted, "this call was ended, not the run: %s goes on", unit)
+	}
+	return f.WithHint("the same again waits for it; systemctl status %s shows it", unit)
 }
 
 func notice(dir string, show func(Progress)) {

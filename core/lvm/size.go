@@ -74,7 +74,7 @@ func parseBytes(text string) (Size, error) {
 	}
 	bytes, ok := scale(number, 1<<shift)
 	if !ok {
-		return Size{}, badSize(text, "is no size, or one beyond 8 EiB")
+		return Size{}, badSize(text, "is no size, as 10g, 512m and 20%ORIGIN are, or one beyond 8 EiB")
 	}
 	if bytes == 0 {
 		return Size{}, badSize(text, "must be more than 0")

@@ -193,7 +193,8 @@ func (s *stillness) lost(ctx context.Context, limit time.Duration) error {
 		return tooLong(limit)
 	}
 	if err := ctx.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fault.New(fault.Interrupted, "the journey was asked to end while the set was taken")
+		return fault.New(fault.Interrupted, "asked to end while the set was taken; writes go on, and what was taken of it is removed").
+			WithHint("run the same again")
 	}
 	return ctx.Err()
 }

@@ -183,22 +183,27 @@ func (w *work) unmounted(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q to unmount", w.Set).
 			WithHint("lvm_snapshot_info lists the sets there are")
 	}
-	mounts := w.mountsOf()
-	if len(mounts) == 0 {
-		return describe(w.set, false, fmt.Sprintf("set %s is not mounted", w.Set)), nil
-	}
-	var points []string
-	for _, m := range mounts {
-		points = append(points, m.Point)
-	}
-	result := describe(w.set, true, fmt.Sprintf("%s set %s from %s", w.verb("unmounted", "unmount"), w.Set, strings.Join(points, ", ")))
-	if w.Check {
-		return result, nil
-	}
-	if err := w.notInUse(ctx); err != nil {
+	if err := w.same(); err != nil {
 		return ansible.Result{}, err
 	}
-	return result, unmountTargets(mounts)
+	points := w.mountedOn()
+	if len(points) == 0 {
+		return describe(w.set, false, fmt.Sprintf("set %s is not mounted", w.Set)), nil
+	}
+	result := describe(w.set, true, fmt.Sprintf("%s set %s from %s", w.verb("unmounted", "unmount"), w.Set, strings.Join(points, ", ")))
+	if err := w.notInUse(ctx); err != nil || w.Check {
+		return result, err
+	}
+	return result, unmountTargets(w.mountsOf())
+}
+
+// mountedOn is where the set's snapshots are mounted, whoever did it.
+func (w *work) mountedOn() []string {
+	var points []string
+	for _, m := range w.mountsOf() {
+		points = append(points, m.Point)
+	}
+	return points
 }
 
 // mountsOf are all mounts of the set's snapshots.

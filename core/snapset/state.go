@@ -60,6 +60,9 @@ func (w *work) same() error {
 	if len(extra) > 0 {
 		f.Msg += "; it also has one of " + strings.Join(unique(extra), ", ")
 	}
+	if w.State == Absent || w.State == Unmounted {
+		return f.WithHint("leave volumes out to have the whole set %s, or name another set", w.State)
+	}
 	return f.WithHint("choose another name, or remove it first: lvm_snapshot name=%s state=absent", w.Set)
 }
 
@@ -201,10 +204,17 @@ func (w *work) absent(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging and goes away by itself", w.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
 	}
+	if err := w.same(); err != nil {
+		return ansible.Result{}, err
+	}
 	result := describe(w.set, true, fmt.Sprintf("%s set %s: %s", w.verb("removed", "remove"), w.Set, strings.Join(names(w.set.Snapshots), ", ")))
 	result.Diff = setDiff(w.Set, list(w.set), nil)
+	if points := w.mountedOn(); len(points) > 0 {
+		result.Msg += "; " + w.verb("unmounted", "unmount") + " it from " + strings.Join(points, ", ")
+		result.Data["unmounted"] = points
+	}
 	if w.Check {
-		return result, nil
+		return result, w.notInUse(ctx)
 	}
 	return result, w.remove(ctx)
 }
@@ -254,6 +264,10 @@ func (w *work) notInUse(ctx context.Context) error {
 	if err != nil || len(holders) == 0 {
 		return err
 	}
-	return fault.New(fault.Busy, "set %s is in use", w.Set).With("holders", holders).
+	var who []string
+	for _, h := range holders {
+		who = append(who, h.String())
+	}
+	return fault.New(fault.Busy, "set %s is held open by %s", w.Set, strings.Join(who, "; ")).With("holders", holders).
 		WithHint("end what uses the snapshots, then run this again")
 }

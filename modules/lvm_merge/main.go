@@ -114,6 +114,10 @@ func show(w io.Writer, r ansible.Result) {
 		if v.State == "merging" {
 			fmt.Fprintf(w, " %.0f%%", v.Percent)
 		}
+		if v.State == "waiting" { // with --check: the volume is in use
+			fmt.Fprintf(w, ", %s differ so far, without what is still in memory\n", ansible.Bytes(v.Bytes))
+			continue
+		}
 		fmt.Fprintf(w, ", at most %s differ and are replaced\n", ansible.Bytes(v.Bytes))
 	}
 }

@@ -62,9 +62,9 @@ func absent(dir, name string) error {
 	}
 	f := fault.New(fault.NotFound, "there is no backend %q in %s", name, dir).With("backends", there)
 	if len(there) == 0 {
-		return f.WithHint("no backend lies there; install one, or use one that is built in")
+		return f.WithHint("mirror, rsync and restic are built in; any other is installed there")
 	}
-	return f.WithHint("these lie there: %s", strings.Join(there, ", "))
+	return f.WithHint("mirror, rsync and restic are built in; there are: %s", strings.Join(there, ", "))
 }
 
 func trustedProgram(path string, info fs.FileInfo) error {

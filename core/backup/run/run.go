@@ -142,7 +142,7 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 		"backend": w.Use.Backend, "version": description.Version, "features": description.Features, "host": w.Use.Host,
 	}}
 	if w.Query == List {
-		result.Msg = fmt.Sprintf("%d backups", len(list))
+		result.Msg = fmt.Sprintf("backups: %d", len(list))
 		result.Data["backups"] = entries(list)
 		return result, nil
 	}

@@ -89,7 +89,7 @@ func (s shelf) read(id string) (backup.Stored, error) {
 	}
 	if err != nil {
 		return backup.Stored{}, fault.New(fault.BackendFailed, "%s is not the record of that backup: %w", s.record(id), err).
-			WithHint("another program has written it: put the right one back, or move it away and the backup with it")
+			WithHint("another program keeps its own things in %s, such as the rsync backend: give each a directory of its own; if none does, put the right record back", s.dir)
 	}
 	return stored, nil
 }
