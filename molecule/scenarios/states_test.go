@@ -59,6 +59,10 @@ for v in dat pccehr; do findmnt -no OPTIONS /srv/look/$v | tr , '\n' | grep -xE 
 		t.Errorf("the mounted set shows %q, want %q", got, want)
 	}
 
+	g.fails(t, "lvm_snapshot name=look state=absent volumes=/dat", "set_differs")
+	if r := g.ok(t, "lvm_snapshot name=look state=absent --check"); !strings.Contains(r.msg(), "would unmount it from /srv/look") {
+		t.Errorf("the mounts that go with the set are not named: %s", r)
+	}
 	if r := g.ok(t, "lvm_snapshot name=look state=absent"); r["changed"] != true {
 		t.Errorf("a mounted set was not removed: %s", r)
 	}
