@@ -2,18 +2,14 @@ package rollback
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sort"
-	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
-	"go.pcc.com/rewind/core/proc"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -238,110 +234,6 @@ func (w *walk) services(ctx context.Context, f *found) error {
 		return err
 	}
 	return busy(rest, transient)
-}
-
-// holders are all that keep the volumes, their crypt devices and the set's snapshots open, but for the mounts that the
-// rollback undoes itself.
-func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, error) {
-	var devs []filesystem.Dev
-	var own []filesystem.Mount
-	for i := range f.targets {
-		t := &f.targets[i]
-		lv := filesystem.Dev{Major: uint32(t.LV.Major), Minor: uint32(t.LV.Minor)}
-		devs = append(devs, t.FS)
-		if lv != t.FS {
-			devs = append(devs, lv)
-		}
-		own = append(own, w.ownMounts(t)...)
-	}
-	for _, v := range f.sight.snapshots {
-		dev := filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}
-		devs = append(devs, dev)
-		own = append(own, filesystem.On(f.sight.view.Mounts, dev)...)
-	}
-	holders, err := filesystem.Holders(ctx, devs, own)
-	if err != nil {
-		return nil, err
-	}
-	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) })
-	return append(holders, below(f.sight.view.Mounts, own)...), nil
-}
-
-// below names mounts inside the file systems that are to be unmounted, which keep them busy.
-func below(mounts, own []filesystem.Mount) []filesystem.Holder {
-	ids := map[int]bool{}
-	for _, m := range own {
-		ids[m.ID] = true
-	}
-	var out []filesystem.Holder
-	for _, m := range mounts {
-		if ids[m.Parent] && !ids[m.ID] {
-			out = append(out, filesystem.Holder{Kind: "mount", How: "mount", Path: m.Point, Dev: m.Dev})
-		}
-	}
-	return out
-}
-
-// busy names what holds the volumes open, and what to do about it. transient are those of its units that are not
-// stopped because they could not be started again.
-func busy(holders []filesystem.Holder, transient []string) error {
-	if len(holders) == 0 {
-		return nil
-	}
-	var what []string
-	for _, h := range holders {
-		what = append(what, h.String())
-	}
-	return fault.New(fault.Busy, "the volumes are held open by %s", strings.Join(what, "; ")).With("holders", holders).
-		WithHint("%s", advice(holders, transient))
-}
-
-func advice(holders []filesystem.Holder, transient []string) string {
-	var first []string
-	logins, dirs := []string{}, []string{}
-	for _, h := range holders {
-		if h.How == "cwd" && strings.HasPrefix(h.Unit, "session-") {
-			logins, dirs = append(logins, fmt.Sprintf("%s (pid %d)", h.Command, h.PID)), append(dirs, h.Path)
-		}
-	}
-	if len(logins) > 0 {
-		slices.Sort(dirs)
-		first = append(first, fmt.Sprintf("have %s leave %s (cd /): services=auto does not end a login session", strings.Join(logins, ", "),
-			strings.Join(slices.Compact(dirs), ", ")))
-	}
-	if len(transient) > 0 {
-		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
-	}
-	if len(logins) == len(holders) {
-		return first[0]
-	}
-	return strings.Join(append(first, "add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units"), "; ")
-}
-
-// killable splits off the processes that may be ended: not the leaders of login sessions, sshd, or anything we are
-// started by.
-func killable(holders []filesystem.Holder) (kill []condemned, rest []filesystem.Holder) {
-	above := ancestors(os.Getpid())
-	for _, h := range holders {
-		if h.Kind == "process" && h.PID > 1 && !above[h.PID] && !spared(h) {
-			p, _ := proc.Find(h.PID) // one that has ended meanwhile began at no time that another could have
-			kill = append(kill, condemned{h, p.StartTicks})
-		} else {
-			rest = append(rest, h)
-		}
-	}
-	return kill, rest
-}
-
-// pids are the processes behind the holders; behind a mount in another namespace, one that lives there.
-func pids(holders []filesystem.Holder) []int {
-	var out []int
-	for _, h := range holders {
-		if h.PID != 0 {
-			out = append(out, h.PID)
-		}
-	}
-	return out
 }
 
 func missing(units, from []string) []string {

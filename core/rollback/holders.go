@@ -2,86 +2,162 @@ package rollback
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"os"
+	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/proc"
 )
 
-// killGrace is how long a process may take to end after SIGTERM.
-const killGrace = 10 * time.Second
-
-// condemned is a process that is to be ended. Between the check that finds it and its end lie minutes in which services
-// stop, and its number may be given to another process: only with the time of its start does it name one.
-type condemned struct {
-	filesystem.Holder
-	began uint64 // proc.Stat.StartTicks
-}
-
-// end ends processes: SIGTERM, and SIGKILL for those that are still there after the grace.
-func end(ctx context.Context, processes []condemned) error {
-	var errs []error
-	for _, h := range processes {
-		if err := endOne(ctx, h.PID, h.began); err != nil {
-			errs = append(errs, fault.New(fault.Busy, "%s (pid %d) cannot be ended: %w", h.Command, h.PID, err).
-				WithHint("look at what it waits for: cat /proc/%d/stack", h.PID))
+// holders are all that keep the volumes, their crypt devices and the set's snapshots open, but for the mounts that the
+// rollback undoes itself.
+func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, error) {
+	var devs []filesystem.Dev
+	var own []filesystem.Mount
+	for i := range f.targets {
+		t := &f.targets[i]
+		lv := filesystem.Dev{Major: uint32(t.LV.Major), Minor: uint32(t.LV.Minor)}
+		devs = append(devs, t.FS)
+		if lv != t.FS {
+			devs = append(devs, lv)
 		}
+		own = append(own, w.ownMounts(t)...)
 	}
-	return fault.All(errs...)
-}
-
-// endOne ends the process of that number that started then. If another has the number now, that one has ended.
-func endOne(ctx context.Context, pid int, began uint64) error {
-	p, err := proc.Open(pid)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
+	for _, v := range f.sight.snapshots {
+		dev := filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}
+		devs = append(devs, dev)
+		own = append(own, filesystem.On(f.sight.view.Mounts, dev)...)
 	}
+	holders, err := filesystem.Holders(ctx, devs, own)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer p.Close()
-	// Only now, with p held, can the number not change hands any more.
-	if now, ok := proc.Find(pid); !ok || now.StartTicks != began {
-		return nil
+	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) })
+	return append(holders, below(f.sight.view.Mounts, own)...), nil
+}
+
+// below names mounts inside the file systems that are to be unmounted, which keep them busy.
+func below(mounts, own []filesystem.Mount) []filesystem.Holder {
+	ids := map[int]bool{}
+	for _, m := range own {
+		ids[m.ID] = true
 	}
-	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := p.Signal(signal); err != nil {
-			return err
+	var out []filesystem.Holder
+	for _, m := range mounts {
+		if ids[m.Parent] && !ids[m.ID] {
+			out = append(out, filesystem.Holder{Kind: "mount", How: "mount", Path: m.Point, Dev: m.Dev})
 		}
-		if ended(ctx, p) {
-			return nil
-		}
-	}
-	return fault.New(fault.Timeout, "still there %s after SIGKILL", killGrace)
-}
-
-func ended(ctx context.Context, p *proc.Handle) bool {
-	ctx, cancel := context.WithTimeout(ctx, killGrace)
-	defer cancel()
-	return p.Wait(ctx) == nil
-}
-
-// spared is true for what is never ended: sshd, and the leader of a session with a terminal, which is somebody's login.
-func spared(h filesystem.Holder) bool {
-	if strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
-		return true
-	}
-	p, ok := proc.Find(h.PID)
-	return ok && p.Leads() && p.Terminal != 0
-}
-
-// ancestors are the process and those it descends from.
-func ancestors(pid int) map[int]bool {
-	out := map[int]bool{}
-	for pid > 0 && !out[pid] {
-		out[pid] = true
-		p, _ := proc.Find(pid)
-		pid = p.Parent
 	}
 	return out
+}
+
+// busy names what holds the volumes open, and what to do about it. transient are those of its units that are not
+// stopped because they could not be started again.
+func busy(holders []filesystem.Holder, transient []string) error {
+	if len(holders) == 0 {
+		return nil
+	}
+	var what []string
+	for _, h := range holders {
+		what = append(what, h.String())
+	}
+	return fault.New(fault.Busy, "the volumes are held open by %s", strings.Join(what, "; ")).With("holders", holders).
+		WithHint("%s", advice(holders, transient))
+}
+
+func advice(holders []filesystem.Holder, transient []string) string {
+	var first []string
+	logins, dirs := []string{}, []string{}
+	for _, h := range holders {
+		if h.How == "cwd" && strings.HasPrefix(h.Unit, "session-") {
+			logins, dirs = append(logins, fmt.Sprintf("%s (pid %d)", h.Command, h.PID)), append(dirs, h.Path)
+		}
+	}
+	if len(logins) > 0 {
+		slices.Sort(dirs)
+		first = append(first, fmt.Sprintf("have %s leave %s (cd /): services=auto does not end a login session", strings.Join(logins, ", "),
+			strings.Join(slices.Compact(dirs), ", ")))
+	}
+	if len(transient) > 0 {
+		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
+	}
+	if len(logins) == len(holders) {
+		return first[0]
+	}
+	return strings.Join(append(first, "add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units"), "; ")
+}
+
+// killable splits off the processes that may be ended: not the leaders of login sessions, sshd, or anything we are
+// started by.
+func killable(holders []filesystem.Holder) (kill []condemned, rest []filesystem.Holder) {
+	above := ancestors(os.Getpid())
+	for _, h := range holders {
+		if h.Kind == "process" && h.PID > 1 && !above[h.PID] && !spared(h) {
+			p, _ := proc.Find(h.PID) // one that has ended meanwhile began at no time that another could have
+			kill = append(kill, condemned{h, p.StartTicks})
+		} else {
+			rest = append(rest, h)
+		}
+	}
+	return kill, rest
+}
+
+// pids are the processes behind the holders; behind a mount in another namespace, one that lives there.
+func pids(holders []filesystem.Holder) []int {
+	var out []int
+	for _, h := range holders {
+		if h.PID != 0 {
+			out = append(out, h.PID)
+		}
+	}
+	return out
+}
+
+// stillBusy adds to an error who holds the volumes open now.
+func (w *walk) stillBusy(ctx context.Context, because error) error {
+	info, err := w.lvm.Info(ctx)
+	if err != nil {
+		return because
+	}
+	var devs []filesystem.Dev
+	for _, m := range w.state.Members {
+		for _, name := range []string{m.DMName, m.SnapshotDM, m.Crypt} {
+			if i, ok := info[name]; ok && name != "" {
+				devs = append(devs, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
+			}
+		}
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return because
+	}
+	var own []filesystem.Mount
+	for _, dev := range devs {
+		own = append(own, filesystem.On(mounts, dev)...)
+	}
+	holders, err := filesystem.Holders(ctx, devs, own)
+	if err != nil {
+		return because
+	}
+	return fault.All(w.comeSince(holders, because), because)
+}
+
+// comeSince says who came to hold a volume open after the check found nobody, or after all were ended; nil if because
+// says all there is to say.
+func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
+	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
+	if len(holders) == 0 {
+		if fault.Of(because).Hint == "" {
+			return fault.New(fault.Busy, "whoever held a volume open has let go of it since").WithHint(again)
+		}
+		return nil
+	}
+	found := fault.Of(busy(holders, nil))
+	if w.StopHolders {
+		found = found.WithHint("holders=stop had ended what was there; " + again)
+	}
+	return found
 }

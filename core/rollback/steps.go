@@ -72,52 +72,6 @@ func (w *walk) unmount(ctx context.Context) error {
 	return w.closeCrypts(ctx)
 }
 
-// stillBusy adds to an error who holds the volumes open now.
-func (w *walk) stillBusy(ctx context.Context, because error) error {
-	info, err := w.lvm.Info(ctx)
-	if err != nil {
-		return because
-	}
-	var devs []filesystem.Dev
-	for _, m := range w.state.Members {
-		for _, name := range []string{m.DMName, m.SnapshotDM, m.Crypt} {
-			if i, ok := info[name]; ok && name != "" {
-				devs = append(devs, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
-			}
-		}
-	}
-	mounts, err := filesystem.Mounts()
-	if err != nil {
-		return because
-	}
-	var own []filesystem.Mount
-	for _, dev := range devs {
-		own = append(own, filesystem.On(mounts, dev)...)
-	}
-	holders, err := filesystem.Holders(ctx, devs, own)
-	if err != nil {
-		return because
-	}
-	return fault.All(w.comeSince(holders, because), because)
-}
-
-// comeSince says who came to hold a volume open after the check found nobody, or after all were ended; nil if because
-// says all there is to say.
-func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
-	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
-	if len(holders) == 0 {
-		if fault.Of(because).Hint == "" {
-			return fault.New(fault.Busy, "whoever held a volume open has let go of it since").WithHint(again)
-		}
-		return nil
-	}
-	found := fault.Of(busy(holders, nil))
-	if w.StopHolders {
-		found = found.WithHint("holders=stop had ended what was there; " + again)
-	}
-	return found
-}
-
 // recheck looks once more when nothing writes any more: while the services stopped, a COW may have filled, and somebody
 // may have opened a volume. It asks the kernel, which is exact and quick.
 func (w *walk) recheck(ctx context.Context) error {
