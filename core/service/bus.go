@@ -68,7 +68,7 @@ func (w *wire) live() (*dbus.Conn, error) {
 	default:
 		return w.conn, nil
 	}
-	conn, err := dbus.Dial(dbus.Private, w.hear)
+	conn, err := redial(w.hear)
 	if err != nil {
 		return nil, err
 	}
@@ -77,12 +77,26 @@ func (w *wire) live() (*dbus.Conn, error) {
 	return conn, nil
 }
 
+// executeLimit bounds the time in which systemd executes itself again and nobody listens at its socket.
+const executeLimit = 30 * time.Second
+
+func redial(hear func(dbus.Signal)) (*dbus.Conn, error) {
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := dbus.Dial(dbus.Private, hear)
+		if err == nil || time.Since(begun) > executeLimit || errors.Is(err, fs.ErrPermission) {
+			return conn, err
+		}
+	}
+}
+
 // The names that systemd goes by (org.freedesktop.systemd1(5)).
 const (
 	managerPath  = "/org/freedesktop/systemd1"
 	systemdFace  = "org.freedesktop.systemd1."
 	managerFace  = systemdFace + "Manager"
 	propertyFace = "org.freedesktop.DBus.Properties"
+
+	transientStart = "StartTransientUnit"
 )
 
 // unitPath is the path of a unit's object: what is no ASCII letter or digit, or
@@ -106,7 +120,17 @@ func unitPath(name string) string {
 // nobody. A job's result is no answer: that is waited for elsewhere.
 const answerLimit = 3 * time.Minute
 
+// do calls systemd, and again if the connection was lost before the answer came: all that is asked here may be asked twice,
+// but for the start of a transient unit, which would find itself there.
 func (w *wire) do(ctx context.Context, c dbus.Call) ([]any, error) {
+	body, err := w.once(ctx, c)
+	if errors.Is(err, dbus.ErrLost) && c.Member != transientStart && ctx.Err() == nil {
+		body, err = w.once(ctx, c)
+	}
+	return body, err
+}
+
+func (w *wire) once(ctx context.Context, c dbus.Call) ([]any, error) {
 	conn, err := w.live()
 	if err != nil {
 		return nil, err
@@ -167,7 +191,7 @@ func (w *wire) startTransient(ctx context.Context, name string, properties []pro
 	for _, p := range properties {
 		list.Items = append(list.Items, dbus.Struct{p.name, dbus.Variant{Value: p.value}})
 	}
-	return w.job(ctx, "StartTransientUnit", name, "fail", list, dbus.Array{Of: "(sa(sv))"})
+	return w.job(ctx, transientStart, name, "fail", list, dbus.Array{Of: "(sa(sv))"})
 }
 
 // job calls a method whose answer is the path of a job.

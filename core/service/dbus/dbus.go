@@ -11,6 +11,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -77,6 +78,9 @@ type answer struct {
 	body []any
 	err  error
 }
+
+// ErrLost is the error of a call whose connection ended before the answer came. Whether it was heard is not known.
+var ErrLost = errors.New("is lost")
 
 // Dial connects to the socket at path. signal is called for each signal, one after the other and in order with
 // answers; it must neither block nor call methods.
@@ -211,7 +215,7 @@ func (c *Conn) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.socket.Close()
-	c.cause = fmt.Errorf("the connection to %s is lost: %w", c.socket.Name(), err)
+	c.cause = fmt.Errorf("the connection to %s %w: %w", c.socket.Name(), ErrLost, err)
 	for serial, w := range c.calls {
 		w.answer <- answer{err: c.cause}
 		delete(c.calls, serial)
