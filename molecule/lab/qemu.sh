@@ -128,7 +128,8 @@ wait_for_guest() {
             say "the guest's kernel has panicked; its console: $dir/console.log"
             return 1
         fi
-        ((SECONDS < deadline)) || fail "no answer by ssh after $2 s; the console: $dir/console.log"
+        ((SECONDS < deadline)) || fail "no answer by ssh after $2 s; the console, $dir/console.log, ends with:
+$(tail -c 2000 "$dir/console.log")"
         sleep 0.2
     done
 }
