@@ -31,8 +31,8 @@ func TestRoomsOnRealKernels(t *testing.T) {
 			if _, err := g.ssh("cat >/root/package.test && chmod +x /root/package.test", program); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { g.run(t, "rm -f /root/package.test; systemctl start pccehr postgresql") })
 			out, err := g.try("cd /root && " + call + " 2>&1")
+			g.run(t, "rm -f /root/package.test; mount -a && systemctl start pccehr postgresql")
 			n := len(passed.FindAllString(out, -1))
 			if err != nil || n == 0 || strings.Contains(out, "--- SKIP") {
 				t.Fatalf("%d passed: %v\n%s", n, err, out)
