@@ -15,10 +15,10 @@ bare() { restic -q --repo /srv/bench/bare --password-file $password "$@"; }
 note() { printf '%s %s\n' "$@"; }
 now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 cold() { sync && echo 3 >/proc/sys/vm/drop_caches; }
-sectors_read() { awk '{ print $3 * 512 }' /sys/block/vdb/stat; } # the disk below the volume groups
+sectors_read() { awk '{ printf "%.0f\n", $3 * 512 }' /sys/block/vdb/stat; } # the disk below the volume groups
 
 # busy: the processor time of the whole guest so far, in ms; nothing else runs in it.
-busy() { awk '/^cpu / { print ($2 + $3 + $4 + $7 + $8) * 10 }' /proc/stat; } # ticks of 10 ms
+busy() { awk '/^cpu / { printf "%.0f\n", ($2 + $3 + $4 + $7 + $8) * 10 }' /proc/stat; } # ticks of 10 ms
 
 # costs NAME COMMAND...: runs it with cold caches and notes its time, the processor's, and what it read.
 costs() {
