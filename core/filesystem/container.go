@@ -5,12 +5,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"go.pcc.com/rewind/core/fault"
 )
 
 // InContainer tells whether this system is a container, which cannot manage
 // its host's volumes, and which kind. The signs are those of systemd's
 // CONTAINER_INTERFACE and of Virtuozzo.
 func InContainer() (name string, yes bool) { return inContainer("/") }
+
+// OnHost refuses to work in a container (unsupported).
+func OnHost() error {
+	name, inside := InContainer()
+	if !inside {
+		return nil
+	}
+	return fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).WithHint("run it on the host")
+}
 
 func inContainer(root string) (string, bool) {
 	at := func(path string) string { return filepath.Join(root, path) }

@@ -38,6 +38,15 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s %s", h.How, h.Path)
 }
 
+// Named tells of all holders in one line.
+func Named(holders []Holder) string {
+	var all []string
+	for _, h := range holders {
+		all = append(all, h.String())
+	}
+	return strings.Join(all, "; ")
+}
+
 // Holders returns everything but the mounts in own that keeps a file system on
 // the devices, or the devices themselves, open: processes (working directory,
 // root, program, open and mapped files, deleted ones too), mounts elsewhere and

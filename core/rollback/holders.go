@@ -60,11 +60,7 @@ func busy(holders []filesystem.Holder, transient []string) error {
 	if len(holders) == 0 {
 		return nil
 	}
-	var what []string
-	for _, h := range holders {
-		what = append(what, h.String())
-	}
-	return fault.New(fault.Busy, "the volumes are held open by %s", strings.Join(what, "; ")).With("holders", holders).
+	return fault.New(fault.Busy, "the volumes are held open by %s", filesystem.Named(holders)).With("holders", holders).
 		WithHint("%s", advice(holders, transient))
 }
 

@@ -264,10 +264,6 @@ func (w *work) notInUse(ctx context.Context) error {
 	if err != nil || len(holders) == 0 {
 		return err
 	}
-	var who []string
-	for _, h := range holders {
-		who = append(who, h.String())
-	}
-	return fault.New(fault.Busy, "set %s is held open by %s", w.Set, strings.Join(who, "; ")).With("holders", holders).
+	return fault.New(fault.Busy, "set %s is held open by %s", w.Set, filesystem.Named(holders)).With("holders", holders).
 		WithHint("end what uses the snapshots, then run this again")
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 )
@@ -92,4 +93,22 @@ func (v Volume) Problems() error {
 		return fault.New(fault.BadArguments, "volumes: %s: %w", v.Name, err)
 	}
 	return nil
+}
+
+// CheckArguments names all that is wrong (bad_arguments) in what the modules that take sets take alike: the size of each
+// COW space, empty for the default, the volumes, and the seconds that writes may wait.
+func CheckArguments[V interface{ Problems() error }](size string, volumes []V, freezeTimeout int) error {
+	var wrong []error
+	if _, err := lvm.ParseSize(size); size != "" && err != nil {
+		wrong = append(wrong, ansible.Bad("size", "%v", err))
+	}
+	for _, v := range volumes {
+		if err := v.Problems(); err != nil {
+			wrong = append(wrong, ansible.Bad("volumes", "%v", err))
+		}
+	}
+	if freezeTimeout < 1 || freezeTimeout > 600 {
+		wrong = append(wrong, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", freezeTimeout))
+	}
+	return fault.All(wrong...)
 }

@@ -14,7 +14,6 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
-	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -56,17 +55,7 @@ func validate(a args) error {
 	if snapset.CheckName(a.Name) != nil {
 		wrong = append(wrong, ansible.Bad("name", "%v", snapset.CheckName(a.Name)))
 	}
-	if _, err := lvm.ParseSize(a.Size); a.Size != "" && err != nil {
-		wrong = append(wrong, ansible.Bad("size", "%v", err))
-	}
-	for _, v := range a.Volumes {
-		if err := v.Problems(); err != nil {
-			wrong = append(wrong, ansible.Bad("volumes", "%v", err))
-		}
-	}
-	if a.FreezeTimeout < 1 || a.FreezeTimeout > 600 {
-		wrong = append(wrong, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", a.FreezeTimeout))
-	}
+	wrong = append(wrong, snapset.CheckArguments(a.Size, a.Volumes, a.FreezeTimeout))
 	if a.Mountpoint != "" && !strings.HasPrefix(a.Mountpoint, "/") {
 		wrong = append(wrong, ansible.Bad("mountpoint", "%q is not an absolute path", a.Mountpoint))
 	}
@@ -74,9 +63,8 @@ func validate(a args) error {
 }
 
 func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if name, inside := filesystem.InContainer(); inside {
-		return ansible.Result{}, fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).
-			WithHint("run it on the host")
+	if err := filesystem.OnHost(); err != nil {
+		return ansible.Result{}, err
 	}
 	req := snapset.Request{
 		State: a.State, Set: a.Name, Volumes: a.Volumes, Size: a.Size, Each: a.Consistency == "volume",

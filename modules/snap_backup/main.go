@@ -14,7 +14,6 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
-	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/restore"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
@@ -72,17 +71,7 @@ func validate(a args) error {
 	if err := snapset.CheckName(a.Name); a.Name != "" && err != nil {
 		wrong = append(wrong, ansible.Bad("name", "%v", err))
 	}
-	if _, err := lvm.ParseSize(a.Size); a.Size != "" && err != nil {
-		wrong = append(wrong, ansible.Bad("size", "%v", err))
-	}
-	for _, v := range a.Volumes {
-		if err := v.Problems(); err != nil {
-			wrong = append(wrong, ansible.Bad("volumes", "%v", err))
-		}
-	}
-	if a.FreezeTimeout < 1 || a.FreezeTimeout > 600 {
-		wrong = append(wrong, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", a.FreezeTimeout))
-	}
+	wrong = append(wrong, snapset.CheckArguments(a.Size, a.Volumes, a.FreezeTimeout))
 	if a.Keep < 0 {
 		wrong = append(wrong, ansible.Bad("keep", "is %d; it is 1 or more, or 0 for all", a.Keep))
 	}
@@ -99,9 +88,8 @@ func validate(a args) error {
 }
 
 func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if name, inside := filesystem.InContainer(); inside {
-		return ansible.Result{}, fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).
-			WithHint("run it on the host")
+	if err := filesystem.OnHost(); err != nil {
+		return ansible.Result{}, err
 	}
 	call, err := request(c, a)
 	if err != nil {
