@@ -189,6 +189,16 @@ func left(unit string, err error) error {
 	return f.WithHint("the same again waits for it; systemctl status %s shows it", unit)
 }
 
+// Show makes a journey, and shows whoever typed it by hand how it goes on.
+func Show(ctx context.Context, by ansible.Call, c Call) (ansible.Result, error) {
+	bar := ansible.Bar(by.Progress, by.Terminal)
+	defer bar.Done()
+	if by.Hand {
+		c.Notice = func(p Progress) { bar.Show(p.Label, p.Percent, p.Bytes) }
+	}
+	return Make(ctx, c)
+}
+
 func notice(dir string, show func(Progress)) {
 	if show == nil {
 		return

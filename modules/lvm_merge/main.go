@@ -71,19 +71,12 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if c.Check {
 		return rollback.Apply(ctx, nil, req)
 	}
-	bar := ansible.Bar(c.Progress, c.Terminal)
-	defer bar.Done()
 	what := req.Set
 	if what == "" {
 		what = strings.Join(req.Snapshots, ", ")
 	}
-	return journey.Make(ctx, journey.Call{
+	return journey.Show(ctx, c, journey.Call{
 		Kind: rollback.Kind, Title: "roll back to " + what, Request: req, Limit: rollback.Limit(req),
-		Notice: func(p journey.Progress) {
-			if c.Hand {
-				bar.Show(p.Label, p.Percent, 0)
-			}
-		},
 	})
 }
 

@@ -75,16 +75,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if c.Check {
 		return snapset.Apply(ctx, nil, command.Local{}, req)
 	}
-	bar := ansible.Bar(c.Progress, c.Terminal)
-	defer bar.Done()
-	return journey.Make(ctx, journey.Call{
+	return journey.Show(ctx, c, journey.Call{
 		Kind: snapset.Kind, Title: fmt.Sprintf("set %s: %s", a.Name, a.State), Request: req,
 		Limit: journey.LockWait + 2*req.FreezeTimeout + 5*time.Minute,
-		Notice: func(p journey.Progress) {
-			if c.Hand {
-				bar.Show(p.Label, p.Percent, 0)
-			}
-		},
 	})
 }
 

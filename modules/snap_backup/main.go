@@ -95,14 +95,7 @@ func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	bar := ansible.Bar(c.Progress, c.Terminal)
-	defer bar.Done()
-	call.Notice = func(p journey.Progress) {
-		if c.Hand {
-			bar.Show(p.Label, p.Percent, p.Bytes)
-		}
-	}
-	return journey.Make(ctx, call)
+	return journey.Show(ctx, c, call)
 }
 
 // request is the journey that is asked for.
