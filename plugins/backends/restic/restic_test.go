@@ -366,28 +366,3 @@ func processes(t *testing.T) map[int]string {
 	}
 	return all
 }
-
-// What is mounted below a root and is no root is not part of the tree: its place is, empty. A nested root is.
-func TestMountsBelowARoot(t *testing.T) {
-	w := newWorld(t)
-	root := w.tree.Roots[0]
-	for _, name := range []string{"foreign", "wal"} {
-		point := filepath.Join(root, name)
-		must(t, os.Mkdir(point, 0o700))
-		must(t, unix.Mount("none", point, "tmpfs", 0, "size=1m"))
-		t.Cleanup(func() { must(t, unix.Unmount(point, 0)) })
-		must(t, os.WriteFile(filepath.Join(point, "inside"), []byte("x"), 0o600))
-	}
-	w.tree.Roots = append(w.tree.Roots, filepath.Join(root, "wal"))
-	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(_ context.Context, p backup.Presented) error {
-		entries, err := os.ReadDir(filepath.Join(p.Roots[root], "foreign"))
-		if err != nil || len(entries) > 0 {
-			t.Errorf("of the foreign mount there is %v, %v", entries, err)
-		}
-		if _, err := os.Stat(filepath.Join(p.Roots[w.tree.Roots[1]], "inside")); err != nil {
-			t.Error(err)
-		}
-		return nil
-	})
-	must(t, err)
-}
