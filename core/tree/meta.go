@@ -27,6 +27,13 @@ func sameStat(a, b *node) bool {
 		(!a.isFile() || a.st.Size == b.st.Size)
 }
 
+// sameInode reports whether the extended attributes need not be asked for, each of which is a question to the program
+// behind a FUSE mount: `from` shows the time at which the inode itself was last changed, and it is that of `to`. It must
+// lie before Since, so that it cannot be the time at which `from` was made.
+func (j *job) sameInode(e *entry) bool {
+	return e.from.st.Ctime == e.to.st.Ctime && earlier(e.to.st.Ctime, j.since) && sameStat(e.from, e.to)
+}
+
 func sameTime(a, b *node) bool {
 	return a.st.Mtime.Sec == b.st.Mtime.Sec && a.st.Mtime.Nsec == b.st.Mtime.Nsec
 }
@@ -40,6 +47,9 @@ func earlier(a, b unix.StatxTimestamp) bool {
 func (j *job) metadata(e *entry, count *int64) error {
 	if err := e.to.stat(); err != nil {
 		return j.failed("look at", e.rel, err)
+	}
+	if j.sameInode(e) {
+		return nil
 	}
 	set := false
 	for _, step := range []func(*job, *entry) (bool, error){(*job).owner, (*job).xattrs, (*job).mode, (*job).time} {

@@ -3,14 +3,17 @@ package tree_test
 import (
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/tree"
 )
 
-// Each alone is found and set, without a byte of data, and counts as one entry.
+// Each alone is found and set, without a byte of data, and counts as one entry; also where Since says that nothing has
+// touched `to` since, which says nothing of what had happened to `from` by then.
 func TestMetadata(t *testing.T) {
 	changes := map[string]func(path string) error{
 		"owner":              func(path string) error { return os.Lchown(path, 7, -1) },
@@ -57,6 +60,7 @@ func TestMetadata(t *testing.T) {
 			if path == "" {
 				path = "file"
 			}
+			later(t, to+"/"+path)
 			do(t, change(from+"/"+path))
 			if name == "capability, owner" { // chown took it away; put it back, so that only the owner differs
 				do(t, unix.Setxattr(from+"/capable", "security.capability", capability, 0))
@@ -64,11 +68,25 @@ func TestMetadata(t *testing.T) {
 			if name == "owner of setuid" {
 				do(t, os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid))
 			}
-			done := sync(t, from, to, tree.Options{})
+			done := sync(t, from, to, tree.Options{Since: time.Now().Add(time.Hour)})
 			if done.Metadata != 1 || done.Written+done.Created+done.Changed+done.Deleted+done.Linked != 0 {
 				t.Errorf("%+v", done)
 			}
 		})
+	}
+}
+
+// later returns when what is changed now has a later time of change than a file: the clock that they are taken from ticks
+// every few milliseconds.
+func later(t *testing.T, than string) {
+	changed := func(path string) unix.Timespec {
+		var st unix.Stat_t
+		do(t, unix.Lstat(path, &st))
+		return st.Ctim
+	}
+	probe := filepath.Join(t.TempDir(), "probe")
+	for write(t, probe, nil); changed(probe) == changed(than); {
+		do(t, os.Chmod(probe, 0o600))
 	}
 }
 

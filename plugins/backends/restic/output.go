@@ -155,5 +155,9 @@ func (t *tool) find(ctx context.Context, id string) (snapshot, error) {
 			return s, nil
 		}
 	}
-	return snapshot{}, fault.New(fault.NotFound, "there is no backup %q in the repository", id).WithHint("snap_backup_info lists those there are")
+	return snapshot{}, absent(id)
+}
+
+func absent(id string) error {
+	return fault.New(fault.NotFound, "there is no backup %q in the repository", id).WithHint("snap_backup_info lists those there are")
 }

@@ -27,9 +27,11 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 	if err != nil {
 		return err
 	}
-	s, err := t.find(ctx, id)
-	if err != nil {
-		return err
+	s, ok := b.remembered(id)
+	if !ok {
+		if s, err = t.find(ctx, id); err != nil {
+			return err
+		}
 	}
 	used, err := t.fromMount(ctx, s, report, use)
 	if used || !errors.Is(err, fault.Unsupported) || t.options.Scratch == "" {
@@ -181,14 +183,18 @@ func (m *mounted) close() error {
 // exact makes sure that what is mounted is what was stored. Before 0.15 each name of a hard link has an inode of its
 // own in the mount, and nobody could tell that they are one file.
 func (t *tool) exact(ctx context.Context, dir string, report backup.Report) error {
-	if _, err := os.Lstat(dir); err != nil {
+	_, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return absent(filepath.Base(dir))
+	}
+	if err != nil {
 		return fault.New(fault.BackendFailed, "the snapshot is not in the mount: %w", err)
 	}
 	if t.version.has(withLinks) {
 		return nil
 	}
 	var looked int64
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return fault.New(fault.BackendFailed, "read the mounted backup: %w", err)
 		}

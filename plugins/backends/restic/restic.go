@@ -28,8 +28,9 @@ const Name = "restic"
 type Backend struct {
 	run command.Streamer
 
-	mu   sync.Mutex
-	have version // of the installed restic; zero: not asked yet
+	mu     sync.Mutex
+	have   version             // of the installed restic; zero: not asked yet
+	listed map[string]snapshot // what List saw last, by ID: Present need not ask again for what was chosen from it
 }
 
 var _ backup.Backend = (*Backend)(nil)
@@ -71,7 +72,27 @@ func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]bac
 	if err != nil {
 		return nil, err
 	}
+	b.remember(found)
 	return backups(found), nil
+}
+
+func (b *Backend) remember(found []snapshot) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.listed = make(map[string]snapshot, len(found))
+	for _, s := range found {
+		if s.marked() == "" {
+			b.listed[s.ID] = s
+		}
+	}
+}
+
+// remembered returns a snapshot that was listed. What has an ID never changes; it may be gone by now.
+func (b *Backend) remembered(id string) (snapshot, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.listed[id]
+	return s, ok
 }
 
 // Forget removes the snapshot; its data goes with the next `restic prune`.
