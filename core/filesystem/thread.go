@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -46,3 +47,42 @@ func inPrivate(fn func() error) error {
 	}
 	return fn()
 }
+
+// Space is a mount namespace that lasts: programs can be started in it, and things be mounted for them later. What is
+// mounted and unmounted outside is mounted and unmounted there too, below what was mounted in it. It is gone, with all
+// mounts in it, when it is closed, or this process is killed, and the last program in it has ended.
+type Space struct{ file *os.File }
+
+// NewSpace makes one that shows what the caller sees. It must be closed. Faults: not_root, internal.
+func NewSpace() (*Space, error) {
+	s := &Space{}
+	err := Private(func() (err error) {
+		if s.file, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
+			return fault.New(fault.Internal, "a mount namespace of its own: %w", err)
+		}
+		return nil
+	})
+	return s, err
+}
+
+// Do runs fn in it, on a thread that ends with fn; what Private says of fn holds here too.
+func (s *Space) Do(fn func() error) error {
+	result := make(chan error, 1)
+	go ownThread(func() { result <- s.enter(fn) })
+	return <-result
+}
+
+func (s *Space) enter(fn func() error) error {
+	// Threads share their working directory, and one that shares it cannot go elsewhere (setns(2)).
+	err := unix.Unshare(unix.CLONE_FS)
+	if err == nil {
+		err = unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNS)
+	}
+	if err != nil {
+		return fault.New(fault.NotRoot, "enter a mount namespace: %w", err).WithHint("it takes root (CAP_SYS_ADMIN)")
+	}
+	return fn()
+}
+
+// Close lets go of it.
+func (s *Space) Close() error { return s.file.Close() }

@@ -3,7 +3,9 @@ package filesystem
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +44,47 @@ func TestPrivateMountsAreSeenOnlyInside(t *testing.T) {
 	}
 	if after, _ := os.Readlink("/proc/self/ns/mnt"); after != before {
 		t.Errorf("the process itself is in %s now, not in %s", after, before)
+	}
+}
+
+// What is mounted in a space later is seen by a program that was started in it before, and by no one outside.
+func TestSpaceLasts(t *testing.T) {
+	dir := t.TempDir()
+	space, err := NewSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer space.Close()
+	program := exec.Command("sh", "-c", "read go; cat "+dir+"/inside")
+	stdin, err := program.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	program.Stdout = &said
+	if err := space.Do(program.Start); err != nil {
+		t.Fatal(err)
+	}
+	err = space.Do(func() error {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, "inside"), []byte("seen"), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "inside")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mount is seen outside: %v", err)
+	}
+	if _, err := stdin.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Wait(); err != nil || said.String() != "seen" {
+		t.Errorf("the program inside read %q, %v", said.String(), err)
+	}
+	if err := space.Do(func() error { return Unmount(dir) }); err != nil {
+		t.Error(err)
 	}
 }
 

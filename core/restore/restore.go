@@ -9,7 +9,6 @@ package restore
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -54,25 +53,11 @@ type Request struct {
 
 // Handler makes journeys of this kind with the backends that are built in.
 func Handler(b run.Backends) journey.Handler {
-	return journey.Handler{
-		Do: func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
-			commands := command.NewRecorder(command.Local{})
-			w := &work{trip: t, commands: commands, lvm: lvm.New(commands), begun: time.Now()}
-			if err := json.Unmarshal(data, &w.Request); err != nil {
-				return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
-			}
-			host, err := run.Open(t, b, w.Use)
-			if err != nil {
-				return ansible.Result{}, err
-			}
-			w.host = host
-			result, err := w.restore(ctx)
-			return result, host.Hide(err)
-		},
-		Settle: func(context.Context, *journey.Trip, *journal.Entry) error {
-			return fault.New(fault.Internal, "there are no records of this kind")
-		},
-	}
+	return run.Journey(b, func(r Request) run.Use { return r.Use }, func(ctx context.Context, t *journey.Trip, h *run.Host, r Request) (ansible.Result, error) {
+		commands := command.NewRecorder(command.Local{})
+		w := &work{Request: r, trip: t, commands: commands, lvm: lvm.New(commands), host: h, begun: time.Now()}
+		return w.restore(ctx)
+	})
 }
 
 // work is one restore under way.

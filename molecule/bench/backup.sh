@@ -1,17 +1,19 @@
 #!/bin/bash
 # Runs in a guest and prints "NAME VALUE" lines: what a backup and a restore of /dat cost with each backend, and what
-# the bare tool, and the way by hand, cost for the same. Milliseconds, bytes, KiB of memory. ROUNDS is how often.
+# the bare tool, and the way by hand, cost for the same. Milliseconds, bytes, KiB of memory. ROUNDS is how often, MEGABYTES
+# how much the larger tree has.
 set -euo pipefail
 password=/root/bench.pw
+base=/srv/bench # of the repositories
 # with BACKEND: sets words to what a backend is chosen by.
 with() {
     case $1 in
-        mirror) words=(backend_options=path=/srv/bench/mirror) ;;
-        rsync) words=(backend=rsync backend_options=path=/srv/bench/rsync) ;;
-        restic) words=(backend=restic "backend_options=repository=/srv/bench/restic,password_file=$password") ;;
+        mirror) words=(backend_options=path=$base/mirror) ;;
+        rsync) words=(backend=rsync backend_options=path=$base/rsync) ;;
+        restic) words=(backend=restic "backend_options=repository=$base/restic,password_file=$password") ;;
     esac
 }
-bare() { restic -q --repo /srv/bench/bare --password-file $password "$@"; }
+bare() { restic -q --repo $base/bare --password-file $password "$@"; }
 note() { printf '%s %s\n' "$@"; }
 now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 cold() { sync && echo 3 >/proc/sys/vm/drop_caches; }
@@ -32,11 +34,16 @@ costs() {
     note "$name-read" $(($(sectors_read) - read))
 }
 
-setup() {
-    mkdir -p /srv/bench/{mirror,rsync,barersync,mnt,fuse}
-    head -c 16 /dev/urandom | base64 >$password
-    restic -q init --repo /srv/bench/restic --password-file $password
+repositories() {
+    mkdir -p $base/{mirror,rsync,barersync}
+    restic -q init --repo $base/restic --password-file $password
     bare init
+}
+
+setup() {
+    mkdir -p /srv/bench/{mnt,fuse}
+    head -c 16 /dev/urandom | base64 >$password
+    repositories
     su postgres -c 'createdb bench && pgbench -qi -s 6 bench' >/dev/null 2>&1
 }
 
@@ -47,23 +54,37 @@ started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-m
 only_set() { lvm_snapshot name=bench volumes=/dat state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=bench state=absent; }
 bare_rsync() {
     local last
-    last=$(find /srv/bench/barersync -mindepth 1 -maxdepth 1 | sort | tail -1)
-    rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "/srv/bench/barersync/$(date +%s)/"
+    last=$(find $base/barersync -mindepth 1 -maxdepth 1 | sort | tail -1)
+    rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "$base/barersync/$(date +%s)/"
 }
 
+# measure_backups NAME: each backend, and the bare tools on the same kind of mounted snapshot, at a path of its own that
+# stays the same.
 measure_backups() {
-    costs backup-set only_set
+    costs "$1-set" only_set
     for backend in mirror rsync restic; do
         with $backend
-        costs backup-$backend snap_backup volumes=/dat "${words[@]}"
+        costs "$1-$backend" snap_backup volumes=/dat "${words[@]}"
     done
-    # The bare tools on the same kind of mounted snapshot, at a path of its own that stays the same.
     lvcreate -qq -L 100M -s -n bench_dat vg00/dat
     mount -o ro,noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
-    costs backup-bare-restic bare backup /srv/bench/mnt
-    costs backup-bare-rsync bare_rsync
+    costs "$1-bare-restic" bare backup /srv/bench/mnt
+    costs "$1-bare-rsync" bare_rsync
     umount /srv/bench/mnt
     lvremove -qqy vg00/bench_dat
+}
+
+# measure_first has everything of a larger tree stored for the first time.
+measure_first() {
+    local base=/srv/bench/first
+    repositories
+    measure_backups first
+    rm -rf $base
+}
+
+larger() {
+    mkdir /dat/bulk
+    for i in $(seq "$MEGABYTES"); do head -c 1M /dev/urandom >"/dat/bulk/$i"; done
 }
 
 # differing prints the bytes of the 4 KiB blocks of the stored tree that are not the same in /dat.
@@ -154,9 +175,14 @@ for d in range(100):
 }
 
 setup
+services stop
+larger
+for _ in $(seq "$ROUNDS"); do measure_first; done
+rm -rf /dat/bulk
+started
 for _ in $(seq "$ROUNDS"); do
     services stop
-    measure_backups
+    measure_backups backup
     started
     su postgres -c 'pgbench -n -t 300 -c 2 bench' >/dev/null 2>&1
     services stop

@@ -116,6 +116,38 @@ func TestOthersSetsAreNotTouched(t *testing.T) {
 	g.nothingLeft(t)
 }
 
+// TestBackupOutlivesAnUnmount unmounts a volume, and mounts it again, while its snapshot is read: the kernel passes both
+// on to the mounts that the backend sees.
+func TestBackupOutlivesAnUnmount(t *testing.T) {
+	playedOn(t, "d12")
+	g := theGuest
+	g.scratch(t, makeRepositories+"; systemctl stop pccehr", "mountpoint -q /pccehr || mount /pccehr; systemctl start pccehr; "+removeRepositories)
+	c := g.start(t, armed("backup.mounted hang")+"snap_backup volumes=/pccehr "+repositories["mirror"])
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.run(t, "umount /pccehr; mount /pccehr; umount /pccehr; "+goOn)
+	if r := c.result(t); r.failed() {
+		t.Errorf("%v", r)
+	}
+	g.run(t, "mount /pccehr")
+	if same := g.ok(t, "snap_backup action=restore volumes=/pccehr "+repositories["mirror"]); same["changed"] != false {
+		t.Errorf("the backup is not what the volume holds: %v", same)
+	}
+	g.nothingLeft(t)
+
+	c = g.start(t, armed("backup.mounted hang")+"snap_backup volumes=/pccehr "+repositories["mirror"])
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.run(t, "nsenter -m -t $(pgrep -o -f '^[^ ]*rewind-[^ ]* backend mirror') umount /pccehr; "+goOn)
+	r := c.result(t)
+	if r.code() != "set_differs" || !strings.Contains(r.msg(), "/pccehr") {
+		t.Errorf("the snapshot itself was unmounted: %v", r)
+	}
+	if list := g.ok(t, "snap_backup_info "+repositories["mirror"]).rows("backups"); len(list) != 1 {
+		t.Errorf("what was read without it is still listed: %v", list)
+	}
+	g.nothingLeft(t)
+	t.Logf("unmounted inside: %s", r.msg())
+}
+
 // TestBackendMisbehaves uses a backend that crashes, hangs, or lies, with a set to be taken away again.
 func TestBackendMisbehaves(t *testing.T) {
 	playedOn(t, "d13")

@@ -11,7 +11,6 @@ import (
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/plugin"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 )
 
@@ -47,21 +46,12 @@ func Open(t *journey.Trip, b Backends, use Use) (*Host, error) {
 	return h, nil
 }
 
-// Start starts a process of the backend. It sees the mounts of the thread it is started on.
-func (h *Host) Start(ctx context.Context) (*plugin.Client, error) {
+// start starts a process of the backend. It sees the mounts of the thread it is started on.
+func (h *Host) start(ctx context.Context) (*plugin.Client, error) {
 	return plugin.Host{
 		SocketDir: h.dir, Stall: h.use.Stall,
 		Log: func(line string) { os.Stderr.WriteString(h.hidden.Text(line) + "\n") }, // to the system's journal
 	}.Start(ctx, h.program)
-}
-
-// StartApart is Start with mounts of the backend's own.
-func (h *Host) StartApart(ctx context.Context) (client *plugin.Client, err error) {
-	err = filesystem.Private(func() (err error) {
-		client, err = h.Start(ctx)
-		return err
-	})
-	return client, err
 }
 
 // Config is what every call of the backend is given. Its scratch directory is the journey's.

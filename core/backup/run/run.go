@@ -83,19 +83,27 @@ func (b Backends) Serve(args []string) int {
 }
 
 func handler(b Backends, do func(*work, context.Context) (ansible.Result, error)) journey.Handler {
+	return Journey(b, func(r Request) Use { return r.Use }, func(ctx context.Context, t *journey.Trip, h *Host, r Request) (ansible.Result, error) {
+		w := &work{Request: r, trip: t, commands: command.NewRecorder(command.Local{}), host: h, begun: time.Now()}
+		result, err := do(w, ctx)
+		result.Commands = w.commands.Commands()
+		return result, err
+	})
+}
+
+// Journey makes journeys with a backend, which a request R names: its secrets are in no error.
+func Journey[R any](b Backends, use func(R) Use, do func(context.Context, *journey.Trip, *Host, R) (ansible.Result, error)) journey.Handler {
 	return journey.Handler{
 		Do: func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
-			w := &work{trip: t, commands: command.NewRecorder(command.Local{}), begun: time.Now()}
-			if err := json.Unmarshal(data, &w.Request); err != nil {
+			var r R
+			if err := json.Unmarshal(data, &r); err != nil {
 				return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 			}
-			host, err := Open(t, b, w.Use)
+			host, err := Open(t, b, use(r))
 			if err != nil {
 				return ansible.Result{}, err
 			}
-			w.host = host
-			result, err := do(w, ctx)
-			result.Commands = w.commands.Commands()
+			result, err := do(ctx, t, host, r)
 			return result, host.Hide(err)
 		},
 		Settle: func(context.Context, *journey.Trip, *journal.Entry) error {

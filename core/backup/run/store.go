@@ -7,15 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
-	"go.pcc.com/rewind/core/backup/plugin"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
@@ -34,17 +30,16 @@ const removeLimit = 5 * time.Minute
 
 // store makes a backup.
 func (w *work) store(ctx context.Context) (ansible.Result, error) {
-	keeper, err := w.host.Start(ctx)
+	client, err := w.host.StartApart(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	defer keeper.Close()
-	config := w.host.Config()
-	description, err := keeper.Describe(ctx, config)
+	defer client.Close()
+	description, err := client.Describe(ctx, w.host.Config())
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	if err := w.usable(ctx, keeper); err != nil {
+	if err := w.usable(ctx, client); err != nil {
 		return ansible.Result{}, err
 	}
 	taken, live := split(w.Volumes)
@@ -52,7 +47,7 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if len(taken) == 0 {
-		return w.storeLive(ctx, keeper, live)
+		return w.storeLive(ctx, client, live)
 	}
 	planned, err := w.plan(ctx, taken, live, description)
 	if err != nil {
@@ -68,11 +63,12 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	failpoint.Hit("backup.taken")
-	stored, err := w.read(ctx, own, live)
+	stored, err := w.read(ctx, client, own, live)
 	failpoint.Hit("backup.stored")
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
 	defer cancel()
-	stored, err = w.unspoilt(limited, own, keeper, stored, err)
+	lasted := fault.All(own.Look(limited), client.hide(limited))
+	stored, err = w.unspoilt(limited, lasted, client, stored, err)
 	pause := took.Data["pause_ms"]
 	cow := used(own)
 	if removed := own.Remove(limited, outcome(err)); removed != nil {
@@ -80,7 +76,7 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 			WithHint("the next run of any module removes it"))
 	}
 	if err == nil {
-		stored, err = w.accept(ctx, keeper, stored)
+		stored, err = w.accept(ctx, client, stored)
 	}
 	result := w.stored(stored, live, err)
 	result.Data["pause_ms"], result.Data["cow_used_bytes"] = pause, cow
@@ -121,8 +117,8 @@ func Members(targets []snapset.Target) map[filesystem.Dev]string {
 	return members
 }
 
-// read has the backend read the set, in a process with mounts of its own.
-func (w *work) read(ctx context.Context, own *snapset.Own, live []string) (stored backup.Stored, err error) {
+// read shows the set to the backend and has it stored.
+func (w *work) read(ctx context.Context, client *Apart, own *snapset.Own, live []string) (stored backup.Stored, err error) {
 	var specs []filesystem.MountSpec
 	tree := w.tree(own.Time(), live)
 	for i := range own.Parts {
@@ -134,18 +130,9 @@ func (w *work) read(ctx context.Context, own *snapset.Own, live []string) (store
 		}
 		specs, tree.Roots = append(specs, spec), append(tree.Roots, root)
 	}
-	var client *plugin.Client
-	err = filesystem.Private(func() (err error) {
-		if err := w.mount(ctx, specs); err != nil {
-			return err
-		}
-		client, err = w.host.Start(ctx)
-		return err
-	})
-	if err != nil {
+	if err := client.show(ctx, w.commands, specs); err != nil {
 		return stored, err
 	}
-	defer client.Close()
 	failpoint.Hit("backup.mounted")
 	return w.ask(ctx, client, tree)
 }
@@ -169,49 +156,6 @@ func (w *work) storeLive(ctx context.Context, client backup.Backend, live []stri
 		stored, err = w.accept(ctx, client, stored)
 	}
 	return w.stored(stored, live, err), err
-}
-
-// mount puts the snapshots where the volumes are mounted, on the calling thread. The volumes' own mounts are taken away
-// first, so that this namespace holds none of them open.
-func (w *work) mount(ctx context.Context, specs []filesystem.MountSpec) error {
-	sort.Slice(specs, func(i, j int) bool { return specs[i].Point < specs[j].Point }) // a parent before what lies in it
-	for i := len(specs) - 1; i >= 0; i-- {
-		if err := clear(specs[i].Point); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(pointDir, 0o700); err != nil {
-		return fault.New(fault.MountFailed, "mount point: %w", err)
-	}
-	if err := unix.Mount("tmpfs", pointDir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
-		return fault.New(fault.MountFailed, "memory file system on %s: %w", pointDir, err)
-	}
-	for _, spec := range specs {
-		if err := os.MkdirAll(spec.Point, 0o700); err != nil {
-			return fault.New(fault.MountFailed, "mount point %s: %w", spec.Point, err)
-		}
-		if err := filesystem.MountDevice(ctx, w.commands, spec); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// clear unmounts what is mounted at a point, with all that is mounted below it, on the calling thread. A file system
-// that cannot be taken away is mounted over.
-func clear(point string) error {
-	mounts, err := filesystem.Mounts() // of the calling thread
-	if err != nil {
-		return err
-	}
-	for i := len(mounts) - 1; i >= 0; i-- {
-		if p := mounts[i].Point; p == point || strings.HasPrefix(p, point+"/") {
-			if err := filesystem.Unmount(p); err != nil && !errors.Is(err, fault.Busy) {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // Root is where the backend sees a volume, and its name in the backup: its mount point, or for one that is not mounted,
@@ -263,10 +207,9 @@ func areDirectories(paths []string) error {
 	return fault.All(wrong...)
 }
 
-// unspoilt fails the backup if a snapshot overflowed while it was read, and has the backend forget it: part of what it
+// unspoilt fails the backup if a snapshot did not last while it was read, and has the backend forget it: part of what it
 // read may have been missing. Where that cannot be found out the backup stays, and fails all the same.
-func (w *work) unspoilt(ctx context.Context, own *snapset.Own, client backup.Backend, s backup.Stored, err error) (backup.Stored, error) {
-	spoilt := own.Look(ctx)
+func (w *work) unspoilt(ctx context.Context, spoilt error, client backup.Backend, s backup.Stored, err error) (backup.Stored, error) {
 	if spoilt == nil {
 		return s, err
 	}
@@ -275,7 +218,10 @@ func (w *work) unspoilt(ctx context.Context, own *snapset.Own, client backup.Bac
 		return s, fault.All(f.WithHint("if lvs shows no overflow, the backup is good; else make another"), err)
 	}
 	f := fault.New(fault.Of(spoilt).Code, "the set did not last while it was read, so the backup is worth nothing: %w", spoilt)
-	f.Hint = "more was written to the volumes than their snapshots hold: give a larger size, or back up when less is written"
+	f.Hint = "run the same again"
+	if errors.Is(spoilt, fault.SnapshotInvalid) {
+		f.Hint = "more was written to the volumes than their snapshots hold: give a larger size, or back up when less is written"
+	}
 	if s.ID == "" {
 		return s, f // it is the reason of what else went wrong
 	}

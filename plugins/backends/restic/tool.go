@@ -2,7 +2,6 @@ package restic
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -56,28 +55,12 @@ func (t *tool) call(ctx context.Context, what string, args ...string) (command.O
 	return out, t.explain(what, err)
 }
 
-// explain turns an error of restic's into the fault it means, without secrets.
+// explain turns an error of restic's into the fault it means.
 func (t *tool) explain(what string, err error) error {
-	var failed *command.Error
-	if !errors.As(err, &failed) {
-		return err
-	}
-	f := failed.Fault()
-	reason := f.Msg
-	if f.Code == fault.CommandFailed {
-		f.Code = meaning(failed.Code, failed.Stderr)
-		reason = lastWords(failed.Stderr)
-	}
-	said, _ := f.Facts["stderr"].(string)
-	clean := fault.New(f.Code, "%s: %s", what, t.config.Hide(reason)).With("argv", failed.Argv).With("rc", failed.Code).With("stderr", t.config.Hide(said))
-	clean.Err = failed.Err // how it ended: the caller asks whether that was the context
-	if f.Hint != "" {
-		return clean.WithHint("%s", f.Hint)
-	}
-	if hint := t.hint(f.Code); hint != "" {
-		return clean.WithHint("%s", t.config.Hide(hint))
-	}
-	return clean
+	return t.config.Explain(what, err, func(failed *command.Error) (fault.Code, string, string) {
+		code := meaning(failed.Code, failed.Stderr)
+		return code, lastWords(failed.Stderr), hint(code)
+	})
 }
 
 // restic's exit codes.
@@ -120,7 +103,7 @@ func meaning(rc int, stderr string) fault.Code {
 	return fault.CommandFailed
 }
 
-func (t *tool) hint(code fault.Code) string {
+func hint(code fault.Code) string {
 	switch code {
 	case fault.RepositoryMissing:
 		return "make one with `restic init`, or correct repository"

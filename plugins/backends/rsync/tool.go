@@ -2,7 +2,6 @@ package rsync
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -58,24 +57,12 @@ func (t *tool) superFrom() []string {
 	return t.super()
 }
 
-// explain turns an error of rsync's or ssh's into the fault it means, without secrets.
+// explain turns an error of rsync's or ssh's into the fault it means.
 func (t *tool) explain(what string, err error) error {
-	var failed *command.Error
-	if !errors.As(err, &failed) {
-		return err
-	}
-	f := failed.Fault()
-	reason := f.Msg
-	hint := f.Hint
-	if f.Code == fault.CommandFailed {
-		f.Code, hint = meaning(failed.Code, failed.Stderr)
-		reason = why(failed.Stderr)
-	}
-	said, _ := f.Facts["stderr"].(string)
-	clean := fault.New(f.Code, "%s: %s", what, t.config.Hide(reason)).
-		With("argv", failed.Argv).With("rc", failed.Code).With("stderr", t.config.Hide(said)).WithHint("%s", hint)
-	clean.Err = failed.Err // how it ended: the caller asks whether that was the context
-	return clean
+	return t.config.Explain(what, err, func(failed *command.Error) (fault.Code, string, string) {
+		code, hint := meaning(failed.Code, failed.Stderr)
+		return code, why(failed.Stderr), hint
+	})
 }
 
 // rsync's exit codes (rsync(1), EXIT VALUES).
