@@ -118,6 +118,10 @@ type Presented struct {
 
 	// NoDevices says that the numbers of device nodes are not to be seen: they are all 0:0.
 	NoDevices bool `json:"no_devices,omitempty"`
+
+	// Direct says that files are read faster with O_DIRECT, and at any offset and length: those of a FUSE mount that the
+	// kernel reads ahead of nothing.
+	Direct bool `json:"direct,omitempty"`
 }
 
 // Progress is how far a backend is.

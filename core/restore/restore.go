@@ -258,7 +258,7 @@ func (w *work) write(outer context.Context, p backup.Presented) error {
 		t := &w.own.Parts[i].Target
 		root := run.Root(t)
 		o := w.telling("restoring "+t.Name, w.options(root))
-		o.NoDevices = p.NoDevices
+		o.NoDevices, o.Direct = p.NoDevices, p.Direct
 		o.Gate = func(n int64) error {
 			err := space.gate(ctx, i, n)
 			w.touched = w.touched || err == nil

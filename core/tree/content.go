@@ -60,7 +60,7 @@ func (j *job) compare(e *entry, other *node) error {
 
 // both opens both files and goes through them.
 func (p *pour) both() (err error) {
-	if p.src, err = p.e.from.open(unix.O_RDONLY); err != nil {
+	if p.src, err = p.openSource(p.e.from); err != nil {
 		return p.unreadableFile(p.e, err)
 	}
 	if p.old, err = p.to.open(unix.O_RDONLY); err != nil {
@@ -69,6 +69,17 @@ func (p *pour) both() (err error) {
 	singly(p.old)
 	p.size, p.length = p.e.from.size(), p.to.size()
 	return p.run()
+}
+
+// openSource opens the content of a file of `from`. Where it cannot be read directly it is read all the same.
+func (j *job) openSource(n *node) (*os.File, error) {
+	if j.o.Direct {
+		f, err := n.open(unix.O_RDONLY | unix.O_DIRECT)
+		if !errors.Is(err, unix.EINVAL) {
+			return f, err
+		}
+	}
+	return n.open(unix.O_RDONLY)
 }
 
 // singly has a file's pages cached one by one: read ahead they come in large folios, and before Linux 6.6 XFS writes the

@@ -224,7 +224,7 @@ func (j *job) make(e *entry, fn func() error) error {
 
 // createFile copies a file. One that cannot be read to its end is not left behind.
 func (j *job) createFile(e *entry) error {
-	src, err := e.from.open(unix.O_RDONLY)
+	src, err := j.openSource(e.from)
 	if err != nil {
 		return j.unreadableFile(e, err)
 	}

@@ -98,6 +98,9 @@ func roundTrip(b *bench) {
 			if diff := cmp.Diff(tree, look(b.T, p.Roots[root], without(root, dat)...)); diff != "" {
 				b.Errorf("%s is presented otherwise (-stored +presented):\n%s", root, diff)
 			}
+			if p.Direct {
+				direct(b.T, p.Roots[root])
+			}
 		}
 		return nil
 	})

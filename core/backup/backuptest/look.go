@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,6 +105,33 @@ func sum(path string) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%x", sha256.Sum256(data)), nil
+}
+
+// direct fails the test if a file reads otherwise with O_DIRECT, at odd offsets and lengths.
+func direct(t *testing.T, root string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		got, err := io.ReadAll(io.NewSectionReader(f, 1, 1<<40))
+		if err != nil || !bytes.Equal(got, want[min(1, len(want)):]) {
+			t.Errorf("%s read with O_DIRECT has %d bytes (%v), or others than its %d", path, len(got)+1, err, len(want))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("read %s with O_DIRECT: %v", root, err)
+	}
 }
 
 // xattrs reads those that a backup keeps. A label of SELinux is the system's own.

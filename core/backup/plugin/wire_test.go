@@ -58,7 +58,7 @@ func fullProgress() backup.Progress {
 }
 
 func fullPresented() backup.Presented {
-	return backup.Presented{Roots: map[string]string{"/dat": "/mnt/a", "/dat/wal": "/mnt/b"}, NoDevices: true}
+	return backup.Presented{Roots: map[string]string{"/dat": "/mnt/a", "/dat/wal": "/mnt/b"}, NoDevices: true, Direct: true}
 }
 
 func fullFault() *fault.Error {

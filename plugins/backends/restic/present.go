@@ -51,7 +51,9 @@ func (t *tool) fromMount(ctx context.Context, s snapshot, report backup.Report, 
 	if err := t.exact(m.ctx, dir, report); err != nil {
 		return false, err
 	}
-	return true, firstOf(use(m.ctx, presented(s, dir)), m.died())
+	p := presented(s, dir)
+	p.Direct = true
+	return true, firstOf(use(m.ctx, p), m.died())
 }
 
 // firstOf returns err as it is, if it is one, else after.
