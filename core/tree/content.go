@@ -15,13 +15,13 @@ const chunk = 512 << 10
 
 // buffers are used for one file after the other.
 type buffers struct {
-	new, old, zero []byte
-	attr           [2][]byte
+	new, next, old, zero []byte
+	attr                 [2][]byte
 }
 
 func (b *buffers) make() {
 	if b.new == nil {
-		b.new, b.old, b.zero = make([]byte, chunk), make([]byte, chunk), make([]byte, chunk)
+		b.new, b.next, b.old, b.zero = make([]byte, chunk), make([]byte, chunk), make([]byte, chunk), make([]byte, chunk)
 	}
 }
 
@@ -36,7 +36,16 @@ type pour struct {
 	frozen bool     // nothing may be written: a difference is errDiffers
 	size   int64    // of src
 	length int64    // of to, as it is by now
+	ahead  *fetch   // what is being read of src meanwhile; nil: nothing
 	wrote  bool
+}
+
+// fetch is a reading of one chunk that goes on beside the rest.
+type fetch struct {
+	into []byte
+	n    int
+	err  error
+	done chan struct{}
 }
 
 // content makes the content of a file that is there equal, and reports whether it was changed.
@@ -88,6 +97,9 @@ func (j *job) openSource(n *node) (*os.File, error) {
 func singly(f *os.File) { _ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM) }
 
 func (p *pour) close() {
+	if p.ahead != nil { // it writes into a buffer that the next file gets
+		<-p.ahead.done
+	}
 	for _, f := range []*os.File{p.src, p.old, p.dst} {
 		if f != nil {
 			_ = f.Close()
@@ -144,10 +156,20 @@ func (p *pour) data(at, end int64) error {
 	return nil
 }
 
-// read reads up to a chunk of `from`. A live file may end before its size; then it has a new size.
+// read returns up to a chunk of `from`, and has the next one up to end read meanwhile: what serves `from` may be a
+// program that works as long as this does. A live file may end before its size; then it has a new size.
 func (p *pour) read(at, end int64) ([]byte, error) {
-	new := p.buffers.new[:min(chunk, end-at)]
-	n, err := p.src.ReadAt(new, at)
+	if p.ahead == nil {
+		p.begin(at, end)
+	}
+	got := p.ahead
+	<-got.done
+	p.ahead = nil
+	p.buffers.new, p.buffers.next = p.buffers.next, p.buffers.new
+	if at+chunk < end {
+		p.begin(at+chunk, end)
+	}
+	new, n, err := got.into, got.n, got.err
 	p.done.Compared += int64(n)
 	switch {
 	case n == len(new):
@@ -159,6 +181,16 @@ func (p *pour) read(at, end int64) ([]byte, error) {
 	}
 	p.size = at + int64(n)
 	return new[:n], nil
+}
+
+// begin begins to read a chunk.
+func (p *pour) begin(at, end int64) {
+	f := &fetch{into: p.buffers.next[:min(chunk, end-at)], done: make(chan struct{})}
+	p.ahead = f
+	go func() {
+		f.n, f.err = p.src.ReadAt(f.into, at)
+		close(f.done)
+	}()
 }
 
 // existing returns what `to` holds at an offset, with zeros beyond its end: as it would read if it were that long.
