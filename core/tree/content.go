@@ -10,18 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chunk is how many bytes are read at once, a multiple of Block.
-const chunk = 512 << 10
+const (
+	// chunk is how many bytes are read at once, a multiple of Block.
+	chunk = 512 << 10
+	// abreast is how many chunks of one file of `from` are read at once. What serves them may be a program that works as
+	// long as this one does, and on several processors.
+	abreast = 4
+)
 
 // buffers are used for one file after the other.
 type buffers struct {
-	new, next, old, zero []byte
-	attr                 [2][]byte
+	new       [abreast][]byte // in turn
+	old, zero []byte
+	attr      [2][]byte
 }
 
 func (b *buffers) make() {
-	if b.new == nil {
-		b.new, b.next, b.old, b.zero = make([]byte, chunk), make([]byte, chunk), make([]byte, chunk), make([]byte, chunk)
+	if b.old != nil {
+		return
+	}
+	b.old, b.zero = make([]byte, chunk), make([]byte, chunk)
+	for i := range b.new {
+		b.new[i] = make([]byte, chunk)
 	}
 }
 
@@ -36,8 +46,11 @@ type pour struct {
 	frozen bool     // nothing may be written: a difference is errDiffers
 	size   int64    // of src
 	length int64    // of to, as it is by now
-	ahead  *fetch   // what is being read of src meanwhile; nil: nothing
 	wrote  bool
+
+	fetches []*fetch // of src, under way, in the order in which they are wanted
+	begun   int      // how many ever were
+	upTo    int64    // the offset of the next
 }
 
 // fetch is a reading of one chunk that goes on beside the rest.
@@ -97,8 +110,8 @@ func (j *job) openSource(n *node) (*os.File, error) {
 func singly(f *os.File) { _ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM) }
 
 func (p *pour) close() {
-	if p.ahead != nil { // it writes into a buffer that the next file gets
-		<-p.ahead.done
+	for _, f := range p.fetches { // they write into buffers that the next file gets
+		<-f.done
 	}
 	for _, f := range []*os.File{p.src, p.old, p.dst} {
 		if f != nil {
@@ -156,19 +169,18 @@ func (p *pour) data(at, end int64) error {
 	return nil
 }
 
-// read returns up to a chunk of `from`, and has the next one up to end read meanwhile: what serves `from` may be a
-// program that works as long as this does. A live file may end before its size; then it has a new size.
+// read returns up to a chunk of `from`, and has the next ones up to end read meanwhile. It is valid until the next call.
+// A live file may end before its size; then it has a new size.
 func (p *pour) read(at, end int64) ([]byte, error) {
-	if p.ahead == nil {
-		p.begin(at, end)
+	if len(p.fetches) == 0 {
+		p.upTo = at
 	}
-	got := p.ahead
+	for ; p.upTo < end && len(p.fetches) < abreast; p.upTo += chunk {
+		p.begin(min(chunk, end-p.upTo))
+	}
+	got := p.fetches[0]
+	p.fetches = p.fetches[1:]
 	<-got.done
-	p.ahead = nil
-	p.buffers.new, p.buffers.next = p.buffers.next, p.buffers.new
-	if at+chunk < end {
-		p.begin(at+chunk, end)
-	}
 	new, n, err := got.into, got.n, got.err
 	p.done.Compared += int64(n)
 	switch {
@@ -183,10 +195,11 @@ func (p *pour) read(at, end int64) ([]byte, error) {
 	return new[:n], nil
 }
 
-// begin begins to read a chunk.
-func (p *pour) begin(at, end int64) {
-	f := &fetch{into: p.buffers.next[:min(chunk, end-at)], done: make(chan struct{})}
-	p.ahead = f
+// begin begins to read the next bytes, into the buffer whose turn it is.
+func (p *pour) begin(size int64) {
+	f, at := &fetch{into: p.buffers.new[p.begun%abreast][:size], done: make(chan struct{})}, p.upTo
+	p.begun++
+	p.fetches = append(p.fetches, f)
 	go func() {
 		f.n, f.err = p.src.ReadAt(f.into, at)
 		close(f.done)
