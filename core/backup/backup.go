@@ -27,10 +27,10 @@ type Backend interface {
 	// lasts and opens no repository.
 	Describe(ctx context.Context, c Config) (Description, error)
 
-	// Store stores the roots of the tree as one backup. When it returns without an error the backup is complete, can
-	// be listed and presented, and survives a power cut as well as the place it lies in does. Beside source_unreadable and
-	// source_vanished it returns what it stored all the same, which is listed as incomplete; after any other error
-	// nothing is listed.
+	// Store stores the roots of the tree as one backup. They are there from the call on until it returns, not longer. When
+	// it returns without an error the backup is complete, can be listed and presented, and survives a power cut as well as
+	// the place it lies in does. Beside source_unreadable and source_vanished it returns what it stored all the same, which
+	// is listed as incomplete; after any other error nothing is listed.
 	Store(ctx context.Context, c Config, t Tree, report Report) (Stored, error)
 
 	// List returns the backups of the host, the newest first. Those that other programs made of the host may be among
