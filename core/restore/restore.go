@@ -120,30 +120,36 @@ func (w *work) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(w.Volumes) > 0 { // what is wrong with them is said before the repository, which may be far away, is asked
+		if err := w.planSet(ctx, description); err != nil {
+			return err
+		}
+	}
 	list, err := client.List(ctx, w.host.Config(), "")
 	if err != nil {
 		return err
 	}
-	roots, err := run.RootsOf(ctx, w.commands, w.Volumes)
-	if err != nil {
-		return err
-	}
-	if w.stored, err = run.Pick(list, w.ID, w.Use.Host, roots); err != nil {
+	if w.stored, err = run.Pick(list, w.ID, w.Use.Host, w.roots()); err != nil {
 		return err
 	}
 	if w.stored.Incomplete {
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it", w.stored.ID, w.stored.Time.Format(time.RFC3339)).
 			WithHint("restore a complete one (snap_backup_info lists them), or take single files out of this one by hand")
 	}
-	if err := w.prepare(ctx, description); err != nil {
+	if w.planned == nil {
+		if err := w.planSet(ctx, description); err != nil {
+			return err
+		}
+	}
+	if err := w.holdsAll(); err != nil {
 		return err
 	}
 	label := "reading backup " + w.stored.ID
 	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)
 }
 
-// prepare finds the volumes and plans the set.
-func (w *work) prepare(ctx context.Context, d backup.Description) error {
+// planSet finds the volumes and plans the set.
+func (w *work) planSet(ctx context.Context, d backup.Description) error {
 	volumes, err := w.volumes()
 	if err != nil {
 		return err
@@ -166,10 +172,22 @@ func (w *work) prepare(ctx context.Context, d backup.Description) error {
 	if err != nil {
 		return err
 	}
-	wrong := []error{run.OnMember(d, mounts, run.Members(w.planned.Targets))}
-	for i := range w.planned.Targets {
-		t := &w.planned.Targets[i]
-		if root := run.Root(t); !slices.Contains(w.stored.Roots, root) {
+	return run.OnMember(d, mounts, run.Members(w.planned.Targets))
+}
+
+// roots are the names that the planned volumes have in a backup.
+func (w *work) roots() []string {
+	if w.planned == nil {
+		return nil
+	}
+	return run.Roots(w.planned.Targets)
+}
+
+// holdsAll fails if the backup lacks a volume.
+func (w *work) holdsAll() error {
+	var wrong []error
+	for _, root := range w.roots() {
+		if !slices.Contains(w.stored.Roots, root) {
 			wrong = append(wrong, fault.New(fault.NotFound, "backup %s has no %s; it has %s", w.stored.ID, root, strings.Join(w.stored.Roots, ", ")).
 				WithHint("name volumes that are in it, mounted where they were then"))
 		}

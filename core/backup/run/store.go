@@ -55,7 +55,7 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 	}
 	if w.Check {
 		result := planned.Result
-		result.Msg = fmt.Sprintf("would back up %s with %s", strings.Join(append(roots(planned.Targets), live...), ", "), w.Use.Backend)
+		result.Msg = fmt.Sprintf("would back up %s with %s", strings.Join(append(Roots(planned.Targets), live...), ", "), w.Use.Backend)
 		return result, nil
 	}
 	own, took, err := planned.Take(ctx)
@@ -105,7 +105,7 @@ func (w *work) plan(ctx context.Context, taken []snapset.Volume, live []string, 
 	if err != nil {
 		return nil, err
 	}
-	return planned, fault.All(OnMember(d, mounts, Members(planned.Targets)), covered(slices.Concat(d.Local, live), mounts, roots(planned.Targets)))
+	return planned, fault.All(OnMember(d, mounts, Members(planned.Targets)), covered(slices.Concat(d.Local, live), mounts, Roots(planned.Targets)))
 }
 
 // Members are the targets' file systems, by device, with the names of their volumes.
@@ -174,7 +174,7 @@ func RootsOf(ctx context.Context, r command.Runner, volumes []Volume) ([]string,
 		return live, nil
 	}
 	targets, err := snapset.Resolve(ctx, r, taken)
-	return append(roots(targets), live...), err
+	return append(Roots(targets), live...), err
 }
 
 // OfRoots are the volumes that were stored under these names.
@@ -189,7 +189,8 @@ func OfRoots(roots []string) []snapset.Volume {
 	return out
 }
 
-func roots(targets []snapset.Target) []string {
+// Roots are the names that volumes have in a backup.
+func Roots(targets []snapset.Target) []string {
 	var out []string
 	for i := range targets {
 		out = append(out, Root(&targets[i]))
