@@ -8,12 +8,12 @@ base=/srv/bench # of the repositories
 # with BACKEND: sets words to what a backend is chosen by.
 with() {
     case $1 in
-        mirror) words=(backend_options=path=$base/mirror) ;;
-        rsync) words=(backend=rsync backend_options=path=$base/rsync) ;;
+        mirror) words=("backend_options=path=$base/mirror") ;;
+        rsync) words=(backend=rsync "backend_options=path=$base/rsync") ;;
         restic) words=(backend=restic "backend_options=repository=$base/restic,password_file=$password") ;;
     esac
 }
-bare() { restic -q --repo $base/bare --password-file $password "$@"; }
+bare() { restic -q --repo "$base/bare" --password-file $password "$@"; }
 note() { printf '%s %s\n' "$@"; }
 now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 cold() { sync && echo 3 >/proc/sys/vm/drop_caches; }
@@ -35,8 +35,8 @@ costs() {
 }
 
 repositories() {
-    mkdir -p $base/{mirror,rsync,barersync}
-    restic -q init --repo $base/restic --password-file $password
+    mkdir -p "$base"/{mirror,rsync,barersync}
+    restic -q init --repo "$base/restic" --password-file $password
     bare init
 }
 
@@ -56,7 +56,7 @@ started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-m
 only_set() { lvm_snapshot name=bench volumes=/dat state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=bench state=absent; }
 bare_rsync() {
     local last
-    last=$(find $base/barersync -mindepth 1 -maxdepth 1 | sort | tail -1)
+    last=$(find "$base/barersync" -mindepth 1 -maxdepth 1 | sort | tail -1)
     rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "$base/barersync/$(date +%s)/"
 }
 
@@ -81,7 +81,7 @@ measure_first() {
     local base=/srv/bench/first
     repositories
     measure_backups first
-    rm -rf $base
+    rm -rf "$base"
 }
 
 larger() {
