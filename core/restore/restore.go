@@ -120,12 +120,12 @@ func (w *work) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(w.Volumes) > 0 { // what is wrong with them is said before the repository, which may be far away, is asked
-		if err := w.planSet(ctx, description); err != nil {
-			return err
+	list, err := w.list(ctx, client, func() error {
+		if len(w.Volumes) == 0 {
+			return nil // the backup names them
 		}
-	}
-	list, err := client.List(ctx, w.host.Config(), "")
+		return w.planSet(ctx, description)
+	})
 	if err != nil {
 		return err
 	}
@@ -146,6 +146,27 @@ func (w *work) fill(ctx context.Context) error {
 	}
 	label := "reading backup " + w.stored.ID
 	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)
+}
+
+// list has the backend list what it has, which may take long, while fn looks at this host. It returns when both have
+// ended; if fn fails the backend is not waited for.
+func (w *work) list(ctx context.Context, client backup.Backend, fn func() error) (all []backup.Stored, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listed := make(chan struct{})
+	go func() {
+		defer close(listed)
+		all, err = client.List(ctx, w.host.Config(), "")
+	}()
+	failed := fn()
+	if failed != nil {
+		cancel()
+	}
+	<-listed
+	if failed != nil {
+		return nil, failed
+	}
+	return all, err
 }
 
 // planSet finds the volumes and plans the set.
