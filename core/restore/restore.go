@@ -149,7 +149,7 @@ func (w *work) fill(ctx context.Context) error {
 }
 
 // list has the backend list what it has, which may take long, while fn looks at this host. It returns when both have
-// ended; if fn fails the backend is not waited for.
+// ended; if fn fails the backend is told to end.
 func (w *work) list(ctx context.Context, client backup.Backend, fn func() error) (all []backup.Stored, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

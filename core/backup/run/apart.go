@@ -38,9 +38,13 @@ func (h *Host) StartApart(ctx context.Context) (*Apart, error) {
 	return a, nil
 }
 
+// start leaves the client that was there where it fails: one that is closed says so to every call.
 func (a *Apart) start(ctx context.Context) error {
-	return a.space.Do(func() (err error) {
-		a.Client, err = a.host.start(ctx)
+	return a.space.Do(func() error {
+		client, err := a.host.start(ctx)
+		if err == nil {
+			a.Client = client
+		}
 		return err
 	})
 }
@@ -93,7 +97,7 @@ func (a *Apart) unmount() error {
 		if err != nil {
 			return err
 		}
-		if seen, _ := filesystem.At(mounts, m.Point); seen.ID != m.ID {
+		if seen, _ := filesystem.At(mounts, m.Point); seen.ID != m.ID || seen.Dev != m.Dev {
 			a.gone = append(a.gone, fault.New(fault.SetDiffers, "the snapshot at %s was unmounted before the backend was done with it", m.Point))
 			continue
 		}
