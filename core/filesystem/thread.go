@@ -16,8 +16,13 @@ import (
 // fn must do its mounting, and start its programs, on the goroutine it is called on. Descriptors that it opens can be
 // used everywhere. Fault: not_root.
 func Private(fn func() error) error {
+	return elsewhere(func() error { return inPrivate(fn) })
+}
+
+// elsewhere runs fn on a thread that ends with it, and waits.
+func elsewhere(fn func() error) error {
 	result := make(chan error, 1)
-	go ownThread(func() { result <- inPrivate(fn) })
+	go ownThread(func() { result <- fn() })
 	return <-result
 }
 
@@ -67,9 +72,7 @@ func NewSpace() (*Space, error) {
 
 // Do runs fn in it, on a thread that ends with fn; what Private says of fn holds here too.
 func (s *Space) Do(fn func() error) error {
-	result := make(chan error, 1)
-	go ownThread(func() { result <- s.enter(fn) })
-	return <-result
+	return elsewhere(func() error { return s.enter(fn) })
 }
 
 func (s *Space) enter(fn func() error) error {
