@@ -119,8 +119,7 @@ type Presented struct {
 	// NoDevices says that the numbers of device nodes are not to be seen: they are all 0:0.
 	NoDevices bool `json:"no_devices,omitempty"`
 
-	// Direct says that files are read faster with O_DIRECT, and at any offset and length: those of a FUSE mount that the
-	// kernel reads ahead of nothing.
+	// Direct says that files can be read with O_DIRECT, at any offset and length, and faster so: those of a FUSE mount.
 	Direct bool `json:"direct,omitempty"`
 }
 

@@ -105,6 +105,15 @@ func (n *node) open(flags int) (*os.File, error) {
 	return f, errno(err)
 }
 
+// openDirect opens the content to be read past the page cache, or through it where the file system cannot do otherwise.
+func (n *node) openDirect() (*os.File, error) {
+	f, err := n.open(unix.O_RDONLY | unix.O_DIRECT)
+	if errors.Is(err, unix.EINVAL) {
+		return n.open(unix.O_RDONLY)
+	}
+	return f, err
+}
+
 // list returns the sorted names in a directory.
 func (n *node) list() (*names, error) {
 	all := &names{}

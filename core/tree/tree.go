@@ -48,8 +48,8 @@ type Options struct {
 	// are missing there are left out with a warning.
 	NoDevices bool
 
-	// Direct reads the contents of `from` past the page cache (O_DIRECT). Its file system must take any offset and length, as
-	// FUSE does: a program that does not ask for read-ahead there is asked for one page at a time otherwise.
+	// Direct reads the contents of `from` past the page cache (O_DIRECT), which is faster for a FUSE mount. Its file system
+	// must take any offset and length, as FUSE does.
 	Direct bool
 
 	// Live says that `from` is being changed meanwhile: what vanishes before it is read is noted, not an error.
