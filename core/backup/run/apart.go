@@ -91,12 +91,12 @@ func (a *Apart) hide(ctx context.Context) error {
 }
 
 func (a *Apart) unmount() error {
+	mounts, err := filesystem.Mounts() // of the calling thread
+	if err != nil {
+		return err
+	}
 	for ; len(a.shown) > 0; a.shown = a.shown[:len(a.shown)-1] {
 		m := a.shown[len(a.shown)-1]
-		mounts, err := filesystem.Mounts()
-		if err != nil {
-			return err
-		}
 		if seen, _ := filesystem.At(mounts, m.Point); seen.ID != m.ID || seen.Dev != m.Dev {
 			a.gone = append(a.gone, fault.New(fault.SetDiffers, "the snapshot at %s was unmounted before the backend was done with it", m.Point))
 			continue

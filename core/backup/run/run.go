@@ -186,7 +186,7 @@ func Settle(ctx context.Context, t *journey.Trip, h *Host, client backup.Backend
 
 // health says how old the last backup is, after a look into it.
 func (w *work) health(ctx context.Context, client backup.Backend, list []backup.Stored, r ansible.Result) (ansible.Result, error) {
-	roots, err := RootsOf(ctx, w.commands, w.Volumes)
+	roots, err := rootsOf(ctx, w.commands, w.Volumes)
 	if err != nil {
 		return r, err
 	}

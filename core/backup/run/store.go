@@ -167,8 +167,8 @@ func Root(t *snapset.Target) string {
 	return filepath.Join(pointDir, t.LV.VG, t.LV.Name)
 }
 
-// RootsOf are the names that volumes have in a backup; of those read live their own.
-func RootsOf(ctx context.Context, r command.Runner, volumes []Volume) ([]string, error) {
+// rootsOf are the names that volumes have in a backup; of those read live their own.
+func rootsOf(ctx context.Context, r command.Runner, volumes []Volume) ([]string, error) {
 	taken, live := split(volumes)
 	if len(taken) == 0 {
 		return live, nil
