@@ -9,7 +9,6 @@ package restore
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -146,90 +145,6 @@ func (w *work) fill(ctx context.Context) error {
 	}
 	label := "reading backup " + w.stored.ID
 	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)
-}
-
-// list has the backend list what it has, which may take long, while fn looks at this host. It returns when both have
-// ended; if fn fails the backend is told to end.
-func (w *work) list(ctx context.Context, client backup.Backend, fn func() error) (all []backup.Stored, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	listed := make(chan struct{})
-	go func() {
-		defer close(listed)
-		all, err = client.List(ctx, w.host.Config(), "")
-	}()
-	failed := fn()
-	if failed != nil {
-		cancel()
-	}
-	<-listed
-	if failed != nil {
-		return nil, failed
-	}
-	return all, err
-}
-
-// planSet finds the volumes and plans the set.
-func (w *work) planSet(ctx context.Context, d backup.Description) error {
-	volumes, err := w.volumes()
-	if err != nil {
-		return err
-	}
-	trip := w.trip
-	if w.Check {
-		trip = nil // a check locks nothing
-	}
-	w.planned, err = snapset.PlanOwn(ctx, trip, w.commands, snapset.Request{
-		State: snapset.Present, Set: w.Set, Volumes: volumes, Size: w.Size, FreezeTimeout: w.FreezeTimeout, Use: snapset.ForRestore,
-	})
-	if errors.Is(err, fault.BadArguments) && len(w.Volumes) == 0 {
-		f := fault.New(fault.BadArguments, "not all that backup %s has can be restored into snapshots: %w", w.stored.ID, err)
-		return f.WithHint("name the volumes, of %s; what was read live is restored with the backend's own tool", strings.Join(w.stored.Roots, ", "))
-	}
-	if err != nil {
-		return err
-	}
-	mounts, err := filesystem.Mounts()
-	if err != nil {
-		return err
-	}
-	return run.OnMember(d, mounts, run.Members(w.planned.Targets))
-}
-
-// roots are the names that the planned volumes have in a backup.
-func (w *work) roots() []string {
-	if w.planned == nil {
-		return nil
-	}
-	return run.Roots(w.planned.Targets)
-}
-
-// holdsAll fails if the backup lacks a volume.
-func (w *work) holdsAll() error {
-	var wrong []error
-	for _, root := range w.roots() {
-		if !slices.Contains(w.stored.Roots, root) {
-			wrong = append(wrong, fault.New(fault.NotFound, "backup %s has no %s; it has %s", w.stored.ID, root, strings.Join(w.stored.Roots, ", ")).
-				WithHint("name volumes that are in it, mounted where they were then"))
-		}
-	}
-	return fault.All(wrong...)
-}
-
-// volumes are those that the user named, or all that are in the backup.
-func (w *work) volumes() ([]snapset.Volume, error) {
-	if len(w.Volumes) == 0 {
-		return run.OfRoots(w.stored.Roots), nil
-	}
-	var out []snapset.Volume
-	for _, v := range w.Volumes {
-		if v.Live {
-			return nil, fault.New(fault.BadArguments, "volumes: %s has no snapshot to restore into", v.Name).
-				WithHint("leave it out; what was read live is restored with the backend's own tool")
-		}
-		out = append(out, v.Volume)
-	}
-	return out, nil
 }
 
 // take estimates, takes the set, and has it filled.
