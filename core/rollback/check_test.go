@@ -1,13 +1,17 @@
 package rollback
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
 func TestAgain(t *testing.T) {
@@ -87,5 +91,105 @@ func TestKillable(t *testing.T) {
 	})
 	if len(kill) != 1 || kill[0].Command != "tail" || len(rest) != 5 {
 		t.Errorf("kill %v, rest %v", kill, rest)
+	}
+}
+
+func TestMemberRefuses(t *testing.T) {
+	f := server()
+	f.Make("vg00", lvmtest.Volume{Name: "full", Origin: "dat", Size: 32 * mib})
+	f.Fill("vg00/full", 100)
+	f.Make("vg00", lvmtest.Volume{Name: "twin", Pool: "pool", Origin: "thin"})
+	w := walkOf(t, f)
+	if err := w.lvm.Merge(t.Context(), "vg00/thin_s"); err != nil { // takes the origin of its twin away
+		t.Fatal(err)
+	}
+	f.SetOpen("vg00/app", 1)
+	if err := w.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
+		t.Fatal(err)
+	}
+	r := report(t, w)
+	for name, code := range map[string]fault.Code{"full": fault.SnapshotInvalid, "twin": fault.Unsupported, "app_s": fault.Merging} {
+		v, ok := r.Volume("vg00", name)
+		if !ok {
+			t.Fatal("no " + name)
+		}
+		if _, err := member(r, v); !errors.Is(err, code) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A merge in a pool whose kernel and LVM disagree loses the origin.
+func TestAMergeInADamagedPoolIsRefused(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/thin_s")
+	if err := w.poolSound(t.Context(), report(t, w), w.state.Members[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.lvm.Suspend(t.Context(), "vg00-thin"); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.lvm.CreateSnapshot(t.Context(), lvm.Create{VG: "vg00", Origin: "thin", Name: "x"}) // damages it
+	err := w.poolSound(t.Context(), report(t, w), w.state.Members[0])
+	if !errors.Is(err, fault.PoolDamaged) || !strings.Contains(err.Error(), "vg00/pool") {
+		t.Error(err)
+	}
+}
+
+// A merge writes to the origin, and so fills its other snapshots.
+func TestAMergeThatWouldOverflowAnotherSnapshotIsRefused(t *testing.T) {
+	f := server()
+	f.Make("vg00", lvmtest.Volume{Name: "dat_old", Origin: "dat", Size: 16 * mib})
+	f.Fill("vg00/dat_s", 75)
+	f.Fill("vg00/dat_old", 10)
+	w := walkOf(t, f, "vg00/dat_s")
+	r := report(t, w)
+	v, _ := r.Volume("vg00", "dat_s")
+	m := w.state.Members[0]
+	m.Siblings = siblings(r, m, v)
+	err := m.spares()
+	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "vg00/dat_old") || !strings.Contains(fault.Of(err).Hint, "lvextend") {
+		t.Error(err)
+	}
+	f.Fill("vg00/dat_s", 25)
+	w = walkOf(t, f, "vg00/dat_s")
+	m = w.state.Members[0]
+	m.Siblings = siblings(report(t, w), m, v)
+	if err := m.spares(); err != nil {
+		t.Error(err)
+	}
+	w.state.Members[0] = m
+	f.Fill("vg00/dat_old", 90) // while the services stop
+	if err := w.recheck(t.Context()); !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "vg00/dat_old") || w.ready {
+		t.Error("the sibling filled after the first look:", err)
+	}
+}
+
+// Merging a thin snapshot takes the origin of its siblings away, and with it the way back to them.
+func TestOtherThinSnapshotsAreWarnedOf(t *testing.T) {
+	f := server()
+	f.Make("vg00", lvmtest.Volume{Name: "thin_old", Pool: "pool", Origin: "thin", Tags: []string{"rewind:set=old", "rewind:id=1"}})
+	f.Make("vg00", lvmtest.Volume{Name: "by_hand", Pool: "pool", Origin: "thin"})
+	f.Make("vg00", lvmtest.Volume{Name: "dat_old", Origin: "dat", Size: 16 * mib})
+	w := walkOf(t, f, "vg00/dat_s", "vg00/thin_s")
+	r := report(t, w)
+	warnings := func(i int) string {
+		v, _ := r.ByUUID(w.state.Members[i].SnapshotID)
+		return strings.Join(orphans(r, w.state.Members[i], v), "\n")
+	}
+	if got := warnings(0); got != "" {
+		t.Errorf("a thick merge: %s", got)
+	}
+	for _, want := range []string{"merging vg00/thin_s", "vg00/thin_old of set old, vg00/by_hand cannot be rolled back to", "readable"} {
+		if got := warnings(1); !strings.Contains(got, want) {
+			t.Errorf("%q is missing in: %s", want, got)
+		}
+	}
+	if err := w.lvm.Remove(t.Context(), "vg00/thin_old", "vg00/by_hand"); err != nil {
+		t.Fatal(err)
+	}
+	r = report(t, w)
+	if got := warnings(1); got != "" {
+		t.Errorf("the only snapshot: %s", got)
 	}
 }

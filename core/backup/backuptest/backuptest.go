@@ -11,9 +11,7 @@
 package backuptest
 
 import (
-	"context"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -105,84 +103,4 @@ func Conform(t *testing.T, setup func(t *testing.T) Fixture) {
 		t.Run("a root is what is mounted there", func(t *testing.T) { mounted(t, setup(t)) })
 		t.Run("a full disk has its own code", func(t *testing.T) { full(t, setup(t)) })
 	})
-}
-
-// bench is one case at work.
-type bench struct {
-	*testing.T
-	Fixture
-	ctx  context.Context
-	work string // for trees
-}
-
-func begin(t *testing.T, f Fixture) *bench {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	b := &bench{T: t, Fixture: f, ctx: ctx, work: t.TempDir()}
-	scratch := filepath.Join(t.TempDir(), "scratch")
-	if err := os.Mkdir(scratch, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	b.Config.Scratch, b.Missing.Scratch = scratch, scratch
-	t.Cleanup(func() {
-		left, err := os.ReadDir(scratch)
-		if err != nil || len(left) > 0 {
-			t.Errorf("left in Scratch: %v %v", left, err)
-		}
-	})
-	return b
-}
-
-// at is a set's instant, n minutes after the first one of the suite.
-func at(n int) time.Time { return time.Date(2026, 3, 4, 5, 6+n, 7, 0, time.UTC) }
-
-// tree is what is to be stored in the n-th minute.
-func (b *bench) tree(n int, roots ...string) backup.Tree {
-	return backup.Tree{Host: "host-a", Set: "snap", Time: at(n), Roots: roots}
-}
-
-// store stores a tree that nothing is wrong with.
-func (b *bench) store(t backup.Tree) backup.Stored {
-	b.Helper()
-	stored, err := b.Backend.Store(b.ctx, b.Config, t, ignore)
-	if err != nil {
-		b.Fatalf("Store: %v\n%v", err, fault.Of(err).Facts)
-	}
-	return stored
-}
-
-func (b *bench) list(host string) []backup.Stored {
-	b.Helper()
-	all, err := b.Backend.List(b.ctx, b.Config, host)
-	if err != nil {
-		b.Fatalf("List: %v", err)
-	}
-	return all
-}
-
-// ids are those of a list.
-func ids(all []backup.Stored) []string {
-	list := []string{}
-	for _, s := range all {
-		list = append(list, s.ID)
-	}
-	return list
-}
-
-func ignore(backup.Progress) {}
-
-// wantCode fails the test if err is not a failure of the code.
-func (b *bench) wantCode(what string, err error, code fault.Code) {
-	b.Helper()
-	if err == nil || fault.Of(err).Code != code {
-		b.Errorf("%s: %v (code %q), want code %q", what, err, codeOf(err), code)
-	}
-}
-
-func codeOf(err error) fault.Code {
-	if err == nil {
-		return ""
-	}
-	return fault.Of(err).Code
 }

@@ -3,7 +3,6 @@ package backuptest
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,77 +111,6 @@ func without(root, dat string) []string {
 		return []string{"wal"}
 	}
 	return nil
-}
-
-// isStored checks that a backup is that of a tree.
-func (b *bench) isStored(s backup.Stored, t backup.Tree) {
-	b.Helper()
-	if s.ID == "" || len(s.ID) > 255 || strings.ContainsAny(s.ID, "/\x00\n") || s.ID[0] == '.' || s.ID[0] == '-' {
-		b.Errorf("ID %q is not safe as a file's name", s.ID)
-	}
-	roots := slices.Sorted(slices.Values(s.Roots))
-	if s.Host != t.Host || !s.Time.Equal(t.Time) || !slices.Equal(roots, slices.Sorted(slices.Values(t.Roots))) {
-		b.Errorf("stored %+v for %+v", s, t)
-	}
-}
-
-// presented presents a backup, which has to work and to leave the repository as it was.
-func (b *bench) presented(id string, use func(context.Context, backup.Presented) error) {
-	b.Helper()
-	used, before := 0, b.names()
-	defer func() {
-		if diff := cmp.Diff(before, b.names()); diff != "" {
-			b.Errorf("Present changed what lies in the repository (-before +after):\n%s", diff)
-		}
-	}()
-	err := b.Backend.Present(b.ctx, b.Config, id, ignore, func(ctx context.Context, p backup.Presented) error {
-		used++
-		return use(ctx, p)
-	})
-	if err != nil || used != 1 {
-		b.Fatalf("Present %s: %v, used %d times\n%v", id, err, used, factsOf(err))
-	}
-}
-
-// names are those of all files of the repository, as the suite sees it.
-func (b *bench) names() []string {
-	b.Helper()
-	var names []string
-	err := filepath.WalkDir(b.Local, func(path string, _ fs.DirEntry, err error) error {
-		names = append(names, path)
-		return err
-	})
-	if err != nil {
-		b.Fatalf("look into the repository: %v", err)
-	}
-	return names
-}
-
-// folder makes a root with some files.
-func (b *bench) folder(name string, files map[string]string) string {
-	b.Helper()
-	dir := filepath.Join(b.work, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		b.Fatal(err)
-	}
-	for file, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return dir
-}
-
-// holds checks the content of a file of a backup's only root.
-func (b *bench) holds(id, root, file, want string) {
-	b.Helper()
-	b.presented(id, func(_ context.Context, p backup.Presented) error {
-		got, err := os.ReadFile(filepath.Join(p.Roots[root], file))
-		if err != nil || string(got) != want {
-			b.Errorf("%s of %s holds %q (%v), want %q", file, id, got, err, want)
-		}
-		return nil
-	})
 }
 
 func incremental(b *bench) {
@@ -324,16 +252,6 @@ func cancelledStore(b *bench) {
 		b.Errorf("listed after it: %v, want %v", got, want)
 	}
 	b.works(2)
-}
-
-// works stores and presents once more.
-func (b *bench) works(minute int) {
-	b.Helper()
-	if err := b.Backend.Check(b.ctx, b.Config); err != nil {
-		b.Errorf("Check: %v", err)
-	}
-	dir := b.folder("after", map[string]string{"file": "content"})
-	b.holds(b.store(b.tree(minute, dir)).ID, dir, "file", "content")
 }
 
 // unreadable stores a directory whose files not even root may read.
