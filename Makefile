@@ -95,9 +95,11 @@ clean: ## remove what was built; the lab's images in the cache directory stay
 
 # --- the lab ---
 
-.PHONY: lab-deps lab-up lab-down lab-reset lab-ssh
+.PHONY: lab-deps lab-images lab-up lab-down lab-reset lab-ssh
 lab-deps:
 	@$(lab) deps
+lab-images: lab-deps
+	@for release in d12 d13; do $(lab) build $$release; done
 lab-up: lab-deps ## boot the throwaway server LAB
 	@$(lab) up $(LAB)
 lab-down: ## stop it
@@ -143,9 +145,10 @@ torture: build lab-bin lab-deps ## the full matrix of faults on both guests; tak
 	@molecule/stages torture
 
 # What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
-# BUILT=1 where the programs are built already: two guests at once must not both write them.
+# BUILT=1 where the programs are built already: two guests at once must not both write them. The limits are for what
+# hangs, on a slow machine too.
 .PHONY: scenarios faults
-scenarios: timeout := 45m
+scenarios: timeout := 60m
 faults: timeout := 12h
 faults: arguments := -args -torture
 scenarios faults: $(if $(BUILT),,build lab-bin)

@@ -29,6 +29,7 @@ func TestAllOrNothing(t *testing.T) {
 	before := g.run(t, devices)
 
 	t.Run("a snapshot overflowed before", func(t *testing.T) {
+		playedOn(t, "d12")
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent") })
 		g.ok(t, three)
 		g.run(t, overflowPccehr)
@@ -59,6 +60,7 @@ func TestAllOrNothing(t *testing.T) {
 	})
 
 	t.Run("another set would overflow", func(t *testing.T) {
+		playedOn(t, "d13")
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent"); g.ok(t, "lvm_snapshot name=small state=absent") })
 		g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,/third")
 		g.run(t, overflowPccehr)
@@ -74,6 +76,7 @@ func TestAllOrNothing(t *testing.T) {
 	})
 
 	t.Run("no room for the third snapshot", func(t *testing.T) {
+		playedOn(t, "d12")
 		t.Cleanup(func() { g.run(t, "lvremove -qqy vg01/full") })
 		g.run(t, "lvcreate -qqy -l 100%FREE -n full vg01")
 		full := g.run(t, devices)
@@ -84,6 +87,7 @@ func TestAllOrNothing(t *testing.T) {
 	})
 
 	t.Run("room for the third snapshot taken away meanwhile", func(t *testing.T) {
+		playedOn(t, "d13")
 		t.Cleanup(func() { g.run(t, "lvremove -qqy vg01/full") })
 		c := g.start(t, armed("snapshot.taking hang")+"lvm_snapshot volumes=/dat,/pccehr,/third")
 		g.eventually(t, "the failpoint", atPlace, reachLimit)

@@ -108,8 +108,8 @@ func demonstrated() []string {
 	return []string{"mirror", "rsync"}
 }
 
-// playedOn leaves a scenario to the other guest, unless -torture has all of them played on both: what backups add does
-// not depend on the kernel, and twice takes twice as long.
+// playedOn leaves a scenario to the other guest, unless -torture has all of them played on both. Both guests show each
+// kind of fault and what depends on the kernel; the rest is divided, since twice takes twice as long.
 func playedOn(t *testing.T, lab string) {
 	t.Helper()
 	if !*torture && theGuest.lab != lab {

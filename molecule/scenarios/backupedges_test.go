@@ -43,7 +43,7 @@ mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin; mount /dev/vg01/thin /srv/thin;
 // TestRestoreFillsBlocksNotPages restores a file of which one block in 64 differs. What the kernel reads ahead it caches in
 // large folios, and before 6.6 XFS writes a whole one back for one block: that space must not be taken.
 func TestRestoreFillsBlocksNotPages(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := theGuest
 	g.scratch(t, makeRepositories+"\nsystemctl stop postgresql 'postgresql@*'; head -c 64M /dev/urandom >/dat/bulk; sync",
 		removeRepositories+"; rm -f /dat/bulk; lvm_snapshot name=restore state=absent >/dev/null; "+startServices)

@@ -25,8 +25,8 @@ var backupPlaces = []struct {
 	{"backup.mounted", backUp, "restic", true},
 	{"backup.stored", backUp, "rsync", false},
 	{"restore.taken", restore, "rsync", false},
-	{"restore.writing", restore, "mirror", false},
-	{"restore.gate#20", restore, "restic", true},
+	{"restore.writing", restore, "mirror", true},
+	{"restore.gate#20", restore, "restic", false},
 }
 
 // beforeFaults are files of which many are missing after harmMore, so that a restore writes for a while.
@@ -34,16 +34,17 @@ const beforeFaults = `mkdir -p /pccehr/many && for i in $(seq 200); do echo $i >
 
 const harmMore = `rm -rf /pccehr/many; head -c 20M /dev/urandom >/pccehr/bulk; sync`
 
-// forBackupFaults makes the repositories with one backup in each of those that are used, and then harm.
+// forBackupFaults makes the repositories, one backup in each of those that are restored from, and then harm.
 // It returns the words after an action's by which each of them is used, and its backup restored.
 func (g guest) forBackupFaults(t *testing.T, always string) map[string]string {
 	t.Helper()
 	words := map[string]string{}
 	g.scratch(t, makeRepositories+"\n"+beforeFaults, removeRepositories+"; rm -rf /pccehr/bulk /pccehr/many")
 	for backend, options := range repositories {
+		words[backend] = options
 		if backend == always || *torture {
 			stored := g.ok(t, backUp+options)
-			words[backend] = fmt.Sprintf("%s restore_id=%v", options, stored["id"])
+			words[backend] += fmt.Sprintf(" restore_id=%v", stored["id"])
 		}
 	}
 	g.run(t, harmMore)
@@ -55,7 +56,7 @@ func (g guest) forBackupFaults(t *testing.T, always string) map[string]string {
 func TestBackupKilled(t *testing.T) {
 	playedOn(t, "d12")
 	g := theGuest
-	with := g.forBackupFaults(t, "restic")
+	with := g.forBackupFaults(t, "mirror")
 	for _, p := range backupPlaces {
 		if !p.always && !*torture {
 			continue
@@ -197,9 +198,9 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 func TestBackupPowerCut(t *testing.T) {
 	playedOn(t, "d13")
 	g := theGuest
-	with := g.forBackupFaults(t, "restic")
+	with := g.forBackupFaults(t, "")
 	for _, p := range backupPlaces {
-		if p.name != "restore.gate#20" && !*torture {
+		if p.name != "backup.mounted" && !*torture {
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
@@ -262,6 +263,7 @@ func TestRestoreWithoutRoom(t *testing.T) {
 		t.Logf("refused before anything was created: %s", r.msg())
 	})
 	t.Run("extended", func(t *testing.T) {
+		tortured(t)
 		g.ok(t, "snap_backup action=restore size=20m "+repositories["mirror"])
 		g.ok(t, "lvm_snapshot name=restore state=mounted")
 		g.run(t, "test $(stat -c %s /run/rewind/mounts/restore/vg00/pccehr/large) = 94371840")

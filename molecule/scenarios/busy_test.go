@@ -42,6 +42,7 @@ const running = `systemctl show -p Id,ActiveState,InvocationID 'postgresql@*-mai
 // TestHoldersAreNamed asks for a rollback while /dat is held open in every way, then has the units found and the
 // processes ended.
 func TestHoldersAreNamed(t *testing.T) {
+	playedOn(t, "d12")
 	g := theGuest
 	shell := strings.Fields(g.scratch(t, theHolders+`ls -l /proc/*/cwd | sed -n 's#.*/proc/\([0-9]*\)/cwd -> /dat$#\1#p'`, removeHolders))[0]
 	before := g.run(t, running)

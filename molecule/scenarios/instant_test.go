@@ -42,7 +42,7 @@ func sets() int {
 	if *torture {
 		return 20
 	}
-	return 3
+	return 2
 }
 
 // TestOneInstant takes sets while a writer syncs the same number to both file systems in turn.

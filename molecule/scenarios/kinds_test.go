@@ -32,6 +32,7 @@ cp /root/crypttab.before /etc/crypttab; rm -f /root/safe.key /root/crypttab.befo
 // TestThinAndEncryptedInSeveralGroups takes one set of a thin volume and an encrypted thick one in two groups, rolls
 // back to it and takes it again.
 func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
+	playedOn(t, "d13")
 	g := theGuest
 	g.scratch(t, kinds, removeKinds)
 	taken := g.ok(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m")
@@ -82,7 +83,7 @@ echo newer > /srv/thin/file; echo newer > /srv/safe/file; sync`)
 // TestPowerCutOnThinAndEncrypted cuts the power in a rollback of a thin volume and an encrypted one, in two groups and
 // with a unit on each: at the next boot the volumes are merged before the one is opened and both are mounted.
 func TestPowerCutOnThinAndEncrypted(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := theGuest
 	const unitOnBoth = `
 [Unit]
@@ -100,9 +101,6 @@ printf '/dev/vg01/thin /srv/thin ext4 nofail 0 0\n/dev/mapper/safe /srv/safe ext
 `+unit("rw-both.service", unitOnBoth)+"systemctl daemon-reload; systemctl -q enable --now rw-both; sync",
 		"systemctl -q disable --now rw-both; rm -f /etc/systemd/system/rw-both.service /var/log/starts; cp /root/fstab.before /etc/fstab; systemctl daemon-reload\n"+removeKinds)
 	for _, place := range []string{"command.lvconvert.started", "rollback.merging", "rollback.mounting", unmounted} {
-		if !*torture && place != "command.lvconvert.started" {
-			continue
-		}
 		t.Run(place, func(t *testing.T) {
 			g.run(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m >/dev/null && echo new | tee /srv/thin/file /srv/safe/file >/dev/null; sync; rm -f /var/log/starts")
 			const merge = "lvm_merge name=kinds services=rw-both"

@@ -208,7 +208,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 
 // TestInterruptedOnTheWayBack has a COW fill while the services stop, and interrupts the journey that turns back.
 func TestInterruptedOnTheWayBack(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := theGuest
 	g.scratch(t, watched+`
 cat >/etc/systemd/system/pccehr.service.d/flood.conf <<'UNIT'
@@ -219,16 +219,15 @@ systemctl daemon-reload; echo lost >/dat/marker; echo lost >/pccehr/marker; sync
 	const take = `lvm_snapshot volumes='["/dat",{"vg":"vg00","lv":"pccehr","size":"8m"}]'`
 	strikes := []struct {
 		name   string
-		always bool
 		strike func()
 	}{
-		{"killed at rollback.undoing", true, func() {
+		{"killed at rollback.undoing", func() {
 			interruptedResult(t, g.module(t, armed("rollback.undoing kill")+rollBoth))
 		}},
-		{"killed at rollback.undone", false, func() {
+		{"killed at rollback.undone", func() {
 			interruptedResult(t, g.module(t, armed("rollback.undone kill")+rollBoth))
 		}},
-		{"power cut at rollback.undoing", false, func() {
+		{"power cut at rollback.undoing", func() {
 			c := g.start(t, armed("rollback.undoing hang")+rollBoth)
 			g.eventually(t, "the failpoint", atPlace, reachLimit)
 			c.drop(t)
@@ -236,9 +235,6 @@ systemctl daemon-reload; echo lost >/dat/marker; echo lost >/pccehr/marker; sync
 		}},
 	}
 	for _, s := range strikes {
-		if !s.always && !*torture {
-			continue
-		}
 		t.Run(s.name, func(t *testing.T) {
 			g.ok(t, take)
 			s.strike()
@@ -283,6 +279,7 @@ done 2>/dev/null ) & `
 
 // TestPollerKilled kills LVM's poller while the volumes merge, and the journey too.
 func TestPollerKilled(t *testing.T) {
+	playedOn(t, "d12")
 	g := theGuest
 	g.run(t, watched)
 	t.Cleanup(func() { g.run(t, unwatched) })

@@ -12,6 +12,7 @@ import (
 // TestSetIsMountedExtendedAndRemoved takes sets through their states, with --check first and once more after, and rolls
 // back to it while it is mounted.
 func TestSetIsMountedExtendedAndRemoved(t *testing.T) {
+	playedOn(t, "d12")
 	g := theGuest
 	g.scratch(t, "echo old > /pccehr/rw-file; sync", `lvm_snapshot name=look state=absent >/dev/null 2>&1
 rm -f /pccehr/rw-file; systemctl start pccehr; rmdir /srv/look/* /srv/look 2>/dev/null; ! test -e /srv/look`)
@@ -112,6 +113,7 @@ func TestSizesAndPlaces(t *testing.T) {
 
 // TestDeferredToTheNextBoot rolls back volumes that cannot be closed, as the root volume never can.
 func TestDeferredToTheNextBoot(t *testing.T) {
+	playedOn(t, "d13")
 	g := theGuest
 	g.scratch(t, watched+"\n"+takeAndHarm+"\nsystemd-run -q --unit=rw-keeper --working-directory=/dat sleep infinity",
 		"systemctl stop rw-keeper 2>/dev/null; lvm_snapshot state=absent >/dev/null 2>&1\n"+unwatched)
@@ -142,6 +144,7 @@ func TestDeferredToTheNextBoot(t *testing.T) {
 // TestDeferredAndLost fills the COW of a deferred rollback before the boot that it waits for: nothing was rolled back, so
 // nothing keeps the volume from its mount.
 func TestDeferredAndLost(t *testing.T) {
+	tortured(t)
 	g := theGuest
 	g.scratch(t, "lvm_snapshot name=late volumes=/pccehr size=8m\nsystemd-run -q --unit=rw-keeper --working-directory=/pccehr sleep infinity",
 		"systemctl stop rw-keeper 2>/dev/null; rm -f /pccehr/rw-fill; ! lvs vg00/pccehr_late >/dev/null 2>&1 || lvremove -qqy vg00/pccehr_late")
@@ -169,6 +172,7 @@ func TestDeferredAndLost(t *testing.T) {
 
 // TestSetIsTakenAgain rehearses: rolled back, and the same set taken again before the services start.
 func TestSetIsTakenAgain(t *testing.T) {
+	tortured(t)
 	g := theGuest
 	const seen = `mkdir -p /etc/systemd/system/pccehr.service.d && cat >/etc/systemd/system/pccehr.service.d/seen.conf <<'UNIT'
 [Service]
