@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -90,7 +89,7 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 	if err := leaveSecret(dir, c.Secret); err != nil {
 		return "", fault.New(fault.Internal, "journey: %w", err)
 	}
-	unit = unitPrefix + id + ".service"
+	unit = unitOf(id)
 	err = systemd.StartTransient(ctx, service.Transient{
 		Name: unit, Description: "Rewind: " + c.Title,
 		Exec: []string{bin, "journey", id}, StopPost: []string{bin, "settle", id},
@@ -120,33 +119,26 @@ const (
 
 func journeyDir(id string) string { return filepath.Join(Run, "journey", id) }
 
+func unitOf(id string) string { return unitPrefix + id + ".service" }
+
 // underWay finds a running journey with exactly this request that has not given its result yet. It also removes what
 // ended journeys left in Run.
 func underWay(ctx context.Context, systemd *service.Systemd, data []byte) (string, error) {
-	dirs, err := os.ReadDir(filepath.Join(Run, "journey"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
+	active, ended, err := sorted(ctx, systemd)
 	if err != nil {
-		return "", fault.New(fault.Internal, "journeys: %w", err)
+		return "", err
 	}
-	for _, d := range dirs {
-		unit := unitPrefix + d.Name() + ".service"
-		active, err := systemd.Active(ctx, unit)
-		if err != nil {
-			return "", err
+	for _, d := range ended {
+		// Its module may still be reading the result.
+		if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
+			_ = os.RemoveAll(journeyDir(d.Name()))
 		}
-		if !active {
-			// Its module may still be reading the result.
-			if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
-				_ = os.RemoveAll(journeyDir(d.Name()))
-			}
-			continue
-		}
-		theirs, _ := os.ReadFile(filepath.Join(journeyDir(d.Name()), "request"))
-		_, answered := os.Stat(filepath.Join(journeyDir(d.Name()), "result"))
+	}
+	for _, id := range active {
+		theirs, _ := os.ReadFile(filepath.Join(journeyDir(id), "request"))
+		_, answered := os.Stat(filepath.Join(journeyDir(id), "result"))
 		if bytes.Equal(theirs, data) && answered != nil {
-			return unit, nil
+			return unitOf(id), nil
 		}
 	}
 	return "", nil
@@ -240,7 +232,7 @@ func lastOf(j *journal.Journal, id string) (*journal.Entry, error) {
 
 // interrupted says what became of a journey that ended without a result.
 func interrupted(id string) error {
-	unit := unitPrefix + id + ".service"
+	unit := unitOf(id)
 	j, err := journal.Open(JournalDir)
 	if err != nil {
 		return err

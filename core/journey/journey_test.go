@@ -147,6 +147,38 @@ func TestProgress(t *testing.T) {
 	(&Trip{}).Progress("at boot nobody waits", 1) // must not fail
 }
 
+func TestStatus(t *testing.T) {
+	dir := t.TempDir()
+	if s, ok := status(dir); ok {
+		t.Errorf("of a journey that is gone: %+v", s)
+	}
+	if err := replace(filepath.Join(dir, "request"), []byte(`{"kind":"backup","title":"back up with restic","request":{"volumes":["/dat"]}}`)); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if err := os.Chtimes(filepath.Join(dir, "request"), begun, begun); err != nil {
+		t.Fatal(err)
+	}
+	trip, half := &Trip{dir: dir}, 50.0
+	for _, c := range []struct {
+		told Progress
+		want Status
+	}{
+		{Progress{}, Status{}},
+		{Progress{Label: "waiting for vg00", Percent: -1}, Status{Label: "waiting for vg00"}},
+		{Progress{Label: "storing", Percent: 50, Bytes: 7}, Status{Label: "storing", Percent: &half, Bytes: 7}},
+	} {
+		if c.told != (Progress{}) {
+			trip.Tell(c.told)
+		}
+		c.want.Kind, c.want.Title, c.want.Begun = "backup", "back up with restic", "2026-01-02T03:04:05Z"
+		got, ok := status(dir)
+		if diff := cmp.Diff(c.want, got); !ok || diff != "" {
+			t.Errorf("%+v:\n%s", c.told, diff)
+		}
+	}
+}
+
 func TestAppears(t *testing.T) {
 	for name, before := range map[string]bool{"there before": true, "comes later": false} {
 		t.Run(name, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Command lvm_snapshot_info says what sets of LVM snapshots there are, in what state, and what this server can do. It
-// is an Ansible module, and the same by hand. It changes nothing.
+// Command lvm_snapshot_info says what sets of LVM snapshots there are, in what state, what is under way, and what this
+// server can do. It is an Ansible module, and the same by hand. It changes nothing.
 package main
 
 import (
@@ -26,13 +26,14 @@ type args struct {
 // found is the result's data.
 type found struct {
 	snapset.Info
-	Last *rollback.Last `json:"last_rollback"`
+	Last    *rollback.Last   `json:"last_rollback"`
+	Current []journey.Status `json:"under_way"`
 }
 
 func main() {
 	ansible.Module[args]{
 		Name:     "lvm_snapshot_info",
-		Summary:  "Says what sets of LVM snapshots there are, in what state, and what this server can do.",
+		Summary:  "Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do.",
 		Defaults: func() args { return args{} },
 		Validate: validate,
 		Run:      run,
@@ -63,6 +64,10 @@ func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
 	if damaged != nil {
 		r.Warnings = append(r.Warnings, damaged.Error())
 	}
+	current, err := journey.Current(ctx)
+	if err != nil {
+		r.Warnings = append(r.Warnings, "what is under way on this server cannot be found out: "+err.Error())
+	}
 	query := snapset.Query{Set: a.Name, VG: a.VG}
 	if last != nil {
 		query.Merging = last.Merging
@@ -74,15 +79,15 @@ func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, info.Warnings...)
-	r.Msg = summary(info)
+	r.Msg = summary(info, current)
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
-		"last_rollback": last,
+		"last_rollback": last, "under_way": current,
 	}
 	return r, nil
 }
 
-func summary(i *snapset.Info) string {
+func summary(i *snapset.Info, current []journey.Status) string {
 	if !i.Host.Usable {
 		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
 	}
@@ -95,6 +100,9 @@ func summary(i *snapset.Info) string {
 	msg := fmt.Sprintf("sets: %d, other snapshots: %d", len(i.Sets), len(i.Unmanaged))
 	if len(bad) > 0 {
 		msg += "; " + strings.Join(bad, ", ")
+	}
+	for _, s := range current {
+		msg += "; under way: " + s.Title
 	}
 	return msg
 }
@@ -110,6 +118,9 @@ func show(w io.Writer, r ansible.Result) {
 	for _, g := range f.Groups {
 		fmt.Fprintf(w, "volume group %s: %s, %s free\n", g.Name, ansible.Bytes(g.Size), ansible.Bytes(g.Free))
 		pools(w, g.Pools)
+	}
+	for _, s := range f.Current {
+		underWay(w, s)
 	}
 	for _, s := range f.Sets {
 		fmt.Fprintf(w, "\nset %s, %s, %s old\n", s.Name, s.State, age(s.Age))
@@ -135,6 +146,18 @@ func show(w io.Writer, r ansible.Result) {
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// underWay is how far a run of any module is, and which unit it is.
+func underWay(w io.Writer, s journey.Status) {
+	fmt.Fprintf(w, "\nunder way since %s: %s", s.Begun, s.Title)
+	if s.Label != "" {
+		fmt.Fprintf(w, ": %s", s.Label)
+	}
+	if s.Percent != nil {
+		fmt.Fprintf(w, ", %.0f %%", *s.Percent)
+	}
+	fmt.Fprintf(w, " (%s)\n", s.Unit)
 }
 
 // story is how far a rollback is, for people.

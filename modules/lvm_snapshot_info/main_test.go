@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -37,12 +38,14 @@ func info() *snapset.Info {
 
 // A person sees the same whether the result is fresh or came through a file.
 func TestShow(t *testing.T) {
-	i := info()
+	i, half := info(), 50.0
+	current := []journey.Status{{Kind: "rollback", Title: "roll back to set snap", Unit: "rewind-1.service", Begun: "2026-11-23T20:34:46Z", Label: "merging", Percent: &half}}
 	data := map[string]any{
 		"host": i.Host, "groups": i.Groups, "sets": i.Sets, "unmanaged": i.Unmanaged, "mounts": i.Mounts,
 		"last_rollback": &rollback.Last{Set: "snap", Begun: "2026-11-23T20:34:46Z", Outcome: "unfinished", Step: "started", Downtime: 9400},
+		"under_way":     current,
 	}
-	fresh := ansible.Result{Msg: summary(i), Data: data}
+	fresh := ansible.Result{Msg: summary(i, current), Data: data}
 	var stored ansible.Result
 	text, err := json.Marshal(fresh)
 	if err == nil {
@@ -51,11 +54,13 @@ func TestShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `sets: 1, other snapshots: 1; snap is merging
+	want := `sets: 1, other snapshots: 1; snap is merging; under way: roll back to set snap
 
 kernel 6.12.5, LVM 2.03.31(2), dm_snapshot loaded, dm_thin_pool loadable
 volume group vg00: 6.0 GiB, 4.0 GiB free
   thin pool vg00/pool: 1.0 GiB, 96.0% of its data and 4.0% of its metadata used: no data space is left in the thin pool
+
+under way since 2026-11-23T20:34:46Z: roll back to set snap: merging, 50 % (rewind-1.service)
 
 set snap, merging, 1 h 1 min old
   vg00/dat_snap                of vg00/dat             merging    20.0 MiB of 200.0 MiB COW used (10.0%)  merge running, 10.0 MiB left (50% done)
@@ -79,7 +84,7 @@ last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LV
 
 func TestSummaryOfAServerThatCannot(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Problems: []string{"this is a container (lxc): its volumes belong to its host"}}}
-	if got := summary(i); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
+	if got := summary(i, nil); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
 		t.Error(got)
 	}
 }
