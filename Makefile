@@ -99,7 +99,7 @@ clean: ## remove what was built; the lab's images in the cache directory stay
 lab-deps:
 	@$(lab) deps
 lab-images: lab-deps
-	@for release in d12 d13; do $(lab) build $$release; done
+	@$(lab) build d12 & $(lab) build d13 || failed=1; wait $$! && test -z "$${failed:-}"
 lab-up: lab-deps ## boot the throwaway server LAB
 	@$(lab) up $(LAB)
 lab-down: ## stop it
