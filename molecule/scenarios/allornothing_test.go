@@ -44,6 +44,7 @@ func TestAllOrNothing(t *testing.T) {
 	})
 
 	t.Run("a snapshot overflows while the services stop", func(t *testing.T) {
+		playedOn(t, "d12")
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent") })
 		g.ok(t, three)
 		c := g.start(t, armed("rollback.stopping hang")+rollBoth)

@@ -162,7 +162,7 @@ func TestFailedMergeIsNamed(t *testing.T) {
 
 // TestMissingDiskAndSickPoolsAreNamed breaks what thick and thin snapshots lie on.
 func TestMissingDiskAndSickPoolsAreNamed(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := theGuest
 	g.scratch(t, theSick, noneSick)
 	const info, thin = "lvm_snapshot_info vg=vg02", "lvm_merge snapshots=vg02/thin_hand"
@@ -182,15 +182,11 @@ func TestMissingDiskAndSickPoolsAreNamed(t *testing.T) {
 
 	for _, c := range []struct {
 		name, strike, problem string
-		always                bool // also without -torture
 	}{
-		{"metadata cannot be written", frail(frailReadOnly) + writeThin + frail(frailWhole), "read-only", true},
-		{"metadata cannot be read", frail(frailGone) + writeThin + frail(frailWhole), "failed", false},
-		{"the kernel's transaction is not LVM's", "dmsetup suspend vg02-thin; lvcreate -qqy -s -kn -n x vg02/thin 2>/dev/null; dmsetup resume vg02-thin", "transaction id", true},
+		{"metadata cannot be written", frail(frailReadOnly) + writeThin + frail(frailWhole), "read-only"},
+		{"metadata cannot be read", frail(frailGone) + writeThin + frail(frailWhole), "failed"},
+		{"the kernel's transaction is not LVM's", "dmsetup suspend vg02-thin; lvcreate -qqy -s -kn -n x vg02/thin 2>/dev/null; dmsetup resume vg02-thin", "transaction id"},
 	} {
-		if !c.always && !*torture {
-			continue
-		}
 		g.run(t, thinMade("64M")+"\n("+c.strike+") || true")
 		r := g.each(t, info, thin, set)
 		g.run(t, noThin)

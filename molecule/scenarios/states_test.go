@@ -113,7 +113,7 @@ func TestSizesAndPlaces(t *testing.T) {
 
 // TestDeferredToTheNextBoot rolls back volumes that cannot be closed, as the root volume never can.
 func TestDeferredToTheNextBoot(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := theGuest
 	g.scratch(t, watched+"\n"+takeAndHarm+"\nsystemd-run -q --unit=rw-keeper --working-directory=/dat sleep infinity",
 		"systemctl stop rw-keeper 2>/dev/null; lvm_snapshot state=absent >/dev/null 2>&1\n"+unwatched)
