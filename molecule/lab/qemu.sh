@@ -118,12 +118,15 @@ in_guest() {
 }
 
 # wait_for_guest DIR SECONDS [COMMAND]: until COMMAND, given some random bytes, succeeds over ssh.
-# It fails, without ending the script by itself, if the guest's kernel has panicked.
+# It fails, without ending the script by itself, if the guest's kernel has panicked or QEMU has ended.
 wait_for_guest() {
     local dir=$1 deadline=$((SECONDS + $2)) command=${3:-true}
     until head -c 64 /dev/urandom |
         ssh -F "$dir/ssh_config" -o ConnectTimeout=5 lab "$command" >/dev/null 2>&1; do
-        machine_pid "$dir" >/dev/null || fail "the guest has ended; its console: $dir/console.log"
+        if ! machine_pid "$dir" >/dev/null; then
+            say "the guest's QEMU has ended; its console: $dir/console.log"
+            return 1
+        fi
         if grep -qs 'Kernel panic - not syncing' "$dir/console.log"; then
             say "the guest's kernel has panicked; its console: $dir/console.log"
             return 1
