@@ -124,7 +124,11 @@ func unitOf(id string) string { return unitPrefix + id + ".service" }
 // underWay finds a running journey with exactly this request that has not given its result yet. It also removes what
 // ended journeys left in Run.
 func underWay(ctx context.Context, systemd *service.Systemd, data []byte) (string, error) {
-	active, ended, err := sorted(ctx, systemd)
+	dirs, err := journeys()
+	if err != nil {
+		return "", err
+	}
+	active, ended, err := sorted(ctx, systemd, dirs)
 	if err != nil {
 		return "", err
 	}

@@ -28,15 +28,16 @@ type Status struct {
 // it is being settled.
 func Current(ctx context.Context) ([]Status, error) {
 	all := []Status{}
-	if dirs, err := journeys(); len(dirs) == 0 {
-		return all, err
+	dirs, err := journeys()
+	if len(dirs) == 0 {
+		return all, err // also where there is no systemd
 	}
 	systemd, err := service.Connect(ctx)
 	if err != nil {
 		return all, err
 	}
 	defer systemd.Close()
-	active, _, err := sorted(ctx, systemd)
+	active, _, err := sorted(ctx, systemd, dirs)
 	for _, id := range active {
 		if s, ok := status(journeyDir(id)); ok {
 			s.Unit = unitOf(id)
@@ -56,11 +57,7 @@ func journeys() ([]fs.DirEntry, error) {
 }
 
 // sorted tells the ids of the journeys under way from the directories that ended ones left.
-func sorted(ctx context.Context, systemd *service.Systemd) (active []string, ended []fs.DirEntry, err error) {
-	dirs, err := journeys()
-	if err != nil {
-		return nil, nil, err
-	}
+func sorted(ctx context.Context, systemd *service.Systemd, dirs []fs.DirEntry) (active []string, ended []fs.DirEntry, err error) {
 	for _, d := range dirs {
 		up, err := systemd.Active(ctx, unitOf(d.Name()))
 		if err != nil {
