@@ -86,14 +86,14 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 }
 
-// putInPlace rolls back to the filled set: for mirror by the merge that the restore goes on with where the set is filled
-// already, for the others by hand.
+// putInPlace rolls back to the filled set: by hand for rsync, and without -torture for restic, whose restore takes longest;
+// else by the merge that the restore goes on with where the set is filled already.
 func putInPlace(backend, options string) string {
 	const rollback = " services=postgresql,pccehr wait=true"
-	if backend == "mirror" {
-		return "snap_backup action=restore merge=true " + options + rollback
+	if backend == "rsync" || backend == "restic" && !*torture {
+		return "lvm_merge name=restore" + rollback
 	}
-	return "lvm_merge name=restore" + rollback
+	return "snap_backup action=restore merge=true " + options + rollback
 }
 
 // demonstrated are the backends that the full demonstration is played with on this guest: all with -torture, else one on

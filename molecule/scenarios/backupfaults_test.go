@@ -91,7 +91,7 @@ func (g guest) worksAgain(t *testing.T, words string) {
 func TestBackendKilled(t *testing.T) {
 	playedOn(t, "d13")
 	g := theGuest
-	with := g.forBackupFaults(t, "")
+	with := g.forBackupFaults(t, "restic")
 	cases := []struct {
 		name, words, backend string
 		place                string // where the journey stands when the victim is killed; "": the victim, as soon as there is one
@@ -100,8 +100,8 @@ func TestBackendKilled(t *testing.T) {
 	}{
 		{"backend of a backup", backUp, "mirror", "backup.mounted", "^[^ ]*rewind-[^ ]* backend mirror", false},
 		{"backend of a restore", restore, "mirror", "restore.writing", "^[^ ]*rewind-[^ ]* backend mirror", false},
-		{"restic under a restore", restore, "restic", "restore.writing", "^restic .*mount", false},
-		{"restic under a backup", backUp, "restic", "", "^restic .*backup --one-file-system", true},
+		{"restic under a restore", restore, "restic", "restore.writing", "^restic .*mount", true},
+		{"restic under a backup", backUp, "restic", "", "^restic .*backup --one-file-system", false},
 		{"rsync under a backup", backUp, "rsync", "", "^rsync .* -x -R ", false},
 	}
 	for _, c := range cases {
