@@ -19,14 +19,17 @@ type witness struct {
 
 const note = `{ printf '%s ' "$@"; printf '= %s\n' "$RSYNC_SECRET"; } >>"$0"; exec "$@"`
 
-func (w *witness) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+func (w *witness) noting(c command.Cmd) command.Cmd {
 	c.Argv = append([]string{"sh", "-c", note, w.notes}, c.Argv...)
-	return w.Local.Run(ctx, c)
+	return c
+}
+
+func (w *witness) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	return w.Local.Run(ctx, w.noting(c))
 }
 
 func (w *witness) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
-	c.Argv = append([]string{"sh", "-c", note, w.notes}, c.Argv...)
-	return w.Local.Stream(ctx, c, line)
+	return w.Local.Stream(ctx, w.noting(c), line)
 }
 
 // TestSecrets: the environment reaches rsync, and no argument tells it.
@@ -42,6 +45,13 @@ func TestSecrets(t *testing.T) {
 	stored, err := b.Store(t.Context(), config, backup.Tree{Host: "db1", Set: "snap", Roots: []string{root}}, func(p backup.Progress) {
 		if strings.Contains(p.Label, "canary") {
 			t.Errorf("progress: %+v", p)
+		}
+		paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // what rsync starts itself, too
+		for _, path := range paths {
+			argv, _ := os.ReadFile(path) // it may have ended
+			if strings.Contains(string(argv), "canary") {
+				t.Errorf("a secret in argv: %q", argv)
+			}
 		}
 	})
 	if err != nil || stored.ID == "" {
