@@ -31,7 +31,7 @@ func install() (string, error) {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
 	defer self.Close()
-	hash := fnv.New128a() // tells versions apart, no more: only root writes here
+	hash := fnv.New64a() // tells versions apart, no more: only root writes here
 	if _, err := io.Copy(hash, self); err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}

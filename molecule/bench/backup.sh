@@ -22,13 +22,15 @@ sectors_read() { awk '{ printf "%.0f\n", $3 * 512 }' /sys/block/vdb/stat; } # th
 # busy: the processor time of the whole guest so far, in ms; nothing else runs in it.
 busy() { awk '/^cpu / { printf "%.0f\n", ($2 + $3 + $4 + $7 + $8) * 10 }' /proc/stat; } # ticks of 10 ms
 
-# costs NAME COMMAND...: runs it with cold caches and notes its time, the processor's, and what it read.
+# costs NAME COMMAND...: runs it with cold caches, until what it wrote is on the disk, and notes its time, the
+# processor's, and what it read. A bare rsync leaves the writing to the kernel, which does it later all the same.
 costs() {
     local name=$1 start cpu read
     shift
     cold
     start=$(now) cpu=$(busy) read=$(sectors_read)
     "$@" >/dev/null 2>&1
+    sync
     note "$name-ms" $(($(now) - start))
     note "$name-cpu" $(($(busy) - cpu))
     note "$name-read" $(($(sectors_read) - read))
@@ -53,25 +55,27 @@ services() { systemctl "$1" postgresql 'postgresql@*'; }
 started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-main.service'; }
 
 # The set without a backup: what a backup costs less this is held against the bare tool on a mounted snapshot.
-only_set() { lvm_snapshot name=bench volumes=/dat state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=bench state=absent; }
+only_set() { lvm_snapshot name=set volumes=/dat state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=set state=absent; }
 bare_rsync() {
     local last
     last=$(find "$base/barersync" -mindepth 1 -maxdepth 1 | sort | tail -1)
     rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "$base/barersync/$(date +%s)/"
 }
 
-# measure_backups NAME: each backend, and the bare tools on the same kind of mounted snapshot, at a path of its own that
-# stays the same.
+# measure_backups NAME: each backend, and at once after it the bare tool, for the machine is not always as fast, on the same
+# kind of mounted snapshot, at a path of its own that stays the same.
 measure_backups() {
+    lvcreate -qq -L 100M -s -n bench_dat vg00/dat
+    mount -o ro,noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
     costs "$1-set" only_set
     for backend in mirror rsync restic; do
         with $backend
         costs "$1-$backend" snap_backup volumes=/dat "${words[@]}"
+        case $backend in
+            rsync) costs "$1-bare-rsync" bare_rsync ;;
+            restic) costs "$1-bare-restic" bare backup /srv/bench/mnt ;;
+        esac
     done
-    lvcreate -qq -L 100M -s -n bench_dat vg00/dat
-    mount -o ro,noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
-    costs "$1-bare-restic" bare backup /srv/bench/mnt
-    costs "$1-bare-rsync" bare_rsync
     umount /srv/bench/mnt
     lvremove -qqy vg00/bench_dat
 }
