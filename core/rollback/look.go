@@ -3,6 +3,7 @@ package rollback
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sort"
 	"strings"
 
@@ -116,7 +117,7 @@ func newestOf(entries []*journal.Entry, name string) *journal.Entry {
 		if e.Set != name || e.Outcome == journal.Undone {
 			continue
 		}
-		if e.Kind == Kind {
+		if e.Kind == Kind || e.Step == snapset.StepRolledBack {
 			return e
 		}
 		if e.Kind == snapset.Kind && e.Outcome == journal.Done && e.Step != snapset.StepMounted {
@@ -136,6 +137,12 @@ func (w *walk) earlier(s *sight) (*journal.Entry, error) {
 // is left.
 func sameRollback(e *journal.Entry, snapshots []*lvm.Volume) (*journal.Entry, error) {
 	if e == nil || len(snapshots) == 0 {
+		return e, nil
+	}
+	if e.Kind == snapset.Kind { // it came back, and knows no more of them than that they were taken
+		if slices.ContainsFunc(snapshots, func(v *lvm.Volume) bool { return !v.Merging }) {
+			return nil, nil
+		}
 		return e, nil
 	}
 	var st State
@@ -160,6 +167,30 @@ func (st *State) has(v *lvm.Volume) bool {
 		}
 	}
 	return false
+}
+
+// cameBack answers for a rollback that took its own record along: that of the volume that holds the journal, such as the
+// root file system, deferred to a boot. From here on the journal knows of it again.
+func (w *walk) cameBack(ctx context.Context, s *sight, e *journal.Entry) (ansible.Result, error) {
+	var p snapset.Plan
+	if err := json.Unmarshal(e.State, &p); err != nil {
+		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	}
+	w.state = &State{Set: p.Set, ID: p.ID, Taken: p.Time, Start: true}
+	for _, m := range p.Members {
+		member := &Member{VG: m.VG, LV: m.LV, Snapshot: m.Snapshot, DMName: m.DMName, Thin: m.Thin, Pool: m.Pool, COWSize: m.COW}
+		if v, ok := s.view.Report.Volume(m.VG, m.Snapshot); ok && v.Merging {
+			member.SnapshotDM, member.SnapshotID, member.Used = v.DMName, v.UUID, v.COWUsed
+		}
+		w.state.Members = append(w.state.Members, member)
+	}
+	if w.Check {
+		return w.result(false, &journal.Entry{Step: StepStarted}), nil
+	}
+	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), StepStarted, w.state); err != nil {
+		return ansible.Result{}, err
+	}
+	return w.rest(ctx, false)
 }
 
 // again answers for a rollback that was made before. Units that did not start after it are started now; what fails still

@@ -16,6 +16,7 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -29,6 +30,7 @@ func TestNewest(t *testing.T) {
 	removed := &journal.Entry{ID: "d", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "removed"}
 	mounted := &journal.Entry{ID: "m", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: snapset.StepMounted}
 	failed := &journal.Entry{ID: "f", Kind: snapset.Kind, Set: "snap", Outcome: journal.Undone, Step: "undone"}
+	cameBack := &journal.Entry{ID: "c", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: snapset.StepRolledBack}
 	other := &journal.Entry{ID: "o", Kind: Kind, Set: "other", Outcome: journal.Done}
 	for name, c := range map[string]struct {
 		entries []*journal.Entry
@@ -38,6 +40,8 @@ func TestNewest(t *testing.T) {
 		"of another set only":       {[]*journal.Entry{other}, nil},
 		"rolled back":               {[]*journal.Entry{other, rolledBack, taken}, rolledBack},
 		"under way":                 {[]*journal.Entry{underWay, taken}, underWay},
+		"with its own record":       {[]*journal.Entry{cameBack, taken}, cameBack},
+		"and taken since":           {[]*journal.Entry{taken, cameBack}, nil},
 		"taken since":               {[]*journal.Entry{taken, rolledBack}, nil},
 		"removed since":             {[]*journal.Entry{removed, rolledBack}, nil},
 		"only mounted since":        {[]*journal.Entry{mounted, rolledBack}, rolledBack},
@@ -87,6 +91,47 @@ func TestSameRollback(t *testing.T) {
 		}
 	}
 	if _, err := sameRollback(&journal.Entry{ID: "1", State: []byte("{")}, volumes("1")); !errors.Is(err, fault.JournalDamaged) {
+		t.Error(err)
+	}
+}
+
+// A record that came back with its volume knows only that the set was being taken. Of its members LVM knows which still merge.
+func TestRolledBackTogetherWithItsRecord(t *testing.T) {
+	f := lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root"}, {Name: "dat"},
+	}})
+	w := &walk{Request: Request{Set: "s", Check: true}, commands: command.NewRecorder(f), lvm: lvm.New(f)}
+	if err := w.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
+		t.Fatal(err)
+	}
+	report, err := w.lvm.Report(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := snapset.Plan{Set: "s", ID: "1", Members: []*snapset.Member{
+		{VG: "vg00", LV: "root", Snapshot: "root_s", DMName: "vg00-root"}, {VG: "vg00", LV: "dat", Snapshot: "dat_s", DMName: "vg00-dat"},
+	}}
+	data, err := json.Marshal(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &journal.Entry{Kind: snapset.Kind, Set: "s", Outcome: journal.Done, Step: snapset.StepRolledBack, State: data}
+	merging, _ := report.Volume("vg00", "root_s")
+	if same, err := sameRollback(e, []*lvm.Volume{merging}); same != e || err != nil {
+		t.Errorf("%v, %v", same, err)
+	}
+	if same, err := sameRollback(e, []*lvm.Volume{{Name: "root_s"}}); same != nil || err != nil {
+		t.Errorf("a set of that name was taken since: %v, %v", same, err)
+	}
+	r, err := w.cameBack(t.Context(), &sight{view: &snapset.View{Report: report}}, e)
+	if err != nil || r.Changed || !strings.Contains(r.Msg, "rolled back vg00/dat,vg00/root to set s") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if w.state.Members[0].SnapshotID != merging.UUID || w.state.Members[1].SnapshotID != "" {
+		t.Errorf("members %+v, %+v", w.state.Members[0], w.state.Members[1])
+	}
+	e.State = []byte("{")
+	if _, err := w.cameBack(t.Context(), nil, e); !errors.Is(err, fault.JournalDamaged) {
 		t.Error(err)
 	}
 }

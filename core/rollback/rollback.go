@@ -190,6 +190,9 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	if earlier != nil && earlier.Kind != Kind {
+		return w.cameBack(ctx, seen, earlier)
+	}
 	if earlier != nil {
 		return w.again(ctx, earlier)
 	}

@@ -19,8 +19,12 @@ import (
 // Kind is the kind of journey that changes sets.
 const Kind = "snapshot"
 
-// StepMounted ends the journal's entry of a journey that only mounted a set.
-const StepMounted = "mounted"
+// The steps that end the journal's entry of a journey that only mounted a set, and of one whose set was rolled back together
+// with the journal.
+const (
+	StepMounted    = "mounted"
+	StepRolledBack = "rolled back"
+)
 
 // The states a set can be asked to be in.
 const (
@@ -212,11 +216,13 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 		return err
 	}
 	l := lvm.New(command.Local{})
-	back, err := cameBack(ctx, t, l, e, p)
-	if err != nil {
+	rest, err := cameBack(ctx, t, l, e, p)
+	switch {
+	case err != nil:
 		return err
-	}
-	if back {
+	case len(rest) > 0 && allMerging(rest):
+		return endMerges(ctx, t, l, rest)
+	case len(rest) > 0:
 		return t.Finish("taken", journal.Done, nil)
 	}
 	if err := Undo(ctx, l, p); err != nil {
@@ -243,37 +249,54 @@ func planOf(e *journal.Entry) (*Plan, error) {
 	return &p, nil
 }
 
-// cameBack tells whether the record was found in a volume that has itself been rolled back to this very set: the journal
-// is what it was at the set's instant then, when the set was being taken. Its members were taken, and are nobody's to
+func allMerging(snapshots []*lvm.Volume) bool {
+	return !slices.ContainsFunc(snapshots, func(v *lvm.Volume) bool { return !v.Merging })
+}
+
+// endMerges has LVM end merges that began when the server booted. That of a root file system began before there was anything
+// that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done.
+func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.Volume) error {
+	var origins []string
+	for _, v := range merging {
+		origins = append(origins, v.VG+"/"+v.Origin)
+	}
+	if err := l.Poll(ctx, origins...); err != nil {
+		return err
+	}
+	return t.Finish(StepRolledBack, journal.Done, nil)
+}
+
+// cameBack returns what is left of the set if the record was found in a volume that has itself been rolled back to it: the
+// journal is what it was at the set's instant then, when the set was being taken. Its members were taken, and are nobody's to
 // remove. The volume that holds the journal cannot stand still and is snapshotted first (see methodOrder), so that without its
 // snapshot there is either such a rollback or no snapshot of the set at all.
-func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) (bool, error) {
+func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) ([]*lvm.Volume, error) {
 	if p.ID == "" || t.Journal.ThisBoot(e) {
-		return false, nil
+		return nil, nil
 	}
 	report, err := l.Report(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	mounts, err := filesystem.Mounts()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	home, err := filesystem.Holding(mounts, journey.State)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	return p.cameBack(report, home.Point), nil
 }
 
 // cameBack is cameBack with the journal below the mount point home.
-func (p *Plan) cameBack(r *lvm.Report, home string) bool {
+func (p *Plan) cameBack(r *lvm.Report, home string) []*lvm.Volume {
 	rest := r.ByTag(tagID + p.ID)
 	for _, m := range p.Members {
-		if slices.Contains(m.Points, home) {
-			there := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
-			return len(rest) > 0 && !slices.ContainsFunc(rest, there)
+		there := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
+		if slices.Contains(m.Points, home) && !slices.ContainsFunc(rest, there) {
+			return rest
 		}
 	}
-	return false
+	return nil
 }

@@ -94,9 +94,13 @@ func lines(list []Taken) string {
 }
 
 // Check names every member of a set that cannot be relied on (snapshot_invalid), and says if some are missing
-// (set_differs).
+// (set_differs), or are merged and the others follow (merging).
 func (s *Set) Check() error {
 	var wrong []error
+	if !s.Complete() && allMerging(s.Snapshots) {
+		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, strings.Join(names(s.Snapshots), ", ")).
+			WithHint("lvm_merge name=%s, without --check, sees to its end and says what became of it", s.Set)
+	}
 	if !s.Complete() {
 		wrong = append(wrong, fault.New(fault.SetDiffers, "set %s was taken of %d volumes, but only %d snapshots are left: %s",
 			s.Set, s.Count, len(s.Snapshots), strings.Join(names(s.Snapshots), ", ")).

@@ -3,6 +3,7 @@ package snapset
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -217,11 +218,46 @@ func TestARecordThatCameBackWithItsVolumeIsNotUndone(t *testing.T) {
 		"the first was merged":         {[]lvmtest.Volume{snapshot("dat_s", "dat")}, true},
 	} {
 		w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: append([]lvmtest.Volume{{Name: "root"}, {Name: "dat"}}, c.there...)})
-		if got := p.cameBack(w.report(), "/"); got != c.back {
+		if got := p.cameBack(w.report(), "/"); len(got) > 0 != c.back {
 			t.Errorf("%s: came back: %v", name, got)
 		}
-		if p.cameBack(w.report(), "/var") {
+		if len(p.cameBack(w.report(), "/var")) > 0 {
 			t.Errorf("%s: the journal lies elsewhere", name)
 		}
+	}
+}
+
+// What merges since the boot that rolled the journal back is nobody else's to end.
+func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
+	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root", Tags: []string{"rewind:set=s", "rewind:id=id-1", "rewind:count=2"}},
+	}})
+	if err := w.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
+		t.Fatal(err)
+	}
+	p := &Plan{Set: "s", ID: "id-1", Members: []*Member{{VG: "vg00", LV: "root", Snapshot: "root_s", Points: []string{"/"}}}}
+	rest := p.cameBack(w.report(), "/")
+	if len(rest) != 1 || !allMerging(rest) {
+		t.Fatalf("left: %+v", rest)
+	}
+	set, err := Find(w.report(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, set.Check(), fault.Merging, "vg00/root_s is all that is not merged yet")
+	j, err := journal.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trip := &journey.Trip{Journal: j}
+	if err := fault.All(trip.Begin(Kind, "s", []string{"vg00"}, "taking", p), endMerges(t.Context(), trip, w.lvm, rest)); err != nil {
+		t.Fatal(err)
+	}
+	if e := trip.Entry(); e.Step != StepRolledBack || e.Outcome != journal.Done {
+		t.Errorf("recorded as %s, %s", e.Step, e.Outcome)
+	}
+	ran := w.Commands()
+	if last := strings.Join(ran[len(ran)-1], " "); !strings.Contains(last, "--poll y") || !strings.HasSuffix(last, "vg00/root") {
+		t.Errorf("ran %s", last)
 	}
 }
