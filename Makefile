@@ -24,8 +24,10 @@ version := $(shell sed -n 's/^version: *//p' galaxy.yml)$(shell git rev-parse --
 build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false \
 	-ldflags '-s -w -X go.pcc.com/rewind/core/ansible.version=$(version)'
 # Without inlining a program is a twentieth smaller. Those for LVM wait for it most of the time, and Ansible sends them
-# whole; a backup or a restore costs a tenth less of the processor with it.
+# whole; snap_* start, compare and encrypt with less of the processor with it.
 small := -gcflags=all=-l
+# $(call modules,ARCH,DIRECTORY,FLAGS)
+modules = GOARCH=$(1) $(build) $(small) $(3) -o $(2)/ ./modules/lvm_...; GOARCH=$(1) $(build) $(3) -o $(2)/ ./modules/snap_...
 
 sudo := $(if $(filter-out 0,$(shell id -u)),sudo)
 # $(call need,TEST,PACKAGE,WHY) installs a Debian package where the shell test TEST fails.
@@ -71,8 +73,7 @@ gcc:
 .PHONY: build
 build: toolchain ## static programs into build/bin/linux_amd64 and linux_arm64
 	@for arch in amd64 arm64; do \
-		GOARCH=$$arch $(build) $(small) -o build/bin/linux_$$arch/ ./modules/lvm_...; \
-		GOARCH=$$arch $(build) -o build/bin/linux_$$arch/ ./modules/snap_...; \
+		$(call modules,$$arch,build/bin/linux_$$arch); \
 		GOARCH=$$arch $(build) -o build/backends/linux_$$arch/ ./plugins/backends/tar; \
 	done
 	@ls -l build/bin/*/* | awk '{ printf "%s  %.1f MiB\n", $$9, $$5 / 1048576 }'
@@ -81,8 +82,7 @@ build: toolchain ## static programs into build/bin/linux_amd64 and linux_arm64
 # tests of single packages that ask a real LVM, kernel or systemd.
 .PHONY: lab-bin
 lab-bin: toolchain
-	@GOARCH=amd64 $(build) $(small) -tags failpoints -o build/lab-bin/linux_amd64/ ./modules/lvm_...
-	@GOARCH=amd64 $(build) -tags failpoints -o build/lab-bin/linux_amd64/ ./modules/snap_...
+	@$(call modules,amd64,build/lab-bin/linux_amd64,-tags failpoints)
 	@GOARCH=amd64 $(build) -o build/lab-bin/linux_amd64/backends/ ./plugins/backends/tar ./molecule/scenarios/misbehave
 	@for package in lvm/lvmtest filesystem service; do \
 		CGO_ENABLED=0 GOARCH=amd64 go test -c -tags lab -o build/lab-tests/$${package##*/}.test ./core/$$package; done

@@ -3,7 +3,6 @@ package rollback
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"sort"
 	"strings"
 
@@ -140,10 +139,10 @@ func sameRollback(e *journal.Entry, snapshots []*lvm.Volume) (*journal.Entry, er
 		return e, nil
 	}
 	if e.Kind == snapset.Kind { // it came back, and knows no more of them than that they were taken
-		if slices.ContainsFunc(snapshots, func(v *lvm.Volume) bool { return !v.Merging }) {
-			return nil, nil
+		if snapset.AllMerging(snapshots) {
+			return e, nil
 		}
-		return e, nil
+		return nil, nil
 	}
 	var st State
 	if err := json.Unmarshal(e.State, &st); err != nil {
@@ -172,9 +171,9 @@ func (st *State) has(v *lvm.Volume) bool {
 // cameBack answers for a rollback that took its own record along: that of the volume that holds the journal, such as the
 // root file system, deferred to a boot. From here on the journal knows of it again.
 func (w *walk) cameBack(ctx context.Context, s *sight, e *journal.Entry) (ansible.Result, error) {
-	var p snapset.Plan
-	if err := json.Unmarshal(e.State, &p); err != nil {
-		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+	p, err := snapset.PlanOf(e)
+	if err != nil {
+		return ansible.Result{}, err
 	}
 	w.state = &State{Set: p.Set, ID: p.ID, Taken: p.Time, Start: true}
 	for _, m := range p.Members {

@@ -211,7 +211,7 @@ func (w *work) verify(ctx context.Context, p *Plan) error {
 // settle undoes a set that was not finished. One whose last step was lost is not worth guessing about: nobody was told
 // that it exists.
 func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
-	p, err := planOf(e)
+	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	switch {
 	case err != nil:
 		return err
-	case len(rest) > 0 && allMerging(rest):
+	case len(rest) > 0 && AllMerging(rest):
 		return endMerges(ctx, t, l, rest)
 	case len(rest) > 0:
 		return t.Finish("taken", journal.Done, nil)
@@ -234,14 +234,15 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 // release lets writes go on at once that wait for a set which cannot be finished any more. What is suspended is not
 // resumed before LVM is at rest: see lvm.Unsuspend.
 func release(e *journal.Entry) error {
-	p, err := planOf(e)
+	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
 	return p.thaw()
 }
 
-func planOf(e *journal.Entry) (*Plan, error) {
+// PlanOf reads how a set was to be taken from the journal's entry of that. Fault: journal_damaged.
+func PlanOf(e *journal.Entry) (*Plan, error) {
 	var p Plan
 	if err := json.Unmarshal(e.State, &p); err != nil {
 		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
@@ -249,7 +250,8 @@ func planOf(e *journal.Entry) (*Plan, error) {
 	return &p, nil
 }
 
-func allMerging(snapshots []*lvm.Volume) bool {
+// AllMerging says that there is nothing among the snapshots but what LVM merges, or has marked to be merged.
+func AllMerging(snapshots []*lvm.Volume) bool {
 	return !slices.ContainsFunc(snapshots, func(v *lvm.Volume) bool { return !v.Merging })
 }
 

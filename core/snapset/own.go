@@ -89,6 +89,9 @@ func (w *work) canBeMounted() error {
 func (w *work) existing() (*Planned, error) {
 	if err := fault.All(w.same(), w.set.Check()); err != nil {
 		f := fault.New(fault.Of(err).Code, "set %s cannot be used again: %w", w.Set, err)
+		if f.Code == fault.Merging { // it goes away by itself, and cannot be removed
+			return nil, f
+		}
 		return nil, f.WithHint("remove it, and restore again: lvm_snapshot name=%s state=absent", w.Set)
 	}
 	if merging := w.merging(); merging != "" {

@@ -96,20 +96,20 @@ func lines(list []Taken) string {
 // Check names every member of a set that cannot be relied on (snapshot_invalid), and says if some are missing
 // (set_differs), or are merged and the others follow (merging).
 func (s *Set) Check() error {
-	var wrong []error
-	if !s.Complete() && allMerging(s.Snapshots) {
-		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, strings.Join(names(s.Snapshots), ", ")).
+	var unreliable []error
+	for _, v := range s.Snapshots {
+		unreliable = append(unreliable, Unreliable(v))
+	}
+	wrong, left := fault.All(unreliable...), strings.Join(names(s.Snapshots), ", ")
+	switch {
+	case s.Complete():
+		return wrong
+	case wrong == nil && AllMerging(s.Snapshots):
+		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
 			WithHint("lvm_merge name=%s, without --check, sees to its end and says what became of it", s.Set)
 	}
-	if !s.Complete() {
-		wrong = append(wrong, fault.New(fault.SetDiffers, "set %s was taken of %d volumes, but only %d snapshots are left: %s",
-			s.Set, s.Count, len(s.Snapshots), strings.Join(names(s.Snapshots), ", ")).
-			WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set))
-	}
-	for _, v := range s.Snapshots {
-		wrong = append(wrong, Unreliable(v))
-	}
-	return fault.All(wrong...)
+	return fault.All(fault.New(fault.SetDiffers, "set %s was taken of %d volumes, but only %d snapshots are left: %s", s.Set, s.Count, len(s.Snapshots), left).
+		WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set), wrong)
 }
 
 // MergeAgain is the hint for a volume, vg/lv, whose merge the kernel gave up after an I/O error.

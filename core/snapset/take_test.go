@@ -10,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
@@ -237,7 +238,7 @@ func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
 	}
 	p := &Plan{Set: "s", ID: "id-1", Members: []*Member{{VG: "vg00", LV: "root", Snapshot: "root_s", Points: []string{"/"}}}}
 	rest := p.cameBack(w.report(), "/")
-	if len(rest) != 1 || !allMerging(rest) {
+	if len(rest) != 1 || !AllMerging(rest) {
 		t.Fatalf("left: %+v", rest)
 	}
 	set, err := Find(w.report(), "s")
@@ -245,6 +246,9 @@ func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, set.Check(), fault.Merging, "vg00/root_s is all that is not merged yet")
+	failed := *set
+	failed.Snapshots = []*lvm.Volume{{VG: "vg00", Name: "root_s", Origin: "root", Merging: true, State: lvm.MergeFailed}}
+	expect(t, failed.Check(), fault.SetDiffers, "only 1 snapshots are left", "vg00/root_s: ")
 	j, err := journal.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
