@@ -18,22 +18,23 @@ const (
 	abreast = 4
 )
 
-// buffers are used for one file after the other.
+// buffers are used for one file after the other, each from the first file on that needs it.
 type buffers struct {
-	new       [abreast][]byte // in turn
-	old, zero []byte
-	attr      [2][]byte
+	new  [abreast][]byte // in turn
+	old  []byte
+	attr [2][]byte
 }
 
-func (b *buffers) make() {
-	if b.old != nil {
-		return
+// made returns a buffer, which it makes if it is not there yet.
+func made(buffer *[]byte, size int) []byte {
+	if *buffer == nil {
+		*buffer = make([]byte, size)
 	}
-	b.old, b.zero = make([]byte, chunk), make([]byte, chunk)
-	for i := range b.new {
-		b.new[i] = make([]byte, chunk)
-	}
+	return *buffer
 }
+
+// zeros is what a hole holds.
+var zeros [chunk]byte
 
 // pour makes the content of one file equal to another's.
 type pour struct {
@@ -125,7 +126,6 @@ func (p *pour) close() {
 
 // run goes through the file, holes and data in turn.
 func (p *pour) run() error {
-	p.buffers.make()
 	if p.length > p.size {
 		if err := p.truncate(); err != nil {
 			return err
@@ -200,7 +200,7 @@ func (p *pour) read(at, end int64) ([]byte, error) {
 
 // begin begins to read the next bytes, into the buffer whose turn it is.
 func (p *pour) begin(size int64) {
-	f, at := &fetch{into: p.buffers.new[p.begun%abreast][:size], done: make(chan struct{})}, p.upTo
+	f, at := &fetch{into: made(&p.buffers.new[p.begun%abreast], chunk)[:size], done: make(chan struct{})}, p.upTo
 	p.begun++
 	p.fetches = append(p.fetches, f)
 	go func() {
@@ -212,10 +212,10 @@ func (p *pour) begin(size int64) {
 // existing returns what `to` holds at an offset, with zeros beyond its end: as it would read if it were that long.
 func (p *pour) existing(at int64, size int) ([]byte, error) {
 	if p.old == nil || at >= p.length {
-		return p.buffers.zero[:size], nil
+		return zeros[:size], nil
 	}
 	// Whole blocks, as O_DIRECT wants them; the buffer has room, and is aligned as large ones are.
-	whole := p.buffers.old[:roundUp(int64(size))]
+	whole := made(&p.buffers.old, chunk)[:roundUp(int64(size))]
 	n, err := readBlocks(p.old, whole, at)
 	if err != nil {
 		return nil, p.failed("read", p.e.rel, err)
@@ -258,7 +258,7 @@ func (p *pour) hole(at, end int64) error {
 			if err != nil {
 				return err
 			}
-			err = differing(p.buffers.zero[:size], old, func(lo, hi int) error { return p.punch(start+int64(lo), int64(hi-lo)) })
+			err = differing(zeros[:size], old, func(lo, hi int) error { return p.punch(start+int64(lo), int64(hi-lo)) })
 			if err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func (p *pour) punch(at, size int64) error {
 	}
 	err = unix.Fallocate(int(dst.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, size)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return p.write(p.buffers.zero[:size], at)
+		return p.write(zeros[:size], at)
 	}
 	return p.failed("make a hole in", p.e.rel, err)
 }

@@ -23,6 +23,7 @@ func with(data []byte, change func([]byte)) []byte {
 }
 
 func TestOnlyBlocksThatDifferAreWritten(t *testing.T) {
+	t.Parallel()
 	base := random(1, 3<<20+100)
 	zeros := make([]byte, 3<<20)
 	tests := []struct {
@@ -206,6 +207,7 @@ func TestGateBeforeDeletion(t *testing.T) {
 
 // What was stopped in the middle is completed by the next run.
 func TestCompletedAfterEveryStop(t *testing.T) {
+	t.Parallel()
 	from, other := trees(t)
 	tricky(t, from)
 	write(t, other+"/three/not", random(4, 9000))

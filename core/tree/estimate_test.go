@@ -12,6 +12,7 @@ import (
 )
 
 func TestEstimate(t *testing.T) {
+	t.Parallel()
 	const kib = 1 << 10
 	tests := []struct {
 		name        string

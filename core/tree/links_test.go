@@ -30,6 +30,7 @@ func (f family) make(t *testing.T, top string, data func(group int) []byte) {
 }
 
 func TestHardLinks(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name     string
 		from, to family
@@ -66,6 +67,7 @@ func TestHardLinks(t *testing.T) {
 
 // A file that has another name outside is not written, whatever its pair is like.
 func TestNamesOutsideAreSafe(t *testing.T) {
+	t.Parallel()
 	change := map[string]func(*testing.T, string){
 		"content":   func(t *testing.T, path string) { do(t, os.WriteFile(path, random(2, 9000), 0o644)) },
 		"shorter":   func(t *testing.T, path string) { do(t, os.Truncate(path, 10)) },

@@ -186,20 +186,13 @@ func (j *job) attributes(from, to *node) ([]attribute, error) {
 
 // attr returns the value of an attribute, in the buffer of that number.
 func (j *job) attr(n *node, name string, buffer int) ([]byte, error) {
-	buf := j.attrBuffer(buffer)
+	buf := made(&j.buffers.attr[buffer], attrMax)
 	size, err := unix.Getxattr(n.path(), name, buf)
 	return buf[:max(size, 0)], err
 }
 
-func (j *job) attrBuffer(i int) []byte {
-	if j.buffers.attr[i] == nil {
-		j.buffers.attr[i] = make([]byte, attrMax)
-	}
-	return j.buffers.attr[i]
-}
-
 func (j *job) attrNames(n *node) ([]string, error) {
-	buf := j.attrBuffer(0)
+	buf := made(&j.buffers.attr[0], attrMax)
 	size, err := unix.Listxattr(n.path(), buf)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil

@@ -15,6 +15,7 @@ import (
 // Each alone is found and set, without a byte of data, and counts as one entry; also where Since says that nothing has
 // touched `to` since, which says nothing of what had happened to `from` by then.
 func TestMetadata(t *testing.T) {
+	t.Parallel()
 	changes := map[string]func(path string) error{
 		"owner":              func(path string) error { return os.Lchown(path, 7, -1) },
 		"group":              func(path string) error { return os.Lchown(path, -1, 7) },

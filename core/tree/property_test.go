@@ -158,6 +158,7 @@ func differing(from, to map[string]known) (sum int64) {
 
 // Whatever the trees are, they are equal afterwards, and no block was written that was the same.
 func TestAnyTrees(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			g := garden{t, rand.New(rand.NewPCG(seed, 1))}

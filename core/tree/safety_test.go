@@ -92,6 +92,7 @@ func TestDirectorySwappedForLink(t *testing.T) {
 
 // The same, at any moment.
 func TestDirectorySwappedAllTheTime(t *testing.T) {
+	t.Parallel()
 	out, unchanged := outside(t)
 	from, to := trees(t)
 	other := t.TempDir() // whose files are other ones, so that there is always something to make and to delete
@@ -114,12 +115,12 @@ func TestDirectorySwappedAllTheTime(t *testing.T) {
 		}
 		swapped <- n
 	}()
-	for range 60 {
+	for range 30 {
 		_, _ = tree.Sync(t.Context(), from, to, tree.Options{Skip: []string{"spare"}})
 		_, _ = tree.Sync(t.Context(), other, to, tree.Options{Skip: []string{"spare"}})
 	}
 	stop()
-	if n := <-swapped; n < 60 {
+	if n := <-swapped; n < 30 {
 		t.Errorf("swapped %d times only", n)
 	}
 	unchanged()

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -129,9 +130,13 @@ func content(t *testing.T, path string, mode uint32) string {
 		do(t, err)
 		return target
 	case unix.S_IFREG:
-		data, err := os.ReadFile(path)
+		file, err := os.Open(path)
 		do(t, err)
-		return fmt.Sprintf("%x", sha256.Sum256(data))
+		defer file.Close()
+		sum := sha256.New()
+		_, err = io.Copy(sum, file)
+		do(t, err)
+		return fmt.Sprintf("%x", sum.Sum(nil))
 	}
 	return ""
 }

@@ -63,6 +63,7 @@ func TestThroughProc(t *testing.T) {
 }
 
 func TestDeepTree(t *testing.T) {
+	t.Parallel()
 	from, to := trees(t)
 	const depth = 1000
 	dir := from + strings.Repeat("/d", depth)
@@ -85,6 +86,7 @@ func TestDeepTree(t *testing.T) {
 }
 
 func TestLargeDirectory(t *testing.T) {
+	t.Parallel()
 	from, to := trees(t)
 	for i := range 1500 {
 		do(t, os.WriteFile(filepath.Join(from, fmt.Sprintf("%0200d", i)), nil, 0o644))
@@ -151,6 +153,7 @@ func TestSkip(t *testing.T) {
 
 // Progress goes on while one large file is compared.
 func TestProgressWithinAFile(t *testing.T) {
+	t.Parallel()
 	from, to := trees(t)
 	sparse(t, filepath.Join(from, "large"), 64<<20, map[int64][]byte{63 << 20: random(1, 1<<20)})
 	var seen []tree.Progress

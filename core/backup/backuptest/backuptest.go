@@ -67,7 +67,7 @@ func Start(t *testing.T) *plugin.Client {
 		case log <- line:
 		default: // a thousand lines are enough to see what went wrong
 		}
-	}}.Start(t.Context(), plugin.Program{Name: "under-test", Argv: []string{self, served}})
+	}}.Start(t.Context(), plugin.Program{Name: "under-test", Argv: []string{"/usr/bin/env", "GORACE=atexit_sleep_ms=0", self, served}})
 	if err != nil {
 		t.Fatalf("start the backend: %v\n%v", err, fault.Of(err).Facts)
 	}
@@ -83,24 +83,31 @@ func Start(t *testing.T) *plugin.Client {
 	return c
 }
 
-// Conform runs the suite; setup is called for each case.
+// Conform runs the suite; setup is called for each case. The cases run beside each other: a backend keeps nothing from
+// one call to the next, and most of a case is waiting for tools.
 func Conform(t *testing.T, setup func(t *testing.T) Fixture) {
+	t.Parallel()
+	run := func(t *testing.T, name string, check func(t *testing.T, f Fixture)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check(t, setup(t))
+		})
+	}
 	t.Run("in process", func(t *testing.T) {
 		for name, check := range cases {
-			t.Run(name, func(t *testing.T) { check(begin(t, setup(t))) })
+			run(t, name, func(t *testing.T, f Fixture) { check(begin(t, f)) })
 		}
 	})
 	t.Run("over the wire", func(t *testing.T) {
-		client := Start(t) // a backend keeps nothing from one call to the next
+		client := Start(t)
 		for name, check := range cases {
-			t.Run(name, func(t *testing.T) {
-				f := setup(t)
+			run(t, name, func(t *testing.T, f Fixture) {
 				f.Backend = client
 				check(begin(t, f))
 			})
 		}
-		t.Run("a killed Store is settled", func(t *testing.T) { killed(begin(t, setup(t))) })
-		t.Run("a root is what is mounted there", func(t *testing.T) { mounted(t, setup(t)) })
-		t.Run("a full disk has its own code", func(t *testing.T) { full(t, setup(t)) })
+		run(t, "a killed Store is settled", func(t *testing.T, f Fixture) { killed(begin(t, f)) })
+		run(t, "a root is what is mounted there", mounted)
+		run(t, "a full disk has its own code", full)
 	})
 }

@@ -100,11 +100,14 @@ func examine(path string, st *unix.Stat_t) (entry, error) {
 }
 
 func sum(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%x", sha256.Sum256(data)), nil
+	defer file.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, file)
+	return fmt.Sprintf("%x", sum.Sum(nil)), err
 }
 
 // direct fails the test if a file reads otherwise with O_DIRECT, at odd offsets and lengths.

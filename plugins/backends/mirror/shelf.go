@@ -138,7 +138,11 @@ func (s shelf) hold(id string) (release func(), stored backup.Stored, err error)
 		f.Close()
 		return nil, backup.Stored{}, err
 	}
-	return func() { f.Close() }, stored, nil
+	return func() {
+		// Not by Close alone: a program that is being started beside this has a copy of what is open until its exec.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		f.Close()
+	}, stored, nil
 }
 
 // claim locks a backup's record: shared to read the backup, exclusively to remove it.

@@ -41,7 +41,9 @@ func start(t *testing.T) *server {
 	s.write(t, "wrong", fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "stranger.pub")))
 	s.write(t, "config", strings.Join([]string{
 		"ListenAddress 127.0.0.1:" + strconv.Itoa(s.port), "HostKey " + s.path("host"), "AuthorizedKeysFile " + s.path("authorized"),
-		"PidFile none", "StrictModes no", "UsePAM no", "PermitRootLogin prohibit-password", "PasswordAuthentication no", "",
+		"PidFile none", "StrictModes no", "UsePAM no", "KexAlgorithms curve25519-sha256",
+		"SetEnv SHLVL=1", // no bash reads what whoever runs the tests has in .bashrc
+		"PermitRootLogin prohibit-password", "PasswordAuthentication no", "",
 	}, "\n"))
 	must(t, os.MkdirAll("/run/sshd", 0o755)) // sshd separates its privileges there
 	sshd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", s.path("config"))
@@ -113,6 +115,7 @@ func (s *server) config(t *testing.T) backup.Config {
 
 // A key that may run nothing but rsync is enough; only that the other host was not told to sync is said.
 func TestLimitedKey(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	w := newWorld(t)
 	w.config = s.config(t)
@@ -143,6 +146,7 @@ func TestSSHFails(t *testing.T) {
 		"nobody there":     {"ssh_port", freePort(t), "Connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.config = s.config(t)
 			w.config.Options[tt.option] = tt.value
@@ -165,6 +169,7 @@ func TestSSHFails(t *testing.T) {
 }
 
 func TestAcceptNewHostKey(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	s.write(t, "fresh", "")
 	c := s.config(t)
@@ -181,6 +186,7 @@ func TestAcceptNewHostKey(t *testing.T) {
 
 // A lock of a process that lives keeps others out; one of a process that has ended, or of an earlier boot, does not.
 func TestRemoteLocks(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	must(t, err)
@@ -207,6 +213,7 @@ func TestRemoteLocks(t *testing.T) {
 		"cannot be read":           {"x", true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.config = s.config(t)
 			dir := strings.TrimPrefix(w.config.Options["path"].(string), "root@127.0.0.1:")
@@ -236,6 +243,7 @@ func startTime(t *testing.T) string {
 
 // What was fetched to be read is removed, also when its reader fails.
 func TestFetchedIsRemoved(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	w := newWorld(t)
 	w.config = s.config(t)
@@ -250,6 +258,7 @@ func TestFetchedIsRemoved(t *testing.T) {
 
 // Nothing holds a tree on another host. One that was removed while it was fetched is not read.
 func TestForgottenWhileFetched(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	w := newWorld(t)
 	w.config = s.config(t)
@@ -272,6 +281,7 @@ func TestForgottenWhileFetched(t *testing.T) {
 }
 
 func TestScratchIsNamedWhereItIsMissing(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	w := newWorld(t)
 	w.config = s.config(t)
