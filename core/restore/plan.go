@@ -13,29 +13,32 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// list has the backend list what it has, which may take long, while fn looks at this host. It returns when both have
-// ended; if fn fails the backend is told to end.
-func (w *work) list(ctx context.Context, client backup.Backend, fn func() error) (all []backup.Stored, err error) {
-	ctx, cancel := context.WithCancel(ctx)
+// ask has the backend say what it is and what it has, which may take long, while fn looks at this host. It returns when
+// both have ended; if fn fails the list is not waited for, but what is wrong with the backend's options is said too.
+func (w *work) ask(ctx context.Context, client backup.Backend, fn func() error) (d backup.Description, all []backup.Stored, err error) {
+	listing, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listed := make(chan struct{})
+	var wrong, unlisted error
+	asked := make(chan struct{})
 	go func() {
-		defer close(listed)
-		all, err = client.List(ctx, w.host.Config(), "")
+		defer close(asked)
+		if d, wrong = client.Describe(ctx, w.host.Config()); wrong == nil {
+			all, unlisted = client.List(listing, w.host.Config(), "")
+		}
 	}()
-	failed := fn()
-	if failed != nil {
+	err = fn()
+	if err != nil {
 		cancel()
 	}
-	<-listed
-	if failed != nil {
-		return nil, failed
+	<-asked
+	if err = fault.All(err, wrong); err != nil {
+		return d, nil, err
 	}
-	return all, err
+	return d, all, unlisted
 }
 
 // planSet finds the volumes and plans the set.
-func (w *work) planSet(ctx context.Context, d backup.Description) error {
+func (w *work) planSet(ctx context.Context) error {
 	volumes, err := w.volumes()
 	if err != nil {
 		return err
@@ -51,9 +54,11 @@ func (w *work) planSet(ctx context.Context, d backup.Description) error {
 		f := fault.New(fault.BadArguments, "not all that backup %s has can be restored into snapshots: %w", w.stored.ID, err)
 		return f.WithHint("name the volumes, of %s; what was read live is restored with the backend's own tool", strings.Join(w.stored.Roots, ", "))
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+// apart refuses a repository that lies on one of the volumes.
+func (w *work) apart(d backup.Description) error {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err

@@ -115,15 +115,11 @@ func (w *work) fill(ctx context.Context) error {
 	if !w.Check {
 		run.Settle(ctx, w.trip, w.host, client, w.Set)
 	}
-	description, err := client.Describe(ctx, w.host.Config())
-	if err != nil {
-		return err
-	}
-	list, err := w.list(ctx, client, func() error {
+	description, list, err := w.ask(ctx, client, func() error {
 		if len(w.Volumes) == 0 {
 			return nil // the backup names them
 		}
-		return w.planSet(ctx, description)
+		return w.planSet(ctx)
 	})
 	if err != nil {
 		return err
@@ -136,11 +132,11 @@ func (w *work) fill(ctx context.Context) error {
 			WithHint("restore a complete one (snap_backup_info lists them), or take single files out of this one by hand")
 	}
 	if w.planned == nil {
-		if err := w.planSet(ctx, description); err != nil {
+		if err := w.planSet(ctx); err != nil {
 			return err
 		}
 	}
-	if err := w.holdsAll(); err != nil {
+	if err := fault.All(w.holdsAll(), w.apart(description)); err != nil {
 		return err
 	}
 	label := "reading backup " + w.stored.ID
