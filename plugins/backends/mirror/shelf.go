@@ -138,11 +138,7 @@ func (s shelf) hold(id string) (release func(), stored backup.Stored, err error)
 		f.Close()
 		return nil, backup.Stored{}, err
 	}
-	return func() {
-		// Not by Close alone: a program that is being started beside this has a copy of what is open until its exec.
-		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-		f.Close()
-	}, stored, nil
+	return func() { backup.Unlock(f) }, stored, nil
 }
 
 // claim locks a backup's record: shared to read the backup, exclusively to remove it.

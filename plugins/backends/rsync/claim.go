@@ -58,11 +58,7 @@ func (t *tool) hold(one tree) (release func(), err error) {
 		f.Close()
 		return nil, t.unknown(one.id()) // it was removed before it was locked
 	}
-	return func() {
-		// Not by Close alone: a program that is being started beside this has a copy of what is open until its exec.
-		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-		f.Close()
-	}, nil
+	return func() { backup.Unlock(f) }, nil
 }
 
 func (l local) remove(ctx context.Context, host string, names []string, report backup.Report) error {

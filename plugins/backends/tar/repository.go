@@ -73,11 +73,7 @@ func (r repository) lock() (unlock func(), err error) {
 		dir.Close()
 		return nil, fault.New(fault.BackendFailed, "lock %s: %w", r.path, err)
 	}
-	return func() {
-		// Not by Close alone: a program that is being started beside this has a copy of what is open until its exec.
-		_ = unix.Flock(int(dir.Fd()), unix.LOCK_UN)
-		dir.Close()
-	}, nil
+	return func() { backup.Unlock(dir) }, nil
 }
 
 // freeID returns an ID that no backup has. The lock is held.
