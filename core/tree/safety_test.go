@@ -115,12 +115,12 @@ func TestDirectorySwappedAllTheTime(t *testing.T) {
 		}
 		swapped <- n
 	}()
-	for range 30 {
+	for range 60 {
 		_, _ = tree.Sync(t.Context(), from, to, tree.Options{Skip: []string{"spare"}})
 		_, _ = tree.Sync(t.Context(), other, to, tree.Options{Skip: []string{"spare"}})
 	}
 	stop()
-	if n := <-swapped; n < 30 {
+	if n := <-swapped; n < 60 {
 		t.Errorf("swapped %d times only", n)
 	}
 	unchanged()

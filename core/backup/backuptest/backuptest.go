@@ -61,13 +61,15 @@ func Start(t *testing.T) *plugin.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(sockets) })
+	// It inherits no environment, and with the race detector would sleep for a second when it ends.
+	argv := []string{"/usr/bin/env", "GORACE=atexit_sleep_ms=0", self, served}
 	log := make(chan string, 1000)
 	c, err := plugin.Host{SocketDir: sockets, Log: func(line string) {
 		select {
 		case log <- line:
 		default: // a thousand lines are enough to see what went wrong
 		}
-	}}.Start(t.Context(), plugin.Program{Name: "under-test", Argv: []string{"/usr/bin/env", "GORACE=atexit_sleep_ms=0", self, served}})
+	}}.Start(t.Context(), plugin.Program{Name: "under-test", Argv: argv})
 	if err != nil {
 		t.Fatalf("start the backend: %v\n%v", err, fault.Of(err).Facts)
 	}

@@ -105,9 +105,9 @@ func sum(path string) (string, error) {
 		return "", err
 	}
 	defer file.Close()
-	sum := sha256.New()
-	_, err = io.Copy(sum, file)
-	return fmt.Sprintf("%x", sum.Sum(nil)), err
+	hash := sha256.New()
+	_, err = io.Copy(hash, file)
+	return fmt.Sprintf("%x", hash.Sum(nil)), err
 }
 
 // direct fails the test if a file reads otherwise with O_DIRECT, at odd offsets and lengths.

@@ -135,13 +135,13 @@ func (s shelf) hold(id string) (release func(), stored backup.Stored, err error)
 		return nil, backup.Stored{}, err
 	}
 	if stored, err = s.read(id); err != nil {
-		f.Close()
+		backup.Unlock(f)
 		return nil, backup.Stored{}, err
 	}
 	return func() { backup.Unlock(f) }, stored, nil
 }
 
-// claim locks a backup's record: shared to read the backup, exclusively to remove it.
+// claim locks a backup's record until it is unlocked: shared to read the backup, exclusively to remove it.
 func (s shelf) claim(id string, how int) (*os.File, error) {
 	flags := os.O_RDONLY
 	if how == unix.LOCK_EX {
@@ -173,7 +173,7 @@ func (s shelf) forget(ctx context.Context, id string, report backup.Report) erro
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer backup.Unlock(f)
 	if err := durable.Remove(s.record(id)); err != nil {
 		return failed("forget backup "+id, err)
 	}

@@ -15,7 +15,7 @@ import (
 	treesync "go.pcc.com/rewind/core/tree"
 )
 
-// claim locks the marker of a tree on this host until it is closed, or until the process ends: shared to read the tree,
+// claim locks the marker of a tree on this host until it is unlocked, or until the process ends: shared to read the tree,
 // exclusively to remove it.
 func claim(marker string, how int) (*os.File, error) {
 	flags := os.O_RDONLY
@@ -55,7 +55,7 @@ func (t *tool) hold(one tree) (release func(), err error) {
 	held, err := f.Stat()
 	there, gone := os.Stat(marker)
 	if err != nil || gone != nil || !os.SameFile(held, there) {
-		f.Close()
+		backup.Unlock(f)
 		return nil, t.unknown(one.id()) // it was removed before it was locked
 	}
 	return func() { backup.Unlock(f) }, nil
@@ -76,7 +76,7 @@ func (l local) removeOne(ctx context.Context, path string, report backup.Report)
 	case err != nil:
 		return unwritable(l.dir, err)
 	default:
-		defer f.Close()
+		defer backup.Unlock(f)
 		if err := durable.Remove(path + markerEnd); err != nil {
 			return unwritable(l.dir, err)
 		}
