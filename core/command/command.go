@@ -56,9 +56,9 @@ type Runner interface {
 type Streamer interface {
 	Runner
 
-	// Stream runs c like Run and calls line with each line of stdout as it comes, split at \n and \r, empty ones
-	// left out. It calls line with "" after each Pulse in which the program said nothing but used the processor: it
-	// works. line and c.Stderr are called from the caller's goroutine; the program waits for them.
+	// Stream runs c like Run and calls line with each line of stdout as it comes, at most 50 ms late, split at \n
+	// and \r, empty ones left out. It calls line with "" after each Pulse in which the program said nothing but used
+	// the processor: it works. line and c.Stderr are called from the caller's goroutine; the program waits for them.
 	//
 	// At the end of ctx or at Limit the whole process group is sent Stop, and SIGKILL after Grace. What a program
 	// leaves running in its group is killed when it ends. A program that Changes cannot be streamed, since nobody

@@ -50,8 +50,9 @@ func (Local) Stream(ctx context.Context, c Cmd, hand func(string)) (Output, erro
 // stream is a running program whose outputs are pipes.
 type stream struct {
 	*process
-	pipes  [2]*os.File // our ends, of stdout and stderr
-	said   chan line   // closed when both pipes are at their end
+	pipes  [2]*os.File   // our ends, of stdout and stderr
+	said   chan line     // closed when both pipes are at their end
+	over   chan struct{} // closed when the program has ended
 	quit   chan struct{}
 	ended  chan error
 	stderr []byte // its end
@@ -65,7 +66,7 @@ type line struct {
 
 // talk starts the program and begins to read what it says.
 func (p *process) talk() (_ *stream, err error) {
-	s := &stream{process: p, said: make(chan line), quit: make(chan struct{}), ended: make(chan error, 1)}
+	s := &stream{process: p, said: make(chan line), over: make(chan struct{}), quit: make(chan struct{}), ended: make(chan error, 1)}
 	var theirs [2]*os.File
 	defer func() {
 		for _, file := range theirs {
@@ -99,8 +100,8 @@ func (p *process) talk() (_ *stream, err error) {
 
 // read hands on each line of file until its end, or until nobody listens.
 func (s *stream) read(file io.Reader, stderr bool) {
-	scanner := bufio.NewScanner(file)
-	scanner.Buffer(nil, longestLine)
+	scanner := bufio.NewScanner(&unhurried{file: file, lull: lull, over: s.over, quit: s.quit})
+	scanner.Buffer(make([]byte, longestLine), longestLine)
 	scanner.Split(splitLine)
 	for scanner.Scan() {
 		if scanner.Text() == "" {
@@ -134,6 +135,7 @@ func (s *stream) wait() {
 			break
 		}
 	}
+	close(s.over)
 	s.signal(unix.SIGKILL)
 	// One that is dying still has its directory and its files open, and keeps what they lie on from being unmounted.
 	for late := time.Now().Add(killLimit); groupLives(s.pid()) && time.Now().Before(late); {
