@@ -36,6 +36,7 @@ type Cmd struct {
 	Stop   syscall.Signal    // asks the program to end; 0: SIGTERM
 	Grace  time.Duration     // from Stop to SIGKILL; 0: DefaultGrace
 	Pulse  time.Duration     // how often to look whether a silent program works; 0: never
+	Lull   time.Duration     // how late its lines may be handed on, for a program of many; 0: at once
 }
 
 // Output is what a program said. The text is that of LC_ALL=C.
@@ -56,9 +57,9 @@ type Runner interface {
 type Streamer interface {
 	Runner
 
-	// Stream runs c like Run and calls line with each line of stdout as it comes, at most 50 ms late, split at \n
-	// and \r, empty ones left out. It calls line with "" after each Pulse in which the program said nothing but used
-	// the processor: it works. line and c.Stderr are called from the caller's goroutine; the program waits for them.
+	// Stream runs c like Run and calls line with each line of stdout as it comes, split at \n and \r, empty ones
+	// left out. It calls line with "" after each Pulse in which the program said nothing but used the processor: it
+	// works. line and c.Stderr are called from the caller's goroutine; the program waits for them.
 	//
 	// At the end of ctx or at Limit the whole process group is sent Stop, and SIGKILL after Grace. What a program
 	// leaves running in its group is killed when it ends. A program that Changes cannot be streamed, since nobody

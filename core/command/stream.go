@@ -36,7 +36,7 @@ func (Local) Stream(ctx context.Context, c Cmd, hand func(string)) (Output, erro
 	defer p.close()
 	failpoint.Hit("command." + p.name + ".before")
 	start := time.Now()
-	s, err := p.talk()
+	s, err := p.talk(c.Lull)
 	if err != nil {
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
@@ -64,8 +64,8 @@ type line struct {
 	stderr bool
 }
 
-// talk starts the program and begins to read what it says.
-func (p *process) talk() (_ *stream, err error) {
+// talk starts the program and begins to read what it says; see Cmd.Lull.
+func (p *process) talk(lull time.Duration) (_ *stream, err error) {
 	s := &stream{process: p, said: make(chan line), over: make(chan struct{}), quit: make(chan struct{}), ended: make(chan error, 1)}
 	var theirs [2]*os.File
 	defer func() {
@@ -90,7 +90,7 @@ func (p *process) talk() (_ *stream, err error) {
 		readers.Add(1)
 		go func() {
 			defer readers.Done()
-			s.read(file, i == 1)
+			s.read(s.unhurried(file, lull), i == 1)
 		}()
 	}
 	go func() { readers.Wait(); close(s.said) }()
@@ -100,7 +100,7 @@ func (p *process) talk() (_ *stream, err error) {
 
 // read hands on each line of file until its end, or until nobody listens.
 func (s *stream) read(file io.Reader, stderr bool) {
-	scanner := bufio.NewScanner(&unhurried{file: file, lull: lull, over: s.over, quit: s.quit})
+	scanner := bufio.NewScanner(file)
 	scanner.Buffer(make([]byte, longestLine), longestLine)
 	scanner.Split(splitLine)
 	for scanner.Scan() {
@@ -181,7 +181,7 @@ func (s *stream) follow(ctx context.Context, c Cmd, hand func(string)) error {
 			}
 			return err
 		case <-pulse:
-			if worked := s.worked(); worked && !spoke {
+			if !spoke && s.worked() {
 				hand("")
 			}
 			spoke = false
@@ -240,7 +240,7 @@ func (s *stream) hand(c Cmd, hand func(string), l line) {
 	}
 }
 
-// worked says whether the program's group used the processor since last asked.
+// worked says whether the program's group used the processor since last asked. To ask takes a look at every process there is.
 func (s *stream) worked() bool {
 	now := groupTime(s.pid())
 	before := s.time

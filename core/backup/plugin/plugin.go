@@ -40,7 +40,7 @@ const (
 	defaultStall = 2 * time.Minute        // for a Host that names none
 	startLimit   = 2 * time.Minute        // until it has shaken hands, whatever its Host's Stall is
 	endLimit     = 5 * time.Second        // wait for a backend that was asked to end
-	pace         = 300 * time.Millisecond // between two reports of progress
+	pace         = 500 * time.Millisecond // between two reports of progress
 	maxMessage   = 1 << 20                // bytes of one message
 )
 

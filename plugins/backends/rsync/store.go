@@ -126,6 +126,7 @@ func (t *tool) send(ctx context.Context, of backup.Tree, name, link string, repo
 	s := &sent{}
 	cmd := t.cmd(args...)
 	cmd.Limit = 0 // the run that asked for the backup bounds it
+	cmd.Lull = lull
 	cmd.Stderr = s.complain
 	_, err := t.Stream(ctx, cmd, t.follow("storing", report, &s.stats))
 	if s.partial(err) {

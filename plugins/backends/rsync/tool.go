@@ -23,6 +23,10 @@ type tool struct {
 const (
 	limit = 10 * time.Minute // for what carries no data
 	pulse = 5 * time.Second  // how often a silent rsync is looked at
+
+	// lull is how late its progress may come. It says a line for each file, and to be woken for each cost a tenth of the
+	// processor time that the copying took.
+	lull = 500 * time.Millisecond
 )
 
 // everything is what a tree keeps: all metadata, hard links, ACLs, extended attributes, holes. Times count to the
