@@ -36,9 +36,6 @@ type request struct {
 // done by the next journey, or at boot.
 const stopLimit = 10 * time.Minute
 
-// noticeEvery is how often a waiting module looks at the progress for a person.
-const noticeEvery = 300 * time.Millisecond
-
 // Make makes the journey and returns its result. If the same one is under way, it waits for that one instead.
 //
 // It needs root (not_root) and systemd (unsupported). A journey that was killed is an interrupted fault that says at
@@ -154,13 +151,11 @@ func wait(ctx context.Context, systemd *service.Systemd, unit string, c Call) (a
 	dir := journeyDir(id)
 	ended := make(chan error, 1)
 	go func() { ended <- systemd.Wait(ctx, unit) }()
-	answered, stop, err := appears(filepath.Join(dir, "result"))
+	answered, news, stop, err := appears(filepath.Join(dir, "result"))
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	defer stop()
-	look := time.NewTicker(noticeEvery)
-	defer look.Stop()
 	for {
 		select {
 		case <-answered:
@@ -170,7 +165,7 @@ func wait(ctx context.Context, systemd *service.Systemd, unit string, c Call) (a
 				return ansible.Result{}, left(unit, err)
 			}
 			return result(dir, id)
-		case <-look.C:
+		case <-news:
 			notice(dir, c.Notice)
 		}
 	}

@@ -191,15 +191,17 @@ func TestAppears(t *testing.T) {
 			if before {
 				write()
 			}
-			there, stop, err := appears(path)
+			there, others, stop, err := appears(path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer stop()
 			if !before {
-				if err := os.WriteFile(path+".other", nil, 0o600); err != nil {
+				<-others // there may be one already
+				if err := replace(path+".other", nil); err != nil {
 					t.Fatal(err)
 				}
+				<-others
 				write()
 			}
 			select {

@@ -37,11 +37,11 @@ var handshake = plugin.HandshakeConfig{
 const name = "backend"
 
 const (
-	defaultStall = 2 * time.Minute        // for a Host that names none
-	startLimit   = 2 * time.Minute        // until it has shaken hands, whatever its Host's Stall is
-	endLimit     = 5 * time.Second        // wait for a backend that was asked to end
-	pace         = 500 * time.Millisecond // between two reports of progress
-	maxMessage   = 1 << 20                // bytes of one message
+	defaultStall = 2 * time.Minute // for a Host that names none
+	startLimit   = 2 * time.Minute // until it has shaken hands, whatever its Host's Stall is
+	endLimit     = 5 * time.Second // wait for a backend that was asked to end
+	pace         = time.Second     // between two reports of progress
+	maxMessage   = 1 << 20         // bytes of one message
 )
 
 // glue ties the two sides to go-plugin.

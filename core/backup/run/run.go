@@ -296,7 +296,7 @@ func entries(list []backup.Stored) []Entry {
 
 // tellEvery and extendEvery bound how often progress is written, and how often systemd is asked for more time.
 const (
-	tellEvery   = 500 * time.Millisecond
+	tellEvery   = time.Second
 	extendEvery = 10 * time.Second
 )
 

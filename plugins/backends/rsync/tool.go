@@ -26,7 +26,7 @@ const (
 
 	// lull is how late its progress may come. It says a line for each file, and to be woken for each cost a tenth of the
 	// processor time that the copying took.
-	lull = 500 * time.Millisecond
+	lull = time.Second
 )
 
 // everything is what a tree keeps: all metadata, hard links, ACLs, extended attributes, holes. Times count to the
