@@ -6,11 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // deferred leaves the merges to the next activation of the volumes, which for most is the next boot.
@@ -30,6 +33,9 @@ func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, w.back(ctx, err)
 	}
 	defer open.release()
+	if err := w.leaveWord(ctx, open); err != nil {
+		return ansible.Result{}, w.back(ctx, err)
+	}
 	if err := w.lvm.Merge(ctx, snapshots(w.state.Members)...); err != nil {
 		return w.undeferred(ctx, err)
 	}
@@ -56,6 +62,28 @@ func (w *walk) holdOpen() (held, error) {
 		open = append(open, f)
 	}
 	return open, nil
+}
+
+// leaveWord tags the volume that holds the journal, if one of the set's does: see snapset.BackTag. One that the file system's
+// device number does not lead to, an encrypted one or one of btrfs, is not found.
+func (w *walk) leaveWord(ctx context.Context, open held) error {
+	if w.state.ID == "" { // nobody has written down that snapshots made by hand were taken
+		return nil
+	}
+	var journal unix.Stat_t
+	if err := unix.Stat(journey.State, &journal); err != nil {
+		return fault.New(fault.Internal, "%s: %w", journey.State, err)
+	}
+	for i, m := range w.state.Members {
+		var volume unix.Stat_t
+		if err := unix.Fstat(int(open[i].Fd()), &volume); err != nil {
+			return fault.New(fault.Internal, "%s: %w", m.origin(), err)
+		}
+		if volume.Rdev == journal.Dev {
+			return w.lvm.AddTags(ctx, []string{snapset.BackTag(w.state.ID)}, m.origin())
+		}
+	}
+	return nil
 }
 
 func (h held) release() {

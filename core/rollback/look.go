@@ -98,10 +98,25 @@ func (w *walk) groupsOf(s *sight) []string {
 	for _, v := range s.snapshots {
 		groups = append(groups, v.VG)
 	}
-	if entry := w.newest(); len(groups) == 0 && entry != nil {
-		return entry.Groups
+	if len(groups) > 0 {
+		return groups
 	}
-	return groups
+	list, _ := entries(journey.JournalDir) // a damaged one is reported by Lock
+	return recordedGroups(list, w.name())
+}
+
+// recordedGroups are those of what is still to be settled, which may turn out to be a rollback that took its own record along,
+// or else of the newest rollback of that name.
+func recordedGroups(entries []*journal.Entry, name string) []string {
+	for _, e := range entries {
+		if e.Set == name && e.Outcome == journal.Unfinished {
+			return e.Groups
+		}
+	}
+	if e := newestOf(entries, name); e != nil {
+		return e.Groups
+	}
+	return nil
 }
 
 // newest returns the newest rollback of this name that was not undone.

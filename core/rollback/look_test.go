@@ -56,6 +56,28 @@ func TestNewest(t *testing.T) {
 	}
 }
 
+// With no snapshot left the journal says where there may be something to settle.
+func TestRecordedGroups(t *testing.T) {
+	rolledBack := &journal.Entry{Kind: Kind, Set: "snap", Outcome: journal.Done, Groups: []string{"vg0"}}
+	taking := &journal.Entry{Kind: snapset.Kind, Set: "snap", Groups: []string{"vg1"}}
+	taken := &journal.Entry{Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "taken", Groups: []string{"vg2"}}
+	other := &journal.Entry{Kind: snapset.Kind, Set: "other", Groups: []string{"vg3"}}
+	for name, c := range map[string]struct {
+		entries []*journal.Entry
+		want    string
+	}{
+		"nothing":            {nil, ""},
+		"of another set":     {[]*journal.Entry{other, taken}, ""},
+		"rolled back":        {[]*journal.Entry{rolledBack, taken}, "vg0"},
+		"not settled":        {[]*journal.Entry{other, taking, taken}, "vg1"},
+		"and an earlier one": {[]*journal.Entry{taking, rolledBack}, "vg1"},
+	} {
+		if got := strings.Join(recordedGroups(c.entries, "snap"), " "); got != c.want {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
 func TestSameRollback(t *testing.T) {
 	entry := func(o journal.Outcome, uuids ...string) *journal.Entry {
 		st := State{}

@@ -216,13 +216,13 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 		return err
 	}
 	l := lvm.New(command.Local{})
-	rest, err := cameBack(ctx, t, l, e, p)
+	rest, back, err := cameBack(ctx, t, l, e, p)
 	switch {
 	case err != nil:
 		return err
-	case len(rest) > 0 && AllMerging(rest):
-		return endMerges(ctx, t, l, rest)
-	case len(rest) > 0:
+	case back != nil && AllMerging(rest):
+		return endMerges(ctx, t, l, rest, back)
+	case back != nil:
 		return t.Finish("taken", journal.Done, nil)
 	}
 	if err := Undo(ctx, l, p); err != nil {
@@ -256,8 +256,9 @@ func AllMerging(snapshots []*lvm.Volume) bool {
 }
 
 // endMerges has LVM end merges that began when the server booted. That of a root file system began before there was anything
-// that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done.
-func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.Volume) error {
+// that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done. home is the volume that holds
+// the journal.
+func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.Volume, home *lvm.Volume) error {
 	var origins []string
 	for _, v := range merging {
 		origins = append(origins, v.VG+"/"+v.Origin)
@@ -265,40 +266,52 @@ func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.
 	if err := l.Poll(ctx, origins...); err != nil {
 		return err
 	}
-	return t.Finish(StepRolledBack, journal.Done, nil)
+	if err := t.Finish(StepRolledBack, journal.Done, nil); err != nil {
+		return err
+	}
+	if tag, ok := home.Tag(tagBack); ok {
+		return l.DelTags(ctx, []string{tagBack + tag}, home.FullName())
+	}
+	return nil
 }
 
-// cameBack returns what is left of the set if the record was found in a volume that has itself been rolled back to it: the
-// journal is what it was at the set's instant then, when the set was being taken. Its members were taken, and are nobody's to
-// remove. The volume that holds the journal cannot stand still and is snapshotted first (see methodOrder), so that without its
-// snapshot there is either such a rollback or no snapshot of the set at all.
-func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) ([]*lvm.Volume, error) {
+// cameBack returns what is left of the set, and the volume that holds the journal, if the record was found in a volume that has
+// itself been rolled back to it: the journal is what it was at the set's instant then, when the set was being taken. Its members
+// were taken, and are nobody's to remove. The volume that holds the journal cannot stand still and is snapshotted first (see
+// methodOrder), so that without its snapshot there is either such a rollback or no snapshot of the set at all. When no snapshot
+// is left, BackTag tells the two apart.
+func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) (rest []*lvm.Volume, home *lvm.Volume, err error) {
 	if p.ID == "" || t.Journal.ThisBoot(e) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	report, err := l.Report(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	mounts, err := filesystem.Mounts()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	home, err := filesystem.Holding(mounts, journey.State)
+	at, err := filesystem.Holding(mounts, journey.State)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p.cameBack(report, home.Point), nil
+	rest, home = p.cameBack(report, at.Point)
+	return rest, home, nil
 }
 
-// cameBack is cameBack with the journal below the mount point home.
-func (p *Plan) cameBack(r *lvm.Report, home string) []*lvm.Volume {
-	rest := r.ByTag(tagID + p.ID)
+// cameBack is cameBack with the journal below the mount point at.
+func (p *Plan) cameBack(r *lvm.Report, at string) (rest []*lvm.Volume, home *lvm.Volume) {
+	rest = r.ByTag(tagID + p.ID)
 	for _, m := range p.Members {
 		there := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
-		if slices.Contains(m.Points, home) && !slices.ContainsFunc(rest, there) {
-			return rest
+		home, found := r.Volume(m.VG, m.LV)
+		if !found || !slices.Contains(m.Points, at) || slices.ContainsFunc(rest, there) {
+			continue
+		}
+		if len(rest) > 0 || slices.Contains(home.Tags, BackTag(p.ID)) {
+			return rest, home
 		}
 	}
-	return nil
+	return nil, nil
 }

@@ -24,6 +24,7 @@ import (
 const (
 	tagSet   = "rewind:set="
 	tagID    = "rewind:id="
+	tagBack  = "rewind:back=" // of an origin: see BackTag
 	tagCount = "rewind:count="
 	tagTime  = "rewind:time=" // Unix seconds
 	tagUse   = "rewind:use="  // of a set that another journey took for itself
@@ -58,6 +59,10 @@ func (l Label) tags() []string {
 	}
 	return tags
 }
+
+// BackTag is the tag of the origin that holds the journal from the time on when it is to be rolled back at a boot, to the
+// set with this ID. After that boot the journal does not know of it, and when the merges have ended nothing else does.
+func BackTag(id string) string { return tagBack + id }
 
 // LabelOf reads the tags of a volume; false if it belongs to no set.
 func LabelOf(v *lvm.Volume) (Label, bool) {

@@ -3,6 +3,7 @@ package snapset
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,11 +220,17 @@ func TestARecordThatCameBackWithItsVolumeIsNotUndone(t *testing.T) {
 		"the first was merged":         {[]lvmtest.Volume{snapshot("dat_s", "dat")}, true},
 	} {
 		w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: append([]lvmtest.Volume{{Name: "root"}, {Name: "dat"}}, c.there...)})
-		if got := p.cameBack(w.report(), "/"); len(got) > 0 != c.back {
-			t.Errorf("%s: came back: %v", name, got)
+		if _, home := p.cameBack(w.report(), "/"); home != nil != c.back {
+			t.Errorf("%s: came back: %v", name, home)
 		}
-		if len(p.cameBack(w.report(), "/var")) > 0 {
+		if _, home := p.cameBack(w.report(), "/var"); home != nil {
 			t.Errorf("%s: the journal lies elsewhere", name)
+		}
+	}
+	for tag, back := range map[string]bool{BackTag("id-1"): true, BackTag("id-2"): false} {
+		w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{{Name: "root", Tags: []string{tag}}, {Name: "dat"}}})
+		if _, home := p.cameBack(w.report(), "/"); home != nil != back {
+			t.Errorf("all were merged, and the volume has the tag %s: came back: %v", tag, home)
 		}
 	}
 }
@@ -231,14 +238,14 @@ func TestARecordThatCameBackWithItsVolumeIsNotUndone(t *testing.T) {
 // What merges since the boot that rolled the journal back is nobody else's to end.
 func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
 	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
-		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root", Tags: []string{"rewind:set=s", "rewind:id=id-1", "rewind:count=2"}},
+		{Name: "root", Open: 1, Tags: []string{"mine", BackTag("id-1")}}, {Name: "root_s", Origin: "root", Tags: []string{"rewind:set=s", "rewind:id=id-1", "rewind:count=2"}},
 	}})
 	if err := w.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
 		t.Fatal(err)
 	}
 	p := &Plan{Set: "s", ID: "id-1", Members: []*Member{{VG: "vg00", LV: "root", Snapshot: "root_s", Points: []string{"/"}}}}
-	rest := p.cameBack(w.report(), "/")
-	if len(rest) != 1 || !AllMerging(rest) {
+	rest, home := p.cameBack(w.report(), "/")
+	if len(rest) != 1 || !AllMerging(rest) || home == nil {
 		t.Fatalf("left: %+v", rest)
 	}
 	set, err := Find(w.report(), "s")
@@ -254,14 +261,17 @@ func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	trip := &journey.Trip{Journal: j}
-	if err := fault.All(trip.Begin(Kind, "s", []string{"vg00"}, "taking", p), endMerges(t.Context(), trip, w.lvm, rest)); err != nil {
+	if err := fault.All(trip.Begin(Kind, "s", []string{"vg00"}, "taking", p), endMerges(t.Context(), trip, w.lvm, rest, home)); err != nil {
 		t.Fatal(err)
 	}
 	if e := trip.Entry(); e.Step != StepRolledBack || e.Outcome != journal.Done {
 		t.Errorf("recorded as %s, %s", e.Step, e.Outcome)
 	}
 	ran := w.Commands()
-	if last := strings.Join(ran[len(ran)-1], " "); !strings.Contains(last, "--poll y") || !strings.HasSuffix(last, "vg00/root") {
-		t.Errorf("ran %s", last)
+	if polled := strings.Join(ran[len(ran)-2], " "); !strings.Contains(polled, "--poll y") || !strings.HasSuffix(polled, "vg00/root") {
+		t.Errorf("ran %s", polled)
+	}
+	if root, _ := w.report().Volume("vg00", "root"); !slices.Equal(root.Tags, []string{"mine"}) {
+		t.Errorf("the volume has the tags %v", root.Tags)
 	}
 }

@@ -36,8 +36,8 @@ costs() {
     note "$name-read" $(($(sectors_read) - read))
 }
 
-# Both of restic's are one, copied: at init restic times the processor to choose what opening a repository costs, and two
-# of one guest differed by a factor of two.
+# repositories makes empty ones. Both of restic's are one, copied: at init restic times the processor to choose what opening
+# a repository costs, and two of one guest differed by a factor of two.
 repositories() {
     mkdir -p "$base"/{mirror,rsync,barersync}
     bare init
@@ -56,43 +56,72 @@ setup() {
 services() { systemctl "$1" postgresql 'postgresql@*'; }
 started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-main.service'; }
 
-# The set without a backup: what a backup costs less this is held against the bare tool on a mounted snapshot.
-only_set() { lvm_snapshot name=set volumes=/dat state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=set state=absent; }
+# only_set VOLUME: the set without a backup. What a backup costs less this is held against the bare tool, which is given a
+# mounted snapshot.
+only_set() { lvm_snapshot name=set "volumes=/$1" state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=set state=absent; }
 bare_rsync() {
     local last
     last=$(find "$base/barersync" -mindepth 1 -maxdepth 1 | sort | tail -1)
     rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "$base/barersync/$(date +%s)/"
 }
 
-# measure_backups NAME: each backend, and at once after it the bare tool, for the machine is not always as fast, on the same
-# kind of mounted snapshot, at a path of its own that stays the same.
-measure_backups() {
-    lvcreate -qq -L 100M -s -n bench_dat vg00/dat
-    mount -o ro,noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
-    costs "$1-set" only_set
-    for backend in mirror rsync restic; do
-        with $backend
-        costs "$1-$backend" snap_backup volumes=/dat "${words[@]}"
-        case $backend in
-            rsync) costs "$1-bare-rsync" bare_rsync ;;
-            restic) costs "$1-bare-restic" bare backup /srv/bench/mnt ;;
-        esac
-    done
+# mounted VOLUME OPTIONS COMMAND...: runs it while a snapshot is mounted, at a path that stays the same.
+mounted() {
+    local volume=$1 options=$2
+    shift 2
+    lvcreate -qq -L 100M -s -n bench_snap "vg00/$volume"
+    mount -o "ro,noatime$options" /dev/vg00/bench_snap /srv/bench/mnt
+    "$@"
     umount /srv/bench/mnt
-    lvremove -qqy vg00/bench_dat
+    lvremove -qqy vg00/bench_snap
 }
 
-# measure_first has everything of a larger tree stored for the first time.
-measure_first() {
-    local base=/srv/bench/first
+# measure_backup KIND BACKEND VOLUME: the set, the backup and the bare tool, each at once after the other: the machine is not
+# always as fast.
+measure_backup() {
+    with "$2"
+    costs "$1-$2-set" only_set "$3"
+    costs "$1-$2" snap_backup "volumes=/$3" "${words[@]}"
+    case $2 in
+        rsync) costs "$1-bare-rsync" bare_rsync ;;
+        restic) costs "$1-bare-restic" bare backup /srv/bench/mnt ;;
+    esac
+}
+
+# measure_empty shows what does not grow with the tree.
+measure_empty() {
+    local base=/srv/bench/empty backend
     repositories
-    measure_backups first
+    for backend in mirror rsync restic; do mounted pccehr "" measure_backup empty $backend pccehr; done
     rm -rf "$base"
 }
 
-larger() {
-    mkdir /dat/bulk
+# measure_larger has a larger tree stored for the first time, and once more after all but the database changed.
+measure_larger() {
+    local base=/srv/bench/larger backend
+    for backend in mirror rsync restic; do
+        repositories
+        mounted dat ,nouuid measure_backup first $backend dat
+        bulk
+        mounted dat ,nouuid measure_backup next $backend dat
+        rm -rf "$base"
+    done
+}
+
+# bulk writes files of 1 MiB beside the database.
+bulk() {
+    mkdir -p /dat/bulk
     for i in $(seq "$MEGABYTES"); do head -c 1M /dev/urandom >"/dat/bulk/$i"; done
+}
+
+# store_all backs up what is restored later: the way by hand has a repository of its own.
+store_all() {
+    local backend
+    for backend in mirror rsync restic; do
+        with $backend
+        snap_backup volumes=/dat "${words[@]}"
+    done
+    mounted dat ,nouuid bare backup /srv/bench/mnt
 }
 
 # differing prints the bytes of the 4 KiB blocks of the stored tree that are not the same in /dat.
@@ -183,18 +212,21 @@ for d in range(100):
 }
 
 setup
-services stop
-larger
-for _ in $(seq "$ROUNDS"); do measure_first; done
-rm -rf /dat/bulk
-started
 for _ in $(seq "$ROUNDS"); do
     services stop
-    measure_backups backup
+    store_all >/dev/null 2>&1
     started
     su postgres -c 'pgbench -n -t 500 -c 2 bench' >/dev/null 2>&1
     services stop
     measure_restores
     started
 done
+rm -rf "$base"/{mirror,rsync,restic,bare} # their room is needed
+services stop
+for _ in $(seq "$ROUNDS"); do measure_empty; done
+lvextend -qqr -L 2G vg00/dat >/dev/null
+bulk
+note megabytes "$MEGABYTES"
+for _ in $(seq "$ROUNDS"); do measure_larger; done
+mkdir "$base/mirror"
 memory

@@ -191,13 +191,13 @@ func (g guest) eventually(t *testing.T, what, script string, limit time.Duration
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// cut cuts the guest's power and boots it again.
-func (g guest) cut(t *testing.T) {
+// cut cuts the guest's power and boots it again; how are words for lab boot.
+func (g guest) cut(t *testing.T, how ...string) {
 	t.Helper()
 	if err := g.labScript("cut", g.name); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.labScript("boot", g.name); err != nil {
+	if err := g.labScript(append([]string{"boot", g.name}, how...)...); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.connect(); err != nil {
