@@ -269,8 +269,8 @@ func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.
 	if err := t.Finish(StepRolledBack, journal.Done, nil); err != nil {
 		return err
 	}
-	if tag, ok := home.Tag(tagBack); ok {
-		return l.DelTags(ctx, []string{tagBack + tag}, home.FullName())
+	if id, ok := home.Tag(tagBack); ok {
+		return l.DelTags(ctx, []string{BackTag(id)}, home.FullName())
 	}
 	return nil
 }

@@ -62,10 +62,7 @@ func presented(t tree, dir string) backup.Presented {
 
 func (t *tool) fetchTree(ctx context.Context, one tree, dir string, report backup.Report) error {
 	args := slices.Concat(everything, t.superFrom(), []string{"--", t.options.at(one.host, one.name) + "/", dir + "/"})
-	cmd := t.cmd(args...)
-	cmd.Limit = 0 // the run that asked for the backup bounds it
-	cmd.Lull = lull
-	_, err := t.Stream(ctx, cmd, t.follow("fetching the backup into "+t.options.Scratch, report, &stats{}))
+	_, err := t.Stream(ctx, t.copying(args...), t.follow("fetching the backup into "+t.options.Scratch, report, &stats{}))
 	var failed *command.Error
 	if errors.As(err, &failed) && full.MatchString(failed.Stderr) {
 		return fault.New(fault.NoSpace, "there is not enough room in %s for the backup", t.options.Scratch).

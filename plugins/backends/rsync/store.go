@@ -124,9 +124,7 @@ func (t *tool) send(ctx context.Context, of backup.Tree, name, link string, repo
 	}
 	args = append(append(append(args, "--"), of.Roots...), t.options.at(of.Host, name)+"/")
 	s := &sent{}
-	cmd := t.cmd(args...)
-	cmd.Limit = 0 // the run that asked for the backup bounds it
-	cmd.Lull = lull
+	cmd := t.copying(args...)
 	cmd.Stderr = s.complain
 	_, err := t.Stream(ctx, cmd, t.follow("storing", report, &s.stats))
 	if s.partial(err) {

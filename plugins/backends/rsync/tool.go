@@ -39,6 +39,14 @@ func (t *tool) cmd(args ...string) command.Cmd {
 	return command.Cmd{Argv: argv, Env: t.config.Environ(), Limit: limit, Pulse: pulse}
 }
 
+// copying is a command that copies a tree and says how it gets on.
+func (t *tool) copying(args ...string) command.Cmd {
+	cmd := t.cmd(args...)
+	cmd.Limit = 0 // the run that asked for the backup bounds it
+	cmd.Lull = lull
+	return cmd
+}
+
 // call runs rsync for something that takes no long time; what says what for.
 func (t *tool) call(ctx context.Context, what string, args ...string) error {
 	_, err := t.Stream(ctx, t.cmd(args...), func(string) {})
