@@ -1,7 +1,6 @@
 package journey
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"hash/fnv"
@@ -32,11 +31,11 @@ func install() (string, error) {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
 	defer self.Close()
-	version, err := versionOf(self)
-	if err != nil {
+	hash := fnv.New64a() // tells versions apart, no more: only root writes here
+	if _, err := io.Copy(hash, self); err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
-	path := filepath.Join(BinDir, "rewind-"+version)
+	path := filepath.Join(BinDir, "rewind-"+hex.EncodeToString(hash.Sum(nil)))
 	if now := time.Now(); os.Chtimes(path, now, now) == nil {
 		return path, nil
 	}
@@ -51,23 +50,6 @@ func install() (string, error) {
 	}
 	removeOld()
 	return path, nil
-}
-
-// headSize is what Go's linker leaves for the headers and notes of a program; the build ID is among them.
-const headSize = 4096
-
-// buildNote is where the note of the build ID has its type and its owner.
-var buildNote = []byte("\x04\x00\x00\x00Go\x00\x00")
-
-// versionOf tells a program from its other versions, and no more: only root writes here. Its build ID is a hash of all that
-// was linked, and saves a hash over all of it in front of every journey. A build may leave it out.
-func versionOf(program io.Reader) (string, error) {
-	hash := fnv.New64a()
-	head, err := io.ReadAll(io.TeeReader(io.LimitReader(program, headSize), hash))
-	if err == nil && !bytes.Contains(head, buildNote) {
-		_, err = io.Copy(hash, program)
-	}
-	return hex.EncodeToString(hash.Sum(nil)), err
 }
 
 // removeOld removes old programs, unless something is unfinished: what finishes it, such as a boot guard, may be one of
