@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs in a guest and prints "NAME VALUE" lines: what a backup and a restore of /dat cost with each backend, and what
 # the bare tool, and the way by hand, cost for the same. Milliseconds, bytes, KiB of memory. ROUNDS is how often, MEGABYTES
-# how much the larger tree has.
+# how much the larger tree has. The argument is what is measured: "all", or "counted", the processor of the backups alone,
+# in a guest that counts instructions.
 set -euo pipefail
 password=/root/bench.pw
 base=/srv/bench # of the repositories
@@ -97,13 +98,13 @@ measure_empty() {
 }
 
 # measure_larger has a larger tree stored for the first time, and once more after all but the database changed.
-measure_larger() {
+measure_larger() { # BACKEND...
     local base=/srv/bench/larger backend
-    for backend in mirror rsync restic; do
+    for backend; do
         repositories
-        mounted dat ,nouuid measure_backup first $backend dat
+        mounted dat ,nouuid measure_backup first "$backend" dat
         bulk
-        mounted dat ,nouuid measure_backup next $backend dat
+        mounted dat ,nouuid measure_backup next "$backend" dat
         rm -rf "$base"
     done
 }
@@ -211,22 +212,38 @@ for d in range(100):
     peaks restore snap_backup action=restore volumes=/pccehr "${words[@]}"
 }
 
+# larger_volume makes room for the larger tree, and the tree.
+larger_volume() {
+    services stop
+    lvextend -qqr -L 2G vg00/dat >/dev/null
+    bulk
+}
+
+all() {
+    for _ in $(seq "$ROUNDS"); do
+        services stop
+        store_all >/dev/null 2>&1
+        started
+        su postgres -c 'pgbench -n -t 500 -c 2 bench' >/dev/null 2>&1
+        services stop
+        measure_restores
+        started
+    done
+    rm -rf "$base"/{mirror,rsync,restic,bare} # their room is needed
+    services stop
+    for _ in $(seq "$ROUNDS"); do measure_empty; done
+    larger_volume
+    note megabytes "$MEGABYTES"
+    for _ in $(seq "$ROUNDS"); do measure_larger mirror rsync restic; done
+    mkdir "$base/mirror"
+    memory
+}
+
+counted() {
+    snap_backup volumes=/pccehr "backend_options=path=$base/mirror" >/dev/null 2>&1 # its program is put in its place
+    larger_volume
+    measure_larger rsync restic
+}
+
 setup
-for _ in $(seq "$ROUNDS"); do
-    services stop
-    store_all >/dev/null 2>&1
-    started
-    su postgres -c 'pgbench -n -t 500 -c 2 bench' >/dev/null 2>&1
-    services stop
-    measure_restores
-    started
-done
-rm -rf "$base"/{mirror,rsync,restic,bare} # their room is needed
-services stop
-for _ in $(seq "$ROUNDS"); do measure_empty; done
-lvextend -qqr -L 2G vg00/dat >/dev/null
-bulk
-note megabytes "$MEGABYTES"
-for _ in $(seq "$ROUNDS"); do measure_larger; done
-mkdir "$base/mirror"
-memory
+"$1"
