@@ -33,8 +33,8 @@ type Backend interface {
 	// is listed as incomplete; after any other error nothing is listed.
 	Store(ctx context.Context, c Config, t Tree, report Report) (Stored, error)
 
-	// List returns the backups of the host, the newest first. Those that other programs made of the host may be among
-	// them. host "": those of every host.
+	// List returns the backups of the host, that of the latest time first. Those that other programs made of the host may
+	// be among them. host "": those of every host.
 	List(ctx context.Context, c Config, host string) ([]Stored, error)
 
 	// Check says whether a Store could begin now: the repository is there, opens, is not locked, can be written. It
@@ -103,6 +103,10 @@ type Stored struct {
 	Time       time.Time `json:"time"`
 	Roots      []string  `json:"roots"`
 	Incomplete bool      `json:"incomplete,omitempty"`
+
+	// Sequence numbers a host's backups in the order in which they were made, whatever its clock said: Store gives each a
+	// higher one than any that the repository has of the host (NextSequence). 0: it is not known.
+	Sequence int64 `json:"sequence,omitempty"`
 
 	// What Store did; List leaves out what it does not know.
 	Files    int64    `json:"files,omitempty"`

@@ -68,12 +68,13 @@ type work struct {
 	host     *run.Host
 	begun    time.Time
 
-	stored  backup.Stored
-	planned *snapset.Planned
-	needs   []tree.Need // of the targets
-	own     *snapset.Own
-	touched bool        // something may have been written into the set
-	done    []tree.Done // of the targets
+	stored   backup.Stored
+	warnings []string // of the backups that there are
+	planned  *snapset.Planned
+	needs    []tree.Need // of the targets
+	own      *snapset.Own
+	touched  bool        // something may have been written into the set
+	done     []tree.Done // of the targets
 }
 
 // restore fills the set, and goes on to the rollback if that is asked for.
@@ -124,9 +125,10 @@ func (w *work) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.stored, err = run.Pick(list, w.ID, w.Use.Host, w.roots()); err != nil {
+	if w.stored, err = run.Pick(list, w.ID, w.Use.Host, w.roots(), w.begun); err != nil {
 		return err
 	}
+	w.warnings = run.Ahead(list, w.stored.Host, w.begun)
 	if w.stored.Incomplete {
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it", w.stored.ID, w.stored.Time.Format(time.RFC3339)).
 			WithHint("restore a complete one (snap_backup_info lists them), or take single files out of this one by hand")
@@ -169,6 +171,9 @@ const settled = 3 * time.Second
 // volumes of their own, though a backup may show them as directories.
 func (w *work) options(root string) tree.Options {
 	o := tree.Options{Since: w.stored.Time.Add(-settled), OneFileSystem: true}
+	if w.stored.Future(w.begun) {
+		o.Since = time.Time{} // what was changed since then cannot be told: all is read
+	}
 	for _, other := range w.stored.Roots {
 		if below, ok := strings.CutPrefix(other, root+"/"); ok {
 			o.Skip = append(o.Skip, below)

@@ -80,7 +80,7 @@ func (w *work) plan() ansible.Result {
 	for _, n := range w.needs {
 		least, most = least+n.Least, most+n.Most
 	}
-	result := ansible.Result{Changed: most > 0, Data: w.data(), Commands: w.commands.Commands()}
+	result := ansible.Result{Changed: most > 0, Data: w.data(), Commands: w.commands.Commands(), Warnings: w.warnings}
 	result.Msg = fmt.Sprintf("would restore backup %s of %s into set %s of %s, writing %s to %s", w.stored.ID,
 		w.stored.Time.Format(time.RFC3339), w.Set, strings.Join(names(w.planned.Targets), ", "), ansible.Bytes(least), ansible.Bytes(most))
 	if w.Merge {
@@ -91,7 +91,7 @@ func (w *work) plan() ansible.Result {
 
 // result is what was restored.
 func (w *work) result() ansible.Result {
-	result := ansible.Result{Changed: true, Data: w.data(), Commands: w.commands.Commands()}
+	result := ansible.Result{Changed: true, Data: w.data(), Commands: w.commands.Commands(), Warnings: w.warnings}
 	var written int64
 	for _, d := range w.done {
 		written += d.Written

@@ -65,6 +65,9 @@ func show(w io.Writer, r ansible.Result) {
 		if !b.Complete {
 			fmt.Fprint(w, "  incomplete")
 		}
+		if b.Future {
+			fmt.Fprint(w, "  dated in the future")
+		}
 		fmt.Fprintln(w)
 	}
 }

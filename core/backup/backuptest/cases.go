@@ -23,6 +23,7 @@ var cases = map[string]func(*bench){
 	"presents what was stored":              roundTrip,
 	"a second Store adds what changed":      incremental,
 	"lists the newest first, by host":       listing,
+	"knows the order without the clock":     sequence,
 	"an unknown ID is not found":            unknownID,
 	"a missing repository has its own code": missing,
 	"Check changes nothing":                 checking,
@@ -154,6 +155,34 @@ func listing(b *bench) {
 	all := b.list("")
 	if len(all) != 5 || all[0].Host != "host-b" {
 		b.Errorf("of all hosts: %+v", all)
+	}
+}
+
+// sequence stores while the clock runs ahead, and when it has been put right.
+func sequence(b *bench) {
+	dir := b.folder("dat", map[string]string{"file": "content"})
+	var want []string
+	for n, minute := range []int{1, 5, 2, 0} {
+		if n == 2 { // as a run does before each of its own
+			if err := b.Backend.Check(b.ctx, b.Config); err != nil {
+				b.Fatalf("Check: %v", err)
+			}
+		}
+		stored := b.store(b.tree(minute, dir))
+		if stored.Sequence != int64(n+1) {
+			b.Errorf("backup %d of the host got the number %d", n+1, stored.Sequence)
+		}
+		want = append([]string{stored.ID}, want...)
+	}
+	other := b.tree(3, dir)
+	other.Host = "host-b"
+	if stored := b.store(other); stored.Sequence != 1 {
+		b.Errorf("the first backup of another host got the number %d", stored.Sequence)
+	}
+	own := b.list("host-a")
+	backup.NewestFirst(own)
+	if diff := cmp.Diff(want, ids(own)); diff != "" {
+		b.Errorf("in the order in which they were made, the last one first (-want +got):\n%s", diff)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.pcc.com/rewind/core/backup"
 )
@@ -14,7 +15,7 @@ func (w *work) prune(ctx context.Context, client backup.Backend, list []backup.S
 	if w.Keep == 0 {
 		return nil
 	}
-	for _, old := range beyond(list, last, w.Keep) {
+	for _, old := range beyond(list, last, w.Keep, time.Now()) {
 		w.trip.Progress("removing backup "+old.ID, -1)
 		w.trip.Extend(Limit(w.Use))
 		if err := client.Forget(ctx, w.host.Config(), old.ID); err != nil {
@@ -25,20 +26,23 @@ func (w *work) prune(ctx context.Context, client backup.Backend, list []backup.S
 }
 
 // beyond returns what is older than the newest `keep` complete backups of the same host, set and roots as last, which is
-// one of them. Incomplete ones do not count: they must not push out what can be restored whole. Those of other sets,
-// and what other programs stored, are nobody's to remove here.
-func beyond(newestFirst []backup.Stored, last backup.Stored, keep int) []backup.Stored {
+// one of them. Incomplete ones do not count: they must not push out what can be restored whole. Nor do those that are
+// dated later than now, which no restore takes for the latest. Those of other sets, and what other programs stored, are
+// nobody's to remove here.
+func beyond(list []backup.Stored, last backup.Stored, keep int, now time.Time) []backup.Stored {
 	like := func(s backup.Stored) bool {
 		return s.Host == last.Host && s.Set == last.Set && slices.Equal(slices.Sorted(slices.Values(s.Roots)), slices.Sorted(slices.Values(last.Roots)))
 	}
+	list = slices.Clone(list)
+	backup.NewestFirst(list)
 	var old []backup.Stored
 	complete := 1 // last, wherever the clock has put it
-	for _, s := range newestFirst {
+	for _, s := range list {
 		switch {
 		case !like(s) || s.ID == last.ID:
 		case complete >= keep:
 			old = append(old, s)
-		case !s.Incomplete:
+		case !s.Incomplete && !s.Future(now):
 			complete++
 		}
 	}

@@ -3,13 +3,16 @@ package run
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"go.pcc.com/rewind/core/backup"
 )
 
 func TestBeyondCountsCompleteOnesOfTheSameSet(t *testing.T) {
+	earlier := time.Now()
 	b := func(id string, incomplete bool, roots ...string) backup.Stored {
-		return backup.Stored{ID: id, Host: "web", Set: "backup", Incomplete: incomplete, Roots: roots}
+		earlier = earlier.Add(-time.Hour)
+		return backup.Stored{ID: id, Host: "web", Set: "backup", Time: earlier, Incomplete: incomplete, Roots: roots}
 	}
 	foreign, others, by := b("foreign", false, "/a", "/b"), b("others", false, "/a", "/b"), b("by another program", false, "/a", "/b")
 	foreign.Host, others.Set, by.Set = "mail", "weekly", ""
@@ -29,11 +32,41 @@ func TestBeyondCountsCompleteOnesOfTheSameSet(t *testing.T) {
 		{9, 1, []string{"7", "6", "4", "3", "2"}}, // the clock was put back: it is the last all the same
 	} {
 		var got []string
-		for _, old := range beyond(all, all[c.last], c.keep) {
+		for _, old := range beyond(all, all[c.last], c.keep, time.Now()) {
 			got = append(got, old.ID)
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("last %s, keep %d: %q go, want %q", all[c.last].ID, c.keep, got, c.want)
+		}
+	}
+}
+
+// A backup of the future takes nobody's place among those that are kept, and goes in its turn, which its number tells.
+func TestBeyondWhenTheClockRanAhead(t *testing.T) {
+	now := time.Now()
+	b := func(id string, sequence int64, age time.Duration) backup.Stored {
+		return backup.Stored{ID: id, Host: "web", Set: "backup", Sequence: sequence, Time: now.Add(-age)}
+	}
+	const hour, year = time.Hour, 365 * 24 * time.Hour
+	all := []backup.Stored{b("ahead", 3, -year), b("5", 5, hour), b("4", 4, 2*hour), b("2", 2, 4*hour), b("1", 1, 5*hour)}
+	unnumbered := []backup.Stored{b("ahead", 0, -year), b("3", 3, hour), b("2", 2, 2*hour), b("1", 1, 3*hour)}
+	for _, c := range []struct {
+		list []backup.Stored
+		last int // index
+		keep int
+		want []string
+	}{
+		{all, 1, 1, []string{"4", "ahead", "2", "1"}},
+		{all, 1, 2, []string{"ahead", "2", "1"}},
+		{all, 1, 3, []string{"1"}},
+		{unnumbered, 1, 2, []string{"1"}},
+	} {
+		var got []string
+		for _, old := range beyond(c.list, c.list[c.last], c.keep, now) {
+			got = append(got, old.ID)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("keep %d of %v: %q go, want %q", c.keep, c.list, got, c.want)
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -149,9 +148,10 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 	result := ansible.Result{Data: map[string]any{
 		"backend": w.Use.Backend, "version": description.Version, "features": description.Features, "host": w.Use.Host,
 	}}
+	result.Warnings = Ahead(list, host, w.begun)
 	if w.Query == List {
 		result.Msg = fmt.Sprintf("backups: %d", len(list))
-		result.Data["backups"] = entries(list)
+		result.Data["backups"] = entries(list, w.begun)
 		return result, nil
 	}
 	return w.health(ctx, client, list, result)
@@ -190,7 +190,7 @@ func (w *work) health(ctx context.Context, client backup.Backend, list []backup.
 	if err != nil {
 		return r, err
 	}
-	last, err := Pick(list, Latest, w.Use.Host, roots)
+	last, err := Pick(list, Latest, w.Use.Host, roots, w.begun)
 	if err != nil {
 		return r, err
 	}
@@ -200,9 +200,9 @@ func (w *work) health(ctx context.Context, client backup.Backend, list []backup.
 	if err != nil {
 		return r, fault.New(fault.Of(err).Code, "the last backup, %s of %s, cannot be read: %w", last.ID, last.Time.Format(time.RFC3339), err)
 	}
-	age := time.Since(last.Time).Round(time.Second)
+	age := max(0, time.Since(last.Time).Round(time.Second))
 	r.Msg = fmt.Sprintf("the repository is usable; the last backup, %s, is %s old", last.ID, age)
-	r.Data["last"], r.Data["age_seconds"] = entry(last), int64(age.Seconds())
+	r.Data["last"], r.Data["age_seconds"] = entry(last, w.begun), int64(age.Seconds())
 	return r, nil
 }
 
@@ -218,80 +218,6 @@ func readable(s backup.Stored, p backup.Presented) error {
 		}
 	}
 	return nil
-}
-
-// Latest names the newest complete backup.
-const Latest = "latest"
-
-// shortest is how much of an ID is taken for it: what restic shows.
-const shortest = 8
-
-// Pick returns the backup of that ID, whosever it is, or of the host the only one whose ID begins so, or the latest
-// complete one that has all the roots. Fault: not_found; bad_arguments if several IDs begin so.
-func Pick(list []backup.Stored, id, host string, roots []string) (backup.Stored, error) {
-	if id == Latest {
-		return latest(list, host, roots)
-	}
-	var alike []backup.Stored
-	for _, s := range list {
-		if s.ID == id {
-			return s, nil
-		}
-		if len(id) >= shortest && s.Host == host && strings.HasPrefix(s.ID, id) {
-			alike = append(alike, s)
-		}
-	}
-	switch len(alike) {
-	case 0:
-		return backup.Stored{}, fault.New(fault.NotFound, "there is no backup %s", id).
-			WithHint("snap_backup_info lists what there is; another host's is named by its whole id")
-	case 1:
-		return alike[0], nil
-	}
-	var ids []string
-	for _, s := range alike {
-		ids = append(ids, s.ID)
-	}
-	return backup.Stored{}, ansible.Bad("restore_id", "%s is the beginning of %d: %s", id, len(ids), strings.Join(ids, ", "))
-}
-
-func latest(list []backup.Stored, host string, roots []string) (backup.Stored, error) {
-	for _, s := range list {
-		missing := func(root string) bool { return !slices.Contains(s.Roots, root) }
-		if !s.Incomplete && s.Host == host && !slices.ContainsFunc(roots, missing) {
-			return s, nil
-		}
-	}
-	what := host
-	if len(roots) > 0 {
-		what += " that has " + strings.Join(roots, ", ")
-	}
-	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", what).
-		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; host=NAME names another host's")
-}
-
-// Entry is a backup as a result shows it.
-type Entry struct {
-	ID       string   `json:"id"`
-	Host     string   `json:"host"`
-	Set      string   `json:"name,omitempty"`
-	Time     string   `json:"time"` // RFC 3339
-	Volumes  []string `json:"volumes"`
-	Complete bool     `json:"complete"`
-	Files    int64    `json:"files,omitempty"`
-	Bytes    int64    `json:"bytes,omitempty"`
-}
-
-func entry(s backup.Stored) Entry {
-	return Entry{s.ID, s.Host, s.Set, s.Time.UTC().Format(time.RFC3339), s.Roots, !s.Incomplete, s.Files, s.Bytes}
-}
-
-func entries(list []backup.Stored) []Entry {
-	out := []Entry{}
-	for _, s := range list {
-		out = append(out, entry(s))
-	}
-	return out
 }
 
 // tellEvery and extendEvery bound how often progress is written, and how often systemd is asked for more time.

@@ -15,45 +15,6 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-func TestPick(t *testing.T) {
-	list := []backup.Stored{
-		{ID: "incomplete-newest", Host: "a", Incomplete: true}, {ID: "0123456789ab", Host: "b", Roots: []string{"/dat"}},
-		{ID: "20261123T02-a", Host: "a", Roots: []string{"/other"}}, {ID: "20261123T01-a", Host: "a", Roots: []string{"/dat", "/x"}},
-		{ID: "older-of-a", Host: "a", Roots: []string{"/dat"}}, {ID: "older-of-a-by-far", Host: "a"},
-	}
-	for _, c := range []struct {
-		id    string
-		roots []string
-		want  string
-	}{
-		{Latest, nil, "20261123T02-a"},
-		{Latest, []string{"/dat"}, "20261123T01-a"},
-		{Latest, []string{"/x", "/dat"}, "20261123T01-a"},
-		{"older-of-a", nil, "older-of-a"},
-		{"older-of-a-by", nil, "older-of-a-by-far"},
-		{"0123456789ab", nil, "0123456789ab"}, // another host's by its whole id
-		{"incomplete-newest", nil, "incomplete-newest"},
-	} {
-		got, err := Pick(list, c.id, "a", c.roots)
-		if err != nil || got.ID != c.want {
-			t.Errorf("%s %v: %q, %v", c.id, c.roots, got.ID, err)
-		}
-	}
-	for _, id := range []string{"older", "01234567", "missing", ""} {
-		if _, err := Pick(list, id, "a", nil); !errors.Is(err, fault.NotFound) || fault.Of(err).Hint == "" {
-			t.Errorf("%q: %v", id, err)
-		}
-	}
-	if _, err := Pick(list, "20261123", "a", nil); !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "20261123T02-a, 20261123T01-a") {
-		t.Errorf("a beginning of two: %v", err)
-	}
-	for host, roots := range map[string][]string{"c": nil, "b": {"/x"}} {
-		if _, err := Pick(list, Latest, host, roots); !errors.Is(err, fault.NotFound) {
-			t.Errorf("latest of %s with %v: %v", host, roots, err)
-		}
-	}
-}
-
 func TestVolumes(t *testing.T) {
 	tests := []struct {
 		arg  any

@@ -248,6 +248,7 @@ func (w *work) accept(ctx context.Context, client backup.Backend, s backup.Store
 		return backup.Stored{}, fault.New(fault.BackendFailed, "backend %s says that it stored backup %q, but does not list it", w.Use.Backend, s.ID).
 			WithHint("there is no backup: look at the repository, and at the backend")
 	}
+	s.Warnings = append(s.Warnings, Ahead(list, w.Use.Host, time.Now())...)
 	s.Warnings = append(s.Warnings, w.prune(ctx, client, list, s)...)
 	return s, nil
 }

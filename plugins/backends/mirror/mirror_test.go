@@ -131,6 +131,31 @@ func TestUnchangedFilesAreShared(t *testing.T) {
 	})
 }
 
+// While the clock ran ahead a backup was made. It does not say what has changed since: a file that keeps its size and
+// time is read. And as soon as there is another, that one is what files are linked to.
+func TestBackupOfTheFuture(t *testing.T) {
+	const year = 365 * 24 * 60
+	d := newDesk(t)
+	d.write("same", "content")
+	d.write("file", "before")
+	ahead := d.store(10 * year)
+	info, err := os.Stat(filepath.Join(d.root, "file"))
+	do(t, err)
+	d.write("file", "after!")
+	do(t, os.Chtimes(filepath.Join(d.root, "file"), info.ModTime(), info.ModTime()))
+	first, second := d.store(0), d.store(1)
+	at := func(b backup.Stored, name string) string { return filepath.Join(d.path, "web", b.ID, d.root, name) }
+	if data, err := os.ReadFile(at(first, "file")); err != nil || string(data) != "after!" {
+		t.Errorf("after a backup of the future, %q was stored (%v)", data, err)
+	}
+	if d.inode(at(ahead, "same")) != d.inode(at(first, "same")) {
+		t.Error("what is the same is not shared with the only backup that there is")
+	}
+	if d.inode(at(first, "file")) != d.inode(at(second, "file")) {
+		t.Error("the backup of the future is linked to, and not the last one")
+	}
+}
+
 // A damaged predecessor is nothing to build on, and no reason not to store.
 func TestLastBackupDamaged(t *testing.T) {
 	d := newDesk(t)

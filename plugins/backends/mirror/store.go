@@ -67,13 +67,14 @@ func (s shelf) fill(ctx context.Context, t backup.Tree, report backup.Report) (b
 	if err != nil {
 		return backup.Stored{}, none, err
 	}
-	newestFirst(older)
+	backup.NewestFirst(older)
 	id, err := s.free(t.Time)
 	if err != nil {
 		return backup.Stored{}, none, err
 	}
 	f := filling{shelf: s, tree: t, older: older, report: report}
 	f.stored = backup.Stored{ID: id, Host: t.Host, Set: t.Set, Time: t.Time, Roots: slices.Clone(t.Roots)}
+	f.stored.Sequence = backup.NextSequence(older, t.Host)
 	if err := f.make(ctx); err != nil {
 		return f.stored, none, err
 	}
@@ -103,7 +104,7 @@ func (s shelf) free(at time.Time) (string, error) {
 type filling struct {
 	shelf
 	tree   backup.Tree
-	older  []backup.Stored // the newest first
+	older  []backup.Stored // the one made last first
 	stored backup.Stored
 	lost   lost
 	report backup.Report
@@ -181,17 +182,23 @@ func (f *filling) root(ctx context.Context, root string, skip []string) error {
 }
 
 // last returns where the root lies in the last backup that has it, and the time before which files must have been changed
-// last to be taken as the ones there.
+// last to be taken as the ones there. A backup that is dated later than this one does not say what was changed since: it
+// is taken where there is no other, and all is read.
 func (f *filling) last(root string) (dir string, since time.Time) {
 	for _, b := range f.older {
 		if !slices.Contains(b.Roots, root) {
 			continue
 		}
-		if dir, err := f.shelf.root(b.ID, root); err == nil { // else somebody has damaged it: no reason not to store
-			return dir, b.Time.Add(-settled)
+		at, err := f.shelf.root(b.ID, root)
+		switch {
+		case err != nil: // somebody has damaged it: no reason not to store
+		case !b.Time.After(f.tree.Time):
+			return at, b.Time.Add(-settled)
+		case dir == "":
+			dir = at
 		}
 	}
-	return "", time.Time{}
+	return dir, time.Time{}
 }
 
 // total is 0 as long as a root's bytes are being counted.

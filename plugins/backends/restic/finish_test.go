@@ -18,11 +18,16 @@ type script struct {
 	marks  []error // how each attempt to mark it ends
 	said   [][]string
 	ctxs   []error // of each attempt to mark
+	listed int     // how often it was asked for its snapshots
 }
 
 const scripted = "cfa2e89ecfa2e89ecfa2e89ecfa2e89ecfa2e89ecfa2e89ecfa2e89ecfa2e89e"
 
-func (s *script) Run(context.Context, command.Cmd) (command.Output, error) {
+func (s *script) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	if slices.Contains(c.Argv, "snapshots") {
+		s.listed++
+		return command.Output{Stdout: "[]"}, nil
+	}
 	return command.Output{Stdout: "restic 0.18.0 compiled with go1.24.4 on linux/amd64\n"}, nil
 }
 
@@ -49,6 +54,9 @@ func (s *script) store(ctx context.Context, t *testing.T) (backup.Stored, error)
 		Options:     map[string]any{"repository": "rest:http://x/", "cache": ""},
 		Environment: map[string]string{"RESTIC_PASSWORD": "canary"},
 	}
+	if err := b.Check(ctx, c); err != nil { // as every run does
+		t.Fatal(err)
+	}
 	return b.Store(ctx, c, backup.Tree{Host: "h", Roots: []string{t.TempDir()}}, func(backup.Progress) {})
 }
 
@@ -68,10 +76,11 @@ func TestIncompleteWithoutANamedFile(t *testing.T) {
 	}
 }
 
+// Of what Check was told Store knows the backup's number.
 func TestCompleteTakesOneCall(t *testing.T) {
 	s := &script{}
-	if stored, err := s.store(t.Context(), t); err != nil || stored.Incomplete || len(s.said) != 1 {
-		t.Errorf("%+v, %v, by %q", stored, err, s.said)
+	if stored, err := s.store(t.Context(), t); err != nil || stored.Incomplete || len(s.said) != 1 || s.listed != 1 {
+		t.Errorf("%+v, %v, by %q, listed %d times", stored, err, s.said, s.listed)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,14 +84,15 @@ type snapshot struct {
 
 // The tags that say what a snapshot is.
 const (
-	tagOurs = "rewind"
-	tagSet  = "set="
-	tagTime = "time=" // restic's own time has whole seconds only
+	tagOurs     = "rewind"
+	tagSet      = "set="
+	tagTime     = "time=" // restic's own time has whole seconds only
+	tagSequence = "sequence="
 )
 
 // tags returns those of a tree. A comma would end a tag.
-func tags(t backup.Tree) []string {
-	list := []string{tagOurs, tagTime + t.Time.UTC().Format(time.RFC3339Nano)}
+func tags(t backup.Tree, sequence int64) []string {
+	list := []string{tagOurs, tagTime + t.Time.UTC().Format(time.RFC3339Nano), tagSequence + strconv.FormatInt(sequence, 10)}
 	if t.Set != "" {
 		list = append(list, tagSet+url.PathEscape(t.Set))
 	}
@@ -108,6 +110,9 @@ func (s snapshot) stored() backup.Stored {
 	for _, tag := range s.Tags {
 		if set, ok := strings.CutPrefix(tag, tagSet); ok {
 			b.Set, _ = url.PathUnescape(set) // one that somebody else wrote is no set's name
+		}
+		if number, ok := strings.CutPrefix(tag, tagSequence); ok {
+			b.Sequence, _ = strconv.ParseInt(number, 10, 64) // what is no number says nothing
 		}
 		if at, ok := strings.CutPrefix(tag, tagTime); ok {
 			if instant, err := time.Parse(time.RFC3339Nano, at); err == nil {

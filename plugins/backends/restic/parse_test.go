@@ -153,18 +153,18 @@ func TestIncomplete(t *testing.T) {
 func TestSnapshotStored(t *testing.T) {
 	at := time.Date(2026, 11, 23, 20, 0, 0, 123456789, time.UTC)
 	tree := backup.Tree{Host: "h", Set: "odd,set name", Time: at, Roots: []string{"/dat"}}
-	ours := snapshot{ID: "x", Host: "h", Time: at.Truncate(time.Second), Paths: tree.Roots, Tags: tags(tree)}
-	want := backup.Stored{ID: "x", Host: "h", Set: "odd,set name", Time: at, Roots: tree.Roots}
+	ours := snapshot{ID: "x", Host: "h", Time: at.Truncate(time.Second), Paths: tree.Roots, Tags: tags(tree, 7)}
+	want := backup.Stored{ID: "x", Host: "h", Set: "odd,set name", Time: at, Roots: tree.Roots, Sequence: 7}
 	if diff := cmp.Diff(want, ours.stored()); diff != "" {
 		t.Error(diff)
 	}
-	for _, tag := range tags(tree) {
+	for _, tag := range tags(tree, 7) {
 		if strings.Contains(tag, ",") {
 			t.Errorf("restic would take %q for two tags", tag)
 		}
 	}
-	theirs := snapshot{ID: "x", Host: "h", Time: at, Tags: []string{"set=x"}}
-	if got := theirs.stored(); got.Set != "" {
+	theirs := snapshot{ID: "x", Host: "h", Time: at, Tags: []string{"set=x", "sequence=9"}}
+	if got := theirs.stored(); got.Set != "" || got.Sequence != 0 {
 		t.Errorf("another program's tags are believed: %+v", got)
 	}
 }

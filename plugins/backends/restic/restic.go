@@ -28,9 +28,10 @@ const Name = "restic"
 type Backend struct {
 	run command.Streamer
 
-	mu     sync.Mutex
-	have   version             // of the installed restic; zero: not asked yet
-	listed map[string]snapshot // what List saw last, by ID: Present need not ask again for what was chosen from it
+	mu      sync.Mutex
+	have    version                    // of the installed restic; zero: not asked yet
+	listed  map[string]snapshot        // what List saw last, by ID: Present need not ask again for what was chosen from it
+	checked map[string][]backup.Stored // what Check saw last, by repository: Store need not ask again for its number
 }
 
 var _ backup.Backend = (*Backend)(nil)
@@ -47,15 +48,38 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 	return backup.Description{Name: Name, Version: t.version.String(), Local: t.local(), Features: t.version.features()}, nil
 }
 
-// Check lists the repository's newest snapshots, with a lock: restic writes one only where none stands in its way, and
-// removes it again.
+// Check lists the repository's snapshots, with a lock: restic writes one only where none stands in its way, and removes
+// it again.
 func (b *Backend) Check(ctx context.Context, c backup.Config) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return err
 	}
-	_, err = t.snapshots(ctx, "--latest", "1")
-	return err
+	found, err := t.snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.checked == nil {
+		b.checked = map[string][]backup.Stored{}
+	}
+	b.checked[t.options.Repository] = backups(found)
+	return nil
+}
+
+// sequence is the number of the next backup of the host. Two runs of one host for different sets may come to the same
+// one; then their times tell.
+func (b *Backend) sequence(ctx context.Context, t *tool, host string) (int64, error) {
+	b.mu.Lock()
+	known, ok := b.checked[t.options.Repository]
+	delete(b.checked, t.options.Repository) // it holds for one Store
+	b.mu.Unlock()
+	if ok {
+		return backup.NextSequence(known, host), nil
+	}
+	found, err := t.snapshots(ctx, "--no-lock", "--host", host)
+	return backup.NextSequence(backups(found), host), err
 }
 
 // List reads the snapshots without a lock: it neither waits for another program nor needs to write.

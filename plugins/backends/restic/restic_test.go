@@ -96,7 +96,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	list, err := w.List(t.Context(), w.config, "db1")
 	must(t, err)
-	want := backup.Stored{ID: stored.ID, Host: "db1", Set: "snap", Time: instant, Roots: w.tree.Roots}
+	want := backup.Stored{ID: stored.ID, Host: "db1", Set: "snap", Time: instant, Roots: w.tree.Roots, Sequence: 1}
 	if len(list) != 1 {
 		t.Fatalf("lists %+v", list)
 	}

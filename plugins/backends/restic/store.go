@@ -14,6 +14,7 @@ type storing struct {
 	report   backup.Report
 	progress backup.Progress
 	summary  *line
+	sequence int64
 
 	lost backup.Lost
 }
@@ -29,8 +30,12 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, tree backup.Tree, 
 	if err := tree.Missing(); err != nil {
 		return backup.Stored{}, err
 	}
-	s := &storing{report: report, progress: backup.Progress{Label: "storing"}}
-	cmd := t.cmd(backupArgs(tree)...)
+	sequence, err := b.sequence(ctx, t, tree.Host)
+	if err != nil {
+		return backup.Stored{}, err
+	}
+	s := &storing{report: report, progress: backup.Progress{Label: "storing"}, sequence: sequence}
+	cmd := t.cmd(backupArgs(tree, sequence)...)
 	cmd.Limit = 0 // the run that asked for the backup bounds it
 	cmd.Stderr = s.stderr
 	_, err = t.Stream(ctx, cmd, s.stdout)
@@ -43,12 +48,12 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, tree backup.Tree, 
 	return t.finish(ctx, tree, s, t.missing(s, err))
 }
 
-func backupArgs(tree backup.Tree) []string {
+func backupArgs(tree backup.Tree, sequence int64) []string {
 	args := []string{
 		"--json", "backup", "--one-file-system", "--host", tree.Host,
 		"--time", tree.Time.UTC().Format("2006-01-02 15:04:05"),
 	}
-	for _, tag := range tags(tree) {
+	for _, tag := range tags(tree, sequence) {
 		args = append(args, "--tag", tag)
 	}
 	return append(append(args, "--"), tree.Roots...)
@@ -114,7 +119,7 @@ func (t *tool) missing(s *storing, err error) *fault.Error {
 // finish completes what the summary does not say, and marks what is incomplete before anything else.
 func (t *tool) finish(ctx context.Context, tree backup.Tree, s *storing, lost *fault.Error) (backup.Stored, error) {
 	done := backup.Stored{
-		ID: s.summary.ID, Host: tree.Host, Set: tree.Set, Time: tree.Time, Roots: tree.Roots,
+		ID: s.summary.ID, Host: tree.Host, Set: tree.Set, Time: tree.Time, Roots: tree.Roots, Sequence: s.sequence,
 		Files: s.summary.Files, Bytes: s.summary.Bytes, Added: s.summary.Added, Incomplete: lost != nil,
 	}
 	if t.version.has(withFeatures) {

@@ -102,14 +102,19 @@ func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]bac
 	if err != nil {
 		return nil, err
 	}
-	list := []backup.Stored{}
-	for _, tree := range complete(trees) {
-		list = append(list, *tree.stored)
-	}
-	return list, nil
+	return all(complete(trees)), nil
 }
 
-// complete returns the trees that are backups, the newest first.
+// all are the backups that trees are.
+func all(trees []tree) []backup.Stored {
+	list := []backup.Stored{}
+	for _, one := range trees {
+		list = append(list, *one.stored)
+	}
+	return list
+}
+
+// complete returns the trees that are backups, that of the latest time first.
 func complete(trees []tree) []tree {
 	list := slices.DeleteFunc(slices.Clone(trees), func(t tree) bool { return t.stored == nil })
 	slices.SortStableFunc(list, func(a, b tree) int { return b.stored.Time.Compare(a.stored.Time) })

@@ -131,6 +131,25 @@ func TestUnchangedFilesAreLinks(t *testing.T) {
 	w.presents(t, again.ID)
 }
 
+// A backup that was made while the clock ran ahead is not the one that the next is linked to.
+func TestBackupOfTheFuture(t *testing.T) {
+	w := newWorld(t)
+	file := filepath.Join(w.tree.Roots[0], "file")
+	before, err := os.ReadFile(file)
+	must(t, err)
+	w.store(t)
+	must(t, os.WriteFile(file, []byte("other"), 0o640))
+	w.tree.Time = instant.Add(1000 * time.Hour)
+	w.store(t)
+	must(t, os.WriteFile(file, before, 0o640))
+	w.tree.Time = instant.Add(time.Hour)
+	w.store(t)
+	w.tree.Time = instant.Add(2 * time.Hour)
+	if last := w.store(t); last.Added != 0 {
+		t.Errorf("nothing had changed since the last backup, and %d bytes were added to it", last.Added)
+	}
+}
+
 // A file changed in the second of the last backup, with its size unchanged, has changed.
 func TestChangeWithinTheSecond(t *testing.T) {
 	w := newWorld(t)

@@ -59,10 +59,10 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 		return backup.Stored{}, cmp.Or(left, ctx.Err())
 	}
 	name := unused(of.Time, trees)
-	s, err := t.send(ctx, of, name, newest(trees, of.Roots), report)
+	s, err := t.send(ctx, of, name, linked(trees, of), report)
 	done := backup.Stored{
 		ID: tree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
-		Files: s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
+		Sequence: backup.NextSequence(all(complete(trees)), of.Host), Files: s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
 	}
 	if left != nil { // it takes room, and is in nobody's way
 		done.Warnings = append(done.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", left))
@@ -98,14 +98,35 @@ func unmarked(trees []tree) []string {
 	return names
 }
 
-// newest returns the name of the newest backup that has one of the roots; "" if there is none.
-func newest(trees []tree, roots []string) string {
-	for _, one := range complete(trees) {
-		if one.there && slices.ContainsFunc(roots, func(root string) bool { return slices.Contains(one.stored.Roots, root) }) {
+// linked returns the name of the backup whose unchanged files a new one links to: of those that have one of its roots the
+// one made last, and not dated later than the new one, unless there is no other. "" if there is none.
+func linked(trees []tree, of backup.Tree) string {
+	name := ""
+	for _, one := range madeLastFirst(trees) {
+		if !one.there || !slices.ContainsFunc(of.Roots, func(root string) bool { return slices.Contains(one.stored.Roots, root) }) {
+			continue
+		}
+		if !one.stored.Time.After(of.Time) {
 			return one.name
 		}
+		name = cmp.Or(name, one.name)
 	}
-	return ""
+	return name
+}
+
+// madeLastFirst returns the trees of one host that are backups, the one made last first.
+func madeLastFirst(trees []tree) []tree {
+	list := complete(trees)
+	byID := map[string]tree{}
+	for _, one := range list {
+		byID[one.id()] = one
+	}
+	order := all(list)
+	backup.NewestFirst(order)
+	for i, s := range order {
+		list[i] = byID[s.ID]
+	}
+	return list
 }
 
 // sent is what one rsync did.

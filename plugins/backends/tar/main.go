@@ -58,6 +58,10 @@ func (b backend) store(ctx context.Context, r repository, t backup.Tree, report 
 	if err != nil {
 		return backup.Stored{}, err
 	}
+	older, err := r.list(t.Host)
+	if err != nil {
+		return backup.Stored{}, err
+	}
 	defer os.Remove(r.partial(id)) // there is none once it has its name
 	sum, err := b.create(ctx, r.partial(id), t.Roots, report)
 	incomplete := isIncomplete(err)
@@ -70,7 +74,8 @@ func (b backend) store(ctx context.Context, r repository, t backup.Tree, report 
 	}
 	stored := backup.Stored{
 		ID: id, Host: t.Host, Set: t.Set, Time: t.Time, Roots: t.Roots, Incomplete: incomplete,
-		Files: sum.files, Bytes: size, Added: size, Warnings: sum.warnings,
+		Sequence: backup.NextSequence(older, t.Host),
+		Files:    sum.files, Bytes: size, Added: size, Warnings: sum.warnings,
 	}
 	if failed := r.enter(stored); failed != nil {
 		return backup.Stored{}, failed

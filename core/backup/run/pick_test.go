@@ -1,0 +1,82 @@
+package run
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+)
+
+func TestPick(t *testing.T) {
+	now := time.Now()
+	list := []backup.Stored{
+		{ID: "incomplete-newest", Host: "a", Incomplete: true}, {ID: "0123456789ab", Host: "b", Roots: []string{"/dat"}},
+		{ID: "20261123T02-a", Host: "a", Roots: []string{"/other"}}, {ID: "20261123T01-a", Host: "a", Roots: []string{"/dat", "/x"}},
+		{ID: "older-of-a", Host: "a", Roots: []string{"/dat"}}, {ID: "older-of-a-by-far", Host: "a"},
+	}
+	for i := range list {
+		list[i].Time = now.Add(-time.Duration(i) * time.Hour)
+	}
+	for _, c := range []struct {
+		id    string
+		roots []string
+		want  string
+	}{
+		{Latest, nil, "20261123T02-a"},
+		{Latest, []string{"/dat"}, "20261123T01-a"},
+		{Latest, []string{"/x", "/dat"}, "20261123T01-a"},
+		{"older-of-a", nil, "older-of-a"},
+		{"older-of-a-by", nil, "older-of-a-by-far"},
+		{"0123456789ab", nil, "0123456789ab"}, // another host's by its whole id
+		{"incomplete-newest", nil, "incomplete-newest"},
+	} {
+		got, err := Pick(list, c.id, "a", c.roots, now)
+		if err != nil || got.ID != c.want {
+			t.Errorf("%s %v: %q, %v", c.id, c.roots, got.ID, err)
+		}
+	}
+	for _, id := range []string{"older", "01234567", "missing", ""} {
+		if _, err := Pick(list, id, "a", nil, now); !errors.Is(err, fault.NotFound) || fault.Of(err).Hint == "" {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	if _, err := Pick(list, "20261123", "a", nil, now); !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "20261123T02-a, 20261123T01-a") {
+		t.Errorf("a beginning of two: %v", err)
+	}
+	for host, roots := range map[string][]string{"c": nil, "b": {"/x"}} {
+		if _, err := Pick(list, Latest, host, roots, now); !errors.Is(err, fault.NotFound) {
+			t.Errorf("latest of %s with %v: %v", host, roots, err)
+		}
+	}
+}
+
+// A backup that was made while the clock ran ahead is said, and is never the latest: not even when it is the only one.
+func TestTheFutureIsNeverTheLatest(t *testing.T) {
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	ahead := backup.Stored{ID: "ahead-of-web", Host: "web", Sequence: 2, Time: now.Add(100 * time.Hour)}
+	early := backup.Stored{ID: "early", Host: "web", Sequence: 1, Time: now.Add(-time.Hour)}
+	list := []backup.Stored{ahead, early}
+	if got, err := Pick(list, Latest, "web", nil, now); err != nil || got.ID != "early" {
+		t.Errorf("the latest is %q, %v", got.ID, err)
+	}
+	if got, err := Pick(list, "ahead-of-web", "web", nil, now); err != nil || got.ID != "ahead-of-web" {
+		t.Errorf("by its ID: %q, %v", got.ID, err)
+	}
+	_, err := Pick(list[:1], Latest, "web", nil, now)
+	if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "dated later than now, 2026-03-04T12:00:00Z: ahead-of-web") {
+		t.Errorf("where there is no other: %v", err)
+	}
+	if said := Ahead(list, "web", now); len(said) != 1 || !strings.Contains(said[0], "ahead-of-web of 2026-03-08T16:00:00Z") {
+		t.Errorf("said: %q", said)
+	}
+	if said := Ahead(list, "mail", now); said != nil {
+		t.Errorf("said of another host: %q", said)
+	}
+	shown := entries(list, now)
+	if !shown[0].Future || shown[1].Future {
+		t.Errorf("listed: %+v", shown)
+	}
+}
