@@ -21,7 +21,8 @@ func TestClockRanAhead(t *testing.T) {
 	g.run(t, "date -s '+10 days'")
 	ahead := g.ok(t, backUp)
 	// What has changed, and keeps its size and time, is told from that backup by reading it only.
-	g.run(t, "date -s '-10 days'; touch -r /pccehr/clock /run/clock; echo after. >/pccehr/clock; touch -r /run/clock /pccehr/clock; sync")
+	g.run(t, "date -s '-10 days'; touch -r /pccehr/clock /run/clock; echo after. >/pccehr/clock; "+
+		"touch -r /run/clock /pccehr/clock; sync")
 	checked := g.ok(t, "snap_backup action=check"+with)
 	if last, _ := checked["last"].(map[string]any); last["id"] != first["id"] {
 		t.Errorf("the last backup is %v, want %v", last["id"], first["id"])
@@ -33,8 +34,10 @@ func TestClockRanAhead(t *testing.T) {
 	if planned["restore_id"] != first["id"] {
 		t.Errorf("latest is %v, want %v", planned["restore_id"], first["id"])
 	}
-	for name, r := range map[string]result{"check": checked, "restore": planned, "list": g.ok(t, "snap_backup_info"+with)} {
-		if said := fmt.Sprint(r["warnings"]); !strings.Contains(said, "dated later than now") || !strings.Contains(said, fmt.Sprint(ahead["id"])) {
+	info := g.ok(t, "snap_backup_info"+with)
+	for name, r := range map[string]result{"check": checked, "restore": planned, "list": info} {
+		said := fmt.Sprint(r["warnings"])
+		if !strings.Contains(said, "dated later than now") || !strings.Contains(said, fmt.Sprint(ahead["id"])) {
 			t.Errorf("%s does not say which backup is dated later than now: %v", name, r)
 		}
 	}

@@ -69,7 +69,8 @@ func TestTheFutureIsNeverTheLatest(t *testing.T) {
 	if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "dated later than now, 2026-03-04T12:00:00Z: ahead-of-web") {
 		t.Errorf("where there is no other: %v", err)
 	}
-	if said := Ahead(list, "web", now); len(said) != 1 || !strings.Contains(said[0], "ahead-of-web of 2026-03-08T16:00:00Z") {
+	said := Ahead(list, "web", now)
+	if len(said) != 1 || !strings.Contains(said[0], "ahead-of-web of 2026-03-08T16:00:00Z") {
 		t.Errorf("said: %q", said)
 	}
 	if said := Ahead(list, "mail", now); said != nil {

@@ -182,8 +182,8 @@ func (f *filling) root(ctx context.Context, root string, skip []string) error {
 }
 
 // last returns where the root lies in the last backup that has it, and the time before which files must have been changed
-// last to be taken as the ones there. A backup that is dated later than this one does not say what was changed since: it
-// is taken where there is no other, and all is read.
+// last to be taken as the ones there. A backup that is dated later than this one does not say what was changed since:
+// it is taken where there is no other, and all is read.
 func (f *filling) last(root string) (dir string, since time.Time) {
 	for _, b := range f.older {
 		if !slices.Contains(b.Roots, root) {

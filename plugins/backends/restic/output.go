@@ -92,7 +92,8 @@ const (
 
 // tags returns those of a tree. A comma would end a tag.
 func tags(t backup.Tree, sequence int64) []string {
-	list := []string{tagOurs, tagTime + t.Time.UTC().Format(time.RFC3339Nano), tagSequence + strconv.FormatInt(sequence, 10)}
+	at := t.Time.UTC().Format(time.RFC3339Nano)
+	list := []string{tagOurs, tagTime + at, tagSequence + strconv.FormatInt(sequence, 10)}
 	if t.Set != "" {
 		list = append(list, tagSet+url.PathEscape(t.Set))
 	}

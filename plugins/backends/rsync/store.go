@@ -62,7 +62,8 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 	s, err := t.send(ctx, of, name, linked(trees, of), report)
 	done := backup.Stored{
 		ID: tree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
-		Sequence: backup.NextSequence(all(complete(trees)), of.Host), Files: s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
+		Sequence: backup.NextSequence(all(complete(trees)), of.Host),
+		Files:    s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
 	}
 	if left != nil { // it takes room, and is in nobody's way
 		done.Warnings = append(done.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", left))
@@ -98,12 +99,13 @@ func unmarked(trees []tree) []string {
 	return names
 }
 
-// linked returns the name of the backup whose unchanged files a new one links to: of those that have one of its roots the
-// one made last, and not dated later than the new one, unless there is no other. "" if there is none.
+// linked returns the name of the backup whose unchanged files a new one links to: of those that have one of its roots
+// the one made last, and not dated later than the new one, unless there is no other. "" if there is none.
 func linked(trees []tree, of backup.Tree) string {
 	name := ""
 	for _, one := range madeLastFirst(trees) {
-		if !one.there || !slices.ContainsFunc(of.Roots, func(root string) bool { return slices.Contains(one.stored.Roots, root) }) {
+		has := func(root string) bool { return slices.Contains(one.stored.Roots, root) }
+		if !one.there || !slices.ContainsFunc(of.Roots, has) {
 			continue
 		}
 		if !one.stored.Time.After(of.Time) {
