@@ -20,7 +20,8 @@ func made(id string, sequence int64, after time.Duration) backup.Stored {
 func TestNewestFirstDoesNotRestOnTheClock(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	want := []backup.Stored{
-		made("fifth", 5, 4*time.Hour), made("fourth", 4, -year), made("third", 3, 2*time.Hour), made("second", 2, year), made("first", 1, 0),
+		made("fifth", 5, 4*time.Hour), made("fourth", 4, -year), made("third", 3, 2*time.Hour),
+		made("second", 2, year), made("first", 1, 0),
 	}
 	ahead := []backup.Stored{
 		made("third", 3, 2*time.Hour), made("second", 2, year), made("first", 1, time.Hour), made("unnumbered", 0, 0),
@@ -54,7 +55,8 @@ func TestNextSequence(t *testing.T) {
 
 // Two clocks differ by seconds: a backup made a moment ago is not one of the future.
 func TestFuture(t *testing.T) {
-	for after, want := range map[time.Duration]bool{-time.Hour: false, 0: false, 30 * time.Second: false, 2 * time.Minute: true} {
+	future := map[time.Duration]bool{-time.Hour: false, 0: false, 30 * time.Second: false, 2 * time.Minute: true}
+	for after, want := range future {
 		if got := made("a", 1, after).Future(noon); got != want {
 			t.Errorf("%v later than now: %v", after, got)
 		}

@@ -44,7 +44,8 @@ func Pick(list []backup.Stored, id, host string, roots []string, now time.Time) 
 	for _, s := range alike {
 		ids = append(ids, s.ID)
 	}
-	return backup.Stored{}, ansible.Bad("restore_id", "%s is the beginning of %d: %s", id, len(ids), strings.Join(ids, ", "))
+	return backup.Stored{}, ansible.Bad("restore_id", "%s is the beginning of %d: %s",
+		id, len(ids), strings.Join(ids, ", "))
 }
 
 func latest(list []backup.Stored, host string, roots []string, now time.Time) (backup.Stored, error) {
@@ -71,7 +72,8 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			WithHint("see whether this server's clock is right (timedatectl); restore_id=ID takes one of them all the same")
 	}
 	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", what).
-		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; host=NAME names another host's")
+		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; " +
+			"host=NAME names another host's")
 }
 
 // Ahead warns of the host's backups that are dated later than now; host "": of those of every host.
@@ -85,8 +87,8 @@ func Ahead(list []backup.Stored, host string, now time.Time) []string {
 	if len(future) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("dated later than now, %s: %s. The clock ran ahead when they were made, or is behind now; "+
-		"restore_id=latest does not take them, and they do not count as fresh", now.UTC().Format(time.RFC3339), some(future))}
+	return []string{fmt.Sprintf("dated later than now, %s: %s. "+
+		"The clock ran ahead when they were made, or is behind now; restore_id=latest does not take them, and they do not count as fresh", now.UTC().Format(time.RFC3339), some(future))}
 }
 
 // some names the first few, and counts the others.
@@ -112,7 +114,9 @@ type Entry struct {
 }
 
 func entry(s backup.Stored, now time.Time) Entry {
-	return Entry{s.ID, s.Host, s.Set, s.Time.UTC().Format(time.RFC3339), s.Roots, !s.Incomplete, s.Files, s.Bytes, s.Future(now)}
+	return Entry{
+		s.ID, s.Host, s.Set, s.Time.UTC().Format(time.RFC3339), s.Roots, !s.Incomplete, s.Files, s.Bytes, s.Future(now),
+	}
 }
 
 // entries are all of them, the one made last first.

@@ -14,7 +14,8 @@ func TestPick(t *testing.T) {
 	now := time.Now()
 	list := []backup.Stored{
 		{ID: "incomplete-newest", Host: "a", Incomplete: true}, {ID: "0123456789ab", Host: "b", Roots: []string{"/dat"}},
-		{ID: "20261123T02-a", Host: "a", Roots: []string{"/other"}}, {ID: "20261123T01-a", Host: "a", Roots: []string{"/dat", "/x"}},
+		{ID: "20261123T02-a", Host: "a", Roots: []string{"/other"}},
+		{ID: "20261123T01-a", Host: "a", Roots: []string{"/dat", "/x"}},
 		{ID: "older-of-a", Host: "a", Roots: []string{"/dat"}}, {ID: "older-of-a-by-far", Host: "a"},
 	}
 	for i := range list {
@@ -43,7 +44,8 @@ func TestPick(t *testing.T) {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
-	if _, err := Pick(list, "20261123", "a", nil, now); !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "20261123T02-a, 20261123T01-a") {
+	_, err := Pick(list, "20261123", "a", nil, now)
+	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "20261123T02-a, 20261123T01-a") {
 		t.Errorf("a beginning of two: %v", err)
 	}
 	for host, roots := range map[string][]string{"c": nil, "b": {"/x"}} {
