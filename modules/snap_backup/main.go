@@ -28,7 +28,7 @@ type args struct {
 	Keep          int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host are kept, this one among them; older ones are removed when it is known to be good. 0: all."`
 	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."`
 	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
-	RestoreID     string `mapstructure:"restore_id" doc:"The backup to restore; latest is the complete one that was made last."`
+	RestoreID     string `mapstructure:"restore_id" doc:"Which backup; latest is the complete one that was made last."`
 	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a look, and for lvm_merge."`
 	Rollback      `mapstructure:",squash"`
 }

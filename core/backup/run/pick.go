@@ -88,7 +88,8 @@ func Ahead(list []backup.Stored, host string, now time.Time) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("dated later than now, %s: %s. "+
-		"The clock ran ahead when they were made, or is behind now; restore_id=latest does not take them, and they do not count as fresh", now.UTC().Format(time.RFC3339), some(future))}
+		"The clock ran ahead when they were made, or is behind now; restore_id=latest does not take them, "+
+		"and they do not count as fresh", now.UTC().Format(time.RFC3339), some(future))}
 }
 
 // some names the first few, and counts the others.

@@ -68,7 +68,7 @@ func TestTheFutureIsNeverTheLatest(t *testing.T) {
 		t.Errorf("by its ID: %q, %v", got.ID, err)
 	}
 	_, err := Pick(list[:1], Latest, "web", nil, now)
-	if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "dated later than now, 2026-03-04T12:00:00Z: ahead-of-web") {
+	if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "now, 2026-03-04T12:00:00Z: ahead-of-web") {
 		t.Errorf("where there is no other: %v", err)
 	}
 	said := Ahead(list, "web", now)
