@@ -120,6 +120,10 @@ type Presented struct {
 	// Roots maps each root of the backup to the directory where it is readable now.
 	Roots map[string]string `json:"roots"`
 
+	// Flags is a file that lists the inode flags (chattr(1): i, a, d) of what is in the backup, one FlagLine for each that
+	// has some. "": the backend does not keep them.
+	Flags string `json:"flags,omitempty"`
+
 	// NoDevices says that the numbers of device nodes are not to be seen: they are all 0:0.
 	NoDevices bool `json:"no_devices,omitempty"`
 

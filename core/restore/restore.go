@@ -69,7 +69,9 @@ type work struct {
 	begun    time.Time
 
 	stored   backup.Stored
-	warnings []string // of the backups that there are
+	backend  string                // its name
+	flags    map[string]tree.Flags // of what is in the backup, by the path on the host; nil: they are not known
+	warnings []string              // of the backups that there are
 	planned  *snapset.Planned
 	needs    []tree.Need // of the targets
 	own      *snapset.Own
@@ -141,12 +143,16 @@ func (w *work) fill(ctx context.Context) error {
 	if err := fault.All(w.holdsAll(), w.apart(description)); err != nil {
 		return err
 	}
+	w.backend = description.Name
 	label := "reading backup " + w.stored.ID
 	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)
 }
 
 // take estimates, takes the set, and has it filled.
 func (w *work) take(ctx context.Context, p backup.Presented) error {
+	if err := w.readFlags(p); err != nil {
+		return err
+	}
 	if err := w.estimate(ctx, p); err != nil {
 		return err
 	}
@@ -213,7 +219,10 @@ func (w *work) write(outer context.Context, p backup.Presented) error {
 		t := &w.own.Parts[i].Target
 		root := run.Root(t)
 		o := w.telling("restoring "+t.Name, w.options(root))
-		o.NoDevices, o.Direct = p.NoDevices, p.Direct
+		o.NoDevices, o.Direct, o.Unlock = p.NoDevices, p.Direct, true
+		if w.flags != nil {
+			o.Flags = func(rel string) tree.Flags { return w.flags[filepath.Join(root, rel)] }
+		}
 		o.Gate = func(n int64) error {
 			err := space.gate(ctx, i, n)
 			w.touched = w.touched || err == nil
@@ -248,7 +257,8 @@ func (w *work) telling(label string, o tree.Options) tree.Options {
 // readable names paths in an error as people know them, not as this process reached them: pairs of old and new.
 func readable(err error, names ...string) error {
 	f := *fault.Of(err)
-	f.Msg = strings.NewReplacer(names...).Replace(f.Msg)
+	r := strings.NewReplacer(names...)
+	f.Msg, f.Hint = r.Replace(f.Msg), r.Replace(f.Hint)
 	return &f
 }
 

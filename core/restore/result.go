@@ -97,6 +97,7 @@ func (w *work) result() ansible.Result {
 		written += d.Written
 		result.Warnings = append(result.Warnings, d.Warnings...)
 	}
+	result.Warnings = append(result.Warnings, w.flagsLost()...)
 	result.Data["discarded_since"] = w.stored.Time.UTC().Format(time.RFC3339) // what was written since then differs, and goes
 	result.Msg = fmt.Sprintf("restored backup %s of %s into set %s, writing %s", w.stored.ID, w.stored.Time.Format(time.RFC3339),
 		w.Set, ansible.Bytes(written))

@@ -277,6 +277,9 @@ func (p *pour) writer() (*os.File, error) {
 	if p.dst != nil {
 		return p.dst, nil
 	}
+	if err := p.unlock(p.to, p.e.rel); err != nil {
+		return nil, err
+	}
 	var err error
 	p.dst, err = p.to.open(unix.O_WRONLY)
 	return p.dst, p.failed("open", p.e.rel, err)

@@ -33,10 +33,12 @@ type job struct {
 	groups map[id]*group // files of `from` with several names, by their inode there
 	claims map[id]*claim // files of `to` with several names, by their inode there
 
-	shortened map[id]bool // files of `to` that were shortened by the survey
+	shortened map[id]bool    // files of `to` that were shortened by the survey
+	locked    map[id]flagged // entries of `to` that get flags at the end
 	buffers   buffers
 
 	done       Done
+	flagged    list
 	warnings   list
 	unreadable list
 	vanished   list
@@ -87,7 +89,7 @@ func (d *dir) at(name string) *entry {
 func newJob(ctx context.Context, from, to string, o Options) (*job, error) {
 	j := &job{
 		ctx: ctx, o: o, from: from, to: to, skip: map[string]bool{},
-		groups: map[id]*group{}, claims: map[id]*claim{}, shortened: map[id]bool{},
+		groups: map[id]*group{}, claims: map[id]*claim{}, shortened: map[id]bool{}, locked: map[id]flagged{},
 	}
 	for _, rel := range o.Skip {
 		j.skip[rel] = true
@@ -137,6 +139,7 @@ func (j *job) close() {
 }
 
 func (j *job) result() Done {
+	j.done.Flagged = j.flagged.all()
 	j.done.Warnings, j.done.Unreadable, j.done.Vanished = j.warnings.all(), j.unreadable.all(), j.vanished.all()
 	return j.done
 }

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"errors"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -99,7 +100,23 @@ func (j *job) follow(e *entry, g *group) (bool, error) {
 		return false, j.failed("open", g.dir, err)
 	}
 	defer in.close()
+	if err := j.unlockName(in, g.name, g.dir); err != nil {
+		return false, err
+	}
 	return j.link(in, g.name, e, g.id)
+}
+
+// unlockName is unlock for the file of that name in a directory.
+func (j *job) unlockName(in *node, name, dir string) error {
+	if !j.o.Unlock {
+		return nil
+	}
+	n, err := in.child(name)
+	if err != nil {
+		return j.failed("open", path.Join(dir, name), err)
+	}
+	defer n.close()
+	return j.unlock(n, path.Join(dir, name))
 }
 
 // reach opens a directory of `to` by its path from the top.
@@ -120,6 +137,9 @@ func (j *job) reach(rel string) (*node, error) {
 // where the file system cannot: too many links (EMLINK), another file system, none at all.
 func (j *job) link(in *node, name string, e *entry, wanted id) (bool, error) {
 	if err := j.pay(e); err != nil {
+		return false, err
+	}
+	if err := j.unlockDir(e.in); err != nil {
 		return false, err
 	}
 	err := unix.Linkat(in.fd, name, e.in.to.fd, e.name, 0)

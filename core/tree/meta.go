@@ -48,11 +48,12 @@ func (j *job) metadata(e *entry, count *int64) error {
 	if err := e.to.stat(); err != nil {
 		return j.failed("look at", e.rel, err)
 	}
-	if j.sameInode(e) {
-		return nil
-	}
 	set := false
-	for _, step := range []func(*job, *entry) (bool, error){(*job).owner, (*job).xattrs, (*job).mode, (*job).time} {
+	steps := []func(*job, *entry) (bool, error){(*job).keepFlags, (*job).owner, (*job).xattrs, (*job).mode, (*job).time}
+	if j.sameInode(e) {
+		steps = steps[:1]
+	}
+	for _, step := range steps {
 		done, err := step(j, e)
 		if err != nil {
 			return err
@@ -77,6 +78,9 @@ func (j *job) set(e *entry, what string, fn func() error) (bool, error) {
 		return false, errDiffers
 	}
 	if err := j.pay(e); err != nil {
+		return false, err
+	}
+	if err := j.unlock(e.to, e.rel); err != nil {
 		return false, err
 	}
 	return true, j.failed(what, e.rel, fn())

@@ -1,6 +1,8 @@
 package tree
 
 import (
+	"strings"
+
 	"go.pcc.com/rewind/core/fault"
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +22,9 @@ func (j *job) remove(in *node, name, rel string) (bool, error) {
 		j.warnings.add(j.target(rel) + ": a mount point, left as it is")
 		return false, nil
 	}
+	if n.flags() != 0 {
+		j.flagged.add(printable(rel))
+	}
 	flags := 0
 	if n.isDir() {
 		if empty, err := j.empty(n, rel); !empty || err != nil {
@@ -30,12 +35,26 @@ func (j *job) remove(in *node, name, rel string) (bool, error) {
 	if err := j.gate(rel, Block); err != nil {
 		return false, err
 	}
+	if err := j.unlock(in, parent(rel)); err != nil {
+		return false, err
+	}
+	if err := j.unlock(n, rel); err != nil {
+		return false, err
+	}
 	if err := unix.Unlinkat(in.fd, name, flags); err != nil {
 		return false, j.failed("delete", rel, err)
+	}
+	if n.isDir() || n.st.Nlink < 2 {
+		delete(j.locked, n.id())
 	}
 	j.done.Deleted++
 	j.report(rel)
 	return true, nil
+}
+
+// parent is the path of the directory that an entry is in, relative to the root as well.
+func parent(rel string) string {
+	return rel[:max(0, strings.LastIndexByte(rel, '/'))]
 }
 
 // empty deletes what is in a directory of `to` and reports whether all of it is gone.

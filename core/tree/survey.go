@@ -70,7 +70,11 @@ func (s *survey) open(e *entry) (bool, error) {
 	if err != nil {
 		return false, s.unread(e.rel, err)
 	}
-	return true, s.openTo(e)
+	err = s.openTo(e)
+	if e.to != nil && e.to.flags() != 0 {
+		s.flagged.add(printable(e.rel))
+	}
+	return true, err
 }
 
 // entry counts one entry and reports whether it is a directory to descend into.
@@ -238,6 +242,9 @@ func (s *survey) shorten(e *entry) error {
 		return nil
 	}
 	if err := s.pay(e); err != nil {
+		return err
+	}
+	if err := s.unlock(e.to, e.rel); err != nil {
 		return err
 	}
 	f, err := e.to.open(unix.O_WRONLY)

@@ -128,10 +128,13 @@ func (j *job) lone(e *entry) error {
 	if !errors.Is(err, errDiffers) {
 		return err
 	}
+	had := e.to.flags()
 	if err := j.clear(e); err != nil {
 		return err
 	}
-	return j.create(e)
+	err = j.create(e)
+	j.carryFlags(e, had)
+	return err
 }
 
 // update makes an entry equal in place.
@@ -206,6 +209,9 @@ func (j *job) create(e *entry) error {
 // told by having several.
 func (j *job) make(e *entry, fn func() error) error {
 	if err := j.pay(e); err != nil {
+		return err
+	}
+	if err := j.unlockDir(e.in); err != nil {
 		return err
 	}
 	if err := fn(); err != nil {

@@ -52,6 +52,17 @@ type Options struct {
 	// must take any offset and length, as FUSE does.
 	Direct bool
 
+	// Unlock has files and directories of `to` changed and removed that are immutable or append-only. Such flags are set
+	// again when all is written. Without it they are failures: whoever has set them may mean it.
+	Unlock bool
+
+	// Flags says which inode flags an entry of `to` is to have in the end, by its path relative to the root. nil: nobody
+	// knows, and each keeps those it has.
+	Flags func(rel string) Flags
+
+	// Flagged is told of each entry of `from` that has inode flags. May be nil.
+	Flagged func(rel string, f Flags)
+
 	// Live says that `from` is being changed meanwhile: what vanishes before it is read is noted, not an error.
 	Live bool
 }
@@ -76,6 +87,7 @@ type Done struct {
 	Metadata int64 // whose owner, mode, time or extended attributes only were set
 	Linked   int64 // made as another name of a file that is there
 
+	Flagged    []string // paths of `to`, relative to the root, that had inode flags
 	Warnings   []string // what was left out on purpose: sockets, mount points in the way
 	Unreadable []string // paths of `from` whose pair is not equal, or is missing, since they could not be read
 	Vanished   []string // paths of `from` that were gone when they were to be read
@@ -100,7 +112,7 @@ func (d Done) Same() bool {
 // Failures are faults: not_found for a root, no_space where `to` is full, busy, unsupported, command_failed for what else
 // the file system of `to` says no to, source_vanished unless Live, interrupted and timeout by ctx, which is looked at before every entry and every 512 KiB. Done says what was done until then. Memory
 // does not depend on the size of the trees, but for the names in one directory (some 4 bytes each beside its letters)
-// and files with several hard links. It takes two descriptors for each level of depth, three with Link.
+// and files with several hard links or inode flags. It takes two descriptors for each level of depth, three with Link.
 func Sync(ctx context.Context, from, to string, o Options) (Done, error) {
 	j, err := newJob(ctx, from, to, o)
 	if err != nil {
@@ -113,7 +125,9 @@ func Sync(ctx context.Context, from, to string, o Options) (Done, error) {
 	}
 	j.done.Files, j.done.Bytes = s.need.Files, s.need.Bytes
 	j.progress = Progress{Total: s.need.Bytes}
-	err = j.top()
+	if err = j.top(); err == nil {
+		err = j.lock()
+	}
 	if err == nil {
 		j.flushReport()
 	}

@@ -29,6 +29,10 @@ type Fixture struct {
 	// Whole: every backup takes as much room as the first one.
 	Whole bool
 
+	// Page is a page with a table of the attributes of files that a restore of each backend brings back, whose column for
+	// this one has to say what it does. "": none.
+	Page string
+
 	// Local is the directory that holds the repository of Config, and which Describe has to name among Local.
 	Local string
 }

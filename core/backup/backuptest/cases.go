@@ -21,6 +21,7 @@ var cases = map[string]func(*bench){
 	"says what it is":                       description,
 	"names every wrong option":              wrongOptions,
 	"presents what was stored":              roundTrip,
+	"keeps the attributes that it says":     attributes,
 	"a second Store adds what changed":      incremental,
 	"lists the newest first, by host":       listing,
 	"knows the order without the clock":     sequence,

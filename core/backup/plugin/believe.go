@@ -77,6 +77,12 @@ func (c *Client) presented(p backup.Presented) (backup.Presented, error) {
 	}
 	through := filepath.Join("/proc", c.process.ID(), "root")
 	seen := p
+	if p.Flags != "" {
+		if !cleanPath(p.Flags) {
+			return backup.Presented{}, c.failed("Present names %q, which is no absolute path", p.Flags)
+		}
+		seen.Flags = filepath.Join(through, p.Flags)
+	}
 	seen.Roots = make(map[string]string, len(p.Roots))
 	for root, dir := range p.Roots {
 		if !cleanPath(root) || !cleanPath(dir) {

@@ -14,6 +14,9 @@ func TestConformance(t *testing.T) {
 	backuptest.Conform(t, func(t *testing.T) backuptest.Fixture {
 		path := t.TempDir()
 		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
-		return backuptest.Fixture{Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path}
+		return backuptest.Fixture{
+			Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path,
+			Page: "../../../docs/attributes.md",
+		}
 	})
 }

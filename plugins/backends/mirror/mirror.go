@@ -5,6 +5,7 @@
 // The directory holds, for each host,
 //
 //	HOST/ID/dat/…     the tree, each root at its own path
+//	HOST/ID/.flags    which files have inode flags (chattr): they do not have them here, where they would be in the way
 //	HOST/ID.json      what it is; written last, removed first: a tree without it is no backup
 //	HOST/ID.partial/  one that is being made, or was when its run was killed
 //	HOST/.lock        held while a run stores or removes (flock); never deleted
@@ -13,7 +14,10 @@ package mirror
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
@@ -36,7 +40,7 @@ func (mirror) Describe(_ context.Context, c backup.Config) (backup.Description, 
 	}
 	return backup.Description{
 		Name: "mirror", Version: version, Local: []string{r.path},
-		Features: []string{"hard links to the last backup", "holes, extended attributes and ACLs are kept", "readable without Rewind"},
+		Features: []string{"hard links to the last backup", "holes, extended attributes, ACLs and inode flags are kept", "readable without Rewind"},
 	}, nil
 }
 
@@ -119,7 +123,11 @@ func (mirror) Present(ctx context.Context, c backup.Config, id string, _ backup.
 			return err
 		}
 	}
-	return use(ctx, backup.Presented{Roots: roots})
+	p := backup.Presented{Roots: roots, Flags: s.flags(id)}
+	if _, err := os.Lstat(p.Flags); errors.Is(err, fs.ErrNotExist) {
+		p.Flags = "" // an earlier version kept none
+	}
+	return use(ctx, p)
 }
 
 // Forget implements backup.Backend. It frees the room at once.

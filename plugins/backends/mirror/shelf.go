@@ -24,6 +24,7 @@ import (
 const (
 	recordSuffix  = ".json"
 	partialSuffix = ".partial"
+	flagsName     = ".flags"
 )
 
 // shelf is the place of one host's backups.
@@ -33,6 +34,7 @@ type shelf struct {
 }
 
 func (s shelf) tree(id string) string    { return filepath.Join(s.dir, id) }
+func (s shelf) flags(id string) string   { return filepath.Join(s.tree(id), flagsName) }
 func (s shelf) record(id string) string  { return filepath.Join(s.dir, id+recordSuffix) }
 func (s shelf) partial(id string) string { return filepath.Join(s.dir, id+partialSuffix) }
 

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -109,6 +110,7 @@ type filling struct {
 	lost   lost
 	report backup.Report
 	files  int64 // of the roots that are done
+	flags  bytes.Buffer
 }
 
 // lost are files that are not in the backup and should be.
@@ -145,7 +147,7 @@ func (f *filling) make(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return failed("list the inode flags", os.WriteFile(filepath.Join(partial, flagsName), f.flags.Bytes(), 0o600))
 }
 
 // below returns which of the roots lie below one, relative to it.
@@ -165,6 +167,9 @@ func (f *filling) root(ctx context.Context, root string, skip []string) error {
 	o := tree.Options{OneFileSystem: true, Live: true, Skip: skip, Report: func(p tree.Progress) {
 		f.report(backup.Progress{Label: root, Done: f.stored.Bytes + p.Done, Total: total(f.stored.Bytes, p.Total), Files: f.files + p.Files})
 	}}
+	o.Flagged = func(rel string, flags tree.Flags) {
+		f.flags.WriteString(backup.FlagLine(filepath.Join(root, rel), flags))
+	}
 	o.Link, o.Since = f.last(root)
 	done, err := tree.Sync(ctx, root, filepath.Join(f.partial(f.stored.ID), root), o)
 	if err != nil {

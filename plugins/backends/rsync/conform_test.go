@@ -19,6 +19,7 @@ func TestConformance(t *testing.T) {
 			Config:  backup.Config{Options: map[string]any{"path": path}},
 			Missing: backup.Config{Options: map[string]any{"path": filepath.Join(path, "missing")}},
 			Local:   path,
+			Page:    "../../../docs/attributes.md",
 		}
 	})
 }

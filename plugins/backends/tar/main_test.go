@@ -26,6 +26,7 @@ func TestConformance(t *testing.T) {
 		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
 		return backuptest.Fixture{
 			Backend: backend{command.Local{}}, Config: at(path), Missing: at(filepath.Join(path, "missing")), Whole: true, Local: path,
+			Page: "../../../docs/attributes.md",
 		}
 	})
 }

@@ -1,0 +1,29 @@
+package backup_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/tree"
+)
+
+func TestFlagLines(t *testing.T) {
+	want := map[string]tree.Flags{
+		"/dat": tree.Immutable, "/dat/new\nline \"quoted\"": tree.AppendOnly | tree.NoDump, "/dat/not utf-8 \xff": tree.NoDump,
+		"/dat/" + strings.Repeat("\xff", 4000): tree.Immutable,
+	}
+	var list strings.Builder
+	for path, f := range want {
+		list.WriteString(backup.FlagLine(path, f))
+	}
+	if got, err := backup.ReadFlags(strings.NewReader(list.String())); err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v became %v, %v", want, got, err)
+	}
+	for _, wrong := range []string{"x \"/dat\"\n", "i /dat\n", "i\n", "i \"/dat\n"} {
+		if got, err := backup.ReadFlags(strings.NewReader(wrong)); err == nil {
+			t.Errorf("%q was read as %v", wrong, got)
+		}
+	}
+}
