@@ -10,8 +10,8 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// FlagLine is the line of a list of inode flags that says which a file or directory of a backup has; path is its path on
-// the host. It looks like this, as names may hold everything:
+// FlagLine is the line of a list of inode flags that says which a file or directory of a backup has; path is its path
+// on the host. It looks like this, as names may hold everything:
 //
 //	ia "/dat/audit\n.log"
 func FlagLine(path string, f tree.Flags) string { return f.String() + " " + strconv.Quote(path) + "\n" }

@@ -11,7 +11,8 @@ import (
 
 func TestFlagLines(t *testing.T) {
 	want := map[string]tree.Flags{
-		"/dat": tree.Immutable, "/dat/new\nline \"quoted\"": tree.AppendOnly | tree.NoDump, "/dat/not utf-8 \xff": tree.NoDump,
+		"/dat": tree.Immutable, "/dat/new\nline \"quoted\"": tree.AppendOnly | tree.NoDump,
+		"/dat/not utf-8 \xff":                  tree.NoDump,
 		"/dat/" + strings.Repeat("\xff", 4000): tree.Immutable,
 	}
 	var list strings.Builder

@@ -47,7 +47,8 @@ func (w *work) flagsLost() []string {
 	if made == 0 || len(flagged) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("backend %s keeps no inode flags (chattr +i, +a, +d). What was in its place has kept its own, "+
-		"such as %s; %d files and directories that were made anew have none: see lsattr -R",
+	return []string{fmt.Sprintf("backend %s keeps no inode flags (chattr +i, +a, +d). "+
+		"What was in its place has kept its own, such as %s; "+
+		"%d files and directories that were made anew have none: see lsattr -R",
 		w.backend, strings.Join(flagged, ", "), made)}
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flags are inode flags as chattr(1) sets them and statx(2) shows them: a file that has Immutable or AppendOnly cannot be
-// changed, removed or linked, and nothing can be made or removed in a directory that has Immutable.
+// Flags are inode flags as chattr(1) sets them and statx(2) shows them: a file that has Immutable or AppendOnly cannot
+// be changed, removed or linked, and nothing can be made or removed in a directory that has Immutable.
 type Flags uint8
 
 // The flags that are kept. Others, such as those of chattr's A, C, P and S, a file keeps while it stays in its place.

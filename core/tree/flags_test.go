@@ -91,16 +91,17 @@ func guarded(t *testing.T) (from, to string, flags map[string]string) {
 		"immutable": "new", "append": "new", "same": "same", "mode": "same", "dir/made": "new", "dir/kept": "same",
 		"log/kept": "same", "large": "short", "pair": "pair", "outside": "new",
 	})
-	do(t, os.Link(filepath.Join(from, "pair"), filepath.Join(from, "second")), os.Chmod(filepath.Join(from, "mode"), 0o600))
+	do(t, os.Link(filepath.Join(from, "pair"), filepath.Join(from, "second")))
+	do(t, os.Chmod(filepath.Join(from, "mode"), 0o600))
 	place(t, to, map[string]string{
 		"immutable": "old!", "append": "older", "same": "same", "mode": "same", "dir/gone": "old", "dir/kept": "same",
 		"log/gone": "old", "log/kept": "same", "large": large, "pair": "pair", "outside": "old", "gone/gone": "old",
 	})
 	do(t, os.Link(filepath.Join(to, "outside"), filepath.Join(t.TempDir(), "other")))
 	set := map[string]int{
-		"immutable": immutable, "append": appendOnly | noDump, "same": immutable, "mode": appendOnly, "dir/gone": immutable,
-		"dir": immutable, "log/gone": appendOnly, "log": appendOnly, "large": immutable, "pair": immutable, "outside": immutable,
-		"gone/gone": immutable, "gone": immutable,
+		"immutable": immutable, "append": appendOnly | noDump, "same": immutable, "mode": appendOnly,
+		"dir/gone": immutable, "dir": immutable, "log/gone": appendOnly, "log": appendOnly,
+		"large": immutable, "pair": immutable, "outside": immutable, "gone/gone": immutable, "gone": immutable,
 	}
 	for name, f := range set {
 		if name != "dir" && name != "log" && name != "gone" {
@@ -140,8 +141,8 @@ func TestFlagsThatAreKnown(t *testing.T) {
 	from, to, _ := guarded(t)
 	place(t, from, map[string]string{"new/file": "new"})
 	known := map[string]tree.Flags{
-		"": tree.NoDump, "immutable": tree.AppendOnly, "append": tree.AppendOnly, "dir": tree.Immutable, "new": tree.AppendOnly,
-		"new/file": tree.Immutable | tree.NoDump, "pair": tree.Immutable, "second": tree.Immutable,
+		"": tree.NoDump, "immutable": tree.AppendOnly, "append": tree.AppendOnly, "dir": tree.Immutable,
+		"new": tree.AppendOnly, "new/file": tree.Immutable | tree.NoDump, "pair": tree.Immutable, "second": tree.Immutable,
 	}
 	o := tree.Options{Unlock: true, Flags: func(rel string) tree.Flags { return known[rel] }}
 	_, err := tree.Sync(t.Context(), from, to, o)
@@ -190,7 +191,8 @@ func TestFlagsOfFromAreTold(t *testing.T) {
 	chattr(t, filepath.Join(from, "dir"), immutable)
 	chattr(t, from, noDump)
 	got := map[string]string{}
-	_, err := tree.Sync(t.Context(), from, to, tree.Options{Flagged: func(rel string, f tree.Flags) { got[rel] = f.String() }})
+	o := tree.Options{Flagged: func(rel string, f tree.Flags) { got[rel] = f.String() }}
+	_, err := tree.Sync(t.Context(), from, to, o)
 	do(t, err)
 	if diff := cmp.Diff(lsattr(t, from), got); diff != "" {
 		t.Error(diff)

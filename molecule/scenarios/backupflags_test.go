@@ -10,26 +10,30 @@ import (
 
 // flagged makes files and directories that chattr has shut, on ext4 and on XFS, and one with a project id where that is
 // to be had.
-const flagged = `for v in /pccehr /dat; do mkdir -p $v/flags/dir && cd $v/flags && echo one >append && echo fixed >immutable &&
-echo kept >dir/kept && echo gone >gone && echo plain >plain && chattr +a append && chattr +i immutable dir gone && chattr +d plain || exit 1; done
+const flagged = `for v in /pccehr /dat; do mkdir -p $v/flags/dir && cd $v/flags && echo one >append &&
+echo fixed >immutable && echo kept >dir/kept && echo gone >gone && echo plain >plain &&
+chattr +a append && chattr +i immutable dir gone && chattr +d plain || exit 1; done
 cd /dat/flags && echo project >project && xfs_io -c 'chproj 42' project`
 
 // harmFlagged changes all of them, and makes more.
-const harmFlagged = `for v in /pccehr /dat; do cd $v/flags && echo two >>append && chattr -i immutable dir gone && echo other >immutable &&
-rm dir/kept gone && echo new >dir/new && mkdir extra && echo x >extra/x && chattr +i extra/x extra immutable dir && chattr -d plain || exit 1; done
+const harmFlagged = `for v in /pccehr /dat; do cd $v/flags && echo two >>append && chattr -i immutable dir gone &&
+echo other >immutable && rm dir/kept gone && echo new >dir/new && mkdir extra && echo x >extra/x &&
+chattr +i extra/x extra immutable dir && chattr -d plain || exit 1; done
 echo other >/dat/flags/project; sync`
 
 const noFlagged = `for v in /pccehr /dat; do chattr -Rf -i -a $v/flags; rm -rf $v/flags; done`
 
 // showFlagged prints the content and the flags of all of them in a directory.
-const showFlagged = `show() { (cd $1/flags && find . | sort | while read -r f; do echo "$f $(lsattr -d $f | cut -d' ' -f1 | tr -cd iad) $(cat $f 2>/dev/null | tr '\n' ' ')"; done); }
+const showFlagged = `show() { (cd $1/flags && find . | sort | while read -r f; do
+echo "$f $(lsattr -d $f | cut -d' ' -f1 | tr -cd iad) $(cat $f 2>/dev/null | tr '\n' ' ')"; done); }
 `
 
 // TestRestoreOfShutFiles restores over files and directories that are immutable or append-only.
 func TestRestoreOfShutFiles(t *testing.T) {
 	playedOn(t, "d12")
 	g := theGuest
-	g.scratch(t, makeRepositories+"\n"+flagged, noFlagged+"; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
+	g.scratch(t, makeRepositories+"\n"+flagged,
+		noFlagged+"; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
 	before := g.run(t, showFlagged+"show /pccehr; show /dat")
 	for _, backend := range []string{"mirror", "rsync"} {
 		g.ok(t, "snap_backup volumes=/pccehr,/dat "+repositories[backend])
@@ -39,7 +43,8 @@ func TestRestoreOfShutFiles(t *testing.T) {
 		r := g.ok(t, "snap_backup action=restore "+repositories[backend])
 		g.ok(t, "lvm_snapshot name=restore state=mounted")
 		const at = "/run/rewind/mounts/restore/vg00/"
-		got := g.run(t, showFlagged+"show "+at+"pccehr; show "+at+"dat; cat "+at+"dat/flags/project; lsattr -p "+at+"dat/flags/project")
+		const project = at + "dat/flags/project"
+		got := g.run(t, showFlagged+"show "+at+"pccehr; show "+at+"dat; cat "+project+"; lsattr -p "+project)
 		want, said := before, false
 		if backend == "rsync" { // what was made anew has no flags, and what is in its place those it had
 			want = strings.NewReplacer("./gone i", "./gone ", "./plain d", "./plain ").Replace(want)

@@ -40,7 +40,10 @@ func (mirror) Describe(_ context.Context, c backup.Config) (backup.Description, 
 	}
 	return backup.Description{
 		Name: "mirror", Version: version, Local: []string{r.path},
-		Features: []string{"hard links to the last backup", "holes, extended attributes, ACLs and inode flags are kept", "readable without Rewind"},
+		Features: []string{
+			"hard links to the last backup", "holes, extended attributes, ACLs and inode flags are kept",
+			"readable without Rewind",
+		},
 	}, nil
 }
 
