@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/fault"
@@ -16,7 +18,7 @@ func (w *work) readFlags(p backup.Presented) error {
 	if p.Flags == "" {
 		return nil
 	}
-	file, err := os.Open(p.Flags)
+	file, err := os.OpenFile(p.Flags, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fault.New(fault.BackendFailed, "backup %s: the list of inode flags: %w", w.stored.ID, err)
 	}

@@ -180,6 +180,10 @@ func (a actor) Present(ctx context.Context, c backup.Config, id string, report b
 		return use(ctx, backup.Presented{})
 	case "presents a relative path":
 		return use(ctx, backup.Presented{Roots: map[string]string{"/dat": "dat"}})
+	case "presents a symbolic link":
+		return use(ctx, backup.Presented{Roots: map[string]string{"/dat": "/proc/self/cwd"}})
+	case "lists flags at no path":
+		return use(ctx, backup.Presented{Roots: map[string]string{"/dat": c.Scratch}, Flags: "flags"})
 	case "does not present":
 		return nil
 	case "crashes in use":

@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,7 +90,12 @@ func (c *Client) presented(p backup.Presented) (backup.Presented, error) {
 		if !cleanPath(root) || !cleanPath(dir) {
 			return backup.Presented{}, c.failed("Present presented %q at %q, which are no absolute paths", root, dir)
 		}
-		seen.Roots[root] = filepath.Join(through, dir)
+		at := filepath.Join(through, dir)
+		if info, err := os.Lstat(at); err == nil && dir != "/" && info.Mode()&fs.ModeSymlink != 0 {
+			return backup.Presented{}, c.failed("Present presented %q at %q, which is a symbolic link: "+
+				"it may lead to this host's own files", root, dir)
+		}
+		seen.Roots[root] = at
 	}
 	return seen, nil
 }

@@ -199,6 +199,8 @@ func TestMisbehaviour(t *testing.T) {
 		"lists an ID with a slash":      {listing, `the ID "a/b", which is not safe`},
 		"presents nothing":              {presenting, "presented nothing"},
 		"presents a relative path":      {presenting, `"dat", which are no absolute paths`},
+		"presents a symbolic link":      {presenting, `"/proc/self/cwd", which is a symbolic link`},
+		"lists flags at no path":        {presenting, `"flags", which is no absolute path`},
 		"does not present":              {presenting, "ended without presenting anything"},
 		"presents twice":                {presenting, "sent what does not belong there"},
 		"does not wait for the release": {presenting, "ended while what it presented was in use"},

@@ -38,7 +38,7 @@ func fullTree() backup.Tree {
 func fullStored() backup.Stored {
 	t := fullTree()
 	return backup.Stored{
-		ID: "20260102T030405Z", Host: t.Host, Set: t.Set, Time: t.Time, Roots: t.Roots, Incomplete: true,
+		ID: "20260102T030405Z", Host: t.Host, Set: t.Set, Time: t.Time, Roots: t.Roots, Incomplete: true, Sequence: 7,
 		Files: 1 << 60, Bytes: 1<<62 + 1, Added: 3, Warnings: []string{"/dat/socket: a socket"},
 	}
 }
@@ -58,7 +58,9 @@ func fullProgress() backup.Progress {
 }
 
 func fullPresented() backup.Presented {
-	return backup.Presented{Roots: map[string]string{"/dat": "/mnt/a", "/dat/wal": "/mnt/b"}, NoDevices: true, Direct: true}
+	return backup.Presented{
+		Roots: map[string]string{"/dat": "/mnt/a", "/dat/wal": "/mnt/b"}, Flags: "/mnt/flags", NoDevices: true, Direct: true,
+	}
 }
 
 func fullFault() *fault.Error {
@@ -134,6 +136,7 @@ func TestTheWireCarriesTheContract(t *testing.T) {
 	}))
 	same("Present's progress", []backup.Progress{fullProgress()}, progress)
 	through := fullPresented()
+	through.Flags = filepath.Join("/proc", c.process.ID(), "root", through.Flags)
 	for root, dir := range through.Roots {
 		through.Roots[root] = filepath.Join("/proc", c.process.ID(), "root", dir)
 	}

@@ -14,9 +14,7 @@ package mirror
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"go.pcc.com/rewind/core/backup"
@@ -120,15 +118,16 @@ func (mirror) Present(ctx context.Context, c backup.Config, id string, _ backup.
 		return err
 	}
 	defer release()
-	roots := make(map[string]string)
+	p := backup.Presented{Roots: make(map[string]string)}
 	for _, root := range stored.Roots {
-		if roots[root], err = s.root(id, root); err != nil {
+		if p.Roots[root], err = s.root(id, root); err != nil {
 			return err
 		}
 	}
-	p := backup.Presented{Roots: roots, Flags: s.flags(id)}
-	if _, err := os.Lstat(p.Flags); errors.Is(err, fs.ErrNotExist) {
-		p.Flags = "" // an earlier version kept none
+	if _, err := os.Lstat(s.flags(id)); err == nil { // an earlier version kept none
+		if p.Flags, err = s.root(id, flagsName); err != nil {
+			return err
+		}
 	}
 	return use(ctx, p)
 }

@@ -280,6 +280,30 @@ func TestRecordOfAnother(t *testing.T) {
 }
 
 // A backup that somebody has tampered with leads nowhere else.
+// A link in the place of a backup, or of the directory of a host, leads to what is none of the repository's.
+func TestNothingIsRemovedThroughASymbolicLink(t *testing.T) {
+	d := newDesk(t)
+	outside := t.TempDir()
+	do(t, os.WriteFile(filepath.Join(outside, "file"), nil, 0o600))
+	stored := d.store(0)
+	dir := filepath.Join(d.path, "web", stored.ID)
+	do(t, os.RemoveAll(dir), os.Symlink(outside, dir))
+	err := New().Forget(t.Context(), d.config, stored.ID)
+	if _, gone := os.Stat(filepath.Join(outside, "file")); gone != nil {
+		t.Errorf("Forget (%v) emptied a directory that a link led to: %v", err, gone)
+	}
+	do(t, err)
+	if left := d.entries(); !slices.Equal(left, []string{".lock"}) {
+		t.Errorf("left: %v", left)
+	}
+	do(t, os.RemoveAll(filepath.Join(d.path, "web")), os.Symlink(outside, filepath.Join(d.path, "web")))
+	_, err = d.try(1)
+	wantCode(t, err, fault.BackendFailed, filepath.Join(d.path, "web")+" is a symbolic link")
+	d.config.Host = "web"
+	err = New().Check(t.Context(), d.config)
+	wantCode(t, err, fault.BackendFailed, filepath.Join(d.path, "web")+" is a symbolic link")
+}
+
 func TestPresentedThroughNoSymbolicLink(t *testing.T) {
 	for _, below := range []string{"", "root", "above the root"} {
 		t.Run(below, func(t *testing.T) {
@@ -296,7 +320,7 @@ func TestPresentedThroughNoSymbolicLink(t *testing.T) {
 			err := New().Present(t.Context(), d.config, stored.ID, ignore, func(_ context.Context, p backup.Presented) error {
 				return fmt.Errorf("presented %v", p.Roots)
 			})
-			wantCode(t, err, fault.BackendFailed, link+" is not a directory")
+			wantCode(t, err, fault.BackendFailed, "through a symbolic link")
 		})
 	}
 }

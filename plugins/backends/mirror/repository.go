@@ -19,6 +19,7 @@ import (
 type repository struct {
 	path    string
 	scratch string // an empty directory
+	asking  string // the host that asks; "": not said
 }
 
 // options are backend_options.
@@ -32,7 +33,7 @@ func read(c backup.Config) (repository, error) {
 	if err := c.Decode(&o); err != nil {
 		return repository{}, err
 	}
-	r := repository{path: filepath.Clean(o.Path), scratch: c.Scratch}
+	r := repository{path: filepath.Clean(o.Path), scratch: c.Scratch, asking: c.Host}
 	var wrong []error
 	if o.Path == "" {
 		wrong = append(wrong, ansible.Bad("path", "is missing: in which directory are the backups to be kept?").
@@ -66,9 +67,14 @@ func (r repository) check() error {
 	if err != nil {
 		return err
 	}
-	own, err := os.Hostname()
-	if err != nil {
-		return failed("look for this host's backups", err)
+	own := r.asking
+	if own == "" {
+		if own, err = os.Hostname(); err != nil {
+			return failed("look for this host's backups", err)
+		}
+	}
+	if err := backup.NoLink(filepath.Join(r.path, own)); err != nil {
+		return err
 	}
 	for _, s := range shelves {
 		if s.host != own {
@@ -99,7 +105,7 @@ func (r repository) shelf(host string) (shelf, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return shelf{}, failed("make the host's directory", err)
 	}
-	return s, nil
+	return s, backup.NoLink(s.dir)
 }
 
 // shelves returns the places of the host, or of all if it is "". None is made.

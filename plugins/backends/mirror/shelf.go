@@ -40,7 +40,7 @@ func (s shelf) partial(id string) string { return filepath.Join(s.dir, id+partia
 
 // lock keeps other runs from storing and removing until unlock, or until the process ends.
 func (s shelf) lock() (unlock func(), err error) {
-	f := flock.New(filepath.Join(s.dir, ".lock"), flock.SetPermissions(0o600))
+	f := flock.New(filepath.Join(s.dir, ".lock"), flock.SetPermissions(0o600), flock.SetFlag(backup.LockFlags))
 	ok, err := f.TryLock()
 	if err != nil {
 		return nil, failed("lock the repository", err)
@@ -112,16 +112,9 @@ func decode(data []byte) (backup.Stored, error) {
 
 // root returns the directory of a root. One that is reached through a symbolic link is none.
 func (s shelf) root(id, root string) (string, error) {
-	path := s.dir
-	for name := range strings.SplitSeq(id+root, "/") {
-		path = filepath.Join(path, name)
-		info, err := os.Lstat(path)
-		if err != nil {
-			return "", damaged(id, err)
-		}
-		if !info.IsDir() {
-			return "", damaged(id, fmt.Errorf("%s is not a directory", path))
-		}
+	path, err := backup.Beneath(s.path, filepath.Join(s.host, id, root))
+	if err != nil {
+		return "", damaged(id, err)
 	}
 	return path, nil
 }
@@ -222,8 +215,12 @@ func (s shelf) ours(name string) bool {
 // remove deletes a tree: what is left of it when it has been made equal to an empty one. So it ends with ctx, and says
 // that it works.
 func (s shelf) remove(ctx context.Context, path string, report backup.Report) error {
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		return failed("remove "+path, os.Remove(path)) // a link leads to what is not ours
+	}
 	label := "removing " + filepath.Base(path)
-	_, err := tree.Sync(ctx, s.scratch, path, tree.Options{
+	_, err = tree.Sync(ctx, s.scratch, path, tree.Options{
 		Report: func(tree.Progress) { report(backup.Progress{Label: label}) },
 	})
 	if err == nil {

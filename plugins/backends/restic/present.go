@@ -51,7 +51,10 @@ func (t *tool) fromMount(ctx context.Context, s snapshot, report backup.Report, 
 	if err := t.exact(m.ctx, dir, report); err != nil {
 		return false, err
 	}
-	p := presented(s, dir)
+	p, err := presented(s, dir)
+	if err != nil {
+		return false, err
+	}
 	p.Direct = true
 	return true, firstOf(use(m.ctx, p), m.died())
 }
@@ -64,12 +67,9 @@ func firstOf(err, after error) error {
 	return after
 }
 
-func presented(s snapshot, dir string) backup.Presented {
-	p := backup.Presented{Roots: make(map[string]string, len(s.Paths)), NoDevices: true} // restic's file system has none
-	for _, root := range s.Paths {
-		p.Roots[root] = filepath.Join(dir, root)
-	}
-	return p
+func presented(s snapshot, dir string) (backup.Presented, error) {
+	roots, err := backup.RootsBeneath(dir, s.Paths)
+	return backup.Presented{Roots: roots, NoDevices: true}, err // restic's file system has none
 }
 
 // mounted is a running `restic mount`.
@@ -232,7 +232,11 @@ func (t *tool) layOut(ctx context.Context, s snapshot, report backup.Report, use
 	if err := t.restore(ctx, s, room.Path, report); err != nil {
 		return err
 	}
-	return use(ctx, presented(s, room.Path))
+	p, err := presented(s, room.Path)
+	if err != nil {
+		return err
+	}
+	return use(ctx, p)
 }
 
 func (t *tool) restore(ctx context.Context, s snapshot, dir string, report backup.Report) error {

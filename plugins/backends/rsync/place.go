@@ -35,18 +35,24 @@ func (t *tool) place() place {
 	if t.options.overSSH() {
 		return remote{t}
 	}
-	return local{t.options.dir, t.config.Scratch}
+	return local{t.options.dir, t.config.Scratch, t.config.Host}
 }
 
 // local is a directory of this host.
 type local struct {
 	dir     string
 	scratch string // an empty directory
+	asking  string // the host that asks; "": not said
 }
 
 func (l local) look(_ context.Context, host string) ([]tree, error) {
 	if err := l.there(); err != nil {
 		return nil, err
+	}
+	if host != "" {
+		if err := backup.NoLink(filepath.Join(l.dir, host)); err != nil {
+			return nil, err
+		}
 	}
 	return readTrees(l.dir, host)
 }
@@ -64,6 +70,9 @@ func (l local) there() error {
 
 func (l local) probe(context.Context) error {
 	if err := l.there(); err != nil {
+		return err
+	}
+	if err := backup.NoLink(filepath.Join(l.dir, l.asking)); l.asking != "" && err != nil {
 		return err
 	}
 	file, err := os.CreateTemp(l.dir, ".probe-")
@@ -107,7 +116,7 @@ func (l local) lock(ctx context.Context, host string) (func(context.Context) err
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, unwritable(l.dir, err)
 	}
-	lock := flock.New(filepath.Join(dir, lockStart), flock.SetPermissions(0o600))
+	lock := flock.New(filepath.Join(dir, lockStart), flock.SetPermissions(0o600), flock.SetFlag(backup.LockFlags))
 	got, err := lock.TryLock()
 	if err != nil {
 		return nil, nil, unwritable(dir, err)

@@ -28,7 +28,11 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 	}
 	defer release()
 	if !t.options.laidOut() {
-		return use(ctx, presented(one, t.options.at(one.host, one.name)))
+		p, err := presented(one, t.options.dir, one.host, one.name)
+		if err != nil {
+			return err
+		}
+		return use(ctx, p)
 	}
 	if t.options.Scratch == "" {
 		return ansible.Bad("scratch", "is missing: a directory with room for the whole backup, which has to be fetched to be read")
@@ -49,15 +53,23 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 	if _, err := t.find(ctx, id); err != nil {
 		return fault.New(fault.Of(err).Code, "after it was fetched: %w", err)
 	}
-	return use(ctx, presented(one, room.Path))
+	p, err := presented(one, room.Path)
+	if err != nil {
+		return err
+	}
+	return use(ctx, p)
 }
 
-func presented(t tree, dir string) backup.Presented {
-	p := backup.Presented{Roots: make(map[string]string, len(t.stored.Roots))}
-	for _, root := range t.stored.Roots {
-		p.Roots[root] = filepath.Join(dir, root)
+// presented returns where the roots are in a tree that lies at a path below a directory.
+func presented(t tree, dir string, path ...string) (backup.Presented, error) {
+	if len(path) > 0 {
+		var err error
+		if dir, err = backup.Beneath(dir, filepath.Join(path...)); err != nil {
+			return backup.Presented{}, err
+		}
 	}
-	return p
+	roots, err := backup.RootsBeneath(dir, t.stored.Roots)
+	return backup.Presented{Roots: roots}, err
 }
 
 func (t *tool) fetchTree(ctx context.Context, one tree, dir string, report backup.Report) error {

@@ -145,7 +145,7 @@ func TestFarRemovalReports(t *testing.T) {
 
 // A place that cannot hold the owner or the attributes of an empty directory is no place where nothing can be removed.
 func TestRemovalWhereAttributesCannotBeHeld(t *testing.T) {
-	l := local{t.TempDir(), t.TempDir()}
+	l := local{dir: t.TempDir(), scratch: t.TempDir()}
 	if err := unix.Mount("ramfs", l.dir, "ramfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -150,6 +150,54 @@ func TestBackupOfTheFuture(t *testing.T) {
 	}
 }
 
+// A link in the place of a root, or of a directory above it, leads to the host's own tree. A restore would take that
+// for the backup, and the next backup would share its files.
+func TestNoSymbolicLinkIsFollowed(t *testing.T) {
+	for _, below := range []string{"root", "above the root", "tree", "host"} {
+		t.Run(below, func(t *testing.T) {
+			w := newWorld(t)
+			stored := w.store(t)
+			link := filepath.Join(w.path(), "db1")
+			switch below {
+			case "tree":
+				link = filepath.Join(link, "20261123T200000Z")
+			case "root":
+				link = filepath.Join(link, "20261123T200000Z", w.tree.Roots[0])
+			case "above the root":
+				link = filepath.Join(link, "20261123T200000Z", filepath.Dir(w.tree.Roots[0]))
+			}
+			must(t, os.Rename(link, link+"-was"))
+			to := link + "-was"
+			if below == "root" || below == "above the root" {
+				to = strings.TrimPrefix(link, filepath.Join(w.path(), "db1", "20261123T200000Z"))
+			}
+			must(t, os.Symlink(to, link))
+			err := w.Present(t.Context(), w.config, stored.ID, ignore, func(_ context.Context, p backup.Presented) error {
+				t.Errorf("presented %v", p.Roots)
+				return nil
+			})
+			if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "symbolic link") {
+				t.Errorf("Present: %v", err)
+			}
+			w.tree.Time = instant.Add(time.Hour)
+			if below == "host" {
+				w.config.Host = "db1"
+				err := w.Check(t.Context(), w.config)
+				if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "symbolic link") {
+					t.Errorf("Check: %v", err)
+				}
+				return
+			}
+			w.store(t)
+			var st unix.Stat_t
+			must(t, unix.Stat(filepath.Join(w.tree.Roots[0], "file"), &st))
+			if st.Nlink != 2 { // "file" and "sub/link"
+				t.Errorf("the host's own file has %d names: the backup is one of them", st.Nlink)
+			}
+		})
+	}
+}
+
 // A file changed in the second of the last backup, with its size unchanged, has changed.
 func TestChangeWithinTheSecond(t *testing.T) {
 	w := newWorld(t)

@@ -59,7 +59,7 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 		return backup.Stored{}, cmp.Or(left, ctx.Err())
 	}
 	name := unused(of.Time, trees)
-	s, err := t.send(ctx, of, name, linked(trees, of), report)
+	s, err := t.send(ctx, of, name, t.linked(trees, of), report)
 	done := backup.Stored{
 		ID: tree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
 		Sequence: backup.NextSequence(all(complete(trees)), of.Host),
@@ -101,12 +101,15 @@ func unmarked(trees []tree) []string {
 
 // linked returns the name of the backup whose unchanged files a new one links to: of those that have one of its roots
 // the one made last, and not dated later than the new one, unless there is no other. "" if there is none.
-func linked(trees []tree, of backup.Tree) string {
+func (t *tool) linked(trees []tree, of backup.Tree) string {
 	name := ""
 	for _, one := range madeLastFirst(trees) {
 		has := func(root string) bool { return slices.Contains(one.stored.Roots, root) }
 		if !one.there || !slices.ContainsFunc(of.Roots, has) {
 			continue
+		}
+		if !t.options.overSSH() && !t.intact(one) {
+			continue // somebody has damaged it: no reason not to store
 		}
 		if !one.stored.Time.After(of.Time) {
 			return one.name
@@ -114,6 +117,13 @@ func linked(trees []tree, of backup.Tree) string {
 		name = cmp.Or(name, one.name)
 	}
 	return name
+}
+
+// intact says whether all roots of a tree on this host are there. rsync would follow a link in their place, and make
+// the files it leads to part of the backup.
+func (t *tool) intact(one tree) bool {
+	_, err := presented(one, t.options.dir, one.host, one.name)
+	return err == nil
 }
 
 // madeLastFirst returns the trees of one host that are backups, the one made last first.

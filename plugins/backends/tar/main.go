@@ -126,9 +126,9 @@ func (b backend) Present(ctx context.Context, c backup.Config, id string, report
 	if err := b.extract(ctx, r.archive(id), room.Path, report); err != nil {
 		return err
 	}
-	roots := make(map[string]string)
-	for _, root := range stored.Roots {
-		roots[root] = room.Path + root
+	roots, err := backup.RootsBeneath(room.Path, stored.Roots) // the archive may hold a link in the place of one
+	if err != nil {
+		return err
 	}
 	return use(ctx, backup.Presented{Roots: roots})
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/backuptest"
@@ -89,6 +90,33 @@ func TestAFailedStoreLeavesNothing(t *testing.T) {
 	}
 	if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
 		t.Errorf("left: %v %v", left, err)
+	}
+}
+
+// An archive that somebody has changed may hold a symbolic link in the place of a root.
+func TestArchiveWithALinkAsRoot(t *testing.T) {
+	path, root := t.TempDir(), filepath.Join(t.TempDir(), "dat")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := backend{command.Local{}}
+	c := backup.Config{Options: map[string]any{"path": path}}
+	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Now(), Roots: []string{root}}
+	stored, err := b.Store(t.Context(), c, tree, func(backup.Progress) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(root), os.Symlink("/", root)); err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(path, stored.ID+".tar")
+	if out, err := exec.Command("tar", "-cf", archive, "-C", "/", "."+root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	use := func(_ context.Context, p backup.Presented) error { return fmt.Errorf("presented %v", p.Roots) }
+	err = b.Present(t.Context(), c, stored.ID, func(backup.Progress) {}, use)
+	if !errors.Is(err, fault.BackendFailed) || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("got %v", err)
 	}
 }
 
