@@ -11,8 +11,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Beneath returns where a path lies below a directory of a backup, or fails with backend_failed where it is not there or
-// is reached through a symbolic link: such a link leads to the host's own files, which a restore would take for the
+// Beneath returns where a path lies below a directory of a backup, or fails with backend_failed where it is not there
+// or is reached through a symbolic link: such a link leads to the host's own files, which a restore would take for the
 // backup's. The directory itself may be reached through links.
 func Beneath(dir, path string) (string, error) {
 	at := filepath.Join(dir, path)
@@ -52,7 +52,7 @@ func NoLink(dir string) error {
 	if info, err := os.Lstat(dir); err != nil || info.Mode()&fs.ModeSymlink == 0 {
 		return nil
 	}
-	return fault.New(fault.BackendFailed, "%s is a symbolic link, and the directories of a repository are read through none", dir).
+	return fault.New(fault.BackendFailed, "%s is a symbolic link; a repository's directories are read through none", dir).
 		WithHint("move what it leads to here, or mount it here (mount --bind)")
 }
 

@@ -18,7 +18,8 @@ func TestBeneath(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, target := range map[string]string{"linked": "real", "real/out": "/", "real/a/up": "../c", "real/a/self": "self"} {
+	links := map[string]string{"linked": "real", "real/out": "/", "real/a/up": "../c", "real/a/self": "self"}
+	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(top, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +39,8 @@ func TestBeneath(t *testing.T) {
 			}
 		}
 	}
-	if _, err := backup.RootsBeneath(filepath.Join(top, "real"), []string{"/a", "/out"}); !errors.Is(err, fault.BackendFailed) {
+	_, err := backup.RootsBeneath(filepath.Join(top, "real"), []string{"/a", "/out"})
+	if !errors.Is(err, fault.BackendFailed) {
 		t.Errorf("one of two roots is a link: %v", err)
 	}
 }
