@@ -134,7 +134,7 @@ func (w *walk) settleDeferred(ctx context.Context) error {
 		if err := w.removeGuard(); err != nil {
 			return err
 		}
-		return w.trip.Finish("undone", journal.Undone, w.state)
+		return w.trip.Finish(stepUndone, journal.Undone, w.state)
 	}
 	states, err := w.states(ctx)
 	if err != nil {
@@ -152,7 +152,7 @@ func (w *walk) settleDeferred(ctx context.Context) error {
 // hopeless says why a deferred rollback will never come, if it will not: a member was lost, and no other merges, is merged,
 // or is marked by LVM to be. Nothing is mixed then, and the volumes can be used as they are.
 func (w *walk) hopeless(ctx context.Context) (why *fault.Error, err error) {
-	if w.entry().Step != StepDeferred {
+	if wayOf(w.entry().Step) != lvmDecides {
 		return nil, nil
 	}
 	states, gone, err := w.survey(ctx)

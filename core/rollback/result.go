@@ -65,10 +65,10 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 			return merging, max(0, 100*float64(m.Used-s.UsedBytes())/float64(m.Used))
 		}
 	}
-	switch e.Step {
-	case stepMounting, stepStarting, StepStarted, stepMerged:
+	switch {
+	case wayOf(e.Step) == goesOn && e.Step != stepMerging: // every merge had begun, and this one is not under way
 		return merged, 100
-	case StepDeferred:
+	case wayOf(e.Step) == lvmDecides:
 		return deferred, 0
 	}
 	return waiting, 0

@@ -7,8 +7,8 @@
 // mounted and no service is started.
 //
 // Each step is in the journal before it is taken, and each looks at LVM and the kernel to see what is left to do. So
-// the way on after an interruption is the same code as the journey itself: Settle walks back from the steps before
-// "merging", and on from it.
+// the way on after an interruption is the same code as the journey itself: the Settle of Handler walks back from the steps
+// before "merging", and on from it.
 package rollback
 
 import (
@@ -28,20 +28,6 @@ import (
 
 // Kind is the kind of journey that rolls back.
 const Kind = "rollback"
-
-// The steps of the journal, in order.
-const (
-	stepChecked    = "checked"
-	stepStopping   = "stopping"
-	stepUnmounting = "unmounting"
-	stepUndoing    = "undoing" // back from one of the above
-	stepMerging    = "merging" // the point of no return
-	stepMounting   = "mounting"
-	stepStarting   = "starting"
-	StepStarted    = "started" // the volumes are in use; merges may go on
-	StepDeferred   = "deferred"
-	stepMerged     = "merged"
-)
 
 // Request is a rollback as the user asks for it.
 type Request struct {
@@ -209,7 +195,7 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 		return w.deferred(limited)
 	}
 	if err := w.there(limited, found.kill); err != nil {
-		return w.result(w.past(), w.entry()), err
+		return w.result(wayOf(w.entry().Step) == goesOn, w.entry()), err
 	}
 	return w.rest(ctx, true)
 }
@@ -226,15 +212,6 @@ func (w *walk) there(ctx context.Context, kill []condemned) error {
 		return w.back(ctx, err)
 	}
 	return w.ascend(ctx)
-}
-
-// past says that the point of no return is behind.
-func (w *walk) past() bool {
-	switch w.entry().Step {
-	case stepMerging, stepMounting, stepStarting, StepStarted, stepMerged:
-		return true
-	}
-	return false
 }
 
 // rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.

@@ -25,13 +25,13 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	if err := w.connect(ctx); err != nil {
 		return err
 	}
-	switch e.Step {
-	case stepChecked, stepStopping, stepUnmounting, stepUndoing:
+	switch {
+	case wayOf(e.Step) == turnsBack:
 		return w.undo(ctx)
-	case StepStarted:
-		return w.tidy(ctx)
-	case StepDeferred:
+	case wayOf(e.Step) == lvmDecides:
 		return w.settleDeferred(ctx)
+	case e.Step == StepStarted:
+		return w.tidy(ctx)
 	}
 	if err := w.ascend(ctx); err != nil {
 		return err
@@ -122,7 +122,7 @@ func guard(ctx context.Context) error {
 	entries, err := j.Unfinished()
 	errs := []error{err}
 	for _, e := range entries {
-		if e.Kind != Kind || e.Step == stepChecked || e.Step == stepStopping || e.Step == stepUnmounting || e.Step == stepUndoing {
+		if e.Kind != Kind || wayOf(e.Step) == turnsBack {
 			continue
 		}
 		if j.ThisBoot(e) {

@@ -142,7 +142,7 @@ func (w *walk) undo(ctx context.Context) error {
 	if err := w.removeGuard(); err != nil {
 		return err
 	}
-	return w.trip.Finish("undone", journal.Undone, w.state)
+	return w.trip.Finish(stepUndone, journal.Undone, w.state)
 }
 
 // mountSet mounts the set where it was mounted for a look. Nothing depends on that, and what has overflowed meanwhile can

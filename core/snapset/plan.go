@@ -17,7 +17,7 @@ type Want struct {
 	Use     Use
 }
 
-// Member is one snapshot of a plan. It is kept in the journal, so it holds all that Settle needs.
+// Member is one snapshot of a plan. It is kept in the journal, so it holds all that settling needs.
 type Member struct {
 	VG       string             `json:"vg"`
 	LV       string             `json:"lv"`       // the origin

@@ -5,8 +5,8 @@
 // somebody else's.
 //
 // What is promised: a set has all of its members or does not exist; writers wait only between the freeze and the
-// snapshot of their own file system; and whatever happens to the process, Settle brings the server back to "no set
-// and nothing frozen".
+// snapshot of their own file system; and whatever happens to the process, the Settle of Handler brings the server
+// back to "no set and nothing frozen".
 package snapset
 
 import (
