@@ -1,15 +1,14 @@
 package rollback
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"go.pcc.com/rewind/core/durable"
+	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
@@ -65,20 +64,62 @@ Requires=rewind-guard.service
 After=rewind-guard.service
 `
 
-// files are all files of the guard of this rollback, by path.
-func (w *walk) guardFiles() (map[string]string, error) {
+// guardFile is a file of the guard, or a symbolic link.
+type guardFile struct {
+	path string
+	text string
+	link string // where it leads; empty for a file
+}
+
+func (f guardFile) write() error {
+	if f.link != "" {
+		return durable.Symlink(f.path, f.link)
+	}
+	if err := durable.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(f.path, []byte(f.text), 0o644)
+}
+
+// remove removes the file, and its directory unless somebody else's files are in it.
+func (f guardFile) remove() error {
+	if err := durable.Remove(f.path); err != nil {
+		return err
+	}
+	if dir := filepath.Dir(f.path); dir != unitDir {
+		_ = os.Remove(dir)
+	}
+	return nil
+}
+
+// guardFiles are the files of the guard of this rollback in the order in which they are written: what is required, then
+// what starts it at boot (as systemctl enable does), and last what requires it. The power may fail between any two: a mount
+// that requires a unit which does not exist is never made, and local-fs.target fails with it.
+func (w *walk) guardFiles() ([]guardFile, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "own program: %w", err)
 	}
-	files := map[string]string{
-		filepath.Join(unitDir, guardUnit):  fmt.Sprintf(guardText, self, journey.State),
-		filepath.Join(unitDir, resumeUnit): fmt.Sprintf(resumeText, self),
+	return append(sharedFiles(self), dropIns(w.guarded())...), nil
+}
+
+// sharedFiles are those that all rollbacks have in common.
+func sharedFiles(self string) []guardFile {
+	return []guardFile{
+		{path: filepath.Join(unitDir, guardUnit), text: fmt.Sprintf(guardText, self, journey.State)},
+		{path: filepath.Join(unitDir, resumeUnit), text: fmt.Sprintf(resumeText, self)},
+		{path: filepath.Join(unitDir, "local-fs.target.wants", guardUnit), link: "../" + guardUnit},
+		{path: filepath.Join(unitDir, "multi-user.target.wants", resumeUnit), link: "../" + resumeUnit},
 	}
-	for _, unit := range w.guarded() {
-		files[filepath.Join(unitDir, unit+".d", dropIn)] = dropInText
+}
+
+// dropIns have units require the guard.
+func dropIns(units []string) []guardFile {
+	var files []guardFile
+	for _, unit := range units {
+		files = append(files, guardFile{path: filepath.Join(unitDir, unit+".d", dropIn), text: dropInText})
 	}
-	return files, nil
+	return files
 }
 
 // guarded are the units that must not start before the guard: the members' mounts, those that fstab has and that are not
@@ -119,14 +160,6 @@ func (w *walk) undermines(t *snapset.Target, holds string) error {
 		WithHint("leave %s out: take sets without it, or name the other snapshots of this one (lvm_merge snapshots=...)", t.LV.FullName())
 }
 
-// guardLinks are the links that have systemd start the two units at boot, as systemctl enable makes them.
-func guardLinks() map[string]string {
-	return map[string]string{
-		filepath.Join(unitDir, "local-fs.target.wants", guardUnit):    "../" + guardUnit,
-		filepath.Join(unitDir, "multi-user.target.wants", resumeUnit): "../" + resumeUnit,
-	}
-}
-
 func (w *walk) installGuard() error {
 	files, err := w.guardFiles()
 	if err != nil {
@@ -135,56 +168,48 @@ func (w *walk) installGuard() error {
 	return journey.Alone(guardLock, func() error { return install(files) })
 }
 
-func install(files map[string]string) error {
-	for path, text := range files {
-		if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+func install(files []guardFile) error {
+	for _, f := range files {
+		if err := f.write(); err != nil {
 			return err
 		}
-		if err := durable.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	for path, to := range guardLinks() {
-		if err := durable.Symlink(path, to); err != nil {
-			return err
-		}
+		failpoint.Hit("rollback.guard.file")
 	}
 	return nil
 }
 
-// removeGuard takes the guard away, unless another rollback still needs it. No other may begin in between: its record
+// removeGuard takes the guard away, but for what other rollbacks still need. No other may begin in between: its record
 // comes before its guard.
 func (w *walk) removeGuard() error {
 	return journey.Alone(guardLock, w.dismantle)
 }
 
+// dismantle removes the guard's files in the reverse order, and stops at the first that stays: what it requires must stay,
+// too.
 func (w *walk) dismantle() error {
-	others, err := w.trip.Journal.Unfinished()
+	entries, err := w.trip.Journal.Unfinished()
 	if err != nil {
 		return err
 	}
-	var paths []string
-	for _, unit := range w.guarded() {
-		paths = append(paths, filepath.Join(unitDir, unit+".d", dropIn))
+	alone, units := true, w.guarded()
+	for _, e := range entries {
+		if e.Kind != Kind || e.ID == w.trip.Entry().ID {
+			continue
+		}
+		other, err := reopen(&journey.Trip{Journal: w.trip.Journal}, e)
+		if err != nil {
+			return err
+		}
+		alone, units = false, missing(units, other.guarded())
 	}
-	alone := true
-	for _, e := range others {
-		alone = alone && (e.Kind != Kind || e.ID == w.trip.Entry().ID)
-	}
+	files := dropIns(units)
 	if alone {
-		for path := range guardLinks() {
-			paths = append(paths, path)
-		}
-		paths = append(paths, filepath.Join(unitDir, guardUnit), filepath.Join(unitDir, resumeUnit))
+		files = append(sharedFiles(""), files...)
 	}
-	var errs []error
-	for _, path := range paths {
-		errs = append(errs, durable.Remove(path))
-		if dir := filepath.Dir(path); dir != unitDir {
-			if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				continue // somebody else's files are in it
-			}
+	for _, f := range slices.Backward(files) {
+		if err := f.remove(); err != nil {
+			return err
 		}
 	}
-	return fault.All(errs...)
+	return nil
 }

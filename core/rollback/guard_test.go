@@ -2,10 +2,8 @@ package rollback
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +15,7 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// The guard's files, as systemd reads them at boot: testdata/guard.txt has each with its path. SELF stands for the
+// The guard's files in the order in which they are written: testdata/guard.txt has each with its path. SELF stands for the
 // running program.
 func TestGuardFiles(t *testing.T) {
 	w := &walk{state: &State{
@@ -37,8 +35,12 @@ func TestGuardFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got strings.Builder
-	for _, path := range slices.Sorted(maps.Keys(files)) {
-		got.WriteString("-- " + path + " --\n" + strings.ReplaceAll(files[path], self, "SELF"))
+	for _, f := range files {
+		if f.link != "" {
+			got.WriteString("-- " + f.path + " -> " + f.link + " --\n")
+			continue
+		}
+		got.WriteString("-- " + f.path + " --\n" + strings.ReplaceAll(f.text, self, "SELF"))
 	}
 	golden := filepath.Join("testdata", "guard.txt")
 	if os.Getenv("UPDATE") != "" {
@@ -52,21 +54,6 @@ func TestGuardFiles(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Errorf("%s\nUPDATE=1 go test ./core/rollback writes it anew", diff)
-	}
-}
-
-// A unit that a link starts at boot must be one that is written.
-func TestGuardLinksLeadToGuardFiles(t *testing.T) {
-	w := &walk{state: &State{}}
-	files, err := w.guardFiles()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for link, to := range guardLinks() {
-		target := filepath.Join(filepath.Dir(link), to)
-		if _, written := files[target]; !written {
-			t.Errorf("%s leads to %s", link, target)
-		}
 	}
 }
 
@@ -97,6 +84,56 @@ func TestAVolumeThatTheGuardNeedsIsRefused(t *testing.T) {
 			} else if refused && (!strings.Contains(err.Error(), "vg00/v "+c.says) || !strings.Contains(fault.Of(err).Hint, "leave vg00/v out")) {
 				t.Errorf("%s: %v, hint: %s", name, err, fault.Of(err).Hint)
 			}
+		}
+	}
+}
+
+// A power cut may come after any of the guard's files. A mount that requires a unit which does not exist is never made, so
+// what others require is there before them, and longer.
+func TestTheGuardsFilesNeverRequireAFileThatIsNotThere(t *testing.T) {
+	for range 20 {
+		w := walkOf(t, server(), "vg00/dat_s")
+		w.state.Mounts = at("/a", "/b", "/c", "/d")
+		journaled(t, w)
+		// b.mount.d cannot be made: what was written before it stays.
+		if err := os.WriteFile(filepath.Join(unitDir, "b.mount.d"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.installGuard(); err == nil {
+			t.Fatal("installed without b.mount.d")
+		}
+		sound(t, "half installed")
+		if err := os.Remove(filepath.Join(unitDir, "b.mount.d")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.trip.Begin(Kind, "s", []string{"vg00"}, stepStopping, w.state); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.installGuard(); err != nil {
+			t.Fatal(err)
+		}
+		// b's drop-in cannot be removed, because it is a directory that is not empty.
+		if err := errors.Join(os.Remove(filepath.Join(unitDir, "b.mount.d", dropIn)), os.MkdirAll(filepath.Join(unitDir, "b.mount.d", dropIn, "x"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.removeGuard(); err == nil {
+			t.Error("removed although b's drop-in is there")
+		}
+		sound(t, "half removed")
+	}
+}
+
+// sound fails unless every unit that a file of the guard requires or starts is there.
+func sound(t *testing.T, when string) {
+	t.Helper()
+	drops, _ := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
+	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", "*"))
+	if len(drops) > 0 && !isGuarded(t) {
+		t.Errorf("%s: %s require %s, which is not there", when, drops, guardUnit)
+	}
+	for _, link := range links {
+		if _, err := os.Stat(link); err != nil {
+			t.Errorf("%s: %v", when, err)
 		}
 	}
 }

@@ -44,13 +44,15 @@ type place struct {
 
 // The places of the runs without -torture.
 const (
-	unmounted     = "rollback.unmounted" // the last one whose way is back
-	betweenMerges = "between the merges" // LVM has begun to merge one member and not the other
+	unmounted     = "rollback.unmounted"    // the last one whose way is back
+	guarding      = "rollback.guard.file#5" // the guard's units are there, and the first of the files that require them
+	betweenMerges = "between the merges"    // LVM has begun to merge one member and not the other
 )
 
 // places are in the order of the journey. Those whose way is back come first and leave the set for the next one.
 var places = []place{
 	{name: "rollback.checked", back: true, bare: true},
+	{name: guarding, back: true},
 	{name: "rollback.stopping", back: true},
 	{name: "rollback.unmounting", back: true},
 	{name: unmounted, back: true},
@@ -259,7 +261,7 @@ func interruptedResult(t *testing.T, r result) {
 // TestPowerCutAtEveryStep cuts the power at the same places.
 func TestPowerCutAtEveryStep(t *testing.T) {
 	g := theGuest
-	g.interrupt(t, "power cut", []string{betweenMerges}, func(t *testing.T, p place) {
+	g.interrupt(t, "power cut", []string{guarding, betweenMerges}, func(t *testing.T, p place) {
 		c := g.stop(t, p)
 		c.drop(t)
 		g.cut(t)
