@@ -124,7 +124,16 @@ func (j *Journal) Finish(e *Entry, step string, outcome Outcome, state any) erro
 	return nil
 }
 
-// write is the only place that changes an entry. The failpoint comes after the
+// Forget removes an entry, as if it had never been begun. It needs no room on the disk.
+func (j *Journal) Forget(e *Entry) error {
+	path, err := j.path(e.ID)
+	if err != nil {
+		return err
+	}
+	return durable.Remove(path)
+}
+
+// write is the only place that changes an entry, but for Forget. The failpoint comes after the
 // write: a process killed there must be resumable from step.
 func (j *Journal) write(e *Entry, step string, outcome Outcome, state any) error {
 	path, err := j.path(e.ID)

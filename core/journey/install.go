@@ -21,12 +21,105 @@ import (
 // BinDir holds the programs that units run: the module itself may lie in a temporary folder that is gone by then.
 const BinDir = State + "/bin"
 
+// programDirs are the directories for them. The first is used that programs can be run from: /var may be mounted noexec.
+var programDirs = []string{BinDir, "/usr/local/lib/rewind", "/opt/rewind"}
+
 // keepBin is how long a program that is no longer used stays: a unit that was started from it may still need it.
 const keepBin = 30 * 24 * time.Hour
 
+// ProgramDir is the directory that units run this program from. unsupported if there is none, with the reason for each.
+func ProgramDir() (string, error) {
+	var why []string
+	for _, dir := range programDirs {
+		reason, err := unfit(dir)
+		if err != nil {
+			return "", err
+		}
+		if reason == "" {
+			return dir, nil
+		}
+		why = append(why, dir+" "+reason)
+	}
+	return "", fault.New(fault.Unsupported, "what changes volumes runs as a unit of systemd, from a copy of this program, for which there is no place: %s",
+		strings.Join(why, "; ")).
+		WithHint("let programs run from one of them, as by mount -o remount,exec and in /etc/fstab, or by a file system of its own on %s", programDirs[0])
+}
+
+// unfit says why no program of root's can be kept in a directory and run from it: empty if it can be.
+func unfit(dir string) (string, error) {
+	for !exists(dir) {
+		dir = filepath.Dir(dir)
+	}
+	if reason, err := unfitMount(dir); reason != "" || err != nil {
+		return reason, err
+	}
+	for ; ; dir = filepath.Dir(dir) { // whoever may write above it can put another one in its place
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
+			return "", fault.New(fault.Internal, "%s: %w", dir, err)
+		}
+		if st.Uid != 0 || st.Mode&0o022 != 0 {
+			return "can be changed by others than root, who may write in " + dir, nil
+		}
+		if dir == "/" {
+			return "", nil
+		}
+	}
+}
+
+func unfitMount(dir string) (string, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "", fault.New(fault.Internal, "%s: %w", dir, err)
+	}
+	switch {
+	case st.Flags&unix.ST_NOEXEC != 0:
+		return "is mounted noexec", nil
+	case st.Flags&unix.ST_RDONLY != 0:
+		return "is mounted read-only", nil
+	}
+	return "", nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // install puts a copy of the running program where it survives a power cut and returns its path.
 func install() (string, error) {
-	self, err := os.Open("/proc/self/exe")
+	path, err := programPath()
+	if err != nil {
+		return "", err
+	}
+	if now := time.Now(); os.Chtimes(path, now, now) == nil {
+		return path, nil
+	}
+	self, err := os.Open(ownProgram)
+	if err != nil {
+		return "", fault.New(fault.Internal, "own program: %w", err)
+	}
+	defer self.Close()
+	dir := filepath.Dir(path)
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return "", noRoom(dir, err)
+	}
+	if err := durable.Install(path, self, 0o700); err != nil {
+		return "", noRoom(dir, err)
+	}
+	removeOld()
+	return path, nil
+}
+
+const ownProgram = "/proc/self/exe"
+
+// programPath is where the copy of the running program lies, or is to lie.
+func programPath() (string, error) {
+	dir, err := ProgramDir()
+	if err != nil {
+		return "", err
+	}
+	self, err := os.Open(ownProgram)
 	if err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
@@ -35,21 +128,40 @@ func install() (string, error) {
 	if _, err := io.Copy(hash, self); err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
-	path := filepath.Join(BinDir, "rewind-"+hex.EncodeToString(hash.Sum(nil)))
-	if now := time.Now(); os.Chtimes(path, now, now) == nil {
-		return path, nil
+	return filepath.Join(dir, "rewind-"+hex.EncodeToString(hash.Sum(nil))), nil
+}
+
+// CheckProgram says whether a journey could begin: there is a place to run this program from, with room for it.
+func CheckProgram() error {
+	path, err := programPath()
+	if err != nil || exists(path) {
+		return err
 	}
-	if _, err := self.Seek(0, io.SeekStart); err != nil {
-		return "", fault.New(fault.Internal, "own program: %w", err)
+	info, err := os.Stat(ownProgram)
+	if err != nil {
+		return fault.New(fault.Internal, "own program: %w", err)
 	}
-	if err := durable.MkdirAll(BinDir, 0o700); err != nil {
-		return "", err
+	dir := filepath.Dir(path)
+	for !exists(dir) {
+		dir = filepath.Dir(dir)
 	}
-	if err := durable.Install(path, self, 0o700); err != nil {
-		return "", err
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fault.New(fault.Internal, "%s: %w", dir, err)
 	}
-	removeOld()
-	return path, nil
+	if int64(st.Bfree)*st.Bsize < info.Size() {
+		return noRoom(dir, unix.ENOSPC)
+	}
+	return nil
+}
+
+// noRoom says what to do where the program cannot be copied for want of room.
+func noRoom(dir string, err error) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that a unit of systemd is to run: %w", dir, err).
+		WithHint("make room: df -h %[1]s; df -i %[1]s", dir)
 }
 
 // removeOld removes old programs, unless something is unfinished: what finishes it, such as a boot guard, may be one of
@@ -62,43 +174,13 @@ func removeOld() {
 	if unfinished, err := j.Unfinished(); err != nil || len(unfinished) > 0 {
 		return
 	}
-	files, _ := os.ReadDir(BinDir)
-	for _, f := range files {
-		info, err := f.Info()
-		if err == nil && strings.HasPrefix(f.Name(), "rewind-") && time.Since(info.ModTime()) > keepBin {
-			_ = os.Remove(filepath.Join(BinDir, f.Name()))
-		}
-	}
-}
-
-// appears returns a channel that is closed when the file is there, and one that tells of other files that were put beside it.
-// stop ends the watch.
-func appears(path string) (there, others <-chan struct{}, stop func(), err error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, nil, nil, fault.New(fault.Internal, "inotify: %w", err)
-	}
-	watch := os.NewFile(uintptr(fd), "inotify")
-	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_MOVED_TO); err != nil {
-		watch.Close()
-		return nil, nil, nil, fault.New(fault.Internal, "watch %s: %w", filepath.Dir(path), err)
-	}
-	done, news := make(chan struct{}), make(chan struct{}, 1)
-	go func() {
-		buf := make([]byte, 4096)
-		for {
-			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-				close(done)
-				return
-			}
-			select {
-			case news <- struct{}{}:
-			default: // nobody has looked at the last ones yet
-			}
-			if _, err := watch.Read(buf); err != nil {
-				return // stopped
+	for _, dir := range programDirs {
+		files, _ := os.ReadDir(dir)
+		for _, f := range files {
+			info, err := f.Info()
+			if err == nil && strings.HasPrefix(f.Name(), "rewind-") && time.Since(info.ModTime()) > keepBin {
+				_ = os.Remove(filepath.Join(dir, f.Name()))
 			}
 		}
-	}()
-	return done, news, func() { watch.Close() }, nil
+	}
 }

@@ -49,6 +49,53 @@ func leftovers(ctx context.Context) error {
 	}
 }
 
+// AwaitCommands waits until no program is at work any more that the journey of this entry started, where another one
+// settles it: a command of LVM's that was not killed with its journey may still be about to change a volume. Its pollers
+// are not waited for, nor what settles it in its own unit, which may wait for us.
+func AwaitCommands(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, leftoverLimit)
+	defer cancel()
+	own, err := ownGroup()
+	if err != nil {
+		return err
+	}
+	for _, path := range groupsOf(id) {
+		if path == own {
+			continue // settle has waited for them
+		}
+		pids, err := members(path)
+		if err != nil {
+			continue // the unit has ended
+		}
+		for _, pid := range pids {
+			if isJourney(pid) {
+				continue
+			}
+			if err := await(ctx, pid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// groupsOf are the control groups of the journey that wrote the entry: its own id, or that with a number behind it.
+func groupsOf(id string) []string {
+	first := id
+	if i := strings.LastIndexByte(id, '-'); i > 0 {
+		first = id[:i]
+	}
+	const slice = "/sys/fs/cgroup/system.slice"
+	return []string{filepath.Join(slice, unitOf(id)), filepath.Join(slice, unitOf(first))}
+}
+
+// isJourney knows this program in a journey's unit, as its main process or as its ExecStopPost=.
+func isJourney(pid int) bool {
+	data, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	words := strings.Split(string(data), "\x00")
+	return len(words) > 1 && (words[1] == "settle" || words[1] == "journey")
+}
+
 // ownGroup is the control group of this journey's unit; empty if this runs by hand, or at boot.
 func ownGroup() (string, error) {
 	group, err := os.ReadFile("/proc/self/cgroup")
@@ -120,6 +167,23 @@ func end(ctx context.Context, pid int) error {
 	if !changes(nameOf(pid)) {
 		_ = p.Signal(unix.SIGKILL) // the wait tells whether it worked
 	}
+	return ended(ctx, p, pid, command)
+}
+
+// await waits for the end of a process.
+func await(ctx context.Context, pid int) error {
+	p, err := proc.Open(pid)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "process %d, started by the killed journey: %w", pid, err)
+	}
+	defer p.Close()
+	return ended(ctx, p, pid, commandOf(pid))
+}
+
+func ended(ctx context.Context, p *proc.Handle, pid int, command string) error {
 	if err := p.Wait(ctx); err != nil {
 		return fault.New(fault.Timeout, "%s (pid %d), started by the killed journey, still runs after %s", command, pid, leftoverLimit).
 			WithHint("look at what it waits for: cat /proc/%d/stack", pid)

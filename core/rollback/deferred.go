@@ -10,7 +10,6 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
@@ -19,13 +18,17 @@ import (
 // deferred leaves the merges to the next activation of the volumes, which for most is the next boot.
 func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
 	w.state.Services = service.Plan{}
-	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+	if err := w.reserve(); err != nil {
 		return ansible.Result{}, err
+	}
+	defer w.release()
+	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+		return ansible.Result{}, unwritten(err)
 	}
 	if err := w.installGuard(); err != nil {
 		return ansible.Result{}, w.back(ctx, err)
 	}
-	if err := w.trip.Record(StepDeferred, w.state); err != nil {
+	if err := w.record(StepDeferred, w.state); err != nil {
 		return ansible.Result{}, w.back(ctx, err)
 	}
 	open, err := w.holdOpen()
@@ -125,17 +128,6 @@ func (w *walk) undeferred(ctx context.Context, because error) (ansible.Result, e
 
 // settleDeferred looks whether a deferred rollback has come: after the boot it waited for, all members merge.
 func (w *walk) settleDeferred(ctx context.Context) error {
-	why, err := w.hopeless(ctx)
-	if err != nil {
-		return err
-	}
-	if why != nil {
-		journey.Say(why)
-		if err := w.removeGuard(); err != nil {
-			return err
-		}
-		return w.trip.Finish(stepUndone, journal.Undone, w.state)
-	}
 	states, err := w.states(ctx)
 	if err != nil {
 		return err
@@ -143,27 +135,6 @@ func (w *walk) settleDeferred(ctx context.Context) error {
 	if len(pick(states, w.state.Members, deferred))+len(pick(states, w.state.Members, waiting)) > 0 {
 		return nil
 	}
-	if err := w.trip.Record(StepStarted, w.state); err != nil {
-		return err
-	}
+	w.reached(StepStarted)
 	return w.tidy(ctx)
-}
-
-// hopeless says why a deferred rollback will never come, if it will not: a member was lost, and no other merges, is merged,
-// or is marked by LVM to be. Nothing is mixed then, and the volumes can be used as they are.
-func (w *walk) hopeless(ctx context.Context) (why *fault.Error, err error) {
-	if wayOf(w.entry().Step) != lvmDecides {
-		return nil, nil
-	}
-	states, gone, err := w.survey(ctx)
-	if err != nil || gone == nil {
-		return nil, err
-	}
-	dead := pick(states, w.state.Members, lost)
-	if len(dead)+len(pick(states, w.state.Members, waiting)) < len(w.state.Members) {
-		return nil, nil
-	}
-	return fault.New(fault.Of(gone).Code, "the deferred rollback to set %s is given up, nothing was rolled back: %w", w.state.Set, gone).
-		WithHint("the volumes are mounted as they are; take a new set, and remove what is left of this one: lvremove %s",
-			strings.Join(snapshots(dead), " ")), nil
 }

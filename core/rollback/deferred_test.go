@@ -69,8 +69,8 @@ func TestADeferredRollbackThatIsLostIsGivenUp(t *testing.T) {
 		if _, err := w.deferred(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if why, err := w.hopeless(t.Context()); why != nil || err != nil {
-			t.Fatalf("before: %v %v", why, err)
+		if begun, err := w.hasBegun(t.Context()); !begun || err != nil {
+			t.Fatalf("before: %v %v", begun, err)
 		}
 		f.Fill("vg00/dat_s", 100)
 		if boot {
@@ -80,14 +80,10 @@ func TestADeferredRollbackThatIsLostIsGivenUp(t *testing.T) {
 		if err != nil || !errors.Is(gone, fault.SnapshotInvalid) || !strings.Contains(fault.Of(gone).Hint, "lvremove vg00/dat_s") {
 			t.Errorf("boot %v: %v %v", boot, gone, err)
 		}
-		why, err := w.hopeless(t.Context())
-		if err != nil || why == nil || !strings.Contains(why.Msg, "vg00/dat_s was lost") || !strings.Contains(why.Hint, "lvremove vg00/dat_s") {
-			t.Errorf("boot %v: %v %v", boot, why, err)
-		}
 		if err := w.atBoot(t.Context()); err != nil {
 			t.Errorf("boot %v: the guard keeps the volumes from their mounts: %v", boot, err)
 		}
-		if err := w.settleDeferred(t.Context()); err != nil {
+		if err := w.settle(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
@@ -123,13 +119,44 @@ func TestADeferredRollbackThatIsHalfLostIsNotGivenUp(t *testing.T) {
 	}
 }
 
-// Past the point of no return there is no giving up.
-func TestOnlyADeferredRollbackIsGivenUp(t *testing.T) {
+// A rollback that was deferred, or about to merge, and of which LVM has taken nothing is not made at the boot: nobody was told
+// that it would be, and what the volumes hold by then may be newer than the way back.
+func TestABootMergesNothingOfWhichNoMergeHasBegun(t *testing.T) {
+	for _, step := range []string{StepDeferred, stepMerging} {
+		f := server()
+		w := put(t, f, "vg00/dat_s", "vg00/app_s")
+		begun(t, w, step)
+		f.PowerCut()
+		if err := w.atBoot(t.Context()); err != nil {
+			t.Errorf("%s: the guard keeps the volumes from their mounts: %v", step, err)
+		}
+		if err := w.settle(t.Context()); err != nil {
+			t.Errorf("%s: %v", step, err)
+		}
+		states, err := w.states(t.Context())
+		if err != nil || len(pick(states, w.state.Members, waiting)) != 2 {
+			t.Errorf("%s: %v %v", step, states, err)
+		}
+		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
+			t.Errorf("%s: now %s %q, guard: %v", step, e.Step, e.Outcome, isGuarded(t))
+		}
+	}
+}
+
+// Once one member merges, the loss of another is no reason to give up.
+func TestARollbackThatHasBegunIsNotGivenUp(t *testing.T) {
 	f := server()
-	w := put(t, f, "vg00/dat_s")
+	f.Fill("vg00/app_s", 50)
+	w := put(t, f, "vg00/dat_s", "vg00/app_s")
 	begun(t, w, stepMerging)
+	if err := w.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
+		t.Fatal(err)
+	}
 	f.Fill("vg00/dat_s", 100)
 	if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Error(err)
+	}
+	if err := w.settle(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || w.entry().Outcome != journal.Unfinished {
+		t.Errorf("%v, %q", err, w.entry().Outcome)
 	}
 }

@@ -106,11 +106,19 @@ func (w *walk) guardFiles() ([]guardFile, error) {
 // sharedFiles are those that all rollbacks have in common.
 func sharedFiles(self string) []guardFile {
 	return []guardFile{
-		{path: filepath.Join(unitDir, guardUnit), text: fmt.Sprintf(guardText, self, journey.State)},
+		{path: filepath.Join(unitDir, guardUnit), text: fmt.Sprintf(guardText, self, strings.Join(guardNeeds(filepath.Dir(self)), " "))},
 		{path: filepath.Join(unitDir, resumeUnit), text: fmt.Sprintf(resumeText, self)},
 		{path: filepath.Join(unitDir, "local-fs.target.wants", guardUnit), link: "../" + guardUnit},
 		{path: filepath.Join(unitDir, "multi-user.target.wants", resumeUnit), link: "../" + resumeUnit},
 	}
+}
+
+// guardNeeds are the directories that the guard reads, with its program in one of them.
+func guardNeeds(programs string) []string {
+	if strings.HasPrefix(programs+"/", journey.State+"/") {
+		return []string{journey.State}
+	}
+	return []string{journey.State, programs}
 }
 
 // dropIns have units require the guard.
@@ -143,11 +151,17 @@ func (w *walk) guarded() []string {
 // systemd breaks such a cycle by leaving out one of the two. The root file system is mounted before any unit starts.
 // holds is what the volume holds that the server cannot do without, if anything.
 func (w *walk) undermines(t *snapset.Target, holds string) error {
+	programs, err := journey.ProgramDir()
+	if err != nil {
+		return err
+	}
 	why := ""
 	for _, m := range w.ownMounts(t) {
-		// RequiresMountsFor= waits for every mount point on the way.
-		if m.Point != "/" && strings.HasPrefix(journey.State+"/", m.Point+"/") {
-			why = "is mounted on " + m.Point + ", above " + journey.State
+		for _, dir := range guardNeeds(programs) {
+			// RequiresMountsFor= waits for every mount point on the way.
+			if m.Point != "/" && strings.HasPrefix(dir+"/", m.Point+"/") {
+				why = "is mounted on " + m.Point + ", above " + dir
+			}
 		}
 	}
 	if holds == journey.State {

@@ -227,6 +227,9 @@ func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, err
 		return w.result(len(w.revived) > 0, e), w.failure()
 	}
 	w.trip.Resume(e)
+	if e.Step == stepMerging {
+		e.Step = StepStarted // it was settled just now, and the journal could not be written
+	}
 	if e.Step == StepDeferred {
 		return w.result(false, e), nil
 	}

@@ -46,6 +46,9 @@ func (w *walk) merge(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if gone != nil && w.untouched(states) {
+			return gone
+		}
 		if gone != nil {
 			return fault.All(gone, w.mourn(pick(states, w.state.Members, lost)))
 		}
@@ -56,10 +59,11 @@ func (w *walk) merge(ctx context.Context) error {
 			return w.awake(ctx)
 		case len(wait) > 0 && tried < 2:
 			tried++
+			w.release() // LVM may lack room for its archive
 			failed = w.begin(ctx, wait)
 			continue
 		case len(wait) > 0:
-			return w.refused(wait, failed)
+			return w.refused(wait, failed, w.untouched(states))
 		}
 		if err := w.unlatch(ctx, late); err != nil {
 			return err
@@ -73,7 +77,7 @@ func (w *walk) mourn(members []*Member) error {
 	for _, m := range members {
 		m.Lost = true
 	}
-	return w.trip.Record(w.entry().Step, w.state)
+	return w.record(w.entry().Step, w.state)
 }
 
 // begin has LVM merge members, and returns as soon as the kernel does: that it does is the proof, while LVM goes on to
@@ -109,10 +113,15 @@ func (w *walk) join() {
 	}
 }
 
-// refused says that LVM does not take members for merging, after the point of no return.
-func (w *walk) refused(wait []*Member, because error) error {
+// refused says that LVM does not take members for merging. Of untouched volumes none is rolled back.
+func (w *walk) refused(wait []*Member, because error, untouched bool) error {
 	if because == nil {
 		because = fault.New(fault.MergeFailed, "LVM reports no error")
+	}
+	if untouched {
+		return fault.New(fault.MergeFailed, "LVM did not begin to merge %s, and nothing was rolled back: %w",
+			strings.Join(snapshots(wait), ", "), because).
+			WithHint("mend the cause and run the same task again")
 	}
 	return fault.New(fault.MergeFailed, "%s cannot be merged; the services stay down, because other volumes of the set are rolled back already: %w",
 		strings.Join(snapshots(wait), ", "), because).

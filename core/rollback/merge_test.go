@@ -280,6 +280,10 @@ func TestALostMemberIsNoMergedOneWhenItsSnapshotIsRemoved(t *testing.T) {
 	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
 	begun(t, w, stepMerging)
 	w.state.Start = true
+	f.Fill("vg00/dat_s", 50)
+	if err := w.lvm.Merge(t.Context(), "vg00/dat_s"); err != nil {
+		t.Fatal(err)
+	}
 	f.Fill("vg00/app_s", 100)
 	if err := w.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Fatal("a lost member:", err)

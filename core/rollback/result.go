@@ -66,9 +66,9 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 		}
 	}
 	switch {
-	case wayOf(e.Step) == goesOn && e.Step != stepMerging: // every merge had begun, and this one is not under way
+	case wayOf(e.Step) == goesOn: // every merge had begun, and this one is not under way
 		return merged, 100
-	case wayOf(e.Step) == lvmDecides:
+	case e.Step == StepDeferred:
 		return deferred, 0
 	}
 	return waiting, 0

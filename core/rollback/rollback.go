@@ -2,18 +2,19 @@
 // services started.
 //
 // What is promised: everything is checked before anything is stopped, and checked again when nothing writes any more;
-// a "no" up to then leaves the services running as they were. From the step "merging" on there is only forward: every
+// a "no" leaves the services running as they were, until LVM has begun to merge. From then on there is only forward: every
 // member is merged, whatever happens to this process or to the power, and until the kernel merges each one nothing is
 // mounted and no service is started.
 //
 // Each step is in the journal before it is taken, and each looks at LVM and the kernel to see what is left to do. So
-// the way on after an interruption is the same code as the journey itself: the Settle of Handler walks back from the steps
-// before "merging", and on from it.
+// the way on after an interruption is the same code as the journey itself: the Settle of Handler walks back where LVM's metadata
+// shows no merge, and on where it does.
 package rollback
 
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -130,6 +131,9 @@ type walk struct {
 	merger   <-chan error                     // LVM's command that merges, which may still tidy up; nil: none runs
 	revived  []string                         // units that an earlier run of this rollback could not start, and this one did
 	warnings []string
+	reserved []*os.File // room on disk for what is still to be written
+	// unwritten is why the last step, which was reached all the same, is not in the journal; nil if it is
+	unwritten error
 }
 
 func newWalk(t *journey.Trip, req Request) *walk {
@@ -186,6 +190,9 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	if err := w.checkRoom(); err != nil {
+		return ansible.Result{}, err
+	}
 	if w.Check {
 		return w.preview(ctx, found)
 	}
@@ -195,28 +202,40 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 		return w.deferred(limited)
 	}
 	if err := w.there(limited, found.kill); err != nil {
-		return w.result(wayOf(w.entry().Step) == goesOn, w.entry()), err
+		return w.result(wayOf(w.entry().Step) != turnsBack, w.entry()), err
 	}
 	return w.rest(ctx, true)
 }
 
 // there goes from the first step to the last before the merges may go on by themselves.
 func (w *walk) there(ctx context.Context, kill []condemned) error {
-	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+	if err := w.reserve(); err != nil {
 		return err
+	}
+	defer w.release()
+	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
+		return unwritten(err)
 	}
 	if err := w.descend(ctx, kill); err != nil {
 		return w.back(ctx, err)
 	}
-	if err := w.trip.Record(stepMerging, w.state); err != nil {
+	if err := w.record(stepMerging, w.state); err != nil {
 		return w.back(ctx, err)
 	}
-	return w.ascend(ctx)
+	err := w.ascend(ctx)
+	if err == nil || w.entry().Step != stepMerging {
+		return err
+	}
+	if begun, unknown := w.hasBegun(context.WithoutCancel(ctx)); begun || unknown != nil {
+		return fault.All(err, unknown)
+	}
+	return w.back(ctx, err)
 }
 
 // rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.
 func (w *walk) rest(ctx context.Context, changed bool) (ansible.Result, error) {
 	failed := w.failure()
+	w.warn()
 	if !w.Wait || failed != nil {
 		if err := w.trip.Answer(w.result(changed, w.entry()), failed); err != nil {
 			return w.result(changed, w.entry()), err
@@ -224,6 +243,7 @@ func (w *walk) rest(ctx context.Context, changed bool) (ansible.Result, error) {
 	}
 	w.trip.Unlock()
 	err := w.finish(ctx)
+	w.warn()
 	if failed != nil {
 		return w.result(changed, w.entry()), failed
 	}

@@ -25,10 +25,26 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	if err := w.connect(ctx); err != nil {
 		return err
 	}
+	return w.settle(ctx)
+}
+
+func (w *walk) settle(ctx context.Context) error {
+	e := w.entry()
+	if wayOf(e.Step) == lvmDecides {
+		// A merge that the killed journey asked for may still be about to begin.
+		if err := journey.AwaitCommands(ctx, e.ID); err != nil {
+			return err
+		}
+	}
+	begun, err := w.hasBegun(ctx)
 	switch {
-	case wayOf(e.Step) == turnsBack:
+	case err != nil:
+		return err
+	case !begun && e.Step == StepDeferred: // the volumes are in use
+		return w.undone()
+	case !begun:
 		return w.undo(ctx)
-	case wayOf(e.Step) == lvmDecides:
+	case e.Step == StepDeferred:
 		return w.settleDeferred(ctx)
 	case e.Step == StepStarted:
 		return w.tidy(ctx)
@@ -36,7 +52,7 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	if err := w.ascend(ctx); err != nil {
 		return err
 	}
-	if err := w.failure(); err != nil { // nobody may be there to be answered; the next call of the same is, too
+	if err := fault.All(w.failure(), w.unwritten); err != nil { // nobody may be there to be answered; the next call of the same is, too
 		journey.Say(err)
 	}
 	return w.tidy(ctx)
@@ -84,7 +100,11 @@ func (w *walk) done(ctx context.Context) error {
 	if err := w.removeGuard(); err != nil {
 		return err
 	}
-	return w.trip.Finish(stepMerged, journal.Done, w.state)
+	if err := w.trip.Finish(stepMerged, journal.Done, w.state); err != nil { // the next run tries again
+		w.unwritten = unwritten(err)
+		journey.Say(w.unwritten)
+	}
+	return nil
 }
 
 // Internal are the hidden commands of a module that makes journeys: those of every kind that leaves records, of the
@@ -112,8 +132,8 @@ func exit(err error) int {
 // bootLimit is how long the guard waits at boot for the disks of a volume group.
 const bootLimit = 90 * time.Second
 
-// guard runs at boot before the members are mounted: it sees to it that every member of a rollback past its point of no
-// return merges. If it fails, the members are not mounted, because what they hold is a mix.
+// guard runs at boot before the members are mounted: it sees to it that every member of a rollback of which a merge has
+// begun merges. If it fails, the members are not mounted, because what they hold is a mix.
 func guard(ctx context.Context) error {
 	j, err := journal.Open(journey.JournalDir)
 	if err != nil {
@@ -144,11 +164,8 @@ func (w *walk) atBoot(ctx context.Context) error {
 	if err := w.lvm.Activate(ctx, origins(w.state.Members)...); err != nil {
 		return err
 	}
-	if why, err := w.hopeless(ctx); why != nil || err != nil {
-		if err == nil {
-			journey.Say(why) // settle undoes it once the volumes are mounted
-		}
-		return err
+	if begun, err := w.hasBegun(ctx); !begun || err != nil {
+		return err // what has not begun is undone by settle, once the volumes are mounted
 	}
 	defer w.join()
 	return w.merge(ctx)

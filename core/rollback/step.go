@@ -8,7 +8,7 @@ const (
 	stepUndoing    = "undoing" // back from one of the above
 	stepUndone     = "undone"
 	StepDeferred   = "deferred" // LVM merges when the volumes are activated next
-	stepMerging    = "merging"
+	stepMerging    = "merging"  // the point of no return, once the first merge has begun
 	stepMounting   = "mounting"
 	stepStarting   = "starting"
 	StepStarted    = "started" // the volumes are in use; merges may go on
@@ -20,7 +20,7 @@ type way int
 
 const (
 	turnsBack  way = iota // LVM was not told to merge
-	lvmDecides            // LVM was told, or was about to be: its metadata shows whether a merge has begun
+	lvmDecides            // LVM was told, or was about to be: back unless its metadata shows that a merge has begun
 	goesOn                // every member merges or is merged
 )
 
@@ -35,7 +35,7 @@ var steps = []struct {
 	{stepUndoing, turnsBack},
 	{stepUndone, turnsBack},
 	{StepDeferred, lvmDecides},
-	{stepMerging, goesOn},
+	{stepMerging, lvmDecides},
 	{stepMounting, goesOn},
 	{stepStarting, goesOn},
 	{StepStarted, goesOn},

@@ -29,7 +29,7 @@ func (w *walk) descend(ctx context.Context, kill []condemned) error {
 	}
 	w.trip.Progress("stopping services", -1)
 	w.state.Stopped = time.Now()
-	if err := w.trip.Record(stepStopping, w.state); err != nil {
+	if err := w.record(stepStopping, w.state); err != nil {
 		return err
 	}
 	if err := w.systemd.Stop(ctx, w.state.Services, w.stopLimit(ctx)); err != nil {
@@ -40,7 +40,7 @@ func (w *walk) descend(ctx context.Context, kill []condemned) error {
 	}
 	w.systemd.Rest()
 	w.trip.Progress("unmounting", -1)
-	if err := w.trip.Record(stepUnmounting, nil); err != nil {
+	if err := w.record(stepUnmounting, nil); err != nil {
 		return err
 	}
 	if err := w.unmount(ctx); err != nil {
@@ -127,22 +127,39 @@ func (w *walk) back(ctx context.Context, because error) error {
 	return because
 }
 
-// undo mounts and starts everything again. Each part of it may have been done before.
+// undo mounts and starts everything again, also where the journal cannot be written. Each part of it may have been done
+// before. No boot merges after it, whatever step the journal has: LVM's metadata shows that no merge has begun.
 func (w *walk) undo(ctx context.Context) error {
-	errs := []error{w.trip.Record(stepUndoing, w.state)}
-	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
-		errs = append(errs, err, w.leftDown())
+	w.reached(stepUndoing)
+	var err error
+	if err = w.bringUp(ctx, w.state.Mounts); err != nil {
+		err = fault.All(err, w.leftDown())
 	} else {
 		w.mountSet(ctx)
-		errs = append(errs, w.startAll(ctx, w.state.Services))
+		err = w.startAll(ctx, w.state.Services)
 	}
-	if err := fault.All(errs...); err != nil {
-		return fault.New(fault.Of(err).Code, "and on the way back: %w", err)
+	if err != nil {
+		return fault.New(fault.Of(err).Code, "and on the way back: %w", fault.All(err, w.unwritten))
 	}
+	return w.undone()
+}
+
+// undone closes the entry of a rollback of which nothing is left. A record that cannot be written is removed, which takes
+// no room: without one no rollback is known.
+func (w *walk) undone() error {
 	if err := w.removeGuard(); err != nil {
 		return err
 	}
-	return w.trip.Finish(stepUndone, journal.Undone, w.state)
+	err := w.trip.Finish(stepUndone, journal.Undone, w.state)
+	if err == nil {
+		return nil
+	}
+	if stays := w.trip.Journal.Forget(w.entry()); stays != nil {
+		return fault.New(fault.Of(unwritten(err)).Code, "all is as it was, but the journal does not say so: %w; %w", err, stays).
+			WithHint("every later run tries it again; or remove %s/%s.json", journalDir, w.entry().ID)
+	}
+	w.entry().Step, w.entry().Outcome = stepUndone, journal.Undone
+	return nil
 }
 
 // mountSet mounts the set where it was mounted for a look. Nothing depends on that, and what has overflowed meanwhile can
@@ -276,7 +293,8 @@ func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	return ok && m.Type != "autofs"
 }
 
-// ascend goes on from the point of no return until the volumes are in use again. Each part looks at what is left to do.
+// ascend merges, and goes on until the volumes are in use again. Each part looks at what is left to do. Once the merges have
+// begun, nothing waits for the journal: whoever comes next finds in LVM's metadata what it does not say.
 func (w *walk) ascend(ctx context.Context) error {
 	// Before this point an interruption turns back; from here it would only stop half-way.
 	ctx = context.WithoutCancel(ctx)
@@ -284,9 +302,7 @@ func (w *walk) ascend(ctx context.Context) error {
 	if err := w.merge(ctx); err != nil {
 		return err
 	}
-	if err := w.trip.Record(stepMounting, w.state); err != nil {
-		return err
-	}
+	w.reached(stepMounting)
 	w.state.Trouble = w.without() // not of a way that was interrupted
 	if w.Resnapshot || w.state.Resnapshot {
 		if err := w.retake(ctx); err != nil {
@@ -299,13 +315,12 @@ func (w *walk) ascend(ctx context.Context) error {
 		return fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err).
 			WithHint("mount them by hand and start %s", strings.Join(w.state.Services.Active, " "))
 	}
-	if err := w.trip.Record(stepStarting, w.state); err != nil {
-		return err
-	}
+	w.reached(stepStarting)
 	if err := w.start(ctx); err != nil {
 		return err
 	}
-	return w.trip.Record(StepStarted, w.state)
+	w.reached(StepStarted)
+	return nil
 }
 
 // without says which members are not rolled back because they were lost. Services are not started on such a mix: whether

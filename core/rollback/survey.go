@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -47,6 +49,29 @@ func (w *walk) survey(ctx context.Context) (states map[*Member]string, gone, err
 		errs = append(errs, err)
 	}
 	return states, fault.All(errs...), nil
+}
+
+// hasBegun says that a merge has begun, or will without further request: from then on there is no way back. Where the journal
+// leaves it open, LVM's metadata says so: a member that it does not show as merging, deferred or merged was not touched.
+func (w *walk) hasBegun(ctx context.Context) (bool, error) {
+	if way := wayOf(w.entry().Step); way != lvmDecides {
+		return way == goesOn, nil
+	}
+	states, gone, err := w.survey(ctx)
+	if err != nil {
+		return false, err
+	}
+	untouched := w.untouched(states)
+	if untouched && gone != nil {
+		journey.Say(fault.New(fault.Of(gone).Code, "the rollback to set %s is given up, nothing was rolled back: %w", w.state.Set, gone).
+			WithHint("take a new set, and remove what is left of this one: lvremove %s", strings.Join(snapshots(pick(states, w.state.Members, lost)), " ")))
+	}
+	return !untouched, nil
+}
+
+// untouched says that no member merges, is merged, or will be. One that was lost never will, whatever LVM has it marked as.
+func (w *walk) untouched(states map[*Member]string) bool {
+	return len(pick(states, w.state.Members, waiting))+len(pick(states, w.state.Members, lost)) == len(w.state.Members)
 }
 
 // kernelState is merging if the kernel merges the member whose origin has these targets, else waiting. The table of a

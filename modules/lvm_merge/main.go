@@ -69,6 +69,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	}
 	req := request(c, a)
 	if c.Check {
+		if err := journey.CheckProgram(); err != nil {
+			return ansible.Result{}, err
+		}
 		return rollback.Apply(ctx, nil, req)
 	}
 	what := req.Set

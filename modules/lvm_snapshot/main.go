@@ -73,6 +73,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		Check: c.Check,
 	}
 	if c.Check {
+		if err := journey.CheckProgram(); err != nil {
+			return ansible.Result{}, err
+		}
 		return snapset.Apply(ctx, nil, command.Local{}, req)
 	}
 	return journey.Show(ctx, c, journey.Call{

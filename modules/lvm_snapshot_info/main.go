@@ -28,6 +28,8 @@ type found struct {
 	snapset.Info
 	Last    *rollback.Last   `json:"last_rollback"`
 	Current []journey.Status `json:"under_way"`
+	// Programs is the directory that changing programs run a copy of themselves from; empty if there is none.
+	Programs string `json:"program_dir"`
 }
 
 func main() {
@@ -79,10 +81,14 @@ func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, info.Warnings...)
+	programs, err := journey.ProgramDir()
+	if err != nil {
+		info.Host.Usable, info.Host.Problems = false, append(info.Host.Problems, err.Error())
+	}
 	r.Msg = summary(info, current)
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
-		"last_rollback": last, "under_way": current,
+		"last_rollback": last, "under_way": current, "program_dir": programs,
 	}
 	return r, nil
 }
@@ -115,6 +121,9 @@ func show(w io.Writer, r ansible.Result) {
 	}
 	h := f.Host
 	fmt.Fprintf(w, "\nkernel %s, LVM %s, dm_snapshot %s, dm_thin_pool %s\n", h.Kernel, h.LVM, h.Modules["dm_snapshot"], h.Modules["dm_thin_pool"])
+	if f.Programs != "" && f.Programs != journey.BinDir {
+		fmt.Fprintf(w, "programs run from %s, because none can from %s\n", f.Programs, journey.BinDir)
+	}
 	for _, g := range f.Groups {
 		fmt.Fprintf(w, "volume group %s: %s, %s free\n", g.Name, ansible.Bytes(g.Size), ansible.Bytes(g.Free))
 		pools(w, g.Pools)

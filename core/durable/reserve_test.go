@@ -1,0 +1,35 @@
+package durable_test
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/durable"
+)
+
+func TestReserveHoldsRoomUntilItIsClosed(t *testing.T) {
+	dir := t.TempDir()
+	f, err := durable.Reserve(dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Blocks*512 < 1<<20 || st.Nlink != 0 {
+		t.Errorf("%d bytes, %d names: %v", st.Blocks*512, st.Nlink, err)
+	}
+	if got := names(t, dir); got != "" {
+		t.Errorf("the directory holds %q", got)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := durable.Reserve(dir, 1<<60); !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("more than there is: %v", err)
+	}
+	if got := names(t, dir); got != "" {
+		t.Errorf("the directory holds %q", got)
+	}
+}

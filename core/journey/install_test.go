@@ -1,0 +1,63 @@
+package journey
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// from has the program kept in the first fit one of these directories.
+func from(t *testing.T, dirs ...string) {
+	t.Helper()
+	before := programDirs
+	t.Cleanup(func() { programDirs = before })
+	programDirs = dirs
+}
+
+// The program is not kept where it could not be run, or where others could put theirs in its place.
+func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
+	base := "/root" // t.TempDir lies below /tmp, where everybody may write
+	if os.Geteuid() != 0 {
+		t.Fatal("only root can own the directories of this test")
+	}
+	dir, err := os.MkdirTemp(base, "rewind-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	noexec := filepath.Join(dir, "var")
+	open := filepath.Join(dir, "open")
+	good := filepath.Join(dir, "good")
+	for _, d := range []string{noexec, open, good} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", noexec, "tmpfs", unix.MS_NOEXEC, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(noexec, unix.MNT_DETACH) })
+
+	from(t, noexec+"/lib/bin", open+"/bin", good+"/lib/rewind")
+	if got, err := ProgramDir(); err != nil || got != good+"/lib/rewind" {
+		t.Errorf("%s, %v", got, err)
+	}
+	from(t, noexec+"/lib/bin", open+"/bin")
+	_, err = ProgramDir()
+	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), noexec+"/lib/bin is mounted noexec") ||
+		!strings.Contains(err.Error(), "others than root") || !strings.Contains(fault.Of(err).Hint, "remount,exec") {
+		t.Errorf("%v", err)
+	}
+	if err := CheckProgram(); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("%v", err)
+	}
+}
