@@ -143,7 +143,7 @@ func whenSeen(pattern string) string {
 // filled is where a restore is interrupted when its set is filled, and its rollback has not begun.
 const filled = "restore.filled"
 
-// mergePlaces are where a restore is interrupted that goes on to its rollback; but for the first, past the point of no
+// mergePlaces are where a restore is interrupted that goes on to its rollback; but for the first two, past the point of no
 // return.
 var mergePlaces = []string{filled, "rollback.merging", "command.lvconvert.started", "rollback.mounting", "rollback.started"}
 
@@ -174,12 +174,15 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 	}
 	for _, s := range strikes {
 		for _, place := range mergePlaces {
+			if s.how == "power cut" && place == "command.lvconvert.started" {
+				continue // whether LVM has begun by then is chance
+			}
 			if !*torture && (s.how != "killed" || place != "command.lvconvert.started") {
 				continue
 			}
 			t.Run(s.how+" at "+place, func(t *testing.T) {
 				s.strike(place)
-				if place == filled {
+				if place == filled || place == "rollback.merging" {
 					g.ok(t, words) // the set is there, and is used again
 				}
 				g.eventually(t, "the backup on its volumes, and running services",

@@ -39,6 +39,7 @@ type place struct {
 	back bool   // nothing is merged yet: the way is back
 	wait bool   // the rollback waits for its merges, or it would have answered before
 	with bool   // all that it started is killed with it, as by a power cut
+	open bool   // whether LVM has begun to merge by then is chance: the way is back, or on
 	bare bool   // there is no boot guard yet: after a power cut the record of a rollback that touched nothing waits for the next run
 }
 
@@ -56,9 +57,9 @@ var places = []place{
 	{name: "rollback.stopping", back: true},
 	{name: "rollback.unmounting", back: true},
 	{name: unmounted, back: true},
-	{name: "rollback.merging"},
-	{name: "command.lvconvert.started"},
-	{name: "command.lvconvert.started", with: true},
+	{name: "rollback.merging", back: true},
+	{name: "command.lvconvert.started", with: true, open: true},
+	{name: "command.lvconvert.started", open: true},
 	{name: betweenMerges},
 	{name: "rollback.mounting"},
 	{name: "rollback.starting"},
@@ -71,6 +72,16 @@ func (p place) String() string {
 		return "with " + p.name
 	}
 	return p.name
+}
+
+// turnedBack says whether a rollback that was interrupted here is turned back; g has come to rest.
+func (p place) turnedBack(t *testing.T, g guest) bool {
+	t.Helper()
+	if !p.open {
+		return p.back
+	}
+	g.eventually(t, "running services on volumes of one time", "test \"$(cat /dat/marker /pccehr/marker | uniq | wc -l)\" = 1 && "+active, settled)
+	return g.run(t, "cat /dat/marker") == "lost"
 }
 
 // killed is how the journey alone ends, or that and all that it started.
@@ -145,20 +156,21 @@ func (g guest) tidy(t *testing.T) {
 
 // resumed holds that the server came to rest by itself, and that the same task then ends with the data of the set on
 // both volumes. A set that is not merged yet stays for the next place.
-func (g guest) resumed(t *testing.T, p place) {
+func (g guest) resumed(t *testing.T, p place) (back bool) {
 	t.Helper()
-	if p.back {
+	if p.turnedBack(t, g) {
 		g.holds(t, "lost")
 		if p.bare {
 			g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
 		}
 		g.tidy(t)
-		return
+		return true
 	}
 	g.holds(t, "kept")
 	g.ok(t, rollBoth+" wait=true")
 	g.holds(t, "kept")
 	g.tidy(t)
+	return false
 }
 
 // interrupt interrupts a rollback at each place, or without -torture at those that are named, and holds what must come
@@ -176,10 +188,10 @@ func (g guest) interrupt(t *testing.T, how string, always []string, strike func(
 				g.run(t, takeAndHarm)
 			}
 			strike(t, p)
-			g.resumed(t, p)
-			ready = p.back && !t.Failed()
+			back := g.resumed(t, p)
+			ready = back && !t.Failed()
 			outcome := "the data of the set is on both volumes"
-			if p.back {
+			if back {
 				outcome = "nothing was rolled back"
 			}
 			t.Logf("%s at %q: %s, and the services run", how, p, outcome)
