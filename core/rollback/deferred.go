@@ -4,20 +4,27 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// deferred leaves the merges to the next activation of the volumes, which for most is the next boot.
-func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
+// deferred leaves the merges to the next activation of the volumes, which for most is the next boot. home is the member
+// that holds the journal; nil if none does.
+func (w *walk) deferred(ctx context.Context, home *Member) (ansible.Result, error) {
 	w.state.Services = service.Plan{}
+	if home != nil {
+		w.state.Home = home.origin()
+	}
 	if err := w.reserve(); err != nil {
 		return ansible.Result{}, err
 	}
@@ -36,13 +43,50 @@ func (w *walk) deferred(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, w.back(ctx, err)
 	}
 	defer open.release()
-	if err := w.leaveWord(ctx, open); err != nil {
-		return ansible.Result{}, w.back(ctx, err)
-	}
-	if err := w.lvm.Merge(ctx, snapshots(w.state.Members)...); err != nil {
+	if err := w.mergeLater(ctx, w.without(home), home); err != nil {
 		return w.undeferred(ctx, err)
 	}
 	return w.result(true, w.entry()), nil
+}
+
+// mergeLater has LVM defer the merges. LVM commits one after the other, and the power may fail in between: the member that
+// holds the journal comes last, when all others are seen to be deferred. Merged without them it would take the journal along,
+// and nobody would know that they are to be merged.
+func (w *walk) mergeLater(ctx context.Context, others []*Member, home *Member) error {
+	if err := w.lvm.Merge(ctx, snapshots(others)...); err != nil || home == nil {
+		return err
+	}
+	states, err := w.states(ctx)
+	if err != nil {
+		return err
+	}
+	if len(pick(states, others, deferred)) < len(others) {
+		return fault.New(fault.MergeFailed, "LVM did not defer the merge of %s, and reports no error", strings.Join(snapshots(others), ", "))
+	}
+	failpoint.Hit("rollback.deferred.others")
+	if err := w.leaveWord(ctx, home); err != nil {
+		return err
+	}
+	return w.lvm.Merge(ctx, home.snapshot())
+}
+
+// without are the members but for one.
+func (w *walk) without(one *Member) []*Member {
+	return slices.DeleteFunc(slices.Clone(w.state.Members), func(m *Member) bool { return m == one })
+}
+
+// journalHome is the member whose file system holds the journal: mostly the root volume. nil if none does.
+func (w *walk) journalHome(f *found) (*Member, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(journey.State, &st); err != nil {
+		return nil, fault.New(fault.Internal, "%s: %w", journey.State, err)
+	}
+	for i := range f.targets {
+		if fs := f.targets[i].FS; unix.Mkdev(fs.Major, fs.Minor) == st.Dev {
+			return w.state.Members[i], nil
+		}
+	}
+	return nil, nil
 }
 
 // deviceDir is where udev puts the volumes' names; tests have one of their own.
@@ -67,26 +111,12 @@ func (w *walk) holdOpen() (held, error) {
 	return open, nil
 }
 
-// leaveWord tags the volume that holds the journal, if one of the set's does: see snapset.BackTag. One that the file system's
-// device number does not lead to, an encrypted one or one of btrfs, is not found.
-func (w *walk) leaveWord(ctx context.Context, open held) error {
+// leaveWord tags the member that holds the journal: see snapset.BackTag.
+func (w *walk) leaveWord(ctx context.Context, home *Member) error {
 	if w.state.ID == "" { // nobody has written down that snapshots made by hand were taken
 		return nil
 	}
-	var journal unix.Stat_t
-	if err := unix.Stat(journey.State, &journal); err != nil {
-		return fault.New(fault.Internal, "%s: %w", journey.State, err)
-	}
-	for i, m := range w.state.Members {
-		var volume unix.Stat_t
-		if err := unix.Fstat(int(open[i].Fd()), &volume); err != nil {
-			return fault.New(fault.Internal, "%s: %w", m.origin(), err)
-		}
-		if volume.Rdev == journal.Dev {
-			return w.lvm.AddTags(ctx, []string{snapset.BackTag(w.state.ID)}, m.origin())
-		}
-	}
-	return nil
+	return w.lvm.AddTags(ctx, []string{snapset.BackTag(w.state.ID)}, home.origin())
 }
 
 func (h held) release() {
@@ -132,9 +162,78 @@ func (w *walk) settleDeferred(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(pick(states, w.state.Members, deferred))+len(pick(states, w.state.Members, waiting)) > 0 {
+	wait := pick(states, w.state.Members, waiting)
+	if len(wait) > 0 && w.trip.Journal.ThisBoot(w.entry()) {
+		if err := w.deferRest(ctx, wait); err != nil {
+			journey.Say(err) // the guard tries it again
+		}
+		return nil
+	}
+	if len(pick(states, w.state.Members, deferred))+len(wait) > 0 {
 		return nil
 	}
 	w.reached(StepStarted)
 	return w.tidy(ctx)
+}
+
+// deferRest has LVM defer the merges that a journey which was killed had not come to.
+func (w *walk) deferRest(ctx context.Context, wait []*Member) error {
+	open, err := w.holdOpen()
+	if err != nil {
+		return err
+	}
+	defer open.release()
+	var home *Member
+	others := slices.DeleteFunc(slices.Clone(wait), func(m *Member) bool {
+		if m.origin() == w.state.Home {
+			home = m
+		}
+		return m == home
+	})
+	return w.mergeLater(ctx, others, home)
+}
+
+// onceMore finishes at boot what a power cut interrupted between the deferred merges of the others and that of the member
+// that holds the journal. That one is in use, so its merge waits for yet another boot, which is brought about here: until
+// then no other member may be mounted. A boot that finds its merge deferred already brings about none.
+func (w *walk) onceMore(ctx context.Context, home *Member) error {
+	all := w.state.Members
+	w.state.Members = w.without(home)
+	err := w.merge(ctx)
+	w.join()
+	w.state.Members = all
+	if err != nil {
+		return err
+	}
+	if err := w.leaveWord(ctx, home); err != nil {
+		return err
+	}
+	if err := w.lvm.Merge(ctx, home.snapshot()); err != nil {
+		return err
+	}
+	states, err := w.states(ctx)
+	if err != nil || states[home] != deferred {
+		return err // merged at once: nothing holds it open
+	}
+	if _, err := w.commands.Run(ctx, command.Cmd{Argv: []string{"systemctl", "--no-block", "reboot"}, Changes: true}); err != nil {
+		return fault.New(fault.Busy, "%s is merged at the next boot, until which no volume of the set is mounted: %w", home.origin(), err).
+			WithHint("systemctl reboot")
+	}
+	return fault.New(fault.Busy, "%s is merged at the next boot, for which this server goes down now: its rollback with %s was interrupted",
+		home.origin(), strings.Join(origins(w.without(home)), ", "))
+}
+
+// homeWaits is the member that holds the journal, if LVM was not told to merge it. The others merge, then.
+func (w *walk) homeWaits(ctx context.Context) (*Member, error) {
+	for _, m := range w.state.Members {
+		if w.entry().Step != StepDeferred || m.origin() != w.state.Home {
+			continue
+		}
+		states, err := w.states(ctx)
+		if err != nil || states[m] != waiting {
+			return nil, err
+		}
+		return m, nil
+	}
+	return nil, nil
 }

@@ -1,7 +1,9 @@
 package rollback
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,7 +35,7 @@ func TestADeferredMergeThatLVMRefusesIsUndone(t *testing.T) {
 		f.SetOpen("vg00/dat", 1)
 		f.SetOpen("vg00/app", 1)
 		strike(f)
-		result, err := w.deferred(t.Context())
+		result, err := w.deferred(t.Context(), nil)
 		if !errors.Is(err, fault.MergeFailed) || result.Changed || !strings.Contains(result.Msg, "did not roll back") {
 			t.Errorf("%s: %v, %+v", name, err, result)
 		}
@@ -50,7 +52,7 @@ func TestADeferredMergeThatLVMTakesInPartIsSaid(t *testing.T) {
 	f.SetOpen("vg00/dat", 1)
 	f.SetOpen("vg00/app", 1)
 	f.Fill("vg00/app_s", 100)
-	result, err := w.deferred(t.Context())
+	result, err := w.deferred(t.Context(), nil)
 	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), "did not take vg00/app_s, but vg00/dat_s is merged all the same") || !result.Changed {
 		t.Errorf("%v, %+v", err, result)
 	}
@@ -66,7 +68,7 @@ func TestADeferredRollbackThatIsLostIsGivenUp(t *testing.T) {
 		f := server()
 		w := put(t, f, "vg00/dat_s")
 		f.SetOpen("vg00/dat", 1)
-		if _, err := w.deferred(t.Context()); err != nil {
+		if _, err := w.deferred(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if begun, err := w.hasBegun(t.Context()); !begun || err != nil {
@@ -100,7 +102,7 @@ func TestADeferredRollbackThatIsHalfLostIsNotGivenUp(t *testing.T) {
 		w := put(t, f, "vg00/dat_s", "vg00/app_s")
 		f.SetOpen("vg00/dat", 1)
 		f.SetOpen("vg00/app", 1)
-		if _, err := w.deferred(t.Context()); err != nil {
+		if _, err := w.deferred(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		f.Fill("vg00/dat_s", 100)
@@ -158,5 +160,108 @@ func TestARollbackThatHasBegunIsNotGivenUp(t *testing.T) {
 	}
 	if err := w.settle(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || w.entry().Outcome != journal.Unfinished {
 		t.Errorf("%v, %q", err, w.entry().Outcome)
+	}
+}
+
+// rootServer has a root volume, which holds the journal and comes first in its group, and two others. All are in use.
+func rootServer(t *testing.T) (f *lvmtest.Fake, w *walk, root *Member) {
+	t.Helper()
+	f = lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root", Size: 32 * mib},
+		{Name: "app", Open: 1}, {Name: "app_s", Origin: "app", Size: 32 * mib},
+		{Name: "dat", Open: 1}, {Name: "dat_s", Origin: "dat", Size: 32 * mib},
+	}})
+	for _, name := range []string{"root", "app", "dat"} {
+		f.Fill("vg00/"+name+"_s", 50)
+	}
+	w = put(t, f, "vg00/root_s", "vg00/app_s", "vg00/dat_s")
+	return f, w, w.state.Members[0]
+}
+
+// boots counts the reboots that are asked for, and knows no other program.
+type boots struct{ n *int }
+
+func (b boots) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	if !slices.Equal(c.Argv, []string{"systemctl", "--no-block", "reboot"}) {
+		panic(c.Argv)
+	}
+	*b.n++
+	return command.Output{}, nil
+}
+
+// Merged alone at a boot, the volume of the journal would take it along, and the others would be used as they were.
+func TestTheJournalsVolumeIsDeferredWhenAllOthersAre(t *testing.T) {
+	f, w, root := rootServer(t)
+	if _, err := w.deferred(t.Context(), root); err != nil {
+		t.Fatal(err)
+	}
+	var converts []string
+	for _, argv := range f.Commands() {
+		if argv[1] == "lvconvert" {
+			_, names, _ := strings.Cut(strings.Join(argv, " "), " -- ")
+			converts = append(converts, names)
+		}
+	}
+	if !slices.Equal(converts, []string{"vg00/app_s vg00/dat_s", "vg00/root_s"}) {
+		t.Errorf("%q", converts)
+	}
+
+	f, w, root = rootServer(t)
+	f.Fill("vg00/dat_s", 100)
+	if _, err := w.deferred(t.Context(), root); !errors.Is(err, fault.MergeFailed) {
+		t.Errorf("dat is lost: %v", err)
+	}
+	if states, _, err := w.survey(t.Context()); err != nil || states[root] != waiting {
+		t.Errorf("dat is lost: root is %s, %v", states[root], err)
+	}
+}
+
+// Whenever the journey dies or the power fails, no boot has the root volume merge without the others, and the boots that
+// follow end with all of them.
+func TestADeferredRollbackOfTheRootVolumeIsAllOrNothing(t *testing.T) {
+	for _, power := range []bool{true, false} {
+		for n := 1; ; n++ {
+			f, w, root := rootServer(t)
+			f.DieAfter(len(f.Commands()) + n)
+			if !dies(func() { _, _ = w.deferred(t.Context(), root) }) {
+				break
+			}
+			if !power { // settled in the same boot
+				again, err := reopen(w.trip, w.entry())
+				if err != nil {
+					t.Fatal(err)
+				}
+				again.lvm, again.systemd, again.commands = w.lvm, w.systemd, w.commands
+				if err := again.settle(t.Context()); err != nil {
+					t.Errorf("command %d: %v", n, err)
+				}
+			}
+			reboots := 0
+			w.commands = command.NewRecorder(boots{&reboots})
+			for range 3 {
+				f.PowerCut()
+				f.SetOpen("vg00/root", 1)
+				asked := reboots
+				if w.entry().Outcome != journal.Unfinished {
+					break
+				}
+				err := w.atBoot(t.Context())
+				states, _ := w.states(t.Context())
+				if states[root] == merging && states[w.state.Members[1]] == waiting {
+					t.Errorf("command %d: root merges alone: %v", n, states)
+				}
+				if err == nil {
+					break
+				}
+				if reboots == asked {
+					t.Fatalf("command %d: the boot ends in %v", n, err)
+				}
+			}
+			states, err := w.states(t.Context())
+			done := len(pick(states, w.state.Members, merging)) + len(pick(states, w.state.Members, merged))
+			if err != nil || done != 0 && done != 3 || reboots > 1 {
+				t.Errorf("power %v, command %d: %v %v, %d reboots", power, n, states, err, reboots)
+			}
+		}
 	}
 }

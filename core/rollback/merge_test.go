@@ -299,7 +299,7 @@ func TestALostMemberIsNoMergedOneWhenItsSnapshotIsRemoved(t *testing.T) {
 	if err := again.merge(t.Context()); err != nil {
 		t.Fatal("without it:", err)
 	}
-	trouble := again.without()
+	trouble := again.notRolledBack()
 	if len(trouble) != 1 || !strings.Contains(trouble[0].Msg, "vg00/app") || again.state.Start {
 		t.Errorf("%v, services are started: %v", trouble, again.state.Start)
 	}

@@ -90,9 +90,10 @@ type State struct {
 	Members    []*Member              `json:"members"`
 	Services   service.Plan           `json:"services"`
 	Automounts service.Plan           `json:"automounts"`
-	Mounts     []filesystem.MountSpec `json:"mounts"`     // to be made again, in this order
-	Listed     []string               `json:"listed"`     // where fstab has the members mounted
-	SetMounts  []filesystem.MountSpec `json:"set_mounts"` // of the snapshots: made again only if nothing is merged
+	Mounts     []filesystem.MountSpec `json:"mounts"`         // to be made again, in this order
+	Listed     []string               `json:"listed"`         // where fstab has the members mounted
+	SetMounts  []filesystem.MountSpec `json:"set_mounts"`     // of the snapshots: made again only if nothing is merged
+	Home       string                 `json:"home,omitempty"` // the member that holds the journal, vg/lv; deferred only
 	Start      bool                   `json:"start"`
 	Resnapshot bool                   `json:"resnapshot"`
 	Stopped    time.Time              `json:"stopped"` // when the first service was told to stop
@@ -199,7 +200,11 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 	limited, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
 	if len(found.holders) > 0 { // with Defer only: check refuses otherwise
-		return w.deferred(limited)
+		home, err := w.journalHome(found)
+		if err != nil {
+			return ansible.Result{}, err
+		}
+		return w.deferred(limited, home)
 	}
 	if err := w.there(limited, found.kill); err != nil {
 		return w.result(wayOf(w.entry().Step) != turnsBack, w.entry()), err

@@ -167,6 +167,13 @@ func (w *walk) atBoot(ctx context.Context) error {
 	if begun, err := w.hasBegun(ctx); !begun || err != nil {
 		return err // what has not begun is undone by settle, once the volumes are mounted
 	}
+	home, err := w.homeWaits(ctx)
+	if err != nil {
+		return err
+	}
+	if home != nil {
+		return w.onceMore(ctx, home)
+	}
 	defer w.join()
 	return w.merge(ctx)
 }

@@ -303,7 +303,7 @@ func (w *walk) ascend(ctx context.Context) error {
 		return err
 	}
 	w.reached(stepMounting)
-	w.state.Trouble = w.without() // not of a way that was interrupted
+	w.state.Trouble = w.notRolledBack() // not of a way that was interrupted
 	if w.Resnapshot || w.state.Resnapshot {
 		if err := w.retake(ctx); err != nil {
 			w.state.Trouble = append(w.state.Trouble, fault.New(fault.Of(err).Code, "set %s was not taken again: %w", w.state.Set, err))
@@ -323,9 +323,9 @@ func (w *walk) ascend(ctx context.Context) error {
 	return nil
 }
 
-// without says which members are not rolled back because they were lost. Services are not started on such a mix: whether
+// notRolledBack says which members are not rolled back because they were lost. Services are not started on such a mix: whether
 // that can be wanted, only people know.
-func (w *walk) without() []*fault.Error {
+func (w *walk) notRolledBack() []*fault.Error {
 	var left []string
 	for _, m := range w.state.Members {
 		if m.Lost {

@@ -45,14 +45,27 @@ func TestRootVolume(t *testing.T) {
 			g.ok(t, root.take)
 			g.run(t, "echo lost | tee "+markers+"; dd if=/dev/urandom of=/root/bulk bs=1M count=200 conv=fsync status=none; sync")
 			const merge = rollBoth + " when_busy=defer"
+			const want = "kept kept kept"
+			const came = `test "$(echo $(cat ` + markers + `))" = "` + want + `" && ! test -e /root/bulk && ` + active
+			if root.name == "thick" {
+				// The power fails when all are deferred but the root volume, which holds the journal: the server boots twice.
+				c := g.start(t, armed("rollback.deferred.others hang")+merge)
+				g.eventually(t, "the failpoint", atPlace, reachLimit)
+				c.drop(t)
+				g.cut(t)
+				g.eventually(t, "after a power cut between the deferred merges, the data of the set", came, settled)
+				g.ok(t, merge+" wait=true")
+				g.tidy(t)
+				g.ok(t, root.take)
+				g.run(t, "echo lost | tee "+markers+"; sync")
+			}
 			deferred := g.ok(t, merge)
 			if deferred["state"] != "deferred" {
 				t.Errorf("want deferred: %s", deferred)
 			}
 			g.run(t, "sync")
 			g.cut(t)
-			const want = "kept kept kept"
-			g.eventually(t, "the data of the set and running services", `test "$(echo $(cat `+markers+`))" = "`+want+`" && ! test -e /root/bulk && `+active, settled)
+			g.eventually(t, "the data of the set and running services", came, settled)
 			after := g.ok(t, merge+" wait=true")
 			if after["state"] != "merged" || !strings.Contains(after.msg(), "before; nothing to do") {
 				t.Errorf("the same line after the boot: %s", after)
