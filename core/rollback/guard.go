@@ -1,6 +1,7 @@
 package rollback
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
@@ -131,20 +133,68 @@ func dropIns(units []string) []guardFile {
 }
 
 // guarded are the units that must not start before the guard: the members' mounts, those that fstab has and that are not
-// mounted now too, and what opens encrypted members.
+// mounted now too, what opens encrypted members, and what findGuarded found.
 func (w *walk) guarded() []string {
+	units := w.mountUnits()
+	for _, m := range w.state.Members {
+		if m.Crypt != "" {
+			units = append(units, "systemd-cryptsetup@"+strings.TrimPrefix(service.EscapePath("/"+m.Crypt), "-")+".service")
+		}
+	}
+	return append(units, missing(w.state.Guarded, units)...)
+}
+
+func (w *walk) mountUnits() []string {
 	var units []string
 	for _, point := range append(points(w.state.Mounts), w.state.Listed...) {
 		if unit := service.MountUnit(point); !slices.Contains(units, unit) {
 			units = append(units, unit)
 		}
 	}
-	for _, m := range w.state.Members {
-		if m.Crypt != "" {
-			units = append(units, "systemd-cryptsetup@"+strings.TrimPrefix(service.EscapePath("/"+m.Crypt), "-")+".service")
-		}
-	}
 	return units
+}
+
+// findGuarded finds what else must not start before the guard. Mounts alone are not enough: systemd checks a file system
+// before it mounts it, a mount with nofail keeps no service waiting, and what is no file system has no mount. So the checks
+// wait, and the services that this rollback stops.
+func (w *walk) findGuarded(ctx context.Context, f *found) error {
+	checks, err := w.systemd.Fscks(ctx, w.mountUnits())
+	if err != nil {
+		return err
+	}
+	late, early, err := w.systemd.AfterMounts(ctx, w.state.Services.Stop)
+	if err != nil {
+		return err
+	}
+	w.state.Guarded = append(checks, late...)
+	for _, unit := range early {
+		w.warnings = append(w.warnings, unit+" may start at boot before file systems are mounted (DefaultDependencies=no): should "+
+			"the power fail during the rollback, it does not wait until all volumes are rolled back")
+	}
+	return w.unguarded(f)
+}
+
+// unguarded refuses members that nothing would keep from being used at boot before they are merged: neither a mount nor a
+// service that is known.
+func (w *walk) unguarded(f *found) error {
+	if len(w.state.Services.Stop) > 0 {
+		return nil
+	}
+	fstab, err := filesystem.Fstab("/etc/fstab")
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for i := range f.targets {
+		t := &f.targets[i]
+		if len(t.Mounts) > 0 || t.Crypt != "" || len(filesystem.FstabPoints(fstab, t.FS)) > 0 {
+			continue
+		}
+		wrong = append(wrong, fault.New(fault.Unsupported, "%s is not mounted, and no service is named that uses it: should the power fail "+
+			"during the rollback, whatever opens it at boot would find it as it is now", t.LV.FullName()).
+			WithHint("name the unit that uses it, such as a virtual machine's: services=UNIT; it is stopped, and waits at boot"))
+	}
+	return fault.All(wrong...)
 }
 
 // undermines refuses a volume that must be mounted before the guard can run: its mount would wait for the guard, and

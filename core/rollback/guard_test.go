@@ -19,8 +19,9 @@ import (
 // running program, PROGRAMS for its directory.
 func TestGuardFiles(t *testing.T) {
 	w := &walk{state: &State{
-		Mounts: []filesystem.MountSpec{{Point: "/dat"}, {Point: "/srv/my-app data"}},
-		Listed: []string{"/dat", "/idle"},
+		Mounts:  []filesystem.MountSpec{{Point: "/dat"}, {Point: "/srv/my-app data"}},
+		Listed:  []string{"/dat", "/idle"},
+		Guarded: []string{"systemd-fsck@dev-vg00-dat.service", "postgresql@15-main.service"},
 		Members: []*Member{
 			{VG: "vg00", LV: "dat"},
 			{VG: "vg00", LV: "app", Crypt: "crypt-app"},
@@ -134,6 +135,34 @@ func sound(t *testing.T, when string) {
 	for _, link := range links {
 		if _, err := os.Stat(link); err != nil {
 			t.Errorf("%s: %v", when, err)
+		}
+	}
+}
+
+// A virtual machine's disk has no mount that could wait for the guard; the machine can.
+func TestARawVolumeWithoutAServiceIsRefused(t *testing.T) {
+	raw := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "vm"}, FS: filesystem.Dev{Major: 253, Minor: 9}}
+	mounted, encrypted := raw, raw
+	mounted.Mounts = []filesystem.Mount{{ID: 1, Root: "/", Point: "/vm"}}
+	encrypted.Crypt = "vm"
+	for name, c := range map[string]struct {
+		target  snapset.Target
+		stop    []string
+		refused bool
+	}{
+		"raw":                {raw, nil, true},
+		"raw, with a unit":   {raw, []string{"vm.service"}, false},
+		"mounted":            {mounted, nil, false},
+		"opened by crypttab": {encrypted, nil, false},
+	} {
+		w := &walk{state: &State{}}
+		w.state.Services.Stop = c.stop
+		err := w.unguarded(&found{targets: []snapset.Target{c.target}})
+		if errors.Is(err, fault.Unsupported) != c.refused {
+			t.Errorf("%s: %v", name, err)
+		}
+		if c.refused && (!strings.Contains(err.Error(), "vg00/vm") || !strings.Contains(fault.Of(err).Hint, "services=")) {
+			t.Errorf("%s: %v, hint %q", name, err, fault.Of(err).Hint)
 		}
 	}
 }

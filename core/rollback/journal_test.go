@@ -2,7 +2,8 @@ package rollback
 
 import (
 	"errors"
-	"os/signal"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,37 +16,39 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// full has every write to a file fail until give is called, as on a disk without room (setrlimit(2), RLIMIT_FSIZE).
-func full(t *testing.T) (give func()) {
+// full leaves no room in the directory, a small file system of its own, until give is called.
+func full(t *testing.T, dir string) (give func()) {
 	t.Helper()
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
 	}
-	signal.Ignore(unix.SIGXFSZ)
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: before.Max}); err != nil {
-		t.Fatal(err)
-	}
-	give = func() {
-		signal.Reset(unix.SIGXFSZ)
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(give)
-	return give
+	return func() { _ = os.Remove(filler) }
 }
 
 // mounted is a rollback of vg00/dat, mounted on /rw-test/a, that has come to a step. tried are the mounts that were made.
-func mounted(t *testing.T, step string) (w *walk, tried *[]string) {
+// Its journal lies on a file system of its own, in dir.
+func mounted(t *testing.T, step string) (w *walk, tried *[]string, dir string) {
 	t.Helper()
-	tried = &[]string{}
+	dir, tried = t.TempDir(), &[]string{}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	w = walkOf(t, server(), "vg00/dat_s")
 	w.systemd = &service.Systemd{}
 	w.commands = command.NewRecorder(mounter{nil, tried})
 	w.state.Mounts, w.state.Start = at("/rw-test/a"), true
-	begun(t, w, step)
-	return w, tried
+	journaled(t, w)
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.trip.Journal = j
+	if err := errors.Join(w.installGuard(), w.trip.Begin(Kind, "s", []string{"vg00"}, step, w.state)); err != nil {
+		t.Fatal(err)
+	}
+	return w, tried, dir
 }
 
 // inJournal is the entry as the journal has it; nil without one.
@@ -60,8 +63,8 @@ func inJournal(t *testing.T, w *walk) *journal.Entry {
 
 // Volumes that are rolled back are mounted and used, whatever becomes of the record of it; and a later run closes it.
 func TestTheWayOnDoesNotWaitForTheJournal(t *testing.T) {
-	w, tried := mounted(t, stepMerging)
-	give := full(t)
+	w, tried, dir := mounted(t, stepMerging)
+	give := full(t, dir)
 	if err := w.ascend(t.Context()); err != nil || !slices.Equal(*tried, []string{"/rw-test/a"}) {
 		t.Errorf("%v; mounts were tried on %v", err, *tried)
 	}
@@ -91,8 +94,8 @@ func TestTheWayOnDoesNotWaitForTheJournal(t *testing.T) {
 // The way back ends with everything in use, and with no record that has a boot merge after all.
 func TestTheWayBackDoesNotWaitForTheJournal(t *testing.T) {
 	for _, step := range []string{stepChecked, stepUnmounting, stepMerging, StepDeferred} {
-		w, tried := mounted(t, step)
-		give := full(t)
+		w, tried, dir := mounted(t, step)
+		give := full(t, dir)
 		why := fault.New(fault.Busy, "vg00/dat is open")
 		if err := w.back(t.Context(), why); err != why || !slices.Equal(*tried, []string{"/rw-test/a"}) {
 			t.Errorf("%s: %v; mounts were tried on %v", step, err, *tried)

@@ -90,10 +90,11 @@ type State struct {
 	Members    []*Member              `json:"members"`
 	Services   service.Plan           `json:"services"`
 	Automounts service.Plan           `json:"automounts"`
-	Mounts     []filesystem.MountSpec `json:"mounts"`         // to be made again, in this order
-	Listed     []string               `json:"listed"`         // where fstab has the members mounted
-	SetMounts  []filesystem.MountSpec `json:"set_mounts"`     // of the snapshots: made again only if nothing is merged
-	Home       string                 `json:"home,omitempty"` // the member that holds the journal, vg/lv; deferred only
+	Mounts     []filesystem.MountSpec `json:"mounts"`            // to be made again, in this order
+	Listed     []string               `json:"listed"`            // where fstab has the members mounted
+	SetMounts  []filesystem.MountSpec `json:"set_mounts"`        // of the snapshots: made again only if nothing is merged
+	Home       string                 `json:"home,omitempty"`    // the member that holds the journal, vg/lv; deferred only
+	Guarded    []string               `json:"guarded,omitempty"` // units that wait for the boot guard, beside mounts
 	Start      bool                   `json:"start"`
 	Resnapshot bool                   `json:"resnapshot"`
 	Stopped    time.Time              `json:"stopped"` // when the first service was told to stop
@@ -189,6 +190,9 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 	}
 	found, err := w.check(ctx, seen)
 	if err != nil {
+		return ansible.Result{}, err
+	}
+	if err := w.findGuarded(ctx, found); err != nil {
 		return ansible.Result{}, err
 	}
 	if err := w.checkRoom(); err != nil {

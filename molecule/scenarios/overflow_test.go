@@ -129,7 +129,7 @@ func TestFailedMergeIsNamed(t *testing.T) {
 	tortured(t)
 	g := theGuest
 	g.scratch(t, theSick, noneSick)
-	const merge, info = "lvm_merge snapshots=vg02/thick_hand wait=true", "lvm_snapshot_info vg=vg02"
+	const merge, info = "lvm_merge snapshots=vg02/thick_hand services=pccehr wait=true", "lvm_snapshot_info vg=vg02"
 	before := g.run(t, handMade)
 	g.run(t, frail(frailPartly))
 	broken := g.each(t, merge, info, "lvm_snapshot name=more volumes=vg02/thick size=8m")
@@ -165,7 +165,7 @@ func TestMissingDiskAndSickPoolsAreNamed(t *testing.T) {
 	tortured(t)
 	g := theGuest
 	g.scratch(t, theSick, noneSick)
-	const info, thin = "lvm_snapshot_info vg=vg02", "lvm_merge snapshots=vg02/thin_hand"
+	const info, thin = "lvm_snapshot_info vg=vg02", "lvm_merge snapshots=vg02/thin_hand services=pccehr"
 	const set = "lvm_snapshot name=more volumes=vg02/thin"
 
 	g.run(t, handMade+"\n"+frail(frailGone))

@@ -1,0 +1,46 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"strings"
+)
+
+// afterMounts are what a unit is ordered after that starts when the local file systems are mounted: by DefaultDependencies=
+// (systemd.special(7)), or by its own word.
+var afterMounts = []string{"sysinit.target", "basic.target", "local-fs.target", "remote-fs.target", "multi-user.target"}
+
+// AfterMounts tells the units that start at boot after the local file systems are mounted from those that may start earlier. Only
+// the former can be made to wait for something that itself waits for mounts. Units that there are not are neither.
+func (s *Systemd) AfterMounts(ctx context.Context, units []string) (late, early []string, err error) {
+	for _, name := range units {
+		u, err := s.unit(ctx, name)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case u.load == "not-found":
+		case slices.ContainsFunc(u.after, func(other string) bool { return slices.Contains(afterMounts, other) }):
+			late = append(late, name)
+		default:
+			early = append(early, name)
+		}
+	}
+	return late, early, nil
+}
+
+// Fscks returns the units that check file systems before the mounts of these units, each once (systemd-fsck@.service(8)).
+func (s *Systemd) Fscks(ctx context.Context, mounts []string) ([]string, error) {
+	var checks []string
+	for _, name := range mounts {
+		u, err := s.unit(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range slices.Concat(u.after, u.pulls) {
+			if strings.HasPrefix(other, "systemd-fsck@") && !slices.Contains(checks, other) {
+				checks = append(checks, other)
+			}
+		}
+	}
+	return checks, nil
+}

@@ -1,0 +1,28 @@
+package service
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestAfterMounts(t *testing.T) {
+	f := newFake()
+	f.add("app.service", "active", "After", "system.slice", "After", "basic.target")
+	f.add("app.socket", "active", "After", "sysinit.target")
+	f.add("early.service", "active", "After", "systemd-udevd.service")
+	late, early, err := f.systemd(t).AfterMounts(t.Context(), []string{"app.socket", "app.service", "early.service", "none.service"})
+	if err != nil || !slices.Equal(late, []string{"app.socket", "app.service"}) || !slices.Equal(early, []string{"early.service"}) {
+		t.Errorf("late %q, early %q, %v", late, early, err)
+	}
+}
+
+func TestFscks(t *testing.T) {
+	f := newFake()
+	const check = `systemd-fsck@dev-vg00-dat.service`
+	f.add("dat.mount", "active", "After", "local-fs-pre.target", "After", check, "Requires", check)
+	f.add("srv.mount", "active", "After", "local-fs-pre.target")
+	got, err := f.systemd(t).Fscks(t.Context(), []string{"dat.mount", "srv.mount", "none.mount"})
+	if err != nil || !slices.Equal(got, []string{check}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -1,0 +1,76 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// unordered are two members that no mount makes wait: a volume without a file system, such as a virtual machine's disk, and one
+// that is mounted with nofail. A service on each notes at its start what it finds.
+var unordered = `set -e
+lvcreate -qqyWn -L 64M -n raw vg01; lvcreate -qqy -L 64M -n idle vg01; mkfs.ext4 -q /dev/vg01/idle; mkdir -p /srv/idle
+cp /etc/fstab /root/fstab.before; echo '/dev/vg01/idle /srv/idle ext4 nofail 0 2' >>/etc/fstab
+` + unit("rw-raw.service", `
+[Unit]
+Wants=dev-vg01-raw.device
+After=dev-vg01-raw.device
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'head -c3 /dev/vg01/raw >>/var/log/starts; echo >>/var/log/starts; sync /var/log/starts'
+[Install]
+WantedBy=multi-user.target
+`) + unit("rw-idle.service", `
+[Unit]
+Wants=srv-idle.mount
+After=srv-idle.mount
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'cat /srv/idle/file >>/var/log/starts; sync /var/log/starts'
+[Install]
+WantedBy=multi-user.target
+`) + `systemctl daemon-reload; mount /srv/idle; echo old >/srv/idle/file; echo old | dd of=/dev/vg01/raw conv=fsync status=none
+systemctl -q enable --now rw-raw rw-idle
+lvm_snapshot name=guarded volumes=/srv/idle,vg01/raw size=32m >/dev/null
+echo new >/srv/idle/file; echo new | dd of=/dev/vg01/raw conv=fsync status=none; rm -f /var/log/starts; sync`
+
+const noUnordered = `systemctl -q disable --now rw-raw rw-idle; rm -f /etc/systemd/system/rw-raw.service /etc/systemd/system/rw-idle.service /var/log/starts
+umount /srv/idle; cp /root/fstab.before /etc/fstab; systemctl daemon-reload
+lvm_snapshot name=guarded state=absent >/dev/null 2>&1; lvremove -ffqqy vg01/raw vg01/idle; ! lvs --noheadings vg01 | grep .`
+
+// TestServicesAndChecksWaitForTheGuard cuts the power when LVM has begun to merge one member and not the other.
+func TestServicesAndChecksWaitForTheGuard(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	g.scratch(t, unordered, noUnordered)
+	if r := g.fails(t, "lvm_merge name=guarded --check", "unsupported"); !strings.Contains(r.msg(), "vg01/raw") || !strings.Contains(r.hint(), "services=") {
+		t.Errorf("a volume that nothing makes wait: %s", r)
+	}
+	const merge = "lvm_merge name=guarded services=rw-raw,rw-idle"
+	c := g.start(t, armed("rollback.merging hang")+merge)
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.run(t, "lvconvert -qqy --merge --background vg01/idle_guarded; sync")
+	c.drop(t)
+	g.cut(t)
+	g.eventually(t, "both services", "systemctl is-active -q rw-raw && systemctl is-active -q rw-idle", settled)
+	if starts := g.run(t, "sort -u /var/log/starts"); starts != "old" {
+		t.Errorf("the services were started on %q", starts)
+	}
+	at := func(unit, property string) int {
+		n, err := strconv.Atoi(g.run(t, "systemctl show -P "+property+" "+unit))
+		if err != nil || n == 0 {
+			t.Fatalf("%s of %s: %d, %v", property, unit, n, err)
+		}
+		return n
+	}
+	guard, check := at("rewind-guard", "ExecMainExitTimestampMonotonic"), at("systemd-fsck@dev-vg01-idle", "ExecMainStartTimestampMonotonic")
+	if check < guard {
+		t.Errorf("the check of the file system began %d µs before the guard had ended", guard-check)
+	}
+	g.ok(t, merge+" wait=true")
+	g.tidy(t)
+}
