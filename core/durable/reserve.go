@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reserve sets aside bytes of the file system that dir lies on, in a file without a name: Close gives them back, and so does the
-// end of the process, however it ends.
+// Reserve sets aside bytes of the file system that dir lies on, in a file without a name: Close gives them back, and
+// so does the end of the process, however it ends.
 func Reserve(dir string, bytes int64) (*os.File, error) {
 	f, err := os.CreateTemp(dir, ".reserve")
 	if err != nil {

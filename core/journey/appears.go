@@ -11,8 +11,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// appears returns a channel that is closed when the file is there, and one that tells of other files that were put beside it.
-// stop ends the watch.
+// appears returns a channel that is closed when the file is there, and one that tells of other files that were put
+// beside it. stop ends the watch.
 func appears(path string) (there, others <-chan struct{}, stop func(), err error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

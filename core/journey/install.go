@@ -21,7 +21,8 @@ import (
 // BinDir holds the programs that units run: the module itself may lie in a temporary folder that is gone by then.
 const BinDir = State + "/bin"
 
-// programDirs are the directories for them. The first is used that programs can be run from: /var may be mounted noexec.
+// programDirs are the directories for them. The first is used that programs can be run from: /var may be mounted
+// noexec.
 var programDirs = []string{BinDir, "/usr/local/lib/rewind", "/opt/rewind"}
 
 // keepBin is how long a program that is no longer used stays: a unit that was started from it may still need it.
@@ -40,9 +41,10 @@ func ProgramDir() (string, error) {
 		}
 		why = append(why, dir+" "+reason)
 	}
-	return "", fault.New(fault.Unsupported, "what changes volumes runs as a unit of systemd, from a copy of this program, for which there is no place: %s",
+	return "", fault.New(fault.Unsupported, "a unit of systemd is to run a copy of this program, which has no place: %s",
 		strings.Join(why, "; ")).
-		WithHint("let programs run from one of them, as by mount -o remount,exec and in /etc/fstab, or by a file system of its own on %s", programDirs[0])
+		WithHint("let programs be run from one of them (mount -o remount,exec; /etc/fstab), or mount a file system on %s",
+			programDirs[0])
 }
 
 // unfit says why no program of root's can be kept in a directory and run from it: empty if it can be.
@@ -160,7 +162,7 @@ func noRoom(dir string, err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that a unit of systemd is to run: %w", dir, err).
+	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that a unit is to run: %w", dir, err).
 		WithHint("make room: df -h %[1]s; df -i %[1]s", dir)
 }
 

@@ -50,8 +50,8 @@ func leftovers(ctx context.Context) error {
 }
 
 // AwaitCommands waits until no program is at work any more that the journey of this entry started, where another one
-// settles it: a command of LVM's that was not killed with its journey may still be about to change a volume. Its pollers
-// are not waited for, nor what settles it in its own unit, which may wait for us.
+// settles it: a command of LVM's that was not killed with its journey may still be about to change a volume. Its
+// pollers are not waited for, nor what settles it in its own unit, which may wait for us.
 func AwaitCommands(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, leftoverLimit)
 	defer cancel()

@@ -49,9 +49,9 @@ func (w *walk) deferred(ctx context.Context, home *Member) (ansible.Result, erro
 	return w.result(true, w.entry()), nil
 }
 
-// mergeLater has LVM defer the merges. LVM commits one after the other, and the power may fail in between: the member that
-// holds the journal comes last, when all others are seen to be deferred. Merged without them it would take the journal along,
-// and nobody would know that they are to be merged.
+// mergeLater has LVM defer the merges. LVM commits one after the other, and the power may fail in between: the member
+// that holds the journal comes last, when all others are seen to be deferred. Merged without them it would take the
+// journal along, and nobody would know that they are to be merged.
 func (w *walk) mergeLater(ctx context.Context, others []*Member, home *Member) error {
 	if err := w.lvm.Merge(ctx, snapshots(others)...); err != nil || home == nil {
 		return err
@@ -61,7 +61,8 @@ func (w *walk) mergeLater(ctx context.Context, others []*Member, home *Member) e
 		return err
 	}
 	if len(pick(states, others, deferred)) < len(others) {
-		return fault.New(fault.MergeFailed, "LVM did not defer the merge of %s, and reports no error", strings.Join(snapshots(others), ", "))
+		return fault.New(fault.MergeFailed, "LVM did not defer the merge of %s, and reports no error",
+			strings.Join(snapshots(others), ", "))
 	}
 	failpoint.Hit("rollback.deferred.others")
 	if err := w.leaveWord(ctx, home); err != nil {
@@ -193,9 +194,9 @@ func (w *walk) deferRest(ctx context.Context, wait []*Member) error {
 	return w.mergeLater(ctx, others, home)
 }
 
-// onceMore finishes at boot what a power cut interrupted between the deferred merges of the others and that of the member
-// that holds the journal. That one is in use, so its merge waits for yet another boot, which is brought about here: until
-// then no other member may be mounted. A boot that finds its merge deferred already brings about none.
+// onceMore finishes at boot what a power cut interrupted between the deferred merges of the others and that of the
+// member that holds the journal. That one is in use, so its merge waits for yet another boot, which is brought about
+// here: until then no other member may be mounted. A boot that finds its merge deferred already brings about none.
 func (w *walk) onceMore(ctx context.Context, home *Member) error {
 	all := w.state.Members
 	w.state.Members = w.without(home)
@@ -215,12 +216,13 @@ func (w *walk) onceMore(ctx context.Context, home *Member) error {
 	if err != nil || states[home] != deferred {
 		return err // merged at once: nothing holds it open
 	}
-	if _, err := w.commands.Run(ctx, command.Cmd{Argv: []string{"systemctl", "--no-block", "reboot"}, Changes: true}); err != nil {
-		return fault.New(fault.Busy, "%s is merged at the next boot, until which no volume of the set is mounted: %w", home.origin(), err).
-			WithHint("systemctl reboot")
+	reboot := command.Cmd{Argv: []string{"systemctl", "--no-block", "reboot"}, Changes: true}
+	if _, err := w.commands.Run(ctx, reboot); err != nil {
+		return fault.New(fault.Busy, "%s is merged at the next boot, until which no volume of the set is mounted: %w",
+			home.origin(), err).WithHint("systemctl reboot")
 	}
-	return fault.New(fault.Busy, "%s is merged at the next boot, for which this server goes down now: its rollback with %s was interrupted",
-		home.origin(), strings.Join(origins(w.without(home)), ", "))
+	return fault.New(fault.Busy, "%s is merged at the next boot, for which this server goes down now: "+
+		"its rollback with %s was interrupted", home.origin(), strings.Join(origins(w.without(home)), ", "))
 }
 
 // homeWaits is the member that holds the journal, if LVM was not told to merge it. The others merge, then.

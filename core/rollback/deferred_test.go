@@ -121,8 +121,8 @@ func TestADeferredRollbackThatIsHalfLostIsNotGivenUp(t *testing.T) {
 	}
 }
 
-// A rollback that was deferred, or about to merge, and of which LVM has taken nothing is not made at the boot: nobody was told
-// that it would be, and what the volumes hold by then may be newer than the way back.
+// A rollback that was deferred, or about to merge, and of which LVM has taken nothing is not made at the boot: nobody
+// was told that it would be, and what the volumes hold by then may be newer than the way back.
 func TestABootMergesNothingOfWhichNoMergeHasBegun(t *testing.T) {
 	for _, step := range []string{StepDeferred, stepMerging} {
 		f := server()
@@ -216,8 +216,8 @@ func TestTheJournalsVolumeIsDeferredWhenAllOthersAre(t *testing.T) {
 	}
 }
 
-// Whenever the journey dies or the power fails, no boot has the root volume merge without the others, and the boots that
-// follow end with all of them.
+// Whenever the journey dies or the power fails, no boot has the root volume merge without the others, and the boots
+// that follow end with all of them.
 func TestADeferredRollbackOfTheRootVolumeIsAllOrNothing(t *testing.T) {
 	for _, power := range []bool{true, false} {
 		for n := 1; ; n++ {

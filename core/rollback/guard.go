@@ -94,9 +94,9 @@ func (f guardFile) remove() error {
 	return nil
 }
 
-// guardFiles are the files of the guard of this rollback in the order in which they are written: what is required, then
-// what starts it at boot (as systemctl enable does), and last what requires it. The power may fail between any two: a mount
-// that requires a unit which does not exist is never made, and local-fs.target fails with it.
+// guardFiles are the files of the guard of this rollback in the order in which they are written: what is required,
+// then what starts it at boot (as systemctl enable does), and last what requires it. The power may fail between any
+// two: a mount that requires a unit which does not exist is never made, and local-fs.target fails with it.
 func (w *walk) guardFiles() ([]guardFile, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -107,8 +107,9 @@ func (w *walk) guardFiles() ([]guardFile, error) {
 
 // sharedFiles are those that all rollbacks have in common.
 func sharedFiles(self string) []guardFile {
+	needs := strings.Join(guardNeeds(filepath.Dir(self)), " ")
 	return []guardFile{
-		{path: filepath.Join(unitDir, guardUnit), text: fmt.Sprintf(guardText, self, strings.Join(guardNeeds(filepath.Dir(self)), " "))},
+		{path: filepath.Join(unitDir, guardUnit), text: fmt.Sprintf(guardText, self, needs)},
 		{path: filepath.Join(unitDir, resumeUnit), text: fmt.Sprintf(resumeText, self)},
 		{path: filepath.Join(unitDir, "local-fs.target.wants", guardUnit), link: "../" + guardUnit},
 		{path: filepath.Join(unitDir, "multi-user.target.wants", resumeUnit), link: "../" + resumeUnit},
@@ -154,9 +155,9 @@ func (w *walk) mountUnits() []string {
 	return units
 }
 
-// findGuarded finds what else must not start before the guard. Mounts alone are not enough: systemd checks a file system
-// before it mounts it, a mount with nofail keeps no service waiting, and what is no file system has no mount. So the checks
-// wait, and the services that this rollback stops.
+// findGuarded finds what else must not start before the guard. Mounts alone are not enough: systemd checks a file
+// system before it mounts it, a mount with nofail keeps no service waiting, and what is no file system has no mount.
+// So the checks wait, and the services that this rollback stops.
 func (w *walk) findGuarded(ctx context.Context, f *found) error {
 	checks, err := w.systemd.Fscks(ctx, w.mountUnits())
 	if err != nil {
@@ -168,14 +169,14 @@ func (w *walk) findGuarded(ctx context.Context, f *found) error {
 	}
 	w.state.Guarded = append(checks, late...)
 	for _, unit := range early {
-		w.warnings = append(w.warnings, unit+" may start at boot before file systems are mounted (DefaultDependencies=no): should "+
-			"the power fail during the rollback, it does not wait until all volumes are rolled back")
+		w.warnings = append(w.warnings, unit+" may start at boot before file systems are mounted (DefaultDependencies=no): "+
+			"should the power fail during the rollback, it does not wait until all volumes are rolled back")
 	}
 	return w.unguarded(f)
 }
 
-// unguarded refuses members that nothing would keep from being used at boot before they are merged: neither a mount nor a
-// service that is known.
+// unguarded refuses members that nothing would keep from being used at boot before they are merged: neither a mount
+// nor a service that is known.
 func (w *walk) unguarded(f *found) error {
 	if len(w.state.Services.Stop) > 0 {
 		return nil
@@ -190,8 +191,8 @@ func (w *walk) unguarded(f *found) error {
 		if len(t.Mounts) > 0 || t.Crypt != "" || len(filesystem.FstabPoints(fstab, t.FS)) > 0 {
 			continue
 		}
-		wrong = append(wrong, fault.New(fault.Unsupported, "%s is not mounted, and no service is named that uses it: should the power fail "+
-			"during the rollback, whatever opens it at boot would find it as it is now", t.LV.FullName()).
+		wrong = append(wrong, fault.New(fault.Unsupported, "%s is not mounted, and no service is named that uses it: should "+
+			"the power fail during the rollback, whatever opens it at boot would find it as it is now", t.LV.FullName()).
 			WithHint("name the unit that uses it, such as a virtual machine's: services=UNIT; it is stopped, and waits at boot"))
 	}
 	return fault.All(wrong...)
@@ -248,8 +249,8 @@ func (w *walk) removeGuard() error {
 	return journey.Alone(guardLock, w.dismantle)
 }
 
-// dismantle removes the guard's files in the reverse order, and stops at the first that stays: what it requires must stay,
-// too.
+// dismantle removes the guard's files in the reverse order, and stops at the first that stays: what it requires must
+// stay, too.
 func (w *walk) dismantle() error {
 	entries, err := w.trip.Journal.Unfinished()
 	if err != nil {

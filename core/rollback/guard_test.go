@@ -15,8 +15,8 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// The guard's files in the order in which they are written: testdata/guard.txt has each with its path. SELF stands for the
-// running program, PROGRAMS for its directory.
+// The guard's files in the order in which they are written: testdata/guard.txt has each with its path. SELF stands
+// for the running program, PROGRAMS for its directory.
 func TestGuardFiles(t *testing.T) {
 	w := &walk{state: &State{
 		Mounts:  []filesystem.MountSpec{{Point: "/dat"}, {Point: "/srv/my-app data"}},
@@ -36,12 +36,13 @@ func TestGuardFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got strings.Builder
+	names := strings.NewReplacer(self, "SELF", filepath.Dir(self), "PROGRAMS")
 	for _, f := range files {
 		if f.link != "" {
 			got.WriteString("-- " + f.path + " -> " + f.link + " --\n")
 			continue
 		}
-		got.WriteString("-- " + f.path + " --\n" + strings.NewReplacer(self, "SELF", filepath.Dir(self), "PROGRAMS").Replace(f.text))
+		got.WriteString("-- " + f.path + " --\n" + names.Replace(f.text))
 	}
 	golden := filepath.Join("testdata", "guard.txt")
 	if os.Getenv("UPDATE") != "" {
@@ -89,8 +90,8 @@ func TestAVolumeThatTheGuardNeedsIsRefused(t *testing.T) {
 	}
 }
 
-// A power cut may come after any of the guard's files. A mount that requires a unit which does not exist is never made, so
-// what others require is there before them, and longer.
+// A power cut may come after any of the guard's files. A mount that requires a unit which does not exist is never
+// made, so what others require is there before them, and longer.
 func TestTheGuardsFilesNeverRequireAFileThatIsNotThere(t *testing.T) {
 	for range 3 {
 		w := walkOf(t, server(), "vg00/dat_s")
@@ -114,7 +115,8 @@ func TestTheGuardsFilesNeverRequireAFileThatIsNotThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		// b's drop-in cannot be removed, because it is a directory that is not empty.
-		if err := errors.Join(os.Remove(filepath.Join(unitDir, "b.mount.d", dropIn)), os.MkdirAll(filepath.Join(unitDir, "b.mount.d", dropIn, "x"), 0o700)); err != nil {
+		b := filepath.Join(unitDir, "b.mount.d", dropIn)
+		if err := errors.Join(os.Remove(b), os.MkdirAll(filepath.Join(b, "x"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.removeGuard(); err == nil {

@@ -26,8 +26,8 @@ func full(t *testing.T, dir string) (give func()) {
 	return func() { _ = os.Remove(filler) }
 }
 
-// mounted is a rollback of vg00/dat, mounted on /rw-test/a, that has come to a step. tried are the mounts that were made.
-// Its journal lies on a file system of its own, in dir.
+// mounted is a rollback of vg00/dat, mounted on /rw-test/a, that has come to a step. tried are the mounts that were
+// made. Its journal lies on a file system of its own, in dir.
 func mounted(t *testing.T, step string) (w *walk, tried *[]string, dir string) {
 	t.Helper()
 	dir, tried = t.TempDir(), &[]string{}
@@ -70,7 +70,8 @@ func TestTheWayOnDoesNotWaitForTheJournal(t *testing.T) {
 	}
 	w.warn()
 	result := w.result(true, w.entry())
-	if err := w.finish(t.Context()); err != nil || result.Data["state"] != merging || len(result.Warnings) == 0 || !strings.Contains(result.Warnings[0], "journal") {
+	if err := w.finish(t.Context()); err != nil || result.Data["state"] != merging ||
+		len(result.Warnings) == 0 || !strings.Contains(result.Warnings[0], "journal") {
 		t.Errorf("%v, %+v", err, result)
 	}
 	give()
@@ -100,7 +101,8 @@ func TestTheWayBackDoesNotWaitForTheJournal(t *testing.T) {
 		if err := w.back(t.Context(), why); err != why || !slices.Equal(*tried, []string{"/rw-test/a"}) {
 			t.Errorf("%s: %v; mounts were tried on %v", step, err, *tried)
 		}
-		if got := w.result(wayOf(w.entry().Step) != turnsBack, w.entry()); got.Changed || !strings.Contains(got.Msg, "did not roll back") {
+		got := w.result(wayOf(w.entry().Step) != turnsBack, w.entry())
+		if got.Changed || !strings.Contains(got.Msg, "did not roll back") {
 			t.Errorf("%s: %+v", step, got)
 		}
 		give()
@@ -110,8 +112,8 @@ func TestTheWayBackDoesNotWaitForTheJournal(t *testing.T) {
 	}
 }
 
-// LVM refuses every merge, as it does without room for its archive: nothing has begun, so the way is back, and nothing says
-// that other volumes are rolled back.
+// LVM refuses every merge, as it does without room for its archive: nothing has begun, so the way is back, and
+// nothing says that other volumes are rolled back.
 func TestAMergeThatLVMDoesNotBeginIsTurnedBack(t *testing.T) {
 	f := server()
 	w := put(t, f, "vg00/dat_s", "vg00/app_s")
@@ -120,7 +122,8 @@ func TestAMergeThatLVMDoesNotBeginIsTurnedBack(t *testing.T) {
 		f.FailOn(errors.New("archive: No space left on device"), "lvconvert")
 	}
 	err := w.ascend(t.Context())
-	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), "nothing was rolled back") || strings.Contains(err.Error(), "rolled back already") {
+	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), "nothing was rolled back") ||
+		strings.Contains(err.Error(), "rolled back already") {
 		t.Errorf("%v", err)
 	}
 	if begun, err := w.hasBegun(t.Context()); begun || err != nil {

@@ -2,13 +2,13 @@
 // services started.
 //
 // What is promised: everything is checked before anything is stopped, and checked again when nothing writes any more;
-// a "no" leaves the services running as they were, until LVM has begun to merge. From then on there is only forward: every
-// member is merged, whatever happens to this process or to the power, and until the kernel merges each one nothing is
-// mounted and no service is started.
+// a "no" leaves the services running as they were, until LVM has begun to merge. From then on there is only forward:
+// every member is merged, whatever happens to this process or to the power, and until the kernel merges each one
+// nothing is mounted and no service is started.
 //
 // Each step is in the journal before it is taken, and each looks at LVM and the kernel to see what is left to do. So
-// the way on after an interruption is the same code as the journey itself: the Settle of Handler walks back where LVM's metadata
-// shows no merge, and on where it does.
+// the way on after an interruption is the same code as the journey itself: the Settle of Handler walks back where
+// LVM's metadata shows no merge, and on where it does.
 package rollback
 
 import (

@@ -116,7 +116,8 @@ func (r room) check() error {
 	free := int64(fs.Bfree) * int64(fs.Bsize)
 	switch {
 	case fs.Flags&unix.ST_RDONLY != 0:
-		return fault.New(fault.Unsupported, "%s cannot be written to: the file system is mounted read-only", strings.Join(r.dirs, ", ")).
+		return fault.New(fault.Unsupported, "%s cannot be written to: the file system is mounted read-only",
+			strings.Join(r.dirs, ", ")).
 			WithHint("findmnt -T %s shows it; mount -o remount,rw, or see in the kernel's log why it is", r.dirs[0])
 	case free < r.bytes:
 		return r.tooSmall(ansible.Bytes(free) + " is free")
@@ -128,12 +129,13 @@ func (r room) check() error {
 
 func (r room) tooSmall(what string) error {
 	dirs := strings.Join(r.dirs, ", ")
-	return fault.New(fault.NoSpace, "a rollback writes up to %s to %s (its journal, the boot guard's units, LVM's copies of its metadata), and %s there",
-		ansible.Bytes(r.bytes), dirs, what).
+	return fault.New(fault.NoSpace, "a rollback writes up to %s to %s (its journal, the boot guard's units, LVM's copies of "+
+		"its metadata), and %s there", ansible.Bytes(r.bytes), dirs, what).
 		WithHint("make room: df -h %[1]s; df -i %[1]s", strings.ReplaceAll(dirs, ",", ""))
 }
 
-// reserve sets the room aside until the rollback needs it, or ends: programs that are not stopped go on writing meanwhile.
+// reserve sets the room aside until the rollback needs it, or ends: programs that are not stopped go on writing
+// meanwhile.
 func (w *walk) reserve() error {
 	if err := w.checkRoom(); err != nil {
 		return err
@@ -175,8 +177,8 @@ func (w *walk) record(step string, state any) error {
 	return unwritten(err)
 }
 
-// reached is record for a step that counts whether it can be written down or not: past the point of no return, and on the
-// way back. What is unwritten is said in the result, and tried again at the next step.
+// reached is record for a step that counts whether it can be written down or not: past the point of no return, and on
+// the way back. What is unwritten is said in the result, and tried again at the next step.
 func (w *walk) reached(step string) {
 	w.unwritten = w.record(step, w.state)
 	w.entry().Step = step

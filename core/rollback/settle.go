@@ -52,7 +52,8 @@ func (w *walk) settle(ctx context.Context) error {
 	if err := w.ascend(ctx); err != nil {
 		return err
 	}
-	if err := fault.All(w.failure(), w.unwritten); err != nil { // nobody may be there to be answered; the next call of the same is, too
+	if err := fault.All(w.failure(), w.unwritten); err != nil {
+		// Nobody may be there to be answered; the next call of the same is, too.
 		journey.Say(err)
 	}
 	return w.tidy(ctx)

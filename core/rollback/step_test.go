@@ -11,13 +11,16 @@ func TestTheStepsAreInTheirOrder(t *testing.T) {
 			t.Errorf("%s comes after %s", s.name, steps[i-1].name)
 		}
 	}
-	for _, step := range []string{stepChecked, stepStopping, stepUnmounting, stepUndoing, stepUndone, StepDeferred, stepMerging,
-		stepMounting, stepStarting, StepStarted, stepMerged} {
+	for _, step := range []string{stepChecked, stepStopping, stepUnmounting, stepUndoing, stepUndone, StepDeferred,
+		stepMerging, stepMounting, stepStarting, StepStarted, stepMerged} {
 		if !known[step] {
 			t.Errorf("%s is not in the table", step)
 		}
 	}
-	for step, want := range map[string]way{"": turnsBack, stepUndoing: turnsBack, StepDeferred: lvmDecides, StepStarted: goesOn, "of a later version": goesOn} {
+	for step, want := range map[string]way{
+		"": turnsBack, stepUndoing: turnsBack, StepDeferred: lvmDecides, stepMerging: lvmDecides, StepStarted: goesOn,
+		"of a later version": goesOn,
+	} {
 		if got := wayOf(step); got != want {
 			t.Errorf("%q: %d, want %d", step, got, want)
 		}

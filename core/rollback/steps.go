@@ -144,8 +144,8 @@ func (w *walk) undo(ctx context.Context) error {
 	return w.undone()
 }
 
-// undone closes the entry of a rollback of which nothing is left. A record that cannot be written is removed, which takes
-// no room: without one no rollback is known.
+// undone closes the entry of a rollback of which nothing is left. A record that cannot be written is removed, which
+// takes no room: without one no rollback is known.
 func (w *walk) undone() error {
 	if err := w.removeGuard(); err != nil {
 		return err
@@ -155,7 +155,8 @@ func (w *walk) undone() error {
 		return nil
 	}
 	if stays := w.trip.Journal.Forget(w.entry()); stays != nil {
-		return fault.New(fault.Of(unwritten(err)).Code, "all is as it was, but the journal does not say so: %w; %w", err, stays).
+		return fault.New(fault.Of(unwritten(err)).Code, "all is as it was, but the journal does not say so: %w; %w",
+			err, stays).
 			WithHint("every later run tries it again; or remove %s/%s.json", journalDir, w.entry().ID)
 	}
 	w.entry().Step, w.entry().Outcome = stepUndone, journal.Undone
@@ -293,8 +294,8 @@ func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	return ok && m.Type != "autofs"
 }
 
-// ascend merges, and goes on until the volumes are in use again. Each part looks at what is left to do. Once the merges have
-// begun, nothing waits for the journal: whoever comes next finds in LVM's metadata what it does not say.
+// ascend merges, and goes on until the volumes are in use again. Each part looks at what is left to do. Once the
+// merges have begun, nothing waits for the journal: whoever comes next finds in LVM's metadata what it does not say.
 func (w *walk) ascend(ctx context.Context) error {
 	// Before this point an interruption turns back; from here it would only stop half-way.
 	ctx = context.WithoutCancel(ctx)
@@ -323,8 +324,8 @@ func (w *walk) ascend(ctx context.Context) error {
 	return nil
 }
 
-// notRolledBack says which members are not rolled back because they were lost. Services are not started on such a mix: whether
-// that can be wanted, only people know.
+// notRolledBack says which members are not rolled back because they were lost. Services are not started on such a
+// mix: whether that can be wanted, only people know.
 func (w *walk) notRolledBack() []*fault.Error {
 	var left []string
 	for _, m := range w.state.Members {

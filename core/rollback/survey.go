@@ -51,8 +51,9 @@ func (w *walk) survey(ctx context.Context) (states map[*Member]string, gone, err
 	return states, fault.All(errs...), nil
 }
 
-// hasBegun says that a merge has begun, or will without further request: from then on there is no way back. Where the journal
-// leaves it open, LVM's metadata says so: a member that it does not show as merging, deferred or merged was not touched.
+// hasBegun says that a merge has begun, or will without further request: from then on there is no way back. Where the
+// journal leaves it open, LVM's metadata says so: a member that it does not show as merging, deferred or merged was
+// not touched.
 func (w *walk) hasBegun(ctx context.Context) (bool, error) {
 	if way := wayOf(w.entry().Step); way != lvmDecides {
 		return way == goesOn, nil
@@ -63,13 +64,16 @@ func (w *walk) hasBegun(ctx context.Context) (bool, error) {
 	}
 	untouched := w.untouched(states)
 	if untouched && gone != nil {
-		journey.Say(fault.New(fault.Of(gone).Code, "the rollback to set %s is given up, nothing was rolled back: %w", w.state.Set, gone).
-			WithHint("take a new set, and remove what is left of this one: lvremove %s", strings.Join(snapshots(pick(states, w.state.Members, lost)), " ")))
+		dead := strings.Join(snapshots(pick(states, w.state.Members, lost)), " ")
+		journey.Say(fault.New(fault.Of(gone).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
+			w.state.Set, gone).
+			WithHint("take a new set, and remove what is left of this one: lvremove %s", dead))
 	}
 	return !untouched, nil
 }
 
-// untouched says that no member merges, is merged, or will be. One that was lost never will, whatever LVM has it marked as.
+// untouched says that no member merges, is merged, or will be. One that was lost never will, whatever LVM has it
+// marked as.
 func (w *walk) untouched(states map[*Member]string) bool {
 	return len(pick(states, w.state.Members, waiting))+len(pick(states, w.state.Members, lost)) == len(w.state.Members)
 }

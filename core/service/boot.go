@@ -6,12 +6,13 @@ import (
 	"strings"
 )
 
-// afterMounts are what a unit is ordered after that starts when the local file systems are mounted: by DefaultDependencies=
-// (systemd.special(7)), or by its own word.
+// afterMounts are what a unit is ordered after that starts when the local file systems are mounted: by
+// DefaultDependencies= (systemd.special(7)), or by its own word.
 var afterMounts = []string{"sysinit.target", "basic.target", "local-fs.target", "remote-fs.target", "multi-user.target"}
 
-// AfterMounts tells the units that start at boot after the local file systems are mounted from those that may start earlier. Only
-// the former can be made to wait for something that itself waits for mounts. Units that there are not are neither.
+// AfterMounts tells the units that start at boot after the local file systems are mounted from those that may start
+// earlier. Only the former can be made to wait for something that itself waits for mounts. Units that there are not
+// are neither.
 func (s *Systemd) AfterMounts(ctx context.Context, units []string) (late, early []string, err error) {
 	for _, name := range units {
 		u, err := s.unit(ctx, name)
@@ -28,7 +29,8 @@ func (s *Systemd) AfterMounts(ctx context.Context, units []string) (late, early 
 	return late, early, nil
 }
 
-// Fscks returns the units that check file systems before the mounts of these units, each once (systemd-fsck@.service(8)).
+// Fscks returns the units that check file systems before the mounts of these units, each once
+// (systemd-fsck@.service(8)).
 func (s *Systemd) Fscks(ctx context.Context, mounts []string) ([]string, error) {
 	var checks []string
 	for _, name := range mounts {

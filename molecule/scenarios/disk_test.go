@@ -9,7 +9,8 @@ import (
 )
 
 // fillRoot leaves not one free block on the root file system, which holds the journal and what LVM writes in /etc/lvm.
-const fillRoot = `n=0; for size in 1G 100M 10M 1M 100K 4K; do while fallocate -l $size /rw-fill.$n 2>/dev/null; do n=$((n+1)); done; rm -f /rw-fill.$n; done`
+const fillRoot = `n=0; for size in 1G 100M 10M 1M 100K 4K; do
+while fallocate -l $size /rw-fill.$n 2>/dev/null; do n=$((n+1)); done; rm -f /rw-fill.$n; done`
 
 // fullOver covers a directory by a file system in memory without a free block.
 func fullOver(dir string) string {
@@ -19,16 +20,18 @@ func fullOver(dir string) string {
 // inUse prints one line where the application and its volume are in use, with what the volume holds.
 const inUse = "systemctl is-active -q pccehr && findmnt -n /pccehr >/dev/null && cat /pccehr/marker"
 
-// TestNoRoomOnTheWay has the disk fill at every place of a rollback where something is to be written. Before a merge has
-// begun the services run on as they were, and no boot merges; after that they run on what is rolled back.
+// TestNoRoomOnTheWay has the disk fill at every place of a rollback where something is to be written. Before a merge
+// has begun the services run on as they were, and no boot merges; after that they run on what is rolled back.
 func TestNoRoomOnTheWay(t *testing.T) {
 	playedOn(t, "d12")
 	g := theGuest
 	const merge = "lvm_merge services=pccehr"
-	const take = "echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/pccehr >/dev/null && echo lost >/pccehr/marker; sync"
+	const take = "echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/pccehr >/dev/null && " +
+		"echo lost >/pccehr/marker; sync"
 	g.scratch(t, take+"; lvm_merge name=none >/dev/null 2>&1; true", `rm -f /rw-fill.*
 umount /etc/lvm/archive /var/lib/rewind/journal 2>/dev/null
-lvm_snapshot state=absent >/dev/null 2>&1; systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
+lvm_snapshot state=absent >/dev/null 2>&1
+systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 	// untouched holds that nothing was rolled back, and that the application runs.
 	untouched := func(t *testing.T) {
 		t.Helper()
@@ -115,14 +118,16 @@ func TestProgramsRunWhereTheyMay(t *testing.T) {
 	noexec := func(dir string) string {
 		return "mkdir -p " + dir + "; mount --bind " + dir + " " + dir + " && mount -o remount,bind,noexec " + dir + "; "
 	}
-	g.scratch(t, noexec("/var/lib/rewind"), `umount /var/lib/rewind /usr/local/lib/rewind /opt/rewind 2>/dev/null; rm -rf /usr/local/lib/rewind /opt/rewind
+	g.scratch(t, noexec("/var/lib/rewind"), `umount /var/lib/rewind /usr/local/lib/rewind /opt/rewind 2>/dev/null
+rm -rf /usr/local/lib/rewind /opt/rewind
 lvm_snapshot state=absent >/dev/null 2>&1; rm -f /pccehr/marker; true`)
 	g.run(t, "echo kept >/pccehr/marker; sync")
 	g.ok(t, "lvm_snapshot volumes=/pccehr")
 	g.run(t, "echo lost >/pccehr/marker; sync")
 	c := g.start(t, armed("rollback.unmounted hang")+"lvm_merge services=pccehr")
 	g.eventually(t, "the failpoint", atPlace, reachLimit)
-	if guard := g.run(t, "grep -h -e ^ExecStart -e ^Requires /etc/systemd/system/rewind-guard.service; "+goOn); !strings.Contains(guard, "ExecStart=/usr/local/lib/rewind/rewind-") ||
+	guard := g.run(t, "grep -h -e ^ExecStart -e ^Requires /etc/systemd/system/rewind-guard.service; "+goOn)
+	if !strings.Contains(guard, "ExecStart=/usr/local/lib/rewind/rewind-") ||
 		!strings.Contains(guard, "RequiresMountsFor=/var/lib/rewind /usr/local/lib/rewind") {
 		t.Errorf("the boot guard: %s", guard)
 	}
@@ -138,8 +143,10 @@ lvm_snapshot state=absent >/dev/null 2>&1; rm -f /pccehr/marker; true`)
 		t.Errorf("lvm_snapshot_info: %v", info["program_dir"])
 	}
 	g.run(t, noexec("/usr/local/lib/rewind")+noexec("/opt/rewind"))
-	for _, words := range []string{"lvm_snapshot volumes=/pccehr --check", "lvm_snapshot volumes=/pccehr", "lvm_merge services=pccehr --check"} {
-		if r := g.fails(t, words, "unsupported"); !strings.Contains(r.msg(), "/opt/rewind is mounted noexec") || !strings.Contains(r.hint(), "remount,exec") {
+	const take = "lvm_snapshot volumes=/pccehr"
+	for _, words := range []string{take + " --check", take, "lvm_merge services=pccehr --check"} {
+		r := g.fails(t, words, "unsupported")
+		if !strings.Contains(r.msg(), "/opt/rewind is mounted noexec") || !strings.Contains(r.hint(), "remount,exec") {
 			t.Errorf("%s: %s", words, r)
 		}
 	}

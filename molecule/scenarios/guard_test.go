@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// unordered are two members that no mount makes wait: a volume without a file system, such as a virtual machine's disk, and one
-// that is mounted with nofail. A service on each notes at its start what it finds.
+// unordered are two members that no mount makes wait: a volume without a file system, such as a virtual machine's
+// disk, and one that is mounted with nofail. A service on each notes at its start what it finds.
 var unordered = `set -e
 lvcreate -qqyWn -L 64M -n raw vg01; lvcreate -qqy -L 64M -n idle vg01; mkfs.ext4 -q /dev/vg01/idle; mkdir -p /srv/idle
 cp /etc/fstab /root/fstab.before; echo '/dev/vg01/idle /srv/idle ext4 nofail 0 2' >>/etc/fstab
@@ -33,21 +33,25 @@ RemainAfterExit=yes
 ExecStart=/bin/sh -c 'cat /srv/idle/file >>/var/log/starts; sync /var/log/starts'
 [Install]
 WantedBy=multi-user.target
-`) + `systemctl daemon-reload; mount /srv/idle; echo old >/srv/idle/file; echo old | dd of=/dev/vg01/raw conv=fsync status=none
+`) + `systemctl daemon-reload; mount /srv/idle
+echo old >/srv/idle/file; echo old | dd of=/dev/vg01/raw conv=fsync status=none
 systemctl -q enable --now rw-raw rw-idle
 lvm_snapshot name=guarded volumes=/srv/idle,vg01/raw size=32m >/dev/null
 echo new >/srv/idle/file; echo new | dd of=/dev/vg01/raw conv=fsync status=none; rm -f /var/log/starts; sync`
 
-const noUnordered = `systemctl -q disable --now rw-raw rw-idle; rm -f /etc/systemd/system/rw-raw.service /etc/systemd/system/rw-idle.service /var/log/starts
+const noUnordered = `systemctl -q disable --now rw-raw rw-idle
+rm -f /etc/systemd/system/rw-raw.service /etc/systemd/system/rw-idle.service /var/log/starts
 umount /srv/idle; cp /root/fstab.before /etc/fstab; systemctl daemon-reload
-lvm_snapshot name=guarded state=absent >/dev/null 2>&1; lvremove -ffqqy vg01/raw vg01/idle; ! lvs --noheadings vg01 | grep .`
+lvm_snapshot name=guarded state=absent >/dev/null 2>&1; lvremove -ffqqy vg01/raw vg01/idle
+! lvs --noheadings vg01 | grep .`
 
 // TestServicesAndChecksWaitForTheGuard cuts the power when LVM has begun to merge one member and not the other.
 func TestServicesAndChecksWaitForTheGuard(t *testing.T) {
 	playedOn(t, "d13")
 	g := theGuest
 	g.scratch(t, unordered, noUnordered)
-	if r := g.fails(t, "lvm_merge name=guarded --check", "unsupported"); !strings.Contains(r.msg(), "vg01/raw") || !strings.Contains(r.hint(), "services=") {
+	r := g.fails(t, "lvm_merge name=guarded --check", "unsupported")
+	if !strings.Contains(r.msg(), "vg01/raw") || !strings.Contains(r.hint(), "services=") {
 		t.Errorf("a volume that nothing makes wait: %s", r)
 	}
 	const merge = "lvm_merge name=guarded services=rw-raw,rw-idle"
@@ -67,7 +71,8 @@ func TestServicesAndChecksWaitForTheGuard(t *testing.T) {
 		}
 		return n
 	}
-	guard, check := at("rewind-guard", "ExecMainExitTimestampMonotonic"), at("systemd-fsck@dev-vg01-idle", "ExecMainStartTimestampMonotonic")
+	guard := at("rewind-guard", "ExecMainExitTimestampMonotonic")
+	check := at("systemd-fsck@dev-vg01-idle", "ExecMainStartTimestampMonotonic")
 	if check < guard {
 		t.Errorf("the check of the file system began %d µs before the guard had ended", guard-check)
 	}

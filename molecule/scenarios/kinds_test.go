@@ -113,7 +113,8 @@ printf '/dev/vg01/thin /srv/thin ext4 nofail 0 0\n/dev/mapper/safe /srv/safe ext
 				want = "new new"
 			}
 			if place == "command.lvconvert.started" { // whether LVM has begun by then is chance
-				g.eventually(t, "volumes of one time", `test "$(cat /srv/thin/file /srv/safe/file | uniq | wc -l)" = 1 && findmnt -n /srv/safe`, settled)
+				g.eventually(t, "volumes of one time",
+					`test "$(cat /srv/thin/file /srv/safe/file | uniq | wc -l)" = 1 && findmnt -n /srv/safe`, settled)
 				want = g.run(t, "echo $(cat /srv/thin/file /srv/safe/file)")
 			}
 			g.eventually(t, "both volumes with "+want, `test "$(echo $(cat /srv/thin/file /srv/safe/file))" = '`+want+`' && systemctl -q is-active rw-both && findmnt -n /srv/safe`, settled)

@@ -80,7 +80,8 @@ func (p place) turnedBack(t *testing.T, g guest) bool {
 	if !p.open {
 		return p.back
 	}
-	g.eventually(t, "running services on volumes of one time", "test \"$(cat /dat/marker /pccehr/marker | uniq | wc -l)\" = 1 && "+active, settled)
+	g.eventually(t, "running services on volumes of one time",
+		`test "$(cat /dat/marker /pccehr/marker | uniq | wc -l)" = 1 && `+active, settled)
 	return g.run(t, "cat /dat/marker") == "lost"
 }
 
