@@ -129,7 +129,7 @@ func (r room) check() error {
 
 func (r room) tooSmall(what string) error {
 	dirs := strings.Join(r.dirs, ", ")
-	return fault.New(fault.NoSpace, "a rollback writes up to %s to %s (its journal, the boot guard's units, LVM's copies of "+
+	return fault.New(fault.NoSpace, "a rollback writes up to %s to %s (journal, boot guard, LVM's copies of "+
 		"its metadata), and %s there", ansible.Bytes(r.bytes), dirs, what).
 		WithHint("make room: df -h %[1]s; df -i %[1]s", strings.ReplaceAll(dirs, ",", ""))
 }
