@@ -151,6 +151,7 @@ func (w *walk) undone() error {
 		return err
 	}
 	err := w.trip.Finish(stepUndone, journal.Undone, w.state)
+	w.unwritten = nil
 	if err == nil {
 		return nil
 	}
