@@ -28,7 +28,7 @@ func TestNoRoomOnTheWay(t *testing.T) {
 	const merge = "lvm_merge services=pccehr"
 	const take = "echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/pccehr >/dev/null && " +
 		"echo lost >/pccehr/marker; sync"
-	g.scratch(t, take+"; lvm_merge name=none >/dev/null 2>&1; true", `rm -f /rw-fill.*
+	g.scratch(t, take+"; ! lvm_merge name=none >/dev/null 2>&1", `rm -f /rw-fill.*
 umount /etc/lvm/archive /var/lib/rewind/journal 2>/dev/null
 lvm_snapshot state=absent >/dev/null 2>&1
 systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
