@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -72,6 +73,21 @@ func mountsOf(infos []*mountinfo.Info) []Mount {
 		})
 	}
 	return mounts
+}
+
+// Autofs is the type of a mount that waits for a first look to have something mounted there: an automount point.
+const Autofs = "autofs"
+
+// Automounter returns the process that mounts something at an automount point when somebody looks there: 1 is systemd.
+// False for every other mount.
+func (m Mount) Automounter() (pid int, ok bool) {
+	for _, option := range splitOptions(m.Super) {
+		if group, is := strings.CutPrefix(option, "pgrp="); is && m.Type == Autofs {
+			pid, err := strconv.Atoi(group)
+			return pid, err == nil
+		}
+	}
+	return 0, false
 }
 
 // On returns the mounts of a device, bind mounts included, in the table's order.

@@ -137,15 +137,15 @@ func FstabWarnings(entries []FstabEntry, device map[string]string) []string {
 func FstabPoints(entries []FstabEntry, dev Dev) []string {
 	var points []string
 	for _, e := range entries {
-		if is, ok := e.device(); ok && is == dev && strings.HasPrefix(e.Point, "/") { // swap has none
+		if is, ok := e.Device(); ok && is == dev && strings.HasPrefix(e.Point, "/") { // swap has none
 			points = append(points, e.Point)
 		}
 	}
 	return points
 }
 
-// device returns the block device that the entry names now.
-func (e FstabEntry) device() (Dev, bool) {
+// Device returns the block device that the entry names now; false if there is none.
+func (e FstabEntry) Device() (Dev, bool) {
 	path := e.Spec
 	if key, value, tagged := strings.Cut(e.Spec, "="); tagged && !strings.HasPrefix(e.Spec, "/") {
 		path = "/dev/disk/by-" + strings.ToLower(key) + "/" + value

@@ -67,20 +67,21 @@ func Unmount(point string) error {
 	}
 }
 
-// notGiven are options that the kernel shows but mount(2) refuses or warns of:
-// they say what is the case anyway.
-var notGiven = []string{"seclabel", "attr2", "noquota", "rw", "ro"}
+// notGiven are options that the kernel shows but mount(2) refuses or warns of: they say what is the case anyway, such as
+// what ext4 did at an error.
+var notGiven = []string{"seclabel", "attr2", "noquota", "rw", "ro", "emergency_ro", "shutdown"}
 
 // RestoreOptions returns the options that mount the same device at the same
 // place as it is mounted now: those of fstab if it names this device for this
-// point, else those that the kernel shows. Read-only stays read-only.
+// point, else those that the kernel shows. What was mounted read-only stays so:
+// that is an option of the mount. The file system's own says no more than that it
+// is read-only now, which ext4 makes it at an error (errors=remount-ro).
 func (m Mount) RestoreOptions(fstab []FstabEntry) []string {
-	write := "rw"
-	shown := slices.Concat(splitOptions(m.Options), splitOptions(m.Super))
-	if slices.Contains(shown, "ro") {
-		write = "ro"
+	options := []string{"rw"}
+	if m.ReadOnly() {
+		options[0] = "ro"
 	}
-	options := []string{write}
+	shown := slices.Concat(splitOptions(m.Options), splitOptions(m.Super))
 	if listed, ok := m.listed(fstab); ok {
 		shown = listed
 	}
@@ -92,12 +93,20 @@ func (m Mount) RestoreOptions(fstab []FstabEntry) []string {
 	return options
 }
 
+// ReadOnly says that it was mounted read-only, whatever the file system is now.
+func (m Mount) ReadOnly() bool { return slices.Contains(splitOptions(m.Options), "ro") }
+
+// Flags returns the options of the mount itself, which a bind mount has, too: of one file system each mount has its own.
+func (m Mount) Flags() []string {
+	return slices.DeleteFunc(splitOptions(m.Options), func(o string) bool { return o == "rw" })
+}
+
 func (m Mount) listed(fstab []FstabEntry) ([]string, bool) {
 	for _, e := range fstab {
 		if e.Point != m.Point {
 			continue
 		}
-		if dev, ok := e.device(); ok && dev == m.Dev {
+		if dev, ok := e.Device(); ok && dev == m.Dev {
 			return e.Options, true
 		}
 	}
@@ -108,12 +117,21 @@ func (m Mount) listed(fstab []FstabEntry) ([]string, bool) {
 // has on forgets its quota state (lvm2 issue 182).
 var xfsQuota = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenforce", "prjquota", "pqnoenforce"}
 
+// restrictions are the options that keep users from doing more with a file system's files than is wanted of them.
+var restrictions = []string{"nosuid", "nodev", "noexec", "nosymfollow"}
+
 // SnapshotOptions returns the options that mount a snapshot of origin, with a
-// file system of that type, for reading. With preview the log is not replayed
+// file system of that type, for reading; what the origin's users may not do, they
+// may not do there. With preview the log is not replayed
 // either, so that nothing at all is written to the snapshot; what is read may
 // then lack what was in the log.
 func SnapshotOptions(fstype string, origin Mount, preview bool) []string {
 	options := []string{"ro", "noatime"}
+	for _, o := range restrictions {
+		if slices.Contains(splitOptions(origin.Options), o) {
+			options = append(options, o)
+		}
+	}
 	switch fstype {
 	case "xfs":
 		options = append(options, "nouuid") // the origin with the same UUID is mounted too

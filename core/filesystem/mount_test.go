@@ -55,6 +55,8 @@ func TestUnmountRefusesWhatIsNoMountPoint(t *testing.T) {
 func TestRestoreOptions(t *testing.T) {
 	dat := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "rw,seclabel,attr2,inode64,usrquota"}
 	readOnly := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "ro,noatime", Super: "rw,data=ordered"}
+	byExt4 := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "ro,errors=remount-ro"}
+	shutDown := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "rw,emergency_ro,shutdown,errors=continue"}
 	other := []FstabEntry{{Spec: "/dev/no/such", Point: "/dat", Options: []string{"noatime"}}}
 	for _, c := range []struct {
 		name  string
@@ -65,6 +67,8 @@ func TestRestoreOptions(t *testing.T) {
 		{"as the kernel shows it", dat, nil, "rw,relatime,inode64,usrquota"},
 		{"read-only stays so", readOnly, nil, "ro,noatime,data=ordered"},
 		{"fstab names another device", dat, other, "rw,relatime,inode64,usrquota"},
+		{"ext4 itself made it read-only", byExt4, nil, "rw,relatime,errors=remount-ro"},
+		{"ext4 itself shut it down", shutDown, nil, "rw,relatime,errors=continue"},
 	} {
 		if got := strings.Join(c.mount.RestoreOptions(c.fstab), ","); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
@@ -85,6 +89,8 @@ func TestSnapshotOptions(t *testing.T) {
 		{"ext4", quota, false, "ro,noatime"},
 		{"ext4", Mount{}, true, "ro,noatime,noload"},
 		{"vfat", Mount{}, true, "ro,noatime"},
+		{"ext4", Mount{Options: "rw,nosuid,nodev,noexec,relatime"}, false, "ro,noatime,nosuid,nodev,noexec"},
+		{"xfs", Mount{Options: "rw,nosymfollow,nosuid"}, true, "ro,noatime,nosuid,nosymfollow,nouuid,norecovery"},
 	} {
 		if got := strings.Join(SnapshotOptions(c.fstype, c.origin, c.preview), ","); got != c.want {
 			t.Errorf("%s, preview %v: %s, want %s", c.fstype, c.preview, got, c.want)

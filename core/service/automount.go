@@ -2,32 +2,43 @@ package service
 
 import (
 	"context"
-	"slices"
 	"strings"
 )
 
-// Automounts plans the stop of the automount units of mount points, as far as
-// they are active: they would mount a volume again at the first access.
+// Automounts plans the start of the automount units of those of the units that are mounts, as far as they are active now.
 //
-// They are not part of any service's plan, because their stop detaches lazily
-// whatever is mounted there: stop them after the point was unmounted, and start
-// them before anything is mounted there, for systemd refuses it afterwards. What
-// was mounted is then mounted again by starting MountUnit.
-func (s *Systemd) Automounts(ctx context.Context, points []string) (Plan, error) {
+// They are not part of any service's plan, and are never stopped: that would detach lazily whatever is mounted there, and
+// whoever came meanwhile would find an empty directory. Hold their mount units instead. Should one have gone down, it is
+// to be started before anything is mounted there, for systemd refuses it afterwards. What was mounted below one is then
+// mounted again by starting its mount unit.
+func (s *Systemd) Automounts(ctx context.Context, units []string) (Plan, error) {
 	var p Plan
-	for _, point := range points {
-		name := EscapePath(point) + ".automount"
-		u, err := s.unit(ctx, name)
+	for _, name := range units {
+		if kindOf(name) != "mount" {
+			continue
+		}
+		u, err := s.unit(ctx, AutomountOf(name))
 		if err != nil {
 			return Plan{}, err
 		}
 		if !u.down() {
-			p.Named = append(p.Named, u.name)
+			p.Active = append(p.Active, u.name)
 		}
 	}
-	p.Stop = slices.Clone(p.Named)
-	p.Active = slices.Clone(p.Named)
 	return p, nil
+}
+
+// AutomountOf is the automount unit of a mount unit.
+func AutomountOf(mount string) string { return strings.TrimSuffix(mount, ".mount") + ".automount" }
+
+// What returns what a mount unit mounts, such as /dev/vg00/dat; empty if there is no such unit.
+func (s *Systemd) What(ctx context.Context, mount string) (string, error) {
+	value, err := s.bus.property(ctx, mount, "Mount", "What")
+	if err != nil {
+		return "", busFault(ctx, err, "ask systemd about %s", mount)
+	}
+	what, _ := value.(string)
+	return what, nil
 }
 
 // MountUnit is the unit that systemd makes of a mount point.

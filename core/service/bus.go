@@ -18,6 +18,7 @@ type bus interface {
 	unit(ctx context.Context, name string) (map[string]any, error) // loads it if need be
 	property(ctx context.Context, name, kind, property string) (any, error)
 	jobType(ctx context.Context, name string) (string, error) // start, restart, stop; empty: no job
+	loaded(ctx context.Context, pattern string) ([]string, error)
 	start(ctx context.Context, name, mode string) (<-chan string, error)
 	stop(ctx context.Context, name string) (<-chan string, error)
 	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
@@ -176,6 +177,25 @@ func (w *wire) jobType(ctx context.Context, name string) (string, error) {
 	}
 	job, _ := about[jobType].(string)
 	return job, nil
+}
+
+// loaded returns the units of a pattern, such as *.socket, that systemd has loaded.
+func (w *wire) loaded(ctx context.Context, pattern string) ([]string, error) {
+	body, err := w.do(ctx, dbus.Call{
+		Path: managerPath, Interface: managerFace, Member: "ListUnitsByPatterns", Args: []any{[]string{}, []string{pattern}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	units, _ := first(body).([]any)
+	for _, unit := range units {
+		about, _ := unit.([]any)
+		if name, ok := first(about).(string); ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 func (w *wire) start(ctx context.Context, name, mode string) (<-chan string, error) {

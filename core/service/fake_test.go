@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"path"
 	"slices"
 	"sync"
 	"testing"
@@ -100,6 +101,18 @@ func (f *fake) jobType(_ context.Context, name string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.get(name).job, nil
+}
+
+func (f *fake) loaded(_ context.Context, pattern string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for name := range f.units {
+		if ok, _ := path.Match(pattern, name); ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 func (f *fake) stop(_ context.Context, name string) (<-chan string, error) {

@@ -344,34 +344,35 @@ func TestLabAutomount(t *testing.T) {
 	}
 	t.Cleanup(func() { sh(t, "systemctl", "start", MountUnit(point)) })
 
-	p, err := s.Automounts(t.Context(), []string{point, "/no/such"})
-	if err != nil || !slices.Equal(p.Stop, []string{name}) {
+	p, err := s.Automounts(t.Context(), []string{MountUnit(point), "no-such.mount"})
+	if err != nil || !slices.Equal(p.Active, []string{name}) {
 		t.Fatalf("%+v, %v", p, err)
 	}
+	const hold = "rewind-hold-lab.service"
+	if err := s.Hold(t.Context(), hold, "Rewind: lab", []string{MountUnit(point)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Release(context.Background(), hold) })
 	if err := filesystem.Unmount(point); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(t.Context(), p, time.Minute); err != nil {
+	read := make(chan error, 1)
+	go func() {
+		_, err := os.ReadDir(point)
+		read <- err
+	}()
+	waiting := func() bool { return strings.Contains(sh(t, "systemctl", "list-jobs"), MountUnit(point)) }
+	for !waiting() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if len(read) != 0 {
+		t.Error("the automount point was read while its mount unit was held")
+	}
+	if err := s.Release(t.Context(), hold); err != nil {
 		t.Fatal(err)
 	}
-	mounted := func() (all []string) {
-		mounts, err := filesystem.Mounts()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range mounts {
-			if m.Point == point {
-				all = append(all, m.Type)
-			}
-		}
-		return all
-	}
-	if _, err := os.ReadDir(point); err != nil || len(mounted()) != 0 {
-		t.Errorf("after the stop %s shows %v, %v", point, mounted(), err)
-	}
-	startAgain(t, s, Plan{Active: append(p.Active, MountUnit(point))})
-	if types := mounted(); len(types) != 2 || types[0] != "autofs" {
-		t.Errorf("after the start: %v", types)
+	if err := <-read; err != nil {
+		t.Errorf("whoever waited at the automount point: %v", err)
 	}
 	if up := active(t, name, MountUnit(point)); len(up) != 2 {
 		t.Errorf("active: %v", up)

@@ -137,7 +137,7 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	if w.kernel, err = ThisKernel(journey.State, "/usr", "/tmp", "/root"); err != nil {
 		return nil, err
 	}
-	w.view = &View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice}
+	w.view = NewView(report, mounts)
 	if w.set, err = Find(report, w.Set); err != nil {
 		return nil, err
 	}

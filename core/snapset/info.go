@@ -158,7 +158,7 @@ func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
 	}
 	k := &looker{
 		Query: q, status: status, now: time.Now(), pvs: map[filesystem.Dev]bool{},
-		view: &View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice},
+		view: NewView(report, mounts),
 	}
 	return info, k.fill(info)
 }

@@ -138,13 +138,7 @@ func (w *work) mountOne(ctx context.Context, p place) error {
 	if err := os.MkdirAll(p.point, 0o755); err != nil {
 		return fault.New(fault.MountFailed, "mount point %s: %w", p.point, err)
 	}
-	var origin filesystem.Mount
-	for i := range w.targets {
-		t := &w.targets[i]
-		if t.LV.VG == p.snapshot.VG && t.LV.Name == p.snapshot.Origin && len(t.Mounts) > 0 {
-			origin = t.Mounts[0]
-		}
-	}
+	origin := w.view.mountOf(p.snapshot.VG, p.snapshot.Origin)
 	spec := filesystem.MountSpec{Source: p.snapshot.Path, Point: p.point, Type: origin.Type}
 	if spec.Type == "" {
 		fstype, err := filesystem.TypeOf(ctx, w.commands, p.snapshot.Path)

@@ -69,7 +69,7 @@ func Resolve(ctx context.Context, r command.Runner, volumes []Volume) ([]Target,
 	if err != nil {
 		return nil, err
 	}
-	view := &View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice}
+	view := NewView(report, mounts)
 	return view.Resolve(volumes)
 }
 

@@ -20,6 +20,13 @@ type View struct {
 	Sysfs  string // where sysfs is mounted: /sys
 	// Device returns the number of a block device by its path, following symbolic links.
 	Device func(path string) (filesystem.Dev, error)
+	// Behind returns the device that an automount point would mount; false if there is none. nil: none of them.
+	Behind func(point string) (filesystem.Dev, bool)
+}
+
+// NewView is a view of the real system.
+func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
+	return &View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice, Behind: behindAutomount}
 }
 
 // Target is a logical volume the user means, and where its file system is.
@@ -31,6 +38,8 @@ type Target struct {
 	FS     filesystem.Dev
 	Crypt  string             // name of that crypt device; empty without one
 	Mounts []filesystem.Mount // of FS; none if it is not mounted
+	// Automount is where it would be mounted by the first look at it. Empty if it is mounted, or by nothing of the kind.
+	Automount string
 }
 
 // Resolve finds the logical volume behind each word, and refuses what no snapshot can be taken of. It names every
@@ -77,10 +86,15 @@ func (v *View) resolve(volume Volume) (Target, error) {
 		return t, nil
 	}
 	crypt, dev, ok, err := v.cryptAbove(t.FS)
-	if err != nil || !ok {
+	if err != nil {
 		return t, err
 	}
-	t.Crypt, t.FS, t.Mounts = crypt, dev, filesystem.On(v.Mounts, dev)
+	if ok {
+		t.Crypt, t.FS, t.Mounts = crypt, dev, filesystem.On(v.Mounts, dev)
+	}
+	if len(t.Mounts) == 0 {
+		t.Automount = v.automount(t.FS)
+	}
 	return t, nil
 }
 
@@ -106,6 +120,18 @@ func (v *View) find(word string) (*lvm.Volume, error) {
 	return nil, v.notMountPoint(word)
 }
 
+// mountOf returns the first mount of a volume; an empty one where it is not mounted.
+func (v *View) mountOf(vg, name string) filesystem.Mount {
+	lv, ok := v.Report.Volume(vg, name)
+	if !ok {
+		return filesystem.Mount{}
+	}
+	if mounts := filesystem.On(v.Mounts, devOf(lv)); len(mounts) > 0 {
+		return mounts[0]
+	}
+	return filesystem.Mount{}
+}
+
 func (v *View) byName(word string) (*lvm.Volume, error) {
 	vg, name, err := lvm.ParseName(word)
 	if err != nil {
@@ -121,6 +147,9 @@ func (v *View) byName(word string) (*lvm.Volume, error) {
 func (v *View) byMount(word string, m filesystem.Mount) (*lvm.Volume, error) {
 	if m.Type == "btrfs" { // its mounts show no device that LVM knows
 		return nil, noBtrfs(word)
+	}
+	if m.Type == filesystem.Autofs {
+		return v.byAutomount(word, m)
 	}
 	if m.Root != "/" {
 		return nil, fault.New(fault.BadArguments, "volumes: %s is a bind mount of %s of %s, not the whole file system", word, m.Root, m.Source).

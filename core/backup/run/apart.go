@@ -65,15 +65,25 @@ func (a *Apart) show(ctx context.Context, r command.Runner, specs []filesystem.M
 	})
 }
 
-// mount has fn mount something at a point.
+// mount has fn mount something at a point. An automount point that nothing is mounted at is taken away first, in this
+// namespace alone: every look at it would have systemd mount the volume outside, where it is not seen from here.
 func (a *Apart) mount(point string, fn func() error) error {
+	mounts, err := filesystem.Mounts() // of the calling thread
+	if err != nil {
+		return err
+	}
+	if m, ok := filesystem.At(mounts, point); ok && m.Type == filesystem.Autofs {
+		if err := filesystem.Unmount(point); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(point, 0o700); err != nil {
 		return fault.New(fault.MountFailed, "mount point %s: %w", point, err)
 	}
 	if err := fn(); err != nil {
 		return fault.New(fault.MountFailed, "for the backend: %w", err)
 	}
-	mounts, err := filesystem.Mounts() // of the calling thread
+	mounts, err = filesystem.Mounts()
 	if m, ok := filesystem.At(mounts, point); ok {
 		a.shown = append(a.shown, m)
 	}
