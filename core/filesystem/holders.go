@@ -15,8 +15,8 @@ import (
 // Holder is something that keeps a file system or its device open. Of a process
 // that holds several files, one is named and the others are counted.
 type Holder struct {
-	Kind      string `json:"kind"`                // process, mount, swap, loop, device
-	How       string `json:"how"`                 // cwd, root, exe, fd, map, device; mount, bind, overlay; swap; loop; the kind of a stacked device, such as crypt
+	Kind      string `json:"kind"`                // process, mount, swap, loop, device, export, target
+	How       string `json:"how"`                 // cwd, root, exe, fd, map, device, socket, fanotify, automount; mount, bind, overlay, ecryptfs; swap; loop; nfs; lio, nvmet; the kind of a stacked device, such as crypt
 	Path      string `json:"path"`                // the file, mount point or device that shows it
 	PID       int    `json:"pid,omitempty"`       // for a mount in another namespace: one process that lives there
 	Command   string `json:"command,omitempty"`   // the kernel's name of the process, at most 15 bytes
@@ -35,6 +35,9 @@ func (h Holder) String() string {
 	case h.PID != 0:
 		return fmt.Sprintf("%s %s in the namespace of %s (pid %d, %s)", h.How, h.Path, h.Command, h.PID, h.Unit)
 	}
+	if h.Unit != "" {
+		return fmt.Sprintf("%s %s (%s)", h.How, h.Path, h.Unit)
+	}
 	return fmt.Sprintf("%s %s", h.How, h.Path)
 }
 
@@ -47,10 +50,15 @@ func Named(holders []Holder) string {
 	return strings.Join(all, "; ")
 }
 
+// LookedAt says in words what Holders looks at.
+const LookedAt = "working directories, roots, programs, open and mapped files, unix sockets and unread fanotify events of all processes; " +
+	"mounts in every namespace, overlay and ecryptfs layers, swap, loop devices, NFS exports, SCSI and NVMe targets, and devices on top of others"
+
 // Holders returns everything but the mounts in own that keeps a file system on
 // the devices, or the devices themselves, open: processes (working directory,
-// root, program, open and mapped files, deleted ones too), mounts elsewhere and
-// in other namespaces, overlays, swap, loop devices and devices stacked on top.
+// root, program, open and mapped files, deleted ones too; bound unix sockets,
+// fanotify events that are not read), mounts elsewhere and in other namespaces,
+// overlays, swap, loop devices, exports and devices stacked on top.
 // own are the mounts that the caller is about to unmount itself; the calling
 // process does not count.
 //
@@ -63,7 +71,10 @@ func Holders(ctx context.Context, devs []Dev, own []Mount) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{proc: "/proc", sys: "/sys", self: os.Getpid(), devs: devs, own: own, mounts: mounts, stat: statDev}
+	s := &scan{
+		proc: "/proc", sys: "/sys", etab: "/var/lib/nfs/etab", self: os.Getpid(), devs: devs, own: own, mounts: mounts,
+		stat: statDev, loopOf: loopFile, unread: unreadEvents,
+	}
 	return s.within(ctx)
 }
 
@@ -71,13 +82,18 @@ func Holders(ctx context.Context, devs []Dev, own []Mount) ([]Holder, error) {
 type scan struct {
 	proc   Proc
 	sys    string
+	etab   string // what exportfs(8) has exported
 	self   int
 	devs   []Dev
 	own    []Mount // will be unmounted by the caller
 	mounts []Mount // of our namespace
 	stat   func(path string) (on, is Dev, err error)
+	loopOf func(node string) (Dev, bool) // the device that holds a loop device's file
+	unread func(pid, fd int) (bytes int) // in a process's descriptor
 
 	spaces map[string]*namespace
+	owners map[string]owner // of sockets, by "socket:[inode]": the first process found that has one
+	nets   map[string]int   // a process of each network namespace
 	found  []Holder
 }
 
@@ -104,10 +120,12 @@ func (s *scan) run(ctx context.Context) error {
 		return fault.New(fault.Internal, "own mount namespace: %w", err)
 	}
 	s.spaces = map[string]*namespace{ours: {name: "", mounts: s.mounts}}
+	s.owners, s.nets = map[string]owner{}, map[string]int{}
 	for _, pid := range pids {
 		if ctx.Err() != nil {
 			return fault.Of(ctx.Err())
 		}
+		s.network(pid)
 		if pid == s.self {
 			continue
 		}
@@ -115,10 +133,13 @@ func (s *scan) run(ctx context.Context) error {
 			return err
 		}
 	}
+	s.sockets()
 	s.bindMounts()
 	s.foreignMounts()
 	s.swaps()
 	s.loops()
+	s.exports()
+	s.targets()
 	return s.stacked()
 }
 
@@ -146,7 +167,12 @@ func (s *scan) process(pid int) error {
 		}
 		fds, _ := names(filepath.Join(task, "fd"))
 		for _, fd := range fds {
-			s.link(space, filepath.Join(task, "fd", fd), "fd", note)
+			link := filepath.Join(task, "fd", fd)
+			if target := s.link(space, link, "fd", note); target == fanotifyLink {
+				s.watcher(space, pid, task, fd, note)
+			} else if strings.HasPrefix(target, socketPrefix) {
+				s.owned(target, pid, space)
+			}
 		}
 		s.maps(task, note)
 	}
@@ -160,14 +186,14 @@ func (s *scan) process(pid int) error {
 // link looks at the file behind a link of /proc. The file is asked, not the
 // name: a deleted file, a lazily unmounted file system and another namespace all
 // have names that say nothing here. Only where asking may wait for a server the
-// name decides.
-func (s *scan) link(space *namespace, link, how string, note func(how, path string, dev Dev)) {
+// name decides. It returns what the link says.
+func (s *scan) link(space *namespace, link, how string, note func(how, path string, dev Dev)) (target string) {
 	target, err := os.Readlink(link)
 	if err != nil || !strings.HasPrefix(target, "/") || strings.HasPrefix(target, "/memfd:") {
-		return // gone, or a socket, a pipe, memory
+		return target // gone, or a socket, a pipe, memory
 	}
 	if m, ok := holding(space.mounts, target); ok && mayHang(m.Type) && !s.wanted(m.Dev) {
-		return
+		return target
 	}
 	on, is, err := s.stat(link)
 	switch {
@@ -177,6 +203,7 @@ func (s *scan) link(space *namespace, link, how string, note func(how, path stri
 	case is != (Dev{}) && s.wanted(is):
 		note("device", target, is)
 	}
+	return target
 }
 
 // mayHang tells whether a file system's answers come from a server or from a
@@ -185,7 +212,7 @@ func mayHang(fstype string) bool {
 	kind, _, _ := strings.Cut(fstype, ".") // fuse.sshfs
 	remote := []string{
 		"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "fuse", "fuseblk", "lustre", "glusterfs",
-		"autofs", "ocfs2", "gfs2", "orangefs", "coda",
+		Autofs, "ocfs2", "gfs2", "orangefs", "coda",
 	}
 	return slices.Contains(remote, kind)
 }
@@ -221,52 +248,6 @@ func mappedPath(line, mark []byte) (string, bool) {
 		return "", false
 	}
 	return strings.TrimLeft(string(fields[5]), " "), true
-}
-
-// swaps finds swap files on the devices and swap on the devices themselves.
-func (s *scan) swaps() {
-	data, err := os.ReadFile(string(s.proc) + "/swaps")
-	if err != nil {
-		return // a kernel without swap
-	}
-	for line := range strings.Lines(string(data)) {
-		name, _, _ := strings.Cut(line, " ")
-		if path := unescape(name); strings.HasPrefix(path, "/") {
-			s.file("swap", path, path)
-		}
-	}
-}
-
-// loops finds loop devices whose file is on one of the devices.
-func (s *scan) loops() {
-	files, _ := filepath.Glob(s.sys + "/block/loop*/loop/backing_file")
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue // detached meanwhile
-		}
-		loop := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(file)))
-		s.file("loop", strings.TrimSuffix(string(data), "\n"), loop)
-	}
-}
-
-// file notes what is kept open by the kernel through a file. A deleted file
-// has only its name left: the mount that held it then tells the device.
-func (s *scan) file(kind, path, shown string) {
-	m, ok := holding(s.mounts, path)
-	if ok && mayHang(m.Type) {
-		return
-	}
-	on, is, err := s.stat(path)
-	if err != nil && ok {
-		on = m.Dev
-	}
-	if !s.wanted(on) {
-		on = is
-	}
-	if s.wanted(on) {
-		s.found = append(s.found, Holder{Kind: kind, How: kind, Path: shown, Dev: on})
-	}
 }
 
 // stacked finds devices made of the devices: crypt mappings, RAID, other

@@ -60,24 +60,36 @@ func mountKind(m Mount) string {
 	return "mount"
 }
 
-// overlays finds overlay mounts with a layer on one of the devices. The kernel
-// keeps the layer's file system open although umount(2) of it succeeds.
+// overlays finds overlay and ecryptfs mounts with a layer on one of the devices.
+// The kernel keeps the layer's file system open although umount(2) of it succeeds.
 func (s *scan) overlays(mounts []Mount, h Holder) {
 	for _, m := range mounts {
 		copied := h.PID != 0 && len(On(s.mounts, m.Dev)) > 0 // ours, seen from another namespace
-		if m.Type != "overlay" || copied {
+		layers := m.layers()
+		if len(layers) == 0 || copied {
 			continue
 		}
-		for _, layer := range overlayLayers(m.Super) {
+		for _, layer := range layers {
 			on, ok := holding(mounts, layer)
 			if !ok || !s.wanted(on.Dev) {
 				continue
 			}
-			h.Kind, h.How, h.Path, h.Dev = "mount", "overlay", m.Point, on.Dev
+			h.Kind, h.How, h.Path, h.Dev = "mount", m.Type, m.Point, on.Dev
 			s.found = append(s.found, h)
 			break
 		}
 	}
+}
+
+// layers returns the directories of other file systems that a mount is made of.
+func (m Mount) layers() []string {
+	switch m.Type {
+	case "overlay":
+		return overlayLayers(m.Super)
+	case "ecryptfs":
+		return []string{m.Source}
+	}
+	return nil
 }
 
 // overlayLayers returns the directories of an overlay's options

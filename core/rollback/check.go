@@ -154,6 +154,9 @@ func (w *walk) mounts(f *found) error {
 		if !crypt[m.Dev] {
 			m.Source = devices[m.Point] // the kernel goes on calling the device what it was called at the mount
 		}
+		if _, pid := trapOf(f.sight.view.Mounts, m); pid > 1 {
+			continue // the program that has mounted it unmounts it when it is stopped, and mounts it at the next look
+		}
 		w.state.Mounts = append(w.state.Mounts, again(m, all, fstab))
 	}
 	for _, v := range f.sight.snapshots {
@@ -184,18 +187,20 @@ func (w *walk) ownMounts(t *snapset.Target) []filesystem.Mount {
 	return slices.DeleteFunc(slices.Clone(t.Mounts), func(m filesystem.Mount) bool { return m.Root != "/" && !w.StopHolders })
 }
 
-// again is how a mount is made again: from its device, or for a bind mount from the mount that shows the directory.
+// again is how a mount is made again: from its device, or for a bind mount from the mount that shows the directory. A second
+// mount of a file system that differs from the first in being read-only is one, too: the device itself has only one state.
 func again(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabEntry) filesystem.MountSpec {
 	spec := filesystem.MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: m.RestoreOptions(fstab)}
-	if m.Root == "/" {
+	first := slices.IndexFunc(all, func(whole filesystem.Mount) bool { return whole.Dev == m.Dev && whole.Root == "/" })
+	if first < 0 || m.Root == "/" && (all[first].Point == m.Point || all[first].ReadOnly() == m.ReadOnly()) {
 		return spec
 	}
-	for _, whole := range all {
-		if whole.Dev == m.Dev && whole.Root == "/" {
-			return filesystem.MountSpec{Bind: filepath.Join(whole.Point, m.Root), Point: m.Point}
-		}
+	whole := all[first]
+	bind := filesystem.MountSpec{Bind: filepath.Join(whole.Point, m.Root), Point: m.Point}
+	if m.Options != whole.Options { // else it inherits them
+		bind.Options = m.Flags()
 	}
-	return spec
+	return bind
 }
 
 // services plans what is stopped, and names whatever else holds the volumes open.
@@ -213,15 +218,16 @@ func (w *walk) services(ctx context.Context, f *found) error {
 		if err != nil {
 			return err
 		}
+		units = append(units, unitsBehind(holders)...)
 		if plan, err = w.systemd.Plan(ctx, append(slices.Clone(w.Services), missing(units, plan.Stop)...)); err != nil {
 			return err
 		}
 	}
 	w.state.Services = plan
-	if w.state.Automounts, err = w.systemd.Automounts(ctx, points(w.state.Mounts)); err != nil {
+	if err := w.findHeld(ctx, f); err != nil {
 		return err
 	}
-	rest := slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return h.PID != 0 && slices.Contains(plan.Stop, h.Unit) })
+	rest := slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return h.Unit != "" && slices.Contains(plan.Stop, h.Unit) })
 	if w.StopHolders {
 		f.kill, rest = killable(rest)
 	}

@@ -17,14 +17,25 @@ import (
 func TestAgain(t *testing.T) {
 	dev := filesystem.Dev{Major: 253, Minor: 1}
 	whole := filesystem.Mount{ID: 1, Dev: dev, Root: "/", Point: "/dat", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "rw,noatime", Super: "rw,attr2"}
-	part := filesystem.Mount{ID: 2, Dev: dev, Root: "/logs", Point: "/var/log/app", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "rw"}
-	all := []filesystem.Mount{whole, part}
+	part := filesystem.Mount{ID: 2, Dev: dev, Root: "/logs", Point: "/var/log/app", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "rw,noatime"}
+	view := filesystem.Mount{ID: 3, Dev: dev, Root: "/", Point: "/srv/view", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "ro,nosuid"}
+	all := []filesystem.Mount{whole, part, view}
 	want := filesystem.MountSpec{Source: "/dev/mapper/vg00-dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"}}
 	if diff := cmp.Diff(want, again(whole, all, nil)); diff != "" {
 		t.Error(diff)
 	}
 	want = filesystem.MountSpec{Bind: "/dat/logs", Point: "/var/log/app"}
 	if diff := cmp.Diff(want, again(part, all, nil)); diff != "" {
+		t.Error(diff)
+	}
+	part.Options = "ro,noexec,noatime"
+	want.Options = []string{"ro", "noexec", "noatime"}
+	if diff := cmp.Diff(want, again(part, all, nil)); diff != "" {
+		t.Error(diff)
+	}
+	// The kernel refuses to mount a device read-only that is mounted for writing.
+	want = filesystem.MountSpec{Bind: "/dat", Point: "/srv/view", Options: []string{"ro", "nosuid"}}
+	if diff := cmp.Diff(want, again(view, all, nil)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,6 +1,7 @@
 package rollback
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/proc"
+	"go.pcc.com/rewind/core/service"
 )
 
 // holders are all that keep the volumes, their crypt devices and the set's snapshots open, but for the mounts that the
@@ -18,13 +20,8 @@ func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, erro
 	var devs []filesystem.Dev
 	var own []filesystem.Mount
 	for i := range f.targets {
-		t := &f.targets[i]
-		lv := filesystem.Dev{Major: uint32(t.LV.Major), Minor: uint32(t.LV.Minor)}
-		devs = append(devs, t.FS)
-		if lv != t.FS {
-			devs = append(devs, lv)
-		}
-		own = append(own, w.ownMounts(t)...)
+		devs = append(devs, f.devices(i)...)
+		own = append(own, w.ownMounts(&f.targets[i])...)
 	}
 	for _, v := range f.sight.snapshots {
 		dev := filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}
@@ -35,8 +32,52 @@ func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, erro
 	if err != nil {
 		return nil, err
 	}
-	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) })
-	return append(holders, below(f.sight.view.Mounts, own)...), nil
+	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) || isWhole(h) })
+	if err := nameUnits(ctx, w.systemd, holders); err != nil {
+		return nil, err
+	}
+	return slices.Concat(holders, below(f.sight.view.Mounts, own), automounters(f.sight.view.Mounts, own)), nil
+}
+
+// isWhole says that a holder is a mount of a whole member that has come since the mounts were looked at, as by an automount:
+// unmount takes it in.
+func isWhole(h filesystem.Holder) bool { return h.Kind == "mount" && h.How == "mount" && h.PID == 0 }
+
+// nameUnits names the units of what no process of theirs holds: sockets that systemd listens at, and what the kernel does for a
+// unit, if that unit runs.
+func nameUnits(ctx context.Context, systemd *service.Systemd, holders []filesystem.Holder) error {
+	for i := range holders {
+		h := &holders[i]
+		if h.How == "socket" && h.PID == 1 {
+			unit, err := systemd.ListensAt(ctx, h.Path)
+			if err != nil {
+				return err
+			}
+			h.Unit = cmp.Or(unit, h.Unit)
+		}
+		if h.PID != 0 || h.Unit == "" {
+			continue
+		}
+		runs, err := systemd.CanStop(ctx, h.Unit)
+		if err != nil {
+			return err
+		}
+		if !runs {
+			h.Unit = ""
+		}
+	}
+	return nil
+}
+
+// unitsBehind are the units of holders that are not found by a process of theirs: see nameUnits.
+func unitsBehind(holders []filesystem.Holder) []string {
+	var units []string
+	for _, h := range holders {
+		if (h.PID == 0 || strings.HasSuffix(h.Unit, ".socket")) && h.Unit != "" && !slices.Contains(units, h.Unit) {
+			units = append(units, h.Unit)
+		}
+	}
+	return units
 }
 
 // below names mounts inside the file systems that are to be unmounted, which keep them busy.
@@ -80,10 +121,32 @@ func advice(holders []filesystem.Holder, transient []string) string {
 	if len(transient) > 0 {
 		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
 	}
-	if len(logins) == len(holders) {
-		return first[0]
+	kernel := releases(holders)
+	first = append(first, kernel...)
+	if len(logins)+len(kernel) == len(holders) {
+		return strings.Join(first, "; ")
 	}
 	return strings.Join(append(first, "add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units"), "; ")
+}
+
+// releases says for each thing that the kernel itself holds open how it lets go.
+func releases(holders []filesystem.Holder) []string {
+	var out []string
+	for _, h := range holders {
+		switch h.Kind {
+		case "swap":
+			out = append(out, "swapoff "+h.Path)
+		case "loop":
+			out = append(out, fmt.Sprintf("unmount what is on %s, then losetup -d %s", h.Path, h.Path))
+		case "export":
+			out = append(out, fmt.Sprintf("name nfs-server in services, or take the export away: exportfs -u CLIENT:%s", h.Path))
+		case "target":
+			out = append(out, fmt.Sprintf("no process holds %s, the kernel serves it as a disk (%s): take it out of that", h.Path, h.How))
+		case "socket":
+			out = append(out, fmt.Sprintf("no process has the socket %s open, it is on its way from one to another: see ss -xp", h.Path))
+		}
+	}
+	return out
 }
 
 // killable splits off the processes that may be ended: not the leaders of login sessions, sshd, or anything we are
@@ -91,7 +154,7 @@ func advice(holders []filesystem.Holder, transient []string) string {
 func killable(holders []filesystem.Holder) (kill []condemned, rest []filesystem.Holder) {
 	above := ancestors(os.Getpid())
 	for _, h := range holders {
-		if h.Kind == "process" && h.PID > 1 && !above[h.PID] && !spared(h) {
+		if h.Kind == "process" && h.PID > 1 && h.How != "automount" && !above[h.PID] && !spared(h) {
 			p, _ := proc.Find(h.PID) // one that has ended meanwhile began at no time that another could have
 			kill = append(kill, condemned{h, p.StartTicks})
 		} else {
@@ -114,18 +177,11 @@ func pids(holders []filesystem.Holder) []int {
 
 // stillBusy adds to an error who holds the volumes open now.
 func (w *walk) stillBusy(ctx context.Context, because error) error {
-	info, err := w.lvm.Info(ctx)
+	volumes, snapshots, err := w.devices(ctx)
 	if err != nil {
 		return because
 	}
-	var devs []filesystem.Dev
-	for _, m := range w.state.Members {
-		for _, name := range []string{m.DMName, m.SnapshotDM, m.Crypt} {
-			if i, ok := info[name]; ok && name != "" {
-				devs = append(devs, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
-			}
-		}
-	}
+	devs := slices.Concat(volumes, snapshots)
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return because
@@ -147,7 +203,8 @@ func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
 	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
 	if len(holders) == 0 {
 		if fault.Of(because).Hint == "" {
-			return fault.New(fault.Busy, "whoever held a volume open has let go of it since").WithHint(again)
+			return fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s", filesystem.LookedAt).
+				WithHint(again + "; if it stays so, the kernel itself holds it: umount and dmsetup info show it")
 		}
 		return nil
 	}

@@ -81,3 +81,25 @@ func TestWhoeverCameSinceIsNamedOrToBeLookedFor(t *testing.T) {
 		}
 	}
 }
+
+// What no process of its own holds is stopped by its unit, or the advice is what makes the kernel let go of it.
+func TestWhatTheKernelHoldsIsLetGoByItsUnitOrByHand(t *testing.T) {
+	holders := []filesystem.Holder{
+		{Kind: "process", How: "fd", Path: "/dat/x", PID: 9, Command: "dd", Unit: "dd.service"},
+		{Kind: "process", How: "socket", Path: "/dat/s", PID: 1, Command: "systemd", Unit: "app.socket"},
+		{Kind: "export", How: "nfs", Path: "/dat", Unit: "nfs-server.service"},
+		{Kind: "swap", How: "swap", Path: "/dat/swap"},
+	}
+	if got := strings.Join(unitsBehind(holders), " "); got != "app.socket nfs-server.service" {
+		t.Error(got)
+	}
+	got := advice(holders, nil)
+	for _, want := range []string{"name nfs-server in services", "swapoff /dat/swap", "services=auto finds the units"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in: %s", want, got)
+		}
+	}
+	if got, want := advice(holders[3:], nil), "swapoff /dat/swap"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -60,7 +60,7 @@ func (w *walk) see(ctx context.Context) (*sight, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sight{view: &snapset.View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: snapset.BlockDevice}}
+	s := &sight{view: snapset.NewView(report, mounts)}
 	if len(w.Snapshots) > 0 {
 		return s, w.seeNamed(s)
 	}

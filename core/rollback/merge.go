@@ -129,8 +129,11 @@ func (w *walk) refused(wait []*Member, because error, untouched bool) error {
 }
 
 // unlatch starts merges that LVM deferred because it found their volumes open. Nothing of ours is: it was udev, or a
-// monitoring tool that looked for a moment.
+// monitoring tool that looked for a moment; or somebody has mounted one.
 func (w *walk) unlatch(ctx context.Context, late []*Member) error {
+	if err := w.evict(ctx); err != nil && !errors.Is(err, fault.Busy) { // who is busy there is named at the limit
+		return err
+	}
 	info, err := w.lvm.Info(ctx)
 	if err != nil {
 		return err

@@ -92,6 +92,8 @@ type State struct {
 	Automounts service.Plan           `json:"automounts"`
 	Mounts     []filesystem.MountSpec `json:"mounts"`            // to be made again, in this order
 	Listed     []string               `json:"listed"`            // where fstab has the members mounted
+	Held       []string               `json:"held"`              // the units that systemd starts on the members' devices
+	Late       [][]string             `json:"late"`              // the units of mounts that came since, by hold
 	SetMounts  []filesystem.MountSpec `json:"set_mounts"`        // of the snapshots: made again only if nothing is merged
 	Home       string                 `json:"home,omitempty"`    // the member that holds the journal, vg/lv; deferred only
 	Guarded    []string               `json:"guarded,omitempty"` // units that wait for the boot guard, beside mounts

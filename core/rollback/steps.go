@@ -58,20 +58,6 @@ func (w *walk) stopLimit(ctx context.Context) time.Duration {
 	return max(time.Until(deadline)-stopKeep, time.Until(deadline)/2)
 }
 
-// unmount unmounts everything, the last mounted first, and closes what lies between file system and volume.
-func (w *walk) unmount(ctx context.Context) error {
-	specs := append(slices.Clone(w.state.Mounts), w.state.SetMounts...) // a set may be mounted inside a member
-	for i := len(specs) - 1; i >= 0; i-- {
-		if err := filesystem.Unmount(specs[i].Point); err != nil {
-			return w.stillBusy(ctx, err)
-		}
-	}
-	if err := w.systemd.Stop(ctx, w.state.Automounts, w.stopLimit(ctx)); err != nil {
-		return err
-	}
-	return w.closeCrypts(ctx)
-}
-
 // recheck looks once more when nothing writes any more: while the services stopped, a COW may have filled, and somebody
 // may have opened a volume. It asks the kernel, which is exact and quick.
 func (w *walk) recheck(ctx context.Context) error {
@@ -210,7 +196,10 @@ func (w *walk) leftDown() error {
 func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
 	opened := w.openCrypts(ctx)
 	_, listens := w.systemd.Start(ctx, w.state.Automounts)
-	return fault.All(opened, listens, w.mountMissing(ctx, specs))
+	below, _ := w.holdNames()
+	waits := w.letGo(ctx, below)
+	mounted := w.mountMissing(ctx, specs)
+	return fault.All(opened, listens, waits, mounted, w.letOthersGo(ctx))
 }
 
 // mountMissing mounts what is not mounted.
@@ -229,7 +218,7 @@ func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) e
 			whole = append(whole, spec)
 		}
 	}
-	if err := w.mountAll(ctx, whole, !nested(whole)); err != nil {
+	if err := w.mountAll(ctx, whole, !nested(whole) && !shared(whole)); err != nil {
 		return err
 	}
 	return w.mountAll(ctx, binds, false)
@@ -260,10 +249,14 @@ func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, toget
 	return fault.All(errs...)
 }
 
-// mountOne mounts one file system; below an automount only systemd can.
+// mountOne mounts one file system; below an automount only systemd can. Another mount of the same device may have brought it
+// along, where both are below mounts that share what is mounted there.
 func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
+	if mounts, err := filesystem.Mounts(); err == nil && isMounted(mounts, spec) {
+		return nil
+	}
 	unit := service.MountUnit(spec.Point)
-	if !slices.Contains(w.state.Automounts.Active, strings.TrimSuffix(unit, ".mount")+".automount") {
+	if !w.automounted(unit) {
 		if w.atOnce != nil && w.atOnce(spec) == nil {
 			return nil
 		}
@@ -284,6 +277,18 @@ func nested(specs []filesystem.MountSpec) bool {
 	return false
 }
 
+// shared says that a device is mounted more than once.
+func shared(specs []filesystem.MountSpec) bool {
+	devices := map[string]bool{}
+	for _, s := range specs {
+		if devices[s.Source] {
+			return true
+		}
+		devices[s.Source] = true
+	}
+	return false
+}
+
 // inside says that a mount point lies below another.
 func inside(point, other string) bool {
 	return point != other && strings.HasPrefix(point, strings.TrimSuffix(other, "/")+"/")
@@ -292,7 +297,7 @@ func inside(point, other string) bool {
 // isMounted says that something other than an automount's trap is mounted at the point already.
 func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	m, ok := filesystem.At(mounts, spec.Point)
-	return ok && m.Type != "autofs"
+	return ok && m.Type != filesystem.Autofs
 }
 
 // ascend merges, and goes on until the volumes are in use again. Each part looks at what is left to do. Once the

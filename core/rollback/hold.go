@@ -1,0 +1,158 @@
+package rollback
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/service"
+)
+
+// udevRecords is where udev keeps what it knows of each device.
+const udevRecords = "/run/udev/data"
+
+const holdText = "Rewind: a rollback is under way; what its volumes are mounted by waits for its end"
+
+// findHeld finds the units that could open a member while it is rolled back: those that systemd starts on its devices, and
+// the mounts that are made or that fstab has.
+func (w *walk) findHeld(ctx context.Context, f *found) error {
+	var paths []string
+	for i := range f.targets {
+		for _, dev := range f.devices(i) {
+			paths = append(paths, filesystem.Names(udevRecords, dev)...)
+		}
+	}
+	units, err := w.systemd.OnDevices(ctx, paths)
+	if err != nil {
+		return err
+	}
+	for _, unit := range w.guarded() {
+		if !slices.Contains(units, unit) {
+			units = append(units, unit)
+		}
+	}
+	if w.state.Automounts, err = w.systemd.Automounts(ctx, units); err != nil {
+		return err
+	}
+	w.state.Held = units
+	return nil
+}
+
+// devices are those of one member: its volume, and the device that its file system is on.
+func (f *found) devices(member int) []filesystem.Dev {
+	t := &f.targets[member]
+	lv := filesystem.Dev{Major: uint32(t.LV.Major), Minor: uint32(t.LV.Minor)}
+	if lv == t.FS {
+		return []filesystem.Dev{lv}
+	}
+	return []filesystem.Dev{t.FS, lv}
+}
+
+// automounters names the programs other than systemd that have mounted one of the mounts: they would mount it again at the next
+// look, and cannot be told to wait.
+func automounters(mounts, own []filesystem.Mount) []filesystem.Holder {
+	var out []filesystem.Holder
+	proc := filesystem.Proc("/proc")
+	for _, m := range own {
+		if trap, pid := trapOf(mounts, m); pid > 1 {
+			out = append(out, filesystem.Holder{
+				Kind: "process", How: "automount", Path: trap.Point, PID: pid, Command: proc.Command(pid), Unit: proc.Unit(pid), Dev: m.Dev,
+			})
+		}
+	}
+	return out
+}
+
+// trapOf returns the automount point that a mount lies on, and the process that serves it; 0 if there is none.
+func trapOf(mounts []filesystem.Mount, m filesystem.Mount) (trap filesystem.Mount, pid int) {
+	for _, parent := range mounts {
+		if parent.ID == m.Parent {
+			pid, _ = parent.Automounter()
+			return parent, pid
+		}
+	}
+	return filesystem.Mount{}, 0
+}
+
+// held splits the units that are held into two. systemd alone can mount at an automount point: those mounts, and the checks
+// of file systems that they wait for, are let go before anything is mounted. The others are let go afterwards, when there is
+// nothing left for them to do.
+func (w *walk) held() (below, others []string) {
+	someBelow := slices.ContainsFunc(w.state.Held, w.automounted)
+	for _, unit := range w.state.Held {
+		if w.automounted(unit) || someBelow && !strings.HasSuffix(unit, ".mount") {
+			below = append(below, unit)
+		} else {
+			others = append(others, unit)
+		}
+	}
+	return below, others
+}
+
+// automounted says that a mount unit lies below an automount.
+func (w *walk) automounted(unit string) bool {
+	return slices.Contains(w.state.Automounts.Active, service.AutomountOf(unit))
+}
+
+// holdNames are the names of the two holds of this rollback.
+func (w *walk) holdNames() (below, others string) {
+	id := w.entry().ID
+	return "rewind-hold-" + id + "-auto.service", "rewind-hold-" + id + ".service"
+}
+
+// hold keeps systemd from mounting a member, or from opening it in any other way, until letGo.
+func (w *walk) hold(ctx context.Context) error {
+	nameBelow, nameOthers := w.holdNames()
+	below, others := w.held()
+	if err := w.systemd.Hold(ctx, nameBelow, holdText, below); err != nil {
+		return err
+	}
+	return w.systemd.Hold(ctx, nameOthers, holdText, others)
+}
+
+// holdLate holds the units of mount points that were not held so far, together.
+func (w *walk) holdLate(ctx context.Context, points []string) error {
+	var late []string
+	for _, point := range points {
+		unit := service.MountUnit(point)
+		if !slices.Contains(slices.Concat(append(w.state.Late, w.state.Held)...), unit) {
+			late = append(late, unit)
+		}
+	}
+	if len(late) == 0 || w.systemd == nil { // nobody is there to mount anything early in a boot
+		return nil
+	}
+	if err := w.systemd.Hold(ctx, w.lateName(len(w.state.Late)), holdText, late); err != nil {
+		return err
+	}
+	w.state.Late = append(w.state.Late, late)
+	return nil
+}
+
+func (w *walk) lateName(i int) string {
+	return fmt.Sprintf("rewind-hold-%s-late%d.service", w.entry().ID, i)
+}
+
+// letOthersGo ends all holds but that of what is below automounts, which has ended.
+func (w *walk) letOthersGo(ctx context.Context) error {
+	_, others := w.holdNames()
+	errs := []error{w.letGo(ctx, others)}
+	for i := range w.state.Late {
+		errs = append(errs, w.letGo(ctx, w.lateName(i)))
+	}
+	return fault.All(errs...)
+}
+
+func (w *walk) letGo(ctx context.Context, name string) error {
+	if len(w.state.Held)+len(w.state.Late) == 0 {
+		return nil
+	}
+	if err := w.systemd.Release(ctx, name); err != nil {
+		return fault.New(fault.Of(err).Code, "the units that mount the volumes are still held: %w", err).
+			WithHint("systemctl stop %s", name)
+	}
+	return nil
+}

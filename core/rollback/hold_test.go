@@ -1,0 +1,57 @@
+package rollback
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/service"
+)
+
+// systemd alone can mount at an automount point, and its mount waits for the check of the file system.
+func TestWhatIsBelowAnAutomountIsLetGoFirst(t *testing.T) {
+	const fsck = "systemd-fsck@dev-vg00-app.service"
+	w := &walk{state: &State{Held: []string{"dat.mount", "app.mount", fsck}}}
+	below, others := w.held()
+	if len(below) != 0 || len(others) != 3 {
+		t.Errorf("without an automount: %v, %v", below, others)
+	}
+	w.state.Automounts = service.Plan{Active: []string{"app.automount"}}
+	below, others = w.held()
+	if !slices.Equal(below, []string{"app.mount", fsck}) || !slices.Equal(others, []string{"dat.mount"}) {
+		t.Errorf("with one: %v, %v", below, others)
+	}
+}
+
+func TestMountsThatCameSinceTheCheck(t *testing.T) {
+	app := filesystem.Dev{Major: 253, Minor: 1}
+	mounts := []filesystem.Mount{
+		{ID: 1, Dev: app, Root: "/", Point: "/app"},
+		{ID: 2, Dev: app, Root: "/", Point: "/srv/again"},
+		{ID: 3, Dev: app, Root: "/logs", Point: "/var/log/app"}, // somebody's bind mount
+		{ID: 4, Dev: filesystem.Dev{Major: 253, Minor: 2}, Root: "/", Point: "/dat"},
+	}
+	since := came(mounts, at("/app", "/srv/gone"), []filesystem.Dev{app})
+	if len(since) != 1 || since[0].Point != "/srv/again" {
+		t.Errorf("%+v", since)
+	}
+}
+
+// autofs is told by its daemon's process group; systemd's automounts are held and so are in nobody's way.
+func TestAnotherAutomounterIsNamed(t *testing.T) {
+	mounts := []filesystem.Mount{
+		{ID: 1, Root: "/", Point: "/app", Type: filesystem.Autofs, Super: "rw,fd=50,pgrp=1,timeout=2,minproto=5,maxproto=5,direct"},
+		{ID: 2, Root: "/", Point: "/misc", Type: filesystem.Autofs, Super: "rw,fd=7,pgrp=" + strconv.Itoa(os.Getpid()) + ",timeout=300,minproto=5,maxproto=5,indirect"},
+		{ID: 3, Parent: 1, Root: "/", Point: "/app"},
+		{ID: 4, Parent: 2, Root: "/", Point: "/misc/dat"},
+	}
+	got := automounters(mounts, mounts[2:])
+	if len(got) != 1 || got[0].Path != "/misc" || got[0].PID != os.Getpid() || got[0].How != "automount" || got[0].Command == "" {
+		t.Errorf("%+v", got)
+	}
+	if kill, rest := killable(got); len(kill) != 0 || len(rest) != 1 {
+		t.Errorf("it would be killed, with what it has mounted: %+v", kill)
+	}
+}

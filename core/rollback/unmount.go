@@ -1,0 +1,146 @@
+package rollback
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+)
+
+const (
+	// letLimit bounds the wait for somebody who looks at a file system in just this moment, as monitoring programs do.
+	letLimit = 5 * time.Second
+	// letTick is how often an unmount is tried meanwhile: the kernel tells nobody that a mount is not in use any more.
+	letTick = 20 * time.Millisecond
+)
+
+// unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies between
+// file system and volume.
+func (w *walk) unmount(ctx context.Context) error {
+	if err := w.hold(ctx); err != nil {
+		return err
+	}
+	if _, err := w.takeIn(ctx); err != nil {
+		return err
+	}
+	specs := append(slices.Clone(w.state.Mounts), w.state.SetMounts...) // a set may be mounted inside a member
+	if err := w.unmountAll(ctx, specs); err != nil {
+		return err
+	}
+	return w.closeCrypts(ctx)
+}
+
+// unmountAll unmounts what was mounted last first.
+func (w *walk) unmountAll(ctx context.Context, specs []filesystem.MountSpec) error {
+	volumes, snapshots, err := w.devices(ctx)
+	if err != nil {
+		return err
+	}
+	for _, spec := range slices.Backward(specs) {
+		if err := unmountOne(ctx, spec.Point, slices.Concat(volumes, snapshots)); err != nil {
+			return w.stillBusy(ctx, err)
+		}
+	}
+	return nil
+}
+
+// evict unmounts what was mounted while all was to be closed, by hand or by a unit that nobody knew of, and keeps it from
+// being mounted again.
+func (w *walk) evict(ctx context.Context) error {
+	since, err := w.takeIn(ctx)
+	if err != nil || len(since) == 0 {
+		return err
+	}
+	return w.unmountAll(ctx, since)
+}
+
+// takeIn adds the mounts of whole members and of their snapshots that were made since the check, by an automount or by hand:
+// their units are held, too, and they are made again like the others. It returns those that were added.
+func (w *walk) takeIn(ctx context.Context) (since []filesystem.MountSpec, err error) {
+	volumes, snapshots, err := w.devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	fstab, err := filesystem.Fstab("/etc/fstab")
+	if err != nil {
+		return nil, err
+	}
+	known := slices.Concat(w.state.Mounts, w.state.SetMounts)
+	for _, m := range came(mounts, known, volumes) {
+		w.state.Mounts = append(w.state.Mounts, again(m, nil, fstab))
+		since = append(since, again(m, nil, fstab))
+	}
+	for _, m := range came(mounts, known, snapshots) {
+		w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
+		since = append(since, again(m, nil, nil))
+	}
+	if len(since) == 0 {
+		return nil, nil
+	}
+	if err := w.holdLate(ctx, points(since)); err != nil {
+		return nil, err
+	}
+	return since, w.trip.Record(w.entry().Step, w.state)
+}
+
+// came returns the mounts of whole devices that are at none of the points known.
+func came(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesystem.Dev) []filesystem.Mount {
+	return slices.DeleteFunc(slices.Clone(mounts), func(m filesystem.Mount) bool {
+		return m.Root != "/" || !slices.Contains(devs, m.Dev) || slices.Contains(points(known), m.Point)
+	})
+}
+
+// unmountOne unmounts what is seen at point if it is on one of the devices. It may have gone since: with another mount, where
+// both are below mounts that share what is mounted there, or by an automount's idle timeout. What is seen then, such as the
+// automount itself, is left alone.
+func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
+	ctx, cancel := context.WithTimeout(ctx, letLimit)
+	defer cancel()
+	for {
+		mounts, err := filesystem.Mounts()
+		if err != nil {
+			return err
+		}
+		if m, ok := filesystem.At(mounts, point); !ok || !slices.Contains(devs, m.Dev) {
+			return nil
+		}
+		err = filesystem.Unmount(point)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, fault.Busy) && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+		select {
+		case <-time.After(letTick):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// devices are those of the members, with what is open above them, and those of their snapshots.
+func (w *walk) devices(ctx context.Context) (volumes, snapshots []filesystem.Dev, err error) {
+	info, err := w.lvm.Info(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	add := func(to *[]filesystem.Dev, name string) {
+		if i, ok := info[name]; ok && name != "" {
+			*to = append(*to, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
+		}
+	}
+	for _, m := range w.state.Members {
+		add(&volumes, m.DMName)
+		add(&volumes, m.Crypt)
+		add(&snapshots, m.SnapshotDM)
+	}
+	return volumes, snapshots, nil
+}
