@@ -1,0 +1,69 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+)
+
+// theLister looks at /pccehr ten times a second, as a monitoring program may, and writes down what it sees.
+var theLister = unit("rw-list.service", `
+[Service]
+ExecStart=/bin/bash -c 'while :; do cat /pccehr/rw-file >> /run/rw-seen 2>&1; sleep 0.1; done'
+`) + unit("srv-again.mount", `
+[Mount]
+What=/dev/vg00/pccehr
+Where=/srv/again
+Type=ext4
+`)
+
+const automounted = `cp /etc/fstab /run/rw-fstab
+sed -i 's#^/dev/vg00/pccehr .*#/dev/vg00/pccehr /pccehr ext4 defaults,x-systemd.automount,x-systemd.idle-timeout=2 0 2#' /etc/fstab
+echo old > /pccehr/rw-file
+systemctl daemon-reload; systemctl stop pccehr pccehr.mount; systemctl start pccehr.automount
+`
+
+const plainAgain = `
+systemctl stop rw-list pccehr; umount /srv/again 2>/dev/null; systemctl stop pccehr.automount pccehr.mount
+cp /run/rw-fstab /etc/fstab; rm -f /etc/systemd/system/rw-* /etc/systemd/system/srv-again.mount /run/rw-*
+systemctl daemon-reload; systemctl stop 'rewind-hold-*'
+lvm_snapshot state=absent >/dev/null 2>&1
+mountpoint -q /pccehr || mount /pccehr; rm -rf /pccehr/rw-file /srv/rw-mirror; systemctl start pccehr
+`
+
+// TestNothingMountsAMemberWhileItIsRolledBack rolls /pccehr back below an automount that a program triggers ten times a
+// second, while another mount unit of the volume is started again and again.
+func TestNothingMountsAMemberWhileItIsRolledBack(t *testing.T) {
+	g := theGuest
+	g.scratch(t, theLister+automounted, plainAgain)
+	// Nobody has looked at the automount point yet: it is looked up where it comes from, and not mounted for that.
+	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
+	if got := g.run(t, "findmnt -no FSTYPE /pccehr; lvs --noheadings -o origin vg00/pccehr_snap | xargs"); got != "autofs\npccehr" {
+		t.Errorf("after the snapshot of an automount point that was not mounted: %q", got)
+	}
+	g.run(t, "mkdir -p /srv/rw-mirror")
+	const backup = "snap_backup volumes=vg00/pccehr backend=mirror backend_options=path=/srv/rw-mirror"
+	for range 2 { // below the automount's name both times, whether it is mounted or not
+		g.ok(t, backup)
+		g.run(t, "ls /pccehr")
+	}
+	if got := g.run(t, "find /srv/rw-mirror -path '*/pccehr/rw-file' | grep -c -v run/rewind"); got != "2" {
+		t.Errorf("%s backups have the file below /pccehr, want 2", got)
+	}
+	g.run(t, `echo new > /pccehr/rw-file; systemctl start pccehr rw-list
+until grep -q new /run/rw-seen; do sleep 0.1; done`)
+	// The mount unit is asked for when the services have stopped: it waits, too, and mounts what was rolled back.
+	g.run(t, `systemd-run -q --unit=rw-ask --collect bash -c 'while systemctl -q is-active pccehr; do sleep 0.05; done
+while [ ! -e /run/rw-asked ]; do systemctl --no-block start srv-again.mount; sleep 0.1; done'`)
+	r := g.ok(t, "lvm_merge services=pccehr wait=true")
+	g.run(t, "touch /run/rw-asked; systemctl start srv-again.mount")
+	g.eventually(t, "the lister's look at the old file", "tail -1 /run/rw-seen | grep -qx old", commandLimit)
+	got := g.run(t, `sort -u /run/rw-seen | xargs; cat /srv/again/rw-file; findmnt -no TARGET -t ext4 /pccehr | wc -l
+systemctl is-active pccehr pccehr.automount rw-list | xargs; systemctl list-units --all --no-legend 'rewind-hold-*'; systemctl list-jobs --no-legend`)
+	if want := "new old\nold\n1\nactive active active"; strings.TrimSpace(got) != want {
+		t.Errorf("after the rollback: %q, want %q", got, want)
+	}
+	t.Logf("an automount point that was not mounted was looked up; a program that lists it and a mount unit that is started "+
+		"again and again waited for the rollback and saw nothing but new and old: %s", r.msg())
+}
