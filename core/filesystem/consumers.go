@@ -54,8 +54,8 @@ func loopFile(node string) (Dev, bool) {
 	return devOf(info.Device), true
 }
 
-// exports finds directories that NFS exports: the kernel keeps those open that a client has asked for, and may open the others
-// at any moment.
+// exports finds directories that NFS exports: the kernel keeps those open that a client has asked for, and may open
+// the others at any moment.
 func (s *scan) exports() {
 	active, err := os.ReadFile(string(s.proc) + "/fs/nfsd/exports")
 	if err != nil {
@@ -113,7 +113,8 @@ func (s *scan) file(h Holder, path string) {
 	}
 }
 
-// beneath returns the device of the mount that held a path that is not there any more: of top, or of a wanted one below it.
+// beneath returns the device of the mount that held a path that is not there any more: of top, or of a wanted one
+// below it.
 func (s *scan) beneath(path string, top Mount) Dev {
 	for _, m := range s.mounts {
 		if s.wanted(m.Dev) && under(path, m.Point) {

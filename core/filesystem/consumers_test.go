@@ -24,17 +24,22 @@ func TestHolderByABoundUnixSocket(t *testing.T) {
 0000000000000000: 00000002 00000000 00010000 0001 01 1004 @/dat/abstract
 0000000000000000: 00000003 00000000 00000000 0001 03 1005
 `)
-	dir := w.process(812, "host", map[string]string{"fd/3": "socket:[1001]", "fd/4": "socket:[1002]", "fd/5": "socket:[1003]"})
+	dir := w.process(812, "host", map[string]string{
+		"fd/3": "socket:[1001]", "fd/4": "socket:[1002]", "fd/5": "socket:[1003]",
+	})
 	w.where[filepath.Join(dir, "root")+"/dat/run/app one.sock"] = dat
 	w.expect(Holder{
-		Kind: "process", How: "socket", Path: "/dat/run/app one.sock", PID: 812, Command: "prog812", Unit: "prog.service", Dev: dat, More: 1,
+		Kind: "process", How: "socket", Path: "/dat/run/app one.sock",
+		PID: 812, Command: "prog812", Unit: "prog.service", Dev: dat, More: 1,
 	})
 }
 
-// The file of a socket may be removed, its path be relative, its process live in a network of its own, or there be none.
+// The file of a socket may be removed, its path be relative, its process live in a network of its own, or there be
+// none.
 func TestHolderByASocketThatIsHardToFind(t *testing.T) {
 	w := newWorld(t)
-	w.netNamespace(1, "host", "0: 00000002 00000000 00010000 0001 01 1001 /dat/removed\n0: 00000002 00000000 00010000 0001 01 1009 /dat/sent\n")
+	w.netNamespace(1, "host", "0: 00000002 00000000 00010000 0001 01 1001 /dat/removed\n"+
+		"0: 00000002 00000000 00010000 0001 01 1009 /dat/sent\n")
 	w.process(812, "host", map[string]string{"fd/3": "socket:[1001]"})
 	dir := w.process(813, "host", map[string]string{"cwd": "/dat/pg", "fd/3": "socket:[2001]"})
 	w.netNamespace(813, "own", "0: 00000002 00000000 00010000 0001 01 2001 ./s\n")
@@ -48,19 +53,20 @@ func TestHolderByASocketThatIsHardToFind(t *testing.T) {
 
 // Marks alone keep nothing open: events do that are not read, and only those that come with an open file.
 func TestHolderByFanotifyEventsThatAreNotRead(t *testing.T) {
+	const group = "fanotify flags:0 event-flags:0\n"
 	const head = "pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1057\n"
 	for name, c := range map[string]struct {
 		fdinfo string
 		queue  []int
 		holds  bool
 	}{
-		"stuck":              {"fanotify flags:0 event-flags:0\nfanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 48}, true},
-		"by its mount":       {"fanotify flags:0 event-flags:0\nfanotify mnt_id:MOUNT mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 24}, true},
-		"reads all":          {"fanotify flags:0 event-flags:0\nfanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{24, 0}, false},
-		"reads slowly":       {"fanotify flags:0 event-flags:0\nfanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{72, 48}, false},
-		"numbers for files":  {"fanotify flags:600 event-flags:0\nfanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 24}, false},
-		"another's events":   {"fanotify flags:0 event-flags:0\nfanotify sdev:fd00003 mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 24}, false},
-		"nothing is watched": {"fanotify flags:0 event-flags:0\n", []int{24, 24, 24}, false},
+		"stuck":              {group + "fanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 48}, true},
+		"by its mount":       {group + "fanotify mnt_id:MOUNT mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 24}, true},
+		"reads all":          {group + "fanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{24, 0}, false},
+		"reads slowly":       {group + "fanotify sdev:fd00000 mflags:0 mask:3b ignored_mask:0\n", []int{72, 48}, false},
+		"numbers for files":  {"fanotify flags:600\nfanotify sdev:fd00000 mflags:0\n", []int{24, 24, 24}, false},
+		"another's events":   {group + "fanotify sdev:fd00003 mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 24}, false},
+		"nothing is watched": {group, []int{24, 24, 24}, false},
 	} {
 		w := newWorld(t)
 		dir := w.process(812, "host", map[string]string{"fd/9": "anon_inode:[fanotify]"})
@@ -78,19 +84,23 @@ func TestHolderByFanotifyEventsThatAreNotRead(t *testing.T) {
 			w.expect()
 			continue
 		}
-		w.expect(Holder{Kind: "process", How: "fanotify", Path: "/dat", PID: 812, Command: "prog812", Unit: "prog.service", Dev: dat})
+		w.expect(Holder{
+			Kind: "process", How: "fanotify", Path: "/dat", PID: 812, Command: "prog812", Unit: "prog.service", Dev: dat,
+		})
 	}
 }
 
 func TestHolderByTheKernelAlone(t *testing.T) {
 	w := newWorld(t)
-	w.file(string(w.scan.proc)+"/fs/nfsd/exports", "# Version 1.1\n# Path Client(Flags) # IPs\n/dat/share\t10.0.0.0/8(rw,sync)\n/srv\t*(ro)\n")
+	w.file(string(w.scan.proc)+"/fs/nfsd/exports",
+		"# Version 1.1\n# Path Client(Flags) # IPs\n/dat/share\t10.0.0.0/8(rw,sync)\n/srv\t*(ro)\n")
 	w.file(w.scan.etab, "/dat/share\t10.0.0.0/8(rw,sync)\n/dat/two\\040words\t*(ro)\n")
 	w.file(w.scan.sys+"/kernel/config/target/core/fileio_0/disk/udev_path", "/dat/lun\n")
 	w.file(w.scan.sys+"/kernel/config/nvmet/subsystems/x/namespaces/1/device_path", "/dev/vg00/dat\n")
 	w.file(w.scan.sys+"/block/loop7/loop/backing_file", "/in/a/container\n")
 	w.file(string(w.scan.proc)+"/swaps", "Filename Type Size Used Priority\n/dat/hidden/swap file 1 0 -2\n")
-	w.scan.mounts = append(w.scan.mounts, Mount{ID: 901, Parent: 1, Dev: Dev{0, 77}, Root: "/", Point: "/dat/hidden", Type: "tmpfs"})
+	over := Mount{ID: 901, Parent: 1, Dev: Dev{0, 77}, Root: "/", Point: "/dat/hidden", Type: "tmpfs"}
+	w.scan.mounts = append(w.scan.mounts, over)
 	w.scan.loopOf = func(node string) (Dev, bool) { return dat, node == "/dev/loop7" }
 	for _, path := range []string{"/dat/share", "/dat/two words", "/dat/lun"} {
 		w.where[path] = dat
@@ -109,7 +119,10 @@ func TestHolderByTheKernelAlone(t *testing.T) {
 
 func TestHolderByALayer(t *testing.T) {
 	w := newWorld(t)
-	w.scan.mounts = append(w.scan.mounts, Mount{ID: 902, Parent: 22, Dev: Dev{0, 78}, Root: "/", Point: "/home/a", Type: "ecryptfs", Source: "/dat/.ecryptfs/a"})
+	above := Mount{
+		ID: 902, Parent: 22, Dev: Dev{0, 78}, Root: "/", Point: "/home/a", Type: "ecryptfs", Source: "/dat/.ecryptfs/a",
+	}
+	w.scan.mounts = append(w.scan.mounts, above)
 	w.expect(Holder{Kind: "mount", How: "ecryptfs", Path: "/home/a", Dev: dat})
 }
 

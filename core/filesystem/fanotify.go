@@ -22,8 +22,8 @@ const (
 	queuePause = 100 * time.Millisecond
 )
 
-// watcher notes a process that watches one of the devices by fanotify and does not read its events: each of them keeps a file
-// open. One that watches and reads holds nothing.
+// watcher notes a process that watches one of the devices by fanotify and does not read its events: each of them
+// keeps a file open. One that watches and reads holds nothing.
 func (s *scan) watcher(space *namespace, pid int, task, fd string, note func(how, path string, dev Dev)) {
 	data, _ := os.ReadFile(filepath.Join(task, "fdinfo", fd))
 	dev, path, ok := s.marked(space, string(data))
@@ -49,7 +49,8 @@ func (s *scan) stuck(pid, fd int) bool {
 	return true
 }
 
-// marked returns one of the devices that the marks of an fdinfo file are on, and where it is mounted (proc_pid_fdinfo(5)).
+// marked returns one of the devices that the marks of an fdinfo file are on, and where it is mounted
+// (proc_pid_fdinfo(5)).
 func (s *scan) marked(space *namespace, fdinfo string) (dev Dev, path string, ok bool) {
 	for line := range strings.Lines(fdinfo) {
 		values := map[string]string{}

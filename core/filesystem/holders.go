@@ -15,8 +15,10 @@ import (
 // Holder is something that keeps a file system or its device open. Of a process
 // that holds several files, one is named and the others are counted.
 type Holder struct {
-	Kind      string `json:"kind"`                // process, mount, swap, loop, device, export, target
-	How       string `json:"how"`                 // cwd, root, exe, fd, map, device, socket, fanotify, automount; mount, bind, overlay, ecryptfs; swap; loop; nfs; lio, nvmet; the kind of a stacked device, such as crypt
+	Kind string `json:"kind"` // process, mount, swap, loop, device, export, target
+	// How of a process is cwd, root, exe, fd, map, device, socket, fanotify or automount; of a mount mount, bind, overlay
+	// or ecryptfs; of an export nfs; of a target lio or nvmet; of a stacked device its kind, such as crypt.
+	How       string `json:"how"`
 	Path      string `json:"path"`                // the file, mount point or device that shows it
 	PID       int    `json:"pid,omitempty"`       // for a mount in another namespace: one process that lives there
 	Command   string `json:"command,omitempty"`   // the kernel's name of the process, at most 15 bytes
@@ -51,8 +53,9 @@ func Named(holders []Holder) string {
 }
 
 // LookedAt says in words what Holders looks at.
-const LookedAt = "working directories, roots, programs, open and mapped files, unix sockets and unread fanotify events of all processes; " +
-	"mounts in every namespace, overlay and ecryptfs layers, swap, loop devices, NFS exports, SCSI and NVMe targets, and devices on top of others"
+const LookedAt = "working directories, roots, programs, open and mapped files, unix sockets and unread fanotify " +
+	"events of all processes; mounts in every namespace, overlay and ecryptfs layers, swap, loop devices, NFS exports, " +
+	"SCSI and NVMe targets, and devices on top of others"
 
 // Holders returns everything but the mounts in own that keeps a file system on
 // the devices, or the devices themselves, open: processes (working directory,

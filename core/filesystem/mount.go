@@ -67,8 +67,8 @@ func Unmount(point string) error {
 	}
 }
 
-// notGiven are options that the kernel shows but mount(2) refuses or warns of: they say what is the case anyway, such as
-// what ext4 did at an error.
+// notGiven are options that the kernel shows but mount(2) refuses or warns of: they say what is the case anyway, such
+// as what ext4 did at an error.
 var notGiven = []string{"seclabel", "attr2", "noquota", "rw", "ro", "emergency_ro", "shutdown"}
 
 // RestoreOptions returns the options that mount the same device at the same
@@ -96,7 +96,8 @@ func (m Mount) RestoreOptions(fstab []FstabEntry) []string {
 // ReadOnly says that it was mounted read-only, whatever the file system is now.
 func (m Mount) ReadOnly() bool { return slices.Contains(splitOptions(m.Options), "ro") }
 
-// Flags returns the options of the mount itself, which a bind mount has, too: of one file system each mount has its own.
+// Flags returns the options of the mount itself, which a bind mount has, too: of one file system each mount has its
+// own.
 func (m Mount) Flags() []string {
 	return slices.DeleteFunc(splitOptions(m.Options), func(o string) bool { return o == "rw" })
 }

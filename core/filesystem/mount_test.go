@@ -56,7 +56,8 @@ func TestRestoreOptions(t *testing.T) {
 	dat := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "rw,seclabel,attr2,inode64,usrquota"}
 	readOnly := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "ro,noatime", Super: "rw,data=ordered"}
 	byExt4 := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "ro,errors=remount-ro"}
-	shutDown := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "rw,emergency_ro,shutdown,errors=continue"}
+	shutDown := byExt4
+	shutDown.Super = "rw,emergency_ro,shutdown,errors=continue"
 	other := []FstabEntry{{Spec: "/dev/no/such", Point: "/dat", Options: []string{"noatime"}}}
 	for _, c := range []struct {
 		name  string

@@ -42,8 +42,8 @@ func (s *scan) sockets() {
 	}
 }
 
-// boundSocket parses a line of /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path. Abstract names, which begin
-// with @, are no files.
+// boundSocket parses a line of /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path. Abstract names, which
+// begin with @, are no files.
 func boundSocket(line string) (inode, path string, ok bool) {
 	rest := strings.TrimSuffix(line, "\n")
 	for range 7 {
@@ -55,8 +55,8 @@ func boundSocket(line string) (inode, path string, ok bool) {
 	return inode, rest, rest != "" && rest[0] != '@' && strings.Trim(inode, "0123456789") == ""
 }
 
-// socket notes a socket that is bound to a file on one of the devices. The path is as its process wrote it, and seen from
-// there. One that no process has is on its way from one to another.
+// socket notes a socket that is bound to a file on one of the devices. The path is as its process wrote it, and seen
+// from there. One that no process has is on its way from one to another.
 func (s *scan) socket(inode, path string) {
 	by, known := s.owners[socketPrefix+inode+"]"]
 	if !known {

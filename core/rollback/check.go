@@ -187,8 +187,9 @@ func (w *walk) ownMounts(t *snapset.Target) []filesystem.Mount {
 	return slices.DeleteFunc(slices.Clone(t.Mounts), func(m filesystem.Mount) bool { return m.Root != "/" && !w.StopHolders })
 }
 
-// again is how a mount is made again: from its device, or for a bind mount from the mount that shows the directory. A second
-// mount of a file system that differs from the first in being read-only is one, too: the device itself has only one state.
+// again is how a mount is made again: from its device, or for a bind mount from the mount that shows the directory. A
+// second mount of a file system that differs from the first in being read-only is one, too: the device itself has
+// only one state.
 func again(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabEntry) filesystem.MountSpec {
 	spec := filesystem.MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: m.RestoreOptions(fstab)}
 	first := slices.IndexFunc(all, func(whole filesystem.Mount) bool { return whole.Dev == m.Dev && whole.Root == "/" })
@@ -227,7 +228,8 @@ func (w *walk) services(ctx context.Context, f *found) error {
 	if err := w.findHeld(ctx, f); err != nil {
 		return err
 	}
-	rest := slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return h.Unit != "" && slices.Contains(plan.Stop, h.Unit) })
+	stopped := func(h filesystem.Holder) bool { return h.Unit != "" && slices.Contains(plan.Stop, h.Unit) }
+	rest := slices.DeleteFunc(holders, stopped)
 	if w.StopHolders {
 		f.kill, rest = killable(rest)
 	}

@@ -17,8 +17,9 @@ import (
 func TestAgain(t *testing.T) {
 	dev := filesystem.Dev{Major: 253, Minor: 1}
 	whole := filesystem.Mount{ID: 1, Dev: dev, Root: "/", Point: "/dat", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "rw,noatime", Super: "rw,attr2"}
-	part := filesystem.Mount{ID: 2, Dev: dev, Root: "/logs", Point: "/var/log/app", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "rw,noatime"}
-	view := filesystem.Mount{ID: 3, Dev: dev, Root: "/", Point: "/srv/view", Type: "xfs", Source: "/dev/mapper/vg00-dat", Options: "ro,nosuid"}
+	part, view := whole, whole
+	part.ID, part.Root, part.Point = 2, "/logs", "/var/log/app"
+	view.ID, view.Point, view.Options = 3, "/srv/view", "ro,nosuid"
 	all := []filesystem.Mount{whole, part, view}
 	want := filesystem.MountSpec{Source: "/dev/mapper/vg00-dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"}}
 	if diff := cmp.Diff(want, again(whole, all, nil)); diff != "" {

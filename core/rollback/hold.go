@@ -16,8 +16,8 @@ const udevRecords = "/run/udev/data"
 
 const holdText = "Rewind: a rollback is under way; what its volumes are mounted by waits for its end"
 
-// findHeld finds the units that could open a member while it is rolled back: those that systemd starts on its devices, and
-// the mounts that are made or that fstab has.
+// findHeld finds the units that could open a member while it is rolled back: those that systemd starts on its
+// devices, and the mounts that are made or that fstab has.
 func (w *walk) findHeld(ctx context.Context, f *found) error {
 	var paths []string
 	for i := range f.targets {
@@ -51,15 +51,16 @@ func (f *found) devices(member int) []filesystem.Dev {
 	return []filesystem.Dev{t.FS, lv}
 }
 
-// automounters names the programs other than systemd that have mounted one of the mounts: they would mount it again at the next
-// look, and cannot be told to wait.
+// automounters names the programs other than systemd that have mounted one of the mounts: they would mount it again
+// at the next look, and cannot be told to wait.
 func automounters(mounts, own []filesystem.Mount) []filesystem.Holder {
 	var out []filesystem.Holder
 	proc := filesystem.Proc("/proc")
 	for _, m := range own {
 		if trap, pid := trapOf(mounts, m); pid > 1 {
 			out = append(out, filesystem.Holder{
-				Kind: "process", How: "automount", Path: trap.Point, PID: pid, Command: proc.Command(pid), Unit: proc.Unit(pid), Dev: m.Dev,
+				Kind: "process", How: "automount", Path: trap.Point, Dev: m.Dev,
+				PID: pid, Command: proc.Command(pid), Unit: proc.Unit(pid),
 			})
 		}
 	}
@@ -77,9 +78,9 @@ func trapOf(mounts []filesystem.Mount, m filesystem.Mount) (trap filesystem.Moun
 	return filesystem.Mount{}, 0
 }
 
-// held splits the units that are held into two. systemd alone can mount at an automount point: those mounts, and the checks
-// of file systems that they wait for, are let go before anything is mounted. The others are let go afterwards, when there is
-// nothing left for them to do.
+// held splits the units that are held into two. systemd alone can mount at an automount point: those mounts, and the
+// checks of file systems that they wait for, are let go before anything is mounted. The others are let go afterwards,
+// when there is nothing left for them to do.
 func (w *walk) held() (below, others []string) {
 	someBelow := slices.ContainsFunc(w.state.Held, w.automounted)
 	for _, unit := range w.state.Held {

@@ -39,12 +39,12 @@ func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, erro
 	return slices.Concat(holders, below(f.sight.view.Mounts, own), automounters(f.sight.view.Mounts, own)), nil
 }
 
-// isWhole says that a holder is a mount of a whole member that has come since the mounts were looked at, as by an automount:
-// unmount takes it in.
+// isWhole says that a holder is a mount of a whole member that has come since the mounts were looked at, as by an
+// automount: unmount takes it in.
 func isWhole(h filesystem.Holder) bool { return h.Kind == "mount" && h.How == "mount" && h.PID == 0 }
 
-// nameUnits names the units of what no process of theirs holds: sockets that systemd listens at, and what the kernel does for a
-// unit, if that unit runs.
+// nameUnits names the units of what no process of theirs holds: sockets that systemd listens at, and what the kernel
+// does for a unit, if that unit runs.
 func nameUnits(ctx context.Context, systemd *service.Systemd, holders []filesystem.Holder) error {
 	for i := range holders {
 		h := &holders[i]
@@ -141,9 +141,9 @@ func releases(holders []filesystem.Holder) []string {
 		case "export":
 			out = append(out, fmt.Sprintf("name nfs-server in services, or take the export away: exportfs -u CLIENT:%s", h.Path))
 		case "target":
-			out = append(out, fmt.Sprintf("no process holds %s, the kernel serves it as a disk (%s): take it out of that", h.Path, h.How))
+			out = append(out, fmt.Sprintf("no process holds %s, the kernel serves it as a disk (%s): end that", h.Path, h.How))
 		case "socket":
-			out = append(out, fmt.Sprintf("no process has the socket %s open, it is on its way from one to another: see ss -xp", h.Path))
+			out = append(out, fmt.Sprintf("no process has the socket %s: it is being handed over; see ss -xp", h.Path))
 		}
 	}
 	return out
@@ -203,7 +203,8 @@ func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
 	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
 	if len(holders) == 0 {
 		if fault.Of(because).Hint == "" {
-			return fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s", filesystem.LookedAt).
+			return fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s",
+				filesystem.LookedAt).
 				WithHint(again + "; if it stays so, the kernel itself holds it: umount and dmsetup info show it")
 		}
 		return nil

@@ -249,8 +249,8 @@ func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, toget
 	return fault.All(errs...)
 }
 
-// mountOne mounts one file system; below an automount only systemd can. Another mount of the same device may have brought it
-// along, where both are below mounts that share what is mounted there.
+// mountOne mounts one file system; below an automount only systemd can. Another mount of the same device may have
+// brought it along, where both are below mounts that share what is mounted there.
 func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
 	if mounts, err := filesystem.Mounts(); err == nil && isMounted(mounts, spec) {
 		return nil

@@ -17,8 +17,8 @@ const (
 	letTick = 20 * time.Millisecond
 )
 
-// unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies between
-// file system and volume.
+// unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies
+// between file system and volume.
 func (w *walk) unmount(ctx context.Context) error {
 	if err := w.hold(ctx); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (w *walk) unmountAll(ctx context.Context, specs []filesystem.MountSpec) err
 	return nil
 }
 
-// evict unmounts what was mounted while all was to be closed, by hand or by a unit that nobody knew of, and keeps it from
-// being mounted again.
+// evict unmounts what was mounted while all was to be closed, by hand or by a unit that nobody knew of, and keeps it
+// from being mounted again.
 func (w *walk) evict(ctx context.Context) error {
 	since, err := w.takeIn(ctx)
 	if err != nil || len(since) == 0 {
@@ -57,8 +57,8 @@ func (w *walk) evict(ctx context.Context) error {
 	return w.unmountAll(ctx, since)
 }
 
-// takeIn adds the mounts of whole members and of their snapshots that were made since the check, by an automount or by hand:
-// their units are held, too, and they are made again like the others. It returns those that were added.
+// takeIn adds the mounts of whole members and of their snapshots that were made since the check, by an automount or
+// by hand: their units are held, too, and they are made again like the others. It returns those that were added.
 func (w *walk) takeIn(ctx context.Context) (since []filesystem.MountSpec, err error) {
 	volumes, snapshots, err := w.devices(ctx)
 	if err != nil {
@@ -97,9 +97,9 @@ func came(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesy
 	})
 }
 
-// unmountOne unmounts what is seen at point if it is on one of the devices. It may have gone since: with another mount, where
-// both are below mounts that share what is mounted there, or by an automount's idle timeout. What is seen then, such as the
-// automount itself, is left alone.
+// unmountOne unmounts what is seen at point if it is on one of the devices. It may have gone since: with another
+// mount, where both are below mounts that share what is mounted there, or by an automount's idle timeout. What is
+// seen then, such as the automount itself, is left alone.
 func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
 	ctx, cancel := context.WithTimeout(ctx, letLimit)
 	defer cancel()

@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// Automounts plans the start of the automount units of those of the units that are mounts, as far as they are active now.
+// Automounts plans the start of the automount units of those of the units that are mounts, as far as they are active
+// now.
 //
-// They are not part of any service's plan, and are never stopped: that would detach lazily whatever is mounted there, and
-// whoever came meanwhile would find an empty directory. Hold their mount units instead. Should one have gone down, it is
-// to be started before anything is mounted there, for systemd refuses it afterwards. What was mounted below one is then
-// mounted again by starting its mount unit.
+// They are not part of any service's plan, and are never stopped: that would detach lazily whatever is mounted there,
+// and whoever came meanwhile would find an empty directory. Hold their mount units instead. Should one have gone
+// down, it is to be started before anything is mounted there, for systemd refuses it afterwards. What was mounted
+// below one is then mounted again by starting its mount unit.
 func (s *Systemd) Automounts(ctx context.Context, units []string) (Plan, error) {
 	var p Plan
 	for _, name := range units {

@@ -8,9 +8,9 @@ import (
 )
 
 // Hold keeps units from starting until Release of the same name, by a transient unit whose start does not end and that
-// every one of them is ordered after. Whoever asks systemd for a start meanwhile waits: a program at an automount point,
-// a device that reappears, systemctl. A start that is under way already is waited for. No unit is stopped, and systemd's
-// configuration is not reloaded. The hold does not end with the calling process; it ends with the boot.
+// every one of them is ordered after. Whoever asks systemd for a start meanwhile waits: a program at an automount
+// point, a device that reappears, systemctl. A start that is under way already is waited for. No unit is stopped, and
+// systemd's configuration is not reloaded. The hold does not end with the calling process; it ends with the boot.
 //
 // A hold of this name that is there already is kept as it is. None is made for no units.
 func (s *Systemd) Hold(ctx context.Context, name, description string, units []string) error {
@@ -54,8 +54,8 @@ func (s *Systemd) Release(ctx context.Context, name string) error {
 }
 
 // OnDevices returns the units that systemd starts on block devices: mounts, swaps, checks of file systems, what opens
-// encrypted ones, and services that are bound to a device. A device is given by each path that leads to it, because units
-// name it by any of them.
+// encrypted ones, and services that are bound to a device. A device is given by each path that leads to it, because
+// units name it by any of them.
 func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, error) {
 	var units []string
 	for _, path := range paths {

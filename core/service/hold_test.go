@@ -9,7 +9,8 @@ import (
 // What systemd starts on a device is found by each of the device's names; targets and devices open nothing.
 func TestUnitsOnADevice(t *testing.T) {
 	f := newFake()
-	f.add("dev-vg00-app.device", "active", "RequiredBy", "app.mount", "BoundBy", "systemd-fsck@dev-vg00-app.service", "BoundBy", "x.target")
+	f.add("dev-vg00-app.device", "active", "RequiredBy", "app.mount",
+		"BoundBy", "systemd-fsck@dev-vg00-app.service", "BoundBy", "x.target")
 	f.add(`dev-mapper-vg00\x2dapp.device`, "active", "RequiredBy", "app.mount", "BoundBy", "dev-vg00-app.swap")
 	got, err := f.systemd(t).OnDevices(t.Context(), []string{"/dev/vg00/app", "/dev/mapper/vg00-app", "/dev/none"})
 	want := []string{"app.mount", "systemd-fsck@dev-vg00-app.service", "dev-vg00-app.swap"}

@@ -5,7 +5,9 @@ import "testing"
 func TestSocketUnitOfAPath(t *testing.T) {
 	f := newFake()
 	f.add("dbus.socket", "active").last = map[string]any{"Listen": []any{[]any{"Stream", "/run/dbus/system_bus_socket"}}}
-	f.add("app.socket", "active").last = map[string]any{"Listen": []any{[]any{"Datagram", "/run/app"}, []any{"Stream", "/dat/app.sock"}}}
+	f.add("app.socket", "active").last = map[string]any{"Listen": []any{
+		[]any{"Datagram", "/run/app"}, []any{"Stream", "/dat/app.sock"},
+	}}
 	f.add("app.service", "active")
 	f.add("nfs-server.service", "inactive")
 	s := f.systemd(t)
@@ -15,7 +17,8 @@ func TestSocketUnitOfAPath(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]bool{
-		"app.socket": true, "app.service": true, "dbus.socket": false, "nfs-server.service": false, "none.service": false, "init.scope": false,
+		"app.socket": true, "app.service": true, "dbus.socket": false,
+		"nfs-server.service": false, "none.service": false, "init.scope": false,
 	} {
 		if got, err := s.CanStop(t.Context(), name); got != want || err != nil {
 			t.Errorf("%s: %v %v", name, got, err)

@@ -45,7 +45,8 @@ func TestAutomounts(t *testing.T) {
 	f.add("dat.automount", "active")
 	f.add("srv-idle.automount", "inactive")
 	f.add("systemd-fsck@dev-dat.service.automount", "active") // systemd knows no such name
-	p, err := f.systemd(t).Automounts(t.Context(), []string{"dat.mount", "srv-idle.mount", "none.mount", "systemd-fsck@dev-dat.service"})
+	units := []string{"dat.mount", "srv-idle.mount", "none.mount", "systemd-fsck@dev-dat.service"}
+	p, err := f.systemd(t).Automounts(t.Context(), units)
 	if diff := cmp.Diff(Plan{Active: []string{"dat.automount"}}, p); diff != "" || err != nil {
 		t.Error(diff, err)
 	}

@@ -18,7 +18,8 @@ func (v *View) byAutomount(word string, m filesystem.Mount) (*lvm.Volume, error)
 			return v.byDevice(word, dev, m.Type)
 		}
 	}
-	return nil, fault.New(fault.Unsupported, "volumes: %s is an automount point, and neither /etc/fstab nor its unit names a device for it", word).
+	return nil, fault.New(fault.Unsupported,
+		"volumes: %s is an automount point, and neither /etc/fstab nor its unit names a device for it", word).
 		WithHint("name its volume: vg/lv; or look into it first, so that it is mounted: ls %s", m.Point)
 }
 
@@ -38,7 +39,8 @@ func (v *View) automount(dev filesystem.Dev) string {
 // unitLimit bounds the question to systemd what a mount unit mounts.
 const unitLimit = 30 * time.Second
 
-// behindAutomount is View.Behind for the real system. /etc/fstab says it of most automount points, a mount unit of the others.
+// behindAutomount is View.Behind for the real system. /etc/fstab says it of most automount points, a mount unit of
+// the others.
 func behindAutomount(point string) (filesystem.Dev, bool) {
 	fstab, _ := filesystem.Fstab("/etc/fstab")
 	for _, e := range fstab {

@@ -19,7 +19,8 @@ Type=ext4
 `)
 
 const automounted = `cp /etc/fstab /run/rw-fstab
-sed -i 's#^/dev/vg00/pccehr .*#/dev/vg00/pccehr /pccehr ext4 defaults,x-systemd.automount,x-systemd.idle-timeout=2 0 2#' /etc/fstab
+options=defaults,x-systemd.automount,x-systemd.idle-timeout=2
+sed -i "s#^/dev/vg00/pccehr .*#/dev/vg00/pccehr /pccehr ext4 $options 0 2#" /etc/fstab
 echo old > /pccehr/rw-file
 systemctl daemon-reload; systemctl stop pccehr pccehr.mount; systemctl start pccehr.automount
 `
@@ -39,8 +40,9 @@ func TestNothingMountsAMemberWhileItIsRolledBack(t *testing.T) {
 	g.scratch(t, theLister+automounted, plainAgain)
 	// Nobody has looked at the automount point yet: it is looked up where it comes from, and not mounted for that.
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
-	if got := g.run(t, "findmnt -no FSTYPE /pccehr; lvs --noheadings -o origin vg00/pccehr_snap | xargs"); got != "autofs\npccehr" {
-		t.Errorf("after the snapshot of an automount point that was not mounted: %q", got)
+	seen := g.run(t, "findmnt -no FSTYPE /pccehr; lvs --noheadings -o origin vg00/pccehr_snap | xargs")
+	if seen != "autofs\npccehr" {
+		t.Errorf("after the snapshot of an automount point that was not mounted: %q", seen)
 	}
 	g.run(t, "mkdir -p /srv/rw-mirror")
 	const backup = "snap_backup volumes=vg00/pccehr backend=mirror backend_options=path=/srv/rw-mirror"
@@ -60,10 +62,11 @@ while [ ! -e /run/rw-asked ]; do systemctl --no-block start srv-again.mount; sle
 	g.run(t, "touch /run/rw-asked; systemctl start srv-again.mount")
 	g.eventually(t, "the lister's look at the old file", "tail -1 /run/rw-seen | grep -qx old", commandLimit)
 	got := g.run(t, `sort -u /run/rw-seen | xargs; cat /srv/again/rw-file; findmnt -no TARGET -t ext4 /pccehr | wc -l
-systemctl is-active pccehr pccehr.automount rw-list | xargs; systemctl list-units --all --no-legend 'rewind-hold-*'; systemctl list-jobs --no-legend`)
+systemctl is-active pccehr pccehr.automount rw-list | xargs
+systemctl list-units --all --no-legend 'rewind-hold-*'; systemctl list-jobs --no-legend`)
 	if want := "new old\nold\n1\nactive active active"; strings.TrimSpace(got) != want {
 		t.Errorf("after the rollback: %q, want %q", got, want)
 	}
-	t.Logf("an automount point that was not mounted was looked up; a program that lists it and a mount unit that is started "+
-		"again and again waited for the rollback and saw nothing but new and old: %s", r.msg())
+	t.Logf("an automount point that was not mounted was looked up; a program that lists it and a mount unit that is "+
+		"started again and again waited for the rollback and saw nothing but new and old: %s", r.msg())
 }

@@ -44,7 +44,7 @@ const exported = `echo 'nfsd 192.0.2.7 2147483647 rw-client' > /proc/net/rpc/aut
 echo 'rw-client /pccehr 2147483647 1 65534 65534 7' > /proc/net/rpc/nfsd.export/channel
 `
 
-const notExported = `for f in /proc/net/rpc/nfsd.export/flush /proc/net/rpc/auth.unix.ip/flush; do date -d '+1 sec' +%s > $f; done
+const notExported = `for f in nfsd.export auth.unix.ip; do date -d '+1 sec' +%s > /proc/net/rpc/$f/flush; done
 `
 
 const removeUnseen = notExported + `
@@ -54,7 +54,8 @@ lvm_snapshot state=absent >/dev/null 2>&1
 rm -f /pccehr/rw-*; umount /proc/fs/nfsd; systemctl is-active -q pccehr || systemctl start pccehr
 `
 
-// TestWhatNoOpenFileShowsIsNamedBeforehand asks for a rollback while sockets, events and the kernel itself keep /pccehr busy.
+// TestWhatNoOpenFileShowsIsNamedBeforehand asks for a rollback while sockets, events and the kernel itself keep
+// /pccehr busy.
 func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 	playedOn(t, "d13")
 	g := theGuest
@@ -84,12 +85,12 @@ func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 	if want := "active active active active\nold"; got != want {
 		t.Errorf("after the rollback: %q, want %q", got, want)
 	}
-	t.Logf("a bound socket, a socket unit, unread fanotify events and an NFS export were named before anything was stopped; "+
-		"without the export services=auto stopped and started their units: %s", r.msg())
+	t.Logf("a bound socket, a socket unit, unread fanotify events and an NFS export were named before anything was "+
+		"stopped; without the export services=auto stopped and started their units: %s", r.msg())
 }
 
-// TestMountsComeBackAsTheyWereAskedFor rolls back a file system that lies below a shared bind mount and that ext4 itself has
-// made read-only.
+// TestMountsComeBackAsTheyWereAskedFor rolls back a file system that lies below a shared bind mount and that ext4
+// itself has made read-only.
 func TestMountsComeBackAsTheyWereAskedFor(t *testing.T) {
 	playedOn(t, "d13")
 	g := theGuest
@@ -108,17 +109,19 @@ lvremove -qqy vg01/data; rmdir /srv/data /export /srv/view
 ! lvs --noheadings vg01 | grep .
 `)
 	r := g.ok(t, "lvm_snapshot state=mounted")
-	if got := g.run(t, `findmnt -no OPTIONS -S /dev/mapper/vg01-data_snap | tr , '\n' | grep -xE 'ro|nosuid|nodev|noexec' | sort | xargs`); got != "nodev nosuid ro" {
+	const options = `findmnt -no OPTIONS -S /dev/mapper/vg01-data_snap | tr , '\n'`
+	if got := g.run(t, options+" | grep -xE 'ro|nosuid|nodev|noexec' | sort | xargs"); got != "nodev nosuid ro" {
 		t.Errorf("the snapshot is mounted %q: %s", got, r.msg())
 	}
 	g.ok(t, "lvm_snapshot state=unmounted")
 	table := g.run(t, "findmnt -rno TARGET,OPTIONS -S /dev/mapper/vg01-data | sort")
-	g.run(t, `echo 1 > /sys/fs/ext4/$(basename $(readlink -f /dev/vg01/data))/trigger_fs_error; ! touch /srv/data/x 2>/dev/null`)
+	g.run(t, `echo 1 > /sys/fs/ext4/$(basename $(readlink -f /dev/vg01/data))/trigger_fs_error
+! touch /srv/data/x 2>/dev/null`)
 	r = g.ok(t, "lvm_merge wait=true")
 	if got := g.run(t, "findmnt -rno TARGET,OPTIONS -S /dev/mapper/vg01-data | sort"); got != table {
 		t.Errorf("mounted after the rollback:\n%s\nbefore:\n%s", got, table)
 	}
 	g.run(t, "test $(cat /export/data/file) = old && touch /srv/data/x && ! touch /srv/view/x 2>/dev/null")
-	t.Logf("a file system below a shared bind mount was unmounted once and is mounted as before, for writing although ext4 had "+
-		"made it read-only; its read-only view is read-only; its snapshot was mounted nosuid and nodev as it is: %s", r.msg())
+	t.Logf("a file system below a shared bind mount was unmounted once and is mounted as before, for writing although "+
+		"ext4 had made it read-only; its read-only view is read-only; its snapshot was nosuid and nodev: %s", r.msg())
 }

@@ -158,8 +158,8 @@ func (w *work) storeLive(ctx context.Context, client backup.Backend, live []stri
 	return w.stored(stored, live, err), err
 }
 
-// Root is where the backend sees a volume, and its name in the backup: its mount point, also one where the next look mounts
-// it; or for one that is not mounted, and for the root file system, a path of ours.
+// Root is where the backend sees a volume, and its name in the backup: its mount point, also one where the next look
+// mounts it; or for one that is not mounted, and for the root file system, a path of ours.
 func Root(t *snapset.Target) string {
 	if len(t.Mounts) > 0 && t.Mounts[0].Point != "/" {
 		return t.Mounts[0].Point
