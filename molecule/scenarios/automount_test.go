@@ -19,7 +19,7 @@ Type=ext4
 `)
 
 const automounted = `cp /etc/fstab /run/rw-fstab
-options=defaults,x-systemd.automount,x-systemd.idle-timeout=2
+options=defaults,x-systemd.automount,x-systemd.idle-timeout=20
 sed -i "s#^/dev/vg00/pccehr .*#/dev/vg00/pccehr /pccehr ext4 $options 0 2#" /etc/fstab
 echo old > /pccehr/rw-file
 systemctl daemon-reload; systemctl stop pccehr pccehr.mount; systemctl start pccehr.automount
@@ -45,13 +45,10 @@ func TestNothingMountsAMemberWhileItIsRolledBack(t *testing.T) {
 		t.Errorf("after the snapshot of an automount point that was not mounted: %q", seen)
 	}
 	g.run(t, "mkdir -p /srv/rw-mirror")
-	const backup = "snap_backup volumes=vg00/pccehr backend=mirror backend_options=path=/srv/rw-mirror"
-	for range 2 { // below the automount's name both times, whether it is mounted or not
-		g.ok(t, backup)
-		g.run(t, "ls /pccehr")
-	}
-	if got := g.run(t, "find /srv/rw-mirror -path '*/pccehr/rw-file' | grep -c -v run/rewind"); got != "2" {
-		t.Errorf("%s backups have the file below /pccehr, want 2", got)
+	// A backup has it below the automount point, as if it were mounted.
+	g.ok(t, "snap_backup volumes=vg00/pccehr backend=mirror backend_options=path=/srv/rw-mirror")
+	if got := g.run(t, "find /srv/rw-mirror -path '*/pccehr/rw-file' | grep -v run/rewind | wc -l"); got != "1" {
+		t.Errorf("%s backups have the file below /pccehr, want 1", got)
 	}
 	g.run(t, `echo new > /pccehr/rw-file; systemctl start pccehr rw-list
 until grep -q new /run/rw-seen; do sleep 0.1; done`)
