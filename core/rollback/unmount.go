@@ -23,8 +23,14 @@ func (w *walk) unmount(ctx context.Context) error {
 	if err := w.hold(ctx); err != nil {
 		return err
 	}
-	if _, err := w.takeIn(ctx); err != nil {
+	since, err := w.takeIn(ctx)
+	if err != nil {
 		return err
+	}
+	if len(since) > 0 {
+		if err := w.record(stepUnmounting, w.state); err != nil {
+			return err
+		}
 	}
 	specs := append(slices.Clone(w.state.Mounts), w.state.SetMounts...) // a set may be mounted inside a member
 	if err := w.unmountAll(ctx, specs); err != nil {
@@ -54,6 +60,7 @@ func (w *walk) evict(ctx context.Context) error {
 	if err != nil || len(since) == 0 {
 		return err
 	}
+	w.reached(w.entry().Step)
 	return w.unmountAll(ctx, since)
 }
 
@@ -84,10 +91,7 @@ func (w *walk) takeIn(ctx context.Context) (since []filesystem.MountSpec, err er
 	if len(since) == 0 {
 		return nil, nil
 	}
-	if err := w.holdLate(ctx, points(since)); err != nil {
-		return nil, err
-	}
-	return since, w.trip.Record(w.entry().Step, w.state)
+	return since, w.holdLate(ctx, points(since))
 }
 
 // came returns the mounts of whole devices that are at none of the points known.
