@@ -31,6 +31,10 @@ type Backend interface {
 	// it returns without an error the backup is complete, can be listed and presented, and survives a power cut as well as
 	// the place it lies in does. Beside source_unreadable and source_vanished it returns what it stored all the same, which
 	// is listed as incomplete; after any other error nothing is listed.
+	//
+	// A file of which it has the content already need not be read if it is known not to have changed: if its inode, size
+	// and times of modification and change (ctime) are those that were recorded with that content. Size and time of
+	// modification alone say nothing, nor does a ctime that is older than the last backup: a rollback takes it back.
 	Store(ctx context.Context, c Config, t Tree, report Report) (Stored, error)
 
 	// List returns the backups of the host, that of the latest time first. Those that other programs made of the host may
@@ -79,6 +83,9 @@ type Description struct {
 	// repository, a cache. None of them may lie on a volume of the set.
 	Local []string `json:"local,omitempty"`
 
+	// Recording: Store writes Tree.Record itself, while it looks at the files. Else the host does, before it.
+	Recording bool `json:"recording,omitempty"`
+
 	// Features are what this version can do beyond the contract, by name, for people.
 	Features []string `json:"features,omitempty"`
 }
@@ -89,6 +96,15 @@ type Tree struct {
 	Set   string    `json:"set"`
 	Time  time.Time `json:"time"` // the set's instant: the backup's time
 	Roots []string  `json:"roots"`
+
+	// ReadAll: every file is read, and held against what the backend has of it, whatever its size and times are.
+	ReadAll bool `json:"read_all,omitempty"`
+
+	// Records is a directory with records of what the files of earlier backups were like (package record), by ID; "":
+	// there are none. A backend that asks for it in its Description writes one of the tree that it stores into the file
+	// Record, which the host keeps there.
+	Records string `json:"records,omitempty"`
+	Record  string `json:"record,omitempty"`
 }
 
 // Each of a tree's roots is an absolute path, at which the snapshot is mounted where the backend sees it, and by which it is known

@@ -32,7 +32,10 @@ func fullConfig() backup.Config {
 }
 
 func fullTree() backup.Tree {
-	return backup.Tree{Host: "host-a", Set: "snap", Time: instant, Roots: []string{"/dat", "/dat/wal"}}
+	return backup.Tree{
+		Host: "host-a", Set: "snap", Time: instant, Roots: []string{"/dat", "/dat/wal"},
+		ReadAll: true, Records: "/var/lib/rewind/records/a", Record: "/run/rewind/record",
+	}
 }
 
 func fullStored() backup.Stored {
@@ -50,7 +53,9 @@ func fullList() []backup.Stored {
 }
 
 func fullDescription() backup.Description {
-	return backup.Description{Name: "a", Version: "1", Local: []string{"/mnt"}, Features: []string{"b", "c"}}
+	return backup.Description{
+		Name: "a", Version: "1", Local: []string{"/mnt"}, Recording: true, Features: []string{"b", "c"},
+	}
 }
 
 func fullProgress() backup.Progress {
