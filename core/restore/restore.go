@@ -15,8 +15,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/record"
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/failpoint"
@@ -43,6 +46,7 @@ type Request struct {
 	Set           string           `json:"set"`
 	Size          string           `json:"size,omitempty"` // empty: by the need
 	ID            string           `json:"id"`
+	ReadAll       bool             `json:"read_all,omitempty"` // compare the content of every file
 	FreezeTimeout time.Duration    `json:"freeze_timeout"`
 	Use           run.Use          `json:"use"`
 	Merge         bool             `json:"merge"`
@@ -72,6 +76,7 @@ type work struct {
 	backend  string                // its name
 	flags    map[string]tree.Flags // of what is in the backup, by the path on the host; nil: they are not known
 	warnings []string              // of the backups that there are
+	record   *record.Record        // of that backup; nil: there is none, or it is not to be believed
 	planned  *snapset.Planned
 	needs    []tree.Need // of the targets
 	own      *snapset.Own
@@ -144,6 +149,10 @@ func (w *work) fill(ctx context.Context) error {
 		return err
 	}
 	w.backend = description.Name
+	if !w.ReadAll {
+		w.record = w.host.Records().Open(w.stored)
+		defer w.record.Close()
+	}
 	label := "reading backup " + w.stored.ID
 	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)
 }
@@ -168,18 +177,12 @@ func (w *work) take(ctx context.Context, p backup.Presented) error {
 	return filesystem.Private(func() error { return w.write(ctx, p) })
 }
 
-// settled is how much earlier than the backup's instant a file must have been changed last to be taken as it is: the
-// file system's time stamps are some milliseconds behind the clock, and backends keep whole seconds.
-const settled = 3 * time.Second
-
-// options are those of the comparison of a target. What was written after the backup has a later change time, which
-// nobody can set: only what is older, and equal in size and time, is taken as it is. Other roots below this one are
-// volumes of their own, though a backup may show them as directories.
+// options are those of the comparison of a target. What is, by its inode and times, what was recorded when the backup
+// was made, is taken as it is. Other roots below this one are volumes of their own, though a backup may show them as
+// directories.
 func (w *work) options(root string) tree.Options {
-	o := tree.Options{Since: w.stored.Time.Add(-settled), OneFileSystem: true}
-	if w.stored.Future(w.begun) {
-		o.Since = time.Time{} // what was changed since then cannot be told: all is read
-	}
+	o := tree.Options{OneFileSystem: true}
+	o.Unchanged = func(rel string, st *unix.Statx_t) bool { return w.record.Same(filepath.Join(root, rel), st) }
 	for _, other := range w.stored.Roots {
 		if below, ok := strings.CutPrefix(other, root+"/"); ok {
 			o.Skip = append(o.Skip, below)

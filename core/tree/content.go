@@ -65,7 +65,7 @@ type fetch struct {
 // content makes the content of a file that is there equal, and reports whether it was changed.
 func (j *job) content(e *entry) (changed bool, err error) {
 	changed = j.shortened[e.to.id()]
-	if !changed && j.sameByDate(e.from, e.to, e.to.st.Ctime) {
+	if !changed && j.sameContent(e) {
 		return false, nil
 	}
 	p := pour{job: j, e: e, to: e.to, frozen: !j.ours(e)}

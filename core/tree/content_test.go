@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,39 +121,58 @@ func TestHugeHole(t *testing.T) {
 	}
 }
 
-// What was changed without a trace in size and time is found, unless Since says that it need not be looked for.
-func TestSince(t *testing.T) {
+// What was changed without a trace in size and time is found, unless Unchanged says that it was not.
+func TestUnchanged(t *testing.T) {
 	from, to := twins(t, map[string][]byte{"f": random(1, 9000), "g": random(2, 9000)})
-	inode := func(path string) time.Time {
-		var st unix.Stat_t
-		do(t, unix.Stat(path, &st))
-		return time.Unix(st.Ctim.Unix())
-	}
-	forged := func(name string) {
-		f, err := os.OpenFile(to+"/"+name, os.O_WRONLY, 0)
-		do(t, err)
-		_, err = f.WriteAt([]byte("forged"), 5000)
-		do(t, err, f.Close())
-		st, err := os.Stat(from + "/" + name)
-		do(t, err)
-		date(t, to+"/"+name, st.ModTime().Unix(), int64(st.ModTime().Nanosecond()))
-	}
-	forged("f")
-	done, err := tree.Sync(t.Context(), from, to, tree.Options{Since: inode(to + "/f").Add(1)})
+	forge(t, to+"/f", 5000)
+	asked := 0
+	done, err := tree.Sync(t.Context(), from, to, tree.Options{Unchanged: func(rel string, st *unix.Statx_t) bool {
+		if rel == "f" && st.Ino == inode(t, to+"/f") && st.Size == 9000 {
+			asked++
+		}
+		return true
+	}})
 	do(t, err)
-	if !done.Same() || done.Compared != 0 {
-		t.Errorf("changed before Since: %+v", done)
+	if !done.Same() || done.Compared != 0 || asked == 0 {
+		t.Errorf("unchanged, as it is said: %+v", done)
 	}
-	done, err = tree.Sync(t.Context(), from, to, tree.Options{Since: inode(to + "/f")})
+	notF := func(rel string, _ *unix.Statx_t) bool { return rel != "f" }
+	done, err = tree.Sync(t.Context(), from, to, tree.Options{Unchanged: notF})
 	do(t, err)
 	if done.Written != 4096 || done.Compared != 9000 {
-		t.Errorf("changed at Since: %+v", done)
+		t.Errorf("one file that is not unchanged: %+v", done)
 	}
 	equal(t, from, to)
-	forged("g")
+	forge(t, to+"/g", 5000)
 	if done := sync(t, from, to, tree.Options{}); done.Written != 4096 || done.Compared != 18000 {
-		t.Errorf("without Since: %+v", done)
+		t.Errorf("without Unchanged: %+v", done)
 	}
+}
+
+// A file whose size or time is another is never taken as unchanged, whatever is said.
+func TestUnchangedIsAskedOfWhatLooksTheSame(t *testing.T) {
+	from, to := twins(t, map[string][]byte{"longer": random(1, 9000), "later": random(2, 9000), "mode": random(3, 9000)})
+	do(t, os.WriteFile(to+"/longer", random(1, 9001), 0o644), os.WriteFile(to+"/later", random(4, 9000), 0o644))
+	do(t, os.Chmod(to+"/mode", 0o600))
+	all := func(string, *unix.Statx_t) bool { return true }
+	done, err := tree.Sync(t.Context(), from, to, tree.Options{Unchanged: all})
+	do(t, err)
+	if done.Changed != 2 || done.Metadata != 1 || done.Compared != 18000 {
+		t.Errorf("%+v", done)
+	}
+	equal(t, from, to)
+}
+
+// forge changes a file, keeping its size and time.
+func forge(t *testing.T, path string, at int64) {
+	t.Helper()
+	st, err := os.Stat(path)
+	do(t, err)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	do(t, err)
+	_, err = f.WriteAt([]byte("forged"), at)
+	do(t, err, f.Close())
+	date(t, path, st.ModTime().Unix(), int64(st.ModTime().Nanosecond()))
 }
 
 func TestGate(t *testing.T) {

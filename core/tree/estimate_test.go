@@ -1,9 +1,10 @@
 package tree_test
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -47,10 +48,10 @@ func TestEstimate(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			from, to := twins(t, map[string][]byte{"f": random(1, 9000)})
-			since := newest(t, to)
+			unchanged := asItIs(t, to)
 			tt.change(t, from, to)
 			before := [2]map[string]string{describe(t, from), describe(t, to)}
-			need, err := tree.Estimate(t.Context(), from, to, tree.Options{Since: since})
+			need, err := tree.Estimate(t.Context(), from, to, tree.Options{Unchanged: unchanged})
 			do(t, err)
 			if most := tt.most + tt.blocks*tree.Block; need.Least != tt.least || need.Most > most || need.Most < tt.most {
 				t.Errorf("at least %d, at most %d expected: %+v", tt.least, most, need)
@@ -58,7 +59,7 @@ func TestEstimate(t *testing.T) {
 			if diff := cmp.Diff(before, [2]map[string]string{describe(t, from), describe(t, to)}); diff != "" {
 				t.Error("it changed something:\n" + diff)
 			}
-			done, err := tree.Sync(t.Context(), from, to, tree.Options{Since: since})
+			done, err := tree.Sync(t.Context(), from, to, tree.Options{Unchanged: unchanged})
 			do(t, err)
 			equal(t, from, to)
 			if done.Written > need.Most || done.Written+tree.Block*2 < need.Least {
@@ -68,15 +69,25 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
-// newest returns a time just after the last change in a tree, and waits until the file system's clock is past it.
-func newest(t *testing.T, top string) time.Time {
+// asItIs returns what says that nothing has changed but what has another inode or time of change than it has now.
+func asItIs(t *testing.T, top string) func(string, *unix.Statx_t) bool {
 	t.Helper()
-	var st unix.Stat_t
-	do(t, unix.Stat(top+"/f", &st))
-	at := time.Unix(st.Ctim.Unix()).Add(1)
-	for tick := top + "/tick"; !at.Before(time.Unix(st.Ctim.Unix())); {
-		do(t, os.WriteFile(tick, nil, 0o644), unix.Stat(tick, &st), os.Remove(tick))
+	type state struct {
+		ino   uint64
+		ctime unix.StatxTimestamp
 	}
-	do(t, unix.Stat(top, &st))
-	return at
+	known := map[string]state{}
+	do(t, filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+		do(t, err)
+		var st unix.Statx_t
+		do(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st))
+		rel, err := filepath.Rel(top, path)
+		known[rel] = state{st.Ino, st.Ctime}
+		later(t, path) // what is changed from now on has another time
+		return err
+	}))
+	return func(rel string, st *unix.Statx_t) bool {
+		was, ok := known[filepath.Clean(rel)]
+		return ok && was == state{st.Ino, st.Ctime}
+	}
 }

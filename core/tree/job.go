@@ -27,11 +27,10 @@ type job struct {
 	from, to string // for people
 	root     dir
 	skip     map[string]bool
-	since    unix.StatxTimestamp
-	started  unix.StatxTimestamp // by the clock of `to`; with Link only
 
 	groups map[id]*group // files of `from` with several names, by their inode there
 	claims map[id]*claim // files of `to` with several names, by their inode there
+	linked inodes        // files of Options.Link that were linked to in this run
 
 	shortened map[id]bool    // files of `to` that were shortened by the survey
 	locked    map[id]flagged // entries of `to` that get flags at the end
@@ -89,13 +88,11 @@ func (d *dir) at(name string) *entry {
 func newJob(ctx context.Context, from, to string, o Options) (*job, error) {
 	j := &job{
 		ctx: ctx, o: o, from: from, to: to, skip: map[string]bool{},
-		groups: map[id]*group{}, claims: map[id]*claim{}, shortened: map[id]bool{}, locked: map[id]flagged{},
+		groups: map[id]*group{}, claims: map[id]*claim{}, linked: inodes{}, shortened: map[id]bool{},
+		locked: map[id]flagged{},
 	}
 	for _, rel := range o.Skip {
 		j.skip[rel] = true
-	}
-	if !o.Since.IsZero() {
-		j.since = unix.StatxTimestamp{Sec: o.Since.Unix(), Nsec: uint32(o.Since.Nanosecond())}
 	}
 	err := errors.Join(openInto(&j.root.from, from), openInto(&j.root.to, to), j.openLink())
 	if err != nil {
@@ -112,24 +109,11 @@ func openInto(n **node, path string) (err error) {
 	return nil
 }
 
-// openLink also sets the clock by which a file of the older tree is known to have been linked in this run. Setting
-// the mode, even to what it is, sets the ctime.
 func (j *job) openLink() error {
 	if j.o.Link == "" || j.root.to == nil {
 		return nil
 	}
-	if err := openInto(&j.root.link, j.o.Link); err != nil {
-		return err
-	}
-	to := j.root.to
-	if err := unix.Chmod(to.path(), uint32(to.st.Mode&^unix.S_IFMT)); err != nil {
-		return j.failed("link into", "", err)
-	}
-	if err := to.stat(); err != nil {
-		return j.failed("look at", "", err)
-	}
-	j.started = to.st.Ctime
-	return nil
+	return openInto(&j.root.link, j.o.Link)
 }
 
 func (j *job) close() {

@@ -173,20 +173,21 @@ func (j *job) older(e *entry) (bool, error) {
 	if !same || err != nil {
 		return false, err
 	}
+	j.linked.add(old.st.Ino)
 	return j.link(e.in.link, e.name, e, old.id())
 }
 
 // sameFile reports whether the entry is the same as a file of the older tree, and that file was not linked in this run
 // yet: of two equal files of `from` that are no hard links of each other, the older tree may have made one.
 func (j *job) sameFile(e *entry, old *node) (bool, error) {
-	if !old.isFile() || !sameStat(e.from, old) || !earlier(old.st.Ctime, j.started) {
+	if !old.isFile() || !sameStat(e.from, old) || j.linked.has(old.st.Ino) {
 		return false, nil
 	}
 	todo, err := j.attributes(e.from, old)
 	if err != nil || len(todo) > 0 {
 		return false, nil // whichever of them cannot be read: the copy will say so
 	}
-	if j.sameByDate(e.from, old, e.from.st.Ctime) {
+	if j.known(e.rel, e.from) {
 		return true, nil
 	}
 	err = j.compare(e, old)
@@ -194,6 +195,26 @@ func (j *job) sameFile(e *entry, old *node) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// inodes is a set of inode numbers of one file system. Those of one tree lie close together, so a million of them take
+// some hundred kilobytes.
+type inodes map[uint64]*[inodesAtOnce / 64]uint64
+
+const inodesAtOnce = 512
+
+func (s inodes) add(ino uint64) {
+	some := s[ino/inodesAtOnce]
+	if some == nil {
+		some = new([inodesAtOnce / 64]uint64)
+		s[ino/inodesAtOnce] = some
+	}
+	some[ino%inodesAtOnce/64] |= 1 << (ino % 64)
+}
+
+func (s inodes) has(ino uint64) bool {
+	some := s[ino/inodesAtOnce]
+	return some != nil && some[ino%inodesAtOnce/64]&(1<<(ino%64)) != 0
 }
 
 // meddled is the failure to find in `to` what was made there a moment ago.

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -159,33 +158,44 @@ func TestOlderTreeDoesNotJoin(t *testing.T) {
 	}
 }
 
-// With Since, files that nothing has touched since are linked unread.
-func TestOlderTreeSince(t *testing.T) {
+// Files of which it is known that nothing has touched them are linked unread.
+func TestOlderTreeUnchanged(t *testing.T) {
 	from, first := twins(t, map[string][]byte{"old": random(1, 5000)})
-	var st unix.Stat_t
-	do(t, unix.Stat(from+"/old", &st))
-	since := time.Unix(st.Ctim.Unix()).Add(1)
+	unchanged := asItIs(t, from)
 	second := filepath.Join(t.TempDir(), "second")
 	do(t, os.Mkdir(second, 0o755))
-	done, err := tree.Sync(t.Context(), from, second, tree.Options{Link: first, Since: since})
+	done, err := tree.Sync(t.Context(), from, second, tree.Options{Link: first, Unchanged: unchanged})
 	do(t, err)
 	equal(t, from, second)
 	if done.Compared != 0 || done.Linked != 1 {
 		t.Errorf("untouched: %+v", done)
 	}
 
-	data := random(1, 5000)
-	data[0]++
-	do(t, os.WriteFile(from+"/old", data, 0o644))
-	date(t, from+"/old", st.Mtim.Sec, st.Mtim.Nsec)
+	forge(t, from+"/old", 0)
 	third := filepath.Join(t.TempDir(), "third")
 	do(t, os.Mkdir(third, 0o755))
-	done, err = tree.Sync(t.Context(), from, third, tree.Options{Link: second, Since: since})
+	done, err = tree.Sync(t.Context(), from, third, tree.Options{Link: second, Unchanged: unchanged})
 	do(t, err)
 	equal(t, from, third)
 	if done.Written != 5000 {
 		t.Errorf("touched, with its date set back: %+v", done)
 	}
+}
+
+// Files of the older tree whose times of change lie ahead of the clock, which was set back since, are linked all the
+// same.
+func TestOlderTreeOfTheFuture(t *testing.T) {
+	from, first := twins(t, map[string][]byte{"a": random(1, 5000), "b": random(2, 5000)})
+	second := filepath.Join(t.TempDir(), "second")
+	do(t, os.Mkdir(second, 0o755))
+	// The older tree's second file gets a time of change that is later than the beginning of this run.
+	touch := func(int64) error { return os.Chmod(first+"/b", 0o644) }
+	done, err := tree.Sync(t.Context(), from, second, tree.Options{Link: first, Gate: touch})
+	do(t, err)
+	if done.Linked != 2 {
+		t.Errorf("%+v", done)
+	}
+	equal(t, from, second)
 }
 
 // A file system that cannot link further gets a copy.

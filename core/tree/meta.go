@@ -15,10 +15,19 @@ const attrMax = 64 << 10
 
 const permissions = 0o7777
 
-// sameByDate reports whether a file is taken to have the same content without being read: same size and time, and the
-// inode that tells of changes was last changed before Options.Since.
-func (j *job) sameByDate(a, b *node, changed unix.StatxTimestamp) bool {
-	return a.isFile() && b.isFile() && a.st.Size == b.st.Size && sameTime(a, b) && earlier(changed, j.since)
+// unchanged reports whether the entry of `to` is known to be what that of `from` was made of.
+func (j *job) unchanged(e *entry) bool {
+	return j.o.Link == "" && sameStat(e.from, e.to) && j.known(e.rel, e.to)
+}
+
+// sameContent is unchanged for a file whose owner, mode or attributes may be others in `from`.
+func (j *job) sameContent(e *entry) bool {
+	alike := e.from.isFile() && e.to.isFile() && e.from.st.Size == e.to.st.Size && sameTime(e.from, e.to)
+	return alike && j.o.Link == "" && j.known(e.rel, e.to)
+}
+
+func (j *job) known(rel string, n *node) bool {
+	return j.o.Unchanged != nil && j.o.Unchanged(rel, &n.st)
 }
 
 // sameStat reports whether what statx shows of a file's metadata is the same.
@@ -27,19 +36,8 @@ func sameStat(a, b *node) bool {
 		(!a.isFile() || a.st.Size == b.st.Size)
 }
 
-// sameInode reports whether the extended attributes need not be asked for, each of which is a question to the program
-// behind a FUSE mount: `from` shows the time at which the inode itself was last changed, and it is that of `to`. It must
-// lie before Since, so that it cannot be the time at which `from` was made.
-func (j *job) sameInode(e *entry) bool {
-	return e.from.st.Ctime == e.to.st.Ctime && earlier(e.to.st.Ctime, j.since) && sameStat(e.from, e.to)
-}
-
 func sameTime(a, b *node) bool {
 	return a.st.Mtime.Sec == b.st.Mtime.Sec && a.st.Mtime.Nsec == b.st.Mtime.Nsec
-}
-
-func earlier(a, b unix.StatxTimestamp) bool {
-	return a.Sec < b.Sec || a.Sec == b.Sec && a.Nsec < b.Nsec
 }
 
 // metadata makes the metadata of an entry equal and counts it if it was not. The order matters: chown takes away the
@@ -50,7 +48,7 @@ func (j *job) metadata(e *entry, count *int64) error {
 	}
 	set := false
 	steps := []func(*job, *entry) (bool, error){(*job).keepFlags, (*job).owner, (*job).xattrs, (*job).mode, (*job).time}
-	if j.sameInode(e) {
+	if j.unchanged(e) { // each extended attribute is a question to the program behind a FUSE mount
 		steps = steps[:1]
 	}
 	for _, step := range steps {

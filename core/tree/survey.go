@@ -193,7 +193,7 @@ func (s *survey) weigh(e *entry) {
 		s.need.Least += data
 		s.need.Most += data + Block
 		e.in.altered = true
-	case e.from.isFile() && (s.mixed(e) || !s.sameByDate(e.from, e.to, e.to.st.Ctime)):
+	case e.from.isFile() && (s.mixed(e) || !s.sameContent(e)):
 		if e.from.size() > e.to.size() {
 			s.need.Least += e.from.data(roundUp(e.to.size()))
 		}

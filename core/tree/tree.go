@@ -8,7 +8,8 @@ package tree
 
 import (
 	"context"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Block is the unit in which contents are compared and written, in bytes: the chunk size of a snapshot's COW space,
@@ -17,13 +18,11 @@ const Block = 4096
 
 // Options say how to compare and what to leave alone.
 type Options struct {
-	// Since spares the reading of files that have not changed since that time: a file of `to` with the size and the
-	// time of modification of its pair, whose inode was last changed (ctime, which no program can set) before Since, is
-	// taken to have the same content. The time stamps of a file may be some milliseconds behind the clock: give an
-	// earlier time than the instant that is meant. A directory that has taken another's name brings its files' times of
-	// change along: of files with one size and one date in both, the wrong ones are taken as unchanged then. Zero: every
-	// content is compared.
-	Since time.Time
+	// Unchanged spares the reading of what has not changed: it reports whether a file or directory of `to`, by its path
+	// relative to the root and as statx shows it, is known to be what its pair in `from` was made of, content and
+	// metadata. With Link it is asked of `from`, and for the pair in that older tree. It is asked only where size and
+	// time of modification are the same. Nil: nothing is known, and every content is compared.
+	Unchanged func(rel string, st *unix.Statx_t) bool
 
 	// Gate is asked before anything is written to `to`: n bytes of data, or Block for a change of metadata. It may
 	// block; its error ends the work and is returned wrapped. May be nil.
@@ -36,8 +35,7 @@ type Options struct {
 	Skip []string
 
 	// Link is an older tree on the file system of `to`, for a store of dated trees: a file that is missing in `to` and
-	// has there the same content and metadata is hard-linked instead of copied. Here Since is held against the ctime of
-	// the file of `from`, since linking changes that of the other. Empty: none.
+	// has there the same content and metadata is hard-linked instead of copied. Empty: none.
 	Link string
 
 	// OneFileSystem leaves the content of other mounts alone: a directory of `from` that is one is made, and no more;
@@ -140,8 +138,8 @@ type Need struct {
 	// where `from` holds them as data.
 	Least int64
 
-	// Most takes every file whose size, time or ctime (see Options.Since) differs as different from start to end, and
-	// each change of metadata as one Block. Extended attributes are not looked at.
+	// Most takes every file whose size or time differs, or which is not known to be unchanged (see Options.Unchanged), as
+	// different from start to end, and each change of metadata as one Block. Extended attributes are not looked at.
 	Most int64
 
 	Files, Bytes int64 // as in Done

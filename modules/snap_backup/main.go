@@ -28,6 +28,7 @@ type args struct {
 	Keep          int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host are kept, this one among them; older ones are removed when it is known to be good. 0: all."`
 	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."`
 	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
+	Compare       string `mapstructure:"compare" choices:"recorded,content" doc:"content: every file is read."`
 	RestoreID     string `mapstructure:"restore_id" doc:"Which backup; latest is the complete one that was made last."`
 	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a look, and for lvm_merge."`
 	Rollback      `mapstructure:",squash"`
@@ -59,8 +60,17 @@ func main() {
 	}.Main()
 }
 
+// What says that a file has not changed.
+const (
+	compareRecorded = "recorded"
+	compareContent  = "content"
+)
+
 func defaults() args {
-	return args{Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, RestoreID: run.Latest, Rollback: rollback.Defaults()}
+	return args{
+		Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, Compare: compareRecorded, RestoreID: run.Latest,
+		Rollback: rollback.Defaults(),
+	}
 }
 
 func validate(a args) error {
@@ -80,6 +90,9 @@ func validate(a args) error {
 	}
 	if a.Keep > 0 && a.Action != "backup" {
 		wrong = append(wrong, ansible.Bad("keep", "goes with action=backup"))
+	}
+	if a.Compare == compareContent && a.Action == "check" {
+		wrong = append(wrong, ansible.Bad("compare", "goes with action=backup and action=restore"))
 	}
 	if a.Merge && a.Action != "restore" {
 		wrong = append(wrong, ansible.Bad("merge", "goes with action=restore"))
@@ -116,7 +129,7 @@ func request(c ansible.Call, a args) (call journey.Call, err error) {
 	case "restore":
 		r := restore.Request{
 			Volumes: a.Volumes, Set: or(a.Name, "restore"), Size: a.Size, ID: a.RestoreID, FreezeTimeout: freeze, Use: use,
-			Merge: a.Merge, Rollback: a.Rollback.Request(), Check: c.Check,
+			ReadAll: a.Compare == compareContent, Merge: a.Merge, Rollback: a.Rollback.Request(), Check: c.Check,
 		}
 		r.Rollback.Set = r.Set
 		call.Kind, call.Title, call.Request = restore.Kind, "restore backup "+r.ID+" into set "+r.Set, r
@@ -124,6 +137,7 @@ func request(c ansible.Call, a args) (call journey.Call, err error) {
 	default:
 		r := run.Request{
 			Volumes: a.Volumes, Set: or(a.Name, "backup"), Size: a.Size, FreezeTimeout: freeze, Keep: a.Keep, Use: use, Check: c.Check,
+			ReadAll: a.Compare == compareContent,
 		}
 		call.Kind, call.Title, call.Request = run.Kind, "back up with "+use.Backend, r
 	}

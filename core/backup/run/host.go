@@ -10,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/plugin"
+	"go.pcc.com/rewind/core/backup/record"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 )
@@ -59,6 +60,20 @@ func (h *Host) Config() backup.Config {
 	scratch := filepath.Join(h.dir, "scratch")
 	_ = os.MkdirAll(scratch, 0o700) // a backend that cannot use it says so
 	return backup.Config{Options: h.use.Options, Environment: h.secret.Environment, Host: h.use.Host, Scratch: scratch}
+}
+
+// recordsDir holds the records of each backend's backups.
+const recordsDir = journey.State + "/records"
+
+// Records keeps what the files of the backend's backups were like.
+func (h *Host) Records() record.Keeper {
+	return record.Keeper{Dir: filepath.Join(recordsDir, h.use.Backend)}
+}
+
+// forget has the backend forget a backup, whose record goes first: without the backup it is of no use.
+func (h *Host) forget(ctx context.Context, client backup.Backend, id string) error {
+	_ = h.Records().Remove(id) // one that stays does no harm
+	return client.Forget(ctx, h.Config(), id)
 }
 
 // Hide takes the secrets out of a backend's error.

@@ -18,7 +18,7 @@ func (w *work) prune(ctx context.Context, client backup.Backend, list []backup.S
 	for _, old := range beyond(list, last, w.Keep, time.Now()) {
 		w.trip.Progress("removing backup "+old.ID, -1)
 		w.trip.Extend(Limit(w.Use))
-		if err := client.Forget(ctx, w.host.Config(), old.ID); err != nil {
+		if err := w.host.forget(ctx, client, old.ID); err != nil {
 			warnings = append(warnings, fmt.Sprintf("backup %s is kept: %v", old.ID, err))
 		}
 	}

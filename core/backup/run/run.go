@@ -43,7 +43,8 @@ type Request struct {
 	Set           string        `json:"set"`
 	Size          string        `json:"size,omitempty"`
 	FreezeTimeout time.Duration `json:"freeze_timeout"`
-	Keep          int           `json:"keep,omitempty"` // complete backups of the same set and volumes; 0: all
+	Keep          int           `json:"keep,omitempty"`     // complete backups of the same set and volumes; 0: all
+	ReadAll       bool          `json:"read_all,omitempty"` // whatever is recorded of the files
 	Use           Use           `json:"use"`
 	Check         bool          `json:"check,omitempty"`
 	AllHosts      bool          `json:"all_hosts,omitempty"` // of List: other hosts' backups too
@@ -118,6 +119,8 @@ type work struct {
 	commands *command.Recorder
 	host     *Host
 	begun    time.Time
+
+	recording bool // the backend records what it stores itself
 }
 
 // query answers Check and List. What the backend mounts for it is seen by no one else.

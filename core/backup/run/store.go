@@ -12,6 +12,7 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/record"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
@@ -39,6 +40,7 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	w.recording = description.Recording
 	if err := w.usable(ctx, client); err != nil {
 		return ansible.Result{}, err
 	}
@@ -138,16 +140,19 @@ func (w *work) read(ctx context.Context, client *Apart, own *snapset.Own, live [
 }
 
 func (w *work) tree(at time.Time, roots []string) backup.Tree {
-	return backup.Tree{Host: w.Use.Host, Set: w.Set, Time: at, Roots: slices.Clone(roots)}
+	return backup.Tree{Host: w.Use.Host, Set: w.Set, Time: at, Roots: slices.Clone(roots), ReadAll: w.ReadAll}
 }
 
-// ask has the client store the tree.
-func (w *work) ask(ctx context.Context, client backup.Backend, tree backup.Tree) (backup.Stored, error) {
-	return client.Store(ctx, w.host.Config(), tree, w.report("backing up with "+w.Use.Backend))
+// ask has the client store the tree, and keeps the record of what its files were like.
+func (w *work) ask(ctx context.Context, client *Apart, tree backup.Tree) (backup.Stored, error) {
+	return record.Storing{
+		Backend: client, Config: w.host.Config(), Tree: tree, Recording: w.recording, See: client.space.Do,
+		Keeper: w.host.Records(), File: filepath.Join(w.host.dir, "record"),
+	}.Store(ctx, w.report("backing up with "+w.Use.Backend))
 }
 
 // storeLive backs up what is only read live.
-func (w *work) storeLive(ctx context.Context, client backup.Backend, live []string) (ansible.Result, error) {
+func (w *work) storeLive(ctx context.Context, client *Apart, live []string) (ansible.Result, error) {
 	if w.Check {
 		return ansible.Result{Changed: true, Msg: "would back up " + strings.Join(live, ", ") + ", read live", Data: map[string]any{}}, nil
 	}
@@ -229,7 +234,7 @@ func (w *work) unspoilt(ctx context.Context, spoilt error, client backup.Backend
 	if s.ID == "" {
 		return s, f // it is the reason of what else went wrong
 	}
-	if err := client.Forget(ctx, w.host.Config(), s.ID); err != nil {
+	if err := w.host.forget(ctx, client, s.ID); err != nil {
 		return s, fault.All(f, fault.New(fault.Of(err).Code, "backup %s, which must not be used, is still in the repository: %w", s.ID, err))
 	}
 	return backup.Stored{Warnings: s.Warnings}, f

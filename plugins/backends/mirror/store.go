@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/record"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/tree"
@@ -24,10 +25,6 @@ import (
 
 // stampLayout is how an ID begins: with the set's instant, UTC.
 const stampLayout = "20060102T150405Z"
-
-// settled is how long before a backup's instant a file must have been changed last to be taken as the one in that
-// backup: time stamps are some milliseconds behind the clock, and other programs may set it by as much.
-const settled = 3 * time.Second
 
 // flushTick is how often flushing is reported to go on.
 const flushTick = 5 * time.Second
@@ -170,7 +167,10 @@ func (f *filling) root(ctx context.Context, root string, skip []string) error {
 	o.Flagged = func(rel string, flags tree.Flags) {
 		f.flags.WriteString(backup.FlagLine(filepath.Join(root, rel), flags))
 	}
-	o.Link, o.Since = f.last(root)
+	link, recorded := f.last(root)
+	defer recorded.Close()
+	o.Link = link
+	o.Unchanged = func(rel string, st *unix.Statx_t) bool { return recorded.Same(filepath.Join(root, rel), st) }
 	done, err := tree.Sync(ctx, root, filepath.Join(f.partial(f.stored.ID), root), o)
 	if err != nil {
 		return failed("store "+root, err)
@@ -186,24 +186,27 @@ func (f *filling) root(ctx context.Context, root string, skip []string) error {
 	return nil
 }
 
-// last returns where the root lies in the last backup that has it, and the time before which files must have been changed
-// last to be taken as the ones there. A backup that is dated later than this one does not say what was changed since:
-// it is taken where there is no other, and all is read.
-func (f *filling) last(root string) (dir string, since time.Time) {
+// last returns where the root lies in the last backup that has it, and what is recorded of that backup. One that is
+// dated later than this one is taken where there is no other.
+func (f *filling) last(root string) (dir string, of *record.Record) {
+	var last backup.Stored
 	for _, b := range f.older {
-		if !slices.Contains(b.Roots, root) {
+		if !slices.Contains(b.Roots, root) || dir != "" && b.Time.After(f.tree.Time) {
 			continue
 		}
 		at, err := f.shelf.root(b.ID, root)
-		switch {
-		case err != nil: // somebody has damaged it: no reason not to store
-		case !b.Time.After(f.tree.Time):
-			return at, b.Time.Add(-settled)
-		case dir == "":
-			dir = at
+		if err != nil { // somebody has damaged it: no reason not to store
+			continue
+		}
+		dir, last = at, b
+		if !b.Time.After(f.tree.Time) {
+			break
 		}
 	}
-	return dir, time.Time{}
+	if dir == "" || f.tree.ReadAll {
+		return dir, nil
+	}
+	return dir, record.Keeper{Dir: f.tree.Records}.Open(last)
 }
 
 // total is 0 as long as a root's bytes are being counted.

@@ -53,6 +53,9 @@ func backupArgs(tree backup.Tree, sequence int64) []string {
 		"--json", "backup", "--one-file-system", "--host", tree.Host,
 		"--time", tree.Time.UTC().Format("2006-01-02 15:04:05"),
 	}
+	if tree.ReadAll {
+		args = append(args, "--force") // else it believes the inode, size and times, ctime too, that it keeps itself
+	}
 	for _, tag := range tags(tree, sequence) {
 		args = append(args, "--tag", tag)
 	}
