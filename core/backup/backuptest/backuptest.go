@@ -33,6 +33,9 @@ type Fixture struct {
 	// this one has to say what it does. "": none.
 	Page string
 
+	// Unchanged is by what the backend knows a file that has not changed.
+	Unchanged Unchanged
+
 	// Local is the directory that holds the repository of Config, and which Describe has to name among Local.
 	Local string
 }

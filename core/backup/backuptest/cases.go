@@ -34,6 +34,9 @@ var cases = map[string]func(*bench){
 	"what cannot be read is said":           unreadable,
 	"Forget forgets one":                    forgetting,
 	"Settle leaves what is complete alone":  settling,
+	"what looks the same is stored":         disguised,
+	"a record is believed, or all is read":  believing,
+	"without a record all is read":          unrecorded,
 }
 
 func description(b *bench) {

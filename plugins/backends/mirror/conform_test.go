@@ -16,7 +16,7 @@ func TestConformance(t *testing.T) {
 		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
 		return backuptest.Fixture{
 			Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path,
-			Page: "../../../docs/attributes.md",
+			Unchanged: backuptest.ByRecord, Page: "../../../docs/attributes.md",
 		}
 	})
 }

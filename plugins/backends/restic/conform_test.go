@@ -16,7 +16,7 @@ func TestConformance(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "repository")
 		repository(t, path)
 		f := backuptest.Fixture{Backend: restic.New(), Config: config(t, path), Missing: config(t, path), Local: path}
-		f.Page = "../../../docs/attributes.md"
+		f.Unchanged, f.Page = backuptest.ByItself, "../../../docs/attributes.md"
 		f.Missing.Options = maps.Clone(f.Missing.Options)
 		f.Missing.Options["repository"] = path + "-missing"
 		return f

@@ -18,8 +18,8 @@ func TestConformance(t *testing.T) {
 			Backend: rsync.New(),
 			Config:  backup.Config{Options: map[string]any{"path": path}},
 			Missing: backup.Config{Options: map[string]any{"path": filepath.Join(path, "missing")}},
-			Local:   path,
-			Page:    "../../../docs/attributes.md",
+			Local:   path, Unchanged: backuptest.ByRecord,
+			Page: "../../../docs/attributes.md",
 		}
 	})
 }

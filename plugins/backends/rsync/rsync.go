@@ -73,7 +73,7 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 	if err != nil {
 		return backup.Description{}, err
 	}
-	d := backup.Description{Name: Name, Version: t.version}
+	d := backup.Description{Name: Name, Version: t.version, Recording: true}
 	if !t.options.overSSH() {
 		d.Local = append(d.Local, t.options.dir)
 	}

@@ -99,10 +99,10 @@ func unmarked(trees []tree) []string {
 	return names
 }
 
-// linked returns the name of the backup whose unchanged files a new one links to: of those that have one of its roots
-// the one made last, and not dated later than the new one, unless there is no other. "" if there is none.
-func (t *tool) linked(trees []tree, of backup.Tree) string {
-	name := ""
+// linked returns the backup whose unchanged files a new one links to: of those that have one of its roots the one made
+// last, and not dated later than the new one, unless there is no other. nil if there is none.
+func (t *tool) linked(trees []tree, of backup.Tree) *tree {
+	var last *tree
 	for _, one := range madeLastFirst(trees) {
 		has := func(root string) bool { return slices.Contains(one.stored.Roots, root) }
 		if !one.there || !slices.ContainsFunc(of.Roots, has) {
@@ -112,11 +112,13 @@ func (t *tool) linked(trees []tree, of backup.Tree) string {
 			continue // somebody has damaged it: no reason not to store
 		}
 		if !one.stored.Time.After(of.Time) {
-			return one.name
+			return &one
 		}
-		name = cmp.Or(name, one.name)
+		if last == nil {
+			last = &one
+		}
 	}
-	return name
+	return last
 }
 
 // intact says whether all roots of a tree on this host are there. rsync would follow a link in their place, and make
@@ -149,21 +151,35 @@ type sent struct {
 }
 
 // send copies the roots into a new tree. Files that could not be read are no error here.
-func (t *tool) send(ctx context.Context, of backup.Tree, name, link string, report backup.Report) (*sent, error) {
-	// -R keeps each root's path. Directories above the roots are made, and not copied: one may be a symbolic link.
-	args := slices.Concat(everything, t.super(), []string{"-x", "-R", "--no-implied-dirs"})
-	if link != "" {
-		args = append(args, "--link-dest=../"+link)
-	}
-	args = append(append(append(args, "--"), of.Roots...), t.options.at(of.Host, name)+"/")
+func (t *tool) send(ctx context.Context, of backup.Tree, name string, last *tree, report backup.Report) (*sent, error) {
 	s := &sent{}
+	c, done, err := t.compare(ctx, of, last, report)
+	defer done()
+	if err != nil {
+		return s, err
+	}
+	into := t.options.at(of.Host, name) + "/"
+	// -R keeps each root's path. Directories above the roots are made, and not copied: one may be a symbolic link.
+	args := slices.Concat(everything, t.super(), []string{"-x", "-R", "--no-implied-dirs"}, c.link(), []string{"--"})
+	args = append(append(args, of.Roots...), into)
+	if err := t.copy(ctx, s, &s.stats, args, report); err != nil || c.doubts == "" {
+		return s, err
+	}
+	var again stats
+	err = t.copy(ctx, s, &again, slices.Concat(everything, t.super(), c.again(), []string{"--", "/", into}), report)
+	s.stats.literal += again.literal
+	return s, err
+}
+
+// copy runs one rsync that copies. Files that could not be read are no error.
+func (t *tool) copy(ctx context.Context, s *sent, into *stats, args []string, report backup.Report) error {
 	cmd := t.copying(args...)
 	cmd.Stderr = s.complain
-	_, err := t.Stream(ctx, cmd, t.follow("storing", report, &s.stats))
+	_, err := t.Stream(ctx, cmd, t.follow("storing", report, into))
 	if s.partial(err) {
-		return s, nil
+		return nil
 	}
-	return s, t.explain("store the backup in "+t.options.Path, err)
+	return t.explain("store the backup in "+t.options.Path, err)
 }
 
 // follow reports progress, and reads the statistics.

@@ -1,0 +1,66 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestRollbackBetweenBackups has a file change, with its size and date kept, between a set and a backup, and rolls back
+// to the set: the merge takes the file's time of change back to one that is older than the backup. The next backup must
+// hold what the volume holds, a restore of the first must bring back what that one holds, and neither reads what is the
+// same.
+func TestRollbackBetweenBackups(t *testing.T) {
+	playedOn(t, "d12")
+	g := theGuest
+	const forge = `echo %s >/pccehr/rolled && touch -d '2001-02-03 04:05:06' /pccehr/rolled && sync`
+	// What was changed in the seconds before a backup is read by the next one in any case.
+	const settled = `[ $(($(date +%s) - $(stat -c %Z /pccehr/rolled))) -gt 4 ]`
+	g.scratch(t, makeRepositories+"\n"+fmt.Sprintf(forge, "before"), removeRepositories+"; rm -f /pccehr/rolled")
+	t.Cleanup(func() {
+		g.run(t, "lvm_snapshot state=absent name=rolled; lvm_snapshot state=absent name=restore; true")
+	})
+	g.ok(t, "lvm_snapshot volumes=/pccehr name=rolled")
+	g.run(t, fmt.Sprintf(forge, "during"))
+	g.eventually(t, "the change is some seconds old", settled, reachLimit)
+	backends := []string{"mirror", "rsync"}
+	if *torture {
+		backends = append(backends, "restic")
+	}
+	first := map[string]string{}
+	for _, backend := range backends {
+		first[backend] = fmt.Sprint(g.ok(t, "snap_backup volumes=/pccehr "+repositories[backend])["id"])
+	}
+	g.ok(t, "lvm_merge name=rolled services=pccehr wait=true")
+	if now := g.run(t, "cat /pccehr/rolled"); now != "before" {
+		t.Fatalf("after the rollback the file holds %q", now)
+	}
+	for _, backend := range []string{"mirror", "rsync"} {
+		second := fmt.Sprint(g.ok(t, "snap_backup volumes=/pccehr "+repositories[backend])["id"])
+		name := map[string]string{"mirror": second, "rsync": second[:len("20060102T150405Z")]}[backend]
+		if stored := g.run(t, "cat /srv/"+backend+"/*/"+name+"/pccehr/rolled"); stored != "before" {
+			t.Errorf("%s: the backup after the rollback holds %q, and the volume \"before\"", backend, stored)
+		}
+	}
+	for _, backend := range backends {
+		if backend == "rsync" { // it presents the trees themselves, as mirror does
+			continue
+		}
+		r := g.ok(t, "snap_backup action=restore restore_id="+first[backend]+" "+repositories[backend])
+		if r["changed"] != true {
+			t.Errorf("%s: a restore of the backup before the rollback finds nothing to do: %s", backend, r.msg())
+			continue
+		}
+		g.ok(t, "lvm_snapshot name=restore state=mounted")
+		if restored := g.run(t, "cat $(find /run/rewind/mounts/restore -name rolled)"); restored != "during" {
+			t.Errorf("%s: restored is %q, and the backup holds \"during\"", backend, restored)
+		}
+		g.ok(t, "lvm_snapshot name=restore state=unmounted")
+		g.ok(t, "lvm_snapshot name=restore state=absent")
+		if row := r.rows("restored")[0]; row["compared_bytes"].(float64) > 1<<20 {
+			t.Errorf("%s: %v bytes were read to find a file that differs and a log that grows", backend, row["compared_bytes"])
+		}
+	}
+	t.Log("after a rollback a change that kept size and date is found, and what is the same is not read")
+}
