@@ -25,10 +25,10 @@ type Error struct {
 	Running int
 }
 
-// Error says which program failed, how, and its last line on stderr.
+// Error says which program failed, how, and the line of its stderr that says why.
 func (e *Error) Error() string {
 	msg := fmt.Sprintf("%s: %s", e.program(), e.reason())
-	if line := lastLine(e.Stderr); line != "" {
+	if line := telling(e.program(), e.Stderr); line != "" {
 		return msg + ": " + line
 	}
 	return msg
@@ -78,11 +78,6 @@ func (e *Error) code() fault.Code {
 		return fault.Interrupted
 	}
 	return fault.CommandFailed
-}
-
-func lastLine(s string) string {
-	s = strings.TrimSpace(s)
-	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
 }
 
 // tail returns the last n bytes of s at most, from the start of a line if one

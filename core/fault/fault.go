@@ -40,6 +40,7 @@ const (
 	Interrupted     Code = "interrupted"       // a signal or a lost caller ended the run
 	JournalDamaged  Code = "journal_damaged"   // a record of an earlier run cannot be read
 	NotRoot         Code = "not_root"          // it takes root
+	Unwritable      Code = "unwritable"        // a program's own files cannot be written: no room, or read-only
 
 	RepositoryMissing Code = "repository_missing" // there is no repository of backups at the place named
 	RepositoryLocked  Code = "repository_locked"  // another program holds the repository

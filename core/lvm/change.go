@@ -131,7 +131,7 @@ func (l *LVM) tag(ctx context.Context, option string, tags, volumes []string) er
 // Fault: merge_failed, with LVM's words in the facts.
 func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
 	err := l.onVolumes(ctx, snapshots, "lvconvert", "--yes", "--merge", "--background",
-		"--interval", "+60", "--config", "global/use_lvmpolld=0")
+		"--interval", "+60")
 	if err == nil {
 		return nil
 	}
@@ -157,12 +157,6 @@ func (l *LVM) Poll(ctx context.Context, origins ...string) error {
 // Activate makes volumes' devices, also of those marked to be skipped.
 func (l *LVM) Activate(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvchange", "--activate", "y", "--ignoreactivationskip")
-}
-
-// Deactivate removes volumes' devices; a thick origin's snapshots go with it,
-// which is why LVM refuses to deactivate one of them. Fault: busy if one is open.
-func (l *LVM) Deactivate(ctx context.Context, volumes ...string) error {
-	return l.onVolumes(ctx, volumes, "lvchange", "--activate", "n")
 }
 
 // onVolumes runs one lvm command on all volumes; on none it does nothing,

@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +21,7 @@ func TestCommands(t *testing.T) {
 	for _, err := range []error{
 		l.CreateSnapshot(ctx, thick), l.CreateSnapshot(ctx, thin), l.Extend(ctx, "vg/s", 1000), l.Remove(ctx, "vg/a", "vg/b"),
 		l.AddTags(ctx, []string{"a", "b"}, "vg/x"), l.DelTags(ctx, []string{"a"}, "vg/x", "vg/y"), l.Merge(ctx, "vg/a", "vh/b"),
-		l.Refresh(ctx, "vg/o"), l.Poll(ctx, "vg/o"), l.Activate(ctx, "vg/o"), l.Deactivate(ctx, "vg/o"),
+		l.Refresh(ctx, "vg/o"), l.Poll(ctx, "vg/o"), l.Activate(ctx, "vg/o"),
 		l.Suspend(ctx, "vg-a", "vg-b"), l.Resume(ctx, "vg-a"),
 		l.Remove(ctx), l.Merge(ctx), l.AddTags(ctx, nil, "vg/x"), l.Suspend(ctx), l.Resume(ctx), // nothing to do: no command
 	} {
@@ -29,19 +30,22 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	want := []string{
-		"lvm lvcreate --yes --snapshot --name dat_snap --extents 25 --chunksize 4096b --addtag rewind:set=snap --addtag b -- vg/dat",
-		"lvm lvcreate --yes --snapshot --name dat_snap --setactivationskip n --addtag a -- vg/dat",
-		"lvm lvextend --yes --size 1024b -- vg/s",
-		"lvm lvremove --yes -- vg/a vg/b",
-		"lvm lvchange --addtag a --addtag b -- vg/x",
-		"lvm lvchange --deltag a -- vg/x vg/y",
-		"lvm lvconvert --yes --merge --background --interval +60 --config global/use_lvmpolld=0 -- vg/a vh/b",
-		"lvm lvchange --refresh -- vg/o",
-		"lvm lvchange --poll y -- vg/o",
-		"lvm lvchange --activate y --ignoreactivationskip -- vg/o",
-		"lvm lvchange --activate n -- vg/o",
+		"lvm lvcreate --config CONFIG --yes --snapshot --name dat_snap --extents 25 --chunksize 4096b " +
+			"--addtag rewind:set=snap --addtag b -- vg/dat",
+		"lvm lvcreate --config CONFIG --yes --snapshot --name dat_snap --setactivationskip n --addtag a -- vg/dat",
+		"lvm lvextend --config CONFIG --yes --size 1024b -- vg/s",
+		"lvm lvremove --config CONFIG --yes -- vg/a vg/b",
+		"lvm lvchange --config CONFIG --addtag a --addtag b -- vg/x",
+		"lvm lvchange --config CONFIG --deltag a -- vg/x vg/y",
+		"lvm lvconvert --config CONFIG global/use_lvmpolld=0 --yes --merge --background --interval +60 -- vg/a vh/b",
+		"lvm lvchange --config CONFIG --refresh -- vg/o",
+		"lvm lvchange --config CONFIG --poll y -- vg/o",
+		"lvm lvchange --config CONFIG --activate y --ignoreactivationskip -- vg/o",
 		"dmsetup suspend -- vg-a vg-b",
 		"dmsetup resume -- vg-a",
+	}
+	for i := range want {
+		want[i] = strings.Replace(want[i], "CONFIG", config, 1)
 	}
 	if diff := cmp.Diff(want, r.got); diff != "" {
 		t.Error(diff)

@@ -29,10 +29,33 @@ var sayings = []saying{
 	{[]string{"Insufficient free space"}, fault.NoSpace, spaceHint},
 	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, spaceHint}, // read
 	{[]string{"free space in thin pool", "reached threshold"}, fault.NoSpace, "extend the thin pool"},
+	{[]string{"ioctl", "No space left on device"}, fault.NoSpace, "extend the thin pool"}, // read
+	{[]string{"too large for circular buffer"}, fault.NoSpace,
+		"the metadata area of the volume group is full: remove snapshots; vgs -o vg_mda_size,vg_mda_free shows it"}, // read
+	{[]string{"No space left on device"}, fault.Unwritable, filesHint},
+	{[]string{"Read-only file system"}, fault.Unwritable, filesHint}, // read
+	{[]string{"read-only filesystem"}, fault.Unwritable, filesHint},
+	{[]string{"mkdir failed"}, fault.Unwritable, filesHint},
+	{[]string{"File locking initialisation failed"}, fault.Unwritable,
+		"LVM keeps its locks in /run/lock/lvm: it must be writable"},
+	{[]string{"volume_list activation filter?"}, fault.Unsupported,
+		"activation/volume_list in lvm.conf must admit the snapshots too: name the volume group in it"},
+	{[]string{"create ioctl on", "Device or resource busy"}, fault.Exists,
+		"a device-mapper device of that name was left over: look at it with `dmsetup info`, and if nothing uses it " +
+			"remove it with `dmsetup remove`"},
+	{[]string{"with duplicate PV devices"}, fault.Unsupported,
+		"LVM sees one physical volume twice, as below multipath or after a disk was copied: hide one of the two, with " +
+			"devices/filter in lvm.conf or lvmdevices(8); `pvs` names them"},
+	{[]string{"not found: device not cleared"}, fault.CommandFailed,
+		"udev has not made the device's name: `systemctl status systemd-udevd`"},
+	{[]string{"without using device-mapper"}, fault.Unsupported,
+		"the kernel's device-mapper is not there: `dmsetup version`"},
+	{[]string{"lock failed"}, fault.Locked, lockdHint},
+	{[]string{"due to failed lock"}, fault.Locked, lockdHint}, // read
 	{[]string{"already exists in volume group"}, fault.Exists, ""},
 	{[]string{"Failed to find logical volume"}, fault.NotFound, ""},
 	{[]string{"not found in", "olume group"}, fault.NotFound, ""},
-	{[]string{"Volume group", "not found"}, fault.NotFound, ""},
+	{[]string{"Volume group", "not found"}, fault.NotFound, unseenHint},
 	{[]string{"ioctl on", "No such device or address"}, fault.NotFound, ""},
 	{[]string{"Unable to merge invalidated snapshot"}, fault.SnapshotInvalid,
 		"the snapshot overflowed: nothing can be rolled back to it; remove it"},
@@ -41,6 +64,8 @@ var sayings = []saying{
 	{[]string{"contains a filesystem in use"}, fault.Busy, "unmount it"},
 	{[]string{"is used by another device"}, fault.Busy, "close what is stacked on it"},
 	{[]string{"Logical volume", " in use"}, fault.Busy, "find what holds it open"},
+	{[]string{"Operation prohibited while"}, fault.Unsupported,
+		"lvm.conf forbids changes: global/locking_type, global/metadata_read_only"},
 	{[]string{"Can't get lock for"}, fault.Locked, "another LVM command holds the volume group"}, // read
 	{[]string{"while PVs are missing"}, fault.Unsupported, "bring the missing physical volume back or remove it: vgreduce(8)"},
 	{[]string{"Volume group", "is exported"}, fault.Unsupported, "import the volume group: vgimport(8)"},
@@ -50,7 +75,11 @@ var sayings = []saying{
 
 const (
 	spaceHint = "free space in the volume group or ask for a smaller size"
-	poolHint  = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
+	filesHint = "LVM writes to /etc/lvm/archive and /etc/lvm/backup (or where lvm.conf says) at each change: " +
+		"free space there, or mount it writable"
+	lockdHint  = "the volume group is shared with other hosts: lvmlockd(8) must run here, and nobody else hold the lock"
+	unseenHint = "LVM looks only at disks that devices/filter in lvm.conf and its devices file (lvmdevices(8)) allow"
+	poolHint   = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
 )
 
 // explain gives a failed LVM command the code of what LVM said. What is not

@@ -15,6 +15,7 @@ package lvm
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/command"
@@ -44,6 +45,17 @@ func (l *LVM) look(ctx context.Context, argv ...string) (command.Output, error) 
 // change runs a command that changes state. Once started it is waited for even
 // if ctx ends, because an LVM command killed half-way leaves devices suspended.
 func (l *LVM) change(ctx context.Context, argv ...string) error {
+	if argv[0] == "lvm" {
+		argv = slices.Insert(argv, 2, "--config", configOf(argv[1]))
+	}
 	_, err := l.run.Run(ctx, command.Cmd{Argv: argv, Changes: true, Limit: changeLimit})
 	return explain(err)
+}
+
+// configOf is what is overridden for a command that changes state.
+func configOf(name string) string {
+	if name == "lvconvert" {
+		return config + mergeConfig
+	}
+	return config
 }

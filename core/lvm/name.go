@@ -119,20 +119,6 @@ func CheckNew(vg, lv string) error {
 	return nil
 }
 
-// CheckTag returns a bad_arguments fault if LVM would not take the tag:
-// letters, digits and _+.-/=!:&# up to 1024 bytes, no hyphen first (lvm(8), TAGS).
-func CheckTag(tag string) error {
-	if tag == "" || len(tag) > 1024 || tag[0] == '-' {
-		return fault.New(fault.BadArguments, "LVM takes no tag %q: 1 to 1024 characters, no hyphen first", tag)
-	}
-	for i := 0; i < len(tag); i++ {
-		if !nameByte(tag[i]) && strings.IndexByte("/=!:&#", tag[i]) < 0 {
-			return fault.New(fault.BadArguments, "LVM takes no tag %q: %q is not allowed in it", tag, tag[i])
-		}
-	}
-	return nil
-}
-
 // wrongName says what LVM's rules for names have against s, or nothing.
 func wrongName(s string) string {
 	switch {

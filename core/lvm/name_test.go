@@ -53,17 +53,6 @@ func TestCheckNew(t *testing.T) {
 	}
 }
 
-func TestCheckTag(t *testing.T) {
-	for tag, ok := range map[string]bool{
-		"rewind:set=snap": true, "a/b+c.d_e-f!g&h#i": true, strings.Repeat("t", 1024): true,
-		"": false, "-a": false, "a,b": false, "a b": false, "a\n": false, "@a": false, strings.Repeat("t", 1025): false,
-	} {
-		if err := CheckTag(tag); (err == nil) != ok {
-			t.Errorf("CheckTag(%q): %v", tag, err)
-		}
-	}
-}
-
 func FuzzParseName(f *testing.F) {
 	for _, s := range []string{"vg00/dat", "/dev/vg00/dat", "/dev/mapper/my--vg-dat--a.b", "/dev/mapper/a---b", "vg/-x", "//"} {
 		f.Add(s)

@@ -85,12 +85,6 @@ func (v *Volume) IsThinSnapshot() bool { return v.Kind == Thin && v.Origin != ""
 // IsSnapshot reports whether it is a snapshot of either sort.
 func (v *Volume) IsSnapshot() bool { return v.Kind == Snapshot || v.IsThinSnapshot() }
 
-// reportConfig forces what an administrator's lvm.conf(5) may have changed and
-// the decoder relies on: brackets around hidden volumes, no column left out,
-// times as seconds since 1970, commas in lists.
-const reportConfig = `report{mark_hidden_devices=1 compact_output=0 time_format="%s" list_item_separator="," } ` +
-	`log{report_command_log=0}`
-
 // fields are the columns of each of fullreport's parts. pvseg cannot be left
 // out, only kept short. The segments' own columns are joined by lv_uuid.
 var fields = []struct{ part, columns string }{
@@ -106,7 +100,7 @@ var fields = []struct{ part, columns string }{
 
 func reportArgv() []string {
 	argv := []string{"lvm", "fullreport", "--all", "--binary", "--reportformat", "json", "--units", "b", "--nosuffix",
-		"--config", reportConfig}
+		"--config", reportConfig + config}
 	for _, f := range fields {
 		argv = append(argv, "--configreport", f.part, "--options", f.columns)
 	}
@@ -182,11 +176,6 @@ func (r *Report) ByTag(tag string) []*Volume {
 	return r.all(func(v *Volume) bool { return has(v.Tags, tag) })
 }
 
-// ByTagPrefix returns the volumes with a tag that begins so.
-func (r *Report) ByTagPrefix(prefix string) []*Volume {
-	return r.all(func(v *Volume) bool { _, ok := v.Tag(prefix); return ok })
-}
-
 // Tag returns what follows the prefix in the volume's first tag that begins so.
 func (v *Volume) Tag(prefix string) (string, bool) {
 	for _, tag := range v.Tags {
@@ -218,17 +207,21 @@ func (r *Report) Need(vg, lv string) (*Volume, error) {
 	}
 	g, ok := r.Group(vg)
 	if !ok {
-		return nil, missing.WithHint("there is no volume group %s; there is: %s", vg, strings.Join(r.groupNames(), ", "))
+		return nil, missing.WithHint("%s", r.otherGroups(vg))
 	}
 	return nil, missing.WithHint("volume group %s has: %s", vg, strings.Join(g.names(), ", "))
 }
 
-func (r *Report) groupNames() []string {
+// otherGroups says what there is in place of a volume group that LVM does not see.
+func (r *Report) otherGroups(vg string) string {
+	if len(r.Groups) == 0 {
+		return "LVM sees no volume group at all. " + unseenHint
+	}
 	var names []string
 	for i := range r.Groups {
 		names = append(names, r.Groups[i].Name)
 	}
-	return names
+	return "LVM sees no volume group " + vg + ", but " + strings.Join(names, ", ") + ". " + unseenHint
 }
 
 func (g *Group) names() []string {

@@ -12,7 +12,6 @@ import (
 // Size is how much COW space is asked for: bytes, or a share of something. The
 // zero value asks for nothing.
 type Size struct {
-	text    string
 	bytes   int64
 	percent int64 // millionths of a percent of base
 	base    string
@@ -61,7 +60,7 @@ func parseShare(text, number, base string) (Size, error) {
 	case millionths > 100_000_000:
 		return Size{}, badSize(text, "must be at most 100%")
 	}
-	return Size{text: text, percent: millionths, base: base}, nil
+	return Size{percent: millionths, base: base}, nil
 }
 
 func parseBytes(text string) (Size, error) {
@@ -79,7 +78,7 @@ func parseBytes(text string) (Size, error) {
 	if bytes == 0 {
 		return Size{}, badSize(text, "must be more than 0")
 	}
-	return Size{text: text, bytes: bytes}, nil
+	return Size{bytes: bytes}, nil
 }
 
 // unitShift turns an index into units into a power of two: b is a byte, s a
@@ -137,12 +136,6 @@ func digits(s string) bool {
 func badSize(text, problem string) error {
 	return fault.New(fault.BadArguments, "size %q: %s", text, problem).WithHint("%s", sizeHint)
 }
-
-// String returns the size as it was written.
-func (s Size) String() string { return s.text }
-
-// IsZero reports whether no size was asked for.
-func (s Size) IsZero() bool { return s.bytes == 0 && s.percent == 0 }
 
 // Base returns what the size is a share of: ORIGIN, FREE, VG, USED, or "" for a size in bytes.
 func (s Size) Base() string { return s.base }

@@ -252,7 +252,7 @@ func TestLabPlanRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
 	}
-	if unit := s.UnitOf(os.Getpid()); unit == "" || !s.Protected(unit) {
+	if unit := s.proc.Unit(os.Getpid()); unit == "" || !s.Protected(unit) {
 		t.Errorf("we run in %q, which is not protected", unit)
 	}
 }
@@ -273,8 +273,8 @@ func TestLabTransient(t *testing.T) {
 		t.Errorf("a second one: %v, want exists", err)
 	}
 	pid, err := strconv.Atoi(sh(t, "systemctl", "show", "-P", "MainPID", unit.Name))
-	if err != nil || s.UnitOf(pid) != unit.Name {
-		t.Errorf("unit of %d is %q, %v", pid, s.UnitOf(pid), err)
+	if err != nil || s.proc.Unit(pid) != unit.Name {
+		t.Errorf("unit of %d is %q, %v", pid, s.proc.Unit(pid), err)
 	}
 	sh(t, "kill", "-KILL", strconv.Itoa(pid))
 	if err := s.Wait(t.Context(), unit.Name); err != nil {

@@ -59,10 +59,6 @@ func (s *Systemd) Active(ctx context.Context, unit string) (bool, error) {
 	return err == nil && !u.down(), err
 }
 
-// UnitOf returns the unit of the system's systemd that a process belongs to,
-// empty if none.
-func (s *Systemd) UnitOf(pid int) string { return s.proc.Unit(pid) }
-
 // ByProcess returns the services that processes belong to, each once: those that can be stopped and started again, and
 // the transient ones, which cannot. Processes of login sessions, of protected units and of none have no part in it.
 func (s *Systemd) ByProcess(ctx context.Context, pids []int) (units, transient []string, err error) {

@@ -115,8 +115,13 @@ func (w *world) mustPlan(k Kernel, want Want) *Plan {
 // untouched fails if anything of a set is left: a snapshot, a suspended volume.
 func (w *world) untouched(origins ...string) {
 	w.t.Helper()
-	for _, v := range w.report().ByTagPrefix(tagSet) {
-		w.t.Errorf("%s was left behind", v.FullName())
+	for _, g := range w.report().Groups {
+		for i := range g.Volumes {
+			v := &g.Volumes[i]
+			if _, of := v.Tag(tagSet); of {
+				w.t.Errorf("%s was left behind", v.FullName())
+			}
+		}
 	}
 	for _, name := range origins {
 		if w.Suspended(name) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 )
@@ -192,9 +193,16 @@ func activation(t *testing.T, b Bench) {
 	b.linear("o")
 	b.create(t, "o", "s", 1)
 	b.Host.SetOpen(b.name("o"), 1)
-	refused(t, b.LVM.Deactivate(ctx, b.name("o")), fault.Busy)
+	deactivate := func() error {
+		argv := []string{"lvm", "lvchange", "--activate", "n", "--", b.name("o")}
+		_, err := b.Host.Run(ctx, command.Cmd{Argv: argv, Changes: true})
+		return err
+	}
+	if deactivate() == nil {
+		t.Error("an open origin was deactivated")
+	}
 	b.Host.SetOpen(b.name("o"), 0)
-	b.until(t, "deactivated", func() bool { return b.LVM.Deactivate(ctx, b.name("o")) == nil })
+	b.until(t, "deactivated", func() bool { return deactivate() == nil })
 	if o, s := b.volume(t, "o"), b.volume(t, "s"); o.Active || o.State != lvm.Inactive || s.Active || s.SnapPercent != nil {
 		t.Errorf("inactive: %+v %+v", o, s)
 	}

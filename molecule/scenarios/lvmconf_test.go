@@ -1,0 +1,101 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+)
+
+// lvmlocal puts text into /etc/lvm/lvmlocal.conf, which counts more than lvm.conf, until the test ends.
+func (g guest) lvmlocal(t *testing.T, text string) {
+	t.Helper()
+	const file = "/etc/lvm/lvmlocal.conf"
+	g.run(t, "cp -n "+file+" /root/lvmlocal.conf; printf '%s\\n' "+quote(text)+" > "+file)
+	t.Cleanup(func() { g.run(t, "cp /root/lvmlocal.conf "+file) })
+}
+
+// hostile is lvm.conf(5) as an administrator may have written it who never thought of us: LVM 2.03.16 prints no JSON
+// with prefixes; with a log report the errors are not on stderr; without udev_sync lvcreate fails; with
+// read_only_volume_list it does not clear the COW space.
+const hostile = `report { prefixes=1 quoted=0 headings=0 aligned=0 buffered=0 separator=";" list_item_separator=";"
+ time_format="%Y" compact_output=1 mark_hidden_devices=0 columns_as_rows=1 binary_values_as_numeric=0
+ output_format="basic" lvs_sort_full="nosuch" }
+log { verbose=3 level=7 silent=1 indent=0 prefix="LVM! " command_names=1 report_command_log=1 file="/var/log/lvm2.log" }
+global { units="h" si_unit_consistency=0 suffix=1 umask=63 test=1 activation=0 use_lvmpolld=0 }
+backup { backup=0 archive=0 }
+activation { udev_sync=0 monitoring=0 auto_set_activation_skip=1 read_only_volume_list=["vg00"] polling_interval=1 }
+metadata { record_lvs_history=1 }
+tags { hosttags=1 }
+unknown { key=1 }`
+
+// An administrator's lvm.conf changes neither what the programs read nor what they do: a set is taken, seen, extended
+// and rolled back.
+func TestAnyLVMConf(t *testing.T) {
+	playedOn(t, "d12")
+	g := theGuest
+	g.lvmlocal(t, hostile)
+	g.run(t, "echo before > /pccehr/lvmconf")
+	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
+	g.run(t, "echo after > /pccehr/lvmconf")
+	if info := g.ok(t, "lvm_snapshot_info"); len(info["sets"].([]any)) != 1 {
+		t.Errorf("not one set: %v", info)
+	}
+	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr size=200m") // what is extended is found to be larger
+	g.ok(t, "lvm_merge services=pccehr,postgresql wait=true")
+	if said := g.run(t, "cat /pccehr/lvmconf; "+active); said != "before" {
+		t.Errorf("after the rollback: %q", said)
+	}
+	t.Log("a set was taken, extended and rolled back under an lvm.conf that changes all that LVM prints")
+}
+
+// What the administrator means to forbid, and what LVM cannot write, is said in LVM's own first words, with a code and
+// what to do; nothing stays behind.
+func TestLVMSaysWhy(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	full := "mkdir -p /run/full && mount -t tmpfs -o size=8k none /run/full && mkdir /run/full/archive && " +
+		"{ dd if=/dev/zero of=/run/full/f bs=4k status=none; mount --bind /run/full/archive /etc/lvm/archive; } 2>/dev/null"
+	copied := "truncate -s 3G /var/tmp/copy && " +
+		"dd if=/dev/loop1 of=/var/tmp/copy bs=1M count=2 conv=notrunc status=none && " +
+		"losetup /dev/loop9 /var/tmp/copy && udevadm settle"
+	for _, tt := range []struct{ name, conf, before, after, code, says, hint string }{
+		{
+			"the snapshots may not be activated", `activation { volume_list=["vg00/dat"] }`, "", "",
+			"unsupported", "not active locally (volume_list activation filter?)", "activation/volume_list",
+		},
+		{
+			"the archive is full", "", full, "umount /etc/lvm/archive /run/full",
+			"unwritable", "No space left on device", "/etc/lvm/archive",
+		},
+		{
+			"the archive is read-only", "",
+			"mount --bind /etc/lvm/archive /etc/lvm/archive && mount -o remount,ro,bind /etc/lvm/archive",
+			"umount /etc/lvm/archive", "unwritable", "read-only filesystem", "/etc/lvm/archive",
+		},
+		{
+			"a disk is there twice", "", copied, "losetup -d /dev/loop9; rm /var/tmp/copy; udevadm settle",
+			"unsupported", "duplicate PV devices", "devices/filter",
+		},
+		{
+			"LVM may not look at the disk", `devices { filter=["r|loop|"] }`, "", "", "unsupported", "", "devices/filter",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.conf != "" {
+				g.lvmlocal(t, tt.conf)
+			}
+			if tt.before != "" {
+				g.run(t, tt.before)
+				t.Cleanup(func() { g.run(t, tt.after) })
+			}
+			r := g.fails(t, "lvm_snapshot volumes=/pccehr", tt.code)
+			if hint, _ := r["hint"].(string); !strings.Contains(r.msg(), tt.says) || !strings.Contains(hint, tt.hint) {
+				t.Errorf("it says %q (%q)", r.msg(), hint)
+			}
+		})
+	}
+	if left := g.run(t, "lvs --noheadings -o lv_name vg00 | sort | xargs; touch /pccehr/goes-on"); left != "dat pccehr" {
+		t.Errorf("left behind: %q", left)
+	}
+}
