@@ -23,8 +23,8 @@ type bus interface {
 	stop(ctx context.Context, name string) (<-chan string, error)
 	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
 	resetFailed(ctx context.Context, name string) error
-	watch(name string) (changed <-chan struct{}, end func(), err error) // changed may tell too often
-	rest()                                                              // until the next call, which ends it
+	watch(ctx context.Context, name string) (changed <-chan struct{}, end func(), err error) // changed may tell too often
+	rest()                                                                                   // until the next call
 	close()
 }
 
@@ -46,46 +46,88 @@ type property struct {
 
 // wire is the real bus: systemd's own socket, which needs no bus daemon.
 type wire struct {
-	mu       sync.Mutex
+	path string // of the socket
+
+	mu       sync.Mutex // held for moments only: never while systemd is waited for
 	conn     *dbus.Conn
+	again    *attempt                   // to connect anew; nil: none is under way
+	closed   bool                       // by us
 	jobs     map[string]chan<- string   // who waits for the result, by the job's path
 	watchers map[chan<- struct{}]string // the path of the unit that each one watches
 }
 
-func dial() (*wire, error) {
-	w := &wire{jobs: map[string]chan<- string{}, watchers: map[chan<- struct{}]string{}}
-	conn, err := dbus.Dial(dbus.Private, w.hear)
+// attempt is one try to connect anew, for all who wait for it. conn and err count when done is closed.
+type attempt struct {
+	done chan struct{}
+	conn *dbus.Conn
+	err  error
+}
+
+// executeLimit bounds the time in which systemd executes itself again and nobody listens at its socket, and that in
+// which it may let a first connection wait.
+const executeLimit = 30 * time.Second
+
+func dial(ctx context.Context, path string) (*wire, error) {
+	limited, cancel := context.WithTimeout(ctx, executeLimit)
+	defer cancel()
+	w := &wire{path: path, jobs: map[string]chan<- string{}, watchers: map[chan<- struct{}]string{}}
+	conn, err := dbus.Dial(limited, path, w.hear)
 	w.conn = conn
 	return w, err
 }
 
-// live returns the connection, a new one if systemd has executed itself again
-// meanwhile, as an upgrade of its package makes it do.
-func (w *wire) live() (*dbus.Conn, error) {
+// live returns the connection, a new one if systemd has executed itself again meanwhile, as an upgrade of its package
+// makes it do. Whoever waits for a new one waits no longer than ctx.
+func (w *wire) live(ctx context.Context) (*dbus.Conn, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	select {
 	case <-w.conn.Lost():
 	default:
+		defer w.mu.Unlock()
 		return w.conn, nil
 	}
-	conn, err := redial(w.hear)
-	if err != nil {
-		return nil, err
+	if w.again == nil {
+		w.again = &attempt{done: make(chan struct{})}
+		go w.reconnect(w.again)
 	}
-	w.conn = conn
-	w.wake("") // what changed meanwhile was not heard
-	return conn, nil
+	again := w.again
+	w.mu.Unlock()
+	select {
+	case <-again.done:
+		return again.conn, again.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
-// executeLimit bounds the time in which systemd executes itself again and nobody listens at its socket.
-const executeLimit = 30 * time.Second
+func (w *wire) reconnect(a *attempt) {
+	ctx, cancel := context.WithTimeout(context.Background(), executeLimit)
+	defer cancel()
+	a.conn, a.err = redial(ctx, w.path, w.hear)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer close(a.done)
+	w.again = nil
+	if a.err != nil {
+		return
+	}
+	w.conn = a.conn
+	if w.closed {
+		a.conn.Close()
+	}
+	w.wake("") // what changed meanwhile was not heard
+}
 
-func redial(hear func(dbus.Signal)) (*dbus.Conn, error) {
-	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		conn, err := dbus.Dial(dbus.Private, hear)
-		if err == nil || time.Since(begun) > executeLimit || errors.Is(err, fs.ErrPermission) {
+func redial(ctx context.Context, path string, hear func(dbus.Signal)) (*dbus.Conn, error) {
+	const pause = 50 * time.Millisecond
+	for {
+		conn, err := dbus.Dial(ctx, path, hear)
+		if err == nil || ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
 			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
 		}
 	}
 }
@@ -132,12 +174,12 @@ func (w *wire) do(ctx context.Context, c dbus.Call) ([]any, error) {
 }
 
 func (w *wire) once(ctx context.Context, c dbus.Call) ([]any, error) {
-	conn, err := w.live()
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	conn, err := w.live(limited)
 	if err != nil {
 		return nil, err
 	}
-	limited, cancel := context.WithTimeout(ctx, answerLimit)
-	defer cancel()
 	return conn.Do(limited, c)
 }
 
@@ -235,8 +277,8 @@ func (w *wire) resetFailed(ctx context.Context, name string) error {
 }
 
 // watch tells of every change of a unit.
-func (w *wire) watch(name string) (<-chan struct{}, func(), error) {
-	if _, err := w.live(); err != nil {
+func (w *wire) watch(ctx context.Context, name string) (<-chan struct{}, func(), error) {
+	if _, err := w.live(ctx); err != nil {
 		return nil, nil, err
 	}
 	changed := make(chan struct{}, 1)
@@ -297,6 +339,7 @@ func (w *wire) rest() {
 func (w *wire) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.closed = true
 	w.conn.Close()
 }
 
@@ -326,6 +369,9 @@ func busFault(ctx context.Context, err error, format string, a ...any) error {
 	switch {
 	case ctx.Err() != nil:
 		return fault.New(fault.Of(ctx.Err()).Code, format+": %w", append(a, ctx.Err())...)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fault.New(fault.Timeout, format+": systemd does not answer: %w", append(a, err)...).
+			WithHint("look whether it works: `systemctl is-system-running`; while it reloads a large server it answers nobody")
 	case isBus(err, denied), errors.Is(err, fs.ErrPermission):
 		return fault.New(fault.NotRoot, format+": %w", append(a, err)...).WithHint("run as root (become: true)")
 	}

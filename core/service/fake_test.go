@@ -209,7 +209,7 @@ func (f *fake) resetFailed(_ context.Context, name string) error {
 	return nil
 }
 
-func (f *fake) watch(name string) (<-chan struct{}, func(), error) {
+func (f *fake) watch(_ context.Context, name string) (<-chan struct{}, func(), error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := make(chan struct{}, 1)

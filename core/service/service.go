@@ -17,6 +17,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/service/dbus"
 )
 
 // Systemd is a connection to the system's systemd.
@@ -34,8 +35,8 @@ func Connect(ctx context.Context) (*Systemd, error) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
 		return nil, fault.New(fault.Unsupported, "this system does not run systemd, which Rewind needs")
 	}
-	b, err := dial()
-	if errors.Is(err, fs.ErrPermission) {
+	b, err := dial(ctx, dbus.Private)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return nil, busFault(ctx, err, "connect to systemd")
 	}
 	if err != nil {

@@ -172,7 +172,7 @@ func (s *Systemd) until(ctx context.Context, name string, met func(unit) (bool, 
 	if ok, err := met(u); ok || err != nil {
 		return err
 	}
-	changed, end, err := s.bus.watch(name)
+	changed, end, err := s.bus.watch(ctx, name)
 	if err != nil {
 		return busFault(ctx, err, "watch %s", name)
 	}

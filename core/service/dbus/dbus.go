@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,29 +83,51 @@ type answer struct {
 // ErrLost is the error of a call whose connection ended before the answer came. Whether it was heard is not known.
 var ErrLost = errors.New("is lost")
 
-// Dial connects to the socket at path. signal is called for each signal, one after the other and in order with
-// answers; it must neither block nor call methods.
-func Dial(path string, signal func(Signal)) (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// Dial connects to the socket at path until ctx ends, which must have an end: systemd may accept nobody, or accept and
+// say nothing. signal is called for each signal, one after the other and in order with answers; it must neither block nor
+// call methods.
+func Dial(ctx context.Context, path string, signal func(Signal)) (*Conn, error) {
+	// Not blocking, so that Close ends a Read, and a full queue of connections is noticed here and not waited for there.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-	if err == nil {
-		err = unix.SetNonblock(fd, true) // so that Close ends a Read
-	}
-	if err != nil {
+	if err := connect(ctx, fd, path); err != nil {
 		unix.Close(fd)
 		return nil, &os.PathError{Op: "connect", Path: path, Err: err}
 	}
-	return open(os.NewFile(uintptr(fd), path), signal)
+	return open(ctx, os.NewFile(uintptr(fd), path), signal)
+}
+
+// connect asks again while the other side has not accepted those that came before (connect(2), EAGAIN).
+func connect(ctx context.Context, fd int, path string) error {
+	const pause = 20 * time.Millisecond
+	for {
+		err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("it accepts nobody: %w", ctx.Err())
+		case <-time.After(pause):
+		}
+	}
 }
 
 // open says who we are and begins to read.
-func open(socket *os.File, signal func(Signal)) (*Conn, error) {
+func open(ctx context.Context, socket *os.File, signal func(Signal)) (*Conn, error) {
 	c := &Conn{socket: socket, signal: signal, lost: make(chan struct{}), calls: map[uint32]*waiting{}}
 	in := bufio.NewReader(socket)
-	if err := c.authenticate(in); err != nil {
+	stop := context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(0, 1)) })
+	err := c.authenticate(in)
+	if !stop() && err == nil {
+		err = os.ErrDeadlineExceeded
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%s accepts us and does not answer: %w", socket.Name(), ctx.Err())
+	}
+	if err != nil {
 		socket.Close()
 		return nil, err
 	}
@@ -137,10 +160,10 @@ func (c *Conn) Close() { c.socket.Close() }
 func (c *Conn) Lost() <-chan struct{} { return c.lost }
 
 // Do calls a method and returns the values of its answer. When ctx ends it does not wait any longer; the method may be
-// done all the same.
+// done all the same. A call that could not be handed over as a whole by then ends the connection.
 func (c *Conn) Do(ctx context.Context, m Call) ([]any, error) {
 	w := &waiting{answered: m.Answered, answer: make(chan answer, 1)}
-	serial, err := c.send(m, w)
+	serial, err := c.send(ctx, m, w)
 	if err != nil {
 		return nil, err
 	}
@@ -155,19 +178,39 @@ func (c *Conn) Do(ctx context.Context, m Call) ([]any, error) {
 	}
 }
 
-func (c *Conn) send(m Call, w *waiting) (uint32, error) {
+// send writes until ctx ends: a systemd that reads nothing fills the socket.
+func (c *Conn) send(ctx context.Context, m Call, w *waiting) (uint32, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cause != nil {
 		return 0, c.cause
 	}
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
 	c.serial++
 	c.calls[c.serial] = w
-	if _, err := c.socket.Write(call(c.serial, m.Path, m.Interface, m.Member, m.Args)); err != nil {
-		delete(c.calls, c.serial)
-		return 0, err
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.socket.SetWriteDeadline(time.Unix(0, 1))
+		close(ended)
+	})
+	n, err := c.socket.Write(call(c.serial, m.Path, m.Interface, m.Member, m.Args))
+	if !stop() {
+		<-ended // it is running: it must not reach into the next call's time
+		_ = c.socket.SetWriteDeadline(time.Time{})
 	}
-	return c.serial, nil
+	if err == nil {
+		return c.serial, nil
+	}
+	delete(c.calls, c.serial)
+	if n > 0 {
+		c.socket.Close() // half a message: whatever followed it would be taken for its rest
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%s takes no call: %w", c.socket.Name(), ctx.Err())
+	}
+	return 0, err
 }
 
 // listen hands out what comes in until the connection ends.

@@ -173,7 +173,7 @@ func TestConversation(t *testing.T) {
 		systemd.called()
 		systemd.socket.Close()
 	}()
-	c, err := open(here, func(s Signal) { heard <- s.Member })
+	c, err := open(t.Context(), here, func(s Signal) { heard <- s.Member })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestACallThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
 		defer close(welcomed)
 		systemd.welcome()
 	}()
-	c, err := open(here, func(Signal) {})
+	c, err := open(t.Context(), here, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestBeginComesWithTheFirstWrite(t *testing.T) {
 		}
 		systemd.say("OK 1234\r\n")
 	}()
-	c, err := open(here, func(Signal) {})
+	c, err := open(t.Context(), here, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,13 +243,13 @@ func TestNotLetIn(t *testing.T) {
 		systemd.expect("\x00AUTH")
 		systemd.say("REJECTED EXTERNAL\r\n")
 	}()
-	if _, err := open(here, func(Signal) {}); err == nil || !strings.Contains(err.Error(), "REJECTED") {
+	if _, err := open(t.Context(), here, func(Signal) {}); err == nil || !strings.Contains(err.Error(), "REJECTED") {
 		t.Error(err)
 	}
 }
 
 func TestNoSuchSocket(t *testing.T) {
-	if _, err := Dial(t.TempDir()+"/none", nil); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Dial(t.Context(), t.TempDir()+"/none", nil); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,87 @@
+package dbus
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Each of these hangs the other side at one of the places where we wait for it. A limit that does not count hangs the
+// test itself.
+
+const moment = 50 * time.Millisecond
+
+// listener is a socket on which nobody accepts; queue is how many connections wait there beside the first.
+func listener(t *testing.T, queue int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "socket")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, queue); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDialOfOneThatSaysNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), moment)
+	defer cancel()
+	_, err := Dial(ctx, listener(t, 0), nil)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not answer") {
+		t.Error(err)
+	}
+}
+
+func TestDialOfOneThatAcceptsNobody(t *testing.T) {
+	path := listener(t, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil { // the queue is full now
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), moment)
+	defer cancel()
+	_, err = Dial(ctx, path, nil)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "accepts nobody") {
+		t.Error(err)
+	}
+}
+
+func TestDialEndsWithItsCaller(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(moment, cancel)
+	if _, err := Dial(ctx, listener(t, 0), nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestCallToOneThatReadsNothing(t *testing.T) {
+	here, server := pair(t)
+	go server.welcome()
+	c, err := open(t.Context(), here, func(Signal) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), moment)
+	defer cancel()
+	large := strings.Repeat("x", 8<<20) // more than a socket holds
+	_, err = c.Do(ctx, Call{Path: "/a", Interface: "org.x", Member: "Do", Args: []any{large}})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "takes no call") {
+		t.Error(err)
+	}
+	<-c.Lost() // half a message went out: nothing may follow it
+}
