@@ -39,10 +39,44 @@ func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
 		argv = append(argv, "-o", strings.Join(options, ","))
 	}
 	argv = append(argv, "--", source, spec.Point)
+	log := openKernelLog(kmsg)
+	defer log.close()
 	if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
-		return fault.New(fault.MountFailed, "mount %s on %s: %w", source, spec.Point, err)
+		return notMounted(err, source, spec, log.about(kernelName(source), spec.Type))
 	}
 	return nil
+}
+
+// mountHints say what to do about what mount(8) or the kernel says.
+var mountHints = []struct{ says, hint string }{
+	{"has duplicate UUID", "a copy of this file system is mounted: the option nouuid lets XFS mount both"},
+	{"unknown filesystem type", "the kernel has no driver for it: load its module, or install the package that has it"},
+	{"mount point does not exist", "make the directory"},
+	{"special device", "the device is not there: `lvs -a` shows whether the volume is active"},
+	{"already mounted or mount point busy", "something else uses it: `findmnt`, `lsof` and `fuser -vm` show what"},
+	{"nrecognized mount option", "correct the options"},
+	{"nknown parameter", "correct the options"},
+	{"log device", "the file system has its log on another device: name it with the option logdev=DEVICE"},
+	{"journal device", "the file system has its journal on another device, which must be there"},
+	{"cannot mount read-only", "the device is read-only, and the file system must be repaired first"},
+	{"wrong fs type", "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"},
+	{"Structure needs cleaning", "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"},
+	{"can't read superblock", "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"},
+}
+
+// notMounted is the fault of a mount: mount's cause, the kernel's own words, and what to do.
+func notMounted(err error, source string, spec MountSpec, kernel []string) error {
+	f := fault.New(fault.MountFailed, "mount %s on %s: %w", source, spec.Point, err)
+	if len(kernel) > 0 {
+		f.Msg += "; the kernel: " + strings.Join(kernel, "; ")
+		f.With("kernel", kernel)
+	}
+	for _, known := range mountHints {
+		if f.Hint == "" && strings.Contains(f.Msg, known.says) {
+			f.WithHint("%s", known.hint)
+		}
+	}
+	return f
 }
 
 // Unmount unmounts what is seen at point, at once and really: never lazily,

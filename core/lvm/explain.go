@@ -55,7 +55,7 @@ var sayings = []saying{
 	{[]string{"already exists in volume group"}, fault.Exists, ""},
 	{[]string{"Failed to find logical volume"}, fault.NotFound, ""},
 	{[]string{"not found in", "olume group"}, fault.NotFound, ""},
-	{[]string{"Volume group", "not found"}, fault.NotFound, unseenHint},
+	{[]string{"Volume group", "not found"}, fault.NotFound, Unseen},
 	{[]string{"ioctl on", "No such device or address"}, fault.NotFound, ""},
 	{[]string{"Unable to merge invalidated snapshot"}, fault.SnapshotInvalid,
 		"the snapshot overflowed: nothing can be rolled back to it; remove it"},
@@ -77,10 +77,12 @@ const (
 	spaceHint = "free space in the volume group or ask for a smaller size"
 	filesHint = "LVM writes to /etc/lvm/archive and /etc/lvm/backup (or where lvm.conf says) at each change: " +
 		"free space there, or mount it writable"
-	lockdHint  = "the volume group is shared with other hosts: lvmlockd(8) must run here, and nobody else hold the lock"
-	unseenHint = "LVM looks only at disks that devices/filter in lvm.conf and its devices file (lvmdevices(8)) allow"
-	poolHint   = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
+	lockdHint = "the volume group is shared with other hosts: lvmlockd(8) must run here, and nobody else hold the lock"
+	poolHint  = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
 )
+
+// Unseen is the hint for a volume that is there and not in the report.
+const Unseen = "LVM looks only at disks that devices/filter in lvm.conf and its devices file (lvmdevices(8)) allow"
 
 // explain gives a failed LVM command the code of what LVM said. What is not
 // recognised stays command_failed.

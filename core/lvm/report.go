@@ -215,13 +215,13 @@ func (r *Report) Need(vg, lv string) (*Volume, error) {
 // otherGroups says what there is in place of a volume group that LVM does not see.
 func (r *Report) otherGroups(vg string) string {
 	if len(r.Groups) == 0 {
-		return "LVM sees no volume group at all. " + unseenHint
+		return "LVM sees no volume group at all. " + Unseen
 	}
 	var names []string
 	for i := range r.Groups {
 		names = append(names, r.Groups[i].Name)
 	}
-	return "LVM sees no volume group " + vg + ", but " + strings.Join(names, ", ") + ". " + unseenHint
+	return "LVM sees no volume group " + vg + ", but " + strings.Join(names, ", ") + ". " + Unseen
 }
 
 func (g *Group) names() []string {

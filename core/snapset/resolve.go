@@ -185,6 +185,10 @@ func (v *View) byDevice(word string, dev filesystem.Dev, fstype string) (*lvm.Vo
 	if lv, known := v.Report.ByDevice(int(below.Dev.Major), int(below.Dev.Minor)); ok && known {
 		return lv, nil
 	}
+	if ok {
+		return nil, fault.New(fault.Unsupported, "volumes: %s is on %s, which LVM does not see", word, below.Name).
+			WithHint("%s", lvm.Unseen)
+	}
 	layers, err := filesystem.Stack(v.Sysfs, dev)
 	if err != nil {
 		return nil, err
