@@ -42,8 +42,8 @@ func (k kernelLog) close() {
 	}
 }
 
-// about returns the first warnings and errors of a device, by its name in the kernel, and of a type of file system, each
-// once. What other devices have to say is left out.
+// about returns the first warnings and errors of a device, by its name in the kernel, and of a type of file system,
+// each once. What other devices have to say is left out.
 func (k kernelLog) about(device, fstype string) []string {
 	var said []string
 	buffer := make([]byte, recordLength)
@@ -74,8 +74,8 @@ func warning(record string) (string, bool) {
 	return text, ok && err == nil && priority%levels <= kernelWarnings
 }
 
-// concerns knows a line by the device in it, "XFS (dm-3): …", or, before the kernel has looked at the device, by the type
-// of file system at its beginning, "xfs: Unknown parameter 'x'".
+// concerns knows a line by the device in it, "XFS (dm-3): …", or, before the kernel has looked at the device, by the
+// type of file system at its beginning, "xfs: Unknown parameter 'x'".
 func concerns(text, device, fstype string) bool {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" ():,[]", r) })
 	if device != "" && slices.Contains(words, device) {

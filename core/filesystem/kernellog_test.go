@@ -38,7 +38,8 @@ func TestKernelSaysWhy(t *testing.T) {
 	if diff := cmp.Diff(want, log.about("dm-3", "xfs")); diff != "" {
 		t.Error(diff)
 	}
-	if !concerns(`EXT4-fs: Unrecognized mount option "x"`, "dm-9", "ext4") || concerns("EXT4-fs (dm-1): x", "dm-9", "ext4") {
+	if !concerns(`EXT4-fs: Unrecognized mount option "x"`, "dm-9", "ext4") ||
+		concerns("EXT4-fs (dm-1): x", "dm-9", "ext4") {
 		t.Error("the line of a type of file system")
 	}
 	if said := openKernelLog(filepath.Join(t.TempDir(), "none")).about("dm-3", "xfs"); said != nil {
@@ -47,9 +48,11 @@ func TestKernelSaysWhy(t *testing.T) {
 }
 
 func TestNotMounted(t *testing.T) {
-	failed := &command.Error{Argv: []string{"mount"}, Code: 32, Err: errors.New("exit status 32"), Stderr: "mount: /mnt: wrong fs " +
-		"type, bad option, bad superblock on /dev/x.\n       dmesg(1) may have more information after failed mount system call.\n"}
-	f := fault.Of(notMounted(failed, "/dev/x", MountSpec{Point: "/mnt"}, []string{"XFS (dm-3): Filesystem has duplicate UUID b"}))
+	stderr := "mount: /mnt: wrong fs type, bad option, bad superblock on /dev/x.\n" +
+		"       dmesg(1) may have more information after failed mount system call.\n"
+	failed := &command.Error{Argv: []string{"mount"}, Code: 32, Err: errors.New("exit status 32"), Stderr: stderr}
+	kernel := []string{"XFS (dm-3): Filesystem has duplicate UUID b"}
+	f := fault.Of(notMounted(failed, "/dev/x", MountSpec{Point: "/mnt"}, kernel))
 	if f.Code != fault.MountFailed || strings.Contains(f.Msg, "dmesg") || !strings.Contains(f.Msg, "wrong fs type") ||
 		!strings.Contains(f.Msg, "XFS (dm-3)") || !strings.Contains(f.Hint, "nouuid") || f.Facts["kernel"] == nil {
 		t.Errorf("%s (%s) %v", f.Msg, f.Hint, f.Facts)

@@ -59,10 +59,12 @@ var mountHints = []struct{ says, hint string }{
 	{"log device", "the file system has its log on another device: name it with the option logdev=DEVICE"},
 	{"journal device", "the file system has its journal on another device, which must be there"},
 	{"cannot mount read-only", "the device is read-only, and the file system must be repaired first"},
-	{"wrong fs type", "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"},
-	{"Structure needs cleaning", "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"},
-	{"can't read superblock", "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"},
+	{"wrong fs type", checkHint},
+	{"tructure needs cleaning", checkHint},
+	{"can't read superblock", checkHint},
 }
+
+const checkHint = "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"
 
 // notMounted is the fault of a mount: mount's cause, the kernel's own words, and what to do.
 func notMounted(err error, source string, spec MountSpec, kernel []string) error {

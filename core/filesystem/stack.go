@@ -69,6 +69,9 @@ func VolumeBelow(sysfs string, dev Dev) (Layer, bool, error) {
 // volume, for one.
 func Above(sysfs string, dev Dev) ([]Layer, error) { return neighbours(sysfs, dev, "holders") }
 
+// Below returns the devices that a device is directly made of.
+func Below(sysfs string, dev Dev) ([]Layer, error) { return neighbours(sysfs, dev, "slaves") }
+
 func blockDir(sysfs string, dev Dev) string { return filepath.Join(sysfs, "dev/block", dev.String()) }
 
 // neighbours returns the devices one step below ("slaves") or above

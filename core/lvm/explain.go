@@ -39,7 +39,7 @@ var sayings = []saying{
 	{[]string{"File locking initialisation failed"}, fault.Unwritable,
 		"LVM keeps its locks in /run/lock/lvm: it must be writable"},
 	{[]string{"volume_list activation filter?"}, fault.Unsupported,
-		"activation/volume_list in lvm.conf must admit the snapshots too: name the volume group in it"},
+		"activation/volume_list in lvm.conf, or host tags there, keep the snapshots out: name the volume group in that list"},
 	{[]string{"create ioctl on", "Device or resource busy"}, fault.Exists,
 		"a device-mapper device of that name was left over: look at it with `dmsetup info`, and if nothing uses it " +
 			"remove it with `dmsetup remove`"},

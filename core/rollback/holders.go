@@ -32,6 +32,9 @@ func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, erro
 	if err != nil {
 		return nil, err
 	}
+	if w.trip == nil {
+		holders = append(holders, calledFrom(devs)...)
+	}
 	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) || isWhole(h) })
 	if err := nameUnits(ctx, w.systemd, holders); err != nil {
 		return nil, err
@@ -107,6 +110,12 @@ func busy(holders []filesystem.Holder, transient []string) error {
 
 func advice(holders []filesystem.Holder, transient []string) string {
 	var first []string
+	if hint, others := copyElsewhere(holders); hint != "" {
+		if len(others) == 0 {
+			return hint
+		}
+		first, holders = append(first, hint), others
+	}
 	logins, dirs := []string{}, []string{}
 	for _, h := range holders {
 		if h.How == "cwd" && strings.HasPrefix(h.Unit, "session-") {

@@ -71,8 +71,9 @@ func (w *walk) changes(ctx context.Context, f *found) (map[string]filesystem.Cha
 		}
 		for i := range f.targets {
 			t, v := &f.targets[i], f.sight.snapshots[i]
-			if len(t.Mounts) == 0 || t.Crypt != "" {
-				w.warnings = append(w.warnings, t.LV.FullName()+" is not compared file by file: it is not mounted, or encrypted")
+			if len(t.Mounts) == 0 || t.Crypt != "" || len(t.Needs) > 0 {
+				w.warnings = append(w.warnings, t.LV.FullName()+" is not compared file by file: it is not mounted, encrypted, "+
+					"or has its log elsewhere")
 				continue
 			}
 			m := t.Mounts[0]

@@ -164,7 +164,7 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if w.Check {
-		return created(plan, nil, "would take"), nil
+		return w.warned(created(plan, nil, "would take")), nil
 	}
 	if err := w.trip.Begin(Kind, w.Set, plan.Groups(), "taking", plan); err != nil {
 		return ansible.Result{}, err
@@ -177,7 +177,7 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, w.failed(err)
 	}
-	return created(plan, pause, "took"), w.trip.Finish("taken", journal.Done, nil)
+	return w.warned(created(plan, pause, "took")), w.trip.Finish("taken", journal.Done, nil)
 }
 
 // failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when

@@ -68,6 +68,9 @@ func (w *work) places() ([]place, error) {
 	var wrong []error
 	for i := range w.targets {
 		t := &w.targets[i]
+		if w.isPart(t) {
+			continue
+		}
 		p := place{snapshot: w.snapshotOf(t.LV), point: t.Mountpoint, options: t.Options}
 		switch {
 		case p.point != "":
@@ -138,6 +141,12 @@ func (w *work) mountOne(ctx context.Context, p place) error {
 	if err := os.MkdirAll(p.point, 0o755); err != nil {
 		return fault.New(fault.MountFailed, "mount point %s: %w", p.point, err)
 	}
+	var more []string
+	for i := range w.targets {
+		if t := &w.targets[i]; t.LV.VG == p.snapshot.VG && t.LV.Name == p.snapshot.Origin {
+			more = w.snapshotOptions(t)
+		}
+	}
 	origin := w.view.mountOf(p.snapshot.VG, p.snapshot.Origin)
 	spec := filesystem.MountSpec{Source: p.snapshot.Path, Point: p.point, Type: origin.Type}
 	if spec.Type == "" {
@@ -147,7 +156,7 @@ func (w *work) mountOne(ctx context.Context, p place) error {
 		}
 		spec.Type = fstype
 	}
-	spec.Options = mergeOptions(filesystem.SnapshotOptions(spec.Type, origin, false), p.options)
+	spec.Options = mergeOptions(append(filesystem.SnapshotOptions(spec.Type, origin, false), more...), p.options)
 	return filesystem.MountDevice(ctx, w.commands, spec)
 }
 

@@ -76,7 +76,12 @@ func Resolve(ctx context.Context, r command.Runner, volumes []Volume) ([]Target,
 // canBeMounted refuses targets whose snapshots cannot be looked into.
 func (w *work) canBeMounted() error {
 	var wrong []error
-	for _, t := range w.targets {
+	for i := range w.targets {
+		t := &w.targets[i]
+		if len(t.Needs) > 0 || t.Journal {
+			wrong = append(wrong, fault.New(fault.Unsupported, "%s is a file system of several volumes", t.LV.FullName()).
+				WithHint("leave it out; a directory on it can be backed up as it is: {path: /dir, snapshot: false}"))
+		}
 		if t.Crypt != "" {
 			wrong = append(wrong, fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting", t.LV.FullName()).
 				WithHint("leave it out; a directory on it can be backed up as it is: {path: /dir, snapshot: false}"))

@@ -22,11 +22,15 @@ type View struct {
 	Device func(path string) (filesystem.Dev, error)
 	// Behind returns the device that an automount point would mount; false if there is none. nil: none of them.
 	Behind func(point string) (filesystem.Dev, bool)
+	// Needs reads what the file system on a device needs elsewhere; nil: nothing is looked for.
+	Needs func(device string) (filesystem.Needs, error)
 }
 
 // NewView is a view of the real system.
 func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
-	return &View{Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice, Behind: behindAutomount}
+	return &View{
+		Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf,
+	}
 }
 
 // Target is a logical volume the user means, and where its file system is.
@@ -40,6 +44,9 @@ type Target struct {
 	Mounts []filesystem.Mount // of FS; none if it is not mounted
 	// Automount is where it would be mounted by the first look at it. Empty if it is mounted, or by nothing of the kind.
 	Automount string
+
+	Needs   []Need // volumes that the file system is nothing without
+	Journal bool   // it is itself an ext4 journal
 }
 
 // Resolve finds the logical volume behind each word, and refuses what no snapshot can be taken of. It names every
@@ -62,7 +69,10 @@ func (v *View) Resolve(volumes []Volume) ([]Target, error) {
 		by[t.LV.FullName()] = volume.Name
 		targets = append(targets, t)
 	}
-	return targets, fault.All(wrong...)
+	if err := fault.All(wrong...); err != nil {
+		return targets, err
+	}
+	return targets, v.whole(targets)
 }
 
 func (v *View) resolve(volume Volume) (Target, error) {

@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -26,7 +27,6 @@ global { units="h" si_unit_consistency=0 suffix=1 umask=63 test=1 activation=0 u
 backup { backup=0 archive=0 }
 activation { udev_sync=0 monitoring=0 auto_set_activation_skip=1 read_only_volume_list=["vg00"] polling_interval=1 }
 metadata { record_lvs_history=1 }
-tags { hosttags=1 }
 unknown { key=1 }`
 
 // An administrator's lvm.conf changes neither what the programs read nor what they do: a set is taken, seen, extended
@@ -65,6 +65,10 @@ func TestLVMSaysWhy(t *testing.T) {
 			"unsupported", "not active locally (volume_list activation filter?)", "activation/volume_list",
 		},
 		{
+			"only volumes of this host's tag may be activated", "tags { hosttags=1 }", "", "",
+			"unsupported", "not active locally", "host tags",
+		},
+		{
 			"the archive is full", "", full, "umount /etc/lvm/archive /run/full",
 			"unwritable", "No space left on device", "/etc/lvm/archive",
 		},
@@ -97,5 +101,29 @@ func TestLVMSaysWhy(t *testing.T) {
 	}
 	if left := g.run(t, "lvs --noheadings -o lv_name vg00 | sort | xargs; touch /pccehr/goes-on"); left != "dat pccehr" {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// What is known beforehand is said beforehand, and a mount that fails says the kernel's cause.
+func TestSaidBeforehand(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	g.scratch(t, `cp /etc/fstab /root/fstab.before; cp /usr/local/bin/lvm_merge /pccehr/
+uuid=$(blkid -o value -s UUID /dev/vg00/pccehr)
+sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
+		`cp /root/fstab.before /etc/fstab; rm -f /root/fstab.before /pccehr/lvm_merge; lvm_snapshot state=absent >/dev/null`)
+	taken := g.ok(t, "lvm_snapshot volumes=/pccehr")
+	if said := fmt.Sprint(taken["warnings"]); !strings.Contains(said, "/etc/fstab mounts /pccehr by UUID=") {
+		t.Errorf("warnings of the set: %s", said)
+	}
+	r := g.fails(t, "/pccehr/lvm_merge services=pccehr --check", "busy")
+	if hint, _ := r["hint"].(string); !strings.Contains(hint, "/pccehr/lvm_merge, lies on a volume") {
+		t.Errorf("a program that lies on the volume: %q (%q)", r.msg(), hint)
+	}
+	// The first inode table's place is nonsense: the kernel says so, mount(8) does not.
+	g.run(t, "dd if=/dev/zero of=/dev/vg00/pccehr_snap bs=4096 seek=1 count=1 oflag=direct status=none")
+	r = g.fails(t, "lvm_snapshot state=mounted", "mount_failed")
+	if hint, _ := r["hint"].(string); !strings.Contains(r.msg(), "the kernel: EXT4-fs (dm-") || hint == "" {
+		t.Errorf("a mount that fails: %q (%q)", r.msg(), hint)
 	}
 }

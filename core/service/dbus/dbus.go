@@ -84,8 +84,8 @@ type answer struct {
 var ErrLost = errors.New("is lost")
 
 // Dial connects to the socket at path until ctx ends, which must have an end: systemd may accept nobody, or accept and
-// say nothing. signal is called for each signal, one after the other and in order with answers; it must neither block nor
-// call methods.
+// say nothing. signal is called for each signal, one after the other and in order with answers; it must neither block
+// nor call methods.
 func Dial(ctx context.Context, path string, signal func(Signal)) (*Conn, error) {
 	// Not blocking, so that Close ends a Read, and a full queue of connections is noticed here and not waited for there.
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

@@ -1,0 +1,66 @@
+package snapset
+
+import (
+	"io/fs"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+// A set is whole or it is none: a file system with its log, a log with its file system.
+func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
+	fstabFile = t.TempDir() + "/none"
+	t.Cleanup(func() { fstabFile = "/etc/fstab" })
+	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "xfs"}, {Name: "log"}, {Name: "ext"}, {Name: "journal"}, {Name: "shut"}, {Name: "plain"},
+	}})
+	w.mount("vg00/xfs", "/xfs", "xfs")
+	w.mount("vg00/ext", "/ext", "ext4")
+	w.mount("vg00/plain", "/plain", "xfs")
+	w.mounts[0].Super = "rw,logdev=/dev/vg00/log,noquota"
+	dev := func(name string) filesystem.Dev {
+		v, _ := w.report().ByPath("vg00/" + name)
+		return devOf(v)
+	}
+	view := w.view()
+	view.Device = func(path string) (filesystem.Dev, error) {
+		if v, ok := view.Report.ByPath(path); ok {
+			return devOf(v), nil
+		}
+		return filesystem.Dev{}, fs.ErrNotExist
+	}
+	view.Needs = func(device string) (filesystem.Needs, error) {
+		return map[string]filesystem.Needs{
+			"/dev/vg00/xfs": {Log: true}, "/dev/vg00/shut": {Log: true}, "/dev/vg00/journal": {IsJournal: true},
+			"/dev/vg00/ext": {Journal: true, JournalOn: dev("journal")},
+		}[device], nil
+	}
+	for volumes, says := range map[string]string{
+		"/plain":                       "",
+		"/xfs vg00/log":                "",
+		"/ext vg00/journal /plain":     "",
+		"/xfs":                         "vg00/xfs: its log lies on vg00/log, which is not in the set",
+		"/ext vg00/log /xfs":           "vg00/ext: its journal lies on vg00/journal, which is not in the set",
+		"vg00/log":                     "vg00/log belongs to the file system on /xfs, which is not in the set",
+		"vg00/journal /plain":          "vg00/journal is the journal of a file system that is not in the set",
+		"vg00/shut /xfs vg00/log":      "vg00/shut: its log lies on another device, and it is not known on which",
+		"vg00/journal vg00/log /plain": "vg00/log belongs to the file system on /xfs, which is not in the set",
+	} {
+		_, err := view.Resolve(words(strings.Fields(volumes)...))
+		f := fault.Of(err)
+		switch {
+		case says == "" && err != nil:
+			t.Errorf("%s: %v", volumes, err)
+		case says != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, says) || f.Hint == ""):
+			t.Errorf("%s: %v, want %q", volumes, err, says)
+		}
+	}
+	view.Mounts[0].Super = "rw,logdev=/dev/sdz"
+	view.Device = func(string) (filesystem.Dev, error) { return filesystem.Dev{Major: 8, Minor: 99}, nil }
+	if _, err := view.Resolve(words("vg00/xfs")); err == nil || !strings.Contains(err.Error(), "no logical volume") {
+		t.Errorf("a log on a disk: %v", err)
+	}
+}
