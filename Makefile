@@ -151,8 +151,8 @@ test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios o
 	@molecule/stages test
 
 .PHONY: torture
-torture: build lab-bin lab-deps ## the full matrix of faults on both guests; takes hours
-	@molecule/stages torture
+torture: build lab-bin lab-deps ## the full matrix of faults on both guests; takes hours, PART=2/6 the second of six parts
+	@molecule/stages torture $(PART)
 
 # What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
 # BUILT=1 where the programs are built already: two guests at once must not both write them. The limits are for what
@@ -173,12 +173,10 @@ molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: 
 	done
 
 .PHONY: bench
-bench: build lab-bin build/venv/.done lab-deps ## the figures of docs/benchmarks.md, measured again on the guest LAB
+bench: build lab-bin build/venv/.done lab-deps ## the figures of the guest LAB in docs/benchmarks.md, measured again
 	@molecule/bench/downtime
 	@molecule/bench/backup
-	@mkdir -p docs
-	@{ printf '# Benchmarks\n\nWritten by `make bench`, LAB=d12 and LAB=d13.\n'; \
-		for page in build/bench/*.md; do echo; cat $$page; done; } >docs/benchmarks.md
+	@molecule/bench/page $(LAB) $$(git describe --always --dirty)
 
 # --- showing it ---
 
