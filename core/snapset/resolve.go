@@ -29,7 +29,8 @@ type View struct {
 // NewView is a view of the real system.
 func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
 	return &View{
-		Report: report, Mounts: mounts, Sysfs: "/sys", Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf,
+		Report: report, Mounts: mounts, Sysfs: "/sys",
+		Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf,
 	}
 }
 
