@@ -144,7 +144,10 @@ func (c *comparison) differ(rel string, now, then *unix.Stat_t) bool {
 	if isDir(now) {
 		return false
 	}
-	if now.Size != then.Size || now.Mtim != then.Mtim || now.Ctim != then.Ctim || now.Rdev != then.Rdev {
+	if now.Ino != then.Ino || now.Size != then.Size || now.Rdev != then.Rdev {
+		return true
+	}
+	if now.Mtim != then.Mtim || now.Ctim != then.Ctim {
 		return true
 	}
 	if now.Mode&unix.S_IFMT != unix.S_IFLNK {

@@ -2,12 +2,15 @@ package filesystem
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -43,6 +46,36 @@ func write(t *testing.T, file, text string) {
 	}
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Directories that were given each other's names hold other files, though their sizes and times may be equal.
+func TestSwappedDirectories(t *testing.T) {
+	then := t.TempDir()
+	files := []string{filepath.Join(then, "a/file"), filepath.Join(then, "b/file")}
+	for i, file := range files {
+		write(t, file, []string{"one", "two"}[i])
+	}
+	now := linked(t, then)
+	date := time.Unix(1e9, 7)
+	for again := true; again; { // until both are changed within one tick of the clock
+		var changed [2]unix.Timespec
+		for i, file := range files {
+			var st unix.Stat_t
+			if err := errors.Join(os.Chtimes(file, date, date), unix.Stat(file, &st)); err != nil {
+				t.Fatal(err)
+			}
+			changed[i] = st.Ctim
+		}
+		again = changed[0] != changed[1]
+	}
+	a, b := filepath.Join(now, "a"), filepath.Join(now, "b")
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Changed(t.Context(), now, then, 10)
+	if err != nil || got.Changed != 2 || got.New+got.Deleted != 0 {
+		t.Errorf("two files are others than they were: %+v, %v", got, err)
 	}
 }
 
