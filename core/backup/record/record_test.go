@@ -242,6 +242,59 @@ func TestOldRecordsGo(t *testing.T) {
 	}
 }
 
+// storing is a backend that stores nothing and says that it has, but for what a test has it do.
+type storing struct {
+	backup.Backend
+	store func(backup.Tree) (backup.Stored, error)
+}
+
+func (s storing) Store(_ context.Context, _ backup.Config, t backup.Tree, _ backup.Report) (backup.Stored, error) {
+	return s.store(t)
+}
+
+// A backup is good whether it can be recorded or not, and what of it is not recorded is said. What was not stored, and
+// what a backend should have recorded and has not, has no record.
+func TestStoring(t *testing.T) {
+	t.Parallel()
+	good := func(backup.Tree) (backup.Stored, error) { return backup.Stored{ID: "id"}, nil }
+	stores := storing{store: good}
+	plain := filepath.Join(t.TempDir(), "a-file")
+	ok(t, os.WriteFile(plain, nil, 0o644))
+	tests := map[string]struct {
+		s        Storing
+		warnings int
+		kept     bool
+	}{
+		"recorded by the host":      {Storing{Backend: stores}, 0, true},
+		"not recorded by a backend": {Storing{Backend: stores, Recording: true}, 1, false},
+		"no place for the record":   {Storing{Backend: stores, Keeper: Keeper{Dir: plain + "/records"}}, 1, false},
+		"no place for a new one":    {Storing{Backend: stores, File: plain + "/new"}, 1, false},
+		"not stored": {Storing{Backend: storing{store: func(backup.Tree) (backup.Stored, error) {
+			return backup.Stored{}, errors.New("full")
+		}}}, 0, false},
+	}
+	for name, tt := range tests {
+		s := tt.s
+		s.Tree = backup.Tree{Time: time.Now(), Roots: []string{t.TempDir()}}
+		if s.Keeper.Dir == "" {
+			s.Keeper.Dir = filepath.Join(t.TempDir(), "records")
+		}
+		if s.File == "" {
+			s.File = filepath.Join(t.TempDir(), "new")
+		}
+		stored, err := s.Store(t.Context(), quiet)
+		if (err == nil) != (stored.ID != "") || len(stored.Warnings) != tt.warnings {
+			t.Errorf("%s: %+v, %v", name, stored, err)
+		}
+		if _, err := os.Stat(s.Keeper.path("id")); (err == nil) != tt.kept {
+			t.Errorf("%s: the record: %v", name, err)
+		}
+		if _, err := os.Stat(s.File); err == nil {
+			t.Errorf("%s: the new record is left where it was made", name)
+		}
+	}
+}
+
 // A record that could not be made leaves nothing behind, and is none.
 func TestMakeThatFails(t *testing.T) {
 	t.Parallel()
