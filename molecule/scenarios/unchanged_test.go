@@ -62,5 +62,9 @@ func TestRollbackBetweenBackups(t *testing.T) {
 			t.Errorf("%s: %v bytes were read to find a file that differs and a log that grows", backend, row["compared_bytes"])
 		}
 	}
+	r := g.ok(t, "snap_backup action=restore compare=content restore_id="+first["mirror"]+" "+repositories["mirror"])
+	if row := r.rows("restored")[0]; row["compared_bytes"].(float64) < 4<<20 { // there are files of some MB
+		t.Errorf("with compare=content %v bytes were compared", row["compared_bytes"])
+	}
 	t.Log("after a rollback a change that kept size and date is found, and what is the same is not read")
 }

@@ -42,22 +42,27 @@ func (t *tool) compare(ctx context.Context, of backup.Tree, last *tree, report b
 	}
 	done = func() { os.RemoveAll(dir) }
 	list := filepath.Join(dir, "files")
-	n, err := listDoubts(ctx, of, recorded, list, report)
+	n, err := listDoubts(ctx, of, recorded, list, mostDoubts, report)
 	if ctx.Err() != nil {
 		return c, done, context.Cause(ctx)
 	}
 	if recorded == nil || err != nil { // there is no record then, of which the host warns
 		return c, done, nil
 	}
-	c.whole = false
-	if n > 0 {
+	c.whole = n > mostDoubts
+	if n > 0 && !c.whole {
 		c.doubts = list
 	}
 	return c, done, nil
 }
 
-// listDoubts writes a list of the files that look like those recorded and may be others, and counts them.
-func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list string, report backup.Report) (
+// mostDoubts is how many files a list names at most, for it lies in memory: where more are in doubt, as after a chown
+// -R, all are compared.
+const mostDoubts = 50_000
+
+// listDoubts writes a list of the files that look like those recorded and may be others, and counts them. The list has
+// the first `most` of them.
+func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list string, most int, report backup.Report) (
 	n int, err error) {
 	file, err := os.Create(list)
 	if err != nil {
@@ -70,7 +75,9 @@ func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list s
 		if last == nil {
 			return nil
 		}
-		n++
+		if n++; n > most {
+			return nil
+		}
 		if dir := filepath.Dir(path); dir != in { // the time of which is to be set once more
 			in = dir
 			_, _ = out.WriteString(dir + "\x00") // Flush says it again

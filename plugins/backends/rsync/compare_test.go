@@ -1,0 +1,57 @@
+package rsync
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/record"
+)
+
+// A list of the files that are in doubt names each, and its directory once, up to a number that bounds it.
+func TestListOfDoubts(t *testing.T) {
+	root := t.TempDir()
+	var want []string
+	for _, dir := range []string{"a", "b\nc"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			if err := os.WriteFile(filepath.Join(root, dir, fmt.Sprint(i)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want = append(want, filepath.Join(root, dir))
+	}
+	of := backup.Tree{Host: "h", Time: time.Now(), Roots: []string{root}, Record: filepath.Join(t.TempDir(), "new")}
+	stored := backup.Stored{ID: "id", Host: "h", Time: of.Time, Roots: of.Roots}
+	keeper := record.Keeper{Dir: t.TempDir()}
+	if err := record.Make(t.Context(), of, nil, nil, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if err := keeper.Keep(stored, of.Record); err != nil {
+		t.Fatal(err)
+	}
+	for most, named := range map[int]int{100: 6, 6: 6, 5: 5} {
+		last := keeper.Open(stored) // its files were changed a moment before it, so all are in doubt
+		list := filepath.Join(t.TempDir(), "list")
+		n, err := listDoubts(t.Context(), of, last, list, most, quiet)
+		last.Close()
+		data, readErr := os.ReadFile(list)
+		if n != 6 || err != nil || readErr != nil {
+			t.Fatalf("%d of 6 files are in doubt: %v, %v", n, err, readErr)
+		}
+		if lines := strings.Count(string(data), "\x00"); lines != named+len(want) {
+			t.Errorf("the list of at most %d names %d, with their directories", most, lines)
+		}
+		for _, dir := range want {
+			if strings.Count(string(data), dir+"\x00") != 1 {
+				t.Errorf("the list names %q not once", dir)
+			}
+		}
+	}
+}
