@@ -61,8 +61,8 @@ func (s *scan) marked(space *namespace, fdinfo string) (dev Dev, path string, ok
 		if flags, err := strconv.ParseUint(values["flags"], 16, 32); err == nil && flags&byFileID != 0 {
 			return Dev{}, "", false
 		}
-		if id, err := strconv.Atoi(values["mnt_id"]); err == nil && strings.HasPrefix(line, "fanotify ") {
-			m, _ := byID(space.mounts, id)
+		if id, err := strconv.ParseInt(values["mnt_id"], 16, 32); err == nil && strings.HasPrefix(line, "fanotify ") {
+			m, _ := byID(space.mounts, int(id))
 			dev, path = m.Dev, m.Point
 		} else if number, err := strconv.ParseUint(values["sdev"], 16, 32); err == nil {
 			dev = Dev{uint32(number >> 20), uint32(number & (1<<20 - 1))} // the kernel's own number, not stat(2)'s

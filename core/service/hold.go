@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/dbus"
 )
 
 // Hold keeps units from starting until Release of the same name, by a transient unit whose start does not end and that
@@ -17,10 +18,12 @@ func (s *Systemd) Hold(ctx context.Context, name, description string, units []st
 	if len(units) == 0 {
 		return nil
 	}
+	sleep := []string{"/bin/sleep", "infinity"}
 	_, err := s.bus.startTransient(ctx, name, []property{
 		{"Description", description},
 		{"Type", "oneshot"}, // counts as being started as long as its program runs
-		{"ExecStart", commandLine([]string{"/bin/sleep", "infinity"})},
+		// That its program is killed in the end is no failure.
+		{"ExecStart", dbus.Array{Of: "(sasb)", Items: []any{dbus.Struct{sleep[0], sleep, true}}}},
 		{"DefaultDependencies", false}, // which would order it after the mounts
 		{"Conflicts", []string{"shutdown.target"}},
 		{"Before", append(slices.Clone(units), "shutdown.target")},
