@@ -129,5 +129,5 @@ func TestHolderByALayer(t *testing.T) {
 // numbered puts the number of /dat's mount into a text.
 func (w *world) numbered(text string) string {
 	own := w.scan.own[0]
-	return strings.ReplaceAll(text, "MOUNT", strconv.FormatInt(int64(own.ID), 16)) // hexadecimal there, as in no other file
+	return strings.ReplaceAll(text, "MOUNT", strconv.FormatInt(int64(own.ID), 16)) // in hexadecimal there
 }

@@ -39,7 +39,11 @@ func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, erro
 	if err := nameUnits(ctx, w.systemd, holders); err != nil {
 		return nil, err
 	}
-	return slices.Concat(holders, below(f.sight.view.Mounts, own), automounters(f.sight.view.Mounts, own)), nil
+	unseen, err := w.unseen(ctx, holders)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(holders, unseen, below(f.sight.view.Mounts, own), automounters(f.sight.view.Mounts, own)), nil
 }
 
 // isWhole says that a holder is a mount of a whole member that has come since the mounts were looked at, as by an
@@ -147,6 +151,10 @@ func releases(holders []filesystem.Holder) []string {
 			out = append(out, "swapoff "+h.Path)
 		case "loop":
 			out = append(out, fmt.Sprintf("unmount what is on %s, then losetup -d %s", h.Path, h.Path))
+		case "device":
+			if h.How == "open" {
+				out = append(out, fmt.Sprintf("no process has %s open, the kernel does, as for DRBD: end that", h.Path))
+			}
 		case "export":
 			out = append(out, fmt.Sprintf("name nfs-server in services, or take the export away: exportfs -u CLIENT:%s", h.Path))
 		case "target":

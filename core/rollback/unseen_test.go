@@ -1,0 +1,38 @@
+package rollback
+
+import (
+	"testing"
+
+	"go.pcc.com/rewind/core/filesystem"
+)
+
+// A volume that the kernel counts as open is in the way even if nothing that can be seen has it open.
+func TestAnOpenVolumeThatNobodyHasOpen(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	look := func(known []filesystem.Holder, mounts []filesystem.Mount) []filesystem.Holder {
+		t.Helper()
+		found, err := w.openUnseen(t.Context(), known, func() ([]filesystem.Mount, error) { return mounts, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if found := look(nil, nil); found != nil {
+		t.Errorf("all are closed: %v", found)
+	}
+	f.SetOpen("vg00/dat", 1)
+	found := look(nil, nil)
+	if len(found) != 1 || found[0].Path != "/dev/vg00/dat" || found[0].How != "open" {
+		t.Fatalf("%+v", found)
+	}
+	if other := look([]filesystem.Holder{{Kind: "process", Dev: found[0].Dev}}, nil); other != nil {
+		t.Errorf("a process was found that has it open: %v", other)
+	}
+	if other := look(nil, []filesystem.Mount{{Dev: found[0].Dev, Root: "/", Point: "/dat"}}); other != nil {
+		t.Errorf("it is mounted: %v", other)
+	}
+	if kernel := releases(found); len(kernel) != 1 {
+		t.Errorf("nothing is advised: %v", kernel)
+	}
+}
