@@ -2,11 +2,13 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
@@ -174,61 +176,101 @@ func (l *LVM) steady(ctx context.Context, argv ...string) (command.Output, error
 	}
 }
 
-// Suspend holds back all writes to devices and flushes and freezes what is
-// mounted on them, in the order given, by one command, which stops at the first
-// that fails. On a fault some may be suspended: Resume them all. It must never
-// be done to a thin volume that is to be snapshotted: LVM then skips the message
-// to the pool, which damages it.
-func (l *LVM) Suspend(ctx context.Context, dmNames ...string) error {
-	return l.onDevices(ctx, "suspend", dmNames)
-}
-
-// Resume lets writes to devices go on; one that is not suspended is no error.
-// dmsetup stops at the first device that fails, as one that is gone does: then
-// each is resumed by itself, so that no other stays suspended.
-func (l *LVM) Resume(ctx context.Context, dmNames ...string) error {
-	err := l.onDevices(ctx, "resume", dmNames)
-	if err == nil || len(dmNames) < 2 {
+// Release resumes those of the devices that are suspended and have no prepared
+// table, as an Instant suspends them: nothing but a process that is gone keeps
+// them so. A device that does not exist is no error. It asks no LVM command.
+func (l *LVM) Release(devices ...string) error {
+	m, err := l.mapper()
+	if err != nil {
 		return err
 	}
+	defer m.Close()
 	var errs []error
-	for _, name := range dmNames {
-		errs = append(errs, l.onDevices(ctx, "resume", []string{name}))
+	for _, device := range devices {
+		mapping, err := m.Mapping(device)
+		if err == nil && mapping.Suspended && !mapping.Prepared {
+			err = deviceFault("resume", device, again(m.Resume(device)))
+		}
+		if !errors.Is(err, fault.NotFound) {
+			errs = append(errs, err)
+		}
 	}
 	return fault.All(errs...)
 }
 
-// Unsuspend lets those of the volumes go on that are suspended, which a command that was killed may have left so. Their
-// tables are loaded anew from LVM's metadata: a plain resume would make a table live that the command had prepared for
-// what it never recorded. Only one that LVM then has left suspended is resumed: its live table is LVM's own. volumes are
-// vg/lv by their device's name.
+// restLimit bounds the wait for an LVM command that is at work on a group.
+const restLimit = time.Minute
+
+// Unsuspend puts back what a command that failed or was killed has left of
+// volumes' devices. A table that the command had prepared is dropped, never made
+// live: it may be for what LVM's metadata does not say. Then those that are
+// suspended go on, and the tables of all that were touched are loaded anew from
+// the metadata. volumes are vg/lv by their device's name. While an LVM command is
+// at work in one of the groups nothing is its leftover: Unsuspend waits for it.
 func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
-	asleep := func() (names, devices []string, err error) {
-		info, err := l.Info(ctx)
-		for _, device := range slices.Sorted(maps.Keys(volumes)) {
-			if info[device].Suspended {
-				names, devices = append(names, volumes[device]), append(devices, device)
-			}
-		}
-		return names, devices, err
-	}
-	names, _, err := asleep()
-	if err != nil || len(names) == 0 {
+	m, err := l.mapper()
+	if err != nil {
 		return err
 	}
-	refreshed := l.Refresh(ctx, names...)
-	_, devices, err := asleep()
-	if err != nil || len(devices) == 0 {
+	defer m.Close()
+	touched, groups, err := halfDone(m, volumes)
+	if err != nil || len(touched) == 0 {
 		return err
 	}
-	return fault.All(refreshed, l.Resume(ctx, devices...))
+	unlock, err := lockGroups(ctx, l.locks, groups, restLimit)
+	if err != nil {
+		return err
+	}
+	touched, _, err = halfDone(m, volumes) // what the command that was waited for has left
+	var names []string
+	errs := []error{err}
+	for _, device := range touched {
+		names = append(names, volumes[device])
+		errs = append(errs, m.Clear(device), deviceFault("resume", device, again(m.Resume(device))))
+	}
+	unlock()
+	if err := fault.All(errs...); err != nil {
+		return err
+	}
+	return l.Refresh(ctx, names...)
 }
 
-func (l *LVM) onDevices(ctx context.Context, verb string, dmNames []string) error {
-	if len(dmNames) == 0 {
-		return nil
+// halfDone returns the devices that are suspended or have a prepared table, and their groups.
+func halfDone(m Mapper, volumes map[string]string) (devices, groups []string, err error) {
+	for _, device := range slices.Sorted(maps.Keys(volumes)) {
+		mapping, err := m.Mapping(device)
+		if errors.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if mapping.Suspended || mapping.Prepared {
+			group, _, _ := strings.Cut(volumes[device], "/")
+			devices = append(devices, device)
+			if !slices.Contains(groups, group) {
+				groups = append(groups, group)
+			}
+		}
 	}
-	return l.change(ctx, append([]string{"dmsetup", verb, "--"}, dmNames...)...)
+	return devices, groups, nil
+}
+
+// Disarm drops the prepared tables of snapshots' devices that an Instant left, and resumes those that are suspended, so
+// that they can be removed. A device that does not exist is no error.
+func (l *LVM) Disarm(devices ...string) error {
+	m, err := l.mapper()
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	var errs []error
+	for _, device := range devices {
+		if err := m.Clear(device); !errors.Is(err, fault.NotFound) {
+			errs = append(errs, err, deviceFault("resume", device, again(m.Resume(device))))
+		}
+	}
+	return fault.All(errs...)
 }
 
 // none is what dmsetup prints, without an error, where there is no device at all.

@@ -26,13 +26,15 @@ type Kernel func(names ...string) (map[string]Device, error)
 // Direct returns an LVM whose Status and Info ask k, where New's start dmsetup: while services are down, a process that
 // takes longer to start than to ask its one question counts.
 func (l *LVM) Direct(k Kernel) *LVM {
-	return &LVM{run: l.run, kernel: k}
+	direct := *l
+	direct.kernel = k
+	return &direct
 }
 
 // DeviceMapper is the Kernel of this host: what dmsetup prints, from the same ioctls (linux/dm-ioctl.h). Nothing is
 // flushed, and a suspended device is not waited for.
 func DeviceMapper(names ...string) (map[string]Device, error) {
-	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
+	control, err := os.OpenFile(controlNode, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[string]Device{}, nil // the module is not loaded: there is no such device
 	}
@@ -41,7 +43,7 @@ func DeviceMapper(names ...string) (map[string]Device, error) {
 	}
 	defer control.Close()
 	if len(names) == 0 {
-		list, err := ask(control, unix.DM_LIST_DEVICES, "")
+		list, err := ask(control, unix.DM_LIST_DEVICES, "", unix.DM_NOFLUSH_FLAG)
 		if err != nil {
 			return nil, fault.New(fault.Internal, "list device-mapper's devices: %w", err)
 		}
@@ -49,7 +51,7 @@ func DeviceMapper(names ...string) (map[string]Device, error) {
 	}
 	devices := map[string]Device{}
 	for _, name := range names {
-		answer, err := ask(control, unix.DM_TABLE_STATUS, name)
+		answer, err := ask(control, unix.DM_TABLE_STATUS, name, unix.DM_NOFLUSH_FLAG)
 		if errors.Is(err, unix.ENXIO) {
 			continue // there is none, or it vanished in between, as at a merge's end
 		}
@@ -70,13 +72,13 @@ type answer struct {
 }
 
 // ask asks about one device, or of all with an empty name, with as large a buffer as it takes.
-func ask(control *os.File, request uintptr, name string) (answer, error) {
+func ask(control *os.File, request uintptr, name string, flags uint32) (answer, error) {
 	for size := 4 << 10; ; {
 		buffer := make([]byte, size)
 		head := (*unix.DmIoctl)(unsafe.Pointer(&buffer[0]))
 		head.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
 		head.Data_size, head.Data_start = uint32(size), unix.SizeofDmIoctl
-		head.Flags = unix.DM_NOFLUSH_FLAG
+		head.Flags = flags
 		copy(head.Name[:len(head.Name)-1], name)
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), request, uintptr(unsafe.Pointer(head)))
 		switch {

@@ -30,11 +30,23 @@ const changeLimit = 5 * time.Minute
 type LVM struct {
 	run    command.Runner
 	kernel Kernel // nil: dmsetup
+	mapper func() (Mapper, error)
+	memory func() (unlock func(), err error) // keeps this program in memory
+	locks  string                            // the directory of LVM's own locks
 }
 
-// New returns an LVM whose programs r starts.
+// New returns an LVM whose programs r starts, on this host's device-mapper.
 func New(r command.Runner) *LVM {
-	return &LVM{run: r}
+	return &LVM{run: r, mapper: OpenMapper, memory: lockMemory, locks: lockDir}
+}
+
+// On returns an LVM that changes the devices of another Mapper than this host's,
+// for tests. It takes none of LVM's locks and leaves this program's memory alone.
+func (l *LVM) On(mapper func() (Mapper, error)) *LVM {
+	on := *l
+	on.mapper, on.locks = mapper, ""
+	on.memory = func() (func(), error) { return func() {}, nil }
+	return &on
 }
 
 // look runs a command that changes nothing: it is killed with ctx.

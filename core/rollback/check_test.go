@@ -138,9 +138,7 @@ func TestAMergeInADamagedPoolIsRefused(t *testing.T) {
 	if err := w.poolSound(t.Context(), report(t, w), w.state.Members[0]); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.lvm.Suspend(t.Context(), "vg00-thin"); err != nil {
-		t.Fatal(err)
-	}
+	f.Suspend("vg00/thin", false)
 	_ = w.lvm.CreateSnapshot(t.Context(), lvm.Create{VG: "vg00", Origin: "thin", Name: "x"}) // damages it
 	err := w.poolSound(t.Context(), report(t, w), w.state.Members[0])
 	if !errors.Is(err, fault.PoolDamaged) || !strings.Contains(err.Error(), "vg00/pool") {

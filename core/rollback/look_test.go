@@ -122,7 +122,7 @@ func TestRolledBackTogetherWithItsRecord(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root"}, {Name: "dat"},
 	}})
-	w := &walk{Request: Request{Set: "s", Check: true}, commands: command.NewRecorder(f), lvm: lvm.New(f)}
+	w := &walk{Request: Request{Set: "s", Check: true}, commands: command.NewRecorder(f), lvm: f.LVM()}
 	if err := w.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func server() *lvmtest.Fake {
 // walkOf is a rollback to these snapshots that has come to the point of no return.
 func walkOf(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
 	t.Helper()
-	w := &walk{trip: &journey.Trip{}, lvm: lvm.New(f), state: &State{Set: "s"}}
+	w := &walk{trip: &journey.Trip{}, lvm: f.LVM(), state: &State{Set: "s"}}
 	r := report(t, w)
 	for _, name := range snapshots {
 		v, ok := r.ByPath(name)
@@ -188,7 +188,7 @@ func TestTheKernelsWordIsEnough(t *testing.T) {
 	f := server()
 	w := walkOf(t, f, all[:2]...)
 	slow := tidying{f, make(chan struct{})}
-	w.lvm, w.ready, w.ahead = lvm.New(slow), true, true
+	w.lvm, w.ready, w.ahead = lvm.New(slow).On(f.Mapper), true, true
 	if err := w.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -316,9 +316,7 @@ func TestAVolumeThatWasLeftSuspendedGoesOn(t *testing.T) {
 	if err := w.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.lvm.Suspend(t.Context(), "vg00-dat"); err != nil {
-		t.Fatal(err)
-	}
+	f.Suspend("vg00/dat", false)
 	if err := w.merge(t.Context()); err != nil || f.Suspended("vg00/dat") {
 		t.Errorf("suspended: %v, %v", f.Suspended("vg00/dat"), err)
 	}

@@ -3,7 +3,7 @@ package snapset
 import (
 	"context"
 	"errors"
-	"sort"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,18 +17,26 @@ import (
 // undoLimit bounds the undoing of a set that failed.
 const undoLimit = 5 * time.Minute
 
-// Pause is how long writes to a volume waited, at most.
+// groupLimit bounds the wait for an LVM command that is at work on a member's volume group.
+const groupLimit = time.Minute
+
+// Pause is how long writes to a volume waited, at most, as its device was seen to hold them.
 type Pause map[string]time.Duration // by origin, vg/lv
 
 // errLeft says that a set failed and could not be undone either.
 var errLeft = errors.New("something of it is left, which is undone when this journey has ended, or by the next run")
 
-// take takes the planned snapshots at one instant. After an error nothing of the set is left, and everything is thawed,
-// unless the error is errLeft or filesystem.ErrFreezing. limit bounds how long any file system stays frozen or suspended.
+// take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all members
+// go on, unless the error is errLeft, filesystem.ErrFreezing or lvm.ErrSuspending. limit bounds how long any file system
+// stays frozen or suspended by this program; LVM's own suspend of a single volume cannot be cut short.
 func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
-	pause, err := takeAll(ctx, l, p, limit)
+	t := &taker{lvm: l, plan: p, limit: limit, pause: Pause{}}
+	err := t.take(ctx)
 	if err == nil {
-		return pause, nil
+		return t.pause, nil
+	}
+	if errors.Is(err, lvm.ErrSuspending) || errors.Is(err, filesystem.ErrFreezing) {
+		return nil, err
 	}
 	return nil, fault.All(err, undone(ctx, l, p))
 }
@@ -43,155 +51,70 @@ func undone(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	return nil
 }
 
-func takeAll(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
-	members := append([]*Member(nil), p.Members...)
-	sort.SliceStable(members, func(i, j int) bool { return methodOrder[members[i].Method] < methodOrder[members[j].Method] })
-	still, err := standStill(ctx, l, members, limit)
-	if err != nil {
-		return nil, err
-	}
-	failpoint.Hit("snapset.still")
-	pause := Pause{}
-	for _, m := range members {
-		begun := time.Now()
-		if err := still.lost(ctx, limit); err != nil {
-			return nil, fault.All(err, still.release())
-		}
-		if err := l.CreateSnapshot(ctx, m.create(p.label())); err != nil {
-			return nil, fault.All(fault.New(fault.Of(err).Code, "snapshot of %s: %w", m.origin(), err), still.release())
-		}
-		failpoint.Hit("snapset.taken")
-		since, err := still.free(m)
-		if err != nil {
-			return nil, fault.All(err, still.release())
-		}
-		if m.Method == ByLVM || m.Method == Closed {
-			since = begun
-		}
-		pause[m.origin()] = time.Since(since)
-	}
-	if err := still.lost(ctx, limit); err != nil {
-		return nil, fault.All(err, still.release())
-	}
-	return pause, still.release()
+// taker takes one set.
+type taker struct {
+	lvm   *lvm.LVM
+	plan  *Plan
+	limit time.Duration
+	pause Pause
 }
 
-func (m *Member) create(label Label) lvm.Create {
-	return lvm.Create{VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: label.tags()}
-}
-
-// stillness is the time during which nobody writes to the members.
-type stillness struct {
-	lvm    *lvm.LVM
-	frozen *filesystem.Frozen
-	begun  time.Time
-	over   *time.Timer         // resumes what is still suspended at the limit
-	waits  map[string]struct{} // device-mapper names that are suspended by us
-	guard  chan struct{}       // one token: who holds it may look at waits
-	struck bool                // the limit struck
-}
-
-// standStill freezes and suspends the members that need it.
-func standStill(ctx context.Context, l *lvm.LVM, members []*Member, limit time.Duration) (*stillness, error) {
-	s := &stillness{lvm: l, waits: map[string]struct{}{}, guard: make(chan struct{}, 1)}
-	var freeze []filesystem.Target
-	var suspend []string
-	for _, m := range members {
-		switch m.Method {
-		case ByFreeze:
-			freeze = append(freeze, *m.Target)
-		case BySuspend:
-			suspend = append(suspend, m.DMName)
-			flush(m.Points)
-		}
-	}
-	s.begun = time.Now()
-	if len(freeze) > 0 {
-		frozen, err := filesystem.Freeze(ctx, freeze, limit)
-		if err != nil {
-			return nil, err
-		}
-		s.frozen = frozen
-		s.begun = time.Now()
-	}
-	if len(suspend) == 0 {
-		return s, nil
-	}
-	for _, name := range suspend {
-		s.waits[name] = struct{}{}
-	}
-	s.over = time.AfterFunc(limit, s.expire)
-	if err := l.Suspend(ctx, suspend...); err != nil {
-		return nil, fault.All(err, s.release())
-	}
-	return s, nil
-}
-
-// flush writes dirty pages out before a suspend does, while others still may write.
-func flush(points []string) {
-	for _, point := range points {
-		fd, err := unix.Open(point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue // the suspend flushes in any case
-		}
-		_ = unix.Syncfs(fd)
-		_ = unix.Close(fd)
-	}
-}
-
-// expire resumes what is suspended when the limit strikes. A member whose lvcreate is running is resumed by that.
-func (s *stillness) expire() {
-	s.guard <- struct{}{}
-	defer func() { <-s.guard }()
-	s.struck = true
-	_ = s.resume()
-}
-
-func (s *stillness) resume() error {
-	if len(s.waits) == 0 {
-		return nil
-	}
-	names := make([]string, 0, len(s.waits))
-	for name := range s.waits {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := s.lvm.Resume(ctx, names...); err != nil {
+func (t *taker) take(ctx context.Context) error {
+	if err := t.create(ctx, t.plan.before()); err != nil {
 		return err
 	}
-	clear(s.waits)
+	instant, err := t.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	if instant != nil {
+		defer instant.Close()
+	}
+	failpoint.Hit("snapset.prepared")
+	if err := t.still(ctx, instant); err != nil {
+		return err
+	}
+	if instant != nil {
+		_ = instant.Close() // the next command of LVM's needs the groups' locks
+	}
+	failpoint.Hit("snapset.still")
+	if !t.plan.late() {
+		return nil
+	}
+	var snapshots []string
+	for _, m := range t.plan.Members {
+		snapshots = append(snapshots, m.snapshot())
+	}
+	return t.lvm.AddTags(ctx, []string{t.plan.label().countTag()}, snapshots...)
+}
+
+// create has LVM make the members' snapshots, one after the other.
+func (t *taker) create(ctx context.Context, members []*Member) error {
+	for _, m := range members {
+		if err := t.goOn(ctx); err != nil {
+			return err
+		}
+		seen := t.lvm.WatchSuspended(m.DMName)
+		err := t.lvm.CreateSnapshot(ctx, m.create(t.plan.firstTags()))
+		t.waited(m, seen())
+		if err != nil {
+			return fault.New(fault.Of(err).Code, "snapshot of %s: %w", m.origin(), err)
+		}
+		failpoint.Hit("snapset.taken")
+	}
 	return nil
 }
 
-// free lets writes to a member go on after its snapshot was taken, and says since when they waited.
-func (s *stillness) free(m *Member) (time.Time, error) {
-	switch m.Method {
-	case ByFreeze:
-		return s.begun, s.frozen.Thaw(m.Target.Point)
-	case BySuspend:
-		s.guard <- struct{}{}
-		defer func() { <-s.guard }()
-		delete(s.waits, m.DMName) // its lvcreate has resumed it
-	}
-	return s.begun, nil
+func (t *taker) waited(m *Member, d time.Duration) {
+	t.pause[m.origin()] = max(t.pause[m.origin()], d)
 }
 
-// lost says that the instant is gone: the limit struck, or the journey is asked to end.
-func (s *stillness) lost(ctx context.Context, limit time.Duration) error {
-	if s.frozen != nil {
-		select {
-		case <-s.frozen.Expired():
-			return tooLong(limit)
-		default:
-		}
-	}
-	s.guard <- struct{}{}
-	defer func() { <-s.guard }()
-	if s.struck {
-		return tooLong(limit)
-	}
+func (m *Member) create(tags []string) lvm.Create {
+	return lvm.Create{VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags}
+}
+
+// goOn says that the run was asked to end.
+func (t *taker) goOn(ctx context.Context) error {
 	if err := ctx.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fault.New(fault.Interrupted, "asked to end while the set was taken; writes go on, and what was taken of it is removed").
 			WithHint("run the same again")
@@ -199,75 +122,114 @@ func (s *stillness) lost(ctx context.Context, limit time.Duration) error {
 	return ctx.Err()
 }
 
-func tooLong(limit time.Duration) error {
-	return fault.New(fault.FreezeTimeout, "the snapshots were not taken within %s; writes go on again", limit).
-		WithHint("the server is busy: try again at a quieter time, raise freeze_timeout, or take fewer volumes at once")
+// prepare makes the snapshots of the members that are held ready for their common instant; nil if none is held.
+func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
+	var pairs []lvm.Pair
+	var groups, points []string
+	for _, m := range t.plan.Members {
+		if m.Method == Held {
+			pairs = append(pairs, lvm.Pair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot)})
+			groups, points = append(groups, m.VG), append(points, m.Points...)
+		}
+	}
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	if t.plan.alone() != nil {
+		groups = nil // LVM takes that one while the others are held, and needs its locks
+	}
+	instant, err := t.lvm.PrepareInstant(ctx, pairs, unique(groups), groupLimit)
+	if err != nil {
+		return nil, err
+	}
+	flush(points)
+	return instant, nil
 }
 
-// release lets everything go on that still waits.
-func (s *stillness) release() error {
-	var errs []error
-	if s.frozen != nil {
-		errs = append(errs, s.frozen.ThawAll())
+// flush writes dirty pages out while others still may write, all file systems at the same time: a suspend and a freeze
+// write what is left, and writers wait for that.
+func flush(points []string) {
+	var all sync.WaitGroup
+	for _, point := range points {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			fd, err := unix.Open(point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return
+			}
+			defer unix.Close(fd)
+			_ = unix.Syncfs(fd)
+		}()
 	}
-	if s.over != nil {
-		s.over.Stop()
-	}
-	s.guard <- struct{}{}
-	defer func() { <-s.guard }()
-	errs = append(errs, s.resume())
-	return fault.All(errs...)
+	all.Wait()
 }
 
-// Undo brings the server back to the state without the planned set, whatever was done of it: thaws, lets suspended
-// origins go on, removes the snapshots. It believes LVM and the kernel, not the plan, and may be called again.
-func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
-	errs := []error{p.thaw()}
-	if len(p.Members) > 0 {
-		errs = append(errs, l.Unsuspend(ctx, p.devices()))
-	}
-	if len(p.Mounted) > 0 {
-		errs = append(errs, unmountTargets(p.Mounted))
-	}
-	if err := fault.All(errs...); err != nil || p.ID == "" {
-		return err
-	}
-	report, err := l.Report(ctx)
+// still takes what has to be taken while nobody writes: file systems that are frozen first, then thin volumes, then the
+// instant of all that are held. At the end everything goes on.
+func (t *taker) still(ctx context.Context, instant *lvm.Instant) (err error) {
+	frozen, err := t.freeze(ctx)
 	if err != nil {
 		return err
 	}
-	var remove, devices []string
-	for _, v := range report.ByTag(tagID + p.ID) {
-		remove, devices = append(remove, v.FullName()), append(devices, v.DMName)
+	begun := time.Now()
+	if frozen != nil {
+		defer func() {
+			err = fault.All(err, frozen.ThawAll())
+			for _, m := range t.plan.Members {
+				if m.Target != nil {
+					t.waited(m, time.Since(begun))
+				}
+			}
+		}()
+		if err := t.create(ctx, t.plan.frozenThin()); err != nil {
+			return err
+		}
+		select {
+		case <-frozen.Expired():
+			return tooLong(t.limit)
+		default:
+		}
 	}
-	if len(remove) == 0 {
+	alone := t.plan.alone()
+	createAlone := func() error { return t.create(ctx, []*Member{alone}) }
+	switch {
+	case instant == nil && alone == nil:
 		return nil
+	case instant == nil:
+		return createAlone()
+	case alone == nil:
+		createAlone = nil
 	}
-	if err := awaitClosed(ctx, l, devices); err != nil {
+	left := t.limit
+	if frozen != nil {
+		left -= time.Since(begun)
+	}
+	held, err := instant.Take(ctx, left, createAlone)
+	if err != nil {
 		return err
 	}
-	return l.Remove(ctx, remove...)
+	for _, m := range t.plan.Members {
+		t.waited(m, held[m.DMName])
+	}
+	return nil
 }
 
-// thaw thaws what is frozen of the plan.
-func (p *Plan) thaw() error {
-	var errs []error
-	for _, m := range p.Members {
-		if m.Target == nil {
-			continue
-		}
-		if err := filesystem.ThawMount(*m.Target); !errors.Is(err, fault.NotFound) { // unmounted meanwhile: it is not frozen any more
-			errs = append(errs, err)
+// freeze freezes the file systems that are frozen for this set; nil if there is none.
+func (t *taker) freeze(ctx context.Context) (*filesystem.Frozen, error) {
+	var targets []filesystem.Target
+	for _, m := range t.plan.Members {
+		if m.Target != nil {
+			targets = append(targets, *m.Target)
 		}
 	}
-	return fault.All(errs...)
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	return filesystem.Freeze(ctx, targets, t.limit)
 }
 
-// devices are the origins, vg/lv, by their devices' names.
-func (p *Plan) devices() map[string]string {
-	out := map[string]string{}
-	for _, m := range p.Members {
-		out[m.DMName] = m.origin()
-	}
-	return out
+func tooLong(limit time.Duration) error {
+	return fault.New(fault.FreezeTimeout, "the snapshots were not taken within %s; writes go on again", limit).
+		WithHint("the server is busy: try again at a quieter time, raise freeze_timeout, or take fewer volumes at once")
 }

@@ -183,7 +183,7 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 // failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when
 // this process has ended, and before anything else is done in these volume groups.
 func (w *work) failed(err error) error {
-	if errors.Is(err, errLeft) || errors.Is(err, filesystem.ErrFreezing) {
+	if errors.Is(err, errLeft) || errors.Is(err, filesystem.ErrFreezing) || errors.Is(err, lvm.ErrSuspending) {
 		return err
 	}
 	return fault.All(err, w.trip.Finish("undone", journal.Undone, nil))
@@ -231,14 +231,13 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	return t.Finish("undone", journal.Undone, nil)
 }
 
-// release lets writes go on at once that wait for a set which cannot be finished any more. What is suspended is not
-// resumed before LVM is at rest: see lvm.Unsuspend.
+// release lets writes go on at once that wait for a set which cannot be finished any more.
 func release(e *journal.Entry) error {
 	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
-	return p.thaw()
+	return p.letGo(lvm.New(command.Local{}))
 }
 
 // PlanOf reads how a set was to be taken from the journal's entry of that. Fault: journal_damaged.
@@ -277,9 +276,9 @@ func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.
 
 // cameBack returns what is left of the set, and the volume that holds the journal, if the record was found in a volume that has
 // itself been rolled back to it: the journal is what it was at the set's instant then, when the set was being taken. Its members
-// were taken, and are nobody's to remove. The volume that holds the journal cannot stand still and is snapshotted first (see
-// methodOrder), so that without its snapshot there is either such a rollback or no snapshot of the set at all. When no snapshot
-// is left, BackTag tells the two apart.
+// were taken, and are nobody's to remove. A set that was not finished is never rolled back to, and its snapshots lack the tag
+// with their number. The snapshot of the volume that holds the journal is made first and removed last, so that without it there
+// is either such a rollback or no snapshot of the set at all. When no snapshot is left, BackTag tells the two apart.
 func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) (rest []*lvm.Volume, home *lvm.Volume, err error) {
 	if p.ID == "" || t.Journal.ThisBoot(e) {
 		return nil, nil, nil
@@ -303,6 +302,9 @@ func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry
 // cameBack is cameBack with the journal below the mount point at.
 func (p *Plan) cameBack(r *lvm.Report, at string) (rest []*lvm.Volume, home *lvm.Volume) {
 	rest = r.ByTag(tagID + p.ID)
+	if slices.ContainsFunc(rest, func(s *lvm.Volume) bool { label, _ := LabelOf(s); return label.Count == 0 }) {
+		return nil, nil
+	}
 	for _, m := range p.Members {
 		there := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
 		home, found := r.Volume(m.VG, m.LV)

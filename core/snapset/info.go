@@ -130,7 +130,7 @@ type looker struct {
 // Look says what there is and what this server can do. It changes nothing, takes no lock, and runs at most three
 // commands. Where LVM is missing or this is a container, the answer says so in Host and is otherwise empty.
 func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
-	kernel, err := ThisKernel()
+	kernel, err := ThisKernel("")
 	if err != nil {
 		return nil, err
 	}

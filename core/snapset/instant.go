@@ -10,20 +10,17 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// Method is how writes to a member wait until its snapshot is taken.
+// Method is how it comes that nobody writes to a member at the set's instant.
 type Method string
 
-// The methods, in the order in which their members' snapshots are taken: a member whose instant is LVM's own comes
-// first, while all others stand still. Nothing that is written to it meanwhile can depend on what is not written yet to
-// the others.
+// The methods. Thick volumes of a set are held. LVM makes thin snapshots by a message to their pool, which has to come
+// from LVM; nobody writes to them while it does.
 const (
-	ByLVM     Method = "lvm"     // lvcreate's own suspend: one member at most, or each by itself
-	Closed    Method = "closed"  // nobody has it open
-	ByFreeze  Method = "freeze"  // fsfreeze, then lvcreate
-	BySuspend Method = "suspend" // dmsetup suspend, then lvcreate, which resumes it
+	ByLVM    Method = "lvm"    // lvcreate's own suspend: a set of one, each by itself, or one member that LVM alone can take
+	Closed   Method = "closed" // nobody has it open
+	ByFreeze Method = "freeze" // fsfreeze, then lvcreate: thin
+	Held     Method = "hold"   // lvcreate, and at the instant the snapshot is made anew while device-mapper holds all writes: thick
 )
-
-var methodOrder = map[Method]int{ByLVM: 0, Closed: 1, ByFreeze: 2, BySuspend: 3}
 
 // Kernel is what this kernel and this server allow.
 type Kernel struct {
@@ -31,18 +28,21 @@ type Kernel struct {
 	// or resource busy" and leaves half-made volumes.
 	FrozenSnapshot bool
 	Release        string
-	// Needed are the paths that must stay writable while a set is taken.
+	// Needed are the paths that must stay writable while LVM takes a thin snapshot.
 	Needed []string
+	// Journal is where the journal lies.
+	Journal string
 }
 
-// ThisKernel looks at the running kernel. needed are paths beside / and /etc/lvm that must stay writable.
-func ThisKernel(needed ...string) (Kernel, error) {
+// ThisKernel looks at the running kernel. journal, and the paths that are needed beside / and /etc/lvm, must stay
+// writable while LVM works.
+func ThisKernel(journal string, needed ...string) (Kernel, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return Kernel{}, fault.New(fault.Internal, "uname: %w", err)
 	}
 	release := unix.ByteSliceToString(u.Release[:])
-	return Kernel{FrozenSnapshot: atLeast(release, 6, 12), Release: release, Needed: needed}, nil
+	return Kernel{FrozenSnapshot: atLeast(release, 6, 12), Release: release, Needed: append(needed, journal), Journal: journal}, nil
 }
 
 // atLeast compares a release such as 6.1.0-37-cloud-amd64; one that cannot be read is old.
@@ -65,7 +65,11 @@ func atLeast(release string, major, minor int) bool {
 
 // choose gives every member its method, or says why no single instant can be had.
 func (v *View) choose(p *Plan, targets []Target, k Kernel) error {
-	if p.Each || len(p.Members) == 1 {
+	home, _ := filesystem.Holding(v.Mounts, k.Journal)
+	for i, m := range p.Members {
+		m.Home = k.Journal != "" && len(targets[i].Mounts) > 0 && targets[i].FS == home.Dev
+	}
+	if !p.late() || p.Each {
 		for _, m := range p.Members {
 			m.Method = ByLVM
 		}
@@ -76,36 +80,61 @@ func (v *View) choose(p *Plan, targets []Target, k Kernel) error {
 	for i, m := range p.Members {
 		method, reason := methodOf(&targets[i], m, mustLive, k)
 		m.Method = method
-		switch method {
-		case ByFreeze:
+		frozen := method == ByFreeze || method == Held && targets[i].Crypt != "" && len(targets[i].Mounts) > 0
+		if frozen {
 			m.Target = &filesystem.Target{Point: targets[i].Mounts[0].Point, Dev: targets[i].FS}
-		case ByLVM:
+		}
+		if method == ByLVM {
 			alone, why = append(alone, m.origin()), append(why, m.origin()+" ("+reason+")")
 		}
 	}
-	if len(alone) <= 1 {
+	if len(alone) > 1 {
+		return noInstant(alone, "one instant cannot be had for all of %s: only one of them may be left to LVM's own suspend", strings.Join(why, ", "))
+	}
+	return v.neededByLVM(p, targets, mustLive)
+}
+
+// neededByLVM refuses a set in which LVM has to work while a volume that LVM needs stands still.
+func (v *View) neededByLVM(p *Plan, targets []Target, mustLive map[filesystem.Dev]string) error {
+	alone, working := p.alone(), p.frozenThin()
+	if alone != nil {
+		working = append(working, alone)
+	}
+	if len(working) == 0 {
 		return nil
 	}
-	return fault.New(fault.NoSingleInstant, "one instant cannot be had for all of %s: only one of them may be left to LVM's own suspend",
-		strings.Join(why, ", ")).
-		With("volumes", alone).
+	for i, m := range p.Members {
+		path, needed := mustLive[targets[i].FS]
+		stopped := m.Target != nil || m.Method == Held && alone != nil
+		if needed && stopped {
+			return noInstant([]string{m.origin(), working[0].origin()},
+				"one instant cannot be had for %s and %s: the first holds %s, which LVM needs while it takes the second, a thin volume",
+				m.origin(), working[0].origin(), path)
+		}
+	}
+	return nil
+}
+
+func noInstant(volumes []string, format string, a ...any) error {
+	return fault.New(fault.NoSingleInstant, format, a...).With("volumes", volumes).
 		WithHint("take them in sets of their own, stop what writes to them and unmount them first, or give consistency=volume if each may be of its own instant")
 }
 
 // methodOf returns the method for one target, and for ByLVM why there is no other.
 func methodOf(t *Target, m *Member, mustLive map[filesystem.Dev]string, k Kernel) (Method, string) {
-	if path, must := mustLive[t.FS]; must {
-		return ByLVM, "it holds " + path + ", which is needed meanwhile"
-	}
-	if !t.LV.Open {
+	if !t.LV.Active || m.Thin && !t.LV.Open {
 		return Closed, ""
+	}
+	if !m.Thin {
+		return Held, ""
+	}
+	if path, must := mustLive[t.FS]; must {
+		return ByLVM, "thin, and it holds " + path + ", which is needed meanwhile"
 	}
 	mounted := len(t.Mounts) > 0
 	switch {
 	case mounted && (k.FrozenSnapshot || t.Crypt != ""):
 		return ByFreeze, ""
-	case !m.Thin:
-		return BySuspend, ""
 	case mounted:
 		return ByLVM, "thin, and kernel " + k.Release + " cannot snapshot a frozen file system"
 	}

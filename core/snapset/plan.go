@@ -1,6 +1,7 @@
 package snapset
 
 import (
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -29,6 +30,7 @@ type Member struct {
 	COW      int64              `json:"cow_bytes,omitempty"` // 0: thin
 	Method   Method             `json:"method"`
 	Target   *filesystem.Target `json:"target,omitempty"` // what is frozen
+	Home     bool               `json:"home,omitempty"`   // it holds the journal
 	Points   []string           `json:"points,omitempty"`
 }
 
@@ -49,6 +51,63 @@ type Plan struct {
 
 func (p *Plan) label() Label {
 	return Label{Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use}
+}
+
+// late says that the set's snapshots are made before its instant: until that is over they lack the tag that makes a set
+// of them, so that nobody takes them for one.
+func (p *Plan) late() bool { return len(p.Members) > 1 }
+
+// firstTags are what a member's snapshot is made with.
+func (p *Plan) firstTags() []string {
+	label := p.label()
+	if p.late() {
+		label.Count = 0
+	}
+	return label.tags()
+}
+
+// before are the members whose snapshots are made while nothing stands still, the one that holds the journal first: see
+// cameBack.
+func (p *Plan) before() []*Member {
+	out := p.pick(func(m *Member) bool { return m.Method != ByFreeze && m != p.alone() })
+	slices.SortStableFunc(out, func(a, b *Member) int {
+		switch {
+		case a.Home == b.Home:
+			return 0
+		case a.Home:
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// frozenThin are the members whose snapshots LVM makes while their file systems are frozen.
+func (p *Plan) frozenThin() []*Member {
+	return p.pick(func(m *Member) bool { return m.Method == ByFreeze })
+}
+
+// alone is the one member of a set of one instant whose instant is LVM's own, while the others stand still.
+func (p *Plan) alone() *Member {
+	if p.Each || !p.late() {
+		return nil
+	}
+	for _, m := range p.Members {
+		if m.Method == ByLVM {
+			return m
+		}
+	}
+	return nil
+}
+
+func (p *Plan) pick(which func(*Member) bool) []*Member {
+	var out []*Member
+	for _, m := range p.Members {
+		if which(m) {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // Groups are the names of the volume groups the set will lie in, sorted.

@@ -14,7 +14,7 @@ import (
 // server has two thick volumes that are mounted, one that is closed, and two thin ones that are mounted.
 func server(t *testing.T) *world {
 	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
-		{Name: "dat", Size: 1024 * mib}, {Name: "pccehr", Size: 512 * mib}, {Name: "shut"},
+		{Name: "dat", Size: 1024 * mib}, {Name: "pccehr", Size: 512 * mib}, {Name: "shut"}, {Name: "off", Inactive: true},
 		{Name: "pool", Kind: lvm.ThinPool, Size: 512 * mib}, {Name: "t1", Pool: "pool"}, {Name: "t2", Pool: "pool"},
 	}})
 	w.mounts = []filesystem.Mount{{ID: 1, Dev: filesystem.Dev{Major: 8, Minor: 1}, Root: "/", Point: "/", Type: "ext4", Source: "/dev/sda1"}}
@@ -33,15 +33,23 @@ func TestMethods(t *testing.T) {
 		want    []Method
 		alone   string // what one instant cannot be had for
 	}{
-		"thick, old kernel":        {kernel: oldKernel, volumes: words("/dat", "/pccehr"), want: []Method{BySuspend, BySuspend}},
-		"thick, new kernel":        {kernel: newKernel, volumes: words("/dat", "vg00/pccehr"), want: []Method{ByFreeze, ByFreeze}},
-		"closed":                   {kernel: newKernel, volumes: words("/dat", "vg00/shut"), want: []Method{ByFreeze, Closed}},
-		"alone":                    {kernel: oldKernel, volumes: words("/dat"), want: []Method{ByLVM}},
-		"each by itself":           {kernel: newKernel, volumes: words("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
-		"thin, new kernel":         {kernel: newKernel, volumes: words("/t1", "/t2"), want: []Method{ByFreeze, ByFreeze}},
-		"one thin, old kernel":     {kernel: oldKernel, volumes: words("/t1", "/dat"), want: []Method{ByLVM, BySuspend}},
-		"two thin, old kernel":     {kernel: oldKernel, volumes: words("/t1", "/t2"), alone: "vg00/t1 (thin, and kernel 6.1.0-37-amd64 cannot"},
-		"what is needed must live": {kernel: Kernel{FrozenSnapshot: true, Needed: []string{"/dat/lib"}}, volumes: words("/dat", "/pccehr"), want: []Method{ByLVM, ByFreeze}},
+		"thick, old kernel":    {kernel: oldKernel, volumes: words("/dat", "/pccehr"), want: []Method{Held, Held}},
+		"thick, new kernel":    {kernel: newKernel, volumes: words("/dat", "vg00/pccehr"), want: []Method{Held, Held}},
+		"closed":               {kernel: newKernel, volumes: words("/dat", "vg00/shut"), want: []Method{Held, Held}},
+		"inactive":             {kernel: newKernel, volumes: words("/dat", "vg00/off"), want: []Method{Held, Closed}},
+		"alone":                {kernel: oldKernel, volumes: words("/dat"), want: []Method{ByLVM}},
+		"each by itself":       {kernel: newKernel, volumes: words("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
+		"thin, new kernel":     {kernel: newKernel, volumes: words("/t1", "/t2"), want: []Method{ByFreeze, ByFreeze}},
+		"thin and thick":       {kernel: newKernel, volumes: words("/t1", "/dat"), want: []Method{ByFreeze, Held}},
+		"one thin, old kernel": {kernel: oldKernel, volumes: words("/t1", "/dat"), want: []Method{ByLVM, Held}},
+		"two thin, old kernel": {kernel: oldKernel, volumes: words("/t1", "/t2"), alone: "vg00/t1 (thin, and kernel 6.1.0-37-amd64 cannot"},
+		"what LVM needs can be held": {kernel: Kernel{Needed: []string{"/dat/lib", "/pccehr"}, Journal: "/dat/lib"}, volumes: words("/dat", "/pccehr"),
+			want: []Method{Held, Held}},
+		"what LVM needs, beside a thin one that is frozen": {kernel: Kernel{FrozenSnapshot: true, Needed: []string{"/dat/lib"}}, volumes: words("/dat", "/t1"),
+			want: []Method{Held, ByFreeze}},
+		"what LVM needs, beside a thin one that LVM takes": {kernel: Kernel{Release: "6.1.0", Needed: []string{"/dat/lib"}}, volumes: words("/dat", "/t1"),
+			alone: "the first holds /dat/lib, which LVM needs while it takes the second"},
+		"thin, and LVM needs it": {kernel: Kernel{FrozenSnapshot: true, Needed: []string{"/t1/lib"}}, volumes: words("/t1", "/dat"), want: []Method{ByLVM, Held}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := server(t).plan(c.kernel, Want{Set: "s", Volumes: c.volumes, Each: c.each})
@@ -66,18 +74,29 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// A thin volume is never suspended: LVM would skip its message to the pool, which destroys it.
-func TestThinIsNeverSuspended(t *testing.T) {
+// A thin volume is never held: LVM would skip its message to the pool, which destroys it.
+func TestThinIsNeverHeld(t *testing.T) {
 	for _, k := range []Kernel{oldKernel, newKernel} {
 		p, err := server(t).plan(k, Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr")})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range p.Members {
-			if m.Thin && m.Method == BySuspend {
+			if m.Thin && m.Method == Held {
 				t.Errorf("kernel %s: %s by %s", k.Release, m.origin(), m.Method)
 			}
 		}
+	}
+}
+
+// The snapshot of the volume that holds the journal is made first, so that no other one is there without it.
+func TestTheJournalsVolumeIsSnapshottedFirst(t *testing.T) {
+	p, err := server(t).plan(Kernel{Journal: "/pccehr"}, Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := p.before()[0]; first.LV != "pccehr" || !first.Home {
+		t.Errorf("%s is first", first.origin())
 	}
 }
 

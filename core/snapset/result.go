@@ -104,6 +104,9 @@ func (s *Set) Check() error {
 	switch {
 	case s.Complete():
 		return wrong
+	case s.Count == 0:
+		return fault.New(fault.SetDiffers, "set %s is not finished: another run is taking it, or was interrupted; %s are of no common instant", s.Set, left).
+			WithHint("lvm_snapshot name=%s state=absent removes them, once no other run is at work (lvm_snapshot_info: under_way)", s.Set)
 	case wrong == nil && AllMerging(s.Snapshots):
 		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
 			WithHint("lvm_merge name=%s, without --check, sees to its end and says what became of it", s.Set)

@@ -4,9 +4,9 @@
 // time. Names of volumes are for people and are never trusted: a snapshot without our tags, whatever its name, is
 // somebody else's.
 //
-// What is promised: a set has all of its members or does not exist; writers wait only between the freeze and the
-// snapshot of their own file system; and whatever happens to the process, the Settle of Handler brings the server
-// back to "no set and nothing frozen".
+// What is promised: a set has all of its members or does not exist; writers wait only for the instant itself, in which
+// no program runs unless thin volumes are among the members; and whatever happens to the process, the Settle of Handler
+// brings the server back to "no set, and nothing frozen or suspended".
 package snapset
 
 import (
@@ -34,7 +34,7 @@ const (
 type Label struct {
 	Set   string
 	ID    string
-	Count int
+	Count int // of its members; 0 while the set is being taken
 	Time  time.Time
 	Use   Use
 }
@@ -50,15 +50,18 @@ const (
 )
 
 func (l Label) tags() []string {
-	tags := []string{
-		tagSet + l.Set, tagID + l.ID,
-		tagCount + strconv.Itoa(l.Count), tagTime + strconv.FormatInt(l.Time.Unix(), 10),
+	tags := []string{tagSet + l.Set, tagID + l.ID, tagTime + strconv.FormatInt(l.Time.Unix(), 10)}
+	if l.Count > 0 {
+		tags = append(tags, l.countTag())
 	}
 	if l.Use != ForUser {
 		tags = append(tags, tagUse+string(l.Use))
 	}
 	return tags
 }
+
+// countTag makes a set of the snapshots that have it: without it they are of a set that is being taken, or was not finished.
+func (l Label) countTag() string { return tagCount + strconv.Itoa(l.Count) }
 
 // BackTag is the tag of the origin that holds the journal from the time on when it is to be rolled back at a boot, to the
 // set with this ID. After that boot the journal does not know of it, and when the merges have ended nothing else does.

@@ -31,7 +31,7 @@ type world struct {
 func newWorld(t *testing.T, groups ...lvmtest.Group) *world {
 	t.Helper()
 	f := lvmtest.New(groups...)
-	return &world{Fake: f, t: t, lvm: lvm.New(f)}
+	return &world{Fake: f, t: t, lvm: f.LVM()}
 }
 
 func (w *world) report() *lvm.Report {
@@ -126,6 +126,9 @@ func (w *world) untouched(origins ...string) {
 	for _, name := range origins {
 		if w.Suspended(name) {
 			w.t.Errorf("%s was left suspended", name)
+		}
+		if erring, prepared := w.Erring(name); erring || prepared {
+			w.t.Errorf("%s was left with an error table: %v, with a prepared one: %v", name, erring, prepared)
 		}
 	}
 }

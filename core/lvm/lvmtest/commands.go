@@ -35,10 +35,8 @@ func (f *Fake) verbs() map[string]verb {
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1, "--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--config": 1, "--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
 			"--activate": 1, "--ignoreactivationskip": 0}},
-		"dmsetup suspend": {f.dmSuspend, nil},
-		"dmsetup resume":  {f.dmResume, nil},
-		"dmsetup status":  {f.dmStatus, map[string]int{"--noflush": 0}},
-		"dmsetup info":    {f.dmInfo, map[string]int{"--columns": 0, "--noheadings": 0, "--separator": 1, "--options": 1}},
+		"dmsetup status": {f.dmStatus, map[string]int{"--noflush": 0}},
+		"dmsetup info":   {f.dmInfo, map[string]int{"--columns": 0, "--noheadings": 0, "--separator": 1, "--options": 1}},
 	}
 }
 
@@ -167,7 +165,7 @@ func (f *Fake) createThick(origin *volume, name string, o options) error {
 			origin.unsuspendable(), origin.fullName())
 	}
 	f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"]}).chunk = chunk
-	origin.suspended = false
+	origin.resume()
 	return nil
 }
 
@@ -328,6 +326,8 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 			v.retag(o["--addtag"], o["--deltag"])
 		case o.has("--refresh"):
 			v.layered = len(v.vg.snapshots(v)) > 0
+			v.prepared = nil
+			v.resume()
 			v.startDeferred()
 		case o.one("--poll") == "y":
 			f.poller = true

@@ -65,6 +65,8 @@ type Fake struct {
 	poller bool            // LVM's poller lives and finishes merges
 	thawed bool            // the kernel can snapshot a frozen file system
 	gone   map[string]bool // what the command under way removed itself
+	dead   bool            // the process that asked died in a call to the kernel
+	stuck  chan struct{}   // a suspend waits until it is closed
 }
 
 type refusal struct {
@@ -89,9 +91,12 @@ type volume struct {
 	debt                        int64 // sectors that the merge of another snapshot will add
 	chunk                       int64
 	active, suspended, frozen   bool
-	invalid, merging, running   bool // merging: in the metadata; running: in the kernel
-	mergeFailed, halfMade, sick bool // sick: a thin pool whose transaction id is wrong
-	layered                     bool // an origin's inner device was left behind
+	invalid, merging, running   bool            // merging: in the metadata; running: in the kernel
+	mergeFailed, halfMade, sick bool            // sick: a thin pool whose transaction id is wrong
+	layered                     bool            // an origin's inner device was left behind
+	live, prepared              []lvm.Target    // tables that were loaded by a Mapper; nil: LVM's own, none
+	resumes                     int             // how often its device was resumed
+	madeAt                      map[*volume]int // of a snapshot made live while these were suspended: their resumes
 }
 
 // headerSectors is what an empty COW uses: a header and one metadata chunk.
@@ -169,6 +174,9 @@ func (f *Fake) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	argv := slices.Clone(c.Argv)
 	f.ran = append(f.ran, argv)
 	n := len(f.ran)
+	if f.dead {
+		panic(Died{n, argv})
+	}
 	if act := f.before[n]; act != nil {
 		if err := act(argv); err != nil {
 			return failed(argv, err)

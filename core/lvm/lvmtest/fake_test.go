@@ -16,14 +16,19 @@ func TestScenarios(t *testing.T) {
 	for _, s := range lvmtest.Scenarios() {
 		t.Run(s.Name, func(t *testing.T) {
 			f := lvmtest.New(lvmtest.Group{Name: "vg"})
-			s.Run(t, lvmtest.Bench{Host: f, VG: "vg", LVM: lvm.New(f)})
+			s.Run(t, bench(f))
 		})
 		t.Run(s.Name+", old kernel", func(t *testing.T) {
 			f := lvmtest.New(lvmtest.Group{Name: "vg"})
 			f.OldKernel()
-			s.Run(t, lvmtest.Bench{Host: f, VG: "vg", LVM: lvm.New(f)})
+			s.Run(t, bench(f))
 		})
 	}
+}
+
+func bench(f *lvmtest.Fake) lvmtest.Bench {
+	mapper, _ := f.Mapper()
+	return lvmtest.Bench{Host: f, VG: "vg", LVM: f.LVM(), Mapper: mapper}
 }
 
 func TestPollerKilled(t *testing.T) {

@@ -37,11 +37,16 @@ func TestRealLVM(t *testing.T) {
 	if g, ok := before.Group(vg); !ok || len(g.Volumes) > 0 {
 		t.Fatalf("%s: there %v, with %d volumes; it must be empty", vg, ok, len(g.Volumes))
 	}
+	mapper, err := lvm.OpenMapper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mapper.Close()
 	for _, s := range lvmtest.Scenarios() {
 		t.Run(s.Name, func(t *testing.T) {
 			real.t, real.at, real.open = t, map[string]int64{}, map[string]*os.File{}
 			t.Cleanup(real.empty)
-			s.Run(t, lvmtest.Bench{Host: real, VG: vg, LVM: lvm.New(real)})
+			s.Run(t, lvmtest.Bench{Host: real, VG: vg, LVM: lvm.New(real), Mapper: mapper})
 		})
 	}
 }

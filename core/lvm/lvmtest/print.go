@@ -201,26 +201,6 @@ func (v *volume) healthLetter() string {
 	return "-"
 }
 
-func (f *Fake) dmSuspend(_ options, names []string) (string, error) {
-	return f.onDevices(names, func(v *volume) { v.suspended = true })
-}
-
-func (f *Fake) dmResume(_ options, names []string) (string, error) {
-	return f.onDevices(names, func(v *volume) { v.suspended = false })
-}
-
-func (f *Fake) onDevices(names []string, do func(*volume)) (string, error) {
-	for _, name := range names {
-		v := f.byDevice(name)
-		if v == nil {
-			// dmsetup does not go on.
-			return "", says("device-mapper: ioctl on %s  failed: No such device or address\nCommand failed.", name)
-		}
-		do(v)
-	}
-	return "", nil
-}
-
 func (f *Fake) byDevice(dm string) *volume {
 	for _, v := range f.allVolumes() {
 		if v.active && lvm.DMName(v.vg.Name, v.Name) == dm {

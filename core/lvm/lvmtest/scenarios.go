@@ -30,9 +30,10 @@ type Scenario struct {
 
 // Bench is what a scenario works with.
 type Bench struct {
-	Host Host
-	VG   string
-	LVM  *lvm.LVM
+	Host   Host
+	VG     string
+	LVM    *lvm.LVM
+	Mapper lvm.Mapper
 }
 
 // Scenarios returns what the Fake and real LVM must both do.
@@ -47,8 +48,10 @@ func Scenarios() []Scenario {
 		{"a merge fills the other snapshot", mergeFillsSibling},
 		{"thin merge", thinMerge},
 		{"thin merge of an open origin waits", thinDeferred},
-		{"suspended origins", suspended},
-		{"resume goes on after a device that is gone", resumeRest},
+		{"one instant of snapshots that exist", instant},
+		{"an instant at its limit", instantExpires},
+		{"an instant that another program ends", instantInterfered},
+		{"what a killed command left", leftovers},
 		{"frozen origin", frozen},
 		{"extend", extend},
 		{"remove", remove},

@@ -75,42 +75,6 @@ func overflow(t *testing.T, b Bench) {
 	}
 }
 
-func suspended(t *testing.T, b Bench) {
-	ctx := context.Background()
-	b.linear("a")
-	b.linear("c")
-	devices := []string{lvm.DMName(b.VG, "a"), lvm.DMName(b.VG, "c")}
-	must(t, b.LVM.Suspend(ctx, devices...))
-	t.Cleanup(func() { _ = b.LVM.Resume(ctx, devices...) })
-	if v := b.volume(t, "a"); v.State != lvm.Suspended || !v.Suspended {
-		t.Errorf("suspended: %+v", v)
-	}
-	b.create(t, "a", "as", 1)
-	info, err := b.LVM.Info(ctx)
-	must(t, err)
-	if info[devices[0]].Suspended || !info[devices[1]].Suspended {
-		t.Errorf("lvcreate resumes its own origin only: %v", info)
-	}
-	b.create(t, "c", "cs", 1)
-	if v := b.volume(t, "c"); v.Suspended {
-		t.Error("the second origin is still suspended")
-	}
-}
-
-func resumeRest(t *testing.T, b Bench) {
-	ctx := context.Background()
-	b.linear("a")
-	b.linear("c")
-	a, c := lvm.DMName(b.VG, "a"), lvm.DMName(b.VG, "c")
-	must(t, b.LVM.Suspend(ctx, a, c))
-	refused(t, b.LVM.Resume(ctx, a, b.VG+"-gone", c), fault.NotFound)
-	if b.volume(t, "a").Suspended || b.volume(t, "c").Suspended {
-		must(t, b.LVM.Resume(ctx, a, c))
-		t.Error("one stayed suspended")
-	}
-	refused(t, b.LVM.Suspend(ctx, b.VG+"-gone"), fault.NotFound)
-}
-
 // frozen passes on either sort of kernel; which one it is, is in the log.
 func frozen(t *testing.T, b Bench) {
 	ctx := context.Background()
@@ -227,9 +191,9 @@ func poolDamage(t *testing.T, b Bench) {
 	if damaged() {
 		t.Error("a pool with a snapshot is damaged")
 	}
-	must(t, b.LVM.Suspend(ctx, lvm.DMName(b.VG, "o")))
+	must(t, b.Mapper.Suspend(lvm.DMName(b.VG, "o"))())
 	refused(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "s"}), fault.PoolDamaged)
-	must(t, b.LVM.Resume(ctx, lvm.DMName(b.VG, "o")))
+	must(t, b.Mapper.Resume(lvm.DMName(b.VG, "o"))())
 	refused(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "u"}), fault.PoolDamaged)
 	if !damaged() {
 		t.Error("the damage is not seen")

@@ -1,0 +1,264 @@
+package lvmtest
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// LVM returns an LVM whose programs and whose device-mapper this is.
+func (f *Fake) LVM() *lvm.LVM { return lvm.New(f).On(f.Mapper) }
+
+// Mapper returns the fake's device-mapper. Each of its calls that changes
+// something counts as a command, "device-mapper VERB DEVICE": FailAt makes it
+// fail, and where DieAt or DieAfter strike, the process is dead from there on: no
+// later call of its has an effect before Revive.
+func (f *Fake) Mapper() (lvm.Mapper, error) { return mapper{f}, nil }
+
+// Revive begins a new process after the death of the last one.
+func (f *Fake) Revive() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead = false
+}
+
+// Stick makes every suspend wait until the returned function is called, as one of
+// a volume does whose disk does not answer; a signal does not end it.
+func (f *Fake) Stick() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stuck := make(chan struct{})
+	f.stuck = stuck
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.stuck = nil
+		close(stuck)
+	}
+}
+
+// Suspend suspends a volume's device, as a command that was killed leaves it;
+// with prepared there is also a table that was never made live.
+func (f *Fake) Suspend(name string, prepared bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := f.need(name)
+	v.suspended = true
+	if prepared {
+		v.prepared = []lvm.Target{{Length: v.deviceSectors(), Type: "error"}}
+	}
+}
+
+// Erring reports whether a volume's live table answers everything with an error,
+// or one is prepared.
+func (f *Fake) Erring(name string) (live, prepared bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := f.need(name)
+	return len(v.live) > 0 && v.live[0].Type == "error", v.prepared != nil
+}
+
+// OneInstant reports whether the snapshots were all made live while every one of
+// their origins was suspended, and none was resumed in between.
+func (f *Fake) OneInstant(snapshots ...string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range snapshots {
+		v := f.need(name)
+		for _, other := range snapshots {
+			origin := f.need(other).vg.byUUID(f.need(other).originUUID)
+			at, suspended := v.madeAt[origin]
+			if first := f.need(snapshots[0]).madeAt[origin]; !suspended || at != first {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+type mapper struct{ f *Fake }
+
+func (m mapper) Close() error { return nil }
+
+// device finds the volume behind a device, its COW space's or its inner one's.
+func (m mapper) device(name string) (v *volume, layer string, err error) {
+	for _, layer := range []string{"", "-cow", "-real"} {
+		if bare, ok := strings.CutSuffix(name, layer); ok {
+			if v := m.f.byDevice(bare); v != nil {
+				return v, layer, nil
+			}
+		}
+	}
+	return nil, "", unix.ENXIO
+}
+
+func (m mapper) Mapping(device string) (lvm.Mapping, error) {
+	m.f.mu.Lock()
+	defer m.f.mu.Unlock()
+	v, layer, err := m.device(device)
+	if err != nil {
+		return lvm.Mapping{}, fault.New(fault.NotFound, "table of %s: there is no such device", device)
+	}
+	number := v.minor
+	if layer == "-cow" {
+		number += 10000
+	}
+	out := lvm.Mapping{Major: major, Minor: number, Table: v.table(layer), Suspended: v.suspended && layer == "", Prepared: v.prepared != nil}
+	return out, nil
+}
+
+func (v *volume) table(layer string) []lvm.Target {
+	t := lvm.Target{Length: v.deviceSectors(), Type: "linear"}
+	switch {
+	case layer != "":
+	case v.live != nil:
+		return v.live
+	case v.Kind == lvm.Snapshot && !v.halfMade:
+		origin := v.vg.byUUID(v.originUUID)
+		t.Type, t.Args = "snapshot", []string{fmt.Sprintf("%d:%d", major, origin.minor+20000), fmt.Sprintf("%d:%d", major, v.minor+10000), "P", "8"}
+	case v.Kind == lvm.Thin:
+		t.Type = "thin"
+	case len(v.vg.snapshots(v)) > 0:
+		t.Type = "snapshot-origin"
+	}
+	return []lvm.Target{t}
+}
+
+// act is one call that changes something, with what a test wants to happen at it.
+func (m mapper) act(verb, device string, do func(v *volume) error) (err error) {
+	f := m.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead {
+		return unix.EIO
+	}
+	argv := []string{"device-mapper", verb, device}
+	f.ran = append(f.ran, argv)
+	n := len(f.ran)
+	defer func() {
+		if p := recover(); p != nil {
+			if _, died := p.(Died); !died {
+				panic(p)
+			}
+			f.dead, err = true, unix.EIO
+		}
+	}()
+	if before := f.before[n]; before != nil {
+		if err := before(argv); err != nil {
+			return err
+		}
+	}
+	if err := f.refused(argv); err != nil {
+		return err
+	}
+	v, _, err := m.device(device)
+	if err == nil {
+		err = do(v)
+	}
+	if after := f.after[n]; after != nil {
+		after(argv)
+	}
+	return err
+}
+
+func (m mapper) Load(device string, table []lvm.Target) error {
+	return wrapped("load a table into", device, m.act("load", device, func(v *volume) error {
+		v.prepared = table
+		return nil
+	}))
+}
+
+func (m mapper) Clear(device string) error {
+	return wrapped("clear the prepared table of", device, m.act("clear", device, func(v *volume) error {
+		v.prepared = nil
+		return nil
+	}))
+}
+
+func (m mapper) Blank(device string, _ int) error {
+	return wrapped("blank", device, m.act("blank", device, func(v *volume) error {
+		if len(v.live) == 0 || v.live[0].Type != "error" {
+			panic("lvmtest: the header of " + device + " is blanked while the kernel uses it")
+		}
+		v.used = headerSectors
+		return nil
+	}))
+}
+
+func wrapped(what, device string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if err == unix.ENXIO {
+		return fault.New(fault.NotFound, "%s %s: there is no such device", what, device)
+	}
+	return fault.New(fault.CommandFailed, "%s %s: %w", what, device, err)
+}
+
+func (m mapper) Suspend(device string) func() error {
+	return func() error {
+		m.f.mu.Lock()
+		stuck := m.f.stuck
+		m.f.mu.Unlock()
+		if stuck != nil {
+			<-stuck
+		}
+		return m.act("suspend", device, func(v *volume) error {
+			if v.frozen && !m.f.thawed {
+				return unix.EBUSY
+			}
+			if v.prepared != nil {
+				panic("lvmtest: " + device + " is to be suspended and has a prepared table")
+			}
+			v.suspended = true
+			return nil
+		})
+	}
+}
+
+func (m mapper) Resume(device string) func() error {
+	return func() error {
+		return m.act("resume", device, func(v *volume) error {
+			if v.prepared != nil {
+				v.live, v.prepared = v.prepared, nil
+				if v.live[0].Type == "snapshot" {
+					v.live = nil
+					m.f.makeLive(v)
+				}
+			}
+			v.resume()
+			return nil
+		})
+	}
+}
+
+func (v *volume) resume() {
+	v.suspended = false
+	v.resumes++
+}
+
+// makeLive notes which volumes were suspended when a snapshot began to record.
+func (f *Fake) makeLive(v *volume) {
+	v.madeAt = map[*volume]int{}
+	for _, o := range f.allVolumes() {
+		if o.suspended {
+			v.madeAt[o] = o.resumes
+		}
+	}
+}
+
+func (m mapper) Held(device string) func() (bool, error) {
+	return func() (bool, error) {
+		m.f.mu.Lock()
+		defer m.f.mu.Unlock()
+		v, _, err := m.device(device)
+		if err != nil {
+			return false, err
+		}
+		return v.suspended, nil
+	}
+}

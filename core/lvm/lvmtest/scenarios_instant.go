@@ -1,0 +1,145 @@
+package lvmtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// pairs makes two linear volumes with a snapshot each, and returns them for an instant.
+func (b Bench) pairs(t *testing.T) []lvm.Pair {
+	t.Helper()
+	var pairs []lvm.Pair
+	for _, o := range []string{"a", "c"} {
+		b.linear(o)
+		b.create(t, o, o+"s", 4)
+		pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s")})
+	}
+	return pairs
+}
+
+func (b Bench) mapping(t *testing.T, lv string) lvm.Mapping {
+	t.Helper()
+	m, err := b.Mapper.Mapping(lvm.DMName(b.VG, lv))
+	must(t, err)
+	return m
+}
+
+// atRest checks that a volume's device is not suspended, has no prepared table and maps what it is expected to.
+func (b Bench) atRest(t *testing.T, lv, kind string) {
+	t.Helper()
+	m := b.mapping(t, lv)
+	if m.Suspended || m.Prepared || len(m.Table) != 1 || m.Table[0].Type != kind {
+		t.Errorf("%s: %+v, want one %s target at rest", lv, m, kind)
+	}
+}
+
+func instant(t *testing.T, b Bench) {
+	ctx := context.Background()
+	pairs := b.pairs(t)
+	b.Host.Write(b.name("a"), 4*mib)
+	if used := status(t, b, "as").UsedBytes(); used < 4*mib {
+		t.Errorf("the snapshot has recorded %d bytes of 4 MiB", used)
+	}
+	i, err := b.LVM.PrepareInstant(ctx, pairs, []string{b.VG}, time.Minute)
+	must(t, err)
+	for _, lv := range []string{"a", "c"} {
+		b.atRest(t, lv, "snapshot-origin")
+		if m := b.mapping(t, lv+"s"); !m.Prepared || m.Table[0].Type != "error" {
+			t.Errorf("%s is not prepared: %+v", lv+"s", m)
+		}
+	}
+	waited, err := i.Take(ctx, time.Minute, nil)
+	must(t, err)
+	must(t, i.Close())
+	for _, p := range pairs {
+		if waited[p.Origin] <= 0 {
+			t.Errorf("%s waited %v", p.Origin, waited[p.Origin])
+		}
+	}
+	for _, lv := range []string{"a", "c"} {
+		b.atRest(t, lv, "snapshot-origin")
+		b.atRest(t, lv+"s", "snapshot")
+		if used := status(t, b, lv+"s").UsedBytes(); used > mib {
+			t.Errorf("%s still has %d bytes of before the instant", lv+"s", used)
+		}
+	}
+	b.Host.Write(b.name("a"), 2*mib)
+	if used := status(t, b, "as").UsedBytes(); used < 2*mib || used > 3*mib {
+		t.Errorf("2 MiB were written after the instant, and the snapshot has recorded %d bytes", used)
+	}
+	if s := b.volume(t, "as"); s.State != lvm.Active || s.Origin != "a" {
+		t.Errorf("LVM says %+v", s)
+	}
+	must(t, b.LVM.Refresh(ctx, b.name("a")))
+	b.atRest(t, "a", "snapshot-origin")
+	must(t, b.LVM.Extend(ctx, b.name("cs"), 20*mib))
+	must(t, b.LVM.Merge(ctx, b.name("as")))
+	b.until(t, "the snapshot is merged", func() bool { return b.gone(t, "as") })
+	must(t, b.LVM.Remove(ctx, b.name("cs")))
+	b.atRest(t, "c", "linear")
+}
+
+func status(t *testing.T, b Bench, lv string) lvm.SnapshotStatus {
+	t.Helper()
+	s, ok := b.kernel(t, lv).Snapshot()
+	if !ok {
+		t.Fatalf("%s is no snapshot", lv)
+	}
+	return s
+}
+
+// instantExpires has the limit strike while all origins are held.
+func instantExpires(t *testing.T, b Bench) {
+	ctx := context.Background()
+	pairs := b.pairs(t)
+	i, err := b.LVM.PrepareInstant(ctx, pairs, nil, time.Minute)
+	must(t, err)
+	_, err = i.Take(ctx, 300*time.Millisecond, func() error {
+		if !b.mapping(t, "a").Suspended || !b.mapping(t, "c").Suspended {
+			t.Error("the origins are not held")
+		}
+		b.until(t, "the limit resumed both", func() bool { return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended })
+		return nil
+	})
+	refused(t, err, fault.FreezeTimeout)
+	must(t, i.Close())
+	b.atRest(t, "a", "snapshot-origin")
+	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot, b.VG+"-gone"))
+	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
+	b.atRest(t, "a", "linear")
+	b.atRest(t, "c", "linear")
+}
+
+func instantInterfered(t *testing.T, b Bench) {
+	pairs := b.pairs(t)
+	i, err := b.LVM.PrepareInstant(context.Background(), pairs, nil, time.Minute)
+	must(t, err)
+	_, err = i.Take(context.Background(), time.Minute, func() error { return b.Mapper.Resume(pairs[1].Origin)() })
+	refused(t, err, fault.Busy)
+	must(t, i.Close())
+	b.atRest(t, "a", "snapshot-origin")
+	b.atRest(t, "c", "snapshot-origin")
+}
+
+// leftovers are a device that a killed command left suspended with a table that was never made live, and one without.
+func leftovers(t *testing.T, b Bench) {
+	ctx := context.Background()
+	b.linear("a")
+	b.linear("c")
+	a, c := lvm.DMName(b.VG, "a"), lvm.DMName(b.VG, "c")
+	must(t, b.Mapper.Suspend(a)())
+	must(t, b.Mapper.Load(a, []lvm.Target{{Length: 64 * mib / sector, Type: "error"}}))
+	must(t, b.Mapper.Suspend(c)())
+	must(t, b.LVM.Release(a, b.VG+"-gone", c))
+	b.atRest(t, "c", "linear")
+	if m := b.mapping(t, "a"); !m.Suspended || !m.Prepared {
+		t.Errorf("a table that another command prepared was made live, or dropped under it: %+v", m)
+	}
+	must(t, b.LVM.Unsuspend(ctx, map[string]string{a: b.name("a"), c: b.name("c"), b.VG + "-gone": b.name("gone")}))
+	b.atRest(t, "a", "linear")
+	b.atRest(t, "c", "linear")
+}

@@ -1,0 +1,100 @@
+package snapset
+
+import (
+	"context"
+	"errors"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// Undo brings the server back to the state without the planned set, whatever was done of it: lets writes to the origins
+// go on, puts back what an LVM command left of their devices, removes the snapshots. It believes LVM and the kernel, not
+// the plan, touches no snapshot of another id, and may be called again.
+func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
+	err := p.letGo(l)
+	if len(p.Members) > 0 {
+		err = fault.All(err, l.Unsuspend(ctx, p.devices()))
+	}
+	if len(p.Mounted) > 0 {
+		err = fault.All(err, unmountTargets(p.Mounted))
+	}
+	if err != nil || p.ID == "" {
+		return err
+	}
+	report, err := l.Report(ctx)
+	if err != nil {
+		return err
+	}
+	// The snapshot of the volume that holds the journal goes last: see cameBack.
+	var first, last []*lvm.Volume
+	for _, v := range report.ByTag(tagID + p.ID) {
+		if p.isHome(v) {
+			last = append(last, v)
+		} else {
+			first = append(first, v)
+		}
+	}
+	return fault.All(p.remove(ctx, l, first), p.remove(ctx, l, last))
+}
+
+func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) error {
+	if len(snapshots) == 0 {
+		return nil
+	}
+	var devices []string
+	for _, v := range snapshots {
+		devices = append(devices, v.DMName)
+	}
+	if len(p.Members) > 0 {
+		if err := l.Disarm(devices...); err != nil {
+			return err
+		}
+	}
+	if err := awaitClosed(ctx, l, devices); err != nil {
+		return err
+	}
+	return l.Remove(ctx, names(snapshots)...)
+}
+
+// letGo lets writes to the members go on that wait for this set. It asks no program, so it is done at once.
+func (p *Plan) letGo(l *lvm.LVM) error {
+	var held []string
+	var errs []error
+	for _, m := range p.Members {
+		if m.Method == Held {
+			held = append(held, m.DMName)
+		}
+	}
+	if len(held) > 0 {
+		errs = append(errs, l.Release(held...))
+	}
+	for _, m := range p.Members {
+		if m.Target == nil {
+			continue
+		}
+		if err := filesystem.ThawMount(*m.Target); !errors.Is(err, fault.NotFound) { // unmounted meanwhile: it is not frozen any more
+			errs = append(errs, err)
+		}
+	}
+	return fault.All(errs...)
+}
+
+// devices are the origins, vg/lv, by their devices' names.
+func (p *Plan) devices() map[string]string {
+	out := map[string]string{}
+	for _, m := range p.Members {
+		out[m.DMName] = m.origin()
+	}
+	return out
+}
+
+func (p *Plan) isHome(snapshot *lvm.Volume) bool {
+	for _, m := range p.Members {
+		if m.Home && m.VG == snapshot.VG && m.Snapshot == snapshot.Name {
+			return true
+		}
+	}
+	return false
+}
