@@ -83,7 +83,7 @@ func openAll(targets []Target) ([]*hold, error) {
 			_ = dir.Close() // opened to prove the target only
 			continue
 		}
-		h := &hold{points: []string{t.Point}, dir: dir}
+		h := &hold{points: []string{t.Point}, dir: dir, mark: markOf(marks, t.Dev)}
 		byDev[t.Dev] = h
 		holds = append(holds, h)
 	}
@@ -206,16 +206,22 @@ func (f *Frozen) ThawAll() error {
 	return fault.All(errs...)
 }
 
-// ThawMount thaws a file system that a killed process left frozen. One that is
-// not frozen is no error. If the point is gone, any other mount of the device
+// ThawMount thaws a file system that a killed process of this program left
+// frozen. One that is not frozen is no error, and one that another program froze
+// is left alone. If the point is gone, any other mount of the device
 // serves: the freeze belongs to the file system. not_found if it is mounted
 // nowhere in this namespace.
 func ThawMount(t Target) error {
+	mark := markOf(marks, t.Dev)
+	if !mark.isSet() {
+		return nil
+	}
 	dir, err := openMountPoint(t)
 	if err != nil {
 		dir, err = openElsewhere(t.Dev, err)
 	}
 	if err != nil {
+		mark.clear() // it is mounted nowhere: what is mounted there later was not frozen by this
 		return err
 	}
 	defer dir.Close()
@@ -223,6 +229,7 @@ func ThawMount(t Target) error {
 		return fault.New(fault.Internal, "thaw %s: %w", t.Point, err).
 			WithHint("fsfreeze -u %s", t.Point)
 	}
+	mark.clear()
 	return nil
 }
 

@@ -70,6 +70,28 @@ func (k *kernel) isFrozen(name string) bool {
 	return k.frozen[name]
 }
 
+// What is frozen by this program has a mark while it may be frozen; what another program froze has none.
+func TestOnlyOurOwnFreezeIsMarked(t *testing.T) {
+	k := newKernel()
+	k.frozen["/theirs"] = true
+	holds := k.holds(t, "/ours", "/theirs")
+	for i, h := range holds {
+		h.mark = markOf(t.TempDir(), Dev{Major: 8, Minor: uint32(i)})
+	}
+	if err := holds[0].freeze(); err != nil || !holds[0].mark.isSet() {
+		t.Errorf("frozen: %v, marked: %v", err, holds[0].mark.isSet())
+	}
+	if err := holds[1].freeze(); !errors.Is(err, fault.Busy) || holds[1].mark.isSet() {
+		t.Errorf("frozen by another: %v, marked: %v", err, holds[1].mark.isSet())
+	}
+	if err := fault.All(holds[0].thaw(), holds[1].thaw()); err != nil || holds[0].mark.isSet() {
+		t.Errorf("thawed: %v, marked: %v", err, holds[0].mark.isSet())
+	}
+	if !k.isFrozen("/theirs") {
+		t.Error("another program's freeze was thawed")
+	}
+}
+
 func TestFreezeAndThaw(t *testing.T) {
 	k := newKernel()
 	f, err := freezeAll(t.Context(), k.holds(t, "/a", "/b"), time.Minute)

@@ -18,6 +18,7 @@ import (
 type hold struct {
 	points []string
 	dir    *os.File
+	mark   mark
 	ioctl  func(*os.File, uint) error // nil: the real one
 
 	mu       sync.Mutex
@@ -58,10 +59,17 @@ func (h *hold) freeze() error {
 		h.mu.Unlock()
 		return fault.New(fault.Interrupted, "freeze of %s called off", h.name())
 	}
+	if err := h.mark.set(); err != nil {
+		h.mu.Unlock()
+		return err
+	}
 	h.freezing = true
 	h.mu.Unlock()
 
 	err := h.call(fiFreeze)
+	if err != nil {
+		h.mark.clear()
+	}
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,14 +86,20 @@ func freezeFault(name string, err error) error {
 	case nil:
 		return nil
 	case unix.EBUSY:
-		return fault.New(fault.Busy, "%s is frozen already, by another program", name).
-			WithHint("if nothing else takes snapshots now: fsfreeze -u %s", name)
+		return frozenByAnother(name)
 	case unix.EOPNOTSUPP, unix.ENOTTY:
 		return fault.New(fault.Unsupported, "%s: its file system cannot be frozen", name)
 	case unix.EPERM:
 		return fault.New(fault.NotRoot, "freeze %s: %w", name, err)
 	}
 	return fault.New(fault.Internal, "freeze %s: %w", name, err)
+}
+
+// frozenByAnother says that a file system is frozen, and not by this program.
+func frozenByAnother(name string) error {
+	return fault.New(fault.Busy, "another program holds %s frozen", name).
+		WithHint("wait until it has thawed it: agents of virtual machines and of storage freeze file systems for their own snapshots. "+
+			"If it never will: fsfreeze -u %s", name)
 }
 
 // ErrFreezing says that a freeze can be neither awaited nor called off: the file system may freeze later, and must be
@@ -126,6 +140,9 @@ func (h *hold) finish() error {
 	}
 	h.frozen = false
 	err := h.call(fiThaw)
+	if err == nil || err == unix.EINVAL {
+		h.mark.clear()
+	}
 	if err == unix.EINVAL { // not frozen: another fsfreeze -u was faster
 		h.lost = "another program"
 		return h.verdict()

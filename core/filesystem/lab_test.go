@@ -153,6 +153,28 @@ func TestLabDirectoryIsNotFrozen(t *testing.T) {
 	<-written(t, m)
 }
 
+// What another program has frozen is its own to thaw.
+func TestLabAForeignFreezeIsLeftAlone(t *testing.T) {
+	m := labMount(t)
+	target := Target{m.Point, m.Dev}
+	dir, err := openMountPoint(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := ioctl(dir, fiFreeze); err != nil {
+		t.Fatal(err)
+	}
+	_, failed := Freeze(t.Context(), []Target{target}, time.Minute)
+	thawed := ThawMount(target)
+	if err := ioctl(dir, fiThaw); err != nil {
+		t.Errorf("it was thawed: %v", err)
+	}
+	if !errors.Is(failed, fault.Busy) || !strings.Contains(failed.Error(), "another program holds "+m.Point+" frozen") || thawed != nil {
+		t.Errorf("freeze: %v; thaw: %v", failed, thawed)
+	}
+}
+
 const frozenChild = "REWIND_LAB_FROZEN_CHILD"
 
 // Not a test: the process that TestLabThawAfterSIGKILL kills.

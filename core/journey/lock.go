@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -16,6 +17,19 @@ import (
 
 // LockWait is how long a journey waits for another one on the same volume group.
 const LockWait = 2 * time.Minute
+
+// SetLock is the lock of a set's name, which is taken like that of a volume group. No group's name holds a colon (lvm(8)).
+func SetLock(name string) string { return setLock + name }
+
+const setLock = "set:"
+
+// locked says what a lock is for.
+func locked(lock string) string {
+	if name, ok := strings.CutPrefix(lock, setLock); ok {
+		return "set " + name
+	}
+	return "volume group " + lock
+}
 
 // lockPoll is how often a held lock is tried again: flock(2) has no wait with a limit.
 const lockPoll = 100 * time.Millisecond
@@ -27,7 +41,7 @@ type owner struct {
 	Since int64  `json:"since"` // Unix seconds
 }
 
-// locks are the locks a journey holds, one file for each volume group. The files are never deleted: another process
+// locks are the locks a journey holds, one file for each volume group and for the name of a set. The files are never deleted: another process
 // may be waiting on the one just unlinked.
 type locks struct {
 	dir  string
@@ -76,7 +90,7 @@ func (l *locks) takeOne(ctx context.Context, group, what string) (touched time.T
 	}
 	if !ok {
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
-			return touched, fault.New(fault.Internal, "lock of volume group %s: %w", group, err)
+			return touched, fault.New(fault.Internal, "lock of %s: %w", locked(group), err)
 		}
 		return touched, lockedBy(path, group, l.wait)
 	}
@@ -86,7 +100,7 @@ func (l *locks) takeOne(ctx context.Context, group, what string) (touched time.T
 	data, _ := json.Marshal(owner{PID: os.Getpid(), What: what, Since: time.Now().Unix()})
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		f.Close()
-		return touched, fault.New(fault.Internal, "lock of volume group %s: %w", group, err)
+		return touched, fault.New(fault.Internal, "lock of %s: %w", locked(group), err)
 	}
 	l.held[group] = f
 	return touched, nil
@@ -131,10 +145,10 @@ func ownerOf(path string) owner {
 func lockedBy(path, group string, waited time.Duration) error {
 	o := ownerOf(path)
 	if o.PID == 0 {
-		return fault.New(fault.Locked, "volume group %s is locked by another journey; waited %s", group, waited)
+		return fault.New(fault.Locked, "%s is locked by another run; waited %s", locked(group), waited)
 	}
-	return fault.New(fault.Locked, "volume group %s is in use by %s (pid %d) since %s; waited %s",
-		group, o.What, o.PID, time.Unix(o.Since, 0).Format(time.RFC3339), waited).
+	return fault.New(fault.Locked, "%s is in use by %s (pid %d) since %s; waited %s",
+		locked(group), o.What, o.PID, time.Unix(o.Since, 0).Format(time.RFC3339), waited).
 		With("lock", o).
 		WithHint("wait for it, or look at it: journalctl -u 'rewind-*' and ps %d", o.PID)
 }

@@ -280,7 +280,7 @@ func (t *taking) awaitSuspends(grace <-chan time.Time) error {
 // startAll makes the snapshots' tables live, if every origin stands still from
 // before the first one to after the last one.
 func (t *taking) startAll(meanwhile func() error) error {
-	if meanwhile != nil {
+	if meanwhile != nil && !t.called.Load() {
 		if err := meanwhile(); err != nil {
 			return err
 		}

@@ -31,7 +31,11 @@ func (w *walk) look(ctx context.Context) (*sight, *journal.Entry, error) {
 	}
 	if w.trip != nil {
 		w.trip.WaitAtMost(w.Timeout)
-		stale, err := w.trip.Lock(ctx, w.groupsOf(s), "lvm_merge "+w.name(), w.begun)
+		locks := w.groupsOf(s)
+		if w.Resnapshot {
+			locks = append(locks, journey.SetLock(w.Set))
+		}
+		stale, err := w.trip.Lock(ctx, locks, "lvm_merge "+w.name(), w.begun)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -105,7 +105,8 @@ type work struct {
 	view     *View
 	kernel   Kernel
 	targets  []Target
-	set      *Set // nil: there is none of that name
+	set      *Set   // nil: there is none of that name
+	made     string // the id of the set that this run took
 }
 
 // look looks at everything, takes the locks, and looks again if something may have changed meanwhile.
@@ -144,8 +145,10 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	if w.targets, err = w.view.Resolve(w.Volumes); err != nil {
 		return nil, err
 	}
+	// Two sets of one name must not be taken at once in two groups.
+	groups = []string{journey.SetLock(w.Set)}
 	if w.set != nil {
-		groups = w.set.Groups()
+		groups = append(groups, w.set.Groups()...)
 	}
 	for _, t := range w.targets {
 		groups = append(groups, t.LV.VG)
@@ -177,7 +180,8 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, w.failed(err)
 	}
-	return w.warned(created(plan, pause, "took")), w.trip.Finish("taken", journal.Done, nil)
+	w.made = plan.ID
+	return w.warned(took(plan, pause, w.FreezeTimeout)), w.trip.Finish("taken", journal.Done, nil)
 }
 
 // failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when

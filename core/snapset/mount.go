@@ -34,23 +34,28 @@ type place struct {
 }
 
 // mounted mounts what is not mounted yet. before is the result of making the set; after a failure a set that was made
-// by this call is removed again.
+// by this call is removed again, and no other.
 func (w *work) mounted(ctx context.Context, before ansible.Result) (ansible.Result, error) {
 	if w.Check && (w.set == nil || before.Changed) {
 		before.Msg += " and mount it"
 		return before, nil
 	}
-	made := before.Changed
+	mounted := before
 	places, err := w.places()
 	if err == nil {
-		before, err = w.mountPlaces(ctx, before, places)
+		mounted, err = w.mountPlaces(ctx, before, places)
 	}
-	if err == nil || !made || w.set == nil {
-		return before, err
+	switch {
+	case err == nil:
+		return mounted, nil
+	case w.made != "":
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
+		return ansible.Result{}, fault.All(err, Undo(undo, w.lvm, &Plan{ID: w.made}))
+	case before.Changed:
+		err = fault.New(fault.Of(err).Code, "%s, which stays so, but it is not mounted: %w", before.Msg, err)
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	return ansible.Result{}, fault.All(err, Undo(undo, w.lvm, &Plan{ID: w.set.ID}))
+	return ansible.Result{}, err
 }
 
 // places says where each snapshot goes, and refuses points that cannot be.

@@ -140,7 +140,7 @@ func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
 	if err != nil {
 		return nil, ansible.Result{}, w.failed(err)
 	}
-	return w.own(p.plan), created(p.plan, pause, "took"), w.trip.Record("in use", p.plan)
+	return w.own(p.plan), took(p.plan, pause, w.FreezeTimeout), w.trip.Record("in use", p.plan)
 }
 
 func (w *work) own(p *Plan) *Own {

@@ -48,6 +48,20 @@ func created(p *Plan, pause Pause, verb string) ansible.Result {
 	return ansible.Result{Changed: true, Msg: msg, Data: data, Diff: setDiff(p.Set, nil, list)}
 }
 
+// took is the result of a set that was taken. LVM's own suspend cannot be cut short: that it took longer than the limit is
+// said.
+func took(p *Plan, pause Pause, limit time.Duration) ansible.Result {
+	result := created(p, pause, "took")
+	for _, m := range p.Members {
+		if waited := pause[m.origin()]; waited > limit {
+			result.Warnings = append(result.Warnings, fmt.Sprintf(
+				"writes to %s waited %s, longer than freeze_timeout (%s): LVM itself held them while it made the snapshot, and that cannot be cut short",
+				m.origin(), waited.Round(time.Millisecond), limit))
+		}
+	}
+	return result
+}
+
 func consistency(p *Plan) string {
 	if p.Each {
 		return "volume"

@@ -33,7 +33,14 @@ func TestKilledWhileWritesWait(t *testing.T) {
 	}
 	moments := []moment{
 		{"nothing done yet", armed("snapshot.taking kill"), false},
-		{"all standing still", armed("snapset.still kill"), true},
+		{"all held", armed("instant.held kill"), true},
+		{"all held, with its control group", armed("instant.held groupkill"), false},
+		{"between the snapshots' starts", armed("instant.started kill"), false},
+		{"between the resumes", armed("instant.resumed kill"), true},
+		{"the first snapshot's table is out of use", armed("instant.prepare#2 kill"), true},
+		{"the second snapshot's header is blank", armed("instant.prepare#7 kill"), false},
+		{"all ready", armed("snapset.prepared kill"), false},
+		{"all of one instant, not yet a set", armed("snapset.still kill"), true},
 		{"lvcreate goes on alone", armed("command.lvcreate.started kill"), true},
 		{"second lvcreate goes on alone", armed("command.lvcreate.started#2 kill"), false},
 		{"with lvcreate, at its start", armed("command.lvcreate.started groupkill"), false},
@@ -42,9 +49,6 @@ func TestKilledWhileWritesWait(t *testing.T) {
 		{"with the second lvcreate, while it changes the origin's table", insideCreate("vg00-pccehr-real"), false},
 		{"between the snapshots", armed("snapset.taken kill"), false},
 		{"all taken", armed("snapset.taken#2 kill"), false},
-	}
-	if g.lab == "d12" { // the newer kernel needs no dmsetup: file systems are frozen
-		moments = append(moments, moment{"dmsetup goes on alone", armed("command.dmsetup.started kill"), false})
 	}
 	before := g.run(t, devices)
 	g.count(t, "/dat", "/pccehr")
@@ -75,7 +79,7 @@ func TestKilledWhileWritesWait(t *testing.T) {
 func TestFreezeLimit(t *testing.T) {
 	g := theGuest
 	before := g.run(t, devices)
-	hung := g.start(t, armed("snapset.still hang")+"lvm_snapshot volumes=/dat,/pccehr freeze_timeout=5")
+	hung := g.start(t, armed("instant.held hang")+"lvm_snapshot volumes=/dat,/pccehr freeze_timeout=5")
 	g.eventually(t, "the failpoint", atPlace, reachLimit)
 	g.run(t, "timeout 60 dd if=/dev/zero of=/dat/probe count=1 conv=fsync status=none && timeout 60 dd if=/dev/zero of=/pccehr/probe count=1 conv=fsync status=none; ok=$?; rm -f /dat/probe /pccehr/probe; "+goOn+"; exit $ok")
 	if r := hung.result(t); r.code() != "freeze_timeout" {
@@ -144,7 +148,7 @@ func TestPowerCutWhileTaking(t *testing.T) {
 	tortured(t)
 	g := theGuest
 	before := g.run(t, devices)
-	for _, place := range []string{"snapset.taken", "snapset.still", "command.lvcreate.started#2"} {
+	for _, place := range []string{"snapset.taken", "instant.prepare#2", "instant.held", "instant.resumed", "snapset.still"} {
 		t.Run(place, func(t *testing.T) {
 			c := g.start(t, armed(place+" hang")+takeBoth)
 			g.eventually(t, "the failpoint", atPlace, reachLimit)
