@@ -131,9 +131,8 @@ func (i *Instant) prepare(p Pair) error {
 	if number := snapshot.Table[0].Args[1]; number != mapped.number() {
 		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", p.Snapshot, number, cow, mapped.number())
 	}
-	nothing := []Target{{Length: snapshot.Table[0].Length, Type: "error"}}
 	for _, step := range []func() error{
-		func() error { return i.mapper.Load(p.Snapshot, nothing) },
+		func() error { return i.loadNothing(p.Snapshot, snapshot.Table[0].Length) },
 		func() error { return deviceFault("swap the table of", p.Snapshot, again(i.mapper.Resume(p.Snapshot))) },
 		func() error { return i.mapper.Blank(cow, headerBytes) },
 		func() error { return i.mapper.Load(p.Snapshot, snapshot.Table) },
@@ -148,6 +147,17 @@ func (i *Instant) prepare(p Pair) error {
 		start: i.mapper.Resume(p.Snapshot), held: i.mapper.Held(p.Origin),
 	})
 	return nil
+}
+
+// loadNothing prepares a table that reads as zeros, so that udev, which looks at
+// every device whose table changes, finds nothing in it and the kernel's log has no
+// errors. A kernel without that target has one that answers with errors.
+func (i *Instant) loadNothing(device string, length int64) error {
+	err := i.mapper.Load(device, []Target{{Length: length, Type: "zero"}})
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return i.mapper.Load(device, []Target{{Length: length, Type: "error"}})
 }
 
 // kindIs reports whether a device has one target of that type.

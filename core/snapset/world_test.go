@@ -127,8 +127,8 @@ func (w *world) untouched(origins ...string) {
 		if w.Suspended(name) {
 			w.t.Errorf("%s was left suspended", name)
 		}
-		if erring, prepared := w.Erring(name); erring || prepared {
-			w.t.Errorf("%s was left with an error table: %v, with a prepared one: %v", name, erring, prepared)
+		if table, prepared := w.Mapped(name); table != "" || prepared {
+			w.t.Errorf("%s was left with the table %q, with a prepared one: %v", name, table, prepared)
 		}
 	}
 }

@@ -53,13 +53,16 @@ func (f *Fake) Suspend(name string, prepared bool) {
 	}
 }
 
-// Erring reports whether a volume's live table answers everything with an error,
-// or one is prepared.
-func (f *Fake) Erring(name string) (live, prepared bool) {
+// Mapped returns the type of a volume's live table that is not LVM's own, and
+// whether one is prepared.
+func (f *Fake) Mapped(name string) (foreign string, prepared bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v := f.need(name)
-	return len(v.live) > 0 && v.live[0].Type == "error", v.prepared != nil
+	if len(v.live) > 0 {
+		foreign = v.live[0].Type
+	}
+	return foreign, v.prepared != nil
 }
 
 // OneInstant reports whether the snapshots were all made live while every one of
@@ -181,7 +184,7 @@ func (m mapper) Clear(device string) error {
 
 func (m mapper) Blank(device string, _ int) error {
 	return wrapped("blank", device, m.act("blank", device, func(v *volume) error {
-		if len(v.live) == 0 || v.live[0].Type != "error" {
+		if len(v.live) == 0 || v.live[0].Type != "zero" {
 			panic("lvmtest: the header of " + device + " is blanked while the kernel uses it")
 		}
 		v.used = headerSectors

@@ -48,7 +48,7 @@ func instant(t *testing.T, b Bench) {
 	must(t, err)
 	for _, lv := range []string{"a", "c"} {
 		b.atRest(t, lv, "snapshot-origin")
-		if m := b.mapping(t, lv+"s"); !m.Prepared || m.Table[0].Type != "error" {
+		if m := b.mapping(t, lv+"s"); !m.Prepared || m.Table[0].Type != "zero" {
 			t.Errorf("%s is not prepared: %+v", lv+"s", m)
 		}
 	}
