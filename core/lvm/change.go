@@ -25,11 +25,11 @@ type Create struct {
 // for the moment between the two tables, which also flushes and freezes what is
 // mounted on it. COW space beyond MaxCOW is reduced to it by LVM.
 //
-// Faults: exists, no_space, not_found, merging (of the origin), no_single_instant
-// (the origin's file system is frozen and this kernel cannot suspend such a
+// Faults: exists, no_space, not_found, merging (of the origin), busy (the
+// origin's file system is frozen, and kernels before 6.12 cannot suspend such a
 // device), pool_damaged, unsupported, command_failed.
 //
-// After no_single_instant a half-made volume of that name and with these tags
+// After busy a half-made volume of that name and with these tags
 // stays behind (without an Origin, State mapped_with_inactive_table), and the
 // origin keeps an inner device: Remove the one and Refresh the other.
 func (l *LVM) CreateSnapshot(ctx context.Context, c Create) error {

@@ -81,7 +81,7 @@ func TestExplain(t *testing.T) {
 		"  Cannot change VG vg00 while PVs are missing.\n  See vgreduce --removemissing and vgextend --restoremissing.\n":  fault.Unsupported,
 		"  Volume group vg01 is exported\n":                                                                                fault.Unsupported,
 		"  Cannot access VG vg01 with system ID other with unknown local system ID.\n":                                     fault.Unsupported,
-		"  device-mapper: suspend ioctl on  (253:1) failed: Device or resource busy\n  Unable to suspend vg00-x (253:1)\n": fault.NoSingleInstant,
+		"  device-mapper: suspend ioctl on  (253:1) failed: Device or resource busy\n  Unable to suspend vg00-x (253:1)\n": fault.Busy,
 		"  device-mapper: reload ioctl on  (253:9) failed: No data available\n  Failed to activate thin tb_bad.\n":         fault.PoolDamaged,
 		"  Cannot create new thin volume, free space in thin pool vg01/pool reached threshold.\n":                          fault.NoSpace,
 		"  WARNING: Thin pool vg01/pool has unexpected transaction id 10, expecting 12 or lower by 1.\n  Cannot create new thin volume, free space in thin pool vg01/pool reached threshold.\n": fault.PoolDamaged,

@@ -20,8 +20,7 @@ type saying struct {
 // seen on 2.03.16 and 2.03.31, except where marked as read in its source. The
 // first that matches any line counts, so causes come before their consequences.
 var sayings = []saying{
-	{[]string{"suspend ioctl", "Device or resource busy"}, fault.NoSingleInstant,
-		"this kernel cannot snapshot a frozen file system"},
+	{[]string{"suspend ioctl", "Device or resource busy"}, fault.Busy, frozenHint}, // before Linux 6.12
 	{[]string{"Thin pool", "unexpected transaction id"}, fault.PoolDamaged, poolHint},
 	{[]string{"reload ioctl", "No data available"}, fault.PoolDamaged, poolHint},
 	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged, poolHint}, // read
@@ -77,8 +76,10 @@ const (
 	spaceHint = "free space in the volume group or ask for a smaller size"
 	filesHint = "LVM writes to /etc/lvm/archive and /etc/lvm/backup (or where lvm.conf says) at each change: " +
 		"free space there, or mount it writable"
-	lockdHint = "the volume group is shared with other hosts: lvmlockd(8) must run here, and nobody else hold the lock"
-	poolHint  = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
+	lockdHint  = "the volume group is shared with other hosts: lvmlockd(8) must run here, and nobody else hold the lock"
+	poolHint   = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
+	frozenHint = "wait until the other program has thawed it, such as an agent of a virtual machine or of storage; " +
+		"fsfreeze -u thaws it by hand"
 )
 
 // Unseen is the hint for a volume that is there and not in the report.

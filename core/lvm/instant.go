@@ -265,7 +265,7 @@ func suspendFault(device string, err error) error {
 	f := deviceFault("suspend", device, err)
 	if err == unix.EBUSY { // kernels before 6.12 cannot suspend what is frozen
 		return fault.New(fault.Busy, "%w: another program holds its file system frozen", f).
-			WithHint("wait until that has thawed it, such as a virtual machine's or a storage array's agent; fsfreeze -u thaws it by hand")
+			WithHint(frozenHint)
 	}
 	return f
 }

@@ -97,6 +97,9 @@ func (t *taker) create(ctx context.Context, members []*Member) error {
 		seen := t.lvm.WatchSuspended(m.DMName)
 		err := t.lvm.CreateSnapshot(ctx, m.create(t.plan.firstTags()))
 		t.waited(m, seen())
+		if errors.Is(err, fault.Busy) {
+			return fault.New(fault.Busy, "snapshot of %s: another program holds its file system frozen: %w", m.origin(), err)
+		}
 		if err != nil {
 			return fault.New(fault.Of(err).Code, "snapshot of %s: %w", m.origin(), err)
 		}

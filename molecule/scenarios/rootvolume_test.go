@@ -21,6 +21,16 @@ sed -i 's#^/dev/vda #/dev/mapper/vg02-root #' /mnt/etc/fstab; umount /mnt`)
 	}
 }
 
+// killWhileRootIsHeld kills a run while the root file system, with its own program and LVM's files, is suspended.
+func (g guest) killWhileRootIsHeld(t *testing.T, take string) {
+	t.Helper()
+	before := g.run(t, devices)
+	r := g.fails(t, armed("instant.held kill")+take, "interrupted")
+	g.run(t, "for d in /root /dat /pccehr; do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none || exit 1; rm -f $d/probe; done")
+	g.unchanged(t, before)
+	t.Logf("killed while / was suspended: %s; writes went on", r.msg())
+}
+
 // TestRootVolume rolls the root file system back with the data, at the next boot: it can never be unmounted before. With
 // it Rewind's journal goes back, which then knows of no rollback.
 func TestRootVolume(t *testing.T) {
@@ -41,6 +51,9 @@ func TestRootVolume(t *testing.T) {
 			}
 			g.moveRoot(t, root.layout)
 			const markers = "/root/marker /dat/marker /pccehr/marker"
+			if root.name == "thick" {
+				g.killWhileRootIsHeld(t, root.take)
+			}
 			g.run(t, "echo kept | tee "+markers+"; sync")
 			g.ok(t, root.take)
 			g.run(t, "echo lost | tee "+markers+"; dd if=/dev/urandom of=/root/bulk bs=1M count=200 conv=fsync status=none; sync")

@@ -98,7 +98,7 @@ func instantExpires(t *testing.T, b Bench) {
 	pairs := b.pairs(t)
 	i, err := b.LVM.PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
-	_, err = i.Take(ctx, 5*time.Second, func() error {
+	_, err = i.Take(ctx, time.Second, func() error {
 		if !b.mapping(t, "a").Suspended || !b.mapping(t, "c").Suspended {
 			t.Error("the origins are not held")
 		}

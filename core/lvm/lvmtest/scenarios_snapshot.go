@@ -89,7 +89,7 @@ func frozen(t *testing.T, b Bench) {
 		}
 		return
 	}
-	refused(t, err, fault.NoSingleInstant)
+	refused(t, err, fault.Busy)
 	half := b.volume(t, "s")
 	if half.State != lvm.MappedWithInactiveTable || half.Origin != "" || !slices.Equal(half.Tags, []string{"mine"}) {
 		t.Errorf("half-made: %+v", half)
