@@ -31,7 +31,7 @@ type Create struct {
 //
 // After busy a half-made volume of that name and with these tags
 // stays behind (without an Origin, State mapped_with_inactive_table), and the
-// origin keeps an inner device: Remove the one and Refresh the other.
+// origin keeps an inner device: Remove the one and Unsuspend the other.
 func (l *LVM) CreateSnapshot(ctx context.Context, c Create) error {
 	return l.change(ctx, c.argv()...)
 }

@@ -203,57 +203,84 @@ const restLimit = time.Minute
 
 // Unsuspend puts back what a command that failed or was killed has left of
 // volumes' devices. A table that the command had prepared is dropped, never made
-// live: it may be for what LVM's metadata does not say. Then those that are
-// suspended go on, and the tables of all that were touched are loaded anew from
-// the metadata. volumes are vg/lv by their device's name. While an LVM command is
-// at work in one of the groups nothing is its leftover: Unsuspend waits for it.
+// live: it may be for what LVM's metadata does not say. Those that are suspended
+// go on, and their tables are loaded anew from the metadata. An inner device that
+// nothing uses is removed. volumes are vg/lv by their device's name. While an LVM
+// command is at work in one of the groups nothing is its leftover: Unsuspend waits
+// for it. Faults: locked if that takes longer than a minute; those of Refresh.
 func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 	m, err := l.mapper()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	touched, groups, err := halfDone(m, volumes)
-	if err != nil || len(touched) == 0 {
+	found, err := leftovers(m, volumes)
+	if err != nil || len(found) == 0 {
 		return err
+	}
+	var groups []string
+	for device := range found {
+		group, _, _ := strings.Cut(volumes[device], "/")
+		if !slices.Contains(groups, group) {
+			groups = append(groups, group)
+		}
 	}
 	unlock, err := lockGroups(ctx, l.locks, groups, restLimit)
 	if err != nil {
 		return err
 	}
-	touched, _, err = halfDone(m, volumes) // what the command that was waited for has left
-	var names []string
+	found, err = leftovers(m, volumes) // of the command that was waited for
+	var refresh []string
 	errs := []error{err}
-	for _, device := range touched {
-		names = append(names, volumes[device])
-		errs = append(errs, m.Clear(device), deviceFault("resume", device, again(m.Resume(device))))
+	for _, device := range slices.Sorted(maps.Keys(found)) {
+		if found[device].halfDone {
+			refresh = append(refresh, volumes[device])
+			errs = append(errs, m.Clear(device), deviceFault("resume", device, again(m.Resume(device))))
+		}
+		if found[device].inner {
+			if err := m.Remove(device + innerSuffix); !errors.Is(err, fault.Busy) {
+				errs = append(errs, err)
+			}
+		}
 	}
 	unlock()
 	if err := fault.All(errs...); err != nil {
 		return err
 	}
-	return l.Refresh(ctx, names...)
+	return l.Refresh(ctx, refresh...)
 }
 
-// halfDone returns the devices that are suspended or have a prepared table, and their groups.
-func halfDone(m Mapper, volumes map[string]string) (devices, groups []string, err error) {
-	for _, device := range slices.Sorted(maps.Keys(volumes)) {
+// innerSuffix is the end of the name of the device below an origin that has
+// thick snapshots (dev_manager.c, "real").
+const innerSuffix = "-real"
+
+// leftover is what a command that did not come to its end has left of a volume's device.
+type leftover struct {
+	halfDone bool // it is suspended or has a prepared table
+	inner    bool // an inner device is there that its table does not use
+}
+
+// leftovers returns those of the volumes' devices of which something is left.
+func leftovers(m Mapper, volumes map[string]string) (map[string]leftover, error) {
+	found := map[string]leftover{}
+	for device := range volumes {
 		mapping, err := m.Mapping(device)
 		if errors.Is(err, fault.NotFound) {
 			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if mapping.Suspended || mapping.Prepared {
-			group, _, _ := strings.Cut(volumes[device], "/")
-			devices = append(devices, device)
-			if !slices.Contains(groups, group) {
-				groups = append(groups, group)
-			}
+		left := leftover{halfDone: mapping.Suspended || mapping.Prepared}
+		if !kindIs(mapping, "snapshot-origin") && !kindIs(mapping, "snapshot-merge") {
+			_, err := m.Mapping(device + innerSuffix)
+			left.inner = err == nil
+		}
+		if left != (leftover{}) {
+			found[device] = left
 		}
 	}
-	return devices, groups, nil
+	return found, nil
 }
 
 // Disarm drops the prepared tables of snapshots' devices that an Instant left, and resumes those that are suspended, so

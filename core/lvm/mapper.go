@@ -33,6 +33,9 @@ type Mapper interface {
 	// Clear drops the prepared table. Without one it changes nothing.
 	Clear(device string) error
 
+	// Remove removes a device that nothing has open; busy if something has.
+	Remove(device string) error
+
 	// Blank overwrites the first size bytes of a device with zeros. They are on
 	// the disk when it returns. size is a multiple of 4096.
 	Blank(device string, size int) error
@@ -92,6 +95,10 @@ func (m *mapper) Load(device string, table []Target) error {
 
 func (m *mapper) Clear(device string) error {
 	return deviceFault("clear the prepared table of", device, m.call(unix.DM_TABLE_CLEAR, device, 0).do())
+}
+
+func (m *mapper) Remove(device string) error {
+	return deviceFault("remove", device, m.call(unix.DM_DEV_REMOVE, device, 0).do())
 }
 
 // Blank goes around the page cache: what is cached of the device's old content

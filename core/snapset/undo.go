@@ -13,10 +13,7 @@ import (
 // go on, puts back what an LVM command left of their devices, removes the snapshots. It believes LVM and the kernel, not
 // the plan, touches no snapshot of another id, and may be called again.
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
-	err := p.letGo(l)
-	if len(p.Members) > 0 {
-		err = fault.All(err, l.Unsuspend(ctx, p.devices()))
-	}
+	err := fault.All(p.letGo(l), p.putBack(ctx, l))
 	if len(p.Mounted) > 0 {
 		err = fault.All(err, unmountTargets(p.Mounted))
 	}
@@ -36,7 +33,19 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 			first = append(first, v)
 		}
 	}
-	return fault.All(p.remove(ctx, l, first), p.remove(ctx, l, last))
+	if len(first)+len(last) == 0 {
+		return nil
+	}
+	// What a half-made snapshot still used of its origin's devices is put back when it is gone.
+	return fault.All(p.remove(ctx, l, first), p.remove(ctx, l, last), p.putBack(ctx, l))
+}
+
+// putBack puts back what an LVM command left of the origins' devices.
+func (p *Plan) putBack(ctx context.Context, l *lvm.LVM) error {
+	if len(p.Members) == 0 {
+		return nil
+	}
+	return l.Unsuspend(ctx, p.devices())
 }
 
 func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) error {

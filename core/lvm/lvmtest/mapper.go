@@ -2,6 +2,7 @@ package lvmtest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -91,12 +92,24 @@ func (m mapper) Close() error { return nil }
 func (m mapper) device(name string) (v *volume, layer string, err error) {
 	for _, layer := range []string{"", "-cow", "-real"} {
 		if bare, ok := strings.CutSuffix(name, layer); ok {
-			if v := m.f.byDevice(bare); v != nil {
+			if v := m.f.byDevice(bare); v != nil && v.has(layer) {
 				return v, layer, nil
 			}
 		}
 	}
 	return nil, "", unix.ENXIO
+}
+
+// has reports whether a volume has the device of that layer.
+func (v *volume) has(layer string) bool {
+	switch layer {
+	case "-cow":
+		return v.Kind == lvm.Snapshot
+	case "-real":
+		thick := func(s *volume) bool { return s.Kind == lvm.Snapshot }
+		return v.layered || slices.ContainsFunc(v.vg.snapshots(v), thick)
+	}
+	return true
 }
 
 func (m mapper) Mapping(device string) (lvm.Mapping, error) {
@@ -178,6 +191,13 @@ func (m mapper) Load(device string, table []lvm.Target) error {
 func (m mapper) Clear(device string) error {
 	return wrapped("clear the prepared table of", device, m.act("clear", device, func(v *volume) error {
 		v.prepared = nil
+		return nil
+	}))
+}
+
+func (m mapper) Remove(device string) error {
+	return wrapped("remove", device, m.act("remove", device, func(v *volume) error {
+		v.layered = false
 		return nil
 	}))
 }

@@ -95,7 +95,7 @@ func frozen(t *testing.T, b Bench) {
 		t.Errorf("half-made: %+v", half)
 	}
 	must(t, b.LVM.Remove(ctx, b.name("s")))
-	must(t, b.LVM.Refresh(ctx, b.name("o")))
+	must(t, b.LVM.Unsuspend(ctx, map[string]string{lvm.DMName(b.VG, "o"): b.name("o")}))
 	status, err := b.LVM.Status(ctx)
 	must(t, err)
 	if _, left := status[lvm.DMName(b.VG, "o")+"-real"]; left {
