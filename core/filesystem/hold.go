@@ -98,7 +98,8 @@ func freezeFault(name string, err error) error {
 // frozenByAnother says that a file system is frozen, and not by this program.
 func frozenByAnother(name string) error {
 	return fault.New(fault.Busy, "another program holds %s frozen", name).
-		WithHint("wait until it has thawed it: agents of virtual machines and of storage freeze file systems for their own snapshots. "+
+		WithHint("wait until it has thawed it: agents of virtual machines and of storage freeze file systems for their "+
+			"own snapshots. "+
 			"If it never will: fsfreeze -u %s", name)
 }
 

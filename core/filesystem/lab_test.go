@@ -170,7 +170,8 @@ func TestLabAForeignFreezeIsLeftAlone(t *testing.T) {
 	if err := ioctl(dir, fiThaw); err != nil {
 		t.Errorf("it was thawed: %v", err)
 	}
-	if !errors.Is(failed, fault.Busy) || !strings.Contains(failed.Error(), "another program holds "+m.Point+" frozen") || thawed != nil {
+	if !errors.Is(failed, fault.Busy) || !strings.Contains(failed.Error(),
+		"another program holds "+m.Point+" frozen") || thawed != nil {
 		t.Errorf("freeze: %v; thaw: %v", failed, thawed)
 	}
 }

@@ -18,7 +18,8 @@ import (
 // LockWait is how long a journey waits for another one on the same volume group.
 const LockWait = 2 * time.Minute
 
-// SetLock is the lock of a set's name, which is taken like that of a volume group. No group's name holds a colon (lvm(8)).
+// SetLock is the lock of a set's name, which is taken like that of a volume group. No group's name holds a colon
+// (lvm(8)).
 func SetLock(name string) string { return setLock + name }
 
 const setLock = "set:"
@@ -41,8 +42,8 @@ type owner struct {
 	Since int64  `json:"since"` // Unix seconds
 }
 
-// locks are the locks a journey holds, one file for each volume group and for the name of a set. The files are never deleted: another process
-// may be waiting on the one just unlinked.
+// locks are the locks a journey holds, one file for each volume group and for the name of a set. The files are never
+// deleted: another process may be waiting on the one just unlinked.
 type locks struct {
 	dir  string
 	wait time.Duration

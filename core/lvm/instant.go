@@ -80,7 +80,9 @@ var ErrSuspending = errors.New("its suspend is still under way, and is undone wh
 // Faults: locked if another LVM command keeps a group's lock; unsupported if a
 // device is not what LVM makes of a thick snapshot; command_failed. After one
 // the snapshots hold nothing.
-func (l *LVM) PrepareInstant(ctx context.Context, pairs []Pair, groups []string, limit time.Duration) (*Instant, error) {
+func (l *LVM) PrepareInstant(
+	ctx context.Context, pairs []Pair, groups []string, limit time.Duration,
+) (*Instant, error) {
 	m, err := l.mapper()
 	if err != nil {
 		return nil, err
@@ -115,7 +117,8 @@ func (i *Instant) prepare(p Pair) error {
 		return err
 	}
 	if !kindIs(snapshot, "snapshot") || !kindIs(origin, "snapshot-origin") || len(snapshot.Table[0].Args) < 2 {
-		return fault.New(fault.Unsupported, "%s and %s are not mapped as LVM maps a snapshot and its origin", p.Snapshot, p.Origin).
+		return fault.New(fault.Unsupported, "%s and %s are not mapped as LVM maps a snapshot and its origin",
+			p.Snapshot, p.Origin).
 			With("tables", map[string]any{p.Snapshot: snapshot.Table, p.Origin: origin.Table})
 	}
 	if origin.Suspended || origin.Prepared {
@@ -129,7 +132,8 @@ func (i *Instant) prepare(p Pair) error {
 		return err
 	}
 	if number := snapshot.Table[0].Args[1]; number != mapped.number() {
-		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", p.Snapshot, number, cow, mapped.number())
+		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", p.Snapshot, number, cow,
+			mapped.number())
 	}
 	for _, step := range []func() error{
 		func() error { return i.loadNothing(p.Snapshot, snapshot.Table[0].Length) },
@@ -188,7 +192,9 @@ const graceLimit = 10 * time.Second
 // Faults: freeze_timeout, interrupted (ctx ended), busy (a file system is frozen
 // by another program, or another program resumed an origin), unsupported (memory
 // cannot be locked), command_failed.
-func (i *Instant) Take(ctx context.Context, limit time.Duration, meanwhile func() error) (map[string]time.Duration, error) {
+func (i *Instant) Take(
+	ctx context.Context, limit time.Duration, meanwhile func() error,
+) (map[string]time.Duration, error) {
 	unlock, err := i.memory()
 	if err != nil {
 		return nil, err
@@ -361,10 +367,13 @@ func (t *taking) verdict(ctx context.Context, failed error, limit time.Duration)
 	}
 	switch {
 	case errors.Is(failed, ErrSuspending):
-		return fault.All(fault.New(fault.FreezeTimeout, "%s could not be suspended within %s: %w", t.origins(), limit, ErrSuspending), left)
+		return fault.All(fault.New(fault.FreezeTimeout, "%s could not be suspended within %s: %w", t.origins(), limit,
+			ErrSuspending), left)
 	case t.expired.Load():
-		return fault.All(fault.New(fault.FreezeTimeout, "writes to %s waited for %s and the set was not taken; they go on again", t.origins(), limit).
-			WithHint("the disks are busy: try again at a quieter time, raise freeze_timeout, or take fewer volumes at once"), left)
+		return fault.All(fault.New(fault.FreezeTimeout, "writes to %s waited for %s and the set was not taken; they go "+
+			"on again", t.origins(), limit).
+			WithHint("the disks are busy: try again at a quieter time, raise freeze_timeout, or take fewer volumes at "+
+				"once"), left)
 	case t.ended.Load():
 		return fault.All(fault.New(fault.Of(ctx.Err()).Code, "asked to end while the set was taken; writes go on again").
 			WithHint("run the same again"), left)
@@ -387,7 +396,8 @@ func lockMemory() (unlock func(), err error) {
 	percent := debug.SetGCPercent(-1)
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE); err != nil {
 		debug.SetGCPercent(percent)
-		return nil, fault.New(fault.Unsupported, "this program cannot be locked into memory (mlockall: %w), so no volume is suspended", err).
+		return nil, fault.New(fault.Unsupported, "this program cannot be locked into memory (mlockall: %w), so no "+
+			"volume is suspended", err).
 			WithHint("is memory short? free -m; a limit on locked memory (LimitMEMLOCK) does not bind root")
 	}
 	return func() {

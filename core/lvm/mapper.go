@@ -165,7 +165,8 @@ type call struct {
 }
 
 func (m *mapper) call(request uintptr, device string, flags uint32, data ...byte) *call {
-	c := &call{control: m.control, fd: m.control.Fd(), request: request, buffer: make([]byte, unix.SizeofDmIoctl+len(data))}
+	buffer := make([]byte, unix.SizeofDmIoctl+len(data))
+	c := &call{control: m.control, fd: m.control.Fd(), request: request, buffer: buffer}
 	copy(c.buffer[unix.SizeofDmIoctl:], data)
 	h := c.head()
 	h.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}

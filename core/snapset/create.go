@@ -26,9 +26,9 @@ type Pause map[string]time.Duration // by origin, vg/lv
 // errLeft says that a set failed and could not be undone either.
 var errLeft = errors.New("something of it is left, which is undone when this journey has ended, or by the next run")
 
-// take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all members
-// go on, unless the error is errLeft, filesystem.ErrFreezing or lvm.ErrSuspending. limit bounds how long any file system
-// stays frozen or suspended by this program; LVM's own suspend of a single volume cannot be cut short.
+// take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all
+// members go on, unless the error is errLeft, filesystem.ErrFreezing or lvm.ErrSuspending. limit bounds how long any
+// file system stays frozen or suspended by this program; LVM's own suspend of a single volume cannot be cut short.
 func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
 	t := &taker{lvm: l, plan: p, limit: limit, pause: Pause{}}
 	err := t.take(ctx)

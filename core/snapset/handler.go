@@ -278,11 +278,12 @@ func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.
 	return nil
 }
 
-// cameBack returns what is left of the set, and the volume that holds the journal, if the record was found in a volume that has
-// itself been rolled back to it: the journal is what it was at the set's instant then, when the set was being taken. Its members
-// were taken, and are nobody's to remove. A set that was not finished is never rolled back to, and its snapshots lack the tag
-// with their number. The snapshot of the volume that holds the journal is made first and removed last, so that without it there
-// is either such a rollback or no snapshot of the set at all. When no snapshot is left, BackTag tells the two apart.
+// cameBack returns what is left of the set, and the volume that holds the journal, if the record was found in a
+// volume that has itself been rolled back to it: the journal is what it was at the set's instant then, when the set
+// was being taken. Its members were taken, and are nobody's to remove. A set that was not finished is never rolled
+// back to, and its snapshots lack the tag with their number. The snapshot of the volume that holds the journal is
+// made first and removed last, so that without it there is either such a rollback or no snapshot of the set at all.
+// When no snapshot is left, BackTag tells the two apart.
 func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) (rest []*lvm.Volume, home *lvm.Volume, err error) {
 	if p.ID == "" || t.Journal.ThisBoot(e) {
 		return nil, nil, nil

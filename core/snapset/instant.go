@@ -16,10 +16,14 @@ type Method string
 // The methods. Thick volumes of a set are held. LVM makes thin snapshots by a message to their pool, which has to come
 // from LVM; nobody writes to them while it does.
 const (
-	ByLVM    Method = "lvm"    // lvcreate's own suspend: a set of one, each by itself, or one member that LVM alone can take
-	Closed   Method = "closed" // nobody has it open
-	ByFreeze Method = "freeze" // fsfreeze, then lvcreate: thin
-	Held     Method = "hold"   // lvcreate, and at the instant the snapshot is made anew while device-mapper holds all writes: thick
+	// ByLVM is lvcreate's own suspend: a set of one, each by itself, or one member that LVM alone can take.
+	ByLVM Method = "lvm"
+	// Closed is a member that nobody has open.
+	Closed Method = "closed"
+	// ByFreeze is fsfreeze, then lvcreate: thin.
+	ByFreeze Method = "freeze"
+	// Held is lvcreate, whose snapshot is made anew at the instant, while device-mapper holds all writes: thick.
+	Held Method = "hold"
 )
 
 // Kernel is what this kernel and this server allow.
@@ -42,7 +46,8 @@ func ThisKernel(journal string, needed ...string) (Kernel, error) {
 		return Kernel{}, fault.New(fault.Internal, "uname: %w", err)
 	}
 	release := unix.ByteSliceToString(u.Release[:])
-	return Kernel{FrozenSnapshot: atLeast(release, 6, 12), Release: release, Needed: append(needed, journal), Journal: journal}, nil
+	return Kernel{FrozenSnapshot: atLeast(release, 6, 12), Release: release, Needed: append(needed, journal),
+		Journal: journal}, nil
 }
 
 // atLeast compares a release such as 6.1.0-37-cloud-amd64; one that cannot be read is old.
@@ -89,7 +94,8 @@ func (v *View) choose(p *Plan, targets []Target, k Kernel) error {
 		}
 	}
 	if len(alone) > 1 {
-		return noInstant(alone, "one instant cannot be had for all of %s: only one of them may be left to LVM's own suspend", strings.Join(why, ", "))
+		return noInstant(alone, "one instant cannot be had for all of %s: only one of them may be left to LVM's own "+
+			"suspend", strings.Join(why, ", "))
 	}
 	return v.neededByLVM(p, targets, mustLive)
 }
@@ -108,7 +114,8 @@ func (v *View) neededByLVM(p *Plan, targets []Target, mustLive map[filesystem.De
 		stopped := m.Target != nil || m.Method == Held && alone != nil
 		if needed && stopped {
 			return noInstant([]string{m.origin(), working[0].origin()},
-				"one instant cannot be had for %s and %s: the first holds %s, which LVM needs while it takes the second, a thin volume",
+				"one instant cannot be had for %s and %s: the first holds %s, which LVM needs while it takes the second, a "+
+					"thin volume",
 				m.origin(), working[0].origin(), path)
 		}
 	}

@@ -48,14 +48,15 @@ func created(p *Plan, pause Pause, verb string) ansible.Result {
 	return ansible.Result{Changed: true, Msg: msg, Data: data, Diff: setDiff(p.Set, nil, list)}
 }
 
-// took is the result of a set that was taken. LVM's own suspend cannot be cut short: that it took longer than the limit is
-// said.
+// took is the result of a set that was taken. LVM's own suspend cannot be cut short: that it took longer than the
+// limit is said.
 func took(p *Plan, pause Pause, limit time.Duration) ansible.Result {
 	result := created(p, pause, "took")
 	for _, m := range p.Members {
 		if waited := pause[m.origin()]; waited > limit {
 			result.Warnings = append(result.Warnings, fmt.Sprintf(
-				"writes to %s waited %s, longer than freeze_timeout (%s): LVM itself held them while it made the snapshot, and that cannot be cut short",
+				"writes to %s waited %s, longer than freeze_timeout (%s): LVM itself held them while it made the snapshot, "+
+					"and that cannot be cut short",
 				m.origin(), waited.Round(time.Millisecond), limit))
 		}
 	}
@@ -119,8 +120,10 @@ func (s *Set) Check() error {
 	case s.Complete():
 		return wrong
 	case s.Count == 0:
-		return fault.New(fault.SetDiffers, "set %s is not finished: another run is taking it, or was interrupted; %s are of no common instant", s.Set, left).
-			WithHint("lvm_snapshot name=%s state=absent removes them, once no other run is at work (lvm_snapshot_info: under_way)", s.Set)
+		return fault.New(fault.SetDiffers, "set %s is not finished: another run is taking it, or was interrupted; %s "+
+			"are of no common instant", s.Set, left).
+			WithHint("lvm_snapshot name=%s state=absent removes them, once no other run is at work (lvm_snapshot_info: "+
+				"under_way)", s.Set)
 	case wrong == nil && AllMerging(s.Snapshots):
 		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
 			WithHint("lvm_merge name=%s, without --check, sees to its end and says what became of it", s.Set)

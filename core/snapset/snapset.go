@@ -60,7 +60,8 @@ func (l Label) tags() []string {
 	return tags
 }
 
-// countTag makes a set of the snapshots that have it: without it they are of a set that is being taken, or was not finished.
+// countTag makes a set of the snapshots that have it: without it they are of a set that is being taken, or was not
+// finished.
 func (l Label) countTag() string { return tagCount + strconv.Itoa(l.Count) }
 
 // BackTag is the tag of the origin that holds the journal from the time on when it is to be rolled back at a boot, to the

@@ -161,8 +161,8 @@ func dies(f func()) (died bool) {
 	return false
 }
 
-// Killed before or after any command or call, the plan in the journal is enough to undo it all, also when that is killed
-// too. Writes go on at once, before LVM is asked anything.
+// Killed before or after any command or call, the plan in the journal is enough to undo it all, also when that is
+// killed too. Writes go on at once, before LVM is asked anything.
 func TestADeathAtAnyCommandIsUndone(t *testing.T) {
 	for name, plan := range plans() {
 		for when, arm := range map[string]func(w *world, n int){

@@ -9,9 +9,9 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Undo brings the server back to the state without the planned set, whatever was done of it: lets writes to the origins
-// go on, puts back what an LVM command left of their devices, removes the snapshots. It believes LVM and the kernel, not
-// the plan, touches no snapshot of another id, and may be called again.
+// Undo brings the server back to the state without the planned set, whatever was done of it: lets writes to the
+// origins go on, puts back what an LVM command left of their devices, removes the snapshots. It believes LVM and the
+// kernel, not the plan, touches no snapshot of another id, and may be called again.
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	err := fault.All(p.letGo(l), p.putBack(ctx, l))
 	if len(p.Mounted) > 0 {
@@ -83,7 +83,8 @@ func (p *Plan) letGo(l *lvm.LVM) error {
 		if m.Target == nil {
 			continue
 		}
-		if err := filesystem.ThawMount(*m.Target); !errors.Is(err, fault.NotFound) { // unmounted meanwhile: it is not frozen any more
+		if err := filesystem.ThawMount(*m.Target); !errors.Is(err,
+			fault.NotFound) { // unmounted meanwhile: it is not frozen any more
 			errs = append(errs, err)
 		}
 	}

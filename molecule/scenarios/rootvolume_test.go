@@ -26,7 +26,8 @@ func (g guest) killWhileRootIsHeld(t *testing.T, take string) {
 	t.Helper()
 	before := g.run(t, devices)
 	r := g.fails(t, armed("instant.held kill")+take, "interrupted")
-	g.run(t, "for d in /root /dat /pccehr; do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none || exit 1; rm -f $d/probe; done")
+	g.run(t, "for d in /root /dat /pccehr; do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none "+
+		"|| exit 1; rm -f $d/probe; done")
 	g.unchanged(t, before)
 	t.Logf("killed while / was suspended: %s; writes went on", r.msg())
 }

@@ -148,7 +148,8 @@ func TestPowerCutWhileTaking(t *testing.T) {
 	tortured(t)
 	g := theGuest
 	before := g.run(t, devices)
-	for _, place := range []string{"snapset.taken", "instant.prepare#2", "instant.held", "instant.resumed", "snapset.still"} {
+	for _, place := range []string{"snapset.taken", "instant.prepare#2", "instant.held", "instant.resumed",
+		"snapset.still"} {
 		t.Run(place, func(t *testing.T) {
 			c := g.start(t, armed(place+" hang")+takeBoth)
 			g.eventually(t, "the failpoint", atPlace, reachLimit)

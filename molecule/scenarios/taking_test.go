@@ -10,8 +10,10 @@ import (
 
 // tables are the tables of all devices; what is written goes through both volumes to their disks.
 const (
-	tables      = `dmsetup table | sort; findmnt -rno TARGET,SOURCE,OPTIONS /dat; findmnt -rno TARGET,SOURCE,OPTIONS /pccehr`
-	writesGoOn  = `for d in /dat /pccehr; do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none || exit 1; rm -f $d/probe; done`
+	tables = `dmsetup table | sort; findmnt -rno TARGET,SOURCE,OPTIONS /dat;
+findmnt -rno TARGET,SOURCE,OPTIONS /pccehr`
+	writesGoOn = `for d in /dat /pccehr;
+do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none || exit 1; rm -f $d/probe; done`
 	bothVolumes = "lvm_snapshot volumes=/dat,/pccehr"
 )
 
@@ -21,13 +23,15 @@ func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
 	g := theGuest
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	kernel := g.run(t, "dmesg | wc -l")
-	g.scratch(t, `dmsetup create vg00-pccehr_snap-cow --table "0 8192 zero"`, "dmsetup remove vg00-pccehr_snap-cow 2>/dev/null; true")
+	g.scratch(t, `dmsetup create vg00-pccehr_snap-cow --table "0 8192 zero"`,
+		"dmsetup remove vg00-pccehr_snap-cow 2>/dev/null; true")
 	r := g.module(t, bothVolumes)
 	if r["failed"] != true || !strings.Contains(r.msg(), "vg00/pccehr") {
 		t.Errorf("a snapshot that cannot be made: %v", r)
 	}
 	g.run(t, writesGoOn)
-	if said := g.run(t, "dmesg | tail -n +$(("+kernel+" + 1)) | grep -E 'erroring|I/O error|Aborting journal|Remounting' ; true"); said != "" {
+	if said := g.run(t, "dmesg | tail -n +$(("+kernel+" + 1)) | grep -E 'erroring|I/O error|Aborting "+
+		"journal|Remounting' ; true"); said != "" {
 		t.Errorf("the kernel says:\n%s", said)
 	}
 	g.run(t, "dmsetup remove --retry vg00-pccehr_snap-cow")
@@ -66,16 +70,19 @@ func TestAFreezeOfAnotherProgramStays(t *testing.T) {
 	g.run(t, writesGoOn)
 }
 
-// TestOneSetThatIsNotThisRuns extends a set that exists, and cannot mount it; and has two sets of one name taken at once.
+// TestOneSetThatIsNotThisRuns extends a set that exists, and cannot mount it; and has two sets of one name taken at
+// once.
 func TestOnlyTheRunsOwnSetIsUndone(t *testing.T) {
 	playedOn(t, "d12")
 	g := theGuest
 	before := g.run(t, devices)
 	t.Cleanup(func() {
-		g.run(t, "rm -f /root/nodir; lvm_snapshot name=s state=absent >/dev/null; umount /srv/other; lvremove -qqy vg01/other; rmdir /srv/other")
+		g.run(t, "rm -f /root/nodir; lvm_snapshot name=s state=absent >/dev/null; umount /srv/other; lvremove -qqy "+
+			"vg01/other; rmdir /srv/other")
 		g.unchanged(t, before)
 	})
-	g.run(t, "lvcreate -qqy -L 64M -n other vg01 && mkfs.ext4 -q /dev/vg01/other && mkdir -p /srv/other && mount /dev/vg01/other /srv/other")
+	g.run(t, "lvcreate -qqy -L 64M -n other vg01 && mkfs.ext4 -q /dev/vg01/other && mkdir -p /srv/other && mount "+
+		"/dev/vg01/other /srv/other")
 	g.ok(t, "lvm_snapshot name=s volumes=/pccehr size=20m")
 	r := g.module(t, "lvm_snapshot name=s state=mounted size=40m mountpoint=/mnt options=nonsense")
 	if r["failed"] != true || !strings.Contains(r.msg(), "extended set s, which stays so, but it is not mounted") {
@@ -97,5 +104,6 @@ func TestOnlyTheRunsOwnSetIsUndone(t *testing.T) {
 	if r := second.result(t); r.code() != "set_differs" {
 		t.Errorf("the second set of that name: %v", r)
 	}
-	t.Log("a set that was extended and not mounted is still there; of two runs with one name, in two groups, one waits and says no")
+	t.Log("a set that was extended and not mounted is still there; of two runs with one name, in two groups, one " +
+		"waits and says no")
 }

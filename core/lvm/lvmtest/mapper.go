@@ -123,7 +123,8 @@ func (m mapper) Mapping(device string) (lvm.Mapping, error) {
 	if layer == "-cow" {
 		number += 10000
 	}
-	out := lvm.Mapping{Major: major, Minor: number, Table: v.table(layer), Suspended: v.suspended && layer == "", Prepared: v.prepared != nil}
+	out := lvm.Mapping{Major: major, Minor: number, Table: v.table(layer), Suspended: v.suspended && layer == "",
+		Prepared: v.prepared != nil}
 	return out, nil
 }
 
@@ -135,7 +136,8 @@ func (v *volume) table(layer string) []lvm.Target {
 		return v.live
 	case v.Kind == lvm.Snapshot && !v.halfMade:
 		origin := v.vg.byUUID(v.originUUID)
-		t.Type, t.Args = "snapshot", []string{fmt.Sprintf("%d:%d", major, origin.minor+20000), fmt.Sprintf("%d:%d", major, v.minor+10000), "P", "8"}
+		device := func(minor int) string { return fmt.Sprintf("%d:%d", major, minor) }
+		t.Type, t.Args = "snapshot", []string{device(origin.minor + 20000), device(v.minor + 10000), "P", "8"}
 	case v.Kind == lvm.Thin:
 		t.Type = "thin"
 	case len(v.vg.snapshots(v)) > 0:

@@ -102,7 +102,9 @@ func instantExpires(t *testing.T, b Bench) {
 		if !b.mapping(t, "a").Suspended || !b.mapping(t, "c").Suspended {
 			t.Error("the origins are not held")
 		}
-		b.until(t, "the limit resumed both", func() bool { return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended })
+		b.until(t, "the limit resumed both", func() bool {
+			return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended
+		})
 		return nil
 	})
 	refused(t, err, fault.FreezeTimeout)
