@@ -41,9 +41,10 @@ type Backend interface {
 	// be among them. host "": those of every host.
 	List(ctx context.Context, c Config, host string) ([]Stored, error)
 
-	// Check says whether a Store could begin now: the repository is there, opens, is not locked, can be written. It
-	// writes nothing that stays.
-	Check(ctx context.Context, c Config) error
+	// Check says whether a Store could begin now: the repository is there, opens, is not locked, can be written, can hold
+	// what every tree has. It writes nothing that stays. The warnings are about what only some trees have, such as ACLs,
+	// and this repository cannot hold.
+	Check(ctx context.Context, c Config) (warnings []string, err error)
 
 	// Present makes the backup readable below a directory and calls use, once. What it made for that is gone when it
 	// returns. It returns use's error as it is.

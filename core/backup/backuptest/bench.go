@@ -170,7 +170,7 @@ func (b *bench) holds(id, root, file, want string) {
 // works stores and presents once more.
 func (b *bench) works(minute int) {
 	b.Helper()
-	if err := b.Backend.Check(b.ctx, b.Config); err != nil {
+	if _, err := b.Backend.Check(b.ctx, b.Config); err != nil {
 		b.Errorf("Check: %v", err)
 	}
 	dir := b.folder("after", map[string]string{"file": "content"})

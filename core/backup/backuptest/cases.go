@@ -168,7 +168,7 @@ func sequence(b *bench) {
 	var want []string
 	for n, minute := range []int{1, 5, 2, 0} {
 		if n == 2 { // as a run does before each of its own
-			if err := b.Backend.Check(b.ctx, b.Config); err != nil {
+			if _, err := b.Backend.Check(b.ctx, b.Config); err != nil {
 				b.Fatalf("Check: %v", err)
 			}
 		}
@@ -212,7 +212,8 @@ func missing(b *bench) {
 	b.wantCode("Store", err, fault.RepositoryMissing)
 	_, err = b.Backend.List(b.ctx, b.Missing, "host-a")
 	b.wantCode("List", err, fault.RepositoryMissing)
-	b.wantCode("Check", b.Backend.Check(b.ctx, b.Missing), fault.RepositoryMissing)
+	_, err = b.Backend.Check(b.ctx, b.Missing)
+	b.wantCode("Check", err, fault.RepositoryMissing)
 	b.wantCode("Present", b.Backend.Present(b.ctx, b.Missing, "id", ignore, nil), fault.RepositoryMissing)
 	b.wantCode("Forget", b.Backend.Forget(b.ctx, b.Missing, "id"), fault.RepositoryMissing)
 }
@@ -221,7 +222,7 @@ func checking(b *bench) {
 	dir := b.folder("dat", map[string]string{"file": "content"})
 	for range 2 {
 		before := b.list("")
-		if err := b.Backend.Check(b.ctx, b.Config); err != nil {
+		if _, err := b.Backend.Check(b.ctx, b.Config); err != nil {
 			b.Errorf("Check: %v", err)
 		}
 		if diff := cmp.Diff(before, b.list("")); diff != "" {

@@ -201,11 +201,11 @@ func (a actor) Present(ctx context.Context, c backup.Config, id string, report b
 	return use(ctx, backup.Presented{Roots: map[string]string{"/dat": c.Scratch}})
 }
 
-func (a actor) Check(_ context.Context, c backup.Config) error {
+func (a actor) Check(_ context.Context, c backup.Config) ([]string, error) {
 	if a == "echoes" {
-		return wrong("Check", c, fullConfig())
+		return []string{"it holds no ACLs"}, wrong("Check", c, fullConfig())
 	}
-	return nil
+	return nil, nil
 }
 
 func (a actor) Forget(_ context.Context, c backup.Config, id string) error {

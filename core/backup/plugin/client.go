@@ -77,9 +77,9 @@ func (c *Client) List(ctx context.Context, config backup.Config, host string) ([
 	return all, c.ordered(host, all)
 }
 
-func (c *Client) Check(ctx context.Context, config backup.Config) error {
-	_, err := c.call(ctx, check, request{Config: config}, c.patient())
-	return err
+func (c *Client) Check(ctx context.Context, config backup.Config) ([]string, error) {
+	result, err := c.call(ctx, check, request{Config: config}, c.patient())
+	return result.Warnings, err
 }
 
 // Present calls use on the calling goroutine. The directories lead through /proc/PID/root, so that they are readable

@@ -130,7 +130,7 @@ func TestCancel(t *testing.T) {
 	if exists(filepath.Join(dir, "begun")) {
 		t.Error("Store returned before the backend had put away what it had begun")
 	}
-	if err := c.Check(t.Context(), backup.Config{}); err != nil {
+	if _, err := c.Check(t.Context(), backup.Config{}); err != nil {
 		t.Errorf("the next call: %v", err)
 	}
 }
@@ -153,7 +153,8 @@ func TestCloseInACall(t *testing.T) {
 	if exists(filepath.Join(dir, "begun")) {
 		t.Error("it had no time to put away what it had begun")
 	}
-	failed(t, c.Check(t.Context(), backup.Config{}), time.Now(), "Check")
+	_, err := c.Check(t.Context(), backup.Config{})
+	failed(t, err, time.Now(), "Check")
 	if err := c.Close(); err != nil {
 		t.Errorf("the second Close: %v", err)
 	}

@@ -98,7 +98,8 @@ var methods = map[string]method{
 		return result{}, c.list(all, err)
 	},
 	check: func(ctx context.Context, b backup.Backend, r request, _ *conversation) (result, error) {
-		return result{}, b.Check(ctx, r.Config)
+		warnings, err := b.Check(ctx, r.Config)
+		return result{Warnings: warnings}, err
 	},
 	present: func(ctx context.Context, b backup.Backend, r request, c *conversation) (result, error) {
 		return result{}, b.Present(ctx, r.Config, r.ID, c.report, c.present)

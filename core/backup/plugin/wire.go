@@ -58,6 +58,7 @@ func (a answer) last() bool { return a.Result != nil || a.Fault != nil }
 type result struct {
 	Description *backup.Description `json:"description,omitempty"`
 	Stored      *backup.Stored      `json:"stored,omitempty"`
+	Warnings    []string            `json:"warnings,omitempty"` // of Check
 }
 
 // codec is gRPC's name for how messages become bytes. gRPC keeps codecs in one table for the whole process, by the

@@ -147,7 +147,9 @@ func TestTheWireCarriesTheContract(t *testing.T) {
 	}
 	same("Presented", through, presented)
 
-	fine("Check", c.Check(ctx, fullConfig()))
+	warnings, err := c.Check(ctx, fullConfig())
+	fine("Check", err)
+	same("Check", []string{"it holds no ACLs"}, warnings)
 	fine("Forget", c.Forget(ctx, fullConfig(), "an id"))
 	fine("Settle", c.Settle(ctx, fullConfig()))
 }

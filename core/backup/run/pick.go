@@ -71,9 +71,27 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			what, now.UTC().Format(time.RFC3339), some(future)).
 			WithHint("see whether this server's clock is right (timedatectl); restore_id=ID takes one of them all the same")
 	}
+	if others := otherHosts(list, host); len(others) > 0 {
+		return backup.Stored{}, fault.New(fault.NotFound, "there is no backup of %s; those that are there are of %s",
+			host, some(others)).WithHint("host=%s takes those of that one; snap_backup_info all_hosts=true lists all", others[0])
+	}
 	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", what).
 		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; " +
 			"host=NAME names another host's")
+}
+
+// otherHosts are the hosts whose backups the list has, the one that has the newest first; none if it has any of the host.
+func otherHosts(newestFirst []backup.Stored, host string) []string {
+	var others []string
+	for _, s := range newestFirst {
+		if s.Host == host {
+			return nil
+		}
+		if !slices.Contains(others, s.Host) {
+			others = append(others, s.Host)
+		}
+	}
+	return others
 }
 
 // Ahead warns of the host's backups that are dated later than now; host "": of those of every host.

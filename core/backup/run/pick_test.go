@@ -55,6 +55,26 @@ func TestPick(t *testing.T) {
 	}
 }
 
+// Where a repository has other hosts' backups only, it is said whose, and how to take them.
+func TestBackupsOfAnotherHost(t *testing.T) {
+	now := time.Now()
+	list := []backup.Stored{
+		{ID: "1", Host: "db1", Sequence: 1, Time: now.Add(-3 * time.Hour)}, {ID: "2", Host: "mail", Sequence: 1, Time: now.Add(-time.Hour)},
+		{ID: "3", Host: "db1", Sequence: 2, Time: now.Add(-2 * time.Hour)},
+	}
+	_, err := Pick(list, Latest, "web", []string{"/dat"}, now)
+	if !errors.Is(err, fault.NotFound) || !strings.HasSuffix(err.Error(), "no backup of web; those that are there are of mail, db1") {
+		t.Errorf("got %v", err)
+	}
+	if hint := fault.Of(err).Hint; !strings.HasPrefix(hint, "host=mail ") {
+		t.Errorf("hint %q", hint)
+	}
+	_, err = Pick(append(list, backup.Stored{ID: "4", Host: "web", Incomplete: true}), Latest, "web", nil, now)
+	if !errors.Is(err, fault.NotFound) || strings.Contains(err.Error(), "db1") {
+		t.Errorf("where the host has an incomplete one: %v", err)
+	}
+}
+
 // A backup that was made while the clock ran ahead is said, and is never the latest: not even when it is the only one.
 func TestTheFutureIsNeverTheLatest(t *testing.T) {
 	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)

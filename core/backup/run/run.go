@@ -119,6 +119,7 @@ type work struct {
 	commands *command.Recorder
 	host     *Host
 	begun    time.Time
+	lacks    []string // what the repository cannot hold and only some trees have
 
 	recording bool // the backend records what it stores itself
 }
@@ -135,13 +136,14 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	var lacks []string
 	if w.Query == Check {
-		if err := client.Check(ctx, config); err != nil {
+		if lacks, err = client.Check(ctx, config); err != nil {
 			return ansible.Result{}, err
 		}
 	}
 	host := w.Use.Host
-	if w.AllHosts {
+	if w.AllHosts || w.Query == Check { // a check says whose backups are there, if not this host's
 		host = ""
 	}
 	list, err := client.List(ctx, config, host)
@@ -151,7 +153,10 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 	result := ansible.Result{Data: map[string]any{
 		"backend": w.Use.Backend, "version": description.Version, "features": description.Features, "host": w.Use.Host,
 	}}
-	result.Warnings = Ahead(list, host, w.begun)
+	if !w.AllHosts {
+		host = w.Use.Host
+	}
+	result.Warnings = append(lacks, Ahead(list, host, w.begun)...)
 	if w.Query == List {
 		result.Msg = fmt.Sprintf("backups: %d", len(list))
 		result.Data["backups"] = entries(list, w.begun)
@@ -161,18 +166,18 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 }
 
 // usable asks whether a backup could begin now. What a killed run of this host left is put away first: a backend never
-// takes away the lock of a run that is alive.
-func (w *work) usable(ctx context.Context, client backup.Backend) error {
+// takes away the lock of a run that is alive. The warnings are those of Check.
+func (w *work) usable(ctx context.Context, client backup.Backend) ([]string, error) {
 	if w.Check {
 		return client.Check(ctx, w.host.Config())
 	}
 	Settle(ctx, w.trip, w.host, client, w.Set)
-	err := client.Check(ctx, w.host.Config())
+	warnings, err := client.Check(ctx, w.host.Config())
 	if fault.Of(err) == nil || fault.Of(err).Code != fault.RepositoryLocked {
-		return err
+		return warnings, err
 	}
 	if settled := client.Settle(ctx, w.host.Config()); settled != nil {
-		return err
+		return nil, err
 	}
 	return client.Check(ctx, w.host.Config())
 }

@@ -41,7 +41,7 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	w.recording = description.Recording
-	if err := w.usable(ctx, client); err != nil {
+	if w.lacks, err = w.usable(ctx, client); err != nil {
 		return ansible.Result{}, err
 	}
 	taken, live := split(w.Volumes)
@@ -57,6 +57,7 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 	}
 	if w.Check {
 		result := planned.Result
+		result.Warnings = append(result.Warnings, w.lacks...)
 		result.Msg = fmt.Sprintf("would back up %s with %s", strings.Join(append(Roots(planned.Targets), live...), ", "), w.Use.Backend)
 		return result, nil
 	}
@@ -154,7 +155,8 @@ func (w *work) ask(ctx context.Context, client *Apart, tree backup.Tree) (backup
 // storeLive backs up what is only read live.
 func (w *work) storeLive(ctx context.Context, client *Apart, live []string) (ansible.Result, error) {
 	if w.Check {
-		return ansible.Result{Changed: true, Msg: "would back up " + strings.Join(live, ", ") + ", read live", Data: map[string]any{}}, nil
+		msg := "would back up " + strings.Join(live, ", ") + ", read live"
+		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: w.lacks}, nil
 	}
 	stored, err := w.ask(ctx, client, w.tree(time.Now(), live))
 	if err == nil {
@@ -270,7 +272,7 @@ func (w *work) stored(s backup.Stored, live []string, err error) ansible.Result 
 		data["read_live"] = live
 	}
 	result := ansible.Result{Changed: s.ID != "", Data: data}
-	for _, warning := range s.Warnings {
+	for _, warning := range slices.Concat(w.lacks, s.Warnings) {
 		result.Warnings = append(result.Warnings, w.host.hidden.Text(warning))
 	}
 	if s.ID == "" {

@@ -42,7 +42,7 @@ func (backend) Store(_ context.Context, c backup.Config, t backup.Tree, report b
 
 func (backend) List(context.Context, backup.Config, string) ([]backup.Stored, error) { return nil, nil }
 
-func (backend) Check(context.Context, backup.Config) error { return nil }
+func (backend) Check(context.Context, backup.Config) ([]string, error) { return nil, nil }
 
 func (backend) Present(context.Context, backup.Config, string, backup.Report, func(context.Context, backup.Presented) error) error {
 	return fault.New(fault.NotFound, "there is no backup")

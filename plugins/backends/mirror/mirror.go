@@ -94,10 +94,10 @@ func (mirror) List(_ context.Context, c backup.Config, host string) ([]backup.St
 }
 
 // Check implements backup.Backend.
-func (mirror) Check(_ context.Context, c backup.Config) error {
+func (mirror) Check(_ context.Context, c backup.Config) ([]string, error) {
 	r, err := open(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return r.check()
 }

@@ -204,7 +204,7 @@ func TestCheckSaysLocked(t *testing.T) {
 		do(t, os.Mkdir(dir, 0o700))
 		unlock, err := shelf{host: host, dir: dir}.lock()
 		do(t, err)
-		err = New().Check(t.Context(), d.config)
+		_, err = New().Check(t.Context(), d.config)
 		if locked := isLocked(err); locked != (host == own) {
 			t.Errorf("%s is locked: %v", host, err)
 		}
@@ -300,7 +300,7 @@ func TestNothingIsRemovedThroughASymbolicLink(t *testing.T) {
 	_, err = d.try(1)
 	wantCode(t, err, fault.BackendFailed, filepath.Join(d.path, "web")+" is a symbolic link")
 	d.config.Host = "web"
-	err = New().Check(t.Context(), d.config)
+	_, err = New().Check(t.Context(), d.config)
 	wantCode(t, err, fault.BackendFailed, filepath.Join(d.path, "web")+" is a symbolic link")
 }
 

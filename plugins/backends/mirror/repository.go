@@ -62,19 +62,19 @@ func open(c backup.Config) (repository, error) {
 }
 
 // check finds out by doing whether a Store could begin.
-func (r repository) check() error {
+func (r repository) check() ([]string, error) {
 	shelves, err := r.shelves("")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	own := r.asking
 	if own == "" {
 		if own, err = os.Hostname(); err != nil {
-			return failed("look for this host's backups", err)
+			return nil, failed("look for this host's backups", err)
 		}
 	}
 	if err := backup.NoLink(filepath.Join(r.path, own)); err != nil {
-		return err
+		return nil, err
 	}
 	for _, s := range shelves {
 		if s.host != own {
@@ -82,17 +82,15 @@ func (r repository) check() error {
 		}
 		unlock, err := s.lock()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		unlock()
 	}
-	f, err := os.CreateTemp(r.path, ".check-")
+	lacks, err := backup.Probe(r.path)
 	if err != nil {
-		return failed("write to the repository", err)
+		return nil, failed("write to the repository", err)
 	}
-	err = os.Remove(f.Name()) // at once: nothing stays, whatever happens
-	_, writeErr := f.WriteString("rewind")
-	return failed("write to the repository", errors.Join(err, writeErr, f.Sync(), f.Close()))
+	return lacks.Verdict(r.path)
 }
 
 // shelf returns the place of a host, which it makes.

@@ -55,7 +55,8 @@ func TestMissingRootStoresNothing(t *testing.T) {
 func (w *world) each(t *testing.T, want fault.Code) {
 	t.Helper()
 	_, stored := w.Store(t.Context(), w.config, w.tree, ignore)
-	for name, err := range map[string]error{"Check": w.Check(t.Context(), w.config), "Store": stored} {
+	_, checked := w.Check(t.Context(), w.config)
+	for name, err := range map[string]error{"Check": checked, "Store": stored} {
 		f := fault.Of(err)
 		if f == nil || f.Code != want || f.Hint == "" {
 			t.Errorf("%s: got %v, want %s and a hint", name, err, want)
@@ -79,7 +80,8 @@ func TestPasswordFile(t *testing.T) {
 	must(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
 	w.config.Environment = nil
 	w.config.Options["password_file"] = file
-	must(t, w.Check(t.Context(), w.config))
+	_, err := w.Check(t.Context(), w.config)
+	must(t, err)
 	must(t, os.WriteFile(file, []byte("another"), 0o600))
 	w.each(t, fault.WrongPassword)
 }
@@ -134,7 +136,8 @@ func TestSettleRemovesTheLockOfTheDead(t *testing.T) {
 	w.each(t, fault.RepositoryLocked)
 	must(t, w.Settle(t.Context(), w.config))
 	w.nothingLeft(t)
-	must(t, w.Check(t.Context(), w.config))
+	_, err := w.Check(t.Context(), w.config)
+	must(t, err)
 }
 
 func TestFullRepository(t *testing.T) {

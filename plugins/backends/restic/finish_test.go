@@ -54,7 +54,7 @@ func (s *script) store(ctx context.Context, t *testing.T) (backup.Stored, error)
 		Options:     map[string]any{"repository": "rest:http://x/", "cache": ""},
 		Environment: map[string]string{"RESTIC_PASSWORD": "canary"},
 	}
-	if err := b.Check(ctx, c); err != nil { // as every run does
+	if _, err := b.Check(ctx, c); err != nil { // as every run does
 		t.Fatal(err)
 	}
 	return b.Store(ctx, c, backup.Tree{Host: "h", Roots: []string{t.TempDir()}}, func(backup.Progress) {})

@@ -50,14 +50,14 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 
 // Check lists the repository's snapshots, with a lock: restic writes one only where none stands in its way, and removes
 // it again.
-func (b *Backend) Check(ctx context.Context, c backup.Config) error {
+func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found, err := t.snapshots(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -65,7 +65,7 @@ func (b *Backend) Check(ctx context.Context, c backup.Config) error {
 		b.checked = map[string][]backup.Stored{}
 	}
 	b.checked[t.options.Repository] = backups(found)
-	return nil
+	return nil, nil
 }
 
 // sequence is the number of the next backup of the host. Two runs of one host for different sets may come to the same

@@ -19,8 +19,8 @@ import (
 type place interface {
 	// look finds the trees of host, or with "" of every host. It fails with repository_missing.
 	look(ctx context.Context, host string) ([]tree, error)
-	// probe writes something, and removes it.
-	probe(ctx context.Context) error
+	// probe writes something, and removes it. The warnings are Check's.
+	probe(ctx context.Context) (warnings []string, err error)
 	// lock keeps other runs from storing and removing trees of the host, and finds those there are. It fails with
 	// repository_locked.
 	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []tree, err error)
@@ -35,7 +35,7 @@ func (t *tool) place() place {
 	if t.options.overSSH() {
 		return remote{t}
 	}
-	return local{t.options.dir, t.config.Scratch, t.config.Host}
+	return local{t.options.dir, t.config.Scratch, t.config.Host, t.options.FakeSuper}
 }
 
 // local is a directory of this host.
@@ -43,6 +43,8 @@ type local struct {
 	dir     string
 	scratch string // an empty directory
 	asking  string // the host that asks; "": not said
+
+	fakeSuper bool // owners, modes and devices are kept in extended attributes
 }
 
 func (l local) look(_ context.Context, host string) ([]tree, error) {
@@ -68,23 +70,21 @@ func (l local) there() error {
 	return nil
 }
 
-func (l local) probe(context.Context) error {
+func (l local) probe(context.Context) ([]string, error) {
 	if err := l.there(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := backup.NoLink(filepath.Join(l.dir, l.asking)); l.asking != "" && err != nil {
-		return err
+		return nil, err
 	}
-	file, err := os.CreateTemp(l.dir, ".probe-")
+	lacks, err := backup.Probe(l.dir)
 	if err != nil {
-		return unwritable(l.dir, err)
+		return nil, unwritable(l.dir, err)
 	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-	if _, err := file.Write(make([]byte, 4096)); err != nil {
-		return unwritable(l.dir, err)
+	if l.fakeSuper {
+		lacks = lacks.WithFakeSuper()
 	}
-	return nil
+	return lacks.Verdict(l.dir)
 }
 
 func unwritable(dir string, err error) error {

@@ -83,11 +83,11 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 	return d, nil
 }
 
-// Check says whether the place is there and can be written.
-func (b *Backend) Check(ctx context.Context, c backup.Config) error {
+// Check says whether the place is there, can be written, and can hold what a tree has.
+func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return t.place().probe(ctx)
 }

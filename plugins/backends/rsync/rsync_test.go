@@ -182,7 +182,7 @@ func TestNoSymbolicLinkIsFollowed(t *testing.T) {
 			w.tree.Time = instant.Add(time.Hour)
 			if below == "host" {
 				w.config.Host = "db1"
-				err := w.Check(t.Context(), w.config)
+				_, err := w.Check(t.Context(), w.config)
 				if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "symbolic link") {
 					t.Errorf("Check: %v", err)
 				}

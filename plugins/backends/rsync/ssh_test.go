@@ -124,7 +124,8 @@ func TestLimitedKey(t *testing.T) {
 	if len(stored.Warnings) != 1 || !strings.Contains(stored.Warnings[0], "sync") {
 		t.Errorf("warnings %q", stored.Warnings)
 	}
-	must(t, w.Check(t.Context(), w.config))
+	_, err := w.Check(t.Context(), w.config)
+	must(t, err)
 	w.presents(t, stored.ID)
 	must(t, w.Forget(t.Context(), w.config, stored.ID))
 	must(t, w.Settle(t.Context(), w.config))
@@ -151,7 +152,8 @@ func TestSSHFails(t *testing.T) {
 			w.config = s.config(t)
 			w.config.Options[tt.option] = tt.value
 			_, stored := w.Store(t.Context(), w.config, w.tree, ignore)
-			for method, err := range map[string]error{"Check": w.Check(t.Context(), w.config), "Store": stored} {
+			_, checked := w.Check(t.Context(), w.config)
+			for method, err := range map[string]error{"Check": checked, "Store": stored} {
 				f := fault.Of(err)
 				if f == nil || f.Code != fault.CommandFailed || !strings.Contains(f.Hint, "known_hosts") {
 					t.Fatalf("%s: %v", method, err)
@@ -174,11 +176,12 @@ func TestAcceptNewHostKey(t *testing.T) {
 	s.write(t, "fresh", "")
 	c := s.config(t)
 	c.Options["known_hosts"] = s.path("fresh")
-	if err := rsync.New().Check(t.Context(), c); err == nil {
+	if _, err := rsync.New().Check(t.Context(), c); err == nil {
 		t.Error("an unknown host is trusted")
 	}
 	c.Options["accept_new_host_key"] = true
-	must(t, rsync.New().Check(t.Context(), c))
+	_, err := rsync.New().Check(t.Context(), c)
+	must(t, err)
 	if !strings.Contains(s.read(t, "fresh"), "ssh-ed25519") {
 		t.Error("the host's key was not kept")
 	}

@@ -91,20 +91,20 @@ func (b backend) List(_ context.Context, c backup.Config, host string) ([]backup
 	return r.list(host)
 }
 
-func (b backend) Check(_ context.Context, c backup.Config) error {
+func (b backend) Check(_ context.Context, c backup.Config) ([]string, error) {
 	r, err := open(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	unlock, err := r.lock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	if err := unix.Access(r.path, unix.W_OK); err != nil {
-		return fault.New(fault.BackendFailed, "%s cannot be written: %w", r.path, err)
+		return nil, fault.New(fault.BackendFailed, "%s cannot be written: %w", r.path, err)
 	}
-	return nil
+	return nil, nil
 }
 
 // Present unpacks the archive beside it: Scratch lies in memory, which has no room for a whole backup.

@@ -1,0 +1,102 @@
+package backup_test
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+)
+
+// probed is what is said of a directory, in which nothing stays.
+func probed(t *testing.T, dir string) ([]string, error) {
+	t.Helper()
+	lacks, err := backup.Probe(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	return lacks.Verdict(dir)
+}
+
+func TestAFileSystemOfLinuxHoldsAll(t *testing.T) {
+	if warnings, err := probed(t, t.TempDir()); len(warnings) > 0 || err != nil {
+		t.Errorf("%q, %v", warnings, err)
+	}
+}
+
+// ramfs holds no attributes, which only some trees have.
+func TestWhatOnlySomeTreesNeedIsAWarning(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("ramfs", dir, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	warnings, err := probed(t, dir)
+	want := "the file system that holds " + dir + " (ramfs) cannot hold extended attributes, ACLs, capabilities: "
+	if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], want) {
+		t.Errorf("%q, %v; want %q", warnings, err, want)
+	}
+	lacks, err := backup.Probe(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = lacks.WithFakeSuper().Verdict(dir)
+	if !errors.Is(err, fault.Unsupported) || !strings.HasSuffix(err.Error(), "cannot hold extended attributes") {
+		t.Errorf("rsync's fake_super needs them: %v", err)
+	}
+}
+
+// Where files cannot be given to others, as on NFS with root_squash, on CIFS and on vfat, no backup can be kept as a tree.
+func TestWhatEveryTreeNeedsIsAFailure(t *testing.T) {
+	dir := t.TempDir()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with what it is not allowed to do
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&header, &data[0]); err != nil {
+			done <- err
+			return
+		}
+		data[0].Effective &^= 1 << unix.CAP_CHOWN
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			done <- err
+			return
+		}
+		lacks, err := backup.Probe(dir)
+		if err == nil {
+			_, err = lacks.Verdict(dir)
+		}
+		done <- err
+	}()
+	err := <-done
+	if !errors.Is(err, fault.Unsupported) || !strings.HasSuffix(err.Error(), "cannot hold owners") || fault.Of(err).Hint == "" {
+		t.Errorf("got %v", err)
+	}
+	if left := names(t, dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestAFullPlaceIsNoPlaceThatLacksSomething(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	if err := os.WriteFile(dir+"/file", make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if lacks, err := backup.Probe(dir); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, %v", lacks, err)
+	}
+}

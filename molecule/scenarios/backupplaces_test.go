@@ -1,0 +1,55 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+)
+
+// makeFAT makes a file system as on a USB stick, which holds neither owners nor links: 1 MiB of FAT12, of which only the
+// boot sector and the first entries of the table are not zero.
+const makeFAT = `mkdir -p /srv/fat && truncate -s 1M /srv/fat.img &&
+printf '\353\074\220MSDOS5.0\000\002\001\001\000\001\160\000\000\010\370\007\000\040\000\100\000\000\000\000\000' |
+dd of=/srv/fat.img conv=notrunc status=none &&
+printf '\200\000\051\001\002\003\004REWIND     FAT12   ' | dd of=/srv/fat.img bs=1 seek=36 conv=notrunc status=none &&
+printf '\125\252\370\377\377' | dd of=/srv/fat.img bs=1 seek=510 conv=notrunc status=none &&
+mount -t vfat -o loop /srv/fat.img /srv/fat`
+
+// TestPlacesThatCannotServe names repositories that lie where no tree can be kept, and one that has only another host's
+// backups: both are said before anything is done.
+func TestPlacesThatCannotServe(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	g.scratch(t, makeFAT+"; mkdir -p /srv/mirror", "umount /srv/fat; rm -rf /srv/fat /srv/fat.img /srv/mirror")
+	for _, words := range []string{
+		"snap_backup volumes=/pccehr backend_options=path=/srv/fat --check",
+		"snap_backup volumes=/pccehr backend_options=path=/srv/fat",
+		"snap_backup volumes=/pccehr backend=rsync backend_options=path=/srv/fat",
+		"snap_backup action=check backend_options=path=/srv/fat",
+	} {
+		r := g.fails(t, words, "unsupported")
+		if !strings.Contains(r.msg(), "/srv/fat (vfat) cannot hold owners, permissions, symbolic links, hard links") {
+			t.Errorf("%s: %s", words, r.msg())
+		}
+		for _, c := range r.rows("commands") {
+			if argv, _ := c["argv"].([]any); len(argv) > 0 && argv[0] == "lvcreate" {
+				t.Errorf("%s took the set first: %v", words, argv)
+			}
+		}
+		t.Logf("%s", r.msg())
+	}
+	if left := g.run(t, "ls -A /srv/fat"); left != "" {
+		t.Errorf("left on it: %s", left)
+	}
+
+	g.ok(t, "snap_backup volumes=/pccehr host=db1 backend_options=path=/srv/mirror")
+	for _, words := range []string{"action=check", "action=restore --check", "action=restore"} {
+		r := g.fails(t, "snap_backup backend_options=path=/srv/mirror "+words, "not_found")
+		if hint, _ := r["hint"].(string); !strings.Contains(r.msg(), "are of db1") || !strings.Contains(hint, "host=db1") {
+			t.Errorf("%s: %v", words, r)
+		}
+	}
+	g.ok(t, "snap_backup action=restore --check host=db1 backend_options=path=/srv/mirror")
+	g.nothingLeft(t)
+}
