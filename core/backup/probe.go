@@ -143,7 +143,8 @@ func probeACL() []byte {
 	return list
 }
 
-// WithFakeSuper are those that count where rsync keeps owners, modes and devices in extended attributes, which it needs.
+// WithFakeSuper are those that count where rsync keeps owners, modes and devices in extended attributes, which it needs
+// then.
 func (l Lacks) WithFakeSuper() Lacks {
 	var left Lacks
 	for _, a := range l {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 )
@@ -55,11 +56,11 @@ func (w *work) mountOne(ctx context.Context, p *points, i int) error {
 func (p *points) path(i int) string { return fmt.Sprintf("/proc/self/fd/%d", p.dirs[i].Fd()) }
 
 // flush writes out what is still in memory, and says what the device said to it.
-func (p *points) flush(i int) error {
-	if err := unix.Syncfs(int(p.dirs[i].Fd())); err != nil {
+func (p *points) flush(ctx context.Context, i int, report func()) error {
+	if err := backup.Flush(ctx, p.path(i), report); err != nil && ctx.Err() == nil {
 		return fault.New(fault.CommandFailed, "write to the snapshot: %w", err)
 	}
-	return nil
+	return ctx.Err()
 }
 
 func (p *points) close() {

@@ -239,7 +239,8 @@ func (w *work) write(outer context.Context, p backup.Presented) error {
 				With("paths", done.Unreadable).WithHint("check the repository with the backend's own tool")
 		}
 		if err == nil {
-			err = points.flush(i)
+			report := run.Report(w.trip, w.host, "writing out "+t.Name)
+			err = points.flush(ctx, i, func() { report(backup.Progress{}) })
 		}
 		if err != nil {
 			err = readable(space.cause(ctx, err), p.Roots[root], "backup:"+root, points.path(i), "snapshot:"+root)

@@ -105,7 +105,7 @@ func (s *space) gate(ctx context.Context, i int, n int64) error {
 	r := &s.rooms[i]
 	if r.left < n {
 		if r.pending { // what is in memory fills the COW only when it is written out
-			if err := s.points.flush(i); err != nil {
+			if err := s.points.flush(ctx, i, func() {}); err != nil {
 				return err
 			}
 		}

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// makeFAT makes a file system as on a USB stick, which holds neither owners nor links: 1 MiB of FAT12, of which only the
-// boot sector and the first entries of the table are not zero.
+// makeFAT makes a file system as on a USB stick, which holds neither owners nor links: 1 MiB of FAT12, of which only
+// the boot sector and the first entries of the table are not zero.
 const makeFAT = `mkdir -p /srv/fat && truncate -s 1M /srv/fat.img &&
 printf '\353\074\220MSDOS5.0\000\002\001\001\000\001\160\000\000\010\370\007\000\040\000\100\000\000\000\000\000' |
 dd of=/srv/fat.img conv=notrunc status=none &&

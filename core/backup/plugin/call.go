@@ -46,6 +46,8 @@ type call struct {
 	last     answer
 	lost     error // why there is no last answer
 
+	said string // the label of its last progress
+
 	used, released bool
 	outcome        error // of use
 }
@@ -154,7 +156,12 @@ func (x *call) attend() error {
 }
 
 func (x *call) report() {
-	if p, ok := x.progress.take(); ok && x.ear.report != nil {
+	p, ok := x.progress.take()
+	if !ok {
+		return
+	}
+	x.said = p.Label
+	if x.ear.report != nil {
 		x.ear.report(p)
 	}
 }
@@ -240,7 +247,11 @@ func (x *call) silent() error {
 	if x.ctx.Err() != nil {
 		return x.failed("it did not end %s within %v of being asked to: %w", x.method, min(x.stall, cancelLimit), context.Cause(x.ctx))
 	}
-	return x.failed("it said nothing for %v in %s", x.ear.limit, x.method).
+	doing := ""
+	if x.said != "" {
+		doing = ", after " + quoted(x.said)
+	}
+	return x.failed("it said nothing for %v in %s%s", x.ear.limit, x.method, doing).
 		WithHint("its last words are in the facts; see what it waits for before you run this again")
 }
 

@@ -80,7 +80,7 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			"host=NAME names another host's")
 }
 
-// otherHosts are the hosts whose backups the list has, the one that has the newest first; none if it has any of the host.
+// otherHosts are the hosts whose backups the list has, that of the newest first; none if it has any of the host.
 func otherHosts(newestFirst []backup.Stored, host string) []string {
 	var others []string
 	for _, s := range newestFirst {

@@ -59,11 +59,12 @@ func TestPick(t *testing.T) {
 func TestBackupsOfAnotherHost(t *testing.T) {
 	now := time.Now()
 	list := []backup.Stored{
-		{ID: "1", Host: "db1", Sequence: 1, Time: now.Add(-3 * time.Hour)}, {ID: "2", Host: "mail", Sequence: 1, Time: now.Add(-time.Hour)},
+		{ID: "1", Host: "db1", Sequence: 1, Time: now.Add(-3 * time.Hour)},
+		{ID: "2", Host: "mail", Sequence: 1, Time: now.Add(-time.Hour)},
 		{ID: "3", Host: "db1", Sequence: 2, Time: now.Add(-2 * time.Hour)},
 	}
 	_, err := Pick(list, Latest, "web", []string{"/dat"}, now)
-	if !errors.Is(err, fault.NotFound) || !strings.HasSuffix(err.Error(), "no backup of web; those that are there are of mail, db1") {
+	if !errors.Is(err, fault.NotFound) || !strings.HasSuffix(err.Error(), "those that are there are of mail, db1") {
 		t.Errorf("got %v", err)
 	}
 	if hint := fault.Of(err).Hint; !strings.HasPrefix(hint, "host=mail ") {

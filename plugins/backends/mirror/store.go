@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,9 +24,6 @@ import (
 
 // stampLayout is how an ID begins: with the set's instant, UTC.
 const stampLayout = "20060102T150405Z"
-
-// flushTick is how often flushing is reported to go on.
-const flushTick = 5 * time.Second
 
 // store makes a backup. The lock is held and what earlier runs left is gone.
 func (s shelf) store(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, error) {
@@ -235,25 +231,7 @@ func (f *filling) publish(ctx context.Context) error {
 
 // flush waits until the file system has written everything out, and says meanwhile that it does.
 func (f *filling) flush(ctx context.Context) error {
-	dir, err := os.Open(f.dir)
-	if err != nil {
-		return err
-	}
-	flushed := make(chan error, 1)
-	go func() {
-		defer dir.Close()
-		flushed <- unix.Syncfs(int(dir.Fd()))
-	}()
-	tick := time.NewTicker(flushTick)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-flushed:
-			return cmp.Or(ctx.Err(), err) // both may have come at once
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-			f.report(backup.Progress{Label: "writing out", Done: f.stored.Bytes, Total: f.stored.Bytes, Files: f.files})
-		}
-	}
+	return backup.Flush(ctx, f.dir, func() {
+		f.report(backup.Progress{Label: "writing out", Done: f.stored.Bytes, Total: f.stored.Bytes, Files: f.files})
+	})
 }

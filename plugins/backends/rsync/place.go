@@ -25,7 +25,7 @@ type place interface {
 	// repository_locked.
 	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []tree, err error)
 	// mark says that a tree is complete, after all of it is as durable as the place can make it.
-	mark(ctx context.Context, s backup.Stored, name string) (warning string, err error)
+	mark(ctx context.Context, s backup.Stored, name string, report backup.Report) (warning string, err error)
 	// remove removes trees, the marker of each before it, so that a half-removed tree is no backup. The lock is held. It
 	// fails with repository_locked for one that is being read.
 	remove(ctx context.Context, host string, names []string, report backup.Report) error
@@ -133,15 +133,19 @@ func (l local) lock(ctx context.Context, host string) (func(context.Context) err
 	return unlock, trees, nil
 }
 
-func (l local) mark(_ context.Context, s backup.Stored, name string) (string, error) {
-	dir, err := os.Open(l.dir)
-	if err != nil {
-		return "", unwritable(l.dir, err)
-	}
-	defer dir.Close()
+// writingOut is the progress of a backup of which all is stored, and not yet on the disk.
+func writingOut(s backup.Stored) backup.Progress {
+	return backup.Progress{Label: "writing out", Done: s.Bytes, Total: s.Bytes, Files: s.Files}
+}
+
+func (l local) mark(ctx context.Context, s backup.Stored, name string, report backup.Report) (string, error) {
 	// rsync has synced nothing; one call for the whole file system costs less than one for each file.
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
-		return "", unwritable(l.dir, err)
+	flushed := backup.Flush(ctx, l.dir, func() { report(writingOut(s)) })
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if flushed != nil {
+		return "", unwritable(l.dir, flushed)
 	}
 	data, err := json.Marshal(s)
 	if err != nil {

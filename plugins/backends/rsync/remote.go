@@ -181,11 +181,15 @@ func (r remote) deadLocks(dir, host, mine string) ([]string, error) {
 	return dead, nil
 }
 
-// mark has the other host write everything to its disks, where the key allows that, before the marker goes there.
-func (r remote) mark(ctx context.Context, s backup.Stored, name string) (string, error) {
+// mark has the other host write everything to its disks, where the key allows that, before the marker goes there. How
+// it gets on is not to be seen here: ssh notices when that host is gone, and the limit bounds it.
+func (r remote) mark(ctx context.Context, s backup.Stored, name string, report backup.Report) (string, error) {
 	warning := ""
 	argv := append(r.options.ssh(), "--", r.options.sshHost(), "sync")
-	if _, err := r.Run(ctx, command.Cmd{Argv: argv, Env: r.config.Environ(), Limit: limit}); err != nil {
+	working := backup.Repeat(func() { report(writingOut(s)) })
+	_, err := r.Run(ctx, command.Cmd{Argv: argv, Env: r.config.Environ(), Limit: limit})
+	working()
+	if err != nil {
 		if ctx.Err() != nil {
 			return "", r.explain("sync the other host", err)
 		}

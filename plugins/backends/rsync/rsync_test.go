@@ -101,6 +101,17 @@ func TestLayout(t *testing.T) {
 	w.presents(t, stored.ID)
 }
 
+// Until all of it is on the disk, the disk may take minutes: that is told.
+func TestWritingOutIsTold(t *testing.T) {
+	w := newWorld(t)
+	var labels []string
+	_, err := w.Store(t.Context(), w.config, w.tree, func(p backup.Progress) { labels = append(labels, p.Label) })
+	must(t, err)
+	if len(labels) == 0 || labels[len(labels)-1] != "writing out" {
+		t.Errorf("told: %q", labels)
+	}
+}
+
 // A root below a symbolic link is stored under the name it has, and as the directory it is.
 func TestRootBelowALink(t *testing.T) {
 	w := newWorld(t)

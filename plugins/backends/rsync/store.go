@@ -74,7 +74,7 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 	}
 	if err == nil {
 		var warning string
-		if warning, err = p.mark(ctx, done, name); warning != "" {
+		if warning, err = p.mark(ctx, done, name, report); warning != "" {
 			done.Warnings = append(done.Warnings, warning)
 		}
 	}

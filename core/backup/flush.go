@@ -1,0 +1,98 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// flushTick is how often it is looked whether the device has written anything.
+const flushTick = 5 * time.Second
+
+// Flush has the file system that holds a directory write out all that is only in memory, and returns when it has, or at
+// the end of ctx. It calls report at first, and whenever its device was seen to have written something since: a slow
+// disk takes as long as it takes, and one that has stopped is found out by the silence. Of a file system without a
+// device of its own, such as NFS, nothing is seen: it is given up when it takes longer than silence may last.
+func Flush(ctx context.Context, dir string, report func()) error {
+	return flusher{unix.Syncfs, written, flushTick}.flush(ctx, dir, report)
+}
+
+// flusher is the kernel's part of it, for tests to play.
+type flusher struct {
+	sync    func(fd int) error
+	written func(dir string) string // changes when the device has written something
+	tick    time.Duration
+}
+
+func (f flusher) flush(ctx context.Context, dir string, report func()) error {
+	file, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	flushed := make(chan error, 1)
+	go func() { // it cannot be ended: the kernel waits for the device
+		defer file.Close()
+		flushed <- f.sync(int(file.Fd()))
+	}()
+	tick := time.NewTicker(f.tick)
+	defer tick.Stop()
+	report()
+	seen := f.written(dir)
+	for {
+		select {
+		case err := <-flushed:
+			return cmp.Or(ctx.Err(), err) // both may have come at once
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if now := f.written(dir); now != seen {
+			seen = now
+			report()
+		}
+	}
+}
+
+// Repeat calls report at once, and every few seconds until stop has returned: for what has a limit of its own, and is
+// silent.
+func Repeat(report func()) (stop func()) {
+	report()
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(flushTick)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				report()
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		<-ended
+	}
+}
+
+// written is how many sectors the device of a directory has written since the boot; "" where it has no device
+// (Documentation/block/stat.rst: write sectors).
+func written(dir string) string {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return ""
+	}
+	counters, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	fields := strings.Fields(string(counters))
+	if err != nil || len(fields) < 7 {
+		return ""
+	}
+	return fields[6]
+}
