@@ -97,17 +97,6 @@ func (r remote) erase(ctx context.Context, host string, names []string, report b
 	return r.explain("remove from "+r.options.Path, err)
 }
 
-func (r remote) probe(ctx context.Context) ([]string, error) {
-	if _, err := r.look(ctx, r.config.Host); err != nil {
-		return nil, err
-	}
-	name := ".probe-" + newName()
-	if err := r.send(ctx, "", name, []byte("rewind\n")); err != nil {
-		return nil, err
-	}
-	return nil, r.erase(ctx, "", []string{name}, quiet)
-}
-
 // lock writes a lock of its own and then looks for those of others: of two that come at once at least one sees the
 // other, and neither has to be first.
 func (r remote) lock(ctx context.Context, host string) (func(context.Context) error, []tree, error) {

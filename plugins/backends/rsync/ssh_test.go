@@ -170,6 +170,30 @@ func TestSSHFails(t *testing.T) {
 	}
 }
 
+// A user there who is not root keeps neither owners nor all permissions, and rsync does not say so. With fake_super it
+// does.
+func TestCheckOfAUserWhoIsNotRoot(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	const unprivileged = `command="exec setpriv --reuid 65534 --regid 65534 --clear-groups $SSH_ORIGINAL_COMMAND" `
+	s.write(t, "authorized", unprivileged+s.read(t, "user.pub"))
+	c := s.config(t)
+	_, dir, _ := strings.Cut(c.Options["path"].(string), ":")
+	for at := dir; strings.HasPrefix(at, os.TempDir()+"/"); at = filepath.Dir(at) {
+		must(t, os.Chmod(at, 0o755))
+	}
+	must(t, os.Chown(dir, 65534, 65534))
+	_, err := rsync.New().Check(t.Context(), c)
+	if f := fault.Of(err); f == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, " would lose owners") ||
+		!strings.Contains(f.Hint, "fake_super") {
+		t.Errorf("got %v", err)
+	}
+	c.Options["fake_super"] = true
+	_, err = rsync.New().Check(t.Context(), c)
+	must(t, err)
+	empty(t, dir)
+}
+
 func TestAcceptNewHostKey(t *testing.T) {
 	t.Parallel()
 	s := start(t)

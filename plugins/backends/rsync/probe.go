@@ -1,0 +1,86 @@
+package rsync
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// What the probe's file has: an owner that no host has, and permissions that a tree has only where they are kept.
+const (
+	probeOwner, probeGroup = 12345, 54321
+	probeMode              = 0o4710
+)
+
+// probe sends what every tree has, fetches it again and looks at what came back: a user there who is not root cannot
+// give files to others, and rsync says nothing of it.
+func (r remote) probe(ctx context.Context) ([]string, error) {
+	if _, err := r.look(ctx, r.config.Host); err != nil {
+		return nil, err
+	}
+	name := ".probe-" + newName()
+	lacks, err := r.roundTrip(ctx, name)
+	erased := r.afterwards(ctx, func(ctx context.Context) error { return r.erase(ctx, "", []string{name}, quiet) })
+	if err := fault.All(err, erased); err != nil {
+		return nil, err
+	}
+	if len(lacks) == 0 {
+		return nil, nil
+	}
+	return nil, fault.New(fault.Unsupported, "the backups in %s would lose %s: the user there is not root, "+
+		"or the file system cannot hold them", r.options.Path, strings.Join(lacks, ", ")).
+		WithHint("fake_super=true keeps them in extended attributes there; or log in as root, on a file system of Linux")
+}
+
+// roundTrip returns what of a small tree did not come back.
+func (r remote) roundTrip(ctx context.Context, name string) ([]string, error) {
+	dir, done, err := r.stage()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := makeProbe(filepath.Join(dir, "there", name)); err != nil {
+		return nil, fault.New(fault.CommandFailed, "stage what is sent: %w", err)
+	}
+	plain := []string{"-aH", "--numeric-ids"}
+	to := slices.Concat(plain, r.super(), []string{"-R", "--", dir + "/there/./" + name, r.options.at() + "/"})
+	if err := r.call(ctx, "write to "+r.options.Path, to...); err != nil {
+		return nil, err
+	}
+	back := filepath.Join(dir, "back")
+	from := slices.Concat(plain, r.superFrom(), []string{"--", r.options.at(name) + "/", back + "/"})
+	if err := r.call(ctx, "read from "+r.options.Path, from...); err != nil {
+		return nil, err
+	}
+	return lookAtProbe(back)
+}
+
+func makeProbe(dir string) error {
+	file := filepath.Join(dir, "file")
+	return errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(file, []byte("rewind\n"), 0o600),
+		os.Chown(file, probeOwner, probeGroup), unix.Chmod(file, probeMode), os.Symlink("file", filepath.Join(dir, "link")))
+}
+
+func lookAtProbe(dir string) (lacks []string, err error) {
+	var file, link unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, "file"), &file); err != nil {
+		return nil, fault.New(fault.CommandFailed, "what was sent does not come back: %w", err)
+	}
+	if file.Uid != probeOwner || file.Gid != probeGroup {
+		lacks = append(lacks, "owners")
+	}
+	if file.Mode&0o7777 != probeMode {
+		lacks = append(lacks, "permissions")
+	}
+	if unix.Lstat(filepath.Join(dir, "link"), &link) != nil || link.Mode&unix.S_IFMT != unix.S_IFLNK {
+		lacks = append(lacks, "symbolic links")
+	}
+	return lacks, nil
+}
