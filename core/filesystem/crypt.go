@@ -78,7 +78,8 @@ func ProveKey(ctx context.Context, r command.Runner, name, device string) error 
 		Argv: []string{"cryptsetup", "open", "--test-passphrase", "--batch-mode", "--key-file", key, "--", device}, Limit: keyLimit,
 	})
 	if err != nil {
-		return fault.New(fault.NoKey, "the key file %s does not open %s: %w", key, device, err)
+		return fault.New(fault.NoKey, "the key file %s does not open %s: %w", key, device, err).
+			WithHint("crypttab must name the key that opens it: cryptsetup open --test-passphrase --key-file %s %s", key, device)
 	}
 	return nil
 }
@@ -97,7 +98,8 @@ func OpenCrypt(ctx context.Context, r command.Runner, name, device string) error
 		Limit: keyLimit, Changes: true,
 	})
 	if err != nil {
-		return fault.New(fault.MountFailed, "open crypt device %s on %s: %w", name, device, err)
+		return fault.New(fault.MountFailed, "open crypt device %s on %s: %w", name, device, err).
+			WithHint("by hand: cryptsetup open --key-file %s %s %s, and mount what is on it", key, device, name)
 	}
 	return nil
 }
@@ -109,7 +111,8 @@ func CloseCrypt(ctx context.Context, r command.Runner, name string) error {
 	}
 	_, err := r.Run(ctx, command.Cmd{Argv: []string{"cryptsetup", "close", "--", name}, Changes: true})
 	if err != nil && isOpen(name) {
-		return fault.New(fault.Busy, "close crypt device %s: %w", name, err)
+		return fault.New(fault.Busy, "close crypt device %s: %w", name, err).
+			WithHint("`lsof /dev/mapper/%s` and `dmsetup ls --tree` show what has it open", name)
 	}
 	return nil
 }

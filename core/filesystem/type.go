@@ -2,20 +2,34 @@ package filesystem
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 )
 
-// TypeOf returns what file system is on a device, as blkid(8) finds by looking at it. A device without one is
-// unsupported.
+// blkid's exit codes (blkid(8), EXIT STATUS).
+const (
+	blkidNothing = 2
+	blkidSeveral = 8
+)
+
+// TypeOf returns what file system is on a device, as blkid(8) finds by looking at it. A device without one, or with
+// traces of several, is unsupported.
 func TypeOf(ctx context.Context, r command.Runner, device string) (string, error) {
 	out, err := r.Run(ctx, command.Cmd{Argv: []string{"blkid", "-p", "-s", "TYPE", "-o", "value", "--", device}})
 	fstype := strings.TrimSpace(out.Stdout)
-	if err != nil || fstype == "" {
+	failed := (*command.Error)(nil)
+	switch errors.As(err, &failed); {
+	case err == nil && fstype != "":
+		return fstype, nil
+	case err == nil || failed != nil && failed.Code == blkidNothing:
 		return "", fault.New(fault.Unsupported, "%s holds no file system that blkid knows", device).
 			WithHint("look at it: blkid -p %s", device)
+	case failed != nil && failed.Code == blkidSeveral:
+		return "", fault.New(fault.Unsupported, "%s has traces of several file systems", device).
+			WithHint("`wipefs %s` lists them and removes none; `wipefs -o OFFSET %s` removes one", device, device)
 	}
-	return fstype, nil
+	return "", fault.New(fault.Of(err).Code, "find what file system is on %s: %w", device, err)
 }
