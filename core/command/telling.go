@@ -11,7 +11,7 @@ import (
 var idle = map[string][]string{
 	"lvm": {
 		"WARNING:", "TEST MODE:", "PARTIAL MODE.", "Reading without shared ", "Skipping global lock:",
-		"Configuration setting ", "Configuration section ", "File descriptor ",
+		"Configuration setting ", "Configuration section ", "File descriptor ", "Error reading device ",
 		"Attempted to decrement suspended device counter ", "Device open_count ",
 	},
 	"dmsetup":    {"Command failed"},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 )
@@ -16,10 +17,14 @@ type Needs struct {
 	Journal   bool // ext3, ext4: its journal is on another device
 	JournalOn Dev  // that device as it was numbered when the journal was last opened
 	IsJournal bool // it is itself such a journal
+	Btrfs     bool // one of a file system that may have several devices
 }
 
-// superblockLength holds the superblocks that NeedsOf knows.
-const superblockLength = 4096
+// superblockLength holds the superblocks that NeedsOf knows; that of btrfs lies further back.
+const (
+	superblockLength = 4096
+	btrfsAt          = 64 << 10
+)
 
 // NeedsOf reads the superblock of a block device. What it does not know needs nothing. It must not be asked of a
 // suspended device, which would make it wait.
@@ -29,15 +34,19 @@ func NeedsOf(device string) (Needs, error) {
 		return Needs{}, fault.New(fault.Of(err).Code, "read the superblock: %w", err)
 	}
 	defer f.Close()
-	block := make([]byte, superblockLength)
-	if _, err := io.ReadFull(f, block); err != nil {
+	block := make([]byte, btrfsAt+superblockLength)
+	n, err := io.ReadFull(f, block)
+	if n >= superblockLength {
+		err = nil // it is smaller than any btrfs
+	}
+	if err != nil {
 		return Needs{}, fault.New(fault.CommandFailed, "read the superblock of %s: %w", device, err)
 	}
-	return parseNeeds(block), nil
+	return parseNeeds(block[:n]), nil
 }
 
-// parseNeeds reads XFS's superblock (linux, fs/xfs/libxfs/xfs_format.h, struct xfs_dsb) or that of ext2 to ext4 (linux,
-// Documentation/filesystems/ext4/super.rst).
+// parseNeeds reads XFS's superblock (linux, fs/xfs/libxfs/xfs_format.h, struct xfs_dsb), that of ext2 to ext4 (linux,
+// Documentation/filesystems/ext4/super.rst) or knows that of btrfs (linux, include/uapi/linux/btrfs_tree.h).
 func parseNeeds(block []byte) Needs {
 	if len(block) < superblockLength {
 		return Needs{}
@@ -48,6 +57,10 @@ func parseNeeds(block []byte) Needs {
 			Log:      binary.BigEndian.Uint64(block[logStart:]) == 0,
 			RealTime: binary.BigEndian.Uint64(block[realTimeBlocks:]) != 0,
 		}
+	}
+	const btrfsMagic = 64
+	if len(block) > btrfsAt+btrfsMagic && strings.HasPrefix(string(block[btrfsAt+btrfsMagic:]), "_BHRfS_M") {
+		return Needs{Btrfs: true}
 	}
 	const (
 		ext, magic            = 1024, 56

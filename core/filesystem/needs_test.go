@@ -60,6 +60,11 @@ func TestNeeds(t *testing.T) {
 	if got := parseNeeds(xfs); got != (Needs{RealTime: true}) {
 		t.Errorf("XFS with a real-time device: %+v", got)
 	}
+	large := make([]byte, btrfsAt+superblockLength)
+	copy(large[btrfsAt+64:], "_BHRfS_M")
+	if got := parseNeeds(large); got != (Needs{Btrfs: true}) {
+		t.Errorf("btrfs: %+v", got)
+	}
 	if got := parseNeeds(make([]byte, 100)); got != (Needs{}) {
 		t.Errorf("too short: %+v", got)
 	}

@@ -40,6 +40,10 @@ func (v *View) whole(targets []Target) error {
 		if err != nil {
 			return err
 		}
+		if needs.Btrfs {
+			wrong = append(wrong, noBtrfs(t.LV.FullName()))
+			continue
+		}
 		t.Journal = needs.IsJournal
 		t.Needs = v.needsOf(t, needs, fstab)
 		for j := range t.Needs {

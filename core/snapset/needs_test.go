@@ -15,7 +15,7 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 	fstabFile = t.TempDir() + "/none"
 	t.Cleanup(func() { fstabFile = "/etc/fstab" })
 	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
-		{Name: "xfs"}, {Name: "log"}, {Name: "ext"}, {Name: "journal"}, {Name: "shut"}, {Name: "plain"},
+		{Name: "xfs"}, {Name: "log"}, {Name: "ext"}, {Name: "journal"}, {Name: "shut"}, {Name: "plain"}, {Name: "tree"},
 	}})
 	w.mount("vg00/xfs", "/xfs", "xfs")
 	w.mount("vg00/ext", "/ext", "ext4")
@@ -35,7 +35,7 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 	view.Needs = func(device string) (filesystem.Needs, error) {
 		return map[string]filesystem.Needs{
 			"/dev/vg00/xfs": {Log: true}, "/dev/vg00/shut": {Log: true}, "/dev/vg00/journal": {IsJournal: true},
-			"/dev/vg00/ext": {Journal: true, JournalOn: dev("journal")},
+			"/dev/vg00/ext": {Journal: true, JournalOn: dev("journal")}, "/dev/vg00/tree": {Btrfs: true},
 		}[device], nil
 	}
 	for volumes, says := range map[string]string{
@@ -48,6 +48,7 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 		"vg00/journal /plain":          "vg00/journal is the journal of a file system that is not in the set",
 		"vg00/shut /xfs vg00/log":      "vg00/shut: its log lies on another device, and it is not known on which",
 		"vg00/journal vg00/log /plain": "vg00/log belongs to the file system on /xfs, which is not in the set",
+		"vg00/tree":                    "vg00/tree is btrfs",
 	} {
 		_, err := view.Resolve(words(strings.Fields(volumes)...))
 		f := fault.Of(err)
