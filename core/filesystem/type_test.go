@@ -34,7 +34,10 @@ func TestTypeOf(t *testing.T) {
 	}{
 		{"nothing", says{err: failed(2, "")}, fault.Unsupported, "no file system"},
 		{"several", says{err: failed(8, "blkid: /dev/x: ambivalent result\n")}, fault.Unsupported, "several file systems"},
-		{"unreadable", says{err: failed(4, "blkid: error: /dev/x: Input/output error\n")}, fault.CommandFailed, "Input/output error"},
+		{
+			"unreadable", says{err: failed(4, "blkid: error: /dev/x: Input/output error\n")},
+			fault.CommandFailed, "Input/output error",
+		},
 		{
 			"no blkid", says{err: &command.Error{Argv: []string{"blkid"}, Code: -1, Err: exec.ErrNotFound}},
 			fault.Unsupported, "not installed",

@@ -191,6 +191,9 @@ func (w *walk) unguarded(f *found) error {
 		if len(t.Mounts) > 0 || t.Crypt != "" || len(filesystem.FstabPoints(fstab, t.FS)) > 0 {
 			continue
 		}
+		if snapset.IsPart(t, f.targets) {
+			continue // a log is opened by the mount of its file system, which waits
+		}
 		wrong = append(wrong, fault.New(fault.Unsupported, "%s is not mounted, and no service is named that uses it: should "+
 			"the power fail during the rollback, whatever opens it at boot would find it as it is now", t.LV.FullName()).
 			WithHint("name the unit that uses it, such as a virtual machine's: services=UNIT; it is stopped, and waits at boot"))

@@ -168,3 +168,18 @@ func TestARawVolumeWithoutAServiceIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// The log of a member is opened by that member's mount alone, and that waits.
+func TestALogOfAMemberNeedsNoService(t *testing.T) {
+	log := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xlog"}, FS: filesystem.Dev{Major: 253, Minor: 9}}
+	xfs := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xl"}, FS: filesystem.Dev{Major: 253, Minor: 8}}
+	xfs.Mounts = []filesystem.Mount{{ID: 1, Root: "/", Point: "/xl"}}
+	w := &walk{state: &State{}}
+	if err := w.unguarded(&found{targets: []snapset.Target{xfs, log}}); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("a raw volume beside it: %v", err)
+	}
+	xfs.Needs = []snapset.Need{{What: "log", LV: log.LV}}
+	if err := w.unguarded(&found{targets: []snapset.Target{xfs, log}}); err != nil {
+		t.Errorf("its log: %v", err)
+	}
+}

@@ -73,7 +73,7 @@ func (w *work) places() ([]place, error) {
 	var wrong []error
 	for i := range w.targets {
 		t := &w.targets[i]
-		if w.isPart(t) {
+		if IsPart(t, w.targets) {
 			continue
 		}
 		p := place{snapshot: w.snapshotOf(t.LV), point: t.Mountpoint, options: t.Options}

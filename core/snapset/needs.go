@@ -125,8 +125,7 @@ func (v *View) needed(t *Target, n *Need, targets []Target) error {
 
 // partOf refuses a log or journal whose file system is not in the set.
 func (v *View) partOf(t *Target, targets []Target) error {
-	mine := func(n Need) bool { return n.LV == t.LV }
-	if slices.ContainsFunc(targets, func(other Target) bool { return slices.ContainsFunc(other.Needs, mine) }) {
+	if IsPart(t, targets) {
 		return nil
 	}
 	if t.Journal {
@@ -186,9 +185,9 @@ func (w *work) snapshotOptions(t *Target) []string {
 	return options
 }
 
-// isPart tells a log or journal, which has no file system of its own to be mounted.
-func (w *work) isPart(t *Target) bool {
-	return slices.ContainsFunc(w.targets, func(other Target) bool {
+// IsPart tells the log or journal of another target, which has no file system of its own to be mounted.
+func IsPart(t *Target, targets []Target) bool {
+	return slices.ContainsFunc(targets, func(other Target) bool {
 		return slices.ContainsFunc(other.Needs, func(n Need) bool { return n.LV == t.LV })
 	})
 }
