@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -100,6 +101,24 @@ func Unmount(point string) error {
 			return fault.New(fault.NotRoot, "unmount %s: %w", point, err)
 		}
 		return fault.New(fault.MountFailed, "unmount %s: %w", point, err)
+	}
+}
+
+// UnmountOf unmounts what is seen at point if it is on one of the devices. It may have gone since the caller looked: with
+// another mount, where both are below mounts that share what is mounted there, or by an automount's idle timeout. That is no
+// error, and what is seen then, such as the automount itself, is left alone.
+func UnmountOf(point string, devs ...Dev) error {
+	for {
+		mounts, err := Mounts()
+		if err != nil {
+			return err
+		}
+		if m, ok := At(mounts, point); !ok || !slices.Contains(devs, m.Dev) {
+			return nil
+		}
+		if err := Unmount(point); !errors.Is(err, fault.NotFound) {
+			return err
+		}
 	}
 }
 

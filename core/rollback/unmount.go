@@ -101,25 +101,13 @@ func came(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesy
 	})
 }
 
-// unmountOne unmounts what is seen at point if it is on one of the devices. It may have gone since: with another
-// mount, where both are below mounts that share what is mounted there, or by an automount's idle timeout. What is
-// seen then, such as the automount itself, is left alone.
+// unmountOne unmounts what is seen at point if it is on one of the devices. Somebody who looks at it just now is waited for.
 func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
 	ctx, cancel := context.WithTimeout(ctx, letLimit)
 	defer cancel()
 	for {
-		mounts, err := filesystem.Mounts()
-		if err != nil {
-			return err
-		}
-		if m, ok := filesystem.At(mounts, point); !ok || !slices.Contains(devs, m.Dev) {
-			return nil
-		}
-		err = filesystem.Unmount(point)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, fault.Busy) && !errors.Is(err, fault.NotFound) {
+		err := filesystem.UnmountOf(point, devs...)
+		if !errors.Is(err, fault.Busy) {
 			return err
 		}
 		select {

@@ -228,16 +228,9 @@ func (w *work) mountsOf() []filesystem.Target {
 // unmountTargets unmounts what is still mounted of them, the last one first, for the settling of an interrupted mount or
 // removal. What else has come to their mount points is not touched.
 func unmountTargets(targets []filesystem.Target) error {
-	mounts, err := filesystem.Mounts()
-	if err != nil {
-		return err
-	}
 	var errs []error
-	for i := len(targets) - 1; i >= 0; i-- {
-		t := targets[i]
-		if m, ok := filesystem.At(mounts, t.Point); ok && m.Dev == t.Dev {
-			errs = append(errs, filesystem.Unmount(t.Point))
-		}
+	for _, t := range slices.Backward(targets) {
+		errs = append(errs, filesystem.UnmountOf(t.Point, t.Dev))
 		Tidy([]string{t.Point})
 	}
 	return fault.All(errs...)

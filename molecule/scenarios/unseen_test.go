@@ -104,16 +104,18 @@ lvm_snapshot volumes=/srv/data size=20m >/dev/null
 echo new > /srv/data/file; sync
 `, `
 lvm_snapshot state=unmounted >/dev/null 2>&1; lvm_snapshot state=absent >/dev/null 2>&1
-for i in 1 2 3; do umount /srv/view /srv/data /export/data /export/view; done 2>/dev/null; umount /export
-lvremove -qqy vg01/data; rmdir /srv/data /export /srv/view
+for i in 1 2 3; do umount /srv/snap /srv/view /srv/data /export/data /export/view; done 2>/dev/null; umount /export
+lvremove -qqy vg01/data; rmdir /srv/data /export /srv/view /srv/snap
 ! lvs --noheadings vg01 | grep .
 `)
-	r := g.ok(t, "lvm_snapshot state=mounted")
+	r := g.ok(t, "lvm_snapshot state=mounted mountpoint=/srv/snap")
 	const options = `findmnt -no OPTIONS -S /dev/mapper/vg01-data_snap | tr , '\n'`
-	if got := g.run(t, options+" | grep -xE 'ro|nosuid|nodev|noexec' | sort | xargs"); got != "nodev nosuid ro" {
+	if got := g.run(t, options+" | grep -xE 'ro|nosuid|nodev|noexec' | sort -u | xargs"); got != "nodev nosuid ro" {
 		t.Errorf("the snapshot is mounted %q: %s", got, r.msg())
 	}
+	g.run(t, "mountpoint /export/snap") // and gone with the other
 	g.ok(t, "lvm_snapshot state=unmounted")
+	g.run(t, "! mountpoint -q /srv/snap && ! mountpoint -q /export/snap")
 	table := g.run(t, "findmnt -rno TARGET,OPTIONS -S /dev/mapper/vg01-data | sort")
 	g.run(t, `echo 1 > /sys/fs/ext4/$(basename $(readlink -f /dev/vg01/data))/trigger_fs_error
 ! touch /srv/data/x 2>/dev/null`)
