@@ -104,9 +104,9 @@ func Unmount(point string) error {
 	}
 }
 
-// UnmountOf unmounts what is seen at point if it is on one of the devices. It may have gone since the caller looked: with
-// another mount, where both are below mounts that share what is mounted there, or by an automount's idle timeout. That is no
-// error, and what is seen then, such as the automount itself, is left alone.
+// UnmountOf unmounts what is seen at point if it is on one of the devices. It may have gone since the caller looked:
+// with another mount, where both are below mounts that share what is mounted there, or by an automount's idle
+// timeout. That is no error, and what is seen then, such as the automount itself, is left alone.
 func UnmountOf(point string, devs ...Dev) error {
 	for {
 		mounts, err := Mounts()

@@ -101,7 +101,8 @@ func came(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesy
 	})
 }
 
-// unmountOne unmounts what is seen at point if it is on one of the devices. Somebody who looks at it just now is waited for.
+// unmountOne unmounts what is seen at point if it is on one of the devices. Somebody who looks at it just now is
+// waited for.
 func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
 	ctx, cancel := context.WithTimeout(ctx, letLimit)
 	defer cancel()
