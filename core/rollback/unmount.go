@@ -36,7 +36,35 @@ func (w *walk) unmount(ctx context.Context) error {
 	if err := w.unmountAll(ctx, specs); err != nil {
 		return err
 	}
-	return w.closeCrypts(ctx)
+	if err := w.closeCrypts(ctx); err != nil {
+		return err
+	}
+	return w.awaitClosed(ctx)
+}
+
+// awaitClosed waits a short while until no member and no snapshot is open any more, and unmounts what was mounted meanwhile.
+// Whether one is open in the end is for recheck to say.
+func (w *walk) awaitClosed(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, letLimit)
+	defer cancel()
+	for {
+		info, err := w.lvm.Info(ctx)
+		if err != nil {
+			return err
+		}
+		open := func(m *Member) bool { return info[m.DMName].Open > 0 || info[m.SnapshotDM].Open > 0 }
+		if !slices.ContainsFunc(w.state.Members, open) {
+			return nil
+		}
+		if err := w.evict(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(letTick):
+		case <-limit.Done():
+			return nil
+		}
+	}
 }
 
 // unmountAll unmounts what was mounted last first.
