@@ -42,8 +42,8 @@ func (w *walk) unmount(ctx context.Context) error {
 	return w.awaitClosed(ctx)
 }
 
-// awaitClosed waits a short while until no member and no snapshot is open any more, and unmounts what was mounted meanwhile.
-// Whether one is open in the end is for recheck to say.
+// awaitClosed waits a short while until no member and no snapshot is open any more, and unmounts what was mounted
+// meanwhile. Whether one is open in the end is for recheck to say.
 func (w *walk) awaitClosed(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, letLimit)
 	defer cancel()

@@ -26,7 +26,7 @@ systemctl daemon-reload; systemctl stop pccehr pccehr.mount; systemctl start pcc
 `
 
 const plainAgain = `
-systemctl stop rw-list pccehr; umount /srv/again 2>/dev/null; systemctl stop pccehr.automount pccehr.mount
+systemctl stop rw-ask rw-list pccehr; umount /srv/again 2>/dev/null; systemctl stop pccehr.automount pccehr.mount
 cp /run/rw-fstab /etc/fstab; rm -f /etc/systemd/system/rw-* /etc/systemd/system/srv-again.mount /run/rw-*
 systemctl daemon-reload; systemctl stop 'rewind-hold-*'
 lvm_snapshot state=absent >/dev/null 2>&1
