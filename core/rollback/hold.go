@@ -141,7 +141,7 @@ func (w *walk) lateName(i int) string {
 func (w *walk) letOthersGo(ctx context.Context) error {
 	_, others := w.holdNames()
 	errs := []error{w.letGo(ctx, others)}
-	for i := range w.state.Late {
+	for i := range len(w.state.Late) + 1 { // a run may have ended before it wrote down the last one
 		errs = append(errs, w.letGo(ctx, w.lateName(i)))
 	}
 	return fault.All(errs...)
