@@ -20,7 +20,7 @@ import (
 func full(t *testing.T, dir string) (give func()) {
 	t.Helper()
 	filler := filepath.Join(dir, "filler")
-	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+	if err := os.WriteFile(filler, make([]byte, 2<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
 	}
 	return func() { _ = os.Remove(filler) }
@@ -31,7 +31,7 @@ func full(t *testing.T, dir string) (give func()) {
 func mounted(t *testing.T, step string) (w *walk, tried *[]string, dir string) {
 	t.Helper()
 	dir, tried = t.TempDir(), &[]string{}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
@@ -128,5 +128,35 @@ func TestAMergeThatLVMDoesNotBeginIsTurnedBack(t *testing.T) {
 	}
 	if begun, err := w.hasBegun(t.Context()); begun || err != nil {
 		t.Errorf("it has begun: %v %v", begun, err)
+	}
+}
+
+// Room is looked for before anything is changed, and what is set aside is there for the journal when a disk has filled since.
+func TestRoomForTheJournalIsSetAside(t *testing.T) {
+	w, _, dir := mounted(t, stepChecked)
+	journalDir = dir
+	if err := w.checkRoom(); err != nil {
+		t.Fatal(err)
+	}
+	give := full(t, dir)
+	for name, try := range map[string]func() error{"check": w.checkRoom, "reserve": w.reserve} {
+		err := try()
+		if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), dir) || !strings.Contains(fault.Of(err).Hint, "df -h "+dir) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if w.release() {
+		t.Error("a refused rollback keeps room")
+	}
+	give()
+	if err := w.reserve(); err != nil {
+		t.Fatal(err)
+	}
+	full(t, dir)
+	if err := w.trip.Record(stepStopping, w.state); err == nil {
+		t.Error("the test proves nothing: there is room")
+	}
+	if err := w.record(stepStopping, w.state); err != nil || inJournal(t, w).Step != stepStopping {
+		t.Errorf("%v, %+v", err, inJournal(t, w))
 	}
 }

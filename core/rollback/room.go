@@ -18,7 +18,8 @@ import (
 // Where a rollback writes, beside the units; tests have directories of their own.
 var (
 	journalDir = journey.JournalDir
-	lvmDir     = "/etc/lvm" // LVM's archive and backup of its metadata, without which it changes nothing
+	runDir     = journey.Run // also systemd's transient units and LVM's locks lie on that file system
+	lvmDir     = "/etc/lvm"  // LVM's archive and backup of its metadata, without which it changes nothing
 )
 
 const (
@@ -47,6 +48,7 @@ func (w *walk) rooms() ([]room, error) {
 		{journalDir, 4 * int64(len(state))},
 		{unitDir, roomOfAUnit * int64(len(w.guarded())+4)},
 		{lvmDir, w.metadataBytes()},
+		{runDir, 0},
 	}
 	var rooms []room
 	at := map[uint64]int{}

@@ -50,9 +50,9 @@ func journaled(t *testing.T, w *walk) {
 			t.Fatal(err)
 		}
 	}
-	state, metadata := journalDir, lvmDir
-	t.Cleanup(func() { journalDir, lvmDir = state, metadata })
-	journalDir, lvmDir = t.TempDir(), t.TempDir()
+	state, metadata, run := journalDir, lvmDir, runDir
+	t.Cleanup(func() { journalDir, lvmDir, runDir = state, metadata, run })
+	journalDir, lvmDir, runDir = t.TempDir(), t.TempDir(), t.TempDir()
 	w.trip = &journey.Trip{Journal: j}
 }
 
