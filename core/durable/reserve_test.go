@@ -23,6 +23,11 @@ func TestReserveHoldsRoomUntilItIsClosed(t *testing.T) {
 	if got := names(t, dir); got != "" {
 		t.Errorf("the directory holds %q", got)
 	}
+	free, err := durable.Free(dir)
+	if more, moreErr := durable.Reserve(dir, free+1<<30); moreErr == nil {
+		more.Close()
+		t.Errorf("%d bytes are free (%v), and so is a GiB more", free, err)
+	}
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}

@@ -147,11 +147,11 @@ func CheckProgram() error {
 	for !exists(dir) {
 		dir = filepath.Dir(dir)
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return fault.New(fault.Internal, "%s: %w", dir, err)
+	free, err := durable.Free(dir)
+	if err != nil {
+		return fault.New(fault.Internal, "%w", err)
 	}
-	if int64(st.Bfree)*st.Bsize < info.Size() {
+	if free < info.Size() {
 		return noRoom(dir, unix.ENOSPC)
 	}
 	return nil

@@ -131,7 +131,8 @@ func TestAMergeThatLVMDoesNotBeginIsTurnedBack(t *testing.T) {
 	}
 }
 
-// Room is looked for before anything is changed, and what is set aside is there for the journal when a disk has filled since.
+// Room is looked for before anything is changed, and what is set aside is there for the journal when a disk has
+// filled since.
 func TestRoomForTheJournalIsSetAside(t *testing.T) {
 	w, _, dir := mounted(t, stepChecked)
 	journalDir = dir

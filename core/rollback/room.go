@@ -115,7 +115,10 @@ func (r room) check() error {
 	if err := unix.Statfs(existing(r.dirs[0]), &fs); err != nil {
 		return fault.New(fault.Internal, "%s: %w", r.dirs[0], err)
 	}
-	free := int64(fs.Bfree) * int64(fs.Bsize)
+	free, err := durable.Free(existing(r.dirs[0]))
+	if err != nil {
+		return fault.New(fault.Internal, "%w", err)
+	}
 	switch {
 	case fs.Flags&unix.ST_RDONLY != 0:
 		return fault.New(fault.Unsupported, "%s cannot be written to: the file system is mounted read-only",

@@ -52,6 +52,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 	t.Run("before the first service stops", func(t *testing.T) {
 		before := g.run(t, "systemctl show -P InvocationID pccehr")
 		g.run(t, fillRoot)
+		t.Cleanup(func() { g.run(t, "rm -f /rw-fill.*") })
 		for _, words := range []string{merge + " --check", merge} {
 			if r := g.fails(t, words, "no_space"); !strings.Contains(r.msg(), "/etc/lvm") || r.hint() == "" {
 				t.Errorf("%s: %s", words, r)
