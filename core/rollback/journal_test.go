@@ -142,7 +142,8 @@ func TestRoomForTheJournalIsSetAside(t *testing.T) {
 	give := full(t, dir)
 	for name, try := range map[string]func() error{"check": w.checkRoom, "reserve": w.reserve} {
 		err := try()
-		if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), dir) || !strings.Contains(fault.Of(err).Hint, "df -h "+dir) {
+		if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), dir) ||
+			!strings.Contains(fault.Of(err).Hint, "df -h "+dir) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
