@@ -84,6 +84,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 		g.run(t, "sync")
 		g.cut(t) // the journal on the disk says merging
 		untouched(t)
+		g.ok(t, "lvm_snapshot volumes=/pccehr") // the next run closes the record
 		g.tidy(t)
 	})
 	t.Run("what is set aside is enough", func(t *testing.T) {
