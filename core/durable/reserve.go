@@ -25,8 +25,9 @@ func Reserve(dir string, bytes int64) (*os.File, error) {
 	return f, nil
 }
 
-// Free is how many bytes root can still write to the file system that dir lies on. ext4 keeps blocks for itself that nobody is
-// given, and counts them as free: a fiftieth, at most 4096 (ext4_calculate_resv_clusters in the kernel's fs/ext4/super.c).
+// Free is how many bytes root can still write to the file system that dir lies on. ext4 keeps blocks for itself that
+// nobody is given, and counts them as free: a fiftieth, at most 4096 (ext4_calculate_resv_clusters in the kernel's
+// fs/ext4/super.c).
 func Free(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
