@@ -360,3 +360,14 @@ func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
 		t.Errorf("the volume has the tags %v", root.Tags)
 	}
 }
+
+// LVM's own suspend of a single volume cannot be cut short; that it was longer than the limit is said.
+func TestASuspendOfLVMBeyondTheLimitIsAWarning(t *testing.T) {
+	w := server(t)
+	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat")})
+	quick := took(p, Pause{"vg00/dat": time.Second}, 15*time.Second)
+	slow := took(p, Pause{"vg00/dat": 137 * time.Second}, 15*time.Second)
+	if len(quick.Warnings) != 0 || len(slow.Warnings) != 1 || !strings.Contains(slow.Warnings[0], "waited 2m17s") {
+		t.Errorf("warnings: %q, %q", quick.Warnings, slow.Warnings)
+	}
+}

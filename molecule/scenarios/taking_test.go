@@ -20,6 +20,7 @@ do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none || exit
 // TestAFailedSnapshotLeavesWritesGoing has a stale device stand where the second snapshot's COW space belongs: lvcreate
 // fails after it has prepared a table for the second origin. That table is not made live.
 func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
+	playedOn(t, "d12")
 	g := theGuest
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	kernel := g.run(t, "dmesg | wc -l")
@@ -70,7 +71,7 @@ func TestAFreezeOfAnotherProgramStays(t *testing.T) {
 	g.run(t, writesGoOn)
 }
 
-// TestOneSetThatIsNotThisRuns extends a set that exists, and cannot mount it; and has two sets of one name taken at
+// TestOnlyTheRunsOwnSetIsUndone extends a set that exists, and cannot mount it; and has two sets of one name taken at
 // once.
 func TestOnlyTheRunsOwnSetIsUndone(t *testing.T) {
 	playedOn(t, "d12")
