@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +23,11 @@ import (
 // Pair is a thick snapshot and its origin, by the names of their devices.
 type Pair struct {
 	Origin, Snapshot string
+
+	// Log says that it holds the log or journal of another origin's file system.
+	// It is suspended when that one is, whose suspend still writes to it, and
+	// resumed before.
+	Log bool
 }
 
 // Instant gives thick snapshots that LVM has made, each at a moment of its own,
@@ -93,12 +100,27 @@ func (l *LVM) PrepareInstant(
 			return nil, fault.All(err, i.Close())
 		}
 	}
-	for _, p := range pairs {
+	for _, p := range logsFirst(pairs) {
 		if err := i.prepare(p); err != nil {
 			return nil, fault.All(err, i.Close())
 		}
 	}
 	return i, nil
+}
+
+// logsFirst is the order in which origins are resumed.
+func logsFirst(pairs []Pair) []Pair {
+	ordered := slices.Clone(pairs)
+	slices.SortStableFunc(ordered, func(a, b Pair) int {
+		switch {
+		case a.Log == b.Log:
+			return 0
+		case a.Log:
+			return -1
+		}
+		return 1
+	})
+	return ordered
 }
 
 // Close lets go of the groups' locks. It may be called again.
@@ -202,6 +224,11 @@ func (i *Instant) Take(
 	defer unlock()
 	t := &taking{Instant: i, results: make(chan error, len(i.members)), begin: make(chan struct{})}
 	for _, m := range i.members {
+		if !m.Log {
+			t.files.Add(1)
+		}
+	}
+	for _, m := range i.members {
 		go t.suspend(m)
 	}
 	begun := time.Now()
@@ -236,8 +263,9 @@ type taking struct {
 	*Instant
 	results        chan error
 	begin          chan struct{}
-	called         atomic.Bool // the suspends are called off
-	expired, ended atomic.Bool // by the limit, by the context
+	files          sync.WaitGroup // those that are no logs, until their suspends have come back
+	called         atomic.Bool    // the suspends are called off
+	expired, ended atomic.Bool    // by the limit, by the context
 	resumed        atomic.Pointer[error]
 }
 
@@ -248,6 +276,11 @@ func (t *taking) suspend(m *member) {
 	defer runtime.UnlockOSThread()
 	m.thread.Store(int32(unix.Gettid()))
 	<-t.begin
+	if m.Log {
+		t.files.Wait()
+	} else {
+		defer t.files.Done()
+	}
 	m.state.Store(suspending)
 	for {
 		if t.called.Load() {

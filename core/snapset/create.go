@@ -131,7 +131,9 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	var groups, points []string
 	for _, m := range t.plan.Members {
 		if m.Method == Held {
-			pairs = append(pairs, lvm.Pair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot)})
+			pairs = append(pairs, lvm.Pair{
+				Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log,
+			})
 			groups, points = append(groups, m.VG), append(points, m.Points...)
 		}
 	}

@@ -32,6 +32,7 @@ type Member struct {
 	Target   *filesystem.Target `json:"target,omitempty"` // what is frozen
 	Home     bool               `json:"home,omitempty"`   // it holds the journal
 	Points   []string           `json:"points,omitempty"`
+	Log      bool               `json:"log,omitempty"` // of another member's file system
 }
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }
@@ -128,6 +129,7 @@ func (v *View) New(w Want, id string, targets []Target, k Kernel) (*Plan, error)
 		m := &Member{
 			VG: t.LV.VG, LV: t.LV.Name, Snapshot: SnapshotName(t.LV.Name, w.Set), DMName: t.LV.DMName,
 			Thin: t.LV.Kind == lvm.Thin, Pool: t.LV.Pool,
+			Log: IsPart(t, targets),
 		}
 		for _, mount := range t.Mounts {
 			m.Points = append(m.Points, mount.Point)
