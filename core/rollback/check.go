@@ -60,6 +60,9 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 	if f.targets, err = s.view.Resolve(origins); err != nil {
 		return nil, err
 	}
+	for i, m := range w.state.Members {
+		m.LogOf = logOf(&f.targets[i], f.targets)
+	}
 	if err := w.mounts(f); err != nil {
 		return nil, err
 	}

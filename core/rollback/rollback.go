@@ -77,6 +77,9 @@ type Member struct {
 	Crypt      string `json:"crypt,omitempty"`
 	Lost       bool   `json:"lost,omitempty"` // its COW overflowed past the point of no return, before its merge began
 	Siblings   []kin  `json:"siblings,omitempty"`
+
+	// LogOf is the device of the member's file system whose log this one holds; nil: of none.
+	LogOf *filesystem.Dev `json:"log_of,omitempty"`
 }
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }

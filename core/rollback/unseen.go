@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // unseen names members and snapshots that the kernel counts as open although they are not mounted and nothing was found
@@ -45,11 +46,24 @@ func (w *walk) openUnseen(
 			dev := filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)}
 			holds := func(h filesystem.Holder) bool { return h.Dev == dev }
 			crypt := m.Crypt != "" && name == m.DMName
-			if i.Open == 0 || crypt || len(filesystem.On(mounts, dev)) > 0 || slices.ContainsFunc(known, holds) {
+			log := m.LogOf != nil && name == m.DMName && len(filesystem.On(mounts, *m.LogOf)) > 0 // that mount opens it
+			if i.Open == 0 || crypt || log || len(filesystem.On(mounts, dev)) > 0 || slices.ContainsFunc(known, holds) {
 				continue
 			}
 			out = append(out, filesystem.Holder{Kind: "device", How: "open", Path: path, Dev: dev})
 		}
 	}
 	return out, nil
+}
+
+// logOf is the device of the target's file system whose log or journal t holds; nil if it holds none.
+func logOf(t *snapset.Target, targets []snapset.Target) *filesystem.Dev {
+	for i := range targets {
+		for _, n := range targets[i].Needs {
+			if n.LV == t.LV {
+				return &targets[i].FS
+			}
+		}
+	}
+	return nil
 }

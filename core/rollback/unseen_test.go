@@ -32,6 +32,14 @@ func TestAnOpenVolumeThatNobodyHasOpen(t *testing.T) {
 	if other := look(nil, []filesystem.Mount{{Dev: found[0].Dev, Root: "/", Point: "/dat"}}); other != nil {
 		t.Errorf("it is mounted: %v", other)
 	}
+	file := filesystem.Dev{Major: 253, Minor: 77}
+	w.state.Members[0].LogOf = &file
+	if log := look(nil, []filesystem.Mount{{Dev: file, Root: "/", Point: "/xl"}}); log != nil {
+		t.Errorf("it is the log of what is mounted: %v", log)
+	}
+	if log := look(nil, nil); len(log) != 1 {
+		t.Errorf("it is a log, and its file system is not mounted: %v", log)
+	}
 	if kernel := releases(found); len(kernel) != 1 {
 		t.Errorf("nothing is advised: %v", kernel)
 	}
