@@ -371,3 +371,24 @@ func TestASuspendOfLVMBeyondTheLimitIsAWarning(t *testing.T) {
 		t.Errorf("warnings: %q, %q", quick.Warnings, slow.Warnings)
 	}
 }
+
+// A file system writes to its log when it is thawed: the log's volume goes on first.
+func TestALogIsReleasedBeforeItsFileSystem(t *testing.T) {
+	w := server(t)
+	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+	p.Members[1].Log = true
+	for _, m := range p.Members {
+		w.Suspend(m.origin(), false)
+	}
+	begun := len(w.Commands())
+	if err := p.letGo(w.lvm); err != nil {
+		t.Fatal(err)
+	}
+	var resumed []string
+	for _, argv := range w.Commands()[begun:] {
+		resumed = append(resumed, argv[len(argv)-1])
+	}
+	if want := []string{"vg00-pccehr", "vg00-dat"}; !slices.Equal(resumed, want) {
+		t.Errorf("resumed %q, want %q", resumed, want)
+	}
+}

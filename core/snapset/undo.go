@@ -69,13 +69,18 @@ func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) 
 
 // letGo lets writes to the members go on that wait for this set. It asks no program, so it is done at once.
 func (p *Plan) letGo(l *lvm.LVM) error {
-	var held []string
+	var held, logs []string
 	var errs []error
 	for _, m := range p.Members {
-		if m.Method == Held {
+		switch {
+		case m.Method != Held:
+		case m.Log: // the thaw of the file system writes to it
+			logs = append(logs, m.DMName)
+		default:
 			held = append(held, m.DMName)
 		}
 	}
+	held = append(logs, held...)
 	if len(held) > 0 {
 		errs = append(errs, l.Release(held...))
 	}
