@@ -13,6 +13,9 @@ import (
 const (
 	// letLimit bounds the wait for somebody who looks at a file system in just this moment, as monitoring programs do.
 	letLimit = 5 * time.Second
+	// lookLimit bounds the wait for a device to be closed that nothing is mounted from: a mount that systemd had begun
+	// before it was told to wait, or udev, which looks at a device when it is closed. On a busy server each takes seconds.
+	lookLimit = 30 * time.Second
 	// letTick is how often an unmount is tried meanwhile: the kernel tells nobody that a mount is not in use any more.
 	letTick = 20 * time.Millisecond
 )
@@ -42,10 +45,10 @@ func (w *walk) unmount(ctx context.Context) error {
 	return w.awaitClosed(ctx)
 }
 
-// awaitClosed waits a short while until no member and no snapshot is open any more, and unmounts what was mounted
+// awaitClosed waits until no member and no snapshot is open any more, and unmounts what was mounted
 // meanwhile. Whether one is open in the end is for recheck to say.
 func (w *walk) awaitClosed(ctx context.Context) error {
-	limit, cancel := context.WithTimeout(ctx, letLimit)
+	limit, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	for {
 		info, err := w.lvm.Info(ctx)
