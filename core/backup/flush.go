@@ -19,12 +19,13 @@ const flushTick = 5 * time.Second
 // disk takes as long as it takes, and one that has stopped is found out by the silence. Of a file system without a
 // device of its own, such as NFS, nothing is seen: it is given up when it takes longer than silence may last.
 func Flush(ctx context.Context, dir string, report func()) error {
-	return flusher{unix.Syncfs, written, flushTick}.flush(ctx, dir, report)
+	return flusher{unix.Syncfs, (*os.File).Close, written, flushTick}.flush(ctx, dir, report)
 }
 
 // flusher is the kernel's part of it, for tests to play.
 type flusher struct {
 	sync    func(fd int) error
+	close   func(*os.File) error
 	written func(dir string) string // changes when the device has written something
 	tick    time.Duration
 }
@@ -36,8 +37,9 @@ func (f flusher) flush(ctx context.Context, dir string, report func()) error {
 	}
 	flushed := make(chan error, 1)
 	go func() { // it cannot be ended: the kernel waits for the device
-		defer file.Close()
-		flushed <- f.sync(int(file.Fd()))
+		err := f.sync(int(file.Fd()))
+		_ = f.close(file) // before the caller knows: it may unmount the directory at once
+		flushed <- err
 	}()
 	tick := time.NewTicker(f.tick)
 	defer tick.Stop()

@@ -22,7 +22,8 @@ type device struct {
 }
 
 func (d *device) flusher() flusher {
-	return flusher{sync: func(int) error { return <-d.release }, tick: time.Millisecond, written: func(string) string {
+	wait := func(int) error { return <-d.release }
+	return flusher{sync: wait, close: (*os.File).Close, tick: time.Millisecond, written: func(string) string {
 		d.looked.Add(1)
 		if d.works.Load() {
 			d.wrote.Add(1)
@@ -104,5 +105,28 @@ func TestRepeat(t *testing.T) {
 	stop()
 	if reports != 1 {
 		t.Errorf("%d reports", reports)
+	}
+}
+
+// Whoever waits may unmount the directory at once: Flush returns when nothing of this process has it open any more.
+func TestFlushLeavesNothingOpen(t *testing.T) {
+	d := &device{release: make(chan error)}
+	close(d.release) // the device has written everything
+	f, let := d.flusher(), make(chan struct{})
+	f.close = func(file *os.File) error {
+		<-let
+		return file.Close()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.flush(t.Context(), "/", func() {}) }()
+	d.lookedAt(t, 100)
+	select {
+	case err := <-ended:
+		t.Fatalf("it returned while the directory was open: %v", err)
+	default:
+	}
+	close(let)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

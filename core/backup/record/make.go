@@ -96,35 +96,19 @@ type walk struct {
 // label is what the report is about.
 const label = "looking at the files"
 
-// tick is how often a wait is reported to go on.
-const tick = 5 * time.Second
-
 // writtenOut has the file system of a root write out what is dirty, if it is not read-only: a snapshot's has none.
 func (w *walk) writtenOut(root string) error {
 	if readOnly(root) {
 		return nil
 	}
-	top, err := os.Open(root)
+	err := backup.Flush(w.ctx, root, func() { w.report(backup.Progress{Label: "writing out " + root}) })
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
 	if err != nil {
 		return passable(err)
 	}
-	done := make(chan error, 1)
-	go func() {
-		defer top.Close()
-		done <- unix.Syncfs(int(top.Fd()))
-	}()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	for {
-		select {
-		case err := <-done:
-			return unrecorded(err)
-		case <-w.ctx.Done():
-			return w.ctx.Err()
-		case <-ticker.C:
-			w.report(backup.Progress{Label: "writing out " + root})
-		}
-	}
+	return nil
 }
 
 // readOnly tells whether the file system of a root is mounted read-only.
