@@ -164,6 +164,9 @@ func (c *Conn) Lost() <-chan struct{} { return c.lost }
 func (c *Conn) Do(ctx context.Context, m Call) ([]any, error) {
 	w := &waiting{answered: m.Answered, answer: make(chan answer, 1)}
 	serial, err := c.send(ctx, m, w)
+	if errors.Is(err, ErrLost) {
+		<-c.lost // its reader sees the end at once; whoever asks again must not be given the same connection
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -204,12 +207,15 @@ func (c *Conn) send(ctx context.Context, m Call, w *waiting) (uint32, error) {
 		return c.serial, nil
 	}
 	delete(c.calls, c.serial)
-	if n > 0 {
-		c.socket.Close() // half a message: whatever followed it would be taken for its rest
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if late := errors.Is(err, os.ErrDeadlineExceeded); late && n == 0 {
+		return 0, fmt.Errorf("%s takes no call: %w", c.socket.Name(), ctx.Err())
+	} else if late {
 		err = fmt.Errorf("%s takes no call: %w", c.socket.Name(), ctx.Err())
+	} else {
+		err = fmt.Errorf("the connection to %s %w: %w", c.socket.Name(), ErrLost, err)
 	}
+	// Whatever followed half a message would be taken for its rest, and one side of a connection is none.
+	c.socket.Close()
 	return 0, err
 }
 

@@ -71,17 +71,40 @@ func TestDialEndsWithItsCaller(t *testing.T) {
 
 func TestCallToOneThatReadsNothing(t *testing.T) {
 	here, server := pair(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		server.welcome()
+		_, _ = server.in.ReadByte() // the call has begun to come in; no more of it is read
+		cancel()
+	}()
+	c, err := open(t.Context(), here, func(Signal) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := strings.Repeat("x", 8<<20) // more than a socket holds
+	_, err = c.Do(ctx, Call{Path: "/a", Interface: "org.x", Member: "Do", Args: []any{large}})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "takes no call") {
+		t.Error(err)
+	}
+	<-c.Lost() // half a message went out: nothing may follow it
+}
+
+// A connection that this side has closed, as to be at rest, is lost: what is called on it may be called again.
+func TestCallOnAConnectionThatWasClosed(t *testing.T) {
+	here, server := pair(t)
 	go server.welcome()
 	c, err := open(t.Context(), here, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), moment)
-	defer cancel()
-	large := strings.Repeat("x", 8<<20) // more than a socket holds
-	_, err = c.Do(ctx, Call{Path: "/a", Interface: "org.x", Member: "Do", Args: []any{large}})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "takes no call") {
+	c.Close()
+	if _, err := c.Do(t.Context(), Call{Path: "/a", Interface: "org.x", Member: "Do"}); !errors.Is(err, ErrLost) {
 		t.Error(err)
 	}
-	<-c.Lost() // half a message went out: nothing may follow it
+	select {
+	case <-c.Lost():
+	default:
+		t.Error("whoever asks again would be given the same connection")
+	}
 }
