@@ -248,13 +248,14 @@ func install(files []guardFile) error {
 
 // removeGuard takes the guard away, but for what other rollbacks still need. No other may begin in between: its record
 // comes before its guard.
-func (w *walk) removeGuard() error {
-	return journey.Alone(guardLock, w.dismantle)
+func (w *walk) removeGuard(ctx context.Context) error {
+	return journey.Alone(guardLock, func() error { return w.dismantle(ctx) })
 }
 
 // dismantle removes the guard's files in the reverse order, and stops at the first that stays: what it requires must
-// stay, too.
-func (w *walk) dismantle() error {
+// stay, too. In between systemd forgets that anything requires the guard: a timer or an automount may start a unit of
+// which it has read so.
+func (w *walk) dismantle(ctx context.Context) error {
 	entries, err := w.trip.Journal.Unfinished()
 	if err != nil {
 		return err
@@ -270,10 +271,27 @@ func (w *walk) dismantle() error {
 		}
 		alone, units = false, missing(units, other.guarded())
 	}
-	files := dropIns(units)
-	if alone {
-		files = append(sharedFiles(""), files...)
+	if err := remove(dropIns(units)); err != nil || !alone {
+		return err
 	}
+	if w.forget != nil {
+		if err := w.forget(ctx); err != nil {
+			return err
+		}
+	}
+	return remove(sharedFiles(""))
+}
+
+// forgetGuard has systemd forget what it has read of the guard.
+func (w *walk) forgetGuard(ctx context.Context) error {
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	return w.systemd.Forget(ctx, guardUnit)
+}
+
+// remove removes files, the last first.
+func remove(files []guardFile) error {
 	for _, f := range slices.Backward(files) {
 		if err := f.remove(); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package rollback
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -119,10 +120,32 @@ func TestTheGuardsFilesNeverRequireAFileThatIsNotThere(t *testing.T) {
 		if err := errors.Join(os.Remove(b), os.MkdirAll(filepath.Join(b, "x"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.removeGuard(); err == nil {
+		if err := w.removeGuard(t.Context()); err == nil {
 			t.Error("removed although b's drop-in is there")
 		}
 		sound(t, "half removed")
+	}
+}
+
+// While a drop-in is read, or was, its unit is there: systemd may start what it has read it for, as a timer's service.
+func TestSystemdForgetsTheGuardBeforeItIsGone(t *testing.T) {
+	w := walkOf(t, server(), "vg00/dat_s")
+	w.state.Mounts = at("/a", "/b")
+	journaled(t, w)
+	if err := errors.Join(w.trip.Begin(Kind, "s", []string{"vg00"}, stepStopping, w.state), w.installGuard()); err != nil {
+		t.Fatal(err)
+	}
+	called := 0
+	w.forget = func(context.Context) error {
+		called++
+		drops, _ := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
+		if len(drops) > 0 || !isGuarded(t) {
+			t.Errorf("systemd reads its files with %q there, and the guard: %v", drops, isGuarded(t))
+		}
+		return nil
+	}
+	if err := w.removeGuard(t.Context()); err != nil || called != 1 || isGuarded(t) {
+		t.Errorf("%v, called %d times, guard left: %v", err, called, isGuarded(t))
 	}
 }
 

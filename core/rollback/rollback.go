@@ -129,7 +129,8 @@ type walk struct {
 	trip     *journey.Trip
 	commands *command.Recorder
 	lvm      *lvm.LVM
-	systemd  *service.Systemd // nil at early boot
+	systemd  *service.Systemd            // nil at early boot
+	forget   func(context.Context) error // forgetGuard; nil where no systemd runs
 	state    *State
 	begun    time.Time
 	atOnce   func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
@@ -145,7 +146,12 @@ type walk struct {
 
 func newWalk(t *journey.Trip, req Request) *walk {
 	commands := command.NewRecorder(command.Local{})
-	return &walk{Request: req, trip: t, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper), atOnce: filesystem.MountAtOnce, ahead: true, begun: time.Now()}
+	w := &walk{
+		Request: req, trip: t, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
+		atOnce: filesystem.MountAtOnce, ahead: true, begun: time.Now(),
+	}
+	w.forget = w.forgetGuard
+	return w
 }
 
 func (w *walk) connect(ctx context.Context) (err error) {

@@ -41,7 +41,7 @@ func (w *walk) settle(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !begun && e.Step == StepDeferred: // the volumes are in use
-		return w.undone()
+		return w.undone(ctx)
 	case !begun:
 		return w.undo(ctx)
 	case e.Step == StepDeferred:
@@ -98,7 +98,7 @@ func (w *walk) tidy(ctx context.Context) error {
 // done closes the entry of a rollback whose merges are all done.
 func (w *walk) done(ctx context.Context) error {
 	journey.EndPollers(ctx)
-	if err := w.removeGuard(); err != nil {
+	if err := w.removeGuard(ctx); err != nil {
 		return err
 	}
 	if err := w.trip.Finish(stepMerged, journal.Done, w.state); err != nil { // the next run tries again

@@ -127,13 +127,13 @@ func (w *walk) undo(ctx context.Context) error {
 	if err != nil {
 		return fault.New(fault.Of(err).Code, "and on the way back: %w", fault.All(err, w.unwritten))
 	}
-	return w.undone()
+	return w.undone(ctx)
 }
 
 // undone closes the entry of a rollback of which nothing is left. A record that cannot be written is removed, which
 // takes no room: without one no rollback is known.
-func (w *walk) undone() error {
-	if err := w.removeGuard(); err != nil {
+func (w *walk) undone(ctx context.Context) error {
+	if err := w.removeGuard(ctx); err != nil {
 		return err
 	}
 	err := w.trip.Finish(stepUndone, journal.Undone, w.state)

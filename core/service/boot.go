@@ -46,3 +46,17 @@ func (s *Systemd) Fscks(ctx context.Context, mounts []string) ([]string, error) 
 	}
 	return checks, nil
 }
+
+// Forget is called when no file requires a unit any more and before its own file is removed. A unit that was loaded
+// while one did still requires it, and would fail to start without it: a timer whose service does not start never
+// elapses again. So systemd reads its files again if it has loaded the unit, as it has when another one requires it.
+func (s *Systemd) Forget(ctx context.Context, unit string) error {
+	loaded, err := s.bus.loaded(ctx, unit)
+	if err == nil && len(loaded) > 0 {
+		err = s.bus.reload(ctx)
+	}
+	if err != nil {
+		return busFault(ctx, err, "have systemd forget %s", unit)
+	}
+	return nil
+}

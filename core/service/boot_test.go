@@ -27,3 +27,16 @@ func TestFscks(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// What systemd has not loaded it need not forget: reading all files again is not for nothing.
+func TestForgetReadsFilesAgainOnlyForALoadedUnit(t *testing.T) {
+	f := newFake()
+	s := f.systemd(t)
+	if err := s.Forget(t.Context(), "rewind-guard.service"); err != nil || len(f.log) != 0 {
+		t.Errorf("not loaded: %v, %q", err, f.log)
+	}
+	f.add("rewind-guard.service", "active")
+	if err := s.Forget(t.Context(), "rewind-guard.service"); err != nil || len(f.log) != 1 || f.log[0] != "reload" {
+		t.Errorf("loaded: %v, %q", err, f.log)
+	}
+}

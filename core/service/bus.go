@@ -23,6 +23,7 @@ type bus interface {
 	stop(ctx context.Context, name string) (<-chan string, error)
 	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
 	resetFailed(ctx context.Context, name string) error
+	reload(ctx context.Context) error
 	watch(ctx context.Context, name string) (changed <-chan struct{}, end func(), err error) // changed may tell too often
 	rest()                                                                                   // until the next call
 	close()
@@ -273,6 +274,12 @@ func (w *wire) job(ctx context.Context, method string, args ...any) (<-chan stri
 
 func (w *wire) resetFailed(ctx context.Context, name string) error {
 	_, err := w.do(ctx, dbus.Call{Path: managerPath, Interface: managerFace, Member: "ResetFailedUnit", Args: []any{name}})
+	return err
+}
+
+// reload returns when systemd has read all its files again.
+func (w *wire) reload(ctx context.Context) error {
+	_, err := w.do(ctx, dbus.Call{Path: managerPath, Interface: managerFace, Member: "Reload"})
 	return err
 }
 

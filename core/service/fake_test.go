@@ -202,6 +202,13 @@ func (f *fake) startTransient(_ context.Context, name string, properties []prope
 	return result, nil
 }
 
+func (f *fake) reload(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, "reload")
+	return nil
+}
+
 func (f *fake) resetFailed(_ context.Context, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
