@@ -50,6 +50,8 @@ func (s *Systemd) Fscks(ctx context.Context, mounts []string) ([]string, error) 
 // Forget is called when no file requires a unit any more and before its own file is removed. A unit that was loaded
 // while one did still requires it, and would fail to start without it: a timer whose service does not start never
 // elapses again. So systemd reads its files again if it has loaded the unit, as it has when another one requires it.
+// Then the unit is stopped, so that systemd does not keep it: one that is active, and whose file is gone, cannot be
+// required by what is loaded later, also when there is such a file again.
 func (s *Systemd) Forget(ctx context.Context, unit string) error {
 	loaded, err := s.bus.loaded(ctx, unit)
 	if err == nil && len(loaded) > 0 {
@@ -58,5 +60,8 @@ func (s *Systemd) Forget(ctx context.Context, unit string) error {
 	if err != nil {
 		return busFault(ctx, err, "have systemd forget %s", unit)
 	}
-	return nil
+	if len(loaded) == 0 {
+		return nil
+	}
+	return s.Release(ctx, unit) // of this unit alone: nothing that required it is stopped
 }

@@ -36,7 +36,8 @@ func TestForgetReadsFilesAgainOnlyForALoadedUnit(t *testing.T) {
 		t.Errorf("not loaded: %v, %q", err, f.log)
 	}
 	f.add("rewind-guard.service", "active")
-	if err := s.Forget(t.Context(), "rewind-guard.service"); err != nil || len(f.log) != 1 || f.log[0] != "reload" {
+	if err := s.Forget(t.Context(), "rewind-guard.service"); err != nil ||
+		!slices.Equal(f.log, []string{"reload", "stop rewind-guard.service"}) {
 		t.Errorf("loaded: %v, %q", err, f.log)
 	}
 }
