@@ -109,10 +109,7 @@ func (m *mapper) Blank(device string, size int) error {
 		return err
 	}
 	node := filepath.Join("/dev/mapper", device)
-	fd, err := unix.Open(node, unix.O_WRONLY|unix.O_DIRECT|unix.O_SYNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, unix.ELOOP) { // udev makes symbolic links of these
-		fd, err = unix.Open(node, unix.O_WRONLY|unix.O_DIRECT|unix.O_SYNC|unix.O_CLOEXEC, 0)
-	}
+	fd, err := unix.Open(node, unix.O_WRONLY|unix.O_DIRECT|unix.O_SYNC|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fault.New(fault.Internal, "open %s: %w", node, err)
 	}
