@@ -10,7 +10,7 @@ import (
 
 // TestClockRanAhead makes a backup while the server's clock is ten days ahead, and puts the clock right again.
 func TestClockRanAhead(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, `mkdir /srv/mirror && echo before >/pccehr/clock && echo $(($(date +%s) + 86400)) >/run/tomorrow`,
 		`[ $(date +%s) -lt $(cat /run/tomorrow) ] || date -s '-10 days' >/dev/null; rm -rf /srv/mirror /pccehr/clock`)

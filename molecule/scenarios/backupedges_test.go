@@ -11,6 +11,7 @@ import (
 // TestRestoreOnThin restores into a thin snapshot, and ends where the pool would fill.
 func TestRestoreOnThin(t *testing.T) {
 	tortured(t)
+	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, makeRepositories+`
 lvcreate -qqy -L 200M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 190M -T vg01/pool -n thin 2>/dev/null
@@ -44,6 +45,7 @@ mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin; mount /dev/vg01/thin /srv/thin;
 // large folios, and before 6.6 XFS writes a whole one back for one block: that space must not be taken.
 func TestRestoreFillsBlocksNotPages(t *testing.T) {
 	tortured(t)
+	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, makeRepositories+"\nsystemctl stop postgresql 'postgresql@*'; head -c 64M /dev/urandom >/dat/bulk; sync",
 		removeRepositories+"; rm -f /dat/bulk; lvm_snapshot name=restore state=absent >/dev/null; "+startServices)
@@ -101,6 +103,7 @@ func TestRestoreWhileTheOriginIsFlooded(t *testing.T) {
 // TestOthersSetsAreNotTouched has users' sets of the names that backups and restores use.
 func TestOthersSetsAreNotTouched(t *testing.T) {
 	tortured(t)
+	onlyOn(t, "d12")
 	g := theGuest
 	with := g.forBackupFaults(t, "mirror")["mirror"]
 	g.scratch(t, "true", "lvm_snapshot name=backup state=absent >/dev/null; lvm_snapshot name=restore state=absent >/dev/null")
@@ -119,7 +122,7 @@ func TestOthersSetsAreNotTouched(t *testing.T) {
 // TestBackupOutlivesAnUnmount unmounts a volume, and mounts it again, while its snapshot is read: the kernel passes both
 // on to the mounts that the backend sees.
 func TestBackupOutlivesAnUnmount(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, makeRepositories+"; systemctl stop pccehr", "mountpoint -q /pccehr || mount /pccehr; systemctl start pccehr; "+removeRepositories)
 	c := g.start(t, armed("backup.mounted hang")+"snap_backup volumes=/pccehr "+repositories["mirror"])
@@ -151,7 +154,7 @@ func TestBackupOutlivesAnUnmount(t *testing.T) {
 
 // TestBackendMisbehaves uses a backend that crashes, hangs, or lies, with a set to be taken away again.
 func TestBackendMisbehaves(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, "mkdir -p /usr/local/lib/rewind/backends && cp /usr/local/bin/backends/misbehave /usr/local/lib/rewind/backends/", "rm -rf /usr/local/lib/rewind")
 	before := g.run(t, devices)
@@ -178,6 +181,7 @@ func TestBackendMisbehaves(t *testing.T) {
 // repository.
 func TestSourceCodes(t *testing.T) {
 	tortured(t)
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, makeRepositories+"\nmkdir -p /opt/live && head -c 80M /dev/urandom >/opt/live/a && echo z >/opt/live/z; sync",
 		"pkill -CONT -f '^restic .*check'; pkill -f '^restic .*check'; rm -rf /opt/live; "+removeRepositories)
@@ -212,7 +216,7 @@ const most = 40 << 10
 
 // TestMemoryIsBounded backs up and restores many small files, and reads the peak of each process meanwhile.
 func TestMemoryIsBounded(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, makeRepositories+fmt.Sprintf(`
 python3 -c 'import os

@@ -54,7 +54,7 @@ func (g guest) forBackupFaults(t *testing.T, always string) map[string]string {
 // TestBackupKilled kills the journey of a backup and of a restore; what it began is undone at once, and the next run
 // works. The origin is untouched.
 func TestBackupKilled(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	with := g.forBackupFaults(t, "mirror")
 	for _, p := range backupPlaces {
@@ -89,7 +89,7 @@ func (g guest) worksAgain(t *testing.T, words string) {
 
 // TestBackendKilled kills the backend, and the tool that it runs, while the journey lives: a failure that says so.
 func TestBackendKilled(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	with := g.forBackupFaults(t, "restic")
 	cases := []struct {
@@ -150,7 +150,7 @@ var mergePlaces = []string{filled, "command.lvconvert.started", "rollback.mounti
 // TestRestoreInterruptedInMerge kills the journey of a restore, and cuts the power, when its set is being merged: both
 // volumes end with the backup, and nothing of the restore is left.
 func TestRestoreInterruptedInMerge(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	with := g.forBackupFaults(t, "mirror")
 	const files = "find /pccehr/many -type f | wc -l; test ! -e /pccehr/bulk && echo no bulk"
@@ -199,7 +199,7 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 
 // TestBackupPowerCut cuts the power in a backup and in a restore.
 func TestBackupPowerCut(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	with := g.forBackupFaults(t, "")
 	for _, p := range backupPlaces {
@@ -224,7 +224,7 @@ func TestBackupPowerCut(t *testing.T) {
 
 // TestBackupOverflow has a snapshot overflow while it is read: a failure, and no backup.
 func TestBackupOverflow(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, makeRepositories, removeRepositories+"; rm -f /pccehr/bulk")
 	for _, backend := range []string{"mirror", "restic", "rsync"} {
@@ -249,7 +249,7 @@ func TestBackupOverflow(t *testing.T) {
 // TestRestoreWithoutRoom gives a restore less room than it needs: refused before anything is created where that can be
 // known, extended as long as there is room, undone where there is not.
 func TestRestoreWithoutRoom(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, makeRepositories, "lvremove -qqy vg00/full 2>/dev/null; "+removeRepositories+"; rm -f /pccehr/bulk /pccehr/large")
 	g.run(t, "head -c 90M /dev/urandom >/pccehr/large; sync")
@@ -289,7 +289,7 @@ func TestRestoreWithoutRoom(t *testing.T) {
 
 // TestExternalBackend uses the example backend as a program of its own, and refuses it where others could change it.
 func TestExternalBackend(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, "mkdir -p /usr/local/lib/rewind/backends /srv/tar && cp /usr/local/bin/backends/tar /usr/local/lib/rewind/backends/",
 		"rm -rf /usr/local/lib/rewind /srv/tar; rm -f /pccehr/bulk")

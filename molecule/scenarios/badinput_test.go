@@ -44,7 +44,7 @@ func inContainer(call string) string {
 
 // TestBadInputChangesNothing is the table of what is refused, and that all wrong arguments are named at once.
 func TestBadInputChangesNothing(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	g.scratch(t, `
 truncate -s 16M /root/boot.img; mkfs.ext4 -q /root/boot.img; mount -o loop /root/boot.img /boot

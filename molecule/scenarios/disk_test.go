@@ -115,7 +115,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 
 // TestProgramsRunWhereTheyMay mounts noexec what the program is to be kept in.
 func TestProgramsRunWhereTheyMay(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	noexec := func(dir string) string {
 		return "mkdir -p " + dir + "; mount --bind " + dir + " " + dir + " && mount -o remount,bind,noexec " + dir + "; "

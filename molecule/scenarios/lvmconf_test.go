@@ -106,7 +106,7 @@ func TestLVMSaysWhy(t *testing.T) {
 
 // What is known beforehand is said beforehand, and a mount that fails says the kernel's cause.
 func TestSaidBeforehand(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, `cp /etc/fstab /root/fstab.before; cp /usr/local/bin/lvm_merge /pccehr/
 uuid=$(blkid -o value -s UUID /dev/vg00/pccehr)

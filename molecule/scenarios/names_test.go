@@ -30,7 +30,7 @@ rmdir /srv/app0 /srv/app1 '/srv/a b' /srv/again /srv/part
 
 // TestNamesAreNotMistaken takes and merges volumes whose names invite mistakes.
 func TestNamesAreNotMistaken(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, names, removeNames)
 	calls := g.each(t,

@@ -7,7 +7,7 @@ import "testing"
 // TestSnapshotsMadeByHand rolls back what was made with the commands that administrators have always typed. LVM reduces
 // the COW space to what the volume can need.
 func TestSnapshotsMadeByHand(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	before, files := g.run(t, patients), g.run(t, sums)
 	t.Cleanup(func() { _, _ = g.try("lvremove -qqy vg00/dat_snap vg00/pccehr_snap") })

@@ -202,7 +202,7 @@ func TestOnlyMountPointsAreFrozen(t *testing.T) {
 
 // TestOneSetOfAName takes a second set while the first is there.
 func TestOneSetOfAName(t *testing.T) {
-	playedOn(t, "d13")
+	onlyOn(t, "d13")
 	g := theGuest
 	before := g.run(t, devices)
 	t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent"); g.unchanged(t, before) })

@@ -74,7 +74,7 @@ func TestAFreezeOfAnotherProgramStays(t *testing.T) {
 // TestOnlyTheRunsOwnSetIsUndone extends a set that exists, and cannot mount it; and has two sets of one name taken at
 // once.
 func TestOnlyTheRunsOwnSetIsUndone(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	before := g.run(t, devices)
 	t.Cleanup(func() {

@@ -12,7 +12,7 @@ import (
 // hold what the volume holds, a restore of the first must bring back what that one holds, and neither reads what is the
 // same.
 func TestRollbackBetweenBackups(t *testing.T) {
-	playedOn(t, "d12")
+	onlyOn(t, "d12")
 	g := theGuest
 	const forge = `echo %s >/pccehr/rolled && touch -d '2001-02-03 04:05:06' /pccehr/rolled && sync`
 	// What was changed in the seconds before a backup is read by the next one in any case.
