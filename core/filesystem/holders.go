@@ -74,11 +74,15 @@ func Holders(ctx context.Context, devs []Dev, own []Mount) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{
+	return newScan(devs, own, mounts).within(ctx)
+}
+
+// newScan is a search of this server.
+func newScan(devs []Dev, own, mounts []Mount) *scan {
+	return &scan{
 		proc: "/proc", sys: "/sys", etab: "/var/lib/nfs/etab", self: os.Getpid(), devs: devs, own: own, mounts: mounts,
 		stat: statDev, loopOf: loopFile, unread: unreadEvents,
 	}
-	return s.within(ctx)
 }
 
 // scan is one search for holders.

@@ -108,7 +108,8 @@ func labHolders(t *testing.T, m Mount, selfToo bool) []Holder {
 	if selfToo {
 		self = 1
 	}
-	s := &scan{proc: "/proc", sys: "/sys", self: self, devs: []Dev{m.Dev}, own: []Mount{m}, mounts: mounts, stat: statDev}
+	s := newScan([]Dev{m.Dev}, []Mount{m}, mounts)
+	s.self = self
 	begun := time.Now()
 	found, err := s.within(t.Context())
 	if err != nil {
