@@ -19,6 +19,12 @@ type Create struct {
 	Extents          int64 // COW space; 0: a thin snapshot, which needs none
 	ChunkBytes       int64 // of a thick snapshot; 0: Chunk
 	Tags             []string
+
+	// Devices are the only block devices that the command reads; none: all that
+	// lvm.conf lets it. Those of the group have to be among them. While a volume
+	// is suspended a command waits for what lies on it, such as an open LUKS
+	// mapping, unless it is kept from reading it. LVM 2.03.12 or later.
+	Devices []string
 }
 
 // CreateSnapshot takes a snapshot and leaves it active. LVM suspends the origin
@@ -43,6 +49,9 @@ func (c Create) argv() []string {
 	} else {
 		// Without this a thin snapshot cannot be activated, so not mounted, by a plain -ay.
 		argv = append(argv, "--setactivationskip", "n")
+	}
+	if len(c.Devices) > 0 {
+		argv = append(argv, "--devices", strings.Join(c.Devices, ","))
 	}
 	for _, tag := range c.Tags {
 		argv = append(argv, "--addtag", tag)

@@ -196,6 +196,17 @@ func (r *Report) Group(name string) (*Group, bool) {
 	return nil, false
 }
 
+// Devices are the group's block devices that are there, as LVM opened them.
+func (g *Group) Devices() []string {
+	var devices []string
+	for _, pv := range g.PVs {
+		if !pv.Missing {
+			devices = append(devices, pv.Device)
+		}
+	}
+	return devices
+}
+
 // Need is Volume with a not_found fault that names what is there instead.
 func (r *Report) Need(vg, lv string) (*Volume, error) {
 	if v, ok := r.Volume(vg, lv); ok {

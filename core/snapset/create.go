@@ -113,7 +113,8 @@ func (t *taker) waited(m *Member, d time.Duration) {
 }
 
 func (m *Member) create(tags []string) lvm.Create {
-	return lvm.Create{VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags}
+	return lvm.Create{VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags,
+		Devices: m.Devices}
 }
 
 // goOn says that the run was asked to end.

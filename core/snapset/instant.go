@@ -97,6 +97,11 @@ func (v *View) choose(p *Plan, targets []Target, k Kernel) error {
 		return noInstant(alone, "one instant cannot be had for all of %s: only one of them may be left to LVM's own "+
 			"suspend", strings.Join(why, ", "))
 	}
+	if m := p.alone(); m != nil {
+		if group, ok := v.Report.Group(m.VG); ok {
+			m.Devices = group.Devices()
+		}
+	}
 	return v.neededByLVM(p, targets, mustLive)
 }
 

@@ -33,6 +33,8 @@ type Member struct {
 	Home     bool               `json:"home,omitempty"`   // it holds the journal
 	Points   []string           `json:"points,omitempty"`
 	Log      bool               `json:"log,omitempty"` // of another member's file system
+	// Devices are all that LVM may read when it takes this snapshot while other members are suspended.
+	Devices []string `json:"devices,omitempty"`
 }
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }

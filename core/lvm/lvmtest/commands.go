@@ -29,7 +29,7 @@ func (f *Fake) verbs() map[string]verb {
 		"lvm fullreport": {f.fullreport, map[string]int{"--all": 0, "--binary": 0, "--nosuffix": 0, "--reportformat": 1,
 			"--units": 1, "--config": 1, "--configreport": 1, "--options": 1}},
 		"lvm lvcreate": {f.lvcreate, map[string]int{"--config": 1, "--yes": 0, "--snapshot": 0, "--name": 1, "--extents": 1,
-			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1}},
+			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1, "--devices": 1}},
 		"lvm lvextend":  {f.lvextend, map[string]int{"--config": 1, "--yes": 0, "--size": 1}},
 		"lvm lvremove":  {f.lvremove, map[string]int{"--config": 1, "--yes": 0}},
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1, "--config": 1}},
@@ -125,6 +125,7 @@ func (f *Fake) lvcreate(o options, names []string) (string, error) {
 		_, lv, _ := strings.Cut(names[0], "/")
 		return "", says("Snapshot origin LV %s not found in Volume group %s.", lv, g.Name)
 	}
+	f.mustNotReadSuspended(o, origin)
 	name := o.one("--name")
 	switch {
 	case origin.vg.Partial:
@@ -140,6 +141,16 @@ func (f *Fake) lvcreate(o options, names []string) (string, error) {
 		return "", f.createThick(origin, name, o)
 	}
 	return "", f.createThin(origin, name, o)
+}
+
+// mustNotReadSuspended holds a caller to --devices while another volume is suspended: LVM reads every block device that
+// it is not kept from, and waits for a LUKS mapping or a loop device that lies on such a volume.
+func (f *Fake) mustNotReadSuspended(o options, origin *volume) {
+	for _, v := range f.allVolumes() {
+		if v.suspended && v != origin && !o.has("--devices") {
+			panic("lvmtest: lvcreate without --devices while " + v.fullName() + " is suspended")
+		}
+	}
 }
 
 func (v *volume) isMerging() bool {
