@@ -1,7 +1,9 @@
 package lvm
 
 import (
+	"runtime"
 	"runtime/debug"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -23,4 +25,23 @@ func lockMemory() (unlock func(), err error) {
 		_ = unix.Munlockall()
 		debug.SetGCPercent(percent)
 	}, nil
+}
+
+// spareThreads has Go make so many threads, which it keeps, and takes instead of
+// making one when the others wait in the kernel: a new one needs memory, which
+// may only come free when swap space on a suspended volume takes something in.
+func spareThreads(count int) {
+	var all, ended sync.WaitGroup
+	all.Add(count)
+	ended.Add(count)
+	for range count {
+		go func() {
+			defer ended.Done()
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			all.Done()
+			all.Wait()
+		}()
+	}
+	ended.Wait()
 }

@@ -37,7 +37,9 @@ func (i *Instant) Take(
 	}
 	defer unlock()
 	t := &taking{Instant: i, results: make(chan error, len(i.members)), begin: make(chan struct{})}
+	spareThreads(2*len(i.members) + runtime.GOMAXPROCS(0))
 	for _, m := range i.members {
+		t.ready.Add(1)
 		if !m.Log {
 			t.files.Add(1)
 		}
@@ -45,6 +47,7 @@ func (i *Instant) Take(
 	for _, m := range i.members {
 		go t.suspend(m)
 	}
+	t.ready.Wait()
 	begun := time.Now()
 	expiry := time.AfterFunc(limit, func() { t.abort(&t.expired) })
 	defer expiry.Stop()
@@ -77,6 +80,7 @@ type taking struct {
 	*Instant
 	results        chan error
 	begin          chan struct{}
+	ready          sync.WaitGroup // until each has its thread
 	files          sync.WaitGroup // those that are no logs, until their suspends have come back
 	called         atomic.Bool    // the suspends are called off
 	expired, ended atomic.Bool    // by the limit, by the context
@@ -89,6 +93,7 @@ func (t *taking) suspend(m *member) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	m.thread.Store(int32(unix.Gettid()))
+	t.ready.Done()
 	<-t.begin
 	if m.Log {
 		t.files.Wait()
