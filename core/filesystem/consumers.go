@@ -32,7 +32,7 @@ func (s *scan) loops() {
 		}
 		loop := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(file)))
 		// The file may be seen in another namespace only, or be hidden by what was mounted since.
-		if on, ok := s.loopOf(loop); ok && s.wanted(on) {
+		if on, _, ok := s.loopOf(loop); ok && s.wanted(on) {
 			s.found = append(s.found, Holder{Kind: "loop", How: "loop", Path: loop, Dev: on})
 			continue
 		}
@@ -40,18 +40,18 @@ func (s *scan) loops() {
 	}
 }
 
-// loopFile asks a loop device which device holds its file.
-func loopFile(node string) (Dev, bool) {
+// LoopFile asks a loop device which device its file is on, and, where that file is a device itself, which one that is.
+func LoopFile(node string) (on, is Dev, ok bool) {
 	f, err := os.Open(node)
 	if err != nil {
-		return Dev{}, false
+		return Dev{}, Dev{}, false
 	}
 	defer f.Close()
 	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
 	if err != nil {
-		return Dev{}, false
+		return Dev{}, Dev{}, false
 	}
-	return devOf(info.Device), true
+	return devOf(info.Device), devOf(info.Rdevice), true
 }
 
 // exports finds directories that NFS exports: the kernel keeps those open that a client has asked for, and may open

@@ -101,7 +101,7 @@ func TestHolderByTheKernelAlone(t *testing.T) {
 	w.file(string(w.scan.proc)+"/swaps", "Filename Type Size Used Priority\n/dat/hidden/swap file 1 0 -2\n")
 	over := Mount{ID: 901, Parent: 1, Dev: Dev{0, 77}, Root: "/", Point: "/dat/hidden", Type: "tmpfs"}
 	w.scan.mounts = append(w.scan.mounts, over)
-	w.scan.loopOf = func(node string) (Dev, bool) { return dat, node == "/dev/loop7" }
+	w.scan.loopOf = func(node string) (on, is Dev, ok bool) { return dat, Dev{}, node == "/dev/loop7" }
 	for _, path := range []string{"/dat/share", "/dat/two words", "/dat/lun"} {
 		w.where[path] = dat
 	}

@@ -81,7 +81,7 @@ func Holders(ctx context.Context, devs []Dev, own []Mount) ([]Holder, error) {
 func newScan(devs []Dev, own, mounts []Mount) *scan {
 	return &scan{
 		proc: "/proc", sys: "/sys", etab: "/var/lib/nfs/etab", self: os.Getpid(), devs: devs, own: own, mounts: mounts,
-		stat: statDev, loopOf: loopFile, unread: unreadEvents,
+		stat: statDev, loopOf: LoopFile, unread: unreadEvents,
 	}
 }
 
@@ -95,8 +95,8 @@ type scan struct {
 	own    []Mount // will be unmounted by the caller
 	mounts []Mount // of our namespace
 	stat   func(path string) (on, is Dev, err error)
-	loopOf func(node string) (Dev, bool) // the device that holds a loop device's file
-	unread func(pid, fd int) (bytes int) // in a process's descriptor
+	loopOf func(node string) (on, is Dev, ok bool) // LoopFile
+	unread func(pid, fd int) (bytes int)           // in a process's descriptor
 
 	spaces map[string]*namespace
 	owners map[string]owner // of sockets, by "socket:[inode]": the first process found that has one

@@ -34,7 +34,7 @@ func newWorld(t *testing.T) *world {
 	w.scan = &scan{
 		proc: Proc(filepath.Join(root, "proc")), sys: filepath.Join(root, "sys"), self: 1,
 		devs: []Dev{dat}, own: []Mount{own}, mounts: mounts, etab: filepath.Join(root, "etab"),
-		loopOf: func(string) (Dev, bool) { return Dev{}, false }, unread: func(int, int) int { return 0 },
+		loopOf: func(string) (on, is Dev, ok bool) { return on, is, false }, unread: func(int, int) int { return 0 },
 		stat: func(path string) (Dev, Dev, error) {
 			w.asked = append(w.asked, path)
 			on, known := w.where[path]

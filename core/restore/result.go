@@ -39,6 +39,7 @@ func (w *work) size() error {
 	}
 	var wrong []error
 	least, count := map[string]int64{}, map[string]int64{}
+	reserved := w.planned.Reserved()
 	for _, t := range w.planned.Targets {
 		count[t.LV.VG]++
 	}
@@ -49,13 +50,14 @@ func (w *work) size() error {
 		}
 		least[t.LV.VG] += w.needs[i].Least + 2*floor
 		if t.Size == "" {
-			share := t.Group.Free / count[t.LV.VG] / 10 * 9
+			share := (t.Group.Free - reserved[t.LV.VG]) / count[t.LV.VG] / 10 * 9
 			t.Size = fmt.Sprintf("%db", min(wanted(w.needs[i]), max(share, 2*floor)))
 		}
 	}
 	for i := range w.planned.Targets {
 		group := w.planned.Targets[i].Group
 		need, ok := least[group.Name]
+		need += reserved[group.Name]
 		if ok && need > group.Free {
 			wrong = append(wrong, fault.New(fault.NoSpace, "restoring backup %s writes at least %s to snapshots in volume group %s, which has %s free",
 				w.stored.ID, ansible.Bytes(need), group.Name, ansible.Bytes(group.Free)).

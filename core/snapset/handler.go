@@ -139,6 +139,7 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 		return nil, err
 	}
 	w.view = NewView(report, mounts)
+	w.view.TakeParts = w.Use == ForRestore // a backup has the names of file systems, and nothing of their logs
 	if w.set, err = Find(report, w.Set); err != nil {
 		return nil, err
 	}

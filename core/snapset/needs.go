@@ -21,24 +21,24 @@ type Need struct {
 func no(format string, a ...any) *fault.Error { return fault.New(fault.Unsupported, format, a...) }
 
 // whole refuses a set that lacks a part of one of its file systems, or has such a part and not the file system: a
-// rollback would leave the two at different times. It notes what each target needs.
-func (v *View) whole(targets []Target) error {
+// rollback would leave the two at different times. It notes what each target needs, and with TakeParts adds that.
+func (v *View) whole(targets []Target) ([]Target, error) {
 	if v.Needs == nil {
-		return nil
+		return targets, nil
 	}
 	fstab, err := filesystem.Fstab(fstabFile)
 	if err != nil {
-		return err
+		return targets, err
 	}
 	var wrong []error
-	for i := range targets {
+	for i := 0; i < len(targets); i++ {
 		t := &targets[i]
 		if !t.LV.Active || Unreliable(t.LV) != nil {
 			continue // nothing can be read of it; a set of what is unreliable is refused later, with the reason
 		}
 		needs, err := v.Needs(t.device())
 		if err != nil {
-			return err
+			return targets, err
 		}
 		if needs.Btrfs {
 			wrong = append(wrong, noBtrfs(t.LV.FullName()))
@@ -46,6 +46,10 @@ func (v *View) whole(targets []Target) error {
 		}
 		t.Journal = needs.IsJournal
 		t.Needs = v.needsOf(t, needs, fstab)
+		if v.TakeParts {
+			targets = v.withParts(targets, t.Needs)
+			t = &targets[i]
+		}
 		for j := range t.Needs {
 			wrong = append(wrong, v.needed(t, &t.Needs[j], targets))
 		}
@@ -54,7 +58,23 @@ func (v *View) whole(targets []Target) error {
 	for i := range targets {
 		wrong = append(wrong, v.partOf(&targets[i], targets))
 	}
-	return fault.All(wrong...)
+	return targets, fault.All(wrong...)
+}
+
+// withParts adds the volumes that are needed and not there yet. One that cannot be added is refused as one that is not
+// in the set.
+func (v *View) withParts(targets []Target, needs []Need) []Target {
+	for _, n := range needs {
+		is := func(t Target) bool { return n.Dev == t.FS || n.Dev == devOf(t.LV) }
+		lv, found := v.Report.ByDevice(int(n.Dev.Major), int(n.Dev.Minor))
+		if !found || slices.ContainsFunc(targets, is) {
+			continue
+		}
+		if part, err := v.resolve(Volume{Name: lv.FullName()}); err == nil {
+			targets = append(targets, part)
+		}
+	}
+	return targets
 }
 
 // device is where the target's file system is.
@@ -141,29 +161,6 @@ func (v *View) partOf(t *Target, targets []Target) error {
 			if dev, err := v.Device(path); err == nil && t.LV.Active && (dev == t.FS || dev == devOf(t.LV)) {
 				return no("%s belongs to the file system on %s, which is not in the set", t.LV.FullName(), m.Point).
 					WithHint("name %s too, or leave both out", m.Point)
-			}
-		}
-	}
-	return nil
-}
-
-// stacked refuses a volume that is one of several below one device, such as an md array or a volume of another group,
-// if not all of them are in the set.
-func (v *View) stacked(t *Target, targets []Target) error {
-	above, err := filesystem.Above(v.Sysfs, t.FS)
-	if err != nil {
-		return err
-	}
-	for _, layer := range above {
-		below, err := filesystem.Below(v.Sysfs, layer.Dev)
-		if err != nil {
-			return err
-		}
-		for _, b := range below {
-			in := func(other Target) bool { return b.Dev == other.FS || b.Dev == devOf(other.LV) }
-			if !slices.ContainsFunc(targets, in) {
-				return no("%s: %s is made of it and of %s, which is not in the set", t.LV.FullName(), layer.Name, b.Name).
-					WithHint("name all that %s is made of, or leave it out", layer.Name)
 			}
 		}
 	}

@@ -1,7 +1,9 @@
 package snapset
 
 import (
+	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,12 +28,13 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 		return devOf(v)
 	}
 	view := w.view()
-	view.Device = func(path string) (filesystem.Dev, error) {
+	byName := func(path string) (filesystem.Dev, error) {
 		if v, ok := view.Report.ByPath(path); ok {
 			return devOf(v), nil
 		}
 		return filesystem.Dev{}, fs.ErrNotExist
 	}
+	view.Device = byName
 	view.Needs = func(device string) (filesystem.Needs, error) {
 		return map[string]filesystem.Needs{
 			"/dev/vg00/xfs": {Log: true}, "/dev/vg00/shut": {Log: true}, "/dev/vg00/journal": {IsJournal: true},
@@ -63,5 +66,17 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 	view.Device = func(string) (filesystem.Dev, error) { return filesystem.Dev{Major: 8, Minor: 99}, nil }
 	if _, err := view.Resolve(words("vg00/xfs")); err == nil || !strings.Contains(err.Error(), "no logical volume") {
 		t.Errorf("a log on a disk: %v", err)
+	}
+	view.Mounts[0].Super = "rw,logdev=/dev/vg00/log"
+	view.Device = byName
+	view.TakeParts = true
+	targets, err := view.Resolve(words("/xfs", "/ext"))
+	var names []string
+	for i := range targets {
+		names = append(names, fmt.Sprint(targets[i].LV.FullName(), " ", IsPart(&targets[i], targets)))
+	}
+	want := []string{"vg00/xfs false", "vg00/ext false", "vg00/log true", "vg00/journal true"}
+	if err != nil || !slices.Equal(names, want) {
+		t.Errorf("with the parts that are needed: %v, %v, want %v", names, err, want)
 	}
 }

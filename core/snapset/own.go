@@ -2,6 +2,8 @@ package snapset
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 // journal says that it is to be removed, whatever happens to the journey; it is known by its id, so that no other set
 // is ever touched.
 type Own struct {
-	Parts []Part
+	Parts []Part // without the logs and real-time devices of others, which are no file systems of their own
 	work  *work
 	plan  *Plan
 }
@@ -27,12 +29,13 @@ type Own struct {
 type Part struct {
 	Target   Target
 	Snapshot *lvm.Volume
+	options  []string // by which the snapshot finds those of what its file system needs
 }
 
 // Planned is what Own would take: for a check, and for a look at the targets before.
 type Planned struct {
-	Targets  []Target
-	Existing bool // the set is there already, taken for the same use
+	Targets  []Target // as in Own.Parts
+	Existing bool     // the set is there already, taken for the same use
 	Result   ansible.Result
 	work     *work
 	plan     *Plan
@@ -48,14 +51,15 @@ func PlanOwn(ctx context.Context, trip *journey.Trip, r command.Runner, req Requ
 	if err := w.canBeMounted(); err != nil {
 		return nil, err
 	}
+	n := w.logsLast()
 	if w.set != nil && w.set.Use == ForRestore && req.Use == ForRestore {
-		return w.existing()
+		return w.existing(n)
 	}
 	if w.set != nil {
 		return nil, fault.New(fault.Exists, "there is a set %s already: %s", w.Set, strings.Join(names(w.set.Snapshots), ", ")).
 			WithHint("choose another name, or remove it: lvm_snapshot name=%s state=absent", w.Set)
 	}
-	p := &Planned{Targets: w.targets, work: w}
+	p := &Planned{Targets: w.targets[:n], work: w}
 	return p, p.Resize()
 }
 
@@ -78,10 +82,6 @@ func (w *work) canBeMounted() error {
 	var wrong []error
 	for i := range w.targets {
 		t := &w.targets[i]
-		if len(t.Needs) > 0 || t.Journal {
-			wrong = append(wrong, fault.New(fault.Unsupported, "%s is a file system of several volumes", t.LV.FullName()).
-				WithHint("leave it out; a directory on it can be backed up as it is: {path: /dir, snapshot: false}"))
-		}
 		if t.Crypt != "" {
 			wrong = append(wrong, fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting", t.LV.FullName()).
 				WithHint("leave it out; a directory on it can be backed up as it is: {path: /dir, snapshot: false}"))
@@ -90,8 +90,34 @@ func (w *work) canBeMounted() error {
 	return fault.All(wrong...)
 }
 
-// existing plans to use a set again, if it is of the same volumes and can be relied on.
-func (w *work) existing() (*Planned, error) {
+// logsLast moves the targets that are parts of others to the end, and returns how many the others are. While a set is
+// filled nothing looks after the parts: their snapshots hold all that can be written.
+func (w *work) logsLast() int {
+	parts := func(t Target) bool { return IsPart(&t, w.targets) }
+	files := slices.DeleteFunc(slices.Clone(w.targets), parts)
+	logs := slices.DeleteFunc(slices.Clone(w.targets), func(t Target) bool { return !parts(t) })
+	for i := range logs {
+		if t := &logs[i]; w.Use == ForRestore {
+			t.Size = fmt.Sprintf("%db", lvm.MaxCOW(t.LV.Size, lvm.Chunk, t.Group.ExtentSize))
+		}
+	}
+	w.targets = append(files, logs...)
+	return len(files)
+}
+
+// Reserved is what the snapshots of the parts take, in bytes by volume group.
+func (p *Planned) Reserved() map[string]int64 {
+	reserved := map[string]int64{}
+	for i, t := range p.work.targets {
+		if m := p.plan.Members[i]; i >= len(p.Targets) {
+			reserved[t.LV.VG] += m.COW
+		}
+	}
+	return reserved
+}
+
+// existing plans to use a set of n file systems again, if it is of the same volumes and can be relied on.
+func (w *work) existing(n int) (*Planned, error) {
 	if err := fault.All(w.same(), w.set.Check()); err != nil {
 		f := fault.New(fault.Of(err).Code, "set %s cannot be used again: %w", w.Set, err)
 		if f.Code == fault.Merging { // it goes away by itself, and cannot be removed
@@ -110,7 +136,8 @@ func (w *work) existing() (*Planned, error) {
 		}
 	}
 	plan := &Plan{Set: w.Set, ID: w.set.ID, Time: w.set.Time, Use: w.set.Use}
-	return &Planned{Targets: w.targets, Existing: true, Result: describe(w.set, false, "would use set "+w.Set+" again"), work: w, plan: plan}, nil
+	result := describe(w.set, false, "would use set "+w.Set+" again")
+	return &Planned{Targets: w.targets[:n], Existing: true, Result: result, work: w, plan: plan}, nil
 }
 
 // Resize plans anew, with the sizes that the Targets say now.
@@ -145,8 +172,11 @@ func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
 
 func (w *work) own(p *Plan) *Own {
 	own := &Own{work: w, plan: p}
-	for _, t := range w.targets {
-		own.Parts = append(own.Parts, Part{Target: t, Snapshot: w.snapshotOf(t.LV)})
+	for i := range w.targets {
+		t := &w.targets[i]
+		if !IsPart(t, w.targets) {
+			own.Parts = append(own.Parts, Part{Target: *t, Snapshot: w.snapshotOf(t.LV), options: w.snapshotOptions(t)})
+		}
 	}
 	return own
 }
@@ -172,7 +202,7 @@ func (p *Part) MountSpec(ctx context.Context, r command.Runner, point string, wr
 	if write {
 		options = "rw"
 	}
-	spec.Options = mergeOptions(filesystem.SnapshotOptions(spec.Type, origin, false), options)
+	spec.Options = mergeOptions(append(filesystem.SnapshotOptions(spec.Type, origin, false), p.options...), options)
 	return spec, nil
 }
 

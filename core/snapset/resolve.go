@@ -24,13 +24,17 @@ type View struct {
 	Behind func(point string) (filesystem.Dev, bool)
 	// Needs reads what the file system on a device needs elsewhere; nil: nothing is looked for.
 	Needs func(device string) (filesystem.Needs, error)
+	// TakeParts adds the log of a file system that is named, and what else it needs, to the targets.
+	TakeParts bool
+	// LoopFile asks a loop device for the device that its file is on, and the one that its file is; nil: none is asked.
+	LoopFile func(node string) (on, is filesystem.Dev, ok bool)
 }
 
 // NewView is a view of the real system.
 func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
 	return &View{
 		Report: report, Mounts: mounts, Sysfs: "/sys",
-		Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf,
+		Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf, LoopFile: filesystem.LoopFile,
 	}
 }
 
@@ -73,7 +77,7 @@ func (v *View) Resolve(volumes []Volume) ([]Target, error) {
 	if err := fault.All(wrong...); err != nil {
 		return targets, err
 	}
-	return targets, v.whole(targets)
+	return v.whole(targets)
 }
 
 func (v *View) resolve(volume Volume) (Target, error) {

@@ -199,11 +199,13 @@ func OfRoots(roots []string) []snapset.Volume {
 	return out
 }
 
-// Roots are the names that volumes have in a backup.
+// Roots are the names that volumes have in a backup; the log of another has none.
 func Roots(targets []snapset.Target) []string {
 	var out []string
 	for i := range targets {
-		out = append(out, Root(&targets[i]))
+		if !snapset.IsPart(&targets[i], targets) {
+			out = append(out, Root(&targets[i]))
+		}
 	}
 	return out
 }

@@ -1,0 +1,85 @@
+package snapset
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+// stackedOn makes a device in a /sys/dev/block that lies on others.
+func stackedOn(t *testing.T, sysfs, dev string, files map[string]string, on ...string) {
+	t.Helper()
+	dir := filepath.Join(sysfs, "dev/block", dev)
+	files["dev"] = dev
+	for file, text := range files {
+		path := filepath.Join(dir, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(from, direction, to string) {
+		folder := filepath.Join(sysfs, "dev/block", from, direction)
+		if err := errors.Join(os.MkdirAll(folder, 0o755), os.Symlink("../../"+to, filepath.Join(folder, to))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, below := range on {
+		link(dev, "slaves", below)
+		link(below, "holders", dev)
+	}
+}
+
+// A volume that others are made of is taken with all that they are made of; a physical volume of LVM never, and never a
+// volume together with one that lies in a file on it.
+func TestWhatLiesOnAVolume(t *testing.T) {
+	fstabFile = t.TempDir() + "/none"
+	t.Cleanup(func() { fstabFile = "/etc/fstab" })
+	w := newWorld(t,
+		lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+			{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "pv"}, {Name: "secret"}, {Name: "files"}, {Name: "plain"},
+		}},
+		lvmtest.Group{Name: "vg01", Volumes: []lvmtest.Volume{{Name: "x"}, {Name: "y"}}})
+	w.mount("vg00/files", "/files", "ext4")
+	number := func(name string) string {
+		v, _ := w.report().ByPath(name)
+		return devOf(v).String()
+	}
+	view := w.view()
+	view.Needs = func(string) (filesystem.Needs, error) { return filesystem.Needs{}, nil }
+	stackedOn(t, view.Sysfs, "9:0", map[string]string{"md/level": "raid1"}, number("vg00/a"), "253:90")
+	stackedOn(t, view.Sysfs, "253:90", map[string]string{"dm/uuid": "x", "dm/name": "joined"},
+		number("vg00/b"), number("vg00/c"))
+	stackedOn(t, view.Sysfs, "253:91", map[string]string{"dm/uuid": "CRYPT-x", "dm/name": "opened"}, number("vg00/secret"))
+	stackedOn(t, view.Sysfs, number("vg01/x"), map[string]string{}, "253:91", number("vg00/pv"))
+	stackedOn(t, view.Sysfs, "7:0", map[string]string{"loop/backing_file": "/files/disk"})
+	stackedOn(t, view.Sysfs, number("vg01/y"), map[string]string{}, "7:0")
+	view.LoopFile = func(node string) (on, is filesystem.Dev, ok bool) {
+		return view.Mounts[0].Dev, is, node == "/dev/7:0"
+	}
+	for volumes, says := range map[string]string{
+		"vg00/plain":                 "",
+		"vg00/a vg00/b vg00/c":       "",
+		"/files vg00/plain":          "",
+		"vg01/y vg00/plain":          "",
+		"vg00/a vg00/plain":          "vg00/a: 9:0 is made of it and of joined, which is not in the set",
+		"vg00/b vg00/a":              "vg00/b: joined is made of it and of vg00/c, which is not in the set",
+		"vg00/pv":                    "vg00/pv is a physical volume of LVM: vg01/x lies on it",
+		"vg00/secret vg00/pv vg01/x": "vg00/secret is a physical volume of LVM: vg01/x lies on it",
+		"/files vg01/y":              "vg01/y lies on 7:0, whose file is on vg00/files, and both are in the set",
+	} {
+		_, err := view.Resolve(words(strings.Fields(volumes)...))
+		f := fault.Of(err)
+		switch {
+		case says == "" && err != nil:
+			t.Errorf("%s: %v", volumes, err)
+		case says != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, says) || f.Hint == ""):
+			t.Errorf("%s: %v, want %q", volumes, err, says)
+		}
+	}
+}
