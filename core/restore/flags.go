@@ -13,7 +13,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// readFlags reads which files of the backup have inode flags, where the backend keeps that.
+// readFlags reads which files of the backup have inode flags, where the backend keeps that. Else those that were
+// recorded when it was made are believed.
 func (w *work) readFlags(p backup.Presented) error {
 	if p.Flags == "" {
 		return nil
@@ -32,8 +33,8 @@ func (w *work) readFlags(p backup.Presented) error {
 // few is how many paths of each volume a warning names.
 const few = 3
 
-// flagsLost warns where the backend does not keep inode flags, the volumes have some, and files were made anew: what is
-// in its place has kept its own.
+// flagsLost warns where the backend does not keep inode flags, none are recorded, the volumes have some, and files were
+// made anew: what is in its place has kept its own.
 func (w *work) flagsLost() []string {
 	if w.flags != nil {
 		return nil
@@ -49,7 +50,8 @@ func (w *work) flagsLost() []string {
 	if made == 0 || len(flagged) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("backend %s keeps no inode flags (chattr +i, +a, +d). "+
+	return []string{fmt.Sprintf("backend %s keeps no inode flags (chattr +i, +a, +d), "+
+		"and this server has no record of them. "+
 		"What was in its place has kept its own, such as %s; "+
 		"%d files and directories that were made anew have none: see lsattr -R",
 		w.backend, strings.Join(flagged, ", "), made)}

@@ -149,9 +149,11 @@ func (w *work) fill(ctx context.Context) error {
 		return err
 	}
 	w.backend = description.Name
+	recorded := w.host.Records().Open(w.stored)
+	defer recorded.Close()
+	w.flags = recorded.Flags()
 	if !w.ReadAll {
-		w.record = w.host.Records().Open(w.stored)
-		defer w.record.Close()
+		w.record = recorded
 	}
 	label := "reading backup " + w.stored.ID
 	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)

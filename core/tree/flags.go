@@ -58,15 +58,18 @@ func ParseFlags(letters string) (f Flags, err error) {
 	return f, nil
 }
 
-// flags are those of a node when it was looked at last.
-func (n *node) flags() (f Flags) {
+// FlagsOf are the flags that statx(2) showed.
+func FlagsOf(st *unix.Statx_t) (f Flags) {
 	for _, k := range kinds {
-		if n.st.Attributes&k.shown != 0 {
+		if st.Attributes&k.shown != 0 {
 			f |= k.flag
 		}
 	}
 	return f
 }
+
+// flags are those of a node when it was looked at last.
+func (n *node) flags() Flags { return FlagsOf(&n.st) }
 
 // setFlags gives a file or directory these flags, and leaves others as they are.
 func (n *node) setFlags(f Flags) error {

@@ -28,7 +28,8 @@ const showFlagged = `show() { (cd $1/flags && find . | sort | while read -r f; d
 echo "$f $(lsattr -d $f | cut -d' ' -f1 | tr -cd iad) $(cat $f 2>/dev/null | tr '\n' ' ')"; done); }
 `
 
-// TestRestoreOfShutFiles restores over files and directories that are immutable or append-only.
+// TestRestoreOfShutFiles restores over files and directories that are immutable or append-only: from a backend that
+// keeps such flags, from the record of a backup in one that does not, and without that record.
 func TestRestoreOfShutFiles(t *testing.T) {
 	playedOn(t, "d12")
 	g := theGuest
@@ -39,14 +40,18 @@ func TestRestoreOfShutFiles(t *testing.T) {
 		g.ok(t, "snap_backup volumes=/pccehr,/dat "+repositories[backend])
 	}
 	g.run(t, harmFlagged)
-	for _, backend := range []string{"mirror", "rsync"} {
+	for _, backend := range []string{"mirror", "rsync", "rsync without a record"} {
+		backend, _, unrecorded := strings.Cut(backend, " ")
+		if unrecorded {
+			g.run(t, "rm -r /var/lib/rewind/records")
+		}
 		r := g.ok(t, "snap_backup action=restore "+repositories[backend])
 		g.ok(t, "lvm_snapshot name=restore state=mounted")
 		const at = "/run/rewind/mounts/restore/vg00/"
 		const project = at + "dat/flags/project"
 		got := g.run(t, showFlagged+"show "+at+"pccehr; show "+at+"dat; cat "+project+"; lsattr -p "+project)
 		want, said := before, false
-		if backend == "rsync" { // what was made anew has no flags, and what is in its place those it had
+		if unrecorded { // what was made anew has no flags, and what is in its place those it had
 			want = strings.NewReplacer("./gone i", "./gone ", "./plain d", "./plain ").Replace(want)
 			said = true
 		}

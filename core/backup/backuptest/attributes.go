@@ -1,6 +1,7 @@
 package backuptest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/backup"
@@ -51,7 +52,7 @@ var allAttributes = []attribute{
 		},
 		seeStat(func(st *unix.Statx_t) any { return fmt.Sprint(st.Mode, st.Rdev_major, st.Rdev_minor) }),
 	},
-	{"inode flags `i`, `a`, `d`", giveFlags(flagImmutable | flagNoDump), seeFlags(flagImmutable | flagNoDump)},
+	{flagsAttribute, giveFlags(flagImmutable | flagNoDump), seeFlags(flagImmutable | flagNoDump)},
 	{"other inode flags", giveFlags(flagNoAtime), seeFlags(flagNoAtime)},
 	{"time of modification", giveTimes, seeStat(func(st *unix.Statx_t) any { return st.Mtime })},
 	{"time of access", giveTimes, seeStat(func(st *unix.Statx_t) any { return st.Atime })},
@@ -149,25 +150,32 @@ func attributes(b *bench) {
 	for _, a := range allAttributes {
 		want[a.row] = b.seen(a, at(dir, a.row))
 	}
-	b.presented(b.store(b.tree(0, dir)).ID, func(ctx context.Context, p backup.Presented) error {
-		_, err := tree.Sync(ctx, p.Roots[dir], to, restoring(b, p, dir))
+	stored, yes := b.recorded(false, dir), map[string]string{}
+	b.presented(stored.ID, func(ctx context.Context, p backup.Presented) error {
+		if p.Flags == "" {
+			yes[flagsAttribute] = "recorded"
+		}
+		_, err := tree.Sync(ctx, p.Roots[dir], to, restoring(b, stored, p, dir))
 		return err
 	})
 	got := map[string]string{}
 	for _, a := range allAttributes {
 		got[a.row] = "no"
 		if b.seen(a, at(to, a.row)) == want[a.row] {
-			got[a.row] = "yes"
+			got[a.row] = cmp.Or(yes[a.row], "yes")
 		}
 	}
 	b.Logf("%v", got)
 	if b.Page == "" {
 		return
 	}
-	if diff := cmp.Diff(b.column(), got); diff != "" {
+	if diff := gocmp.Diff(b.column(), got); diff != "" {
 		b.Errorf("the table in %s does not say what a restore brings back (-table +restored):\n%s", b.Page, diff)
 	}
 }
+
+// flagsAttribute is a row that the record of a backup has where the backend has it not.
+const flagsAttribute = "inode flags `i`, `a`, `d`"
 
 // flagsRow is the file whose flags are in the way of its removal.
 const flagsRow = "inode flags i, a, d"
@@ -182,9 +190,13 @@ func (b *bench) seen(a attribute, path string) string {
 }
 
 // restoring are the options with which a restore writes into a snapshot.
-func restoring(b *bench, p backup.Presented, root string) tree.Options {
+func restoring(b *bench, s backup.Stored, p backup.Presented, root string) tree.Options {
 	o := tree.Options{NoDevices: p.NoDevices, Direct: p.Direct, Unlock: true}
 	if p.Flags == "" {
+		r := b.keeper().Open(s)
+		defer r.Close()
+		recorded := r.Flags()
+		o.Flags = func(rel string) tree.Flags { return recorded[filepath.Join(root, rel)] }
 		return o
 	}
 	file, err := os.Open(p.Flags)

@@ -16,6 +16,7 @@ import (
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/tree"
 )
 
 // Settled is how long before a record is begun a file must have been changed last to be known as unchanged later.
@@ -88,6 +89,7 @@ type walk struct {
 	before unix.StatxTimestamp // what was changed at this time or later may change without a trace
 	report backup.Report
 	files  int64
+	flags  flagList
 
 	entries []entry // of one directory
 	buf     [32 << 10]byte
@@ -154,6 +156,7 @@ func openDir(in int, name string, flags int) (int, error) {
 func (w *walk) directory(fd int, path string, own *unix.Statx_t) error {
 	w.entries = w.entries[:0]
 	w.add(self, own)
+	w.flags.add(path, own)
 	below, err := w.names(fd, path)
 	if err != nil {
 		return err
@@ -202,6 +205,9 @@ func (w *walk) names(fd int, path string) (below []string, err error) {
 
 func (w *walk) file(in, name string, st *unix.Statx_t) error {
 	w.add(name, st)
+	if tree.FlagsOf(st) != 0 {
+		w.flags.add(join(in, name), st)
+	}
 	if w.files++; w.files%1000 == 0 {
 		w.report(backup.Progress{Label: label, Files: w.files})
 	}
@@ -273,8 +279,15 @@ func (w *walk) write(data []byte) error {
 	return err
 }
 
-// finish writes where the entries of each directory lie.
+// finish writes the list of inode flags, and where the entries of each directory lie.
 func (w *walk) finish() error {
+	if !w.flags.tooLong {
+		lines := w.flags.padded()
+		w.dirs = append(w.dirs, dir{keyOf(flagsName), w.at, uint32(len(lines) / entrySize)})
+		if err := w.write(lines); err != nil {
+			return err
+		}
+	}
 	slices.SortFunc(w.dirs, func(a, b dir) int { return a.compare(b.key) })
 	at := w.at
 	var data [dirSize]byte

@@ -34,7 +34,7 @@ import (
 
 // A record holds, behind a line that says of which backup it is, 16 bytes for each file and directory, in a block for
 // each directory; then 28 bytes for each directory, sorted by key; then where those begin and how many they are. What a
-// damaged disk makes of it matches no file, except once in 2^64 times.
+// damaged disk makes of it matches no file, except once in 2^64 times. Between the two is the list of inode flags.
 const (
 	magic       = "rewind record 1 "
 	entrySize   = 16
