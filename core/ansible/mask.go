@@ -1,10 +1,10 @@
 package ansible
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,7 +56,7 @@ func (m *mask) add(values ...string) {
 			m.addForms(strings.TrimSpace(s))
 		}
 	}
-	slices.SortFunc(m.secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	sort.Slice(m.secrets, func(i, j int) bool { return len(m.secrets[i]) > len(m.secrets[j]) })
 }
 
 func (m *mask) addForms(secret string) {

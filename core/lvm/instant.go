@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -104,17 +103,15 @@ func (l *LVM) PrepareInstant(
 
 // logsFirst is the order in which origins are resumed.
 func logsFirst(pairs []Pair) []Pair {
-	ordered := slices.Clone(pairs)
-	slices.SortStableFunc(ordered, func(a, b Pair) int {
-		switch {
-		case a.Log == b.Log:
-			return 0
-		case a.Log:
-			return -1
+	var logs, files []Pair
+	for _, p := range pairs {
+		if p.Log {
+			logs = append(logs, p)
+		} else {
+			files = append(files, p)
 		}
-		return 1
-	})
-	return ordered
+	}
+	return append(logs, files...)
 }
 
 // Close lets go of the groups' locks. It may be called again.

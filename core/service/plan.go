@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"slices"
+	"sort"
 
 	"go.pcc.com/rewind/core/fault"
 )
@@ -207,7 +208,7 @@ func (c *closure) plan(ctx context.Context) (Plan, error) {
 			p.Active = append(p.Active, name)
 		}
 	}
-	slices.SortStableFunc(p.Active, func(a, b string) int { return c.startRank(a) - c.startRank(b) })
+	sort.SliceStable(p.Active, func(i, j int) bool { return c.startRank(p.Active[i]) < c.startRank(p.Active[j]) })
 	for _, name := range p.Active {
 		if slices.Contains(c.pulling, name) {
 			p.Pulling = append(p.Pulling, name)

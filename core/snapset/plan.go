@@ -1,7 +1,6 @@
 package snapset
 
 import (
-	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -72,17 +71,11 @@ func (p *Plan) firstTags() []string {
 // before are the members whose snapshots are made while nothing stands still, the one that holds the journal first: see
 // cameBack.
 func (p *Plan) before() []*Member {
-	out := p.pick(func(m *Member) bool { return m.Method != ByFreeze && m != p.alone() })
-	slices.SortStableFunc(out, func(a, b *Member) int {
-		switch {
-		case a.Home == b.Home:
-			return 0
-		case a.Home:
-			return -1
-		}
-		return 1
-	})
-	return out
+	alone := p.alone()
+	before := func(home bool) []*Member {
+		return p.pick(func(m *Member) bool { return m.Home == home && m.Method != ByFreeze && m != alone })
+	}
+	return append(before(true), before(false)...)
 }
 
 // frozenThin are the members whose snapshots LVM makes while their file systems are frozen.
