@@ -172,7 +172,30 @@ func (w *walk) findGuarded(ctx context.Context, f *found) error {
 		w.warnings = append(w.warnings, unit+" may start at boot before file systems are mounted (DefaultDependencies=no): "+
 			"should the power fail during the rollback, it does not wait until all volumes are rolled back")
 	}
+	if err := w.warnOfScripts(ctx); err != nil {
+		return err
+	}
 	return w.unguarded(f)
+}
+
+// warnOfScripts names mounts that the next boot does not have: whoever has made them, such as a script, does not wait
+// for the guard. The rollback itself makes them again, also after a power cut.
+func (w *walk) warnOfScripts(ctx context.Context) error {
+	for _, point := range points(w.state.Mounts) {
+		if point == "/" || slices.Contains(w.state.Listed, point) {
+			continue
+		}
+		gone, err := w.systemd.GoneAtBoot(ctx, service.MountUnit(point))
+		if err != nil {
+			return err
+		}
+		if gone {
+			w.warnings = append(w.warnings, point+" is in neither fstab nor a unit: should the power fail during the rollback, "+
+				"the rollback mounts it again, but what else mounts it at boot, such as a script, does not wait for the merge; "+
+				"add it to fstab, or name the unit that mounts it in services")
+		}
+	}
+	return nil
 }
 
 // unguarded refuses members that nothing would keep from being used at boot before they are merged: neither a mount

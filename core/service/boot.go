@@ -47,6 +47,13 @@ func (s *Systemd) Fscks(ctx context.Context, mounts []string) ([]string, error) 
 	return checks, nil
 }
 
+// GoneAtBoot tells whether a unit is none that the next boot has, because no file defines it: neither fstab nor an
+// administrator's unit.
+func (s *Systemd) GoneAtBoot(ctx context.Context, name string) (bool, error) {
+	u, err := s.unit(ctx, name)
+	return u.file == "" || u.transient, err
+}
+
 // Forget is called when no file requires a unit any more and before its own file is removed. A unit that was loaded
 // while one did still requires it, and would fail to start without it: a timer whose service does not start never
 // elapses again. So systemd reads its files again if it has loaded the unit, as it has when another one requires it.

@@ -41,3 +41,17 @@ func TestForgetReadsFilesAgainOnlyForALoadedUnit(t *testing.T) {
 		t.Errorf("loaded: %v, %q", err, f.log)
 	}
 }
+
+// A mount that systemd knows from the kernel alone, and one made for the moment, are not there after the next boot.
+func TestGoneAtBoot(t *testing.T) {
+	f := newFake()
+	f.add("dat.mount", "active").file = "/run/systemd/generator/dat.mount"
+	f.add("script.mount", "active")
+	made := f.add("moment.mount", "active")
+	made.file, made.flags["Transient"] = "/run/systemd/transient/moment.mount", true
+	for name, want := range map[string]bool{"dat.mount": false, "script.mount": true, "moment.mount": true} {
+		if gone, err := f.systemd(t).GoneAtBoot(t.Context(), name); err != nil || gone != want {
+			t.Errorf("%s: %v, %v", name, gone, err)
+		}
+	}
+}

@@ -23,6 +23,7 @@ type fake struct {
 
 type fakeUnit struct {
 	load, active, sub string
+	file              string
 	deps              map[string][]string // RequiredBy and so on
 	flags             map[string]bool
 	job               string         // queued: its type
@@ -74,7 +75,7 @@ func (f *fake) unit(ctx context.Context, name string) (map[string]any, error) {
 		number = 7
 	}
 	properties := map[string]any{
-		"Id": name, "LoadState": u.load, "ActiveState": u.active, "SubState": u.sub,
+		"Id": name, "LoadState": u.load, "ActiveState": u.active, "SubState": u.sub, "FragmentPath": u.file,
 		"Job": []any{number, "/job/7"},
 	}
 	for key, list := range u.deps {

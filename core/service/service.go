@@ -93,6 +93,7 @@ type unit struct {
 	noStart    bool   // RefuseManualStart=
 	unneeded   bool   // StopWhenUnneeded=
 	transient  bool   // made by systemd-run(1) or the like: it is gone once it is stopped
+	file       string // that defines it; empty for a mount that systemd has found in the kernel's table
 
 	after      []string
 	dependents []string // stopped by systemd, too, whenever this one is
@@ -117,7 +118,8 @@ func (s *Systemd) unit(ctx context.Context, name string) (unit, error) {
 		name: p.text("Id"), load: p.text("LoadState"), active: p.text("ActiveState"), sub: p.text("SubState"),
 		job: p.job(), conditions: p.flag("ConditionResult"),
 		noStop: p.flag("RefuseManualStop"), noStart: p.flag("RefuseManualStart"),
-		unneeded: p.flag("StopWhenUnneeded"), transient: p.flag("Transient"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
+		unneeded: p.flag("StopWhenUnneeded"), transient: p.flag("Transient"),
+		file: p.text("FragmentPath"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
 		after: p.list("After"), triggers: p.list("TriggeredBy"), upheldBy: p.list("UpheldBy"),
 		// What systemd calls UNIT_ATOM_PROPAGATE_STOP.
 		dependents: slices.Concat(p.list("RequiredBy"), p.list("RequisiteOf"), p.list("BoundBy"),

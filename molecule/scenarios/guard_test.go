@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,6 +77,35 @@ func TestServicesAndChecksWaitForTheGuard(t *testing.T) {
 	if check < guard {
 		t.Errorf("the check of the file system began %d µs before the guard had ended", guard-check)
 	}
+	g.ok(t, merge+" wait=true")
+	g.tidy(t)
+}
+
+const byHand = `lvcreate -qqyWn -L 64M -n hand vg01; mkfs.ext4 -q /dev/vg01/hand; mkdir -p /srv/hand
+mount -o noatime /dev/vg01/hand /srv/hand; echo old >/srv/hand/file
+lvm_snapshot name=hand volumes=/srv/hand,/pccehr size=32m >/dev/null; echo new >/srv/hand/file; sync`
+
+const noByHand = `umount /srv/hand; lvm_snapshot name=hand state=absent >/dev/null 2>&1
+lvremove -ffqqy vg01/hand; rmdir /srv/hand; ! lvs --noheadings vg01 | grep .`
+
+// TestAVolumeThatAScriptMounted is one that no boot mounts: a rollback says so beforehand, and mounts it again itself,
+// after a power cut too.
+func TestAVolumeThatAScriptMounted(t *testing.T) {
+	onlyOn(t, "d13")
+	g := theGuest
+	g.scratch(t, byHand, noByHand)
+	const merge = "lvm_merge name=hand services=pccehr"
+	r := g.ok(t, merge+" --check")
+	if warned := fmt.Sprint(r["warnings"]); !strings.Contains(warned, "/srv/hand is in neither fstab nor a unit") ||
+		strings.Contains(warned, "/pccehr is") {
+		t.Errorf("warnings: %s", warned)
+	}
+	c := g.start(t, armed("rollback.mounting hang")+merge)
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	c.drop(t)
+	g.cut(t)
+	g.eventually(t, "what the set held, mounted as it was",
+		`test "$(cat /srv/hand/file)" = old && findmnt -no OPTIONS /srv/hand | grep -q noatime`, settled)
 	g.ok(t, merge+" wait=true")
 	g.tidy(t)
 }
