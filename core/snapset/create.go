@@ -3,6 +3,7 @@ package snapset
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"time"
 
@@ -60,6 +61,11 @@ type taker struct {
 }
 
 func (t *taker) take(ctx context.Context) error {
+	room := lvmRoom(t.plan.ID)
+	defer os.Remove(room)
+	if err := setAside(room); err != nil {
+		return err
+	}
 	if err := t.create(ctx, t.plan.before()); err != nil {
 		return err
 	}
@@ -85,7 +91,9 @@ func (t *taker) take(ctx context.Context) error {
 	for _, m := range t.plan.Members {
 		snapshots = append(snapshots, m.snapshot())
 	}
-	return t.lvm.AddTags(ctx, []string{t.plan.label().countTag()}, snapshots...)
+	return inRoom(room, func() error {
+		return t.lvm.AddTags(ctx, []string{t.plan.label().countTag()}, snapshots...)
+	})
 }
 
 // create has LVM make the members' snapshots, one after the other.

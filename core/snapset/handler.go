@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -167,8 +168,16 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	if err := checkRoom(); err != nil {
+		return ansible.Result{}, err
+	}
 	if w.Check {
 		return w.warned(created(plan, nil, "would take")), nil
+	}
+	room := journalRoom(plan.ID)
+	defer os.Remove(room)
+	if err := setAside(room); err != nil {
+		return ansible.Result{}, err
 	}
 	if err := w.trip.Begin(Kind, w.Set, plan.Groups(), "taking", plan); err != nil {
 		return ansible.Result{}, err
@@ -182,7 +191,8 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, w.failed(err)
 	}
 	w.made = plan.ID
-	return w.warned(took(plan, pause, w.FreezeTimeout)), w.trip.Finish("taken", journal.Done, nil)
+	err = inRoom(room, func() error { return w.trip.Finish("taken", journal.Done, nil) })
+	return w.warned(took(plan, pause, w.FreezeTimeout)), err
 }
 
 // failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when
@@ -220,6 +230,7 @@ func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
 	if err != nil {
 		return err
 	}
+	_ = os.Remove(journalRoom(p.ID))
 	l := lvm.New(command.Local{})
 	rest, back, err := cameBack(ctx, t, l, e, p)
 	switch {

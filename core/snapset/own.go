@@ -3,6 +3,7 @@ package snapset
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -146,6 +147,7 @@ func (p *Planned) Resize() (err error) {
 	p.plan, err = w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Use: w.Use}, journal.NewID(), w.targets, w.kernel)
 	if err == nil {
 		p.Result = created(p.plan, nil, "would take")
+		err = checkRoom()
 	}
 	return err
 }
@@ -155,6 +157,11 @@ func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
 	w := p.work
 	if p.Existing {
 		return w.own(p.plan), p.Result, w.trip.Begin(Kind, w.Set, w.set.Groups(), "in use", p.plan)
+	}
+	room := journalRoom(p.plan.ID)
+	defer os.Remove(room)
+	if err := setAside(room); err != nil {
+		return nil, ansible.Result{}, err
 	}
 	if err := w.trip.Begin(Kind, w.Set, p.plan.Groups(), "taking", p.plan); err != nil {
 		return nil, ansible.Result{}, err
@@ -167,7 +174,8 @@ func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
 	if err != nil {
 		return nil, ansible.Result{}, w.failed(err)
 	}
-	return w.own(p.plan), took(p.plan, pause, w.FreezeTimeout), w.trip.Record("in use", p.plan)
+	err = inRoom(room, func() error { return w.trip.Record("in use", p.plan) })
+	return w.own(p.plan), took(p.plan, pause, w.FreezeTimeout), err
 }
 
 func (w *work) own(p *Plan) *Own {

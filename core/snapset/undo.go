@@ -3,6 +3,7 @@ package snapset
 import (
 	"context"
 	"errors"
+	"os"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -20,6 +21,7 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if err != nil || p.ID == "" {
 		return err
 	}
+	_ = os.Remove(lvmRoom(p.ID))
 	report, err := l.Report(ctx)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
@@ -30,6 +31,8 @@ type world struct {
 
 func newWorld(t *testing.T, groups ...lvmtest.Group) *world {
 	t.Helper()
+	lvmDir, stateDir = t.TempDir(), t.TempDir()
+	t.Cleanup(func() { lvmDir, stateDir = "/etc/lvm", journey.State })
 	f := lvmtest.New(groups...)
 	return &world{Fake: f, t: t, lvm: f.LVM()}
 }

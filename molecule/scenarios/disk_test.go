@@ -156,3 +156,34 @@ lvm_snapshot state=absent >/dev/null 2>&1; rm -f /pccehr/marker; true`)
 		t.Errorf("lvm_snapshot_info: %s", info.msg())
 	}
 }
+
+// TestDiskFillsAfterTheInstant has the disk fill when a set's snapshots are of one instant and nothing says so yet. The
+// set is good all the same, and what was set aside for that is given back.
+func TestDiskFillsAfterTheInstant(t *testing.T) {
+	onlyOn(t, "d12")
+	g := theGuest
+	g.scratch(t, "true", "rm -f /rw-fill.*; lvm_snapshot state=absent >/dev/null 2>&1; true")
+	const take = "lvm_snapshot volumes=/pccehr,/dat size=32m"
+	const left = `ls -d /etc/lvm/.rewind-* /var/lib/rewind/.room-* 2>/dev/null | wc -l`
+	c := g.start(t, armed("snapset.still hang")+take)
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	if n := g.run(t, left); n != "2" {
+		t.Errorf("%s files are set aside", n)
+	}
+	g.run(t, fillRoot+"; "+goOn)
+	if r := c.result(t); r.failed() {
+		t.Errorf("%s", r)
+	}
+	if r := g.fails(t, "lvm_snapshot name=more volumes=/pccehr --check", "no_space"); r.hint() == "" {
+		t.Errorf("%s", r)
+	}
+	g.run(t, "rm -f /rw-fill.*")
+	if sets := g.ok(t, "lvm_snapshot_info name=snap").rows("sets"); len(sets) != 1 || sets[0]["state"] != "ok" {
+		t.Errorf("the set is %v", sets)
+	}
+	if n := g.run(t, left); n != "0" {
+		t.Errorf("%s files are left", n)
+	}
+	g.ok(t, "lvm_snapshot state=absent")
+	g.tidy(t)
+}
