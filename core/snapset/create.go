@@ -152,6 +152,9 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	if t.plan.alone() != nil {
 		groups = nil // LVM takes that one while the others are held, and needs its locks
 	}
+	// What takes long is written out before other commands of LVM's have to wait and snapshots are without their tables;
+	// then what has come since.
+	flush(points)
 	instant, err := t.lvm.PrepareInstant(ctx, pairs, unique(groups), groupLimit)
 	if err != nil {
 		return nil, err
