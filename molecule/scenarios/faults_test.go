@@ -85,9 +85,9 @@ func (g guest) unchanged(t *testing.T, before string) {
 	}
 }
 
-// counter writes one number after the other to a file on each of two file systems in turn, each synced before the next
-// one is written. Stood still at one instant, the first file is the second one's equal or one ahead. It also notes the
-// longest time, in milliseconds, that one round took.
+// counter writes one number after the other to a file on each of several file systems in turn, each synced before the
+// next one is written. Of one instant, each file has the last one's number or one more, and none has less than a later
+// one. It also notes the longest time, in milliseconds, that one round took.
 const counter = `import os, sys, time
 files = [os.open(d + "/counter", os.O_RDWR | os.O_CREAT) for d in sys.argv[1:]]
 n, worst, last = 0, 0, time.monotonic()
@@ -103,12 +103,13 @@ while True:
     last = now
 `
 
-// count has the counter at work on two file systems until the test ends.
-func (g guest) count(t *testing.T, first, second string) {
+// count has the counter at work in directories of several file systems until the test ends.
+func (g guest) count(t *testing.T, directories ...string) {
 	t.Helper()
-	g.run(t, "systemd-run -q --collect --unit=counter python3 -c "+quote(counter)+" "+first+" "+second)
+	all := strings.Join(directories, " ")
+	g.run(t, "systemd-run -q --collect --unit=counter python3 -c "+quote(counter)+" "+all)
 	t.Cleanup(func() {
-		g.run(t, "systemctl stop counter; rm -f /run/counter.worst "+first+"/counter "+second+"/counter")
+		g.run(t, "systemctl stop counter; rm -f /run/counter.worst; for d in "+all+"; do rm -f $d/counter; done")
 	})
 	g.eventually(t, "the counter", "test -s /run/counter.worst", time.Minute)
 }

@@ -3,61 +3,153 @@
 package scenarios
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// bothCounters reads the counter in the two snapshots of set snap and removes the set, as an administrator would.
-func bothCounters(first, second string) string {
-	script := `mkdir -p /mnt/1 /mnt/2; opts() { test $(blkid -o value -s TYPE $1) = xfs && echo ro,nouuid || echo ro; }
-mount -o $(opts A) A /mnt/1 && mount -o $(opts B) B /mnt/2 && cat /mnt/1/counter && echo && cat /mnt/2/counter; ok=$?
-umount /mnt/1 /mnt/2; lvremove -qqy A B && exit $ok`
-	return strings.NewReplacer("A", "/dev/"+first+"_snap", "B", "/dev/"+second+"_snap").Replace(script)
+// tortureSets is how many sets of thick volumes make torture takes under the counter, on each guest.
+const tortureSets = 50
+
+// counted is a volume with a file system on which the counter is at work.
+type counted struct {
+	lv, point string
+	below     string // the counter's directory, as seen from the mount point
 }
 
-// sameInstant takes a set of two volumes under the counter and fails the test if it could not have been one instant. It
-// returns the pause that the result says, in milliseconds.
-func (g guest) sameInstant(t *testing.T, words, first, second string) float64 {
+// lookInside defines a function that prints the counter in a snapshot. With a third word it also has the file system
+// checked, when the mount has replayed its log: XFS leaves one at a suspend, too.
+const lookInside = `
+inside() {
+	d=/dev/$1 type=$(blkid -po value -s TYPE /dev/$1)
+	if [ "$type" = crypto_LUKS ]; then
+		cryptsetup open --readonly --key-file /root/safe.key $d inside || return
+		d=/dev/mapper/inside type=$(blkid -po value -s TYPE $d)
+	fi
+	case $type in
+		xfs) o=ro,nouuid check="xfs_repair -n" ;;
+		*) o=ro check="e2fsck -fn" ;;
+	esac
+	mount -o $o $d /mnt && echo $(cat /mnt/$2/counter)
+	umount /mnt
+	[ -z "$3" ] || $check $d >/run/checked 2>&1 || { echo $d; cat /run/checked; failed=1; }
+	[ $d != /dev/mapper/inside ] || cryptsetup close inside
+}
+`
+
+// points are where volumes are mounted, as lvm_snapshot takes them.
+func points(volumes []counted) string {
+	var all []string
+	for _, v := range volumes {
+		all = append(all, v.point)
+	}
+	return strings.Join(all, ",")
+}
+
+// oneInstant fails the test if the counters in a set could not have been of one instant, and removes the set. check,
+// unless it is empty, has the file systems checked.
+func (g guest) oneInstant(t *testing.T, check string, volumes ...counted) {
 	t.Helper()
-	r := g.ok(t, "lvm_snapshot "+words)
-	read := fields(g.run(t, bothCounters(first, second)))
-	if len(read) != 2 {
-		t.Fatalf("counters of the set: %q", read)
+	var snapshots []string
+	read := lookInside
+	for _, v := range volumes {
+		snapshots = append(snapshots, v.lv+"_snap")
+		read += strings.Join([]string{"inside", v.lv + "_snap", "./" + v.below, check, "|| failed=1\n"}, " ")
 	}
-	a, errA := strconv.ParseInt(read[0], 10, 64)
-	b, errB := strconv.ParseInt(read[1], 10, 64)
-	if errA != nil || errB != nil || a == 0 || a-b < 0 || a-b > 1 {
-		t.Errorf("the set holds %d on %s and %d on %s: not one instant", a, first, b, second)
+	out := g.run(t, read+"rm -f /run/checked; lvremove -qqy "+strings.Join(snapshots, " ")+" && [ -z \"$failed\" ]")
+	numbers := make([]int64, 0, len(volumes))
+	for _, word := range fields(out) {
+		n, err := strconv.ParseInt(word, 10, 64)
+		if err != nil {
+			t.Fatalf("counters of the set: %q", out)
+		}
+		numbers = append(numbers, n)
 	}
-	pause, ok := r["pause_ms"].(float64)
-	if !ok || pause <= 0 {
-		t.Errorf("the result says a pause of %v ms", r["pause_ms"])
+	if len(numbers) != len(volumes) || numbers[0] == 0 {
+		t.Fatalf("counters of the set: %q", out)
 	}
-	return pause
+	falling := slices.IsSortedFunc(numbers, func(a, b int64) int { return int(b - a) })
+	if apart := slices.Max(numbers) - slices.Min(numbers); apart > 1 || !falling {
+		t.Errorf("the set holds %d on %s: not one instant", numbers, points(volumes))
+	}
 }
 
-// sets is how many are taken under the counter.
-func sets() int {
-	if *torture {
-		return 20
+// takeSets takes sets of the same volumes under the counter; the last one's file systems are checked.
+func (g guest) takeSets(t *testing.T, sets int, words string, volumes ...counted) {
+	t.Helper()
+	var directories []string
+	for _, v := range volumes {
+		directories = append(directories, v.point+"/"+v.below)
 	}
-	return 2
-}
-
-// TestOneInstant takes sets while a writer syncs the same number to both file systems in turn.
-func TestOneInstant(t *testing.T) {
-	g := theGuest
-	g.count(t, "/dat", "/pccehr")
+	g.count(t, directories...)
 	var longest float64
-	for range sets() {
-		longest = max(longest, g.sameInstant(t, "volumes=/dat,/pccehr", "vg00/dat", "vg00/pccehr"))
+	for i := range sets {
+		check := ""
+		if i == sets-1 {
+			check = "checked"
+		}
+		r := g.ok(t, "lvm_snapshot volumes="+points(volumes)+" "+words)
+		pause, ok := r["pause_ms"].(float64)
+		if !ok || pause <= 0 {
+			t.Errorf("the result says a pause of %v ms", r["pause_ms"])
+		}
+		longest = max(longest, pause)
+		g.oneInstant(t, check, volumes...)
 	}
 	if t.Failed() {
 		return
 	}
-	t.Logf("%d thick sets, in each both volumes within the one write in flight; longest pause told %.0f ms, longest round of the writer %s ms",
-		sets(), longest, g.run(t, "cat /run/counter.worst"))
+	t.Logf("%d sets of %d volumes, in each all within the one write in flight, and the last one's file systems clean; "+
+		"longest pause told %.0f ms, longest round of the writer %s ms", sets, len(volumes), longest,
+		g.run(t, "cat /run/counter.worst"))
+}
+
+// threeMore makes volumes beside the guest's own: an encrypted one, and two in another group.
+const threeMore = `head -c 64 /dev/urandom >/root/safe.key
+lvcreate -qqy -Wn -L 64M -n safe vg00; lvcreate -qqy -Wn -L 320M -n three vg01; lvcreate -qqy -Wn -L 64M -n four vg01
+cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vg00/safe /root/safe.key
+cryptsetup open --key-file /root/safe.key /dev/vg00/safe safe
+mkfs.ext4 -q /dev/mapper/safe; mkfs.xfs -q -f /dev/vg01/three; mkfs.ext4 -q -F /dev/vg01/four
+mkdir -p /srv/safe /srv/three /srv/four
+mount /dev/mapper/safe /srv/safe; mount /dev/vg01/three /srv/three; mount /dev/vg01/four /srv/four`
+
+const noThreeMore = `umount /srv/safe /srv/three /srv/four; cryptsetup close safe
+lvremove -qqy vg00/safe vg01/three vg01/four; rm -f /root/safe.key; rmdir /srv/safe /srv/three /srv/four`
+
+// TestOneInstant takes sets while a writer syncs the same number to all file systems in turn.
+func TestOneInstant(t *testing.T) {
+	g := theGuest
+	volumes := []counted{{lv: "vg00/dat", point: "/dat"}, {lv: "vg00/pccehr", point: "/pccehr"}}
+	of2, of5 := 2, 1
+	if *torture {
+		of2, of5 = tortureSets/2, tortureSets/2
+	}
+	t.Run("2 volumes", func(t *testing.T) { g.takeSets(t, of2, "", volumes...) })
+	t.Run("5 volumes", func(t *testing.T) {
+		g.scratch(t, threeMore, noThreeMore)
+		g.takeSets(t, of5, "", append(volumes, counted{lv: "vg00/safe", point: "/srv/safe"},
+			counted{lv: "vg01/three", point: "/srv/three"}, counted{lv: "vg01/four", point: "/srv/four"})...)
+	})
+}
+
+// TestNothingIsWrittenBetweenTheSnapshots holds a set when the first of its snapshots has begun and the second has not:
+// for as long as this takes, nothing is written to either volume.
+func TestNothingIsWrittenBetweenTheSnapshots(t *testing.T) {
+	playedOn(t, "d13")
+	g := theGuest
+	volumes := []counted{{lv: "vg00/dat", point: "/dat"}, {lv: "vg00/pccehr", point: "/pccehr"}}
+	g.count(t, "/dat", "/pccehr")
+	c := g.start(t, armed("instant.started hang")+"lvm_snapshot volumes="+points(volumes)+" freeze_timeout=120")
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.run(t, "sleep 2; "+goOn) // a writer that could go on would be hundreds of writes further
+	if r := c.result(t); r.failed() {
+		t.Fatalf("the set that was held: %s", r)
+	}
+	g.oneInstant(t, "", volumes...)
+	if !t.Failed() {
+		t.Log("a set that was held for 2 s between its snapshots is of one instant")
+	}
 }
 
 // thinPair makes two thin volumes in a pool on vg01, mounted, and takes them away again.
@@ -72,19 +164,21 @@ func TestOneInstantThin(t *testing.T) {
 	g := theGuest
 	g.run(t, thinPair)
 	t.Cleanup(func() { g.run(t, noThinPair) })
-	g.count(t, "/one", "/two")
+	volumes := []counted{{lv: "vg01/one", point: "/one"}, {lv: "vg01/two", point: "/two"}}
 	if g.lab == "d13" {
-		for range sets() {
-			g.sameInstant(t, "volumes=/one,/two", "vg01/one", "vg01/two")
+		sets := 2
+		if *torture {
+			sets = 20
 		}
-		t.Logf("%d thin sets, in each both volumes within the one write in flight", sets())
+		g.takeSets(t, sets, "", volumes...)
 		return
 	}
+	g.count(t, "/one", "/two")
 	before := g.run(t, devices)
 	g.fails(t, "lvm_snapshot volumes=/one,/two", "no_single_instant")
 	g.unchanged(t, before)
 	g.ok(t, "lvm_snapshot volumes=/one,/two consistency=volume")
-	g.run(t, bothCounters("vg01/one", "vg01/two"))
+	g.run(t, "lvremove -qqy vg01/one_snap vg01/two_snap")
 	g.unchanged(t, before)
 	g.run(t, `set -- $(dmsetup status vg01-pool-tpool); case "$*" in *needs_check*|*Fail*|*" ro "*) echo "$*"; exit 1;; esac`)
 	t.Log("one instant for thin volumes is refused on this kernel; the pool took snapshots of each by itself afterwards and is whole")

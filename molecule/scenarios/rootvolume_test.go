@@ -7,6 +7,9 @@ import (
 	"testing"
 )
 
+// rootSets is how many sets with the root volume are taken under the counter.
+const rootSets = 3
+
 // moveRoot copies the running system to a volume on the third disk, of which the next boot is told. layout makes it.
 func (g guest) moveRoot(t *testing.T, layout string) {
 	t.Helper()
@@ -54,6 +57,10 @@ func TestRootVolume(t *testing.T) {
 			const markers = "/root/marker /dat/marker /pccehr/marker"
 			if root.name == "thick" {
 				g.killWhileRootIsHeld(t, root.take)
+				t.Run("one instant", func(t *testing.T) {
+					g.takeSets(t, rootSets, "size=400m", counted{lv: "vg02/root", point: "/", below: "root"},
+						counted{lv: "vg00/dat", point: "/dat"}, counted{lv: "vg00/pccehr", point: "/pccehr"})
+				})
 			}
 			g.run(t, "echo kept | tee "+markers+"; sync")
 			g.ok(t, root.take)

@@ -1,0 +1,121 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// adminVolumes makes two volumes of vg01 that are mounted, one with a snapshot made by hand, and has dmeventd extend
+// what is more than half full.
+const adminVolumes = `lvcreate -qqy -Wn -L 320M -n one vg01; lvcreate -qqy -Wn -L 96M -n two vg01
+mkfs.xfs -q -f /dev/vg01/one; mkfs.ext4 -q -F /dev/vg01/two
+mkdir -p /srv/one /srv/two; mount /dev/vg01/one /srv/one; mount /dev/vg01/two /srv/two
+echo old | tee /srv/one/file >/srv/two/file; sync
+cp /etc/lvm/lvm.conf /root/lvm.conf.before
+printf 'activation { monitoring=1 snapshot_autoextend_threshold=50 snapshot_autoextend_percent=50 }\n' \
+>>/etc/lvm/lvm.conf
+systemctl restart dm-event.service
+lvcreate -qqy -L 32M -s -n two_hand vg01/two
+echo new | tee /srv/one/file >/srv/two/file; sync`
+
+const noAdminVolumes = `rm -f /run/rewind/failpoint; systemctl stop admin-lvs admin-lvcreate admin-lvextend 2>/dev/null
+lvm_snapshot state=absent >/dev/null; umount /srv/one /srv/two; lvremove -qqy vg01; rmdir /srv/one /srv/two
+cp /root/lvm.conf.before /etc/lvm/lvm.conf; rm /root/lvm.conf.before; systemctl restart dm-event.service`
+
+// links are the names under /dev of the volumes of vg01, each with the device that it leads to, and what udev knows of
+// the snapshots; but for counters, and whether its last event was an activation.
+const links = `udevadm settle; for l in $(ls -d /dev/vg01/* /dev/disk/by-*/* | grep -v by-diskseq); do
+d=$(dmsetup info -c --noheadings -o name $l 2>/dev/null); case $d in vg01*) echo $l $d;; esac; done |
+sed 's/LVM-[^ ]*/LVM-UUID/' | sort
+for s in one two; do udevadm info -q property /dev/vg01/${s}_snap | grep -E '^(ID_FS|DM)_' |
+grep -v DM_ACTIVATION= | sed 's/LVM-.*/LVM-UUID/' | sort; done`
+
+// administrator runs three commands of LVM's as units of their own, as somebody would at another terminal, until all
+// wait for the group's lock.
+const administrator = `run() { systemd-run -q --unit=admin-$1 -p RemainAfterExit=yes "$@"; }
+run lvs -a vg01; run lvcreate -qqy -Wn -L 8M -n admin vg01; run lvextend -qq -L +4M vg01/two_hand`
+
+const administratorWaits = `test $(grep -c -- '-> FLOCK' /proc/locks) = 3`
+
+// administratorEnded holds when all three have come to a good end; it takes away what they made.
+const administratorEnded = `for c in lvs lvcreate lvextend; do
+test "$(systemctl show -P Result -P SubState admin-$c | xargs)" = "success exited" || exit 1; done`
+
+const administratorGone = `systemctl stop admin-lvs admin-lvcreate admin-lvextend; lvremove -qqy vg01/admin`
+
+// TestAdministratorMeanwhile has an administrator and dmeventd at work while a set is prepared, and while it is held,
+// of volumes of which one has a snapshot of another hand. Afterwards LVM, udev and dmeventd take the set's snapshots
+// for what they would be if LVM alone had made them.
+func TestAdministratorMeanwhile(t *testing.T) {
+	playedOn(t, "d12")
+	g := theGuest
+	g.scratch(t, adminVolumes, noAdminVolumes)
+	const take = "lvm_snapshot volumes=/srv/one,/srv/two size=16m freeze_timeout=200"
+	g.run(t, "lvcreate -qqy -L 16M -s -n one_snap vg01/one; lvcreate -qqy -L 16M -s -n two_snap vg01/two")
+	byHand := g.run(t, links)
+	g.run(t, "lvremove -qqy vg01/one_snap vg01/two_snap")
+	since := g.run(t, "date +%s")
+	for _, place := range []string{"snapset.prepared", "instant.held"} {
+		c := g.start(t, armed(place+" hang")+take)
+		g.eventually(t, "the failpoint", atPlace, reachLimit)
+		g.run(t, administrator)
+		g.eventually(t, "all three commands waiting for the lock", administratorWaits, time.Minute)
+		if place == "snapset.prepared" {
+			time.Sleep(15 * time.Second) // dmeventd looks at each snapshot every ten seconds
+		}
+		g.run(t, goOn)
+		if r := c.result(t); r.failed() {
+			t.Fatalf("with commands that waited: %s", r)
+		}
+		g.eventually(t, "the end of the three commands", administratorEnded, time.Minute)
+		g.run(t, administratorGone)
+		if now := g.run(t, links); now != byHand {
+			t.Errorf("%s: names under /dev of a set made by LVM alone:\n%s\nand of this one:\n%s", place, byHand, now)
+		}
+		if place != "instant.held" {
+			g.ok(t, "lvm_snapshot state=absent")
+		}
+	}
+	// It says so once for each look, and goes on with the next.
+	if said := g.run(t, "journalctl -b --since=@"+since+" -t dmeventd -q --no-pager -o cat | sort -u | "+
+		"grep -vE 'onitoring snapshot|Target zero is not snapshot'; true"); said != "" {
+		t.Errorf("dmeventd says:\n%s", said)
+	}
+	g.agrees(t)
+}
+
+// agrees has LVM do with the set's snapshots what an administrator may have it do.
+func (g guest) agrees(t *testing.T) {
+	t.Helper()
+	const state = "lvs --noheadings -o lv_name,lv_attr,seg_monitor vg01 | sort -u | xargs"
+	if got := g.run(t, state); got != "one owi-aos--- one_snap swi-a-s--- monitored two owi-aos--- "+
+		"two_hand swi-a-s--- monitored two_snap swi-a-s--- monitored" {
+		t.Errorf("LVM says %s", got)
+	}
+	g.run(t, "vgck vg01")
+	before := g.run(t, "dmsetup table | grep ^vg01 | sort")
+	g.run(t, "lvchange --refresh vg01/one vg01/two")
+	if now := g.run(t, "dmsetup table | grep ^vg01 | sort"); now != before {
+		t.Errorf("tables before lvchange --refresh:\n%s\nand afterwards:\n%s", before, now)
+	}
+	g.run(t, `set -e; echo newer | tee /srv/one/file >/srv/two/file; lvextend -qq -L +8M vg01/one_snap
+lvcreate -qqy -L 16M -s -n two_later vg01/two; echo newest | tee /srv/one/file >/srv/two/file; sync
+dd if=/dev/urandom of=/srv/two/bulk bs=1M count=12 conv=fsync status=none`)
+	g.eventually(t, "the extension of what is more than half full, by dmeventd",
+		"lvs --noheadings --units m -o lv_size vg01/two_snap | grep -v 16.00m", time.Minute)
+	g.run(t, "set -e; umount /srv/one /srv/two; vgchange -qq -an vg01; vgchange -qq -ay vg01")
+	const holds = `set -e; udevadm settle; for v in one two one_snap two_hand two_snap two_later; do
+case $v in one*) o=ro,nouuid check="xfs_repair -n";; *) o=ro check="e2fsck -fn";; esac
+mount -o $o /dev/vg01/$v /mnt; echo $v $(cat /mnt/file); umount /mnt
+$check /dev/vg01/$v >/run/checked 2>&1 || { cat /run/checked; exit 1; }; done
+mount /dev/vg01/one /srv/one; mount /dev/vg01/two /srv/two`
+	got := strings.ReplaceAll(g.run(t, holds), "\n", ", ")
+	if got != "one newest, two newest, one_snap new, two_hand old, two_snap new, two_later newer" {
+		t.Errorf("after the group was closed and opened again: %s", got)
+	}
+	t.Logf("three commands of LVM's waited for the lock and came to a good end; dmeventd said nothing, and extended a "+
+		"snapshot of the set when it was half full; vgck, --refresh, lvextend, another snapshot, vgchange: %s", got)
+}
