@@ -264,7 +264,7 @@ func (r *reader) asMapping(path string, raw any) (map[string]any, bool) {
 			return nil, false
 		}
 		raw = v
-	} else if ok && strings.Contains(text, "=") {
+	} else if ok {
 		return r.words(path, text)
 	}
 	m, ok := raw.(map[string]any)

@@ -128,7 +128,7 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{`{"services": "[\"a"}`, []ansible.Wrong{{"services", "is no valid JSON: it ends too early"}}},
 		{`{"services": "[a]"}`, []ansible.Wrong{{"services", "is no valid JSON: wrong at byte 2"}}},
 		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5"}}},
-		{`{"environment": "A"}`, []ansible.Wrong{{"environment", "must be a mapping, not text"}}},
+		{`{"environment": "A"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
 		{`{"environment": "A=1,B"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
 		{`{"environment": "A=1,A=2"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
 		{`{"environment": {"A": null, "B": []}}`, []ansible.Wrong{

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.pcc.com/rewind/core/fault"
@@ -149,6 +150,10 @@ func (in *input) flag(word string) {
 		// What follows a = may be a secret.
 		name, _, _ := strings.Cut(word, "=")
 		problem := "there is no such flag"
+		if name != word && slices.Contains(split(flags), name) {
+			in.wrong = append(in.wrong, Bad(name, "is a flag and takes no value"))
+			return
+		}
 		if near := nearest(name, split(flags)); near != "" {
 			problem += ", did you mean " + near + "?"
 		}

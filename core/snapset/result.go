@@ -42,8 +42,9 @@ func created(p *Plan, pause Pause, verb string) ansible.Result {
 	}
 	msg := fmt.Sprintf("%s set %s of %s", verb, p.Set, strings.Join(origins, ", "))
 	if pause != nil {
-		data["pause_ms"] = longest.Milliseconds()
-		msg += fmt.Sprintf("; writes waited %d ms at most", longest.Milliseconds())
+		ms := longest.Round(time.Millisecond).Milliseconds() // as each snapshot's own is shown
+		data["pause_ms"] = ms
+		msg += fmt.Sprintf("; writes waited %d ms at most", ms)
 	}
 	return ansible.Result{Changed: true, Msg: msg, Data: data, Diff: setDiff(p.Set, nil, list)}
 }
@@ -128,7 +129,7 @@ func (s *Set) Check() error {
 		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
 			WithHint("lvm_merge name=%s, without --check, sees to its end and says what became of it", s.Set)
 	}
-	return fault.All(fault.New(fault.SetDiffers, "set %s was taken of %d volumes, but only %d snapshots are left: %s", s.Set, s.Count, len(s.Snapshots), left).
+	return fault.All(fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and of its snapshots only these are left: %s", s.Set, s.Count, left).
 		WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set), wrong)
 }
 

@@ -62,7 +62,7 @@ func TestCheckNamesEveryBadMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, set.Check(), fault.SetDiffers, "only 2 snapshots are left", "vg00/dat_s: its COW space overflowed", "vg00/pccehr_s: its COW")
+	expect(t, set.Check(), fault.SetDiffers, "of its snapshots only these are left: ", "vg00/dat_s: its COW space overflowed", "vg00/pccehr_s: its COW")
 }
 
 // What the journey's unit is asked and answers goes through files: nothing may change on the way.
@@ -94,7 +94,7 @@ func TestRequestPlanAndResultSurviveJSON(t *testing.T) {
 	if diff := cmp.Diff(result.Data["snapshots"], data.Snapshots); diff != "" {
 		t.Error(diff)
 	}
-	if !back.Changed || back.Msg != "took set s of vg00/dat, vg00/pccehr, vg00/t1; writes waited 1 ms at most" {
+	if !back.Changed || back.Msg != "took set s of vg00/dat, vg00/pccehr, vg00/t1; writes waited 2 ms at most" {
 		t.Errorf("%+v", back)
 	}
 }
