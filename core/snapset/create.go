@@ -3,7 +3,6 @@ package snapset
 import (
 	"context"
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -36,7 +35,7 @@ func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause,
 	if err == nil {
 		return t.pause, nil
 	}
-	if errors.Is(err, lvm.ErrSuspending) || errors.Is(err, filesystem.ErrFreezing) {
+	if mayHold(err) {
 		return nil, err
 	}
 	return nil, fault.All(err, undone(ctx, l, p))
@@ -60,9 +59,9 @@ type taker struct {
 	pause Pause
 }
 
-func (t *taker) take(ctx context.Context) error {
+func (t *taker) take(ctx context.Context) (err error) {
 	room := lvmRoom(t.plan.ID)
-	defer os.Remove(room)
+	defer func() { giveBack(room, err) }()
 	if err := setAside(room); err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 }
 
 // create takes the set, which does not exist.
-func (w *work) create(ctx context.Context) (ansible.Result, error) {
+func (w *work) create(ctx context.Context) (result ansible.Result, err error) {
 	if len(w.targets) == 0 {
 		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q, and volumes names nothing to take it of", w.Set).
 			WithHint("volumes=/dat,/pccehr takes it; lvm_snapshot_info lists the sets there are")
@@ -175,7 +175,7 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 		return w.warned(created(plan, nil, "would take")), nil
 	}
 	room := journalRoom(plan.ID)
-	defer os.Remove(room)
+	defer func() { giveBack(room, err) }()
 	if err := setAside(room); err != nil {
 		return ansible.Result{}, err
 	}
@@ -195,10 +195,15 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 	return w.warned(took(plan, pause, w.FreezeTimeout)), err
 }
 
+// mayHold says that after this error a volume may still be held.
+func mayHold(err error) bool {
+	return errors.Is(err, filesystem.ErrFreezing) || errors.Is(err, lvm.ErrSuspending)
+}
+
 // failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when
 // this process has ended, and before anything else is done in these volume groups.
 func (w *work) failed(err error) error {
-	if errors.Is(err, errLeft) || errors.Is(err, filesystem.ErrFreezing) || errors.Is(err, lvm.ErrSuspending) {
+	if errors.Is(err, errLeft) || mayHold(err) {
 		return err
 	}
 	return fault.All(err, w.trip.Finish("undone", journal.Undone, nil))

@@ -3,7 +3,6 @@ package snapset
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -153,13 +152,13 @@ func (p *Planned) Resize() (err error) {
 }
 
 // Take takes the planned set. After an error nothing of it is left.
-func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
+func (p *Planned) Take(ctx context.Context) (own *Own, result ansible.Result, err error) {
 	w := p.work
 	if p.Existing {
 		return w.own(p.plan), p.Result, w.trip.Begin(Kind, w.Set, w.set.Groups(), "in use", p.plan)
 	}
 	room := journalRoom(p.plan.ID)
-	defer os.Remove(room)
+	defer func() { giveBack(room, err) }()
 	if err := setAside(room); err != nil {
 		return nil, ansible.Result{}, err
 	}

@@ -61,6 +61,14 @@ func setAside(path string) error {
 	return noRoomIn(filepath.Dir(path), free)
 }
 
+// giveBack removes such a file, unless a volume may still be held, on which the removal would wait: settling does it
+// then.
+func giveBack(path string, err error) {
+	if !mayHold(err) {
+		_ = os.Remove(path)
+	}
+}
+
 // inRoom does what writes, and where the disk is full once more, in the room that was set aside for it.
 func inRoom(path string, do func() error) error {
 	err := do()
