@@ -66,7 +66,7 @@ var sayings = []saying{
 	{[]string{"Operation prohibited while"}, fault.Unsupported,
 		"lvm.conf forbids changes: global/locking_type, global/metadata_read_only"},
 	{[]string{"Can't get lock for"}, fault.Locked, "another LVM command holds the volume group"}, // read
-	{[]string{"while PVs are missing"}, fault.Unsupported, "bring the missing physical volume back or remove it: vgreduce(8)"},
+	{[]string{"while PVs are missing"}, fault.Unsupported, Missing},
 	{[]string{"Volume group", "is exported"}, fault.Unsupported, "import the volume group: vgimport(8)"},
 	{[]string{"Cannot access VG", "system ID"}, fault.Unsupported, "another host owns the volume group: lvmsystemid(7)"},
 	{[]string{"Snapshots of snapshots are not supported"}, fault.Unsupported, "take the snapshot of the origin"},
@@ -84,6 +84,11 @@ const (
 
 // Unseen is the hint for a volume that is there and not in the report.
 const Unseen = "LVM looks only at disks that devices/filter in lvm.conf and its devices file (lvmdevices(8)) allow"
+
+// Missing is the hint for a physical volume that is missing. It may be a disk that LVM only does not look at: to remove
+// that from the group would cost what lies on it.
+const Missing = "`pvs` names what is missing: attach the disk, or, where it is there, have LVM look at it: `lvmdevices` " +
+	"and devices/filter in lvm.conf say at which it does, `lvmdevices --adddev` adds one"
 
 // explain gives a failed LVM command the code of what LVM said. What is not
 // recognised stays command_failed.

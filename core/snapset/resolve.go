@@ -233,7 +233,7 @@ func (t *Target) usable() error {
 	}
 	switch {
 	case t.Group.Partial:
-		return no("volume group "+t.Group.Name+" has missing physical volumes", "bring the missing disk back, or see vgreduce --removemissing")
+		return no("volume group "+t.Group.Name+" has missing physical volumes", lvm.Missing)
 	case t.Group.Exported:
 		return no("volume group "+t.Group.Name+" is exported", "vgimport "+t.Group.Name)
 	case t.Group.Shared || t.Group.Clustered:

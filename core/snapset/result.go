@@ -151,7 +151,7 @@ func Unreliable(v *lvm.Volume) error {
 	case v.Lost():
 		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it; a set: on_invalid=replace takes it anew, state=absent removes it; by itself: lvremove "+v.FullName()
 	case v.Health == lvm.Partial:
-		hint = "bring the missing disk back, or see vgreduce --removemissing"
+		hint = lvm.Missing
 	case v.State == lvm.MergeFailed || v.State == lvm.MergeFailedSuspended:
 		origin := v.FullName()
 		if v.Origin != "" {

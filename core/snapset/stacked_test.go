@@ -83,3 +83,13 @@ func TestWhatLiesOnAVolume(t *testing.T) {
 		}
 	}
 }
+
+// A physical volume that LVM does not see may be there all the same: nobody is told to take it out of the group.
+func TestAMissingPhysicalVolumeMayOnlyBeUnseen(t *testing.T) {
+	w := newWorld(t, lvmtest.Group{Name: "vg00", Partial: true, Volumes: []lvmtest.Volume{{Name: "dat"}}})
+	_, err := w.view().Resolve(words("vg00/dat"))
+	expect(t, err, fault.Unsupported, "missing physical volumes")
+	if hint := fault.Of(err).Hint; !strings.Contains(hint, "lvmdevices --adddev") || strings.Contains(hint, "vgreduce") {
+		t.Errorf("hint %q", hint)
+	}
+}

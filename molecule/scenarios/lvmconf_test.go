@@ -82,6 +82,10 @@ func TestLVMSaysWhy(t *testing.T) {
 			"unsupported", "duplicate PV devices", "devices/filter",
 		},
 		{
+			"the devices file lacks a disk", "devices { use_devicesfile=1 }", "lvm lvmdevices --adddev /dev/loop0",
+			"rm -f /etc/lvm/devices/system.devices", "unsupported", "missing physical volumes", "lvmdevices --adddev",
+		},
+		{
 			"LVM may not look at the disk", `devices { filter=["r|loop|"] }`, "", "", "unsupported", "", "devices/filter",
 		},
 	} {
