@@ -147,6 +147,14 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	if w.targets, err = w.view.Resolve(w.Volumes); err != nil {
 		return nil, err
 	}
+	thin := func(t Target) bool { return t.LV.Kind == lvm.Thin }
+	if len(w.targets) > 1 && slices.ContainsFunc(w.targets, thin) { // LVM works while the others stand still
+		copies, err := w.lvm.CopyDirs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		w.kernel.Needed = append(w.kernel.Needed, copies...)
+	}
 	// Two sets of one name must not be taken at once in two groups.
 	groups = []string{journey.SetLock(w.Set)}
 	if w.set != nil {

@@ -131,3 +131,18 @@ sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
 		t.Errorf("a mount that fails: %q (%q)", r.msg(), hint)
 	}
 }
+
+// Where LVM keeps copies of its metadata must not be held while it takes a thin snapshot, wherever that is.
+func TestLVMsCopiesOnAMember(t *testing.T) {
+	onlyOn(t, "d12") // a kernel that takes a thin volume by LVM's own suspend
+	g := theGuest
+	g.scratch(t, `lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null
+mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin /pccehr/archive; mount /dev/vg01/thin /srv/thin`,
+		`umount /srv/thin; lvremove -qqy vg01/thin vg01/pool; rm -r /srv/thin /pccehr/archive; ! lvs --noheadings vg01 | grep .`)
+	const check = "lvm_snapshot name=copies volumes=/pccehr,/srv/thin size=32m --check"
+	g.ok(t, check)
+	g.lvmlocal(t, `backup { archive_dir="/pccehr/archive" }`)
+	if r := g.fails(t, check, "no_single_instant"); !strings.Contains(r.msg(), "/pccehr/archive") {
+		t.Errorf("%s", r)
+	}
+}
