@@ -87,8 +87,8 @@ const Unseen = "LVM looks only at disks that devices/filter in lvm.conf and its 
 
 // Missing is the hint for a physical volume that is missing. It may be a disk that LVM only does not look at: to remove
 // that from the group would cost what lies on it.
-const Missing = "`pvs` names what is missing: attach the disk, or, where it is there, have LVM look at it: `lvmdevices` " +
-	"and devices/filter in lvm.conf say at which it does, `lvmdevices --adddev` adds one"
+const Missing = "`pvs` names what is missing: attach the disk, or, where it is there, have LVM look at it: " +
+	"`lvmdevices` and devices/filter in lvm.conf say at which it does, `lvmdevices --adddev` adds one"
 
 // explain gives a failed LVM command the code of what LVM said. What is not
 // recognised stays command_failed.

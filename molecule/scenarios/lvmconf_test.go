@@ -138,7 +138,8 @@ func TestLVMsCopiesOnAMember(t *testing.T) {
 	g := theGuest
 	g.scratch(t, `lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null
 mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin /pccehr/archive; mount /dev/vg01/thin /srv/thin`,
-		`umount /srv/thin; lvremove -qqy vg01/thin vg01/pool; rm -r /srv/thin /pccehr/archive; ! lvs --noheadings vg01 | grep .`)
+		`umount /srv/thin; lvremove -qqy vg01/thin vg01/pool; rm -r /srv/thin /pccehr/archive
+! lvs --noheadings vg01 | grep .`)
 	const check = "lvm_snapshot name=copies volumes=/pccehr,/srv/thin size=32m --check"
 	g.ok(t, check)
 	g.lvmlocal(t, `backup { archive_dir="/pccehr/archive" }`)
