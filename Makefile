@@ -175,6 +175,7 @@ molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: 
 .PHONY: bench
 bench: build lab-bin build/venv/.done lab-deps ## the figures of the guest LAB in docs/benchmarks.md, measured again
 	@molecule/bench/downtime
+	@molecule/bench/stalls
 	@molecule/bench/backup
 	@molecule/bench/page $(LAB) $$(git describe --always --dirty)
 
