@@ -8,6 +8,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,7 +39,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 3 {
-		return fmt.Errorf("stall ROUNDS POINT=VG/LV...")
+		return errors.New("its words are: ROUNDS POINT=VG/LV, and more of these")
 	}
 	rounds, err := strconv.Atoi(args[0])
 	if err != nil {
