@@ -42,7 +42,7 @@ const stopLimit = 10 * time.Minute
 // which step, and whether it was undone.
 func Make(ctx context.Context, c Call) (ansible.Result, error) {
 	if os.Geteuid() != 0 {
-		return ansible.Result{}, fault.New(fault.NotRoot, "only root may change volumes").
+		return ansible.Result{}, fault.New(fault.NotRoot, "only root may work with volumes and their backups").
 			WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
 	}
 	systemd, err := service.Connect(ctx)
