@@ -57,7 +57,7 @@ until grep -q new /run/rw-seen; do sleep 0.1; done`)
 while [ ! -e /run/rw-asked ]; do systemctl --no-block start srv-again.mount; sleep 0.1; done'`)
 	r := g.ok(t, "lvm_merge services=pccehr wait=true")
 	g.run(t, "touch /run/rw-asked; systemctl start srv-again.mount")
-	g.eventually(t, "the lister's look at the old file", "tail -1 /run/rw-seen | grep -qx old", commandLimit)
+	g.eventually(t, "the lister's look at the old file", "tail -1 /run/rw-seen | grep -qx old", settled)
 	got := g.run(t, `sort -u /run/rw-seen | xargs; cat /srv/again/rw-file; findmnt -no TARGET -t ext4 /pccehr | wc -l
 systemctl is-active pccehr pccehr.automount rw-list | xargs
 systemctl list-units --all --no-legend 'rewind-hold-*'; systemctl list-jobs --no-legend`)
