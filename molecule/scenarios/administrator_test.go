@@ -50,7 +50,7 @@ const administratorGone = `systemctl stop admin-lvs admin-lvcreate admin-lvexten
 // of volumes of which one has a snapshot of another hand. Afterwards LVM, udev and dmeventd take the set's snapshots
 // for what they would be if LVM alone had made them.
 func TestAdministratorMeanwhile(t *testing.T) {
-	playedOn(t, "d12")
+	playedOn(t, "d13")
 	g := theGuest
 	g.scratch(t, adminVolumes, noAdminVolumes)
 	const take = "lvm_snapshot volumes=/srv/one,/srv/two size=16m freeze_timeout=200"

@@ -91,6 +91,7 @@ lvremove -ffqqy vg01/hand; rmdir /srv/hand; ! lvs --noheadings vg01 | grep .`
 // TestAVolumeThatAScriptMounted is one that no boot mounts: a rollback says so beforehand, and mounts it again itself,
 // after a power cut too.
 func TestAVolumeThatAScriptMounted(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := theGuest
 	g.scratch(t, byHand, noByHand)

@@ -33,6 +33,7 @@ cp /root/crypttab.before /etc/crypttab; rm -f /root/safe.key /root/crypttab.befo
 // back to it and takes it again. On 6.1 LVM takes the thin one while the other is suspended, and may not read what lies
 // on that.
 func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
+	playedOn(t, "d12") // TestOneInstantThin plays a frozen file system on d13
 	g := theGuest
 	g.scratch(t, kinds, removeKinds)
 	taken := g.ok(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m")
