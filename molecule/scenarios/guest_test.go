@@ -185,8 +185,8 @@ func (g guest) eventually(t *testing.T, what, script string, limit time.Duration
 	loop := fmt.Sprintf("end=$((SECONDS+%d)); until (%s) >/dev/null 2>&1; do [ $SECONDS -lt $end ] || exit 9; sleep 0.2; done", int(limit.Seconds()), script)
 	if _, err := g.try("bash -c " + quote(loop)); err != nil {
 		// A failpoint that was not reached would stop a run of the next test.
-		state, _ := g.try(goOn + "; lvs -a -o +lv_tags; dmsetup info -c; findmnt -rn | tail -20; "+
-			"systemctl list-jobs --no-legend; ps axo pid,stat,wchan:25,args | grep -v ' \\[' | tail -40; "+
+		state, _ := g.try(goOn + "; lvs -a -o +lv_tags; dmsetup info -c; findmnt -rn | tail -20; " +
+			"systemctl list-jobs --no-legend; ps axo pid,stat,wchan:25,args | grep -v ' \\[' | tail -40; " +
 			"journalctl -u 'rewind-*' --no-pager | tail -30")
 		t.Fatalf("%s did not come within %s: %v\n%s", what, limit, err, state)
 	}
