@@ -36,6 +36,7 @@ mountpoint -q /pccehr || mount /pccehr; rm -rf /pccehr/rw-file /srv/rw-mirror; s
 // TestNothingMountsAMemberWhileItIsRolledBack rolls /pccehr back below an automount that a program triggers ten times a
 // second, while another mount unit of the volume is started again and again.
 func TestNothingMountsAMemberWhileItIsRolledBack(t *testing.T) {
+	playedOn(t, "d12")
 	g := theGuest
 	g.scratch(t, theLister+automounted, plainAgain)
 	// Nobody has looked at the automount point yet: it is looked up where it comes from, and not mounted for that.
