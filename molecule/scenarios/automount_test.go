@@ -39,6 +39,12 @@ func TestNothingMountsAMemberWhileItIsRolledBack(t *testing.T) {
 	playedOn(t, "d12")
 	g := theGuest
 	g.scratch(t, theLister+automounted, plainAgain)
+	t.Cleanup(func() {
+		if t.Failed() {
+			seen, _ := g.try("uniq -c /run/rw-seen; cat /srv/again/rw-file; journalctl --no-pager | tail -80")
+			t.Logf("the lister saw:\n%s", seen)
+		}
+	})
 	// Nobody has looked at the automount point yet: it is looked up where it comes from, and not mounted for that.
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
 	seen := g.run(t, "findmnt -no FSTYPE /pccehr; lvs --noheadings -o origin vg00/pccehr_snap | xargs")
