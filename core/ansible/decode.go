@@ -276,14 +276,17 @@ func (r *reader) asMapping(path string, raw any) (map[string]any, bool) {
 
 // words reads a mapping as a person writes it: path=/srv/backup,keep=7.
 func (r *reader) words(path, text string) (map[string]any, bool) {
-	m := map[string]any{}
-	for _, part := range split(text) {
+	m, good := map[string]any{}, true
+	parts := split(text)
+	for _, part := range parts {
 		key, value, ok := strings.Cut(part, "=")
-		if _, twice := m[key]; !ok || key == "" || twice {
-			r.bad(path, "must be a mapping: JSON, or words such as key=value,key=value, each key once")
-			return nil, false
-		}
+		_, twice := m[key]
+		good = good && ok && key != "" && !twice
 		m[key] = value
+	}
+	if len(parts) == 0 || !good {
+		r.bad(path, "must be a mapping: JSON, or words such as key=value,key=value, each key once")
+		return nil, false
 	}
 	return m, true
 }

@@ -13,6 +13,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
+// wantMapping is what is said of a text that is no mapping.
+const wantMapping = "must be a mapping: JSON, or words such as key=value,key=value, each key once"
+
 // decode reads a JSON object over the sample's defaults.
 func decode(t *testing.T, object string) (sample, error) {
 	t.Helper()
@@ -128,9 +131,10 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{`{"services": "[\"a"}`, []ansible.Wrong{{"services", "is no valid JSON: it ends too early"}}},
 		{`{"services": "[a]"}`, []ansible.Wrong{{"services", "is no valid JSON: wrong at byte 2"}}},
 		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5"}}},
-		{`{"environment": "A"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
-		{`{"environment": "A=1,B"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
-		{`{"environment": "A=1,A=2"}`, []ansible.Wrong{{"environment", "must be a mapping: JSON, or words such as key=value,key=value, each key once"}}},
+		{`{"environment": ""}`, []ansible.Wrong{{"environment", wantMapping}}},
+		{`{"environment": "A"}`, []ansible.Wrong{{"environment", wantMapping}}},
+		{`{"environment": "A=1,B"}`, []ansible.Wrong{{"environment", wantMapping}}},
+		{`{"environment": "A=1,A=2"}`, []ansible.Wrong{{"environment", wantMapping}}},
 		{`{"environment": {"A": null, "B": []}}`, []ansible.Wrong{
 			{"environment.A", "is empty"}, {"environment.B", "must be one value, not a list"},
 		}},

@@ -149,11 +149,11 @@ func (in *input) flag(word string) {
 	default:
 		// What follows a = may be a secret.
 		name, _, _ := strings.Cut(word, "=")
-		problem := "there is no such flag"
-		if name != word && slices.Contains(split(flags), name) {
+		if slices.Contains(split(flags), name) {
 			in.wrong = append(in.wrong, Bad(name, "is a flag and takes no value"))
 			return
 		}
+		problem := "there is no such flag"
 		if near := nearest(name, split(flags)); near != "" {
 			problem += ", did you mean " + near + "?"
 		}
