@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 )
@@ -82,7 +83,7 @@ func Probe(dir string) (lacks Lacks, err error) {
 			return nil, err
 		}
 		err := a.try(path)
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS) {
+		if durable.Full(err) || errors.Is(err, unix.EROFS) {
 			return nil, err
 		}
 		if err != nil {

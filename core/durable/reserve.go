@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -24,6 +25,9 @@ func Reserve(dir string, bytes int64) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Full reports whether a write failed for want of room: on the file system, or in the quota of whoever writes.
+func Full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Free is how many bytes root can still write to the file system that dir lies on. ext4 keeps blocks for itself that
 // nobody is given, and counts them as free: a fiftieth, at most 4096 (ext4_calculate_resv_clusters in the kernel's

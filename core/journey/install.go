@@ -159,7 +159,7 @@ func CheckProgram() error {
 
 // noRoom says what to do where the program cannot be copied for want of room.
 func noRoom(dir string, err error) error {
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if !durable.Full(err) {
 		return err
 	}
 	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that a unit is to run: %w", dir, err).

@@ -191,7 +191,7 @@ func (w *walk) reached(step string) {
 
 // unwritten is the failure to write to the journal.
 func unwritten(err error) error {
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if !durable.Full(err) {
 		return err
 	}
 	return fault.New(fault.NoSpace, "%w", err).WithHint("make room: df -h %[1]s; df -i %[1]s", journalDir)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -229,7 +230,7 @@ func (j *job) missed(rel string, err error) error {
 
 func codeOf(err error, other fault.Code) fault.Code {
 	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case durable.Full(err):
 		return fault.NoSpace
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ETXTBSY):
 		return fault.Busy

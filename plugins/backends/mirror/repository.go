@@ -8,10 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -159,7 +158,7 @@ func failed(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, fault.NoSpace) {
+	if durable.Full(err) || errors.Is(err, fault.NoSpace) {
 		return fault.New(fault.RepositoryFull, "%s: %w", what, err).
 			WithHint("make room where the repository lies, or keep fewer backups (keep)")
 	}

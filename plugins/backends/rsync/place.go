@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/gofrs/flock"
-	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
@@ -100,7 +99,7 @@ func unwritable(dir string, err error) error {
 
 func codeOf(err error) fault.Code {
 	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case durable.Full(err):
 		return fault.RepositoryFull
 	case errors.Is(err, fault.RepositoryLocked):
 		return fault.RepositoryLocked

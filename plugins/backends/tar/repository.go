@@ -121,7 +121,7 @@ func (r repository) enter(s backup.Stored) error {
 }
 
 func noRoom(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if durable.Full(err) {
 		return fault.New(fault.RepositoryFull, "%w", err)
 	}
 	return err
