@@ -147,14 +147,6 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	if w.targets, err = w.view.Resolve(w.Volumes); err != nil {
 		return nil, err
 	}
-	thin := func(t Target) bool { return t.LV.Kind == lvm.Thin }
-	if len(w.targets) > 1 && slices.ContainsFunc(w.targets, thin) { // LVM works while the others stand still
-		copies, err := w.lvm.CopyDirs(ctx)
-		if err != nil {
-			return nil, err
-		}
-		w.kernel.Needed = append(w.kernel.Needed, copies...)
-	}
 	// Two sets of one name must not be taken at once in two groups.
 	groups = []string{journey.SetLock(w.Set)}
 	if w.set != nil {
@@ -166,11 +158,26 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	return unique(groups), nil
 }
 
+// findCopies adds where LVM keeps copies of its metadata to what must stay writable. It matters for a new set with a
+// thin volume among others, which LVM takes while those stand still.
+func (w *work) findCopies(ctx context.Context) error {
+	thin := func(t Target) bool { return t.LV.Kind == lvm.Thin }
+	if len(w.targets) < 2 || !slices.ContainsFunc(w.targets, thin) {
+		return nil
+	}
+	copies, err := w.lvm.CopyDirs(ctx)
+	w.kernel.Needed = append(w.kernel.Needed, copies...)
+	return err
+}
+
 // create takes the set, which does not exist.
-func (w *work) create(ctx context.Context) (result ansible.Result, err error) {
+func (w *work) create(ctx context.Context) (ansible.Result, error) {
 	if len(w.targets) == 0 {
 		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q, and volumes names nothing to take it of", w.Set).
 			WithHint("volumes=/dat,/pccehr takes it; lvm_snapshot_info lists the sets there are")
+	}
+	if err := w.findCopies(ctx); err != nil {
+		return ansible.Result{}, err
 	}
 	plan, err := w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}, journal.NewID(), w.targets, w.kernel)
 	if err != nil {
@@ -182,6 +189,16 @@ func (w *work) create(ctx context.Context) (result ansible.Result, err error) {
 	if w.Check {
 		return w.warned(created(plan, nil, "would take")), nil
 	}
+	result, err := w.takePlanned(ctx, plan, func() error { return w.trip.Finish("taken", journal.Done, nil) })
+	if w.made == "" {
+		return ansible.Result{}, err
+	}
+	return w.warned(result), err
+}
+
+// takePlanned takes the planned set, and has it recorded. After an error nothing of it is left, unless only its record failed:
+// then made says that it is there.
+func (w *work) takePlanned(ctx context.Context, plan *Plan, record func() error) (result ansible.Result, err error) {
 	room := journalRoom(plan.ID)
 	defer func() { giveBack(room, err) }()
 	if err := setAside(room); err != nil {
@@ -199,8 +216,7 @@ func (w *work) create(ctx context.Context) (result ansible.Result, err error) {
 		return ansible.Result{}, w.failed(err)
 	}
 	w.made = plan.ID
-	err = inRoom(room, func() error { return w.trip.Finish("taken", journal.Done, nil) })
-	return w.warned(took(plan, pause, w.FreezeTimeout)), err
+	return took(plan, pause, w.FreezeTimeout), inRoom(room, record)
 }
 
 // mayHold says that after this error a volume may still be held.

@@ -7,15 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
 // A set is whole or it is none: a file system with its log, a log with its file system.
 func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
-	fstabFile = t.TempDir() + "/none"
-	t.Cleanup(func() { fstabFile = "/etc/fstab" })
+	noFstab(t)
 	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "xfs"}, {Name: "log"}, {Name: "ext"}, {Name: "journal"}, {Name: "shut"}, {Name: "plain"}, {Name: "tree"},
 	}})
@@ -41,7 +39,7 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 			"/dev/vg00/ext": {Journal: true, JournalOn: dev("journal")}, "/dev/vg00/tree": {Btrfs: true},
 		}[device], nil
 	}
-	for volumes, says := range map[string]string{
+	resolves(t, view, map[string]string{
 		"/plain":                       "",
 		"/xfs vg00/log":                "",
 		"/ext vg00/journal /plain":     "",
@@ -52,16 +50,7 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 		"vg00/shut /xfs vg00/log":      "vg00/shut: its log lies on another device, and it is not known on which",
 		"vg00/journal vg00/log /plain": "vg00/log belongs to the file system on /xfs, which is not in the set",
 		"vg00/tree":                    "vg00/tree is btrfs",
-	} {
-		_, err := view.Resolve(words(strings.Fields(volumes)...))
-		f := fault.Of(err)
-		switch {
-		case says == "" && err != nil:
-			t.Errorf("%s: %v", volumes, err)
-		case says != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, says) || f.Hint == ""):
-			t.Errorf("%s: %v, want %q", volumes, err, says)
-		}
-	}
+	})
 	view.Mounts[0].Super = "rw,logdev=/dev/sdz"
 	view.Device = func(string) (filesystem.Dev, error) { return filesystem.Dev{Major: 8, Minor: 99}, nil }
 	if _, err := view.Resolve(words("vg00/xfs")); err == nil || !strings.Contains(err.Error(), "no logical volume") {

@@ -3,7 +3,6 @@ package snapset
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +58,9 @@ func PlanOwn(ctx context.Context, trip *journey.Trip, r command.Runner, req Requ
 		return nil, fault.New(fault.Exists, "there is a set %s already: %s", w.Set, strings.Join(names(w.set.Snapshots), ", ")).
 			WithHint("choose another name, or remove it: lvm_snapshot name=%s state=absent", w.Set)
 	}
+	if err := w.findCopies(ctx); err != nil {
+		return nil, err
+	}
 	p := &Planned{Targets: w.targets[:n], work: w}
 	return p, p.Resize()
 }
@@ -93,13 +95,16 @@ func (w *work) canBeMounted() error {
 // logsLast moves the targets that are parts of others to the end, and returns how many the others are. While a set is
 // filled nothing looks after the parts: their snapshots hold all that can be written.
 func (w *work) logsLast() int {
-	parts := func(t Target) bool { return IsPart(&t, w.targets) }
-	files := slices.DeleteFunc(slices.Clone(w.targets), parts)
-	logs := slices.DeleteFunc(slices.Clone(w.targets), func(t Target) bool { return !parts(t) })
-	for i := range logs {
-		if t := &logs[i]; w.Use == ForRestore {
+	var files, logs []Target
+	for _, t := range w.targets {
+		if !IsPart(&t, w.targets) {
+			files = append(files, t)
+			continue
+		}
+		if w.Use == ForRestore {
 			t.Size = fmt.Sprintf("%db", lvm.MaxCOW(t.LV.Size, lvm.Chunk, t.Group.ExtentSize))
 		}
+		logs = append(logs, t)
 	}
 	w.targets = append(files, logs...)
 	return len(files)
@@ -152,29 +157,16 @@ func (p *Planned) Resize() (err error) {
 }
 
 // Take takes the planned set. After an error nothing of it is left.
-func (p *Planned) Take(ctx context.Context) (own *Own, result ansible.Result, err error) {
+func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
 	w := p.work
 	if p.Existing {
 		return w.own(p.plan), p.Result, w.trip.Begin(Kind, w.Set, w.set.Groups(), "in use", p.plan)
 	}
-	room := journalRoom(p.plan.ID)
-	defer func() { giveBack(room, err) }()
-	if err := setAside(room); err != nil {
+	result, err := w.takePlanned(ctx, p.plan, func() error { return w.trip.Record("in use", p.plan) })
+	if w.made == "" {
 		return nil, ansible.Result{}, err
 	}
-	if err := w.trip.Begin(Kind, w.Set, p.plan.Groups(), "taking", p.plan); err != nil {
-		return nil, ansible.Result{}, err
-	}
-	w.trip.Progress("taking set "+w.Set, -1)
-	pause, err := take(ctx, w.lvm, p.plan, w.FreezeTimeout)
-	if err == nil {
-		err = w.verify(ctx, p.plan)
-	}
-	if err != nil {
-		return nil, ansible.Result{}, w.failed(err)
-	}
-	err = inRoom(room, func() error { return w.trip.Record("in use", p.plan) })
-	return w.own(p.plan), took(p.plan, pause, w.FreezeTimeout), err
+	return w.own(p.plan), result, err
 }
 
 func (w *work) own(p *Plan) *Own {

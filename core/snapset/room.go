@@ -53,7 +53,7 @@ func setAside(path string) error {
 	if err == nil {
 		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, roomBytes), f.Close())
 	}
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if !durable.Full(err) {
 		return nil
 	}
 	_ = os.Remove(path)
@@ -72,7 +72,7 @@ func giveBack(path string, err error) {
 // inRoom does what writes, and where the disk is full once more, in the room that was set aside for it.
 func inRoom(path string, do func() error) error {
 	err := do()
-	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, fault.Unwritable)
+	full := durable.Full(err) || errors.Is(err, fault.Unwritable)
 	if full && os.Remove(path) == nil {
 		err = do()
 	}

@@ -38,8 +38,7 @@ func stackedOn(t *testing.T, sysfs, dev string, files map[string]string, on ...s
 // A volume that others are made of is taken with all that they are made of; a physical volume of LVM never, and never a
 // volume together with one that lies in a file on it.
 func TestWhatLiesOnAVolume(t *testing.T) {
-	fstabFile = t.TempDir() + "/none"
-	t.Cleanup(func() { fstabFile = "/etc/fstab" })
+	noFstab(t)
 	w := newWorld(t,
 		lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 			{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "pv"}, {Name: "secret"}, {Name: "files"}, {Name: "plain"},
@@ -62,7 +61,7 @@ func TestWhatLiesOnAVolume(t *testing.T) {
 	view.LoopFile = func(node string) (on, is filesystem.Dev, ok bool) {
 		return view.Mounts[0].Dev, is, node == "/dev/7:0"
 	}
-	for volumes, says := range map[string]string{
+	resolves(t, view, map[string]string{
 		"vg00/plain":                 "",
 		"vg00/a vg00/b vg00/c":       "",
 		"/files vg00/plain":          "",
@@ -72,16 +71,7 @@ func TestWhatLiesOnAVolume(t *testing.T) {
 		"vg00/pv":                    "vg00/pv is a physical volume of LVM: vg01/x lies on it",
 		"vg00/secret vg00/pv vg01/x": "vg00/secret is a physical volume of LVM: vg01/x lies on it",
 		"/files vg01/y":              "vg01/y lies on 7:0, whose file is on vg00/files, and both are in the set",
-	} {
-		_, err := view.Resolve(words(strings.Fields(volumes)...))
-		f := fault.Of(err)
-		switch {
-		case says == "" && err != nil:
-			t.Errorf("%s: %v", volumes, err)
-		case says != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, says) || f.Hint == ""):
-			t.Errorf("%s: %v, want %q", volumes, err, says)
-		}
-	}
+	})
 }
 
 // A physical volume that LVM does not see may be there all the same: nobody is told to take it out of the group.

@@ -149,3 +149,24 @@ func expect(t *testing.T, err error, code fault.Code, words ...string) {
 		}
 	}
 }
+
+// noFstab has the test see no fstab.
+func noFstab(t *testing.T) {
+	fstabFile = t.TempDir() + "/none"
+	t.Cleanup(func() { fstabFile = "/etc/fstab" })
+}
+
+// resolves fails the test unless each list of volumes resolves, or is unsupported and its message says that.
+func resolves(t *testing.T, view *View, cases map[string]string) {
+	t.Helper()
+	for volumes, says := range cases {
+		_, err := view.Resolve(words(strings.Fields(volumes)...))
+		f := fault.Of(err)
+		switch {
+		case says == "" && err != nil:
+			t.Errorf("%s: %v", volumes, err)
+		case says != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, says) || f.Hint == ""):
+			t.Errorf("%s: %v, want %q", volumes, err, says)
+		}
+	}
+}
