@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type bus interface {
 	property(ctx context.Context, name, kind, property string) (any, error)
 	jobType(ctx context.Context, name string) (string, error) // start, restart, stop; empty: no job
 	loaded(ctx context.Context, pattern string) ([]string, error)
+	filed(ctx context.Context, patterns ...string) ([]string, error) // the units that files define, loaded or not
 	start(ctx context.Context, name, mode string) (<-chan string, error)
 	stop(ctx context.Context, name string) (<-chan string, error)
 	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
@@ -224,8 +226,21 @@ func (w *wire) jobType(ctx context.Context, name string) (string, error) {
 
 // loaded returns the units of a pattern, such as *.socket, that systemd has loaded.
 func (w *wire) loaded(ctx context.Context, pattern string) ([]string, error) {
+	return w.list(ctx, "ListUnitsByPatterns", []string{pattern})
+}
+
+func (w *wire) filed(ctx context.Context, patterns ...string) ([]string, error) {
+	paths, err := w.list(ctx, "ListUnitFilesByPatterns", patterns)
+	for i := range paths {
+		paths[i] = filepath.Base(paths[i])
+	}
+	return paths, err
+}
+
+// list calls a method that lists what matches one of the patterns, and returns the first word about each.
+func (w *wire) list(ctx context.Context, method string, patterns []string) ([]string, error) {
 	body, err := w.do(ctx, dbus.Call{
-		Path: managerPath, Interface: managerFace, Member: "ListUnitsByPatterns", Args: []any{[]string{}, []string{pattern}},
+		Path: managerPath, Interface: managerFace, Member: method, Args: []any{[]string{}, patterns},
 	})
 	if err != nil {
 		return nil, err

@@ -116,6 +116,15 @@ func (f *fake) loaded(_ context.Context, pattern string) ([]string, error) {
 	return names, nil
 }
 
+// filed are the units that have a file, loaded or not.
+func (f *fake) filed(ctx context.Context, patterns ...string) (names []string, err error) {
+	for _, pattern := range patterns {
+		matching, _ := f.loaded(ctx, pattern)
+		names = append(names, matching...)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return f.units[name].file == "" }), nil
+}
+
 func (f *fake) stop(_ context.Context, name string) (<-chan string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

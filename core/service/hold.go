@@ -58,19 +58,38 @@ func (s *Systemd) Release(ctx context.Context, name string) error {
 
 // OnDevices returns the units that systemd starts on block devices: mounts, swaps, checks of file systems, what opens
 // encrypted ones, and services that are bound to a device. A device is given by each path that leads to it, because
-// units name it by any of them.
+// units name it by any of them. A mount that systemd has not loaded, because nobody has asked for it lately, is one of
+// them: it may be asked for at any moment.
 func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, error) {
-	var units []string
+	var units, devices []string
 	for _, path := range paths {
 		device, err := s.unit(ctx, EscapePath(path)+".device")
 		if err != nil {
 			return nil, err
 		}
+		devices = append(devices, device.name)
 		for _, name := range device.dependents {
 			if slices.Contains([]string{"mount", "swap", "service"}, kindOf(name)) && !slices.Contains(units, name) {
 				units = append(units, name)
 			}
 		}
 	}
+	filed, err := s.bus.filed(ctx, "*.mount", "*.swap")
+	if err != nil {
+		return nil, busFault(ctx, err, "ask systemd for its mounts")
+	}
+	for _, name := range filed {
+		u, err := s.unit(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(units, name) && !disjoint(u.after, devices) {
+			units = append(units, name)
+		}
+	}
 	return units, nil
+}
+
+func disjoint(a, b []string) bool {
+	return !slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }

@@ -12,8 +12,11 @@ func TestUnitsOnADevice(t *testing.T) {
 	f.add("dev-vg00-app.device", "active", "RequiredBy", "app.mount",
 		"BoundBy", "systemd-fsck@dev-vg00-app.service", "BoundBy", "x.target")
 	f.add(`dev-mapper-vg00\x2dapp.device`, "active", "RequiredBy", "app.mount", "BoundBy", "dev-vg00-app.swap")
+	// Nobody has asked for this one yet, so its device does not know it.
+	f.add("again.mount", "inactive", "After", "dev-vg00-app.device").file = "/etc/systemd/system/again.mount"
+	f.add("other.mount", "inactive", "After", "dev-vg00-other.device").file = "/etc/systemd/system/other.mount"
 	got, err := f.systemd(t).OnDevices(t.Context(), []string{"/dev/vg00/app", "/dev/mapper/vg00-app", "/dev/none"})
-	want := []string{"app.mount", "systemd-fsck@dev-vg00-app.service", "dev-vg00-app.swap"}
+	want := []string{"app.mount", "systemd-fsck@dev-vg00-app.service", "dev-vg00-app.swap", "again.mount"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v %v, want %v", got, err, want)
 	}
