@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"go.pcc.com/rewind/core/fault"
 )
@@ -149,10 +149,8 @@ func holders(w io.Writer, fact any) {
 	if err != nil || !ok {
 		return
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	defer table.Flush()
 	columns := []string{"kind", "pid", "command", "unit", "how", "path"}
-	fmt.Fprintln(table, strings.ToUpper(strings.Join(columns, "\t")))
+	rows := [][]string{strings.Split(strings.ToUpper(strings.Join(columns, " ")), " ")}
 	for _, item := range list {
 		row, _ := item.(map[string]any)
 		cells := make([]string, len(columns))
@@ -162,7 +160,19 @@ func holders(w io.Writer, fact any) {
 				cells[i] = fmt.Sprint(cell)
 			}
 		}
-		fmt.Fprintln(table, strings.Join(cells, "\t"))
+		rows = append(rows, cells)
+	}
+	widths := make([]int, len(columns))
+	for _, cells := range rows {
+		for i, cell := range cells[:len(cells)-1] { // nothing is to the right of the last one
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell)+2)
+		}
+	}
+	for _, cells := range rows {
+		for i, cell := range cells {
+			fmt.Fprintf(w, "%-*s", widths[i], cell)
+		}
+		fmt.Fprintln(w)
 	}
 }
 
