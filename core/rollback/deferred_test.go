@@ -232,6 +232,7 @@ func TestADeferredRollbackOfTheRootVolumeIsAllOrNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				again.lvm, again.systemd, again.commands = w.lvm, w.systemd, w.commands
+				again.protected, again.writeProtect = w.protected, w.writeProtect
 				if err := again.settle(t.Context()); err != nil {
 					t.Errorf("command %d: %v", n, err)
 				}

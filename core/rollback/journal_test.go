@@ -84,6 +84,7 @@ func TestTheWayOnDoesNotWaitForTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	next.lvm, next.systemd, next.commands, next.atOnce = w.lvm, w.systemd, w.commands, nil
+	next.protected, next.writeProtect = w.protected, w.writeProtect
 	next.forget = nil
 	if err := next.settle(t.Context()); err != nil {
 		t.Error(err)

@@ -123,6 +123,7 @@ func TestRolledBackTogetherWithItsRecord(t *testing.T) {
 		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root"}, {Name: "dat"},
 	}})
 	w := &walk{Request: Request{Set: "s", Check: true}, commands: command.NewRecorder(f), lvm: f.LVM()}
+	gates{}.of(w)
 	if err := w.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,16 @@ const (
 	glance = 40 * time.Millisecond
 )
 
-// merge has LVM merge all members and returns when the kernel merges each of them, or has merged it.
+// merge has LVM merge all members and returns when the kernel merges each of them, or has merged it, and they can be
+// written to again.
 func (w *walk) merge(ctx context.Context) error {
+	if err := w.mergeAll(ctx); err != nil {
+		return err
+	}
+	return w.unprotect(ctx)
+}
+
+func (w *walk) mergeAll(ctx context.Context) error {
 	w.trip.Progress("merging", -1)
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
@@ -83,6 +91,9 @@ func (w *walk) mourn(members []*Member) error {
 // begin has LVM merge members, and returns as soon as the kernel does: that it does is the proof, while LVM goes on to
 // wait for udev, to back up its metadata and to start its poller. Thin members are merged only when LVM's command has ended.
 func (w *walk) begin(ctx context.Context, members []*Member) error {
+	if err := w.protect(ctx, members); err != nil {
+		return err
+	}
 	if !w.ahead {
 		return w.lvm.Merge(ctx, snapshots(members)...)
 	}
@@ -131,6 +142,9 @@ func (w *walk) refused(wait []*Member, because error, untouched bool) error {
 // unlatch starts merges that LVM deferred because it found their volumes open. Nothing of ours is: it was udev, or a
 // monitoring tool that looked for a moment; or somebody has mounted one.
 func (w *walk) unlatch(ctx context.Context, late []*Member) error {
+	if err := w.protect(ctx, late); err != nil {
+		return err
+	}
 	if err := w.evict(ctx); err != nil && !errors.Is(err, fault.Busy) { // who is busy there is named at the limit
 		return err
 	}

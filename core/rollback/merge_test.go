@@ -29,6 +29,7 @@ func server() *lvmtest.Fake {
 func walkOf(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
 	t.Helper()
 	w := &walk{trip: &journey.Trip{}, lvm: f.LVM(), state: &State{Set: "s"}}
+	gates{}.of(w)
 	r := report(t, w)
 	for _, name := range snapshots {
 		v, ok := r.ByPath(name)
@@ -295,7 +296,7 @@ func TestALostMemberIsNoMergedOneWhenItsSnapshotIsRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.lvm = w.lvm
+	again.lvm, again.protected, again.writeProtect = w.lvm, w.protected, w.writeProtect
 	if err := again.merge(t.Context()); err != nil {
 		t.Fatal("without it:", err)
 	}

@@ -78,6 +78,9 @@ type Member struct {
 	Lost       bool   `json:"lost,omitempty"` // its COW overflowed past the point of no return, before its merge began
 	Siblings   []kin  `json:"siblings,omitempty"`
 
+	// ReadOnly says that the volume could not be written to before the rollback either.
+	ReadOnly bool `json:"read_only,omitempty"`
+
 	// LogOf is the device of the member's file system whose log this one holds; nil: of none.
 	LogOf *filesystem.Dev `json:"log_of,omitempty"`
 }
@@ -126,20 +129,22 @@ func Handler() journey.Handler { return journey.Handler{Do: do, Settle: settle} 
 // walk is a rollback under way, or one that is settled.
 type walk struct {
 	Request
-	trip     *journey.Trip
-	commands *command.Recorder
-	lvm      *lvm.LVM
-	systemd  *service.Systemd            // nil at early boot
-	forget   func(context.Context) error // forgetGuard; nil where no systemd runs
-	state    *State
-	begun    time.Time
-	atOnce   func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
-	ahead    bool                             // go on ahead of LVM's command that merges, when the kernel does
-	ready    bool                             // just now all members were closed and none was merging
-	merger   <-chan error                     // LVM's command that merges, which may still tidy up; nil: none runs
-	revived  []string                         // units that an earlier run of this rollback could not start, and this one did
-	warnings []string
-	reserved []*os.File // room on disk for what is still to be written
+	trip         *journey.Trip
+	commands     *command.Recorder
+	lvm          *lvm.LVM
+	systemd      *service.Systemd            // nil at early boot
+	forget       func(context.Context) error // forgetGuard; nil where no systemd runs
+	state        *State
+	begun        time.Time
+	atOnce       func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
+	protected    func(filesystem.Dev) (bool, error)
+	writeProtect func(filesystem.Dev, bool) error
+	ahead        bool         // go on ahead of LVM's command that merges, when the kernel does
+	ready        bool         // just now all members were closed and none was merging
+	merger       <-chan error // LVM's command that merges, which may still tidy up; nil: none runs
+	revived      []string     // units that an earlier run of this rollback could not start, and this one did
+	warnings     []string
+	reserved     []*os.File // room on disk for what is still to be written
 	// unwritten is why the last step, which was reached all the same, is not in the journal; nil if it is
 	unwritten error
 }
@@ -149,6 +154,7 @@ func newWalk(t *journey.Trip, req Request) *walk {
 	w := &walk{
 		Request: req, trip: t, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
 		atOnce: filesystem.MountAtOnce, ahead: true, begun: time.Now(),
+		protected: filesystem.WriteProtected, writeProtect: filesystem.WriteProtect,
 	}
 	w.forget = w.forgetGuard
 	return w

@@ -47,7 +47,26 @@ func (w *walk) descend(ctx context.Context, kill []condemned) error {
 		return err
 	}
 	failpoint.Hit("rollback.unmounted")
-	return w.recheck(ctx)
+	return w.closed(ctx)
+}
+
+// closed checks everything again once nothing is open. A mount that was under way then may be there only now, so it is
+// unmounted, too, and waited for.
+func (w *walk) closed(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	for {
+		err := w.recheck(ctx)
+		if !errors.Is(err, fault.Busy) {
+			return err
+		}
+		if limit.Err() != nil {
+			return w.stillBusy(ctx, err)
+		}
+		if err := w.awaitClosed(ctx, limit); err != nil {
+			return err
+		}
+	}
 }
 
 func (w *walk) stopLimit(ctx context.Context) time.Duration {
@@ -95,9 +114,6 @@ func (w *walk) recheck(ctx context.Context) error {
 		wrong = append(wrong, m.stillSpares(status))
 	}
 	err = fault.All(wrong...)
-	if fault.Of(err) != nil && errors.Is(err, fault.Busy) {
-		return w.stillBusy(ctx, err)
-	}
 	w.ready = err == nil
 	return err
 }
@@ -194,12 +210,13 @@ func (w *walk) leftDown() error {
 
 // bringUp opens, makes automounts listen, and mounts what is not mounted. What fails keeps nothing else down.
 func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
+	writable := w.unprotect(ctx)
 	opened := w.openCrypts(ctx)
 	_, listens := w.systemd.Start(ctx, w.state.Automounts)
 	below, _ := w.holdNames()
 	waits := w.letGo(ctx, below)
 	mounted := w.mountMissing(ctx, specs)
-	return fault.All(opened, listens, waits, mounted, w.letOthersGo(ctx))
+	return fault.All(writable, opened, listens, waits, mounted, w.letOthersGo(ctx))
 }
 
 // mountMissing mounts what is not mounted.

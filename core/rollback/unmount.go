@@ -42,14 +42,14 @@ func (w *walk) unmount(ctx context.Context) error {
 	if err := w.closeCrypts(ctx); err != nil {
 		return err
 	}
-	return w.awaitClosed(ctx)
-}
-
-// awaitClosed waits until no member and no snapshot is open any more, and unmounts what was mounted
-// meanwhile. Whether one is open in the end is for recheck to say.
-func (w *walk) awaitClosed(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
+	return w.awaitClosed(ctx, limit)
+}
+
+// awaitClosed waits until no member and no snapshot is open any more, or the limit ends, and unmounts what was mounted
+// meanwhile. Whether one is open in the end is for recheck to say.
+func (w *walk) awaitClosed(ctx, limit context.Context) error {
 	for {
 		info, err := w.lvm.Info(ctx)
 		if err != nil {
@@ -111,14 +111,15 @@ func (w *walk) takeIn(ctx context.Context) (since []filesystem.MountSpec, err er
 		return nil, err
 	}
 	known := slices.Concat(w.state.Mounts, w.state.SetMounts)
-	for _, m := range came(mounts, known, volumes) {
-		w.state.Mounts = append(w.state.Mounts, again(m, nil, fstab))
-		since = append(since, again(m, nil, fstab))
+	of := func(devs []filesystem.Dev, fstab []filesystem.FstabEntry) (specs []filesystem.MountSpec) {
+		for _, m := range came(mounts, known, devs) {
+			specs = append(specs, again(m, nil, fstab))
+		}
+		since = append(since, specs...)
+		return specs
 	}
-	for _, m := range came(mounts, known, snapshots) {
-		w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
-		since = append(since, again(m, nil, nil))
-	}
+	w.state.Mounts = append(w.state.Mounts, of(volumes, fstab)...)
+	w.state.SetMounts = append(w.state.SetMounts, of(snapshots, nil)...)
 	if len(since) == 0 {
 		return nil, nil
 	}
