@@ -1,6 +1,8 @@
 package filesystem
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,9 +12,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// WriteProtected tells whether a block device can only be read: nobody can open
-// it for writing, and what is mounted from it is mounted read-only. not_found if
-// there is no such device.
+// WriteProtected tells whether a block device can only be read: what a program
+// writes to it fails, and what is mounted from it is mounted read-only. not_found
+// if there is no such device.
 func WriteProtected(dev Dev) (bool, error) {
 	flag, err := os.ReadFile(filepath.Join(blockDir("/sys", dev), "ro"))
 	if err != nil {
@@ -24,9 +26,9 @@ func WriteProtected(dev Dev) (bool, error) {
 // WriteProtect makes a block device one that can only be read, or ends that
 // (BLKROSET, as blockdev --setro). What device-mapper does below it, such as a
 // merge, goes on. It lasts until it is ended, the device is removed or the
-// server is booted. Before it ends, the kernel forgets what it keeps in memory
-// of the device (BLKFLSBUF): what lies on it may have changed below. It needs
-// root.
+// server is booted; before Linux 5.12 device-mapper ends it when it swaps tables.
+// Before it ends, the kernel forgets what it keeps in memory of the device
+// (BLKFLSBUF): what lies on it may have changed below. It needs root.
 func WriteProtect(dev Dev, on bool) error {
 	name, err := os.Readlink(blockDir("/sys", dev))
 	if err != nil {
@@ -51,5 +53,9 @@ func WriteProtect(dev Dev, on bool) error {
 }
 
 func noDevice(dev Dev, err error) error {
-	return fault.New(fault.NotFound, "block device %s: %w", dev, err)
+	code := fault.Of(err).Code
+	if errors.Is(err, fs.ErrNotExist) {
+		code = fault.NotFound
+	}
+	return fault.New(code, "block device %s: %w", dev, err)
 }

@@ -62,9 +62,7 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 	}
 	for i, m := range w.state.Members {
 		m.LogOf = logOf(&f.targets[i], f.targets)
-		lv := f.targets[i].LV
-		m.ReadOnly, err = w.protected(filesystem.Dev{Major: uint32(lv.Major), Minor: uint32(lv.Minor)})
-		if err != nil {
+		if m.Protect, err = w.writable(f.targets[i].LV); err != nil {
 			return nil, err
 		}
 	}

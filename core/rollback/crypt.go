@@ -39,10 +39,10 @@ func (w *walk) isOurCrypt(f *found, h filesystem.Holder) bool {
 	return false
 }
 
-// closeCrypts closes the crypt devices of the members that are open.
-func (w *walk) closeCrypts(ctx context.Context) error {
+// closeCrypts closes the crypt devices of members that are open.
+func (w *walk) closeCrypts(ctx context.Context, members []*Member) error {
 	var errs []error
-	for _, m := range w.state.Members {
+	for _, m := range members {
 		if m.Crypt != "" {
 			errs = append(errs, filesystem.CloseCrypt(ctx, w.commands, m.Crypt))
 		}

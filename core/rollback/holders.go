@@ -194,7 +194,7 @@ func pids(holders []filesystem.Holder) []int {
 
 // stillBusy adds to an error who holds the volumes open now.
 func (w *walk) stillBusy(ctx context.Context, because error) error {
-	volumes, snapshots, err := w.devices(ctx)
+	volumes, snapshots, err := w.devices(ctx, w.state.Members)
 	if err != nil {
 		return because
 	}

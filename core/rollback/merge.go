@@ -34,10 +34,11 @@ const (
 // merge has LVM merge all members and returns when the kernel merges each of them, or has merged it, and they can be
 // written to again.
 func (w *walk) merge(ctx context.Context) error {
-	if err := w.mergeAll(ctx); err != nil {
-		return err
+	err := w.mergeAll(ctx)
+	if open := w.unprotect(ctx); err == nil {
+		err = open
 	}
-	return w.unprotect(ctx)
+	return err
 }
 
 func (w *walk) mergeAll(ctx context.Context) error {
@@ -142,10 +143,10 @@ func (w *walk) refused(wait []*Member, because error, untouched bool) error {
 // unlatch starts merges that LVM deferred because it found their volumes open. Nothing of ours is: it was udev, or a
 // monitoring tool that looked for a moment; or somebody has mounted one.
 func (w *walk) unlatch(ctx context.Context, late []*Member) error {
-	if err := w.protect(ctx, late); err != nil {
+	if err := w.evict(ctx, late); err != nil && !errors.Is(err, fault.Busy) { // who is busy there is named at the limit
 		return err
 	}
-	if err := w.evict(ctx); err != nil && !errors.Is(err, fault.Busy) { // who is busy there is named at the limit
+	if err := w.protect(ctx, late); err != nil {
 		return err
 	}
 	info, err := w.lvm.Info(ctx)

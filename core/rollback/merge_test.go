@@ -40,6 +40,7 @@ func walkOf(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
 		if err != nil {
 			t.Fatal(err)
 		}
+		m.Protect = true
 		w.state.Members = append(w.state.Members, m)
 	}
 	return w

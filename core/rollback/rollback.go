@@ -78,8 +78,8 @@ type Member struct {
 	Lost       bool   `json:"lost,omitempty"` // its COW overflowed past the point of no return, before its merge began
 	Siblings   []kin  `json:"siblings,omitempty"`
 
-	// ReadOnly says that the volume could not be written to before the rollback either.
-	ReadOnly bool `json:"read_only,omitempty"`
+	// Protect says that the volume is made read-only until it merges. One that was read-only before is left so.
+	Protect bool `json:"protect,omitempty"`
 
 	// LogOf is the device of the member's file system whose log this one holds; nil: of none.
 	LogOf *filesystem.Dev `json:"log_of,omitempty"`
@@ -139,6 +139,7 @@ type walk struct {
 	atOnce       func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
 	protected    func(filesystem.Dev) (bool, error)
 	writeProtect func(filesystem.Dev, bool) error
+	shut         []*Member    // those that are write-protected
 	ahead        bool         // go on ahead of LVM's command that merges, when the kernel does
 	ready        bool         // just now all members were closed and none was merging
 	merger       <-chan error // LVM's command that merges, which may still tidy up; nil: none runs

@@ -57,7 +57,8 @@ func (w *walk) closed(ctx context.Context) error {
 	defer cancel()
 	for {
 		err := w.recheck(ctx)
-		if !errors.Is(err, fault.Busy) {
+		stays := func(e error) bool { return !errors.Is(e, fault.Busy) }
+		if err == nil || slices.ContainsFunc(fault.Each(err), stays) {
 			return err
 		}
 		if limit.Err() != nil {
@@ -210,13 +211,15 @@ func (w *walk) leftDown() error {
 
 // bringUp opens, makes automounts listen, and mounts what is not mounted. What fails keeps nothing else down.
 func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
-	writable := w.unprotect(ctx)
+	if err := w.unprotect(ctx); err != nil {
+		return err
+	}
 	opened := w.openCrypts(ctx)
 	_, listens := w.systemd.Start(ctx, w.state.Automounts)
 	below, _ := w.holdNames()
 	waits := w.letGo(ctx, below)
 	mounted := w.mountMissing(ctx, specs)
-	return fault.All(writable, opened, listens, waits, mounted, w.letOthersGo(ctx))
+	return fault.All(opened, listens, waits, mounted, w.letOthersGo(ctx))
 }
 
 // mountMissing mounts what is not mounted.
@@ -226,19 +229,33 @@ func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) e
 		return err
 	}
 	var whole, binds []filesystem.MountSpec
+	var wrong []error
 	for _, spec := range specs {
 		switch {
 		case isMounted(mounts, spec):
+			wrong = append(wrong, readOnly(mounts, spec))
 		case spec.Bind != "":
 			binds = append(binds, spec)
 		default:
 			whole = append(whole, spec)
 		}
 	}
-	if err := w.mountAll(ctx, whole, !nested(whole) && !shared(whole)); err != nil {
+	wrong = append(wrong, w.mountAll(ctx, whole, !nested(whole) && !shared(whole)))
+	if err := fault.All(wrong...); err != nil {
 		return err
 	}
 	return w.mountAll(ctx, binds, false)
+}
+
+// readOnly says that somebody else's mount is in the place of one that can be written to: it came while the member was
+// protected.
+func readOnly(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
+	m, _ := filesystem.At(mounts, spec.Point)
+	if !m.ReadOnly() || !slices.Contains(spec.Options, "rw") {
+		return nil
+	}
+	return fault.New(fault.MountFailed, "%s was mounted read-only by another program meanwhile", spec.Point).
+		WithHint("umount %s, and run the same task again", spec.Point)
 }
 
 // mountAll mounts one after the other, or all at the same time: each file system replays its own log.

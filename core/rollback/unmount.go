@@ -26,7 +26,7 @@ func (w *walk) unmount(ctx context.Context) error {
 	if err := w.hold(ctx); err != nil {
 		return err
 	}
-	since, err := w.takeIn(ctx)
+	since, err := w.takeIn(ctx, w.state.Members)
 	if err != nil {
 		return err
 	}
@@ -36,10 +36,10 @@ func (w *walk) unmount(ctx context.Context) error {
 		}
 	}
 	specs := append(slices.Clone(w.state.Mounts), w.state.SetMounts...) // a set may be mounted inside a member
-	if err := w.unmountAll(ctx, specs); err != nil {
+	if err := w.unmountAll(ctx, specs, w.state.Members); err != nil {
 		return err
 	}
-	if err := w.closeCrypts(ctx); err != nil {
+	if err := w.closeCrypts(ctx, w.state.Members); err != nil {
 		return err
 	}
 	limit, cancel := context.WithTimeout(ctx, lookLimit)
@@ -59,7 +59,7 @@ func (w *walk) awaitClosed(ctx, limit context.Context) error {
 		if !slices.ContainsFunc(w.state.Members, open) {
 			return nil
 		}
-		if err := w.evict(ctx); err != nil {
+		if err := w.evict(ctx, w.state.Members); err != nil {
 			return err
 		}
 		select {
@@ -70,9 +70,9 @@ func (w *walk) awaitClosed(ctx, limit context.Context) error {
 	}
 }
 
-// unmountAll unmounts what was mounted last first.
-func (w *walk) unmountAll(ctx context.Context, specs []filesystem.MountSpec) error {
-	volumes, snapshots, err := w.devices(ctx)
+// unmountAll unmounts what was mounted last first, if it is on one of these members.
+func (w *walk) unmountAll(ctx context.Context, specs []filesystem.MountSpec, members []*Member) error {
+	volumes, snapshots, err := w.devices(ctx, members)
 	if err != nil {
 		return err
 	}
@@ -84,23 +84,39 @@ func (w *walk) unmountAll(ctx context.Context, specs []filesystem.MountSpec) err
 	return nil
 }
 
-// evict unmounts what was mounted while all was to be closed, by hand or by a unit that nobody knew of, and keeps it
-// from being mounted again.
-func (w *walk) evict(ctx context.Context) error {
-	since, err := w.takeIn(ctx)
-	if err != nil || len(since) == 0 {
+// evict unmounts what was mounted of members while all was to be closed, by hand or by a unit that nobody knew of, and
+// keeps it from being mounted again. Early in a boot what was mounted before is in use, as / is, and stays.
+func (w *walk) evict(ctx context.Context, members []*Member) error {
+	since, err := w.takeIn(ctx, members)
+	if err != nil {
 		return err
 	}
-	w.reached(w.entry().Step)
-	return w.unmountAll(ctx, since)
+	if len(since) > 0 {
+		w.reached(w.entry().Step)
+	}
+	for _, spec := range since {
+		w.warnings = append(w.warnings, spec.Point+" was mounted while the rollback was under way, and unmounted for it")
+	}
+	if w.systemd != nil {
+		since = slices.Concat(w.state.Mounts, w.state.SetMounts)
+	}
+	return w.unmountAll(ctx, since, members)
 }
 
 // takeIn adds the mounts of whole members and of their snapshots that were made since the check, by an automount or
 // by hand: their units are held, too, and they are made again like the others. It returns those that were added.
-func (w *walk) takeIn(ctx context.Context) (since []filesystem.MountSpec, err error) {
-	volumes, snapshots, err := w.devices(ctx)
-	if err != nil {
-		return nil, err
+func (w *walk) takeIn(ctx context.Context, members []*Member) (since []filesystem.MountSpec, err error) {
+	of := map[filesystem.Dev]*Member{}
+	var volumes, snapshots []filesystem.Dev
+	for _, m := range members {
+		own, snapshot, err := w.devices(ctx, []*Member{m})
+		if err != nil {
+			return nil, err
+		}
+		for _, dev := range own {
+			of[dev] = m
+		}
+		volumes, snapshots = append(volumes, own...), append(snapshots, snapshot...)
 	}
 	mounts, err := filesystem.Mounts()
 	if err != nil {
@@ -111,19 +127,38 @@ func (w *walk) takeIn(ctx context.Context) (since []filesystem.MountSpec, err er
 		return nil, err
 	}
 	known := slices.Concat(w.state.Mounts, w.state.SetMounts)
-	of := func(devs []filesystem.Dev, fstab []filesystem.FstabEntry) (specs []filesystem.MountSpec) {
-		for _, m := range came(mounts, known, devs) {
-			specs = append(specs, again(m, nil, fstab))
-		}
-		since = append(since, specs...)
-		return specs
+	for _, m := range came(mounts, known, volumes) {
+		since = append(since, w.lately(m, of[m.Dev], fstab))
 	}
-	w.state.Mounts = append(w.state.Mounts, of(volumes, fstab)...)
-	w.state.SetMounts = append(w.state.SetMounts, of(snapshots, nil)...)
+	w.state.Mounts = append(w.state.Mounts, since...)
+	for _, m := range came(mounts, known, snapshots) {
+		w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
+		since = append(since, again(m, nil, nil))
+	}
 	if len(since) == 0 {
 		return nil, nil
 	}
 	return since, w.holdLate(ctx, points(since))
+}
+
+// lately is how a mount of a member is made again that came since the check. What is mounted of a protected member is
+// read-only for that reason, so it is mounted as the others of the member are.
+func (w *walk) lately(m filesystem.Mount, of *Member, fstab []filesystem.FstabEntry) filesystem.MountSpec {
+	if of.Crypt == "" {
+		m.Source = "/dev/" + of.origin() // as the others have it
+	}
+	spec := again(m, nil, fstab)
+	if !slices.Contains(w.shut, of) {
+		return spec
+	}
+	spec.Options[0] = "rw"
+	for _, other := range w.state.Mounts {
+		if other.Source == spec.Source && other.Bind == "" {
+			spec.Options[0] = other.Options[0]
+			break
+		}
+	}
+	return spec
 }
 
 // came returns the mounts of whole devices that are at none of the points known.
@@ -151,8 +186,8 @@ func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error 
 	}
 }
 
-// devices are those of the members, with what is open above them, and those of their snapshots.
-func (w *walk) devices(ctx context.Context) (volumes, snapshots []filesystem.Dev, err error) {
+// devices are those of members, with what is open above them, and those of their snapshots.
+func (w *walk) devices(ctx context.Context, members []*Member) (volumes, snapshots []filesystem.Dev, err error) {
 	info, err := w.lvm.Info(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -162,7 +197,7 @@ func (w *walk) devices(ctx context.Context) (volumes, snapshots []filesystem.Dev
 			*to = append(*to, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
 		}
 	}
-	for _, m := range w.state.Members {
+	for _, m := range members {
 		add(&volumes, m.DMName)
 		add(&volumes, m.Crypt)
 		add(&snapshots, m.SnapshotDM)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/service/dbus"
@@ -79,6 +80,9 @@ func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, erro
 		return nil, busFault(ctx, err, "ask systemd for its mounts")
 	}
 	for _, name := range filed {
+		if strings.Contains(name, "@.") { // a template
+			continue
+		}
 		u, err := s.unit(ctx, name)
 		if err != nil {
 			return nil, err

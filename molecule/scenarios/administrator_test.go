@@ -57,14 +57,14 @@ func TestAdministratorMeanwhile(t *testing.T) {
 	g.run(t, "lvcreate -qqy -L 16M -s -n one_snap vg01/one; lvcreate -qqy -L 16M -s -n two_snap vg01/two")
 	byHand := g.run(t, links)
 	g.run(t, "lvremove -qqy vg01/one_snap vg01/two_snap")
-	since := g.run(t, "date +%s")
+	dmeventd := "journalctl -b --since=@" + g.run(t, "date +%s") + " -t dmeventd -q --no-pager -o cat | "
 	for _, place := range []string{"snapset.prepared", "instant.held"} {
 		c := g.start(t, armed(place+" hang")+take)
 		g.eventually(t, "the failpoint", atPlace, reachLimit)
 		g.run(t, administrator)
 		g.eventually(t, "all three commands waiting for the lock", administratorWaits, time.Minute)
 		if place == "snapset.prepared" {
-			time.Sleep(15 * time.Second) // dmeventd looks at each snapshot every ten seconds
+			g.eventually(t, "dmeventd's look at a snapshot that is not live", dmeventd+"grep -q 'Target zero'", time.Minute)
 		}
 		g.run(t, goOn)
 		if r := c.result(t); r.failed() {
@@ -80,8 +80,7 @@ func TestAdministratorMeanwhile(t *testing.T) {
 		}
 	}
 	// It says so once for each look, and goes on with the next.
-	if said := g.run(t, "journalctl -b --since=@"+since+" -t dmeventd -q --no-pager -o cat | sort -u | "+
-		"grep -vE 'onitoring snapshot|Target zero is not snapshot'; true"); said != "" {
+	if said := g.run(t, dmeventd+"sort -u | grep -vE 'onitoring snapshot|Target zero is not snapshot'; true"); said != "" {
 		t.Errorf("dmeventd says:\n%s", said)
 	}
 	g.agrees(t)
