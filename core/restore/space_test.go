@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
@@ -144,6 +146,18 @@ func TestALostSnapshotEndsTheRestore(t *testing.T) {
 	f.Fill("vg00/dat_restore", 100)
 	if err := s.gate(t.Context(), 0, 4096); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What reads an overflowed snapshot gets an I/O error; the cause of that is what is said.
+func TestAnIOErrorOfALostSnapshotIsNamedSo(t *testing.T) {
+	f, s := snapshotted(t, 0)
+	if got := s.cause(t.Context(), unix.EIO); !errors.Is(got, unix.EIO) {
+		t.Errorf("of a snapshot that is well: %v", got)
+	}
+	f.Fill("vg00/dat_restore", 100)
+	if got := s.cause(t.Context(), unix.EIO); !errors.Is(got, fault.SnapshotInvalid) {
+		t.Errorf("of one that has overflowed: %v", got)
 	}
 }
 
