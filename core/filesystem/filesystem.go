@@ -30,6 +30,10 @@ type Dev struct {
 
 func (d Dev) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
+// NewDev makes a Dev of LVM's and device-mapper's numbers. Those of a volume that is
+// not active are -1, and no device's.
+func NewDev(major, minor int) Dev { return Dev{uint32(major), uint32(minor)} }
+
 func devOf(n uint64) Dev { return Dev{unix.Major(n), unix.Minor(n)} }
 
 // Mount is one line of a mountinfo file, unescaped (proc_pid_mountinfo(5)).

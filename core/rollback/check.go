@@ -166,7 +166,7 @@ func (w *walk) mounts(f *found) error {
 		w.state.Mounts = append(w.state.Mounts, again(m, all, fstab))
 	}
 	for _, v := range f.sight.snapshots {
-		for _, m := range filesystem.On(f.sight.view.Mounts, filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}) {
+		for _, m := range filesystem.On(f.sight.view.Mounts, filesystem.NewDev(v.Major, v.Minor)) {
 			w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
 		}
 	}

@@ -14,7 +14,7 @@ func (w *walk) writable(v *lvm.Volume) (bool, error) {
 	if !v.Active {
 		return false, nil
 	}
-	readOnly, err := w.protected(filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)})
+	readOnly, err := w.protected(filesystem.NewDev(v.Major, v.Minor))
 	return !readOnly, err
 }
 
@@ -31,7 +31,7 @@ func (w *walk) protect(ctx context.Context, members []*Member) error {
 	}
 	for _, m := range members {
 		if i, ok := info[m.DMName]; ok && m.Protect && i.Open == 0 {
-			if err := w.writeProtect(devOf(i), true); err != nil {
+			if err := w.writeProtect(filesystem.NewDev(i.Major, i.Minor), true); err != nil {
 				return err
 			}
 			w.shut = append(w.shut, m)
@@ -54,7 +54,7 @@ func (w *walk) unprotect(ctx context.Context) error {
 		if !ok || !m.Protect {
 			continue
 		}
-		is, err := w.protected(devOf(i))
+		is, err := w.protected(filesystem.NewDev(i.Major, i.Minor))
 		if err != nil && !errors.Is(err, fault.NotFound) { // LVM makes the device of a thin volume anew
 			return err
 		}
@@ -70,14 +70,11 @@ func (w *walk) unprotect(ctx context.Context) error {
 			join(origins(w.shut)), err).WithHint("end what holds them, and run the same task again: it goes on from here")
 	}
 	for _, m := range w.shut {
-		if err := w.writeProtect(devOf(info[m.DMName]), false); err != nil {
+		i := info[m.DMName]
+		if err := w.writeProtect(filesystem.NewDev(i.Major, i.Minor), false); err != nil {
 			return err
 		}
 	}
 	w.shut = nil
 	return nil
-}
-
-func devOf(i lvm.Info) filesystem.Dev {
-	return filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)}
 }

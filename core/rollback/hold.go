@@ -44,7 +44,7 @@ func (w *walk) findHeld(ctx context.Context, f *found) error {
 // devices are those of one member: its volume, and the device that its file system is on.
 func (f *found) devices(member int) []filesystem.Dev {
 	t := &f.targets[member]
-	lv := filesystem.Dev{Major: uint32(t.LV.Major), Minor: uint32(t.LV.Minor)}
+	lv := filesystem.NewDev(t.LV.Major, t.LV.Minor)
 	if lv == t.FS {
 		return []filesystem.Dev{lv}
 	}

@@ -24,7 +24,7 @@ func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, erro
 		own = append(own, w.ownMounts(&f.targets[i])...)
 	}
 	for _, v := range f.sight.snapshots {
-		dev := filesystem.Dev{Major: uint32(v.Major), Minor: uint32(v.Minor)}
+		dev := filesystem.NewDev(v.Major, v.Minor)
 		devs = append(devs, dev)
 		own = append(own, filesystem.On(f.sight.view.Mounts, dev)...)
 	}

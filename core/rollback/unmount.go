@@ -194,7 +194,7 @@ func (w *walk) devices(ctx context.Context, members []*Member) (volumes, snapsho
 	}
 	add := func(to *[]filesystem.Dev, name string) {
 		if i, ok := info[name]; ok && name != "" {
-			*to = append(*to, filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)})
+			*to = append(*to, filesystem.NewDev(i.Major, i.Minor))
 		}
 	}
 	for _, m := range members {

@@ -43,7 +43,7 @@ func (w *walk) openUnseen(
 	for _, m := range w.state.Members {
 		for name, path := range map[string]string{m.DMName: "/dev/" + m.origin(), m.SnapshotDM: "/dev/" + m.snapshot()} {
 			i := info[name]
-			dev := filesystem.Dev{Major: uint32(i.Major), Minor: uint32(i.Minor)}
+			dev := filesystem.NewDev(i.Major, i.Minor)
 			holds := func(h filesystem.Holder) bool { return h.Dev == dev }
 			crypt := m.Crypt != "" && name == m.DMName
 			log := m.LogOf != nil && name == m.DMName && len(filesystem.On(mounts, *m.LogOf)) > 0 // that mount opens it

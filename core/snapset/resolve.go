@@ -264,7 +264,7 @@ func (v *View) cryptAbove(dev filesystem.Dev) (name string, crypt filesystem.Dev
 }
 
 func devOf(lv *lvm.Volume) filesystem.Dev {
-	return filesystem.Dev{Major: uint32(lv.Major), Minor: uint32(lv.Minor)}
+	return filesystem.NewDev(lv.Major, lv.Minor)
 }
 
 // BlockDevice is View.Device for the real system: the number of the block device at path.
