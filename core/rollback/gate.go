@@ -34,7 +34,6 @@ func (w *walk) protect(ctx context.Context, members []*Member) error {
 			if err := w.writeProtect(filesystem.NewDev(i.Major, i.Minor), true); err != nil {
 				return err
 			}
-			w.shut = append(w.shut, m)
 		}
 	}
 	return nil
@@ -48,33 +47,33 @@ func (w *walk) unprotect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.shut = nil
+	var members []*Member
+	var devs []filesystem.Dev
 	for _, m := range w.state.Members {
 		i, ok := info[m.DMName]
 		if !ok || !m.Protect {
 			continue
 		}
-		is, err := w.protected(filesystem.NewDev(i.Major, i.Minor))
+		dev := filesystem.NewDev(i.Major, i.Minor)
+		is, err := w.protected(dev)
 		if err != nil && !errors.Is(err, fault.NotFound) { // LVM makes the device of a thin volume anew
 			return err
 		}
 		if is {
-			w.shut = append(w.shut, m)
+			members, devs = append(members, m), append(devs, dev)
 		}
 	}
-	if len(w.shut) == 0 {
+	if len(members) == 0 {
 		return nil
 	}
-	if err := fault.All(w.evict(ctx, w.shut), w.closeCrypts(ctx, w.shut)); err != nil {
+	if err := fault.All(w.evict(ctx, members), w.closeCrypts(ctx, members)); err != nil {
 		return fault.New(fault.Of(err).Code, "%s stay read-only and the services down until they are let go: %w",
-			join(origins(w.shut)), err).WithHint("end what holds them, and run the same task again: it goes on from here")
+			join(origins(members)), err).WithHint("end what holds them, and run the same task again: it goes on from here")
 	}
-	for _, m := range w.shut {
-		i := info[m.DMName]
-		if err := w.writeProtect(filesystem.NewDev(i.Major, i.Minor), false); err != nil {
+	for _, dev := range devs {
+		if err := w.writeProtect(dev, false); err != nil {
 			return err
 		}
 	}
-	w.shut = nil
 	return nil
 }

@@ -139,7 +139,6 @@ type walk struct {
 	atOnce       func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
 	protected    func(filesystem.Dev) (bool, error)
 	writeProtect func(filesystem.Dev, bool) error
-	shut         []*Member    // those that are write-protected
 	ahead        bool         // go on ahead of LVM's command that merges, when the kernel does
 	ready        bool         // just now all members were closed and none was merging
 	merger       <-chan error // LVM's command that merges, which may still tidy up; nil: none runs

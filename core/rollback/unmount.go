@@ -8,6 +8,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm"
 )
 
 const (
@@ -106,13 +107,14 @@ func (w *walk) evict(ctx context.Context, members []*Member) error {
 // takeIn adds the mounts of whole members and of their snapshots that were made since the check, by an automount or
 // by hand: their units are held, too, and they are made again like the others. It returns those that were added.
 func (w *walk) takeIn(ctx context.Context, members []*Member) (since []filesystem.MountSpec, err error) {
+	info, err := w.lvm.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
 	of := map[filesystem.Dev]*Member{}
 	var volumes, snapshots []filesystem.Dev
 	for _, m := range members {
-		own, snapshot, err := w.devices(ctx, []*Member{m})
-		if err != nil {
-			return nil, err
-		}
+		own, snapshot := m.devices(info)
 		for _, dev := range own {
 			of[dev] = m
 		}
@@ -128,7 +130,7 @@ func (w *walk) takeIn(ctx context.Context, members []*Member) (since []filesyste
 	}
 	known := slices.Concat(w.state.Mounts, w.state.SetMounts)
 	for _, m := range came(mounts, known, volumes) {
-		since = append(since, w.lately(m, of[m.Dev], fstab))
+		since = append(since, w.lately(m, of[m.Dev], info, fstab))
 	}
 	w.state.Mounts = append(w.state.Mounts, since...)
 	for _, m := range came(mounts, known, snapshots) {
@@ -143,12 +145,15 @@ func (w *walk) takeIn(ctx context.Context, members []*Member) (since []filesyste
 
 // lately is how a mount of a member is made again that came since the check. What is mounted of a protected member is
 // read-only for that reason, so it is mounted as the others of the member are.
-func (w *walk) lately(m filesystem.Mount, of *Member, fstab []filesystem.FstabEntry) filesystem.MountSpec {
+func (w *walk) lately(
+	m filesystem.Mount, of *Member, info map[string]lvm.Info, fstab []filesystem.FstabEntry,
+) filesystem.MountSpec {
 	if of.Crypt == "" {
 		m.Source = "/dev/" + of.origin() // as the others have it
 	}
 	spec := again(m, nil, fstab)
-	if !slices.Contains(w.shut, of) {
+	lv := info[of.DMName]
+	if is, err := w.protected(filesystem.NewDev(lv.Major, lv.Minor)); err != nil || !is || !of.Protect {
 		return spec
 	}
 	spec.Options[0] = "rw"
@@ -192,15 +197,22 @@ func (w *walk) devices(ctx context.Context, members []*Member) (volumes, snapsho
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, m := range members {
+		own, snapshot := m.devices(info)
+		volumes, snapshots = append(volumes, own...), append(snapshots, snapshot...)
+	}
+	return volumes, snapshots, nil
+}
+
+// devices are those that there are of a member and of its snapshot.
+func (m *Member) devices(info map[string]lvm.Info) (volumes, snapshots []filesystem.Dev) {
 	add := func(to *[]filesystem.Dev, name string) {
 		if i, ok := info[name]; ok && name != "" {
 			*to = append(*to, filesystem.NewDev(i.Major, i.Minor))
 		}
 	}
-	for _, m := range members {
-		add(&volumes, m.DMName)
-		add(&volumes, m.Crypt)
-		add(&snapshots, m.SnapshotDM)
-	}
-	return volumes, snapshots, nil
+	add(&volumes, m.DMName)
+	add(&volumes, m.Crypt)
+	add(&snapshots, m.SnapshotDM)
+	return volumes, snapshots
 }
