@@ -2,7 +2,6 @@ package rollback
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -48,26 +47,6 @@ func (w *walk) descend(ctx context.Context, kill []condemned) error {
 	}
 	failpoint.Hit("rollback.unmounted")
 	return w.closed(ctx)
-}
-
-// closed checks everything again once nothing is open. A mount that was under way then may be there only now, so it is
-// unmounted, too, and waited for.
-func (w *walk) closed(ctx context.Context) error {
-	limit, cancel := context.WithTimeout(ctx, lookLimit)
-	defer cancel()
-	for {
-		err := w.recheck(ctx)
-		stays := func(e error) bool { return !errors.Is(e, fault.Busy) }
-		if err == nil || slices.ContainsFunc(fault.Each(err), stays) {
-			return err
-		}
-		if limit.Err() != nil {
-			return w.stillBusy(ctx, err)
-		}
-		if err := w.awaitClosed(ctx, limit); err != nil {
-			return err
-		}
-	}
 }
 
 func (w *walk) stopLimit(ctx context.Context) time.Duration {

@@ -40,25 +40,21 @@ func (w *walk) unmount(ctx context.Context) error {
 	if err := w.unmountAll(ctx, specs, w.state.Members); err != nil {
 		return err
 	}
-	if err := w.closeCrypts(ctx, w.state.Members); err != nil {
-		return err
-	}
-	limit, cancel := context.WithTimeout(ctx, lookLimit)
-	defer cancel()
-	return w.awaitClosed(ctx, limit)
+	return w.closeCrypts(ctx, w.state.Members)
 }
 
-// awaitClosed waits until no member and no snapshot is open any more, or the limit ends, and unmounts what was mounted
-// meanwhile. Whether one is open in the end is for recheck to say.
-func (w *walk) awaitClosed(ctx, limit context.Context) error {
+// closed waits until no member and no snapshot is open any more, unmounts what is mounted meanwhile, and checks
+// everything again then. A mount that was under way at one look may be there only at the next.
+func (w *walk) closed(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
 	for {
-		info, err := w.lvm.Info(ctx)
-		if err != nil {
+		err := w.recheck(ctx)
+		if !errors.Is(err, fault.Busy) {
 			return err
 		}
-		open := func(m *Member) bool { return info[m.DMName].Open > 0 || info[m.SnapshotDM].Open > 0 }
-		if !slices.ContainsFunc(w.state.Members, open) {
-			return nil
+		if limit.Err() != nil {
+			return w.stillBusy(ctx, err)
 		}
 		if err := w.evict(ctx, w.state.Members); err != nil {
 			return err
@@ -66,7 +62,6 @@ func (w *walk) awaitClosed(ctx, limit context.Context) error {
 		select {
 		case <-time.After(letTick):
 		case <-limit.Done():
-			return nil
 		}
 	}
 }
