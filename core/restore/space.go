@@ -59,8 +59,8 @@ func (s *space) stop() {
 	<-s.ended
 }
 
-// cause is why the writing ended, where it was for want of room. A snapshot that has overflowed answers with I/O errors,
-// which whoever reads it may see before the next look does.
+// cause is why the writing ended, where it was for want of room. A snapshot that has overflowed answers with I/O
+// errors, which whoever reads it may see before the next look does.
 func (s *space) cause(ctx context.Context, err error) error {
 	if why := context.Cause(ctx); why != nil && !errors.Is(why, context.Canceled) {
 		return why

@@ -20,7 +20,7 @@ func (s *Systemd) AfterMounts(ctx context.Context, units []string) (late, early 
 		case err != nil:
 			return nil, nil, err
 		case u.load == "not-found":
-		case slices.ContainsFunc(u.after, func(other string) bool { return slices.Contains(afterMounts, other) }):
+		case overlap(u.after, afterMounts):
 			late = append(late, name)
 		default:
 			early = append(early, name)

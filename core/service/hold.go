@@ -87,13 +87,14 @@ func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, erro
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(units, name) && !disjoint(u.after, devices) {
+		if !slices.Contains(units, name) && overlap(u.after, devices) {
 			units = append(units, name)
 		}
 	}
 	return units, nil
 }
 
-func disjoint(a, b []string) bool {
-	return !slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+// overlap tells whether two lists have a name in common.
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }

@@ -48,14 +48,16 @@ func (g guest) mountedLate(t *testing.T, point string) {
 	g.scratch(t, theIntruder, withoutIntruder)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
 	g.run(t, `echo new > /pccehr/rw-file; sync
-systemd-run -q --unit=rw-intruder -p StandardOutput=file:/run/rw-seen -p StandardError=inherit perl /run/rw-intruder `+point)
+systemd-run -q --unit=rw-intruder -p StandardOutput=file:/run/rw-seen -p StandardError=inherit \
+perl /run/rw-intruder `+point)
 	r := g.ok(t, "lvm_merge services=pccehr wait=true")
 	seen := g.run(t, "cat /run/rw-seen")
 	if !strings.Contains(seen, "snapshot-origin") || !strings.HasSuffix(seen, "\nnew") {
 		t.Fatalf("the test proves nothing, because the volume was not mounted before it merged: %q", seen)
 	}
 	got := g.run(t, "cat /pccehr/rw-file "+point+`/rw-file; findmnt -no OPTIONS /pccehr | cut -d, -f1
-systemctl is-active pccehr; blockdev --getro /dev/vg00/pccehr; systemctl stop pccehr; umount /srv/rw-late; umount /pccehr
+systemctl is-active pccehr; blockdev --getro /dev/vg00/pccehr
+systemctl stop pccehr; umount /srv/rw-late; umount /pccehr
 e2fsck -fn /dev/vg00/pccehr >/run/rw-fsck 2>&1; echo $?`)
 	if want := "old\nold\nrw\nactive\n0\n0"; got != want {
 		t.Errorf("after the rollback: %q, want %q", got, want)
