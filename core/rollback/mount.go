@@ -13,9 +13,6 @@ import (
 
 // bringUp opens, makes automounts listen, and mounts what is not mounted. What fails keeps nothing else down.
 func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
-	if err := w.unprotect(ctx); err != nil {
-		return err
-	}
 	opened := w.openCrypts(ctx)
 	_, listens := w.systemd.Start(ctx, w.state.Automounts)
 	below, _ := w.holdNames()

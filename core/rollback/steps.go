@@ -111,8 +111,11 @@ func (w *walk) back(ctx context.Context, because error) error {
 // before. No boot merges after it, whatever step the journal has: LVM's metadata shows that no merge has begun.
 func (w *walk) undo(ctx context.Context) error {
 	w.reached(stepUndoing)
-	var err error
-	if err = w.bringUp(ctx, w.state.Mounts); err != nil {
+	err := w.unprotect(ctx)
+	if err == nil {
+		err = w.bringUp(ctx, w.state.Mounts)
+	}
+	if err != nil {
 		err = fault.All(err, w.leftDown())
 	} else {
 		w.mountSet(ctx)
