@@ -22,7 +22,9 @@ export GOTOOLCHAIN := local
 
 version := $(shell sed -n 's/^version: *//p' galaxy.yml)$(shell git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/')
 build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false \
-	-ldflags '-s -w -X go.pcc.com/rewind/core/ansible.version=$(version)'
+	-ldflags "-s -w $(packed) -X go.pcc.com/rewind/core/ansible.version=$(version)"
+# Functions begin at each 16 bytes instead of 32, where the linker can (Go 1.26): 60 KB of lvm_merge.
+packed = $$(go tool link -h 2>&1 | sed -n 's/^ *-funcalign N$$/-funcalign=16/p')
 # Without inlining a program is a twentieth smaller. Those for LVM wait for it most of the time, and Ansible sends them
 # whole; snap_* start, compare and encrypt with less of the processor with it.
 small := -gcflags=all=-l

@@ -88,6 +88,18 @@ func names(list []argument, aliases bool) []string {
 	return all
 }
 
+// Differing returns the names of the arguments that are not the same in a and b, in the struct's order.
+func Differing[A any](a, b A) []string {
+	var names []string
+	for _, arg := range arguments(reflect.TypeFor[A]()) {
+		in := func(s A) any { return reflect.ValueOf(s).FieldByIndex(arg.index).Interface() }
+		if !reflect.DeepEqual(in(a), in(b)) {
+			names = append(names, arg.name)
+		}
+	}
+	return names
+}
+
 // split returns the parts of a comma-separated list without surrounding spaces;
 // empty ones do not count.
 func split(s string) []string {

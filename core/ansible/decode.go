@@ -222,12 +222,15 @@ func (r *reader) list(path string, t reflect.Type, raw any) any {
 	return exact
 }
 
+// listExample is how a list of texts and mappings is written by hand: YAML's short form is no JSON.
+const listExample = `'["/dat", {"path": "/boot", "snapshot": false}]'`
+
 func (r *reader) textList(path, text string) any {
 	text = strings.TrimSpace(text)
 	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
 		v, err := parseJSON([]byte(text))
 		if err != nil {
-			r.bad(path, "is no valid JSON: %v", err)
+			r.bad(path, "is no valid JSON: %v; a list with mappings is written %s", err, listExample)
 			return []any{}
 		}
 		return v

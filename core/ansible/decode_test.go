@@ -38,6 +38,8 @@ func field(a sample, name string) any {
 	return v.Interface()
 }
 
+const listHint = `; a list with mappings is written '["/dat", {"path": "/boot", "snapshot": false}]'`
+
 func TestDecode(t *testing.T) {
 	tests := []struct {
 		object string
@@ -128,9 +130,9 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{`{"timeout": 9223372037}`, []ansible.Wrong{{"timeout", "is out of range"}}},
 		{`{"services": ["a", null]}`, []ansible.Wrong{{"services[1]", "is empty"}}},
 		{`{"services": ["a", ["b"]]}`, []ansible.Wrong{{"services[1]", "must be one value, not a list"}}},
-		{`{"services": "[\"a"}`, []ansible.Wrong{{"services", "is no valid JSON: it ends too early"}}},
-		{`{"services": "[a]"}`, []ansible.Wrong{{"services", "is no valid JSON: wrong at byte 2"}}},
-		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5"}}},
+		{`{"services": "[\"a"}`, []ansible.Wrong{{"services", "is no valid JSON: it ends too early" + listHint}}},
+		{`{"services": "[a]"}`, []ansible.Wrong{{"services", "is no valid JSON: wrong at byte 2" + listHint}}},
+		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5" + listHint}}},
 		{`{"environment": ""}`, []ansible.Wrong{{"environment", wantMapping}}},
 		{`{"environment": "A"}`, []ansible.Wrong{{"environment", wantMapping}}},
 		{`{"environment": "A=1,B"}`, []ansible.Wrong{{"environment", wantMapping}}},
@@ -210,4 +212,22 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("once %v, then %v (%v)", a, b, err)
 		}
 	})
+}
+
+func TestDiffering(t *testing.T) {
+	type inner struct {
+		Wait bool     `mapstructure:"wait"`
+		List []string `mapstructure:"list"`
+	}
+	type outer struct {
+		Name  string `mapstructure:"name"`
+		inner `mapstructure:",squash"`
+	}
+	a := outer{Name: "a", inner: inner{List: []string{"x"}}}
+	if got := ansible.Differing(a, a); got != nil {
+		t.Errorf("the same differ in %v", got)
+	}
+	if diff := cmp.Diff([]string{"name", "list"}, ansible.Differing(a, outer{})); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -3,7 +3,7 @@ package filesystem
 import (
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -72,7 +72,7 @@ func (p Proc) pids() ([]int, error) {
 			pids = append(pids, pid)
 		}
 	}
-	slices.Sort(pids)
+	sort.Slice(pids, func(i, j int) bool { return pids[i] < pids[j] })
 	return pids, nil
 }
 

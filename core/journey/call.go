@@ -11,6 +11,7 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/service"
 )
@@ -36,14 +37,30 @@ type request struct {
 // done by the next journey, or at boot.
 const stopLimit = 10 * time.Minute
 
+// Permitted refuses to work in a container, whose volumes belong to its host (unsupported), and without root (not_root).
+func Permitted() error {
+	if err := filesystem.OnHost(); err != nil {
+		return err
+	}
+	return AsRoot()
+}
+
+// AsRoot refuses to work without root (not_root).
+func AsRoot() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return fault.New(fault.NotRoot, "only root may work with volumes and their backups").
+		WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
+}
+
 // Make makes the journey and returns its result. If the same one is under way, it waits for that one instead.
 //
 // It needs root (not_root) and systemd (unsupported). A journey that was killed is an interrupted fault that says at
 // which step, and whether it was undone.
 func Make(ctx context.Context, c Call) (ansible.Result, error) {
-	if os.Geteuid() != 0 {
-		return ansible.Result{}, fault.New(fault.NotRoot, "only root may work with volumes and their backups").
-			WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
+	if err := AsRoot(); err != nil {
+		return ansible.Result{}, err
 	}
 	systemd, err := service.Connect(ctx)
 	if err != nil {

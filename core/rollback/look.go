@@ -254,7 +254,7 @@ func (w *walk) notFound(s *sight) error {
 			}
 		}
 	}
-	f := fault.New(fault.NotFound, "there is no set %q", w.Set)
+	f := fault.New(fault.NotFound, "%s", snapset.None(s.view.Report, w.Set))
 	if warnings := s.view.Report.Warnings; len(warnings) > 0 {
 		return f.With("warnings", warnings).WithHint("LVM could not read everything: see warnings")
 	}

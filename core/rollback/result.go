@@ -47,7 +47,7 @@ func (w *walk) result(changed bool, e *journal.Entry) ansible.Result {
 		data["downtime_ms"] = w.state.Downtime.Milliseconds()
 	}
 	return ansible.Result{
-		Changed: changed, Msg: w.message(changed, state), Data: data,
+		Changed: changed, Msg: w.message(changed, state, e.Begun), Data: data,
 		Warnings: w.warnings, Commands: w.commands.Commands(),
 	}
 }
@@ -74,8 +74,9 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 	return waiting, 0
 }
 
-func (w *walk) message(changed bool, state string) string {
-	what := fmt.Sprintf("%s to set %s of %s", join(origins(w.state.Members)), w.state.Set, w.state.Taken.Format("2006-01-02 15:04:05"))
+func (w *walk) message(changed bool, state string, begun time.Time) string {
+	before := " on " + begun.Local().Format(time.DateTime)
+	what := fmt.Sprintf("%s to set %s of %s", join(origins(w.state.Members)), w.state.Set, w.state.Taken.Format(time.DateTime))
 	switch {
 	case state == forsaken:
 		return "rolled back only a part of " + what
@@ -84,13 +85,13 @@ func (w *walk) message(changed bool, state string) string {
 	case state == deferred:
 		return "will roll back " + what + " when the volumes are activated next, at the latest at the next boot"
 	case len(w.revived) > 0 && w.Check:
-		return "rolled back " + what + " before; would start " + strings.Join(w.revived, " ")
+		return "rolled back " + what + before + "; would start " + strings.Join(w.revived, " ")
 	case len(w.revived) > 0:
-		return "rolled back " + what + " before; started now: " + strings.Join(w.revived, " ")
+		return "rolled back " + what + before + "; started now: " + strings.Join(w.revived, " ")
 	case !changed && state == merged:
-		return "rolled back " + what + " before; nothing to do"
+		return "rolled back " + what + before + "; there is no set of that name since, and nothing to do"
 	case !changed:
-		return "rolled back " + what + " before; the merge goes on"
+		return "rolled back " + what + before + "; the merge goes on"
 	case !w.state.Start:
 		return "rolled back " + what + "; the services are left stopped: " + strings.Join(w.state.Services.Active, " ")
 	}

@@ -26,6 +26,7 @@ type Info struct {
 	Sets      []SetInfo   `json:"sets"`
 	Unmanaged []Shot      `json:"unmanaged"` // snapshots that belong to no set
 	Mounts    []MountInfo `json:"mounts"`    // file systems on logical volumes
+	None      string      `json:"-"`         // that there is no set of the name that was asked for, and which there are
 	Warnings  []string    `json:"-"`         // LVM's own: where there are some, a volume that is not listed may exist
 }
 
@@ -180,6 +181,9 @@ func (k *looker) fill(info *Info) error {
 			continue
 		}
 		info.Sets = append(info.Sets, k.set(s, info.Mounts))
+	}
+	if k.Set != "" && k.VG == "" && len(info.Sets) == 0 {
+		info.None = None(k.view.Report, k.Set)
 	}
 	if k.Set == "" {
 		info.Unmanaged = append(info.Unmanaged, k.unmanaged(info.Mounts)...)

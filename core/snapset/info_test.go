@@ -73,6 +73,12 @@ func TestInfoOfOneSet(t *testing.T) {
 	if len(info.Sets) != 1 || info.Sets[0].Name != "x" || len(info.Unmanaged) != 0 || len(info.Mounts) != 1 || info.Mounts[0].Point != "/pccehr" {
 		t.Errorf("%+v", info)
 	}
+	if info.None != "" {
+		t.Error(info.None)
+	}
+	if none := w.info(Query{Set: "y"}).None; none != `there is no set "y"; there is snap, x` {
+		t.Error(none)
+	}
 	if info = w.info(Query{VG: "other"}); len(info.Sets)+len(info.Unmanaged)+len(info.Mounts)+len(info.Groups) != 0 {
 		t.Errorf("of another group: %+v", info)
 	}

@@ -188,8 +188,8 @@ func mergeOptions(defaults []string, user string) []string {
 // unmounted unmounts the set wherever it is mounted.
 func (w *work) unmounted(ctx context.Context) (ansible.Result, error) {
 	if w.set == nil {
-		return ansible.Result{}, fault.New(fault.NotFound, "there is no set %q to unmount", w.Set).
-			WithHint("lvm_snapshot_info lists the sets there are")
+		return ansible.Result{}, fault.New(fault.NotFound, "%s", None(w.view.Report, w.Set)).
+			WithHint("lvm_snapshot_info shows the sets")
 	}
 	if err := w.same(); err != nil {
 		return ansible.Result{}, err

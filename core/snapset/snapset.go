@@ -158,6 +158,19 @@ func Find(r *lvm.Report, name string) (*Set, error) {
 	return found, nil
 }
 
+// None says that there is no set of that name, and which there are.
+func None(r *lvm.Report, name string) string {
+	var others []string
+	for _, s := range All(r) {
+		others = append(others, s.Set)
+	}
+	msg := fmt.Sprintf("there is no set %q", name)
+	if len(others) > 0 {
+		msg += "; there is " + strings.Join(unique(others), ", ")
+	}
+	return msg
+}
+
 // CheckName refuses a set name that LVM would not take in a tag or at the end of a volume's name, with a
 // bad_arguments fault. The rules are those of lvm(8), "Valid names".
 func CheckName(name string) error {

@@ -198,7 +198,7 @@ func (w *work) snapshotOf(origin *lvm.Volume) *lvm.Volume {
 // absent removes the set.
 func (w *work) absent(ctx context.Context) (ansible.Result, error) {
 	if w.set == nil {
-		return ansible.Result{Msg: fmt.Sprintf("there is no set %s", w.Set), Data: map[string]any{"name": w.Set}}, nil
+		return ansible.Result{Msg: None(w.view.Report, w.Set), Data: map[string]any{"name": w.Set}}, nil
 	}
 	if merging := w.merging(); merging != "" {
 		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging and goes away by itself", w.Set, merging).

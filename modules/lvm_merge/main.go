@@ -61,7 +61,7 @@ func validate(a args) error {
 }
 
 func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := filesystem.OnHost(); err != nil {
+	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
 	if err := os.Chdir("/"); err != nil { // the caller's directory may lie on a volume, and we would hold it open

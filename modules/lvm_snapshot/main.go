@@ -12,7 +12,6 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
@@ -59,11 +58,18 @@ func validate(a args) error {
 	if a.Mountpoint != "" && !strings.HasPrefix(a.Mountpoint, "/") {
 		wrong = append(wrong, ansible.Bad("mountpoint", "%q is not an absolute path", a.Mountpoint))
 	}
+	if a.State != snapset.Mounted {
+		for name, value := range map[string]string{"mountpoint": a.Mountpoint, "options": a.Options} {
+			if value != "" {
+				wrong = append(wrong, ansible.Bad(name, "goes with state=mounted"))
+			}
+		}
+	}
 	return fault.All(wrong...)
 }
 
 func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := filesystem.OnHost(); err != nil {
+	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
 	req := snapset.Request{

@@ -6,13 +6,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
-	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
@@ -57,9 +55,8 @@ func validate(a args) error {
 }
 
 func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
-	if os.Geteuid() != 0 {
-		return ansible.Result{}, fault.New(fault.NotRoot, "only root may ask LVM").
-			WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
+	if err := journey.AsRoot(); err != nil {
+		return ansible.Result{}, err
 	}
 	var r ansible.Result
 	last, damaged := rollback.Newest(journey.JournalDir, a.Name)
@@ -97,6 +94,9 @@ func summary(i *snapset.Info, current []journey.Status) string {
 	if !i.Host.Usable {
 		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
 	}
+	if i.None != "" {
+		return i.None + underWayNow(current)
+	}
 	var bad []string
 	for _, s := range i.Sets {
 		if s.State != snapset.SetOK {
@@ -107,6 +107,10 @@ func summary(i *snapset.Info, current []journey.Status) string {
 	if len(bad) > 0 {
 		msg += "; " + strings.Join(bad, ", ")
 	}
+	return msg + underWayNow(current)
+}
+
+func underWayNow(current []journey.Status) (msg string) {
 	for _, s := range current {
 		msg += "; under way: " + s.Title
 	}

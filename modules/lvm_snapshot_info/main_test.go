@@ -89,6 +89,14 @@ func TestSummaryOfAServerThatCannot(t *testing.T) {
 	}
 }
 
+// A name that is misspelt must not look like a server without sets.
+func TestSummaryOfANameThatIsNoSets(t *testing.T) {
+	i := &snapset.Info{Host: snapset.Host{Usable: true}, None: `there is no set "snpa"; there is snap`}
+	if got := summary(i, []journey.Status{{Title: "set snap: absent"}}); got != i.None+"; under way: set snap: absent" {
+		t.Error(got)
+	}
+}
+
 func TestAge(t *testing.T) {
 	for seconds, want := range map[int64]string{0: "0 s", 59: "59 s", 60: "1 min", 7260: "2 h 1 min", 172799: "47 h 59 min", 200000: "2 d"} {
 		if got := age(seconds); got != want {

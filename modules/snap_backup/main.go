@@ -12,7 +12,6 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/restore"
 	"go.pcc.com/rewind/core/rollback"
@@ -94,14 +93,22 @@ func validate(a args) error {
 	if a.Compare == compareContent && a.Action == "check" {
 		wrong = append(wrong, ansible.Bad("compare", "goes with action=backup and action=restore"))
 	}
+	if a.RestoreID != run.Latest && a.Action != "restore" {
+		wrong = append(wrong, ansible.Bad("restore_id", "goes with action=restore"))
+	}
 	if a.Merge && a.Action != "restore" {
 		wrong = append(wrong, ansible.Bad("merge", "goes with action=restore"))
+	}
+	if !a.Merge { // who names services expects that they are stopped
+		for _, name := range ansible.Differing(a.Rollback, rollback.Defaults()) {
+			wrong = append(wrong, ansible.Bad(name, "goes with action=restore merge=true"))
+		}
 	}
 	return fault.All(wrong...)
 }
 
 func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := filesystem.OnHost(); err != nil {
+	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
 	call, err := request(c, a)

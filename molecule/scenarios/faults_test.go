@@ -44,12 +44,19 @@ func (g guest) start(t *testing.T, words string) *call {
 func (g guest) launch(t *testing.T, words string) *call {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
-	t.Cleanup(cancel)
 	c := &call{cmd: exec.CommandContext(ctx, "ssh", "-F", filepath.Join(root, "build/lab", g.name, "ssh_config"), "lab", words+" --json 2>/dev/null")}
 	c.cmd.Stdout = &c.out
 	if err := c.cmd.Start(); err != nil {
+		cancel()
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		cancel()
+		_ = c.cmd.Wait() // which fails where it was waited for
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", words, c.out.String())
+		}
+	})
 	return c
 }
 

@@ -88,7 +88,7 @@ func TestRootVolume(t *testing.T) {
 			g.cut(t)
 			g.eventually(t, "the data of the set and running services", came, settled)
 			after := g.ok(t, merge+" wait=true")
-			if after["state"] != "merged" || !strings.Contains(after.msg(), "before; nothing to do") {
+			if after["state"] != "merged" || !strings.Contains(after.msg(), "nothing to do") {
 				t.Errorf("the same line after the boot: %s", after)
 			}
 			if again := g.ok(t, merge); again["state"] != "merged" || again["changed"] != false {

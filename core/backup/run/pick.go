@@ -72,12 +72,16 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			WithHint("see whether this server's clock is right (timedatectl); restore_id=ID takes one of them all the same")
 	}
 	if others := otherHosts(list, host); len(others) > 0 {
-		return backup.Stored{}, fault.New(fault.NotFound, "there is no backup of %s; those that are there are of %s",
-			host, some(others)).WithHint("host=%s takes those of that one; snap_backup_info all_hosts=true lists all", others[0])
+		return backup.Stored{}, fault.New(fault.NotFound, "%s", noneOf(host, others)).
+			WithHint("host=%s takes those of that one; snap_backup_info all_hosts=true lists all", others[0])
 	}
 	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", what).
 		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; " +
 			"host=NAME names another host's")
+}
+
+func noneOf(host string, others []string) string {
+	return fmt.Sprintf("there is no backup of %s; those that are there are of %s", host, some(others))
 }
 
 // otherHosts are the hosts whose backups the list has, that of the newest first; none if it has any of the host.

@@ -1,7 +1,9 @@
 package run
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +104,39 @@ func TestTheFutureIsNeverTheLatest(t *testing.T) {
 	shown := entries(list, now)
 	if !shown[0].Future || shown[1].Future {
 		t.Errorf("listed: %+v", shown)
+	}
+}
+
+// lists answers List with what it has of a host, or of all.
+type lists struct {
+	backup.Backend
+	all []backup.Stored
+}
+
+func (l lists) List(_ context.Context, _ backup.Config, host string) ([]backup.Stored, error) {
+	return slices.DeleteFunc(slices.Clone(l.all), func(s backup.Stored) bool { return host != "" && s.Host != host }), nil
+}
+
+// A server that was renamed or replaced has no backups under its new name; those of the old one are there all the same.
+func TestAListOfNoneNamesTheOtherHosts(t *testing.T) {
+	db1 := []backup.Stored{{ID: "1", Host: "db1", Roots: []string{"/dat"}}}
+	for name, tt := range map[string]struct {
+		host     string
+		allHosts bool
+		stored   []backup.Stored
+		want     string
+	}{
+		"its own":      {"db1", false, db1, "backups: 1"},
+		"another's":    {"db2", false, db1, "there is no backup of db2; those that are there are of db1; host=NAME or all_hosts=true lists them"},
+		"nobody's":     {"db2", false, nil, "there is no backup of db2, nor of another host"},
+		"of all hosts": {"db2", true, nil, "backups: 0"},
+	} {
+		backend := lists{all: tt.stored}
+		w := &work{Request: Request{Use: Use{Host: tt.host}, AllHosts: tt.allHosts}, host: &Host{dir: t.TempDir()}}
+		list, _ := backend.List(t.Context(), backup.Config{}, tt.host)
+		got, err := w.count(t.Context(), backend, list)
+		if err != nil || got != tt.want {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, tt.want)
+		}
 	}
 }

@@ -158,11 +158,27 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 	}
 	result.Warnings = append(lacks, Ahead(list, host, w.begun)...)
 	if w.Query == List {
-		result.Msg = fmt.Sprintf("backups: %d", len(list))
 		result.Data["backups"] = entries(list, w.begun)
-		return result, nil
+		result.Msg, err = w.count(ctx, client, list)
+		return result, err
 	}
 	return w.health(ctx, client, list, result)
+}
+
+// count says how many backups are listed. Where there are none of this host, it may have had another name.
+func (w *work) count(ctx context.Context, client backup.Backend, list []backup.Stored) (string, error) {
+	if len(list) > 0 || w.AllHosts {
+		return fmt.Sprintf("backups: %d", len(list)), nil
+	}
+	all, err := client.List(ctx, w.host.Config(), "")
+	if err != nil {
+		return "", err
+	}
+	backup.NewestFirst(all)
+	if others := otherHosts(all, w.Use.Host); len(others) > 0 {
+		return noneOf(w.Use.Host, others) + "; host=NAME or all_hosts=true lists them", nil
+	}
+	return fmt.Sprintf("there is no backup of %s, nor of another host", w.Use.Host), nil
 }
 
 // usable asks whether a backup could begin now. What a killed run of this host left is put away first: a backend never

@@ -16,7 +16,7 @@ import (
 // options are backend_options.
 type options struct {
 	Repository    string `mapstructure:"repository" doc:"an absolute path, or a URL as restic takes it (sftp:…, rest:…, s3:…); one that holds a password belongs into the environment, as RESTIC_REPOSITORY"`
-	PasswordFile  string `mapstructure:"password_file" doc:"the file that holds the repository's password; instead of RESTIC_PASSWORD in the environment"`
+	PasswordFile  string `mapstructure:"password_file" doc:"the file that holds the repository's password; instead of RESTIC_PASSWORD in environment or environment_file"`
 	Cache         string `mapstructure:"cache" doc:"the directory of restic's cache; empty: none"`
 	Scratch       string `mapstructure:"scratch" doc:"a directory with room for a whole backup, for hosts where restic cannot mount it: without FUSE, and hard links with restic 0.14"`
 	LimitUpload   int    `mapstructure:"limit_upload" doc:"KiB/s"`
@@ -74,7 +74,7 @@ func (o *options) checkPassword(c backup.Config) error {
 		}
 	}
 	if o.PasswordFile == "" && len(given) == 0 {
-		return ansible.Bad("password_file", "is missing: name the file that holds the password, or give RESTIC_PASSWORD in the environment").
+		return ansible.Bad("password_file", "is missing: name the file that holds the password; or RESTIC_PASSWORD is in the argument environment, or in the file that environment_file names; this program's own environment is not handed on").
 			WithHint("backend_options=repository=/srv/restic,password_file=/root/restic.pw")
 	}
 	if o.PasswordFile == "" {
