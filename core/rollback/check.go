@@ -212,9 +212,19 @@ func again(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabE
 
 // services plans what is stopped, and names whatever else holds the volumes open.
 func (w *walk) services(ctx context.Context, f *found) error {
+	bound, err := w.systemd.BoundTo(ctx, w.mountUnits()) // which the unmount would stop, and nobody start again
+	if err != nil {
+		return err
+	}
 	plan, err := w.systemd.Plan(ctx, w.Services)
 	if err != nil {
 		return err
+	}
+	named := append(slices.Clone(w.Services), missing(bound, plan.Stop)...)
+	if len(named) > len(w.Services) {
+		if plan, err = w.systemd.Plan(ctx, named); err != nil {
+			return err
+		}
 	}
 	holders, err := w.holders(ctx, f)
 	if err != nil {
@@ -226,7 +236,7 @@ func (w *walk) services(ctx context.Context, f *found) error {
 			return err
 		}
 		units = append(units, unitsBehind(holders)...)
-		if plan, err = w.systemd.Plan(ctx, append(slices.Clone(w.Services), missing(units, plan.Stop)...)); err != nil {
+		if plan, err = w.systemd.Plan(ctx, append(named, missing(units, plan.Stop)...)); err != nil {
 			return err
 		}
 	}

@@ -30,6 +30,7 @@ type fakeUnit struct {
 	last              map[string]any // properties of its type
 
 	slow     bool   // a stop goes on until finish
+	starting bool   // so does a start
 	deaf     bool   // job results are lost, as with the connection
 	startsTo string // the state after a start; "active" if empty
 	result   string // of its start job; "done" if empty
@@ -192,6 +193,10 @@ func (f *fake) start(_ context.Context, name, mode string) (<-chan string, error
 	u.results, u.job, u.active = append(u.results, result), "start", "active"
 	if u.startsTo != "" {
 		u.active = u.startsTo
+	}
+	if u.starting {
+		u.active = "activating"
+		return result, nil
 	}
 	word := u.result
 	if word == "" {

@@ -18,6 +18,10 @@ type Plan struct {
 	// Pulling are those of Active whose start brings up units that would be
 	// stopped as unneeded (StopWhenUnneeded=) if they were started before.
 	Pulling []string `json:"pulling,omitempty"`
+
+	// Begun are those of Active that had not finished their start, as a oneshot service that works for an hour: they are
+	// started, and nobody waits for the end of that.
+	Begun []string `json:"begun,omitempty"`
 }
 
 // Plan finds all that has to be stopped for the named units to be down and to
@@ -206,6 +210,9 @@ func (c *closure) plan(ctx context.Context) (Plan, error) {
 		}
 		if up {
 			p.Active = append(p.Active, name)
+		}
+		if u := c.units[name]; u.active == "activating" && u.sub != "auto-restart" {
+			p.Begun = append(p.Begun, name)
 		}
 	}
 	sort.SliceStable(p.Active, func(i, j int) bool { return c.startRank(p.Active[i]) < c.startRank(p.Active[j]) })

@@ -55,6 +55,7 @@ func TestPlanOrder(t *testing.T) {
 		Named:  []string{"web.service", "db.service"},
 		Stop:   []string{"app.timer", "db.path", "db.socket", "side.service", "app.service", "web.service", "db.service"},
 		Active: []string{"db.socket", "db.service", "web.service", "app.service", "side.service", "db.path", "app.timer"},
+		Begun:  []string{"side.service"},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Error(diff)
@@ -205,4 +206,21 @@ func FuzzUnitName(f *testing.F) {
 			t.Errorf("took %q", full)
 		}
 	})
+}
+
+// An unmount stops what is bound to the mount, and a mount starts none of it.
+func TestBoundTo(t *testing.T) {
+	f := newFake()
+	f.add("dat.mount", "active", "BoundBy", "share.service", "BoundBy", "down.service", "BoundBy", "dat-sub.mount",
+		"BoundBy", "own.service", "RequiredBy", "app.service")
+	f.add("srv.mount", "active", "BoundBy", "share.service")
+	f.add("share.service", "active")
+	f.add("down.service", "inactive")
+	f.add("dat-sub.mount", "active")
+	f.add("own.service", "active")
+	f.add("app.service", "active")
+	got, err := f.systemd(t).BoundTo(t.Context(), []string{"dat.mount", "srv.mount", "none.mount"})
+	if diff := cmp.Diff([]string{"share.service"}, got); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
 }

@@ -97,6 +97,7 @@ type unit struct {
 
 	after      []string
 	dependents []string // stopped by systemd, too, whenever this one is
+	bound      []string // those of them that it stops even if nobody told it to stop this one, as when a mount is gone
 	triggers   []string // sockets, timers, paths that start it
 	upheldBy   []string // start it whenever they find it stopped
 	pulls      []string // what its start brings up; systemd may stop those as unneeded
@@ -120,7 +121,7 @@ func (s *Systemd) unit(ctx context.Context, name string) (unit, error) {
 		noStop: p.flag("RefuseManualStop"), noStart: p.flag("RefuseManualStart"),
 		unneeded: p.flag("StopWhenUnneeded"), transient: p.flag("Transient"),
 		file: p.text("FragmentPath"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
-		after: p.list("After"), triggers: p.list("TriggeredBy"), upheldBy: p.list("UpheldBy"),
+		after: p.list("After"), bound: p.list("BoundBy"), triggers: p.list("TriggeredBy"), upheldBy: p.list("UpheldBy"),
 		// What systemd calls UNIT_ATOM_PROPAGATE_STOP.
 		dependents: slices.Concat(p.list("RequiredBy"), p.list("RequisiteOf"), p.list("BoundBy"),
 			p.list("ConsistsOf"), p.list("PropagatesStopTo")),

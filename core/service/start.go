@@ -2,11 +2,14 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/fault"
-	"golang.org/x/sys/unix"
 )
 
 // Failure is a unit that did not start.
@@ -25,11 +28,15 @@ func (f Failure) Fault() *fault.Error {
 		WithHint("journalctl -b -u %s shows why; then systemctl start %s", f.Unit, f.Unit)
 }
 
+// judgeLimit bounds the questions to systemd about units whose start is over.
+const judgeLimit = time.Minute
+
 // Start starts the plan's active units, and only those, as fast as their order
 // allows, and returns when each has started or failed. One that fails does not
-// keep the others from starting, except those that require it. The error is for
-// systemd being out of reach, or for the end of ctx (timeout, interrupted), when
-// systemd goes on starting.
+// keep the others from starting, except those that require it. At the deadline
+// of ctx those that are not up yet are failures, and systemd goes on starting
+// them; Begun ones are not waited for at all. The error is for systemd being out
+// of reach, or for an interruption, after which systemd goes on starting, too.
 func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
 	if err := s.settled(ctx, p.Active); err != nil {
 		return nil, err
@@ -55,15 +62,22 @@ func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
 	}
 	results := make(map[string]string)
 	for _, name := range p.Active {
-		if jobs[name] == nil {
+		if jobs[name] == nil || slices.Contains(p.Begun, name) {
 			continue
 		}
 		result, err := s.jobResult(ctx, name, jobs[name])
-		if err != nil {
+		switch {
+		case err == nil:
+			results[name] = result
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			jobs[name] = nil
+			failures = append(failures, Failure{Unit: name, Result: "timeout", Sub: "start", Message: "its start goes on"})
+		default:
 			return failures, busFault(ctx, err, "waiting for %s to start", name)
 		}
-		results[name] = result
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), judgeLimit)
+	defer cancel()
 	// The states only now: a service of Type=simple counts as started before it fails.
 	for _, name := range p.Active {
 		if jobs[name] == nil {

@@ -1,0 +1,32 @@
+package service
+
+import (
+	"context"
+	"slices"
+)
+
+// BoundTo returns the units that are up and that systemd stops as soon as one of the given units is gone, whoever took
+// it away: those with BindsTo=, such as a service on a mount that is unmounted. systemd does not start them again when
+// it comes back. Mounts, and what is never stopped, are left out.
+func (s *Systemd) BoundTo(ctx context.Context, units []string) ([]string, error) {
+	var bound []string
+	for _, name := range units {
+		u, err := s.unit(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range u.bound {
+			if !slices.Contains(stoppable, kindOf(other)) || kindOf(other) == "target" || slices.Contains(bound, other) || s.Protected(other) {
+				continue
+			}
+			up, err := s.Active(ctx, other)
+			if err != nil {
+				return nil, err
+			}
+			if up {
+				bound = append(bound, other)
+			}
+		}
+	}
+	return bound, nil
+}

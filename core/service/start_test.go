@@ -1,0 +1,61 @@
+package service
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A unit that is still starting at the deadline is its own failure, not that of all the others.
+func TestStartThatDoesNotEndIsAFailureOfThatUnit(t *testing.T) {
+	f := newFake()
+	f.add("hangs.service", "inactive").starting = true
+	f.add("good.service", "inactive")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	failures, err := f.systemd(t).Start(ctx, Plan{Active: []string{"hangs.service", "good.service"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Failure{{"hangs.service", "timeout", "start", "its start goes on"}}, failures); diff != "" {
+		t.Error(diff)
+	}
+	if f.units["good.service"].active != "active" {
+		t.Error("good.service was not started")
+	}
+}
+
+// What has been interrupted is told as that.
+func TestStartThatIsInterrupted(t *testing.T) {
+	f := newFake()
+	f.add("hangs.service", "inactive").starting = true
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := f.systemd(t).Start(ctx, Plan{Active: []string{"hangs.service"}}); err == nil {
+		t.Error("no error")
+	}
+}
+
+// A oneshot service that was at work is started again, and nobody waits until it has done its work.
+func TestWhatWasStillStartingIsNotWaitedFor(t *testing.T) {
+	f := newFake()
+	f.add("nightly.service", "activating")
+	f.add("restarts.service", "activating").sub = "auto-restart"
+	s := f.systemd(t)
+	p := plan(t, s, "nightly", "restarts")
+	if diff := cmp.Diff([]string{"nightly.service"}, p.Begun); diff != "" {
+		t.Error(diff)
+	}
+	if err := s.Stop(t.Context(), p, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	f.units["nightly.service"].starting = true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	failures, err := s.Start(ctx, p)
+	if err != nil || len(failures) > 0 || f.units["nightly.service"].active != "activating" {
+		t.Errorf("%v, %v, %s", failures, err, f.units["nightly.service"].active)
+	}
+}
