@@ -173,6 +173,7 @@ func (w *walk) settleDeferred(ctx context.Context) error {
 	if len(pick(states, w.state.Members, deferred))+len(wait) > 0 {
 		return nil
 	}
+	w.state.Trouble = w.notRolledBack()
 	w.reached(StepStarted)
 	return w.tidy(ctx)
 }

@@ -118,6 +118,28 @@ func TestADeferredRollbackThatIsHalfLostIsNotGivenUp(t *testing.T) {
 		if e := w.entry(); e.Outcome != journal.Unfinished || !isGuarded(t) {
 			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
 		}
+		if boot {
+			isAMixAfterItsSnapshotIsRemoved(t, f, w)
+		}
+	}
+}
+
+// isAMixAfterItsSnapshotIsRemoved goes on as the hint says. What the volumes hold is still of two times: no boot puts it
+// into use, and the run that ends the rollback says so.
+func isAMixAfterItsSnapshotIsRemoved(t *testing.T, f *lvmtest.Fake, w *walk) {
+	t.Helper()
+	if err := w.lvm.Remove(t.Context(), "vg00/dat_s"); err != nil {
+		t.Fatal(err)
+	}
+	f.PowerCut()
+	if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat is not") {
+		t.Errorf("the guard lets a mix be mounted once the lost snapshot is removed: %v", err)
+	}
+	if err := w.settleDeferred(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := w.failure(); !errors.Is(err, fault.SnapshotInvalid) {
+		t.Errorf("the same task says: %v", err)
 	}
 }
 

@@ -202,8 +202,16 @@ func (w *walk) cameBack(ctx context.Context, s *sight, e *journal.Entry) (ansibl
 		}
 		w.state.Members = append(w.state.Members, member)
 	}
+	states, _, err := w.survey(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	for _, m := range pick(states, w.state.Members, lost) {
+		m.Lost = true
+	}
+	w.state.Trouble = w.notRolledBack()
 	if w.Check {
-		return w.result(false, &journal.Entry{Step: StepStarted}), nil
+		return w.result(false, &journal.Entry{Step: StepStarted, Begun: e.Begun}), w.failure()
 	}
 	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), StepStarted, w.state); err != nil {
 		return ansible.Result{}, err

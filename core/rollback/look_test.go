@@ -153,6 +153,13 @@ func TestRolledBackTogetherWithItsRecord(t *testing.T) {
 	if w.state.Members[0].SnapshotID != merging.UUID || w.state.Members[1].SnapshotID != "" {
 		t.Errorf("members %+v, %+v", w.state.Members[0], w.state.Members[1])
 	}
+	f.Fill("vg00/root_s", 100)
+	f.PowerCut()
+	w.state = nil
+	r, err = w.cameBack(t.Context(), &sight{view: &snapset.View{Report: report}}, e)
+	if !errors.Is(err, fault.SnapshotInvalid) || r.Data["state"] != forsaken {
+		t.Errorf("a member that was lost while it waited for the boot: %+v, %v", r, err)
+	}
 	e.State = []byte("{")
 	if _, err := w.cameBack(t.Context(), nil, e); !errors.Is(err, fault.JournalDamaged) {
 		t.Error(err)

@@ -61,7 +61,11 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 		return merged, 100
 	}
 	for _, t := range status[m.DMName] {
-		if s, ok := t.Snapshot(); ok && s.Merging && m.Used > 0 && !s.Lost() {
+		s, ok := t.Snapshot()
+		if ok && s.Merging && s.Lost() && e.Step != StepDeferred {
+			return forsaken, 0
+		}
+		if ok && s.Merging && m.Used > 0 && !s.Lost() {
 			return merging, max(0, 100*float64(m.Used-s.UsedBytes())/float64(m.Used))
 		}
 	}

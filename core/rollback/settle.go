@@ -176,7 +176,13 @@ func (w *walk) atBoot(ctx context.Context) error {
 		return w.onceMore(ctx, home)
 	}
 	defer w.join()
-	return w.merge(ctx)
+	if err := w.merge(ctx); err != nil {
+		return err
+	}
+	for _, t := range w.notRolledBack() { // mounted, and with their services started, they would be in use as a mix
+		return t
+	}
+	return nil
 }
 
 // disks waits until LVM sees the volume groups of all members, whole.

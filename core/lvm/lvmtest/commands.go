@@ -258,7 +258,7 @@ func (f *Fake) lvremove(o options, names []string) (string, error) {
 		if v.Open > 0 {
 			return says("Logical volume %s contains a filesystem in use.", v.fullName())
 		}
-		if v.merging {
+		if v.merging && !v.invalid {
 			return says("Can't remove merging snapshot logical volume %s.", v.fullName())
 		}
 		f.gone[v.fullName()] = true
