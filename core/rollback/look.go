@@ -226,6 +226,7 @@ func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, err
 	if err := json.Unmarshal(e.State, w.state); err != nil {
 		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
+	w.wanted()
 	if err := w.forgive(ctx, w.systemd.Active); err != nil {
 		return ansible.Result{}, err
 	}

@@ -10,6 +10,19 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
+// wanted has the services started that the rollback left stopped for a look, if this call does not ask for that. On
+// a mix of times they stay down.
+func (w *walk) wanted() {
+	mix := slices.ContainsFunc(w.state.Members, func(m *Member) bool { return m.Lost })
+	if w.state.Start || !w.StartServices || mix {
+		return
+	}
+	w.state.Start = true
+	for _, unit := range w.state.Services.Active {
+		w.state.Failures = append(w.state.Failures, service.Failure{Unit: unit, Result: "left", Message: "it was left stopped"})
+	}
+}
+
 // forgive drops the failures of units that run by now: somebody has started them since.
 func (w *walk) forgive(ctx context.Context, active func(context.Context, string) (bool, error)) error {
 	var down []service.Failure

@@ -69,3 +69,23 @@ func TestUnitsThatDidNotStartAreStartedByTheNextRun(t *testing.T) {
 		t.Errorf("with nothing down: %v", err)
 	}
 }
+
+// Services that were left stopped for a look are started by the same line without start_services=false.
+func TestServicesLeftStoppedAreStartedWhenThatIsAskedFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		started, asked, lost, want bool
+	}{
+		"left, and asked for": {false, true, false, true},
+		"left, and again not": {false, false, false, false},
+		"started then":        {true, true, false, false},
+		"left because of mix": {false, true, true, false},
+	} {
+		w := walkOf(t, server(), "vg00/dat_s")
+		w.StartServices, w.state.Start, w.state.Members[0].Lost = c.asked, c.started, c.lost
+		w.state.Services = service.Plan{Active: []string{"a.service"}}
+		w.wanted()
+		if down := w.down(); (len(down) == 1) != c.want {
+			t.Errorf("%s: %v are started", name, down)
+		}
+	}
+}
