@@ -15,6 +15,17 @@ import (
 // lvm.conf says otherwise (file_locking.c).
 const lockDir = "/run/lock/lvm"
 
+// AwaitUnlocked waits until no other LVM command works on volume groups, at most for limit. One may begin right after it.
+// Fault: locked.
+func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Duration) error {
+	release, err := lockGroups(ctx, l.locks, groups, limit)
+	if err != nil {
+		return err
+	}
+	release()
+	return nil
+}
+
 // lockGroups takes LVM's own locks of volume groups: an LVM command that would
 // change one waits. They end with this process. Where LVM locks elsewhere this
 // holds nobody back; Take notices when somebody interfered.
@@ -36,7 +47,7 @@ func lockGroups(ctx context.Context, dir string, groups []string, limit time.Dur
 		if err != nil {
 			release()
 			return nil, fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s", group, limit).
-				WithHint("ps -C lvm shows it; it is waited for, or ended, before a set can be taken")
+				WithHint("ps -C lvm shows it; wait for its end, or end it, and run the same task again")
 		}
 		locks = append(locks, f)
 	}

@@ -111,7 +111,53 @@ func (w *walk) hold(ctx context.Context) error {
 	if err := w.systemd.Hold(ctx, nameBelow, holdText, below); err != nil {
 		return err
 	}
-	return w.systemd.Hold(ctx, nameOthers, holdText, others)
+	if err := w.systemd.Hold(ctx, nameOthers, holdText, others); err != nil {
+		return err
+	}
+	return w.holdServices(ctx)
+}
+
+const holdServicesText = "Rewind: a rollback is under way; the services that it stopped wait for its end"
+
+// holdServices keeps the stopped services from being started before the members are mounted: by a monitoring program,
+// or by hand. They would write into the directories below the mount points.
+func (w *walk) holdServices(ctx context.Context) error {
+	if err := w.systemd.Hold(ctx, w.servicesName(), holdServicesText, w.state.Services.Stop); err != nil {
+		return err
+	}
+	for _, unit := range w.state.Services.Stop {
+		up, err := w.systemd.Active(ctx, unit)
+		if err != nil {
+			return err
+		}
+		if up {
+			return fault.New(fault.Busy, "%s was started again by something else while the volumes were to be unmounted", unit).
+				WithHint("systemctl status %s shows what started it; stop that first", unit)
+		}
+	}
+	return nil
+}
+
+func (w *walk) servicesName() string {
+	return "rewind-hold-" + w.entry().ID + "-services.service"
+}
+
+// letServicesGo ends the hold of the services. Those that are to stay down are not started by those who asked for it
+// meanwhile, either.
+func (w *walk) letServicesGo(ctx context.Context, down bool) error {
+	if len(w.state.Services.Stop) == 0 {
+		return nil
+	}
+	var stop error
+	if down {
+		stop = w.systemd.Stop(ctx, w.state.Services, stopKeep)
+	}
+	err := w.systemd.Release(ctx, w.servicesName())
+	if err != nil {
+		err = fault.New(fault.Of(err).Code, "the services are still held: %w", err).
+			WithHint("systemctl stop %s", w.servicesName())
+	}
+	return fault.All(stop, err)
 }
 
 // holdLate holds the units of mount points that were not held so far, together.

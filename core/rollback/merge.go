@@ -53,7 +53,7 @@ func (w *walk) mergeAll(ctx context.Context) error {
 	for {
 		states, gone, err := w.survey(ctx)
 		if err != nil {
-			return err
+			return fault.All(failed, err)
 		}
 		if gone != nil && w.untouched(states) {
 			return gone

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
@@ -32,7 +34,7 @@ func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) e
 	for _, spec := range specs {
 		switch {
 		case isMounted(mounts, spec):
-			wrong = append(wrong, readOnly(mounts, spec))
+			wrong = append(wrong, asIs(mounts, spec))
 		case spec.Bind != "":
 			binds = append(binds, spec)
 		default:
@@ -46,10 +48,16 @@ func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) e
 	return w.mountAll(ctx, binds, false)
 }
 
-// readOnly says that somebody else's mount is in the place of one that can be written to: it came while the member was
-// protected.
-func readOnly(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
+// asIs says what is wrong with what is mounted in the place of a mount that is to be made: something else, or the member
+// read-only, by somebody who came while it was protected.
+func asIs(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
 	m, _ := filesystem.At(mounts, spec.Point)
+	var st unix.Stat_t
+	device := spec.Bind == "" && unix.Stat(spec.Source, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK
+	if device && filesystem.NewDev(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev))) != m.Dev {
+		return fault.New(fault.MountFailed, "another program has mounted %s on %s meanwhile, where %s belongs",
+			m.Source, spec.Point, spec.Source).WithHint("umount %s, and run the same task again", spec.Point)
+	}
 	if !m.ReadOnly() || !slices.Contains(spec.Options, "rw") {
 		return nil
 	}

@@ -253,9 +253,18 @@ func (w *walk) there(ctx context.Context, kill []condemned) error {
 		return err
 	}
 	if begun, unknown := w.hasBegun(context.WithoutCancel(ctx)); begun || unknown != nil {
-		return fault.All(err, unknown)
+		return fault.All(err, w.stayDown(unknown))
 	}
 	return w.back(ctx, err)
+}
+
+// stayDown says what follows from not knowing whether LVM merges.
+func (w *walk) stayDown(unknown error) error {
+	if unknown == nil {
+		return nil
+	}
+	return fault.New(fault.Of(unknown).Code, "whether LVM merges cannot be found out, so the services stay down: %w", unknown).
+		WithHint("run the same task again: it goes on, or puts everything back; mount nothing before")
 }
 
 // rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.

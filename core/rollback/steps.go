@@ -44,6 +44,10 @@ func (w *walk) descend(ctx context.Context, kill []condemned) error {
 		return err
 	}
 	failpoint.Hit("rollback.unmounted")
+	// A merge that waits for LVM's lock could begin at any later time, and services could not start until then.
+	if err := w.lvm.AwaitUnlocked(ctx, w.state.groups(), lookLimit); err != nil {
+		return err
+	}
 	return w.closed(ctx)
 }
 
@@ -98,10 +102,8 @@ func (w *walk) recheck(ctx context.Context) error {
 
 // back undoes what was done before the point of no return and reports why.
 func (w *walk) back(ctx context.Context, because error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backLimit)
-	defer cancel()
 	w.trip.Progress("undoing", -1)
-	if err := w.undo(ctx); err != nil {
+	if err := w.undo(context.WithoutCancel(ctx)); err != nil {
 		return fault.All(because, err)
 	}
 	return because
@@ -110,16 +112,18 @@ func (w *walk) back(ctx context.Context, because error) error {
 // undo mounts and starts everything again, also where the journal cannot be written. Each part of it may have been done
 // before. No boot merges after it, whatever step the journal has: LVM's metadata shows that no merge has begun.
 func (w *walk) undo(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, backLimit)
+	defer cancel()
 	w.reached(stepUndoing)
 	err := w.unprotect(ctx)
 	if err == nil {
 		err = w.bringUp(ctx, w.state.Mounts)
 	}
 	if err != nil {
-		err = fault.All(err, w.leftDown())
+		err = fault.All(err, w.letServicesGo(ctx, true), w.leftDown())
 	} else {
 		w.mountSet(ctx)
-		err = w.startAll(ctx, w.state.Services)
+		err = fault.All(w.letServicesGo(ctx, false), w.startAll(ctx, w.state.Services))
 	}
 	if err != nil {
 		return fault.New(fault.Of(err).Code, "and on the way back: %w", fault.All(err, w.unwritten))
@@ -199,6 +203,7 @@ func (w *walk) ascend(ctx context.Context) error {
 	snapset.Tidy(points(w.state.SetMounts))
 	w.trip.Progress("mounting", -1)
 	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
+		err = fault.All(err, w.letServicesGo(ctx, true))
 		return fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err).
 			WithHint("mount them by hand and start %s", strings.Join(w.state.Services.Active, " "))
 	}
@@ -233,6 +238,9 @@ func (w *walk) notRolledBack() []*fault.Error {
 
 // start starts the services that were active, unless they are to stay down for a look.
 func (w *walk) start(ctx context.Context) error {
+	if err := w.letServicesGo(ctx, !w.state.Start); err != nil {
+		return fault.New(fault.ServiceFailed, "the volumes are rolled back and mounted, but %w", err)
+	}
 	if w.state.Start {
 		w.trip.Progress("starting services", -1)
 		ctx, cancel := context.WithTimeout(ctx, max(w.Timeout, backLimit))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -127,6 +129,30 @@ func TestTheWayBackIsUndone(t *testing.T) {
 		}
 		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) || len(w.warnings) != len(refused) {
 			t.Errorf("%q, guard: %v, warnings %q", e.Outcome, isGuarded(t), w.warnings)
+		}
+	}
+}
+
+// What is mounted in a member's place is not the member, and services would write there.
+func TestAnotherFileSystemInAMembersPlaceIsNoMount(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "dat")
+	if err := unix.Mknod(device, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 7))); err != nil {
+		t.Fatal(err)
+	}
+	spec := filesystem.MountSpec{Source: device, Point: "/dat", Options: []string{"rw"}}
+	for name, c := range map[string]struct {
+		dev   filesystem.Dev
+		flags string
+		want  bool
+	}{
+		"the member":            {filesystem.NewDev(253, 7), "rw", true},
+		"another volume":        {filesystem.NewDev(253, 8), "rw", false},
+		"a file system in RAM":  {filesystem.NewDev(0, 44), "rw", false},
+		"the member, read-only": {filesystem.NewDev(253, 7), "ro", false},
+	} {
+		mounts := []filesystem.Mount{{ID: 1, Dev: c.dev, Root: "/", Point: "/dat", Options: c.flags, Source: "x"}}
+		if err := asIs(mounts, spec); (err == nil) != c.want || err != nil && !errors.Is(err, fault.MountFailed) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
