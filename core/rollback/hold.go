@@ -14,7 +14,7 @@ import (
 // udevRecords is where udev keeps what it knows of each device.
 const udevRecords = "/run/udev/data"
 
-const holdText = "Rewind: a rollback is under way; what its volumes are mounted by waits for its end"
+const holdText = "Rewind: a rollback is under way; what mounts its volumes, and the stopped services, wait for its end"
 
 // findHeld finds the units that could open a member while it is rolled back: those that systemd starts on its
 // devices, and the mounts that are made or that fstab has.
@@ -79,8 +79,9 @@ func trapOf(mounts []filesystem.Mount, m filesystem.Mount) (trap filesystem.Moun
 }
 
 // held splits the units that are held into two. systemd alone can mount at an automount point: those mounts, and the
-// checks of file systems that they wait for, are let go before anything is mounted. The others are let go afterwards,
-// when there is nothing left for them to do.
+// checks of file systems that they wait for, are let go before anything is mounted. The others are let go when all is
+// mounted and there is nothing left for them to do. With them wait the stopped services: started by a monitoring program
+// or by hand, they would write into the directories below the mount points.
 func (w *walk) held() (below, others []string) {
 	someBelow := slices.ContainsFunc(w.state.Held, w.automounted)
 	for _, unit := range w.state.Held {
@@ -90,7 +91,7 @@ func (w *walk) held() (below, others []string) {
 			others = append(others, unit)
 		}
 	}
-	return below, others
+	return below, append(others, missing(w.state.Services.Stop, others)...)
 }
 
 // automounted says that a mount unit lies below an automount.
@@ -104,7 +105,8 @@ func (w *walk) holdNames() (below, others string) {
 	return "rewind-hold-" + id + "-auto.service", "rewind-hold-" + id + ".service"
 }
 
-// hold keeps systemd from mounting a member, or from opening it in any other way, until letGo.
+// hold keeps systemd from mounting a member, from opening it in any other way, and from starting the services, until
+// letGo.
 func (w *walk) hold(ctx context.Context) error {
 	nameBelow, nameOthers := w.holdNames()
 	below, others := w.held()
@@ -114,17 +116,11 @@ func (w *walk) hold(ctx context.Context) error {
 	if err := w.systemd.Hold(ctx, nameOthers, holdText, others); err != nil {
 		return err
 	}
-	return w.holdServices(ctx)
+	return w.stillDown(ctx)
 }
 
-const holdServicesText = "Rewind: a rollback is under way; the services that it stopped wait for its end"
-
-// holdServices keeps the stopped services from being started before the members are mounted: by a monitoring program,
-// or by hand. They would write into the directories below the mount points.
-func (w *walk) holdServices(ctx context.Context) error {
-	if err := w.systemd.Hold(ctx, w.servicesName(), holdServicesText, w.state.Services.Stop); err != nil {
-		return err
-	}
+// stillDown refuses to go on where a service was started again before it was held.
+func (w *walk) stillDown(ctx context.Context) error {
 	for _, unit := range w.state.Services.Stop {
 		up, err := w.systemd.Active(ctx, unit)
 		if err != nil {
@@ -136,28 +132,6 @@ func (w *walk) holdServices(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (w *walk) servicesName() string {
-	return "rewind-hold-" + w.entry().ID + "-services.service"
-}
-
-// letServicesGo ends the hold of the services. Those that are to stay down are not started by those who asked for it
-// meanwhile, either.
-func (w *walk) letServicesGo(ctx context.Context, down bool) error {
-	if len(w.state.Services.Stop) == 0 {
-		return nil
-	}
-	var stop error
-	if down {
-		stop = w.systemd.Stop(ctx, w.state.Services, stopKeep)
-	}
-	err := w.systemd.Release(ctx, w.servicesName())
-	if err != nil {
-		err = fault.New(fault.Of(err).Code, "the services are still held: %w", err).
-			WithHint("systemctl stop %s", w.servicesName())
-	}
-	return fault.All(stop, err)
 }
 
 // holdLate holds the units of mount points that were not held so far, together.
@@ -183,10 +157,15 @@ func (w *walk) lateName(i int) string {
 	return fmt.Sprintf("rewind-hold-%s-late%d.service", w.entry().ID, i)
 }
 
-// letOthersGo ends all holds but that of what is below automounts, which has ended.
-func (w *walk) letOthersGo(ctx context.Context) error {
+// letOthersGo ends all holds but that of what is below automounts, which has ended. down has the services stay down,
+// whoever asked for their start meanwhile.
+func (w *walk) letOthersGo(ctx context.Context, down bool) error {
+	var errs []error
+	if down && len(w.state.Services.Stop) > 0 {
+		errs = append(errs, w.systemd.Stop(ctx, w.state.Services, stopKeep))
+	}
 	_, others := w.holdNames()
-	errs := []error{w.letGo(ctx, others)}
+	errs = append(errs, w.letGo(ctx, others))
 	for i := range len(w.state.Late) + 1 { // a run may have ended before it wrote down the last one
 		errs = append(errs, w.letGo(ctx, w.lateName(i)))
 	}
@@ -194,11 +173,11 @@ func (w *walk) letOthersGo(ctx context.Context) error {
 }
 
 func (w *walk) letGo(ctx context.Context, name string) error {
-	if len(w.state.Held)+len(w.state.Late) == 0 {
+	if len(w.state.Held)+len(w.state.Late)+len(w.state.Services.Stop) == 0 {
 		return nil
 	}
 	if err := w.systemd.Release(ctx, name); err != nil {
-		return fault.New(fault.Of(err).Code, "the units that mount the volumes are still held: %w", err).
+		return fault.New(fault.Of(err).Code, "what mounts the volumes, and the services, are still held: %w", err).
 			WithHint("systemctl stop %s", name)
 	}
 	return nil

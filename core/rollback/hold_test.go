@@ -13,14 +13,16 @@ import (
 // systemd alone can mount at an automount point, and its mount waits for the check of the file system.
 func TestWhatIsBelowAnAutomountIsLetGoFirst(t *testing.T) {
 	const fsck = "systemd-fsck@dev-vg00-app.service"
-	w := &walk{state: &State{Held: []string{"dat.mount", "app.mount", fsck}}}
+	w := &walk{state: &State{
+		Held: []string{"dat.mount", "app.mount", fsck}, Services: service.Plan{Stop: []string{"db.service"}},
+	}}
 	below, others := w.held()
-	if len(below) != 0 || len(others) != 3 {
+	if len(below) != 0 || len(others) != 4 {
 		t.Errorf("without an automount: %v, %v", below, others)
 	}
 	w.state.Automounts = service.Plan{Active: []string{"app.automount"}}
 	below, others = w.held()
-	if !slices.Equal(below, []string{"app.mount", fsck}) || !slices.Equal(others, []string{"dat.mount"}) {
+	if !slices.Equal(below, []string{"app.mount", fsck}) || !slices.Equal(others, []string{"dat.mount", "db.service"}) {
 		t.Errorf("with one: %v, %v", below, others)
 	}
 }

@@ -20,7 +20,7 @@ func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error 
 	below, _ := w.holdNames()
 	waits := w.letGo(ctx, below)
 	mounted := w.mountMissing(ctx, specs)
-	return fault.All(opened, listens, waits, mounted, w.letOthersGo(ctx))
+	return fault.All(opened, listens, waits, mounted)
 }
 
 // mountMissing mounts what is not mounted.

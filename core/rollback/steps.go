@@ -120,10 +120,11 @@ func (w *walk) undo(ctx context.Context) error {
 		err = w.bringUp(ctx, w.state.Mounts)
 	}
 	if err != nil {
-		err = fault.All(err, w.letServicesGo(ctx, true), w.leftDown())
+		err = fault.All(err, w.letOthersGo(ctx, true), w.leftDown())
 	} else {
 		w.mountSet(ctx)
-		err = fault.All(w.letServicesGo(ctx, false), w.startAll(ctx, w.state.Services))
+		err = w.letOthersGo(ctx, false)
+		err = fault.All(err, w.startAll(ctx, w.state.Services))
 	}
 	if err != nil {
 		return fault.New(fault.Of(err).Code, "and on the way back: %w", fault.All(err, w.unwritten))
@@ -203,7 +204,7 @@ func (w *walk) ascend(ctx context.Context) error {
 	snapset.Tidy(points(w.state.SetMounts))
 	w.trip.Progress("mounting", -1)
 	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
-		err = fault.All(err, w.letServicesGo(ctx, true))
+		err = fault.All(err, w.letOthersGo(ctx, true))
 		return fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err).
 			WithHint("mount them by hand and start %s", strings.Join(w.state.Services.Active, " "))
 	}
@@ -238,7 +239,7 @@ func (w *walk) notRolledBack() []*fault.Error {
 
 // start starts the services that were active, unless they are to stay down for a look.
 func (w *walk) start(ctx context.Context) error {
-	if err := w.letServicesGo(ctx, !w.state.Start); err != nil {
+	if err := w.letOthersGo(ctx, !w.state.Start); err != nil {
 		return fault.New(fault.ServiceFailed, "the volumes are rolled back and mounted, but %w", err)
 	}
 	if w.state.Start {
