@@ -164,3 +164,14 @@ func TestRoomForTheJournalIsSetAside(t *testing.T) {
 		t.Errorf("%v, %+v", err, inJournal(t, w))
 	}
 }
+
+// An administrator may have LVM keep its copies elsewhere (backup_dir, archive_dir): the room is needed there.
+func TestRoomForLVMsCopiesIsWhereLVMKeepsThem(t *testing.T) {
+	w, _, dir := mounted(t, stepChecked)
+	w.copies = []string{dir}
+	full(t, dir)
+	err := w.checkRoom()
+	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("%v", err)
+	}
+}

@@ -144,6 +144,7 @@ type walk struct {
 	merger       <-chan error // LVM's command that merges, which may still tidy up; nil: none runs
 	revived      []string     // units that an earlier run of this rollback could not start, and this one did
 	warnings     []string
+	copies       []string   // where LVM keeps copies of its metadata, without which it changes nothing
 	reserved     []*os.File // room on disk for what is still to be written
 	// unwritten is why the last step, which was reached all the same, is not in the journal; nil if it is
 	unwritten error
@@ -210,6 +211,9 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if err := w.findGuarded(ctx, found); err != nil {
+		return ansible.Result{}, err
+	}
+	if w.copies, err = w.lvm.CopyDirs(ctx); err != nil {
 		return ansible.Result{}, err
 	}
 	if err := w.checkRoom(); err != nil {

@@ -19,7 +19,6 @@ import (
 var (
 	journalDir = journey.JournalDir
 	runDir     = journey.Run // also systemd's transient units and LVM's locks lie on that file system
-	lvmDir     = "/etc/lvm"  // LVM's archive and backup of its metadata, without which it changes nothing
 )
 
 const (
@@ -28,6 +27,12 @@ const (
 	roomOfAGroup = 64 << 10  // LVM's metadata of a group of which it has no copy yet
 	filesAtLeast = 64
 )
+
+// writing is what a rollback writes to a directory.
+type writing struct {
+	dir   string
+	bytes int64
+}
 
 // room is what a rollback needs of one file system.
 type room struct {
@@ -41,14 +46,13 @@ func (w *walk) rooms() ([]room, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "state of the rollback: %w", err)
 	}
-	written := []struct {
-		dir   string
-		bytes int64
-	}{
+	written := []writing{
 		{journalDir, 4 * int64(len(state))},
 		{unitDir, roomOfAUnit * int64(len(w.guarded())+4)},
-		{lvmDir, w.metadataBytes()},
 		{runDir, 0},
+	}
+	for _, dir := range w.copies {
+		written = append(written, w.metadata(dir))
 	}
 	var rooms []room
 	at := map[uint64]int{}
@@ -68,12 +72,15 @@ func (w *walk) rooms() ([]room, error) {
 	return rooms, nil
 }
 
-// metadataBytes is what LVM's copies of its metadata take: an archive and a backup for each change of a group.
-func (w *walk) metadataBytes() (bytes int64) {
+// metadata is what LVM's copies of its metadata take in one of their directories: one for each change of a group.
+func (w *walk) metadata(dir string) writing {
+	bytes := int64(0)
 	for _, group := range w.state.groups() {
 		one := int64(roomOfAGroup)
-		if info, err := os.Stat(filepath.Join(lvmDir, "backup", group)); err == nil {
-			one += info.Size()
+		for _, dir := range w.copies { // the backups have the groups' names
+			if info, err := os.Stat(filepath.Join(dir, group)); err == nil {
+				one += info.Size()
+			}
 		}
 		changes := int64(2) // the end of the merges
 		for _, m := range w.state.Members {
@@ -81,9 +88,9 @@ func (w *walk) metadataBytes() (bytes int64) {
 				changes++
 			}
 		}
-		bytes += 2 * changes * one
+		bytes += changes * one
 	}
-	return bytes
+	return writing{dir, bytes}
 }
 
 // existing is the directory, or the nearest one above it that there is.

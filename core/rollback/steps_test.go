@@ -52,9 +52,10 @@ func journaled(t *testing.T, w *walk) {
 			t.Fatal(err)
 		}
 	}
-	state, metadata, run := journalDir, lvmDir, runDir
-	t.Cleanup(func() { journalDir, lvmDir, runDir = state, metadata, run })
-	journalDir, lvmDir, runDir = t.TempDir(), t.TempDir(), t.TempDir()
+	state, run := journalDir, runDir
+	t.Cleanup(func() { journalDir, runDir = state, run })
+	journalDir, runDir = t.TempDir(), t.TempDir()
+	w.copies = []string{t.TempDir()}
 	w.trip = &journey.Trip{Journal: j}
 }
 
