@@ -225,7 +225,7 @@ func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 			groups = append(groups, group)
 		}
 	}
-	unlock, err := lockGroups(ctx, l.locks, groups, restLimit)
+	unlock, err := l.lock(ctx, groups, restLimit)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ const lockDir = "/run/lock/lvm"
 // AwaitUnlocked waits until no other LVM command works on volume groups, at most for limit. One may begin right after it.
 // Fault: locked.
 func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Duration) error {
-	release, err := lockGroups(ctx, l.locks, groups, limit)
+	release, err := l.lock(ctx, groups, limit)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Dur
 // lockGroups takes LVM's own locks of volume groups: an LVM command that would
 // change one waits. They end with this process. Where LVM locks elsewhere this
 // holds nobody back; Take notices when somebody interfered.
-func lockGroups(ctx context.Context, dir string, groups []string, limit time.Duration) (release func(), err error) {
+func lockGroups(ctx context.Context, groups []string, limit time.Duration) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var locks []*os.File
@@ -39,11 +39,11 @@ func lockGroups(ctx context.Context, dir string, groups []string, limit time.Dur
 		}
 		locks = nil
 	}
-	if _, err := os.Stat(dir); err != nil {
+	if _, err := os.Stat(lockDir); err != nil {
 		return release, nil
 	}
 	for _, group := range groups {
-		f, err := lockGroup(ctx, filepath.Join(dir, "V_"+group))
+		f, err := lockGroup(ctx, filepath.Join(lockDir, "V_"+group))
 		if err != nil {
 			release()
 			return nil, fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s", group, limit).

@@ -89,7 +89,7 @@ func (l *LVM) PrepareInstant(
 	}
 	i := &Instant{mapper: m, memory: l.memory, release: func() {}}
 	if len(groups) > 0 {
-		if i.release, err = lockGroups(ctx, l.locks, groups, limit); err != nil {
+		if i.release, err = l.lock(ctx, groups, limit); err != nil {
 			return nil, fault.All(err, i.Close())
 		}
 	}

@@ -32,21 +32,34 @@ type LVM struct {
 	kernel Kernel // nil: dmsetup
 	mapper func() (Mapper, error)
 	memory func() (unlock func(), err error) // keeps this program in memory
-	locks  string                            // the directory of LVM's own locks
+	lock   Locker
 }
 
 // New returns an LVM whose programs r starts, on this host's device-mapper.
 func New(r command.Runner) *LVM {
-	return &LVM{run: r, mapper: OpenMapper, memory: lockMemory, locks: lockDir}
+	return &LVM{run: r, mapper: OpenMapper, memory: lockMemory, lock: lockGroups}
 }
+
+// Locker takes LVM's own locks of volume groups, and returns what lets go of
+// them. limit bounds the wait for an LVM command that has one.
+type Locker func(ctx context.Context, groups []string, limit time.Duration) (release func(), err error)
 
 // On returns an LVM that changes the devices of another Mapper than this host's,
 // for tests. It takes none of LVM's locks and leaves this program's memory alone.
 func (l *LVM) On(mapper func() (Mapper, error)) *LVM {
 	on := *l
-	on.mapper, on.locks = mapper, ""
+	on.mapper, on.lock = mapper, noLocks
 	on.memory = func() (func(), error) { return func() {}, nil }
 	return &on
+}
+
+func noLocks(context.Context, []string, time.Duration) (func(), error) { return func() {}, nil }
+
+// Locking returns an LVM that takes other locks than this host's, for tests.
+func (l *LVM) Locking(lock Locker) *LVM {
+	locking := *l
+	locking.lock = lock
+	return &locking
 }
 
 // look runs a command that changes nothing: it is killed with ctx.

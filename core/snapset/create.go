@@ -136,25 +136,22 @@ func (t *taker) goOn(ctx context.Context) error {
 // prepare makes the snapshots of the members that are held ready for their common instant; nil if none is held.
 func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	var pairs []lvm.Pair
-	var groups, points []string
+	var points []string
 	for _, m := range t.plan.Members {
 		if m.Method == Held {
 			pairs = append(pairs, lvm.Pair{
 				Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log,
 			})
-			groups, points = append(groups, m.VG), append(points, m.Points...)
+			points = append(points, m.Points...)
 		}
 	}
 	if len(pairs) == 0 {
 		return nil, nil
 	}
-	if t.plan.alone() != nil {
-		groups = nil // LVM takes that one while the others are held, and needs its locks
-	}
 	// What takes long is written out before other commands of LVM's have to wait and snapshots are without their tables;
 	// then what has come since.
 	flush(points)
-	instant, err := t.lvm.PrepareInstant(ctx, pairs, unique(groups), groupLimit)
+	instant, err := t.lvm.PrepareInstant(ctx, pairs, t.plan.locked(), groupLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package snapset
 
 import (
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -94,6 +95,24 @@ func (p *Plan) alone() *Member {
 		}
 	}
 	return nil
+}
+
+// locked are the volume groups in which other LVM commands wait from the preparation to the instant: those of the
+// members that are held, without those that LVM itself has to lock meanwhile.
+func (p *Plan) locked() []string {
+	if p.alone() != nil {
+		return nil // it is taken while the others are suspended: LVM may wait for none of their groups
+	}
+	var groups []string
+	for _, m := range p.Members {
+		if m.Method == Held {
+			groups = append(groups, m.VG)
+		}
+	}
+	for _, m := range p.frozenThin() {
+		groups = slices.DeleteFunc(groups, func(group string) bool { return group == m.VG })
+	}
+	return unique(groups)
 }
 
 func (p *Plan) pick(which func(*Member) bool) []*Member {

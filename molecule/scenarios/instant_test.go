@@ -183,3 +183,24 @@ func TestOneInstantThin(t *testing.T) {
 	g.run(t, `set -- $(dmsetup status vg01-pool-tpool); case "$*" in *needs_check*|*Fail*|*" ro "*) echo "$*"; exit 1;; esac`)
 	t.Log("one instant for thin volumes is refused on this kernel; the pool took snapshots of each by itself afterwards and is whole")
 }
+
+// thinAndThick makes a thin volume and a thick one in one volume group, mounted.
+const thinAndThick = `lvcreate -qqy -L 500M -T vg01/pool; lvcreate -qqy -V 400M -T vg01/pool -n one
+lvcreate -qqy -Wn -L 400M -n two vg01; mkfs.xfs -q -f /dev/vg01/one; mkfs.ext4 -q -F /dev/vg01/two
+mkdir -p /one /two; mount /dev/vg01/one /one; mount /dev/vg01/two /two`
+
+const noThinAndThick = `lvm_snapshot state=absent >/dev/null; umount /one /two
+lvremove -qqy vg01/two vg01/pool; rmdir /one /two`
+
+// TestOneInstantThinAndThick takes sets of a thin volume and a thick one of the same volume group: LVM, which has to
+// lock the group, takes the one while the other is ready for the instant.
+func TestOneInstantThinAndThick(t *testing.T) {
+	playedOn(t, "d13") // on d12 the thin one is left to LVM: TestThinAndEncryptedInSeveralGroups
+	g := theGuest
+	g.scratch(t, thinAndThick, noThinAndThick)
+	sets := 2
+	if *torture {
+		sets = 20
+	}
+	g.takeSets(t, sets, "", counted{lv: "vg01/one", point: "/one"}, counted{lv: "vg01/two", point: "/two"})
+}

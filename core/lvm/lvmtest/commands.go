@@ -69,6 +69,7 @@ func (f *Fake) dispatch(argv []string) (string, error) {
 		given[word] = append(given[word], rest[:values]...)
 		rest = rest[values:]
 	}
+	f.mustNotWaitForItself(argv, names)
 	return v.run(given, names)
 }
 

@@ -67,6 +67,7 @@ type Fake struct {
 	gone   map[string]bool // what the command under way removed itself
 	dead   bool            // the process that asked died in a call to the kernel
 	stuck  chan struct{}   // a suspend waits until it is closed
+	locked []string        // the groups whose locks the process holds
 }
 
 type refusal struct {

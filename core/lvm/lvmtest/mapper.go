@@ -1,9 +1,11 @@
 package lvmtest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,7 +14,29 @@ import (
 )
 
 // LVM returns an LVM whose programs and whose device-mapper this is.
-func (f *Fake) LVM() *lvm.LVM { return lvm.New(f).On(f.Mapper) }
+func (f *Fake) LVM() *lvm.LVM { return lvm.New(f).On(f.Mapper).Locking(f.lock) }
+
+// lock notes whose locks the process holds: an LVM command that needs one waits for ever.
+func (f *Fake) lock(_ context.Context, groups []string, _ time.Duration) (release func(), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.locked = slices.Concat(f.locked, groups)
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.locked = slices.DeleteFunc(f.locked, func(g string) bool { return slices.Contains(groups, g) })
+	}, nil
+}
+
+// mustNotWaitForItself holds a caller to letting go of a group before it has LVM work on it. A report is of all groups.
+func (f *Fake) mustNotWaitForItself(argv, names []string) {
+	for _, g := range f.locked {
+		in := func(name string) bool { return strings.HasPrefix(name, g+"/") }
+		if argv[0] == "lvm" && (argv[1] == "fullreport" || slices.ContainsFunc(names, in)) {
+			panic(fmt.Sprintf("lvmtest: %q would wait for the lock of volume group %s, which its caller holds", argv, g))
+		}
+	}
+}
 
 // Mapper returns the fake's device-mapper. Each of its calls that changes
 // something counts as a command, "device-mapper VERB DEVICE": FailAt makes it
@@ -24,7 +48,7 @@ func (f *Fake) Mapper() (lvm.Mapper, error) { return mapper{f}, nil }
 func (f *Fake) Revive() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dead = false
+	f.dead, f.locked = false, nil
 }
 
 // Stick makes every suspend wait until the returned function is called, as one of
