@@ -28,7 +28,8 @@ func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Dur
 
 // lockGroups takes LVM's own locks of volume groups: an LVM command that would
 // change one waits. They end with this process. Where LVM locks elsewhere this
-// holds nobody back; Take notices when somebody interfered.
+// holds nobody back: Take refuses a snapshot whose table such a command has made
+// live before, and an origin that it resumed.
 func lockGroups(ctx context.Context, groups []string, limit time.Duration) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

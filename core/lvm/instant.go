@@ -50,6 +50,7 @@ type member struct {
 	Pair
 	suspend, resume, start func() error
 	held                   func() (bool, error)
+	prepared               func() (bool, error) // the snapshot's table
 	state                  atomic.Int32
 	thread                 atomic.Int32 // that suspends it
 	ended                  time.Time    // when it was resumed
@@ -77,9 +78,9 @@ var ErrSuspending = errors.New("its suspend is still under way, and is undone wh
 // writes to the origins go on. Until Close no LVM command changes anything in
 // the groups: they wait. limit bounds the wait for a command that is under way.
 //
-// Faults: locked if another LVM command keeps a group's lock; unsupported if a
-// device is not what LVM makes of a thick snapshot; command_failed. After one
-// the snapshots hold nothing.
+// Faults: locked if another LVM command keeps a group's lock; busy if one worked
+// on a snapshot that is made ready; unsupported if a device is not what LVM makes
+// of a thick snapshot; command_failed. After one the snapshots are of no use.
 func (l *LVM) PrepareInstant(
 	ctx context.Context, pairs []Pair, groups []string, limit time.Duration,
 ) (*Instant, error) {
@@ -159,9 +160,12 @@ func (i *Instant) prepare(p Pair) error {
 		}
 		failpoint.Hit("instant.prepare")
 	}
+	if err := i.holdsNothing(p.Snapshot); err != nil {
+		return err
+	}
 	i.members = append(i.members, &member{
 		Pair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin),
-		start: i.mapper.Resume(p.Snapshot), held: i.mapper.Held(p.Origin),
+		start: i.mapper.Resume(p.Snapshot), held: i.mapper.Held(p.Origin), prepared: i.mapper.Prepared(p.Snapshot),
 	})
 	return nil
 }
@@ -175,6 +179,16 @@ func (i *Instant) loadNothing(device string, length int64) error {
 		return err
 	}
 	return i.mapper.Load(device, []Target{{Length: length, Type: "error"}})
+}
+
+// holdsNothing refuses a snapshot that another command made live meanwhile: the kernel would hand what it has recorded
+// since to the prepared one (linux, drivers/md/dm-snap.c, "handover").
+func (i *Instant) holdsNothing(device string) error {
+	m, err := i.mapper.Mapping(device)
+	if err == nil && kindIs(m, "snapshot") {
+		return forestalled(device)
+	}
+	return err
 }
 
 // kindIs reports whether a device has one target of that type.

@@ -40,18 +40,19 @@ type Mapper interface {
 	// the disk when it returns. size is a multiple of 4096.
 	Blank(device string, size int) error
 
-	// Suspend, Resume and Held return calls that are made later. The calls ask
-	// for no memory and open no file, so they may be made while the volume that
+	// Suspend, Resume, Held and Prepared return calls that are made later. The calls
+	// ask for no memory and open no file, so they may be made while the volume that
 	// holds this program, or its swap space, is suspended.
 	//
 	// A suspend waits for the I/O that is under way, and freezes the file system
 	// that is mounted on the device. A signal ends the wait with unix.EINTR, and
 	// nothing is suspended then. A resume makes a prepared table live; of a device
 	// that is not suspended and has none it changes nothing. Held tells whether
-	// the device is suspended.
+	// the device is suspended, Prepared whether it has a prepared table.
 	Suspend(device string) func() error
 	Resume(device string) func() error
 	Held(device string) func() (bool, error)
+	Prepared(device string) func() (bool, error)
 
 	Close() error
 }
@@ -145,10 +146,19 @@ func (m *mapper) Resume(device string) func() error {
 }
 
 func (m *mapper) Held(device string) func() (bool, error) {
+	return m.flag(device, unix.DM_SUSPEND_FLAG)
+}
+
+func (m *mapper) Prepared(device string) func() (bool, error) {
+	return m.flag(device, unix.DM_INACTIVE_PRESENT_FLAG)
+}
+
+// flag returns a call that asks whether the device has a flag now.
+func (m *mapper) flag(device string, flag uint32) func() (bool, error) {
 	c := m.call(unix.DM_DEV_STATUS, device, 0)
 	return func() (bool, error) {
 		err := c.again()
-		return c.head().Flags&unix.DM_SUSPEND_FLAG != 0, err
+		return c.head().Flags&flag != 0, err
 	}
 }
 

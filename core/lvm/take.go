@@ -26,8 +26,8 @@ const graceLimit = 10 * time.Second
 //
 // When Take returns no origin is suspended, unless the error is ErrSuspending.
 // Faults: freeze_timeout, interrupted (ctx ended), busy (a file system is frozen
-// by another program, or another program resumed an origin), unsupported (memory
-// cannot be locked), command_failed.
+// by another program, or another program resumed an origin, or made a snapshot
+// live before), unsupported (memory cannot be locked), command_failed.
 func (i *Instant) Take(
 	ctx context.Context, limit time.Duration, meanwhile func() error,
 ) (map[string]time.Duration, error) {
@@ -156,6 +156,9 @@ func (t *taking) startAll(meanwhile func() error) error {
 	if err := t.allHeld(); err != nil {
 		return err
 	}
+	if err := t.allPrepared(); err != nil {
+		return err
+	}
 	for _, m := range t.members {
 		if err := again(m.start); err != nil {
 			return deviceFault("make a snapshot of", m.Origin, err)
@@ -163,6 +166,27 @@ func (t *taking) startAll(meanwhile func() error) error {
 		failpoint.Hit("instant.started")
 	}
 	return t.allHeld()
+}
+
+// allPrepared refuses a snapshot whose table is live already: to start it would change nothing, and it has recorded
+// since an earlier moment. One that becomes live from here on does so while all origins are held.
+func (t *taking) allPrepared() error {
+	for _, m := range t.members {
+		prepared, err := m.prepared()
+		if err != nil {
+			return deviceFault("ask whether its table is prepared:", m.Snapshot, err)
+		}
+		if !prepared {
+			return forestalled(m.Snapshot)
+		}
+	}
+	return nil
+}
+
+func forestalled(snapshot string) error {
+	return fault.New(fault.Busy, "another LVM command, or dmsetup, worked on %s meanwhile, and it is of an earlier "+
+		"moment than the set", snapshot).
+		WithHint("take the set again when that command has ended")
 }
 
 func (t *taking) allHeld() error {

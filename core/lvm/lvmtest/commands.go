@@ -340,6 +340,11 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 			v.layered = len(v.vg.snapshots(v)) > 0
 			v.prepared = nil
 			v.resume()
+			for _, s := range v.vg.snapshots(v) {
+				if s.live != nil || s.prepared != nil { // LVM loads the snapshots' tables, too
+					f.makeLive(s)
+				}
+			}
 			v.startDeferred()
 		case o.one("--poll") == "y":
 			f.poller = true

@@ -1,6 +1,7 @@
 package lvmtest_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
@@ -15,6 +17,28 @@ import (
 // writing is a device-mapper on which a suspend of vg/file writes to vg/log, as the freeze of a file system does whose
 // log lies there.
 type writing struct{ lvm.Mapper }
+
+// eager is a device-mapper beside which another LVM command loads an origin's tables anew once its snapshot is blank.
+type eager struct {
+	lvm.Mapper
+	refresh func() error
+}
+
+func (e eager) Blank(device string, size int) error {
+	return errors.Join(e.Mapper.Blank(device, size), e.refresh())
+}
+
+func TestASnapshotThatBecomesLiveWhileItIsMadeReadyIsRefused(t *testing.T) {
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "a"}, {Name: "as", Origin: "a"}}})
+	l := f.LVM().On(func() (lvm.Mapper, error) {
+		m, err := f.Mapper()
+		return eager{m, func() error { return f.LVM().Refresh(t.Context(), "vg/a") }}, err
+	})
+	_, err := l.PrepareInstant(t.Context(), []lvm.Pair{{Origin: "vg-a", Snapshot: "vg-as"}}, nil, time.Minute)
+	if !errors.Is(err, fault.Busy) {
+		t.Errorf("got %v, want busy", err)
+	}
+}
 
 const file, log = "vg-file", "vg-log"
 

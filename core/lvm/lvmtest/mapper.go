@@ -275,7 +275,6 @@ func (m mapper) Resume(device string) func() error {
 			if v.prepared != nil {
 				v.live, v.prepared = v.prepared, nil
 				if v.live[0].Type == "snapshot" {
-					v.live = nil
 					m.f.makeLive(v)
 				}
 			}
@@ -290,8 +289,10 @@ func (v *volume) resume() {
 	v.resumes++
 }
 
-// makeLive notes which volumes were suspended when a snapshot began to record.
+// makeLive has LVM's own table of a snapshot be the live one, and notes which volumes were suspended when it began to
+// record.
 func (f *Fake) makeLive(v *volume) {
+	v.live, v.prepared = nil, nil
 	v.madeAt = map[*volume]int{}
 	for _, o := range f.allVolumes() {
 		if o.suspended {
@@ -301,6 +302,14 @@ func (f *Fake) makeLive(v *volume) {
 }
 
 func (m mapper) Held(device string) func() (bool, error) {
+	return m.now(device, func(v *volume) bool { return v.suspended })
+}
+
+func (m mapper) Prepared(device string) func() (bool, error) {
+	return m.now(device, func(v *volume) bool { return v.prepared != nil })
+}
+
+func (m mapper) now(device string, is func(v *volume) bool) func() (bool, error) {
 	return func() (bool, error) {
 		m.f.mu.Lock()
 		defer m.f.mu.Unlock()
@@ -308,6 +317,6 @@ func (m mapper) Held(device string) func() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		return v.suspended, nil
+		return is(v), nil
 	}
 }

@@ -51,6 +51,7 @@ func Scenarios() []Scenario {
 		{"one instant of snapshots that exist", instant},
 		{"an instant at its limit", instantExpires},
 		{"an instant that another program ends", instantInterfered},
+		{"an instant that an LVM command was ahead of", instantForestalled},
 		{"what a killed command left", leftovers},
 		{"frozen origin", frozen},
 		{"extend", extend},

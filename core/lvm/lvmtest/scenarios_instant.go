@@ -127,6 +127,25 @@ func instantInterfered(t *testing.T, b Bench) {
 	b.atRest(t, "c", "snapshot-origin")
 }
 
+// instantForestalled has LVM load an origin's tables anew when its snapshot is ready for the instant, where no lock
+// keeps it from that: the snapshot records from there on.
+func instantForestalled(t *testing.T, b Bench) {
+	ctx := context.Background()
+	pairs := b.pairs(t)
+	i, err := b.LVM.PrepareInstant(ctx, pairs, nil, time.Minute)
+	must(t, err)
+	must(t, b.LVM.Refresh(ctx, b.name("c")))
+	b.atRest(t, "cs", "snapshot")
+	_, err = i.Take(ctx, time.Minute, nil)
+	refused(t, err, fault.Busy)
+	must(t, i.Close())
+	b.atRest(t, "a", "snapshot-origin")
+	b.atRest(t, "c", "snapshot-origin")
+	if m := b.mapping(t, "as"); !m.Prepared {
+		t.Errorf("the other snapshot was made live: %+v", m)
+	}
+}
+
 // leftovers are a device that a killed command left suspended with a table that was never made live, and one without.
 func leftovers(t *testing.T, b Bench) {
 	ctx := context.Background()
