@@ -49,13 +49,23 @@ func (w *work) mounted(ctx context.Context, before ansible.Result) (ansible.Resu
 	case err == nil:
 		return mounted, nil
 	case w.made != "":
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-		defer cancel()
-		return ansible.Result{}, fault.All(err, Undo(undo, w.lvm, &Plan{ID: w.made}))
+		return ansible.Result{}, fault.All(err, w.removeMade(ctx))
 	case before.Changed:
 		err = fault.New(fault.Of(err).Code, "%s, which stays so, but it is not mounted: %w", before.Msg, err)
 	}
 	return ansible.Result{}, err
+}
+
+// removeMade removes the set that this run took.
+func (w *work) removeMade(ctx context.Context) error {
+	plan := w.set.removal(nil)
+	if err := w.trip.Begin(Kind, w.Set, plan.Groups(), "removing", plan); err != nil {
+		return err
+	}
+	if err := undone(ctx, w.lvm, plan); err != nil {
+		return err
+	}
+	return w.trip.Finish("removed", journal.Done, nil)
 }
 
 // places says where each snapshot goes, and refuses points that cannot be.

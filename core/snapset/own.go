@@ -140,7 +140,7 @@ func (w *work) existing(n int) (*Planned, error) {
 				WithHint("lvm_snapshot name=%s state=unmounted", w.Set)
 		}
 	}
-	plan := &Plan{Set: w.Set, ID: w.set.ID, Time: w.set.Time, Use: w.set.Use}
+	plan := w.set.removal(nil)
 	result := describe(w.set, false, "would use set "+w.Set+" again")
 	return &Planned{Targets: w.targets[:n], Existing: true, Result: result, work: w, plan: plan}, nil
 }

@@ -7,7 +7,6 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/lvm"
 )
@@ -140,21 +139,39 @@ func (w *work) extend(ctx context.Context) (ansible.Result, error) {
 		return describe(w.set, false, fmt.Sprintf("set %s is there, taken %s", w.Set, w.set.Time.Format("2006-01-02 15:04:05"))), nil
 	}
 	before := list(w.set)
+	if !w.Check {
+		if err := w.grow(ctx, more); err != nil {
+			return ansible.Result{}, err
+		}
+	}
 	for _, v := range w.set.Snapshots {
-		size, ok := more[v.FullName()]
-		if !ok {
-			continue
+		if size, ok := more[v.FullName()]; ok {
+			v.COWSize = size
 		}
-		if !w.Check {
-			if err := w.lvm.Extend(ctx, v.FullName(), size); err != nil {
-				return ansible.Result{}, fault.New(fault.Of(err).Code, "extend %s to %s: %w", v.FullName(), ansible.Bytes(size), err)
-			}
-		}
-		v.COWSize = size
 	}
 	result := describe(w.set, true, fmt.Sprintf("extended set %s", w.Set))
 	result.Diff = setDiff(w.Set, before, list(w.set))
 	return result, nil
+}
+
+// grow extends snapshots to these sizes. The journal has their origins, which a killed lvextend leaves suspended, and no
+// id of a set that would be removed.
+func (w *work) grow(ctx context.Context, sizes map[string]int64) error {
+	plan := &Plan{Set: w.Set, Members: w.set.origins()}
+	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "extending", plan); err != nil {
+		return err
+	}
+	for _, v := range w.set.Snapshots {
+		size, ok := sizes[v.FullName()]
+		if !ok {
+			continue
+		}
+		if err := w.lvm.Extend(ctx, v.FullName(), size); err != nil {
+			err = fault.New(fault.Of(err).Code, "extend %s to %s: %w", v.FullName(), ansible.Bytes(size), err)
+			return w.failed(fault.All(err, undone(ctx, w.lvm, plan)))
+		}
+	}
+	return w.trip.Finish("extended", journal.Done, nil)
 }
 
 // larger returns the new sizes of the snapshots that are smaller than asked for, after checking that all fit.
@@ -193,77 +210,4 @@ func (w *work) snapshotOf(origin *lvm.Volume) *lvm.Volume {
 		}
 	}
 	return nil
-}
-
-// absent removes the set.
-func (w *work) absent(ctx context.Context) (ansible.Result, error) {
-	if w.set == nil {
-		return ansible.Result{Msg: None(w.view.Report, w.Set), Data: map[string]any{"name": w.Set}}, nil
-	}
-	if merging := w.merging(); merging != "" {
-		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging and goes away by itself", w.Set, merging).
-			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
-	}
-	if err := w.same(); err != nil {
-		return ansible.Result{}, err
-	}
-	result := describe(w.set, true, fmt.Sprintf("%s set %s: %s", w.verb("removed", "remove"), w.Set, strings.Join(names(w.set.Snapshots), ", ")))
-	result.Diff = setDiff(w.Set, list(w.set), nil)
-	if points := w.mountedOn(); len(points) > 0 {
-		result.Msg += "; " + w.verb("unmounted", "unmount") + " it from " + strings.Join(points, ", ")
-		result.Data["unmounted"] = points
-	}
-	if w.Check {
-		return result, w.notInUse(ctx)
-	}
-	return result, w.remove(ctx)
-}
-
-// remove unmounts and removes the set. What an interruption leaves of it is removed by the journal's settling.
-func (w *work) remove(ctx context.Context) error {
-	if err := w.notInUse(ctx); err != nil {
-		return err
-	}
-	plan := &Plan{Set: w.Set, ID: w.set.ID, Mounted: w.mountsOf()}
-	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "removing", plan); err != nil {
-		return err
-	}
-	if err := unmountTargets(plan.Mounted); err != nil {
-		return fault.All(err, w.trip.Finish("kept", journal.Undone, nil))
-	}
-	if err := w.lvm.Remove(ctx, names(w.set.Snapshots)...); err != nil {
-		return fault.New(fault.Of(err).Code, "remove set %s: %w", w.Set, err)
-	}
-	return w.trip.Finish("removed", journal.Done, nil)
-}
-
-// verb is what was done, or with Check what would be.
-func (w *work) verb(done, would string) string {
-	if w.Check {
-		return "would " + would
-	}
-	return done
-}
-
-// notInUse names whoever holds a snapshot of the set open, before anything is changed.
-func (w *work) notInUse(ctx context.Context) error {
-	var devs []filesystem.Dev
-	for _, v := range w.set.Snapshots {
-		if v.Active && v.Open {
-			devs = append(devs, devOf(v))
-		}
-	}
-	if len(devs) == 0 {
-		return nil
-	}
-	var own []filesystem.Mount
-	for _, dev := range devs {
-		own = append(own, filesystem.On(w.view.Mounts, dev)...)
-	}
-	holders, err := filesystem.Holders(ctx, devs, own)
-	if err != nil || len(holders) == 0 {
-		return err
-	}
-	return fault.New(fault.Busy, "set %s is held open by %s", w.Set, filesystem.Named(holders)).With("holders", holders).
-		WithHint("end what uses the snapshots, then run this again")
 }

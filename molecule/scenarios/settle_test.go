@@ -5,6 +5,7 @@ package scenarios
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -166,23 +167,28 @@ func TestPowerCutWhileTaking(t *testing.T) {
 	}
 }
 
-// TestKilledWhileRemoving kills the journey that removes a set, and the one that mounts it: the next run brings it to
-// its end.
+// TestKilledWhileRemoving kills the journey that removes a set, and those that extend and mount it, also together with
+// LVM's command: the next run brings it to its end, and nothing is suspended before.
 func TestKilledWhileRemoving(t *testing.T) {
 	tortured(t)
 	g := theGuest
 	before := g.run(t, devices+"; cat /proc/self/mountinfo")
 	g.ok(t, takeBoth)
 	mounted := takeBoth + " state=mounted"
+	const absent = "lvm_snapshot state=absent"
 	for _, c := range []struct{ place, words string }{
-		{"snapshot.mounting", mounted},
-		{"snapshot.removing", "lvm_snapshot state=absent"},
-		{"command.lvremove.started", "lvm_snapshot state=absent"},
+		{"snapshot.extending kill", "lvm_snapshot size=300m"},
+		{"command.lvextend.started groupkill", "lvm_snapshot size=400m"},
+		{"snapshot.mounting kill", mounted},
+		{"snapshot.removing kill", absent},
+		{"command.lvremove.started kill", absent},
+		{"command.lvremove.started groupkill", absent},
 	} {
-		if c.place == "command.lvremove.started" {
+		if strings.HasPrefix(c.place, "command.lvremove") {
 			g.ok(t, mounted)
 		}
-		interruptedResult(t, g.module(t, armed(c.place+" kill")+c.words))
+		interruptedResult(t, g.module(t, armed(c.place)+c.words))
+		g.run(t, writesGoOn)
 		g.ok(t, c.words)
 		t.Logf("killed at %q: the same task again is brought to its end", c.place)
 	}

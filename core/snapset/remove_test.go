@@ -1,0 +1,101 @@
+package snapset
+
+import (
+	"errors"
+	"testing"
+
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+)
+
+// request is one run with the set s, which is there.
+func (w *world) request(r Request) *work {
+	w.t.Helper()
+	j, err := journal.Open(w.t.TempDir())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Set = "s"
+	work := &work{Request: r, trip: &journey.Trip{Journal: j}, lvm: w.lvm, view: w.view(), kernel: newKernel}
+	if work.set, err = Find(work.view.Report, "s"); err != nil {
+		w.t.Fatal(err)
+	}
+	if work.targets, err = work.view.Resolve(r.Volumes); err != nil {
+		w.t.Fatal(err)
+	}
+	return work
+}
+
+// pair is a server with the set s of /dat and /pccehr.
+func pair(t *testing.T) *world {
+	w := server(t)
+	w.Make("vg00", snapshot("dat_s", "dat", "s", "1", 2))
+	w.Make("vg00", snapshot("pccehr_s", "pccehr", "s", "1", 2))
+	return w
+}
+
+// An LVM command that is killed while it changes a set leaves an origin suspended. The journal knows which there are.
+func TestWhatAKilledChangeOfASetHoldsGoesOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(w *work) error
+		left   int // snapshots of the set
+	}{
+		"remove": {func(w *work) error { return w.remove(t.Context()) }, 0},
+		"extend": {func(w *work) error { _, err := w.extend(t.Context()); return err }, 2},
+	} {
+		for _, withUs := range []bool{true, false} {
+			w := pair(t)
+			work := w.request(Request{Size: "100m"})
+			w.Suspend("vg00/dat", true)
+			if n := len(w.Commands()) + 1; withUs {
+				w.DieAt(n)
+			} else {
+				w.FailAt(n, errors.New("killed"))
+			}
+			if died := dies(func() { _ = c.change(work) }); died != withUs {
+				t.Fatalf("%s: died: %v", name, died)
+			}
+			w.Revive()
+			if !withUs && w.Suspended("vg00/dat") {
+				t.Errorf("%s: writes wait for the end of this run", name)
+			}
+			open, err := work.trip.Journal.Unfinished()
+			if err != nil || withUs && len(open) != 1 {
+				t.Fatalf("%s: unfinished %v, %v", name, open, err)
+			}
+			for _, e := range open {
+				p, err := PlanOf(e)
+				if err == nil {
+					err = Undo(t.Context(), w.lvm, p)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if w.Suspended("vg00/dat") {
+				t.Errorf("%s: vg00/dat was left suspended", name)
+			}
+			if _, prepared := w.Mapped("vg00/dat"); prepared {
+				t.Errorf("%s: vg00/dat was left with a prepared table", name)
+			}
+			if left := len(w.report().ByTag(tagID + "1")); left != c.left {
+				t.Errorf("%s: %d snapshots are left", name, left)
+			}
+		}
+	}
+}
+
+// What is extended is journaled, and is no new set for whoever asks what became of a rollback.
+func TestAnExtensionIsRecorded(t *testing.T) {
+	w := pair(t)
+	work := w.request(Request{Size: "100m"})
+	if _, err := work.extend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := work.trip.Entry(); e.Step != "extended" || e.Outcome != journal.Done {
+		t.Errorf("recorded as %s, %s", e.Step, e.Outcome)
+	}
+	if v, _ := w.report().Volume("vg00", "dat_s"); v.COWSize != 100*mib {
+		t.Errorf("vg00/dat_s has %d bytes", v.COWSize)
+	}
+}
