@@ -21,7 +21,7 @@ func (w *work) absent(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging and goes away by itself", w.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
 	}
-	if err := w.same(); err != nil {
+	if err := fault.All(w.same(), w.removable()); err != nil {
 		return ansible.Result{}, err
 	}
 	result := describe(w.set, true, fmt.Sprintf("%s set %s: %s", w.verb("removed", "remove"), w.Set, strings.Join(names(w.set.Snapshots), ", ")))
@@ -34,6 +34,33 @@ func (w *work) absent(ctx context.Context) (ansible.Result, error) {
 		return result, w.notInUse(ctx)
 	}
 	return result, w.remove(ctx)
+}
+
+// removable refuses to remove what has the set's tags and is more by now than a snapshot of it.
+func (w *work) removable() error {
+	var wrong []error
+	for _, v := range w.set.Snapshots {
+		wrong = append(wrong, w.set.still(v))
+	}
+	return fault.All(wrong...)
+}
+
+// still says why a member cannot be taken for the snapshot that it was: a thin one may be the only one that has the
+// data by now, and be what is mounted in its origin's place.
+func (s *Set) still(v *lvm.Volume) error {
+	why := ""
+	switch {
+	case v.Kind == lvm.Thin && v.Origin == "":
+		why = "has no origin any more: it was removed, or another snapshot of it was merged"
+	case !strings.HasSuffix(v.Name, SnapshotName("", s.Set)):
+		why = "was renamed"
+	default:
+		return nil
+	}
+	return fault.New(fault.SetDiffers, "%s %s, and may be a volume of its own by now: it does not go with set %s",
+		v.FullName(), why, s.Set).
+		WithHint("lvchange --deltag %s %s takes it out of the set and keeps it; lvremove %s removes it", tagID+s.ID,
+			v.FullName(), v.FullName())
 }
 
 // remove unmounts and removes the set. What an interruption leaves of it is removed by the journal's settling.

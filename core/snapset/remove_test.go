@@ -2,10 +2,13 @@ package snapset
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
 )
 
 // request is one run with the set s, which is there.
@@ -97,5 +100,60 @@ func TestAnExtensionIsRecorded(t *testing.T) {
 	}
 	if v, _ := w.report().Volume("vg00", "dat_s"); v.COWSize != 100*mib {
 		t.Errorf("vg00/dat_s has %d bytes", v.COWSize)
+	}
+}
+
+// absent asks for the removal of the set s, and only looks.
+func (w *world) absent(volumes ...string) error {
+	_, err := w.request(Request{State: Absent, Check: true, Volumes: words(volumes...)}).absent(w.t.Context())
+	return err
+}
+
+// A thin snapshot that took its origin's place, and one that was renamed to be kept, have the set's tags still.
+func TestWhatBecameAVolumeOfItsOwnIsNotRemoved(t *testing.T) {
+	thin := func(w *world) {
+		w.Make("vg00", snapshot("pccehr_s", "pccehr", "s", "1", 2))
+		of := snapshot("t1_s", "t1", "s", "1", 2)
+		of.Kind = lvm.Thin
+		w.Make("vg00", of)
+	}
+	for name, c := range map[string]struct {
+		change func(w *world)
+		says   []string // nil: it is removed
+	}{
+		"as taken":           {func(*world) {}, nil},
+		"the origin renamed": {func(w *world) { w.Rename("vg00/t1", "old") }, nil},
+		"put in the origin's place": {func(w *world) { w.Rename("vg00/t1", "t1_old"); w.Rename("vg00/t1_s", "t1") },
+			[]string{"vg00/t1 was renamed", "lvchange --deltag rewind:id=1 vg00/t1", "lvremove vg00/t1"}},
+		"the origin removed": {func(w *world) {
+			w.SetOpen("vg00/t1", 0)
+			if err := w.lvm.Remove(t.Context(), "vg00/t1"); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"vg00/t1_s has no origin any more", "lvchange --deltag rewind:id=1 vg00/t1_s"}},
+		"a thick one renamed": {func(w *world) { w.Rename("vg00/pccehr_s", "pccehr_keep") },
+			[]string{"vg00/pccehr_keep was renamed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := server(t)
+			thin(w)
+			c.change(w)
+			err := w.absent()
+			if c.says == nil {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			expect(t, err, fault.SetDiffers)
+			for _, says := range c.says {
+				if f := fault.Of(err); !strings.Contains(f.Error()+f.Hint, says) {
+					t.Errorf("%q, hint %q, want %q", f.Error(), f.Hint, says)
+				}
+			}
+			if len(w.report().ByTag(tagID+"1")) != 2 {
+				t.Error("something was removed")
+			}
+		})
 	}
 }

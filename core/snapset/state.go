@@ -76,6 +76,9 @@ func (w *work) merging() string {
 
 // replace removes an overflowed set and takes it anew, of the same volumes unless others are named.
 func (w *work) replace(ctx context.Context) (ansible.Result, error) {
+	if err := w.removable(); err != nil {
+		return ansible.Result{}, err
+	}
 	if len(w.targets) == 0 {
 		if err := w.targetsOfSet(); err != nil {
 			return ansible.Result{}, err
@@ -154,8 +157,8 @@ func (w *work) extend(ctx context.Context) (ansible.Result, error) {
 	return result, nil
 }
 
-// grow extends snapshots to these sizes. The journal has their origins, which a killed lvextend leaves suspended, and no
-// id of a set that would be removed.
+// grow extends snapshots to these sizes. The journal has their origins, which a killed lvextend leaves suspended, and
+// no id of a set that would be removed.
 func (w *work) grow(ctx context.Context, sizes map[string]int64) error {
 	plan := &Plan{Set: w.Set, Members: w.set.origins()}
 	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "extending", plan); err != nil {
