@@ -157,3 +157,20 @@ func TestWhatBecameAVolumeOfItsOwnIsNotRemoved(t *testing.T) {
 		})
 	}
 }
+
+// Of a set that lost members nobody knows which they were; what is left of it is known.
+func TestWhatIsLeftOfASetGoesOnlyWhenItIsNamed(t *testing.T) {
+	w := server(t)
+	w.Make("vg00", snapshot("dat_s", "dat", "s", "1", 2))
+	expect(t, w.absent("/pccehr"), fault.SetDiffers, "it also has one of vg00/dat")
+	_, err := w.request(Request{State: Unmounted, Check: true, Volumes: words("/pccehr")}).unmounted(t.Context())
+	expect(t, err, fault.SetDiffers, "it also has one of vg00/dat")
+	for _, volumes := range [][]string{nil, {"/dat"}, {"/dat", "/pccehr"}} {
+		if err := w.absent(volumes...); err != nil {
+			t.Errorf("%v: %v", volumes, err)
+		}
+	}
+	if err := w.request(Request{State: Present, Volumes: words("/pccehr")}).same(); err != nil {
+		t.Errorf("what is missing is not reported as such: %v", err)
+	}
+}

@@ -49,7 +49,14 @@ func (w *work) same() error {
 	for name := range have {
 		extra = append(extra, name)
 	}
-	if len(missing)+len(extra) == 0 || !w.set.Complete() { // an incomplete set is Check's to report
+	goes := w.State == Absent || w.State == Unmounted
+	if !w.set.Complete() { // that is Check's to report; what is missing may have been a member
+		missing = nil
+		if !goes {
+			return nil
+		}
+	}
+	if len(missing)+len(extra) == 0 {
 		return nil
 	}
 	f := fault.New(fault.SetDiffers, "set %s exists, taken %s, but not of these volumes", w.Set, w.set.Time.Format("2006-01-02 15:04:05"))
@@ -59,7 +66,7 @@ func (w *work) same() error {
 	if len(extra) > 0 {
 		f.Msg += "; it also has one of " + strings.Join(unique(extra), ", ")
 	}
-	if w.State == Absent || w.State == Unmounted {
+	if goes {
 		return f.WithHint("leave volumes out to have the whole set %s, or name another set", w.State)
 	}
 	return f.WithHint("choose another name, or remove it first: lvm_snapshot name=%s state=absent", w.Set)
