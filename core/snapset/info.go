@@ -59,13 +59,15 @@ const (
 
 // SetInfo is a set with its snapshots.
 type SetInfo struct {
-	Name      string `json:"name"`
-	ID        string `json:"id"`
-	Time      string `json:"time"` // when it was taken, RFC 3339
-	Age       int64  `json:"age_seconds"`
-	Count     int    `json:"count"` // of members when it was taken
-	State     string `json:"state"`
-	Snapshots []Shot `json:"snapshots"`
+	Name  string `json:"name"`
+	ID    string `json:"id"`
+	Time  string `json:"time"` // when it was taken, RFC 3339
+	Age   int64  `json:"age_seconds"`
+	Count int    `json:"count"` // of members when it was taken
+	State string `json:"state"`
+	// Consistency is set, or volume where each of its volumes was taken at an instant of its own.
+	Consistency string `json:"consistency"`
+	Snapshots   []Shot `json:"snapshots"`
 }
 
 // Shot is one snapshot.
@@ -256,6 +258,7 @@ func (k *looker) mounts(info *Info) error {
 func (k *looker) set(s *Set, mounts []MountInfo) SetInfo {
 	out := SetInfo{
 		Name: s.Set, ID: s.ID, Time: s.Time.UTC().Format(time.RFC3339), Age: k.age(s.Time), Count: s.Count, State: SetOK,
+		Consistency: s.Consistency(),
 	}
 	if !s.Complete() {
 		out.State = SetIncomplete

@@ -53,7 +53,7 @@ type Plan struct {
 }
 
 func (p *Plan) label() Label {
-	return Label{Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use}
+	return Label{Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use, Each: p.Each && p.late()}
 }
 
 // late says that the set's snapshots are made before its instant: until that is over they lack the tag that makes a set

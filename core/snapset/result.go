@@ -38,7 +38,8 @@ func created(p *Plan, pause Pause, verb string) ansible.Result {
 		list, origins = append(list, t), append(origins, m.origin())
 	}
 	data := map[string]any{
-		"name": p.Set, "id": p.ID, "time": p.Time.UTC().Format(time.RFC3339), "consistency": consistency(p), "snapshots": list,
+		"name": p.Set, "id": p.ID, "time": p.Time.UTC().Format(time.RFC3339), "consistency": p.label().Consistency(),
+		"snapshots": list,
 	}
 	msg := fmt.Sprintf("%s set %s of %s", verb, p.Set, strings.Join(origins, ", "))
 	if pause != nil {
@@ -64,17 +65,11 @@ func took(p *Plan, pause Pause, limit time.Duration) ansible.Result {
 	return result
 }
 
-func consistency(p *Plan) string {
-	if p.Each {
-		return "volume"
-	}
-	return "set"
-}
-
 // describe is the result of a set that exists.
 func describe(s *Set, changed bool, msg string) ansible.Result {
 	return ansible.Result{Changed: changed, Msg: msg, Data: map[string]any{
-		"name": s.Set, "id": s.ID, "time": s.Time.UTC().Format(time.RFC3339), "snapshots": list(s),
+		"name": s.Set, "id": s.ID, "time": s.Time.UTC().Format(time.RFC3339), "consistency": s.Consistency(),
+		"snapshots": list(s),
 	}}
 }
 

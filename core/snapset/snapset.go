@@ -28,6 +28,7 @@ const (
 	tagCount = "rewind:count="
 	tagTime  = "rewind:time=" // Unix seconds
 	tagUse   = "rewind:use="  // of a set that another journey took for itself
+	tagEach  = "rewind:each=1"
 )
 
 // Label is what the tags of one snapshot say of the set it belongs to.
@@ -37,6 +38,15 @@ type Label struct {
 	Count int // of its members; 0 while the set is being taken
 	Time  time.Time
 	Use   Use
+	Each  bool // its volumes were taken one after the other, each at an instant of its own
+}
+
+// Consistency is how the set was asked for, in lvm_snapshot's words.
+func (l Label) Consistency() string {
+	if l.Each {
+		return "volume"
+	}
+	return "set"
 }
 
 // Use is what a set was taken for.
@@ -56,6 +66,9 @@ func (l Label) tags() []string {
 	}
 	if l.Use != ForUser {
 		tags = append(tags, tagUse+string(l.Use))
+	}
+	if l.Each {
+		tags = append(tags, tagEach)
 	}
 	return tags
 }
@@ -88,6 +101,7 @@ func LabelOf(v *lvm.Volume) (Label, bool) {
 			n, _ := strconv.ParseInt(s, 10, 64)
 			l.Time = time.Unix(n, 0)
 		}
+		l.Each = l.Each || t == tagEach
 	}
 	return l, l.Set != "" && l.ID != ""
 }

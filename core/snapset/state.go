@@ -26,6 +26,12 @@ func (w *work) keep(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", w.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
 	}
+	if w.set.Each && !w.Each && len(w.targets) > 0 {
+		return ansible.Result{}, fault.New(fault.SetDiffers, "set %s exists, and is of no common instant: each volume was "+
+			"taken by itself", w.Set).
+			WithHint("choose another name, remove it first (lvm_snapshot name=%s state=absent), or say that it is what is "+
+				"asked for: consistency=volume", w.Set)
+	}
 	return w.extend(ctx)
 }
 

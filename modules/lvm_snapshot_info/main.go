@@ -136,7 +136,11 @@ func show(w io.Writer, r ansible.Result) {
 		underWay(w, s)
 	}
 	for _, s := range f.Sets {
-		fmt.Fprintf(w, "\nset %s, %s, %s old\n", s.Name, s.State, age(s.Age))
+		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, s.State, age(s.Age))
+		if s.Consistency == "volume" {
+			fmt.Fprint(w, ", each volume taken by itself")
+		}
+		fmt.Fprintln(w)
 		shots(w, s.Snapshots, false)
 	}
 	if len(f.Unmanaged) > 0 {

@@ -23,7 +23,7 @@ func info() *snapset.Info {
 		Groups: []snapset.GroupInfo{{Name: "vg00", Size: 6 << 30, Free: 4 << 30, Pools: []snapset.PoolInfo{
 			{Pool: "vg00/pool", Size: 1 << 30, Data: percent(96), Metadata: percent(4), Problem: "no data space is left in the thin pool"},
 		}}},
-		Sets: []snapset.SetInfo{{Name: "snap", State: snapset.SetMerging, Age: 3700, Snapshots: []snapset.Shot{{
+		Sets: []snapset.SetInfo{{Name: "snap", State: snapset.SetMerging, Age: 3700, Consistency: "volume", Snapshots: []snapset.Shot{{
 			Snapshot: "vg00/dat_snap", Volume: "vg00/dat", State: "merging", Age: 3700, COW: 200 << 20, Used: 20 << 20, UsedPercent: percent(10),
 			Merge: &snapset.MergeInfo{State: snapset.MergeRunning, Left: 10 << 20, Percent: percent(50)},
 		}}}},
@@ -62,7 +62,7 @@ volume group vg00: 6.0 GiB, 4.0 GiB free
 
 under way since 2026-11-23T20:34:46Z: roll back to set snap: merging, 50 % (rewind-1.service)
 
-set snap, merging, 1 h 1 min old
+set snap, merging, 1 h 1 min old, each volume taken by itself
   vg00/dat_snap                of vg00/dat             merging    20.0 MiB of 200.0 MiB COW used (10.0%)  merge running, 10.0 MiB left (50% done)
 
 snapshots of no set
