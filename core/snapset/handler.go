@@ -347,7 +347,7 @@ func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry
 
 // cameBack is cameBack with the journal below the mount point at.
 func (p *Plan) cameBack(r *lvm.Report, at string) (rest []*lvm.Volume, home *lvm.Volume) {
-	rest = r.ByTag(tagID + p.ID)
+	rest = p.snapshots(r)
 	if slices.ContainsFunc(rest, func(s *lvm.Volume) bool { label, _ := LabelOf(s); return label.Count == 0 }) {
 		return nil, nil
 	}

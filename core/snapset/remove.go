@@ -38,11 +38,27 @@ func (w *work) absent(ctx context.Context) (ansible.Result, error) {
 
 // removable refuses to remove what has the set's tags and is more by now than a snapshot of it.
 func (w *work) removable() error {
-	var wrong []error
+	wrong := []error{w.set.copied()}
 	for _, v := range w.set.Snapshots {
-		wrong = append(wrong, w.set.still(v))
+		wrong = append(wrong, w.set.still(v), takenOf(w.view.Report, v))
 	}
 	return fault.All(wrong...)
+}
+
+// takenOf names the thick snapshots that somebody took of a member, a thin one: LVM removes them with it.
+func takenOf(r *lvm.Report, member *lvm.Volume) error {
+	var thick []*lvm.Volume
+	for _, v := range r.Snapshots(member) {
+		if v.Kind == lvm.Snapshot {
+			thick = append(thick, v)
+		}
+	}
+	if len(thick) == 0 {
+		return nil
+	}
+	return fault.New(fault.Busy, "%s has snapshots of its own, which would be removed with it: %s", member.FullName(),
+		strings.Join(names(thick), ", ")).
+		WithHint("remove them first (lvremove %s), then run this again", strings.Join(names(thick), " "))
 }
 
 // still says why a member cannot be taken for the snapshot that it was: a thin one may be the only one that has the

@@ -2,6 +2,7 @@ package snapset
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
 // request is one run with the set s, which is there.
@@ -172,5 +174,52 @@ func TestWhatIsLeftOfASetGoesOnlyWhenItIsNamed(t *testing.T) {
 	}
 	if err := w.request(Request{State: Present, Volumes: words("/pccehr")}).same(); err != nil {
 		t.Errorf("what is missing is not reported as such: %v", err)
+	}
+}
+
+// LVM removes a thick snapshot together with the thin one that it was taken of, and asks nobody with --yes.
+func TestASnapshotOfAMemberDoesNotGoWithIt(t *testing.T) {
+	w := server(t)
+	thin := snapshot("t1_s", "t1", "s", "1", 2)
+	thin.Kind = lvm.Thin
+	w.Make("vg00", thin)
+	w.Make("vg00", snapshot("dat_s", "dat", "s", "1", 2))
+	w.Make("vg00", lvmtest.Volume{Name: "mine", Origin: "t1_s", Size: 32 * mib, Kind: lvm.Snapshot})
+	const says = "vg00/t1_s has snapshots of its own, which would be removed with it: vg00/mine"
+	expect(t, w.absent(), fault.Busy, says)
+	expect(t, Undo(t.Context(), w.lvm, &Plan{Set: "s", ID: "1"}), fault.Busy, says)
+	if _, there := w.report().Volume("vg00", "mine"); !there {
+		t.Error("somebody's snapshot was removed")
+	}
+	if left := w.report().ByTag(tagID + "1"); len(left) != 1 {
+		t.Errorf("%v are left", names(left))
+	}
+	if err := w.lvm.Remove(t.Context(), "vg00/mine"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Undo(t.Context(), w.lvm, &Plan{Set: "s", ID: "1"}); err != nil || len(w.report().ByTag(tagID+"1")) > 0 {
+		t.Errorf("with nothing in the way: %v", err)
+	}
+}
+
+// vgimportclone keeps the tags of what it makes a group of.
+func TestACopyOfAGroupDoesNotGoWithASet(t *testing.T) {
+	w := pair(t)
+	work := w.request(Request{})
+	removal := work.set.removal(nil)
+	copied := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "dat"}, {Name: "pccehr"}, snapshot("dat_s", "dat", "s", "1", 2), snapshot("pccehr_s", "pccehr", "s", "1", 2),
+	}}, lvmtest.Group{Name: "vg00copy", Volumes: []lvmtest.Volume{
+		{Name: "dat"}, {Name: "pccehr"}, snapshot("dat_s", "dat", "s", "1", 2), snapshot("pccehr_s", "pccehr", "s", "1", 2),
+	}})
+	const says = "taken of 2 volumes, and 4 snapshots have its tags: vg00/dat_s, vg00/pccehr_s, vg00copy/dat_s"
+	expect(t, copied.absent(), fault.SetDiffers, says)
+	expect(t, copied.request(Request{}).set.Check(), fault.SetDiffers, says)
+	if err := Undo(t.Context(), copied.lvm, removal); err != nil {
+		t.Fatal(err)
+	}
+	left := names(copied.report().ByTag(tagID + "1"))
+	if want := []string{"vg00copy/dat_s", "vg00copy/pccehr_s"}; !slices.Equal(left, want) {
+		t.Errorf("%v are left, want %v", left, want)
 	}
 }

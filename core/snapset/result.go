@@ -115,6 +115,8 @@ func (s *Set) Check() error {
 	switch {
 	case s.Complete():
 		return wrong
+	case s.copied() != nil:
+		return s.copied()
 	case s.Count == 0:
 		return fault.New(fault.SetDiffers, "set %s is not finished: another run is taking it, or was interrupted; %s "+
 			"are of no common instant", s.Set, left).
@@ -126,6 +128,17 @@ func (s *Set) Check() error {
 	}
 	return fault.All(fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and of its snapshots only these are left: %s", s.Set, s.Count, left).
 		WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set), wrong)
+}
+
+// copied says that more snapshots have the set's tags than it was taken of: nothing tells which are its own.
+func (s *Set) copied() error {
+	if s.Count == 0 || len(s.Snapshots) <= s.Count {
+		return nil
+	}
+	return fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and %d snapshots have its tags: %s", s.Set,
+		s.Count, len(s.Snapshots), strings.Join(names(s.Snapshots), ", ")).
+		WithHint("a volume group was copied (vgimportclone): lvchange --deltag %s takes the copy's snapshots out of the "+
+			"set", tagID+s.ID)
 }
 
 // MergeAgain is the hint for a volume, vg/lv, whose merge the kernel gave up after an I/O error.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -28,7 +29,11 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	}
 	// The snapshot of the volume that holds the journal goes last: see cameBack.
 	var first, last []*lvm.Volume
-	for _, v := range report.ByTag(tagID + p.ID) {
+	for _, v := range p.snapshots(report) {
+		if taken := takenOf(report, v); taken != nil {
+			err = fault.All(err, taken)
+			continue
+		}
 		if p.isHome(v) {
 			last = append(last, v)
 		} else {
@@ -36,10 +41,18 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 		}
 	}
 	if len(first)+len(last) == 0 {
-		return nil
+		return err
 	}
 	// What a half-made snapshot still used of its origin's devices is put back when it is gone.
-	return fault.All(p.remove(ctx, l, first), p.remove(ctx, l, last), p.putBack(ctx, l))
+	return fault.All(err, p.remove(ctx, l, first), p.remove(ctx, l, last), p.putBack(ctx, l))
+}
+
+// snapshots are what there is of the set in the volume groups of its members: a copy of a group has the same tags.
+func (p *Plan) snapshots(r *lvm.Report) []*lvm.Volume {
+	groups := p.Groups()
+	return slices.DeleteFunc(r.ByTag(tagID+p.ID), func(v *lvm.Volume) bool {
+		return len(groups) > 0 && !slices.Contains(groups, v.VG)
+	})
 }
 
 // putBack puts back what an LVM command left of the origins' devices.
