@@ -32,6 +32,7 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 	w.state = &State{Set: w.name(), Start: w.StartServices, Resnapshot: w.Resnapshot}
 	if s.set != nil {
 		w.state.ID, w.state.Taken = s.set.ID, s.set.Time
+		w.warnOfInstants(s.set)
 	}
 	var wrong []error
 	var origins []snapset.Volume
@@ -73,6 +74,14 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 		return nil, err
 	}
 	return f, w.services(ctx, f)
+}
+
+// warnOfInstants says that the volumes go back to several instants.
+func (w *walk) warnOfInstants(set *snapset.Set) {
+	if set.Each {
+		w.warnings = append(w.warnings, "set "+set.Set+" was taken with consistency=volume: its volumes go back to "+
+			"instants that follow each other, not to one")
+	}
 }
 
 // member refuses a snapshot that cannot be merged.

@@ -12,6 +12,7 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 func TestAgain(t *testing.T) {
@@ -201,5 +202,15 @@ func TestOtherThinSnapshotsAreWarnedOf(t *testing.T) {
 	r = report(t, w)
 	if got := warnings(1); got != "" {
 		t.Errorf("the only snapshot: %s", got)
+	}
+}
+
+func TestASetOfSeveralInstantsIsWarnedOf(t *testing.T) {
+	for each, want := range map[bool]int{true: 1, false: 0} {
+		w := &walk{}
+		w.warnOfInstants(&snapset.Set{Label: snapset.Label{Set: "s", Each: each}})
+		if len(w.warnings) != want {
+			t.Errorf("each %v: %v", each, w.warnings)
+		}
 	}
 }
