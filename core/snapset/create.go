@@ -65,6 +65,10 @@ func (t *taker) take(ctx context.Context) (err error) {
 	if err := setAside(room); err != nil {
 		return err
 	}
+	written, err := t.written(ctx, t.plan.closedMembers())
+	if err != nil {
+		return err
+	}
 	if err := t.create(ctx, t.plan.before()); err != nil {
 		return err
 	}
@@ -83,6 +87,9 @@ func (t *taker) take(ctx context.Context) (err error) {
 		_ = instant.Close() // the next command of LVM's needs the groups' locks
 	}
 	failpoint.Hit("snapset.still")
+	if err := t.stayedClosed(ctx, written); err != nil {
+		return err
+	}
 	if !t.plan.late() {
 		return nil
 	}

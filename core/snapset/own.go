@@ -243,7 +243,7 @@ func (o *Own) Keep(step string) error { return o.work.trip.Finish(step, journal.
 
 // closeLimit bounds the wait for a device to be closed. What a program of a private mount namespace had mounted is
 // unmounted by the kernel some time after the last of its processes has ended.
-const closeLimit = 30 * time.Second
+var closeLimit = 30 * time.Second
 
 // awaitClosed waits until none of the devices is open. Past the limit it leaves it to LVM to say that one is.
 func awaitClosed(ctx context.Context, l *lvm.LVM, devices []string) error {

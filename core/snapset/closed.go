@@ -1,0 +1,82 @@
+package snapset
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// blockDir has what the kernel counts of each block device. Tests have a directory of their own.
+var blockDir = "/sys/dev/block"
+
+// closedMembers are those whose snapshots LVM makes before the instant, because nobody has them open.
+func (p *Plan) closedMembers() []*Member {
+	if p.Each || !p.late() {
+		return nil
+	}
+	return p.pick(func(m *Member) bool { return m.Method == Closed })
+}
+
+// written says how much has been written to each of the members by now.
+func (t *taker) written(ctx context.Context, members []*Member) (map[*Member]string, error) {
+	if len(members) == 0 {
+		return nil, nil
+	}
+	info, err := t.lvm.Info(ctx)
+	written := map[*Member]string{}
+	for _, m := range members {
+		written[m] = sectors(info[m.DMName])
+	}
+	return written, err
+}
+
+// sectors are those that were written to a device or discarded on it (Documentation/block/stat.rst); none where there
+// is no device.
+func sectors(device lvm.Info) string {
+	const write, discard = 6, 13
+	stat, _ := os.ReadFile(filepath.Join(blockDir, fmt.Sprintf("%d:%d", device.Major, device.Minor), "stat"))
+	count := []string{"0", "0"}
+	for i, word := range strings.Fields(string(stat)) {
+		switch i {
+		case write:
+			count[0] = word
+		case discard:
+			count[1] = word
+		}
+	}
+	return strings.Join(count, " ")
+}
+
+// stayedClosed refuses a set of which somebody opened a member, or wrote to it, after its snapshot was made: that is of
+// an earlier moment than the others. udev, which opens what changed for a moment, is waited for.
+func (t *taker) stayedClosed(ctx context.Context, before map[*Member]string) error {
+	members := t.plan.closedMembers()
+	if len(members) == 0 {
+		return nil
+	}
+	var devices []string
+	for _, m := range members {
+		devices = append(devices, m.DMName)
+	}
+	if err := awaitClosed(ctx, t.lvm, devices); err != nil {
+		return err
+	}
+	info, err := t.lvm.Info(ctx)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, m := range members {
+		if device := info[m.DMName]; device.Open > 0 || sectors(device) != before[m] {
+			wrong = append(wrong, fault.New(fault.Busy, "%s was closed, and somebody opened it or wrote to it while the set "+
+				"was taken: its snapshot is of an earlier moment than the set", m.origin()).
+				WithHint("take the set again: what is open is held or frozen with the others"))
+		}
+	}
+	return fault.All(wrong...)
+}
