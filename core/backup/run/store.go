@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -208,16 +207,6 @@ func Roots(targets []snapset.Target) []string {
 		}
 	}
 	return out
-}
-
-func areDirectories(paths []string) error {
-	var wrong []error
-	for _, path := range paths {
-		if info, err := os.Stat(path); err != nil || !info.IsDir() {
-			wrong = append(wrong, fault.New(fault.NotFound, "volumes: %s, to be read live, is no directory", path))
-		}
-	}
-	return fault.All(wrong...)
 }
 
 // unspoilt fails the backup if a snapshot did not last while it was read, and has the backend forget it: part of what it

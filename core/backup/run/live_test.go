@@ -1,0 +1,31 @@
+package run
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// A backend would store the link, and nothing of what it leads to.
+func TestALinkIsNotReadLive(t *testing.T) {
+	dir := t.TempDir()
+	real, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	if err := errors.Join(os.MkdirAll(real+"/deep", 0o755), os.Symlink("real", link), os.Symlink("gone", dangling)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fault.Code{
+		real: "", link: fault.BadArguments, link + "/deep": "", dangling: fault.NotFound, dir + "/none": fault.NotFound,
+	} {
+		err := areDirectories([]string{path})
+		if want == "" && err != nil || want != "" && !errors.Is(err, want) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if want == fault.BadArguments && (err == nil || !strings.Contains(fault.Of(err).Hint, real)) {
+			t.Errorf("%s: it is not said what to name instead: %v", path, err)
+		}
+	}
+}
