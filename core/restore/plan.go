@@ -23,6 +23,9 @@ func (w *work) ask(ctx context.Context, client backup.Backend, fn func() error) 
 	go func() {
 		defer close(asked)
 		if d, wrong = client.Describe(ctx, w.host.Config()); wrong == nil {
+			wrong = run.Mounted(d, nil)
+		}
+		if wrong == nil {
 			all, unlisted = client.List(listing, w.host.Config(), "")
 		}
 	}()

@@ -84,3 +84,35 @@ func covered(paths []string, mounts []filesystem.Mount, roots []string) error {
 	}
 	return fault.All(wrong...)
 }
+
+// fstab lists what is to be mounted; tests have one of their own.
+var fstab = "/etc/fstab"
+
+// Mounted refuses a repository, and a directory to be read live, on a mount point at which nothing is mounted: backups
+// would fill the disk below and be hidden by the next mount, and what is read there is not what was meant.
+func Mounted(d backup.Description, live []string) error {
+	entries, err := filesystem.Fstab(fstab)
+	if err != nil {
+		return err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	look := func(code fault.Code, path, what string) {
+		point, missing, err := filesystem.Unmounted(entries, mounts, path)
+		if missing {
+			err = fault.New(code, "%s, %s: fstab mounts something at %s, and nothing is mounted there", path, what, point).
+				WithHint("mount %s; or take its line out of %s", point, fstab)
+		}
+		wrong = append(wrong, err)
+	}
+	for _, path := range d.Local {
+		look(fault.RepositoryMissing, path, "which the backend "+d.Name+" uses")
+	}
+	for _, path := range live {
+		look(fault.NotFound, path, "to be read live")
+	}
+	return fault.All(wrong...)
+}

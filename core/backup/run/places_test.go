@@ -53,3 +53,33 @@ func TestCoveredByTheSnapshot(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsNotMountedIsNoPlace(t *testing.T) {
+	dir := t.TempDir()
+	fstab = filepath.Join(dir, "fstab")
+	t.Cleanup(func() { fstab = "/etc/fstab" })
+	point := filepath.Join(dir, "point")
+	line := "LABEL=backup " + point + " ext4 nofail 0 2\n"
+	if err := errors.Join(os.MkdirAll(point+"/host", 0o755), os.WriteFile(fstab, []byte(line), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d := backup.Description{Name: "mirror", Local: []string{point + "/host"}}
+	said := "fstab mounts something at " + point + ", and nothing is mounted there"
+	for code, err := range map[fault.Code]error{
+		fault.RepositoryMissing: Mounted(d, nil), fault.NotFound: Mounted(backup.Description{}, []string{point}),
+	} {
+		if !errors.Is(err, code) || !strings.Contains(err.Error(), said) || !strings.Contains(fault.Of(err).Hint, "mount "+point) {
+			t.Errorf("%s: %v", code, err)
+		}
+	}
+	if err := Mounted(backup.Description{Local: []string{dir}}, []string{dir}); err != nil {
+		t.Errorf("the mount point lies below: %v", err)
+	}
+	if err := unix.Mount("tmpfs", point, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(point, 0) })
+	if err := Mounted(d, []string{point}); err != nil {
+		t.Errorf("it is mounted: %v", err)
+	}
+}

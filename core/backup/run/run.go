@@ -136,6 +136,9 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	if err := Mounted(description, nil); err != nil {
+		return ansible.Result{}, err
+	}
 	var lacks []string
 	if w.Query == Check {
 		if lacks, err = client.Check(ctx, config); err != nil {

@@ -40,10 +40,13 @@ func (w *work) store(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	w.recording = description.Recording
+	taken, live := split(w.Volumes)
+	if err := Mounted(description, live); err != nil {
+		return ansible.Result{}, err
+	}
 	if w.lacks, err = w.usable(ctx, client); err != nil {
 		return ansible.Result{}, err
 	}
-	taken, live := split(w.Volumes)
 	if err := fault.All(areDirectories(live), apart(description, live)); err != nil {
 		return ansible.Result{}, err
 	}
