@@ -35,6 +35,7 @@ var cases = map[string]func(*bench){
 	"Forget forgets one":                    forgetting,
 	"Settle leaves what is complete alone":  settling,
 	"what looks the same is stored":         disguised,
+	"so it is under other names":            renamed,
 	"a record is believed, or all is read":  believing,
 	"without a record all is read":          unrecorded,
 }

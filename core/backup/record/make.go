@@ -23,8 +23,8 @@ import (
 const Settled = 3 * time.Second
 
 // Doubt is told the path of each regular file that may have the size and the time of modification of the one in the
-// backup before and another content. It may be nil.
-type Doubt func(path string) error
+// backup before and another content, and how many names the file has. It may be nil.
+type Doubt func(path string, names uint32) error
 
 // Make walks the roots of a tree that is to be stored, before it is read, and records them in the file t.Record. last
 // is the record of the backup before, or nil. It asks for each name once and opens directories only. What is gone or
@@ -218,7 +218,7 @@ func (w *walk) file(in, name string, st *unix.Statx_t) error {
 	if v := w.last.find(in, name, st); v == same || v == unknown && !w.live {
 		return nil
 	}
-	return w.doubt(join(in, name))
+	return w.doubt(join(in, name), st.Nlink)
 }
 
 // add records a name. Of what may change once more without a trace it records only what it looks like.

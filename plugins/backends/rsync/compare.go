@@ -14,6 +14,9 @@ import (
 // rsync by itself takes a file as unchanged that has the size and the time of modification of the one in the last tree.
 // Many programs change a file and keep both: tar, cp -p, rsync -a, and whatever puts the old date back. So the files
 // that look the same, and are not known to be, are handed to it in a list, to be compared by their content.
+//
+// Where one of them has several names all files are compared instead: rsync links the names of a file to each other, so
+// that by the time the list is looked at those that are not in it have the content of the last tree too.
 
 // comparison is what a new tree is held against.
 type comparison struct {
@@ -42,14 +45,14 @@ func (t *tool) compare(ctx context.Context, of backup.Tree, last *tree, report b
 	}
 	done = func() { os.RemoveAll(dir) }
 	list := filepath.Join(dir, "files")
-	n, err := listDoubts(ctx, of, recorded, list, mostDoubts, report)
+	n, several, err := listDoubts(ctx, of, recorded, list, mostDoubts, report)
 	if ctx.Err() != nil {
 		return c, done, context.Cause(ctx)
 	}
 	if recorded == nil || err != nil { // there is no record then, of which the host warns
 		return c, done, nil
 	}
-	c.whole = n > mostDoubts
+	c.whole = several || n > mostDoubts
 	if n > 0 && !c.whole {
 		c.doubts = list
 	}
@@ -60,21 +63,22 @@ func (t *tool) compare(ctx context.Context, of backup.Tree, last *tree, report b
 // -R, all are compared.
 const mostDoubts = 50_000
 
-// listDoubts writes a list of the files that look like those recorded and may be others, and counts them. The list has
-// the first `most` of them.
+// listDoubts writes a list of the files that look like those recorded and may be others, counts them, and says whether
+// one of them has several names. The list has the first `most` of them.
 func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list string, most int, report backup.Report) (
-	n int, err error) {
+	n int, several bool, err error) {
 	file, err := os.Create(list)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer file.Close()
 	out := bufio.NewWriter(file)
 	in := ""
-	err = record.Make(ctx, of, last, func(path string) error {
+	err = record.Make(ctx, of, last, func(path string, names uint32) error {
 		if last == nil {
 			return nil
 		}
+		several = several || names > 1
 		if n++; n > most {
 			return nil
 		}
@@ -86,9 +90,9 @@ func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list s
 		return err
 	}, report)
 	if err != nil {
-		return n, err
+		return n, several, err
 	}
-	return n, out.Flush()
+	return n, several, out.Flush()
 }
 
 // link are the arguments by which rsync links to the last tree what has not changed, or looks so.

@@ -39,10 +39,10 @@ func TestListOfDoubts(t *testing.T) {
 	for most, named := range map[int]int{100: 6, 6: 6, 5: 5} {
 		last := keeper.Open(stored) // its files were changed a moment before it, so all are in doubt
 		list := filepath.Join(t.TempDir(), "list")
-		n, err := listDoubts(t.Context(), of, last, list, most, quiet)
+		n, several, err := listDoubts(t.Context(), of, last, list, most, quiet)
 		last.Close()
 		data, readErr := os.ReadFile(list)
-		if n != 6 || err != nil || readErr != nil {
+		if n != 6 || several || err != nil || readErr != nil {
 			t.Fatalf("%d of 6 files are in doubt: %v, %v", n, err, readErr)
 		}
 		if lines := strings.Count(string(data), "\x00"); lines != named+len(want) {
