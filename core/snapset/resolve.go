@@ -46,7 +46,7 @@ type Target struct {
 	// FS is the device its file system is on: the LV, or the crypt device above it.
 	FS     filesystem.Dev
 	Crypt  string             // name of that crypt device; empty without one
-	Mounts []filesystem.Mount // of FS; none if it is not mounted
+	Mounts []filesystem.Mount // of FS, the one that speaks for it first; none if it is not mounted
 	// Automount is where it would be mounted by the first look at it. Empty if it is mounted, or by nothing of the kind.
 	Automount string
 
@@ -96,7 +96,7 @@ func (v *View) resolve(volume Volume) (Target, error) {
 	if slices.ContainsFunc(v.Mounts, func(m filesystem.Mount) bool { return m.Type == "btrfs" && v.isOn(m.Source, lv) }) {
 		return Target{}, noBtrfs(volume.Name)
 	}
-	t.Mounts = filesystem.On(v.Mounts, t.FS)
+	t.Mounts = foremost(filesystem.On(v.Mounts, t.FS), volume.Name)
 	if len(t.Mounts) > 0 {
 		return t, nil
 	}
@@ -105,7 +105,7 @@ func (v *View) resolve(volume Volume) (Target, error) {
 		return t, err
 	}
 	if ok {
-		t.Crypt, t.FS, t.Mounts = crypt, dev, filesystem.On(v.Mounts, dev)
+		t.Crypt, t.FS, t.Mounts = crypt, dev, foremost(filesystem.On(v.Mounts, dev), volume.Name)
 	}
 	if len(t.Mounts) == 0 {
 		t.Automount = v.automount(t.FS)
@@ -135,13 +135,13 @@ func (v *View) find(word string) (*lvm.Volume, error) {
 	return nil, v.notMountPoint(word)
 }
 
-// mountOf returns the first mount of a volume; an empty one where it is not mounted.
+// mountOf returns the mount that speaks for a volume; an empty one where it is not mounted.
 func (v *View) mountOf(vg, name string) filesystem.Mount {
 	lv, ok := v.Report.Volume(vg, name)
 	if !ok {
 		return filesystem.Mount{}
 	}
-	if mounts := filesystem.On(v.Mounts, devOf(lv)); len(mounts) > 0 {
+	if mounts := foremost(filesystem.On(v.Mounts, devOf(lv)), ""); len(mounts) > 0 {
 		return mounts[0]
 	}
 	return filesystem.Mount{}
