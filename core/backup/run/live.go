@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 )
 
 // areDirectories refuses what is no directory to be read live. A backend stores a link as what it is, and nothing of
@@ -27,6 +28,24 @@ func areDirectories(paths []string) error {
 		}
 		wrong = append(wrong, fault.New(fault.BadArguments, "volumes: %s, to be read live, is a symbolic link", path).
 			WithHint("name %s", leads))
+	}
+	return fault.All(wrong...)
+}
+
+// beside refuses a directory to be read live that lies on a volume of the set. It is in the snapshot; and as a root of
+// its own, a restore of the volume would leave it out.
+func beside(live []string, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
+	var wrong []error
+	for _, path := range live {
+		m, err := filesystem.Holding(mounts, path)
+		if err != nil {
+			return err
+		}
+		if volume, ok := members[m.Dev]; ok {
+			wrong = append(wrong, fault.New(fault.BadArguments, "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot",
+				path, m.Point, volume).
+				WithHint("leave %s out: it is in the snapshot", path))
+		}
 	}
 	return fault.All(wrong...)
 }

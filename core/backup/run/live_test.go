@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 )
 
 // A backend would store the link, and nothing of what it leads to.
@@ -27,5 +28,24 @@ func TestALinkIsNotReadLive(t *testing.T) {
 		if want == fault.BadArguments && (err == nil || !strings.Contains(fault.Of(err).Hint, real)) {
 			t.Errorf("%s: it is not said what to name instead: %v", path, err)
 		}
+	}
+}
+
+func TestWhatIsReadLiveLiesBesideTheVolumes(t *testing.T) {
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	on, err := filesystem.Holding(mounts, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = beside([]string{dir}, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
+	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "vg00/dat") {
+		t.Errorf("on a volume of the set: %v", err)
+	}
+	if err := beside([]string{dir}, mounts, map[filesystem.Dev]string{{Major: 4095, Minor: 1}: "vg00/dat"}); err != nil {
+		t.Errorf("on another volume: %v", err)
 	}
 }
