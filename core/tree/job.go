@@ -29,9 +29,10 @@ type job struct {
 	root     dir
 	skip     map[string]bool
 
-	groups map[id]*group // files of `from` with several names, by their inode there
-	claims map[id]*claim // files of `to` with several names, by their inode there
-	linked inodes        // files of Options.Link that were linked to in this run
+	groups  map[id]*group // files of `from` with several names, by their inode there
+	claims  map[id]*claim // files of `to` with several names, by their inode there
+	several files         // of `from`, with several names that the survey met
+	linked  inodes        // files of Options.Link that were linked to in this run
 
 	shortened map[id]bool    // files of `to` that were shortened by the survey
 	locked    map[id]flagged // entries of `to` that get flags at the end
@@ -89,8 +90,8 @@ func (d *dir) at(name string) *entry {
 func newJob(ctx context.Context, from, to string, o Options) (*job, error) {
 	j := &job{
 		ctx: ctx, o: o, from: from, to: to, skip: map[string]bool{},
-		groups: map[id]*group{}, claims: map[id]*claim{}, linked: inodes{}, shortened: map[id]bool{},
-		locked: map[id]flagged{},
+		groups: map[id]*group{}, claims: map[id]*claim{}, several: files{}, linked: inodes{},
+		shortened: map[id]bool{}, locked: map[id]flagged{},
 	}
 	for _, rel := range o.Skip {
 		j.skip[rel] = true

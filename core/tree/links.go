@@ -62,9 +62,10 @@ func (j *job) ours(e *entry) bool {
 	return c != nil && !c.mixed && c.names >= e.to.st.Nlink
 }
 
-// lead makes the entry the one that the file's other names are linked to.
+// lead makes the entry the one that the file's other names are linked to. If the survey met no other, they are
+// elsewhere; of a live tree only until now.
 func (j *job) lead(e *entry) {
-	if e.from.st.Nlink < 2 || e.to == nil {
+	if e.from.st.Nlink < 2 || e.to == nil || !j.o.Live && !j.several.has(e.from.id()) {
 		return
 	}
 	j.groups[e.from.id()] = &group{
@@ -203,19 +204,37 @@ type inodes map[uint64]*[inodesAtOnce / 64]uint64
 
 const inodesAtOnce = 512
 
-func (s inodes) add(ino uint64) {
+// add reports whether it is new.
+func (s inodes) add(ino uint64) bool {
+	if s.has(ino) {
+		return false
+	}
 	some := s[ino/inodesAtOnce]
 	if some == nil {
 		some = new([inodesAtOnce / 64]uint64)
 		s[ino/inodesAtOnce] = some
 	}
 	some[ino%inodesAtOnce/64] |= 1 << (ino % 64)
+	return true
 }
 
 func (s inodes) has(ino uint64) bool {
 	some := s[ino/inodesAtOnce]
 	return some != nil && some[ino%inodesAtOnce/64]&(1<<(ino%64)) != 0
 }
+
+// files is a set of files, by their device.
+type files map[uint64]inodes
+
+// add reports whether it is new.
+func (s files) add(f id) bool {
+	if s[f.dev] == nil {
+		s[f.dev] = inodes{}
+	}
+	return s[f.dev].add(f.ino)
+}
+
+func (s files) has(f id) bool { return s[f.dev].has(f.ino) }
 
 // meddled is the failure to find in `to` what was made there a moment ago.
 func (j *job) meddled(e *entry) error {

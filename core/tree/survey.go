@@ -16,7 +16,12 @@ type survey struct {
 	*job
 	dry  bool
 	need Need
-	seen map[id]*counted // by their inode in `from`
+	once files         // of `from`, of which a name was met and there are more, here or elsewhere
+	seen map[id]uint32 // how many names were met of files of `from`, if several
+}
+
+func newSurvey(j *job, dry bool) *survey {
+	return &survey{job: j, dry: dry, once: files{}, seen: map[id]uint32{}}
 }
 
 func (s *survey) directory(d *dir) error {
@@ -205,34 +210,36 @@ func (s *survey) weigh(e *entry) {
 	}
 }
 
-// counted is a file of `from` with several names.
-type counted struct {
-	names uint32 // how many were met
-	to    id     // of the first, in `to`
-}
-
 // weighLink adds what another name of a file needs that was weighed under its first. It reports false for the first.
+// Where each file has names elsewhere, as in one of several dated trees, a bit is kept of each and no more.
 func (s *survey) weighLink(e *entry) bool {
 	if e.from.isDir() || e.from.st.Nlink < 2 {
 		return false
 	}
-	var to id
-	if e.to != nil {
-		to = e.to.id()
-	}
-	c := s.seen[e.from.id()]
-	if c == nil {
-		s.seen[e.from.id()] = &counted{names: 1, to: to}
+	is := e.from.id()
+	if s.once.add(is) {
 		return false
 	}
-	if c.names++; c.names == e.from.st.Nlink {
-		delete(s.seen, e.from.id())
+	s.several.add(is)
+	met := max(1, s.seen[is]) + 1
+	s.seen[is] = met
+	if met == e.from.st.Nlink {
+		delete(s.seen, is)
 	}
-	if e.to == nil || to != c.to || s.mixed(e) {
+	if !s.joined(e, met) {
 		s.need.Most += 2 * Block
 		e.in.altered = true
 	}
 	return true
+}
+
+// joined reports whether all names of the file that were met are those of one file in `to`, too.
+func (s *survey) joined(e *entry, met uint32) bool {
+	if e.to == nil {
+		return false
+	}
+	c := s.claims[e.to.id()]
+	return c != nil && !c.mixed && c.names == met
 }
 
 // shorten cuts off the end of a file that is much too long. One that has other names is left to the second pass, which

@@ -117,7 +117,7 @@ func Sync(ctx context.Context, from, to string, o Options) (Done, error) {
 		return Done{}, err
 	}
 	defer j.close()
-	s := survey{job: j, seen: map[id]*counted{}}
+	s := newSurvey(j, false)
 	if err := s.directory(&j.root); err != nil {
 		return j.result(), err
 	}
@@ -152,7 +152,7 @@ func Estimate(ctx context.Context, from, to string, o Options) (Need, error) {
 		return Need{}, err
 	}
 	defer j.close()
-	s := survey{job: j, dry: true, seen: map[id]*counted{}}
+	s := newSurvey(j, true)
 	err = s.directory(&j.root)
 	return s.need, err
 }

@@ -1,0 +1,39 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Each file of a dated tree has names in others. What is kept in memory of those does not grow with the tree.
+func TestNamesElsewhereTakeNoMemory(t *testing.T) {
+	last, from, to := t.TempDir(), t.TempDir(), t.TempDir()
+	link := func(name, other string) error { return os.Link(filepath.Join(last, name), filepath.Join(from, other)) }
+	for i := range 1000 {
+		name := fmt.Sprint(i)
+		if err := errors.Join(os.WriteFile(filepath.Join(last, name), []byte(name), 0o644), link(name, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(link("7", "x"), link("7", "y")); err != nil {
+		t.Fatal(err)
+	}
+	j, err := newJob(t.Context(), from, to, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close()
+	s := newSurvey(j, false)
+	if err := errors.Join(s.directory(&j.root), j.top()); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.seen) != 1 || len(j.groups) != 1 {
+		t.Errorf("the survey keeps %d files, the second pass %d; one has several names here", len(s.seen), len(j.groups))
+	}
+	if j.done.Created != 1000 || j.done.Linked != 2 {
+		t.Errorf("%+v", j.done)
+	}
+}
