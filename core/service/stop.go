@@ -124,7 +124,12 @@ func (s *Systemd) jobResult(ctx context.Context, name string, job <-chan string)
 		case result := <-job:
 			return result, nil
 		case <-ctx.Done():
-			return "", ctx.Err()
+			select {
+			case result := <-job: // it had ended before, while another one was waited for
+				return result, nil
+			default:
+				return "", ctx.Err()
+			}
 		case <-net.C:
 		}
 		u, err := s.unit(ctx, name)
