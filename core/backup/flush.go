@@ -18,7 +18,10 @@ const flushTick = 5 * time.Second
 // the end of ctx. It calls report at first, and whenever its device was seen to have written something since: a slow
 // disk takes as long as it takes, and one that has stopped is found out by the silence. Of a file system without a
 // device of its own, such as NFS, nothing is seen: it is given up when it takes longer than silence may last.
-func Flush(ctx context.Context, dir string, report func()) error {
+//
+// The directory is to be opened before the first write. A write error that the kernel has told another program by then,
+// it tells nobody who comes later (syncfs(2)).
+func Flush(ctx context.Context, dir *os.File, report func()) error {
 	return flusher{unix.Syncfs, (*os.File).Close, written, flushTick}.flush(ctx, dir, report)
 }
 
@@ -26,25 +29,26 @@ func Flush(ctx context.Context, dir string, report func()) error {
 type flusher struct {
 	sync    func(fd int) error
 	close   func(*os.File) error
-	written func(dir string) string // changes when the device has written something
+	written func(fd int) string // changes when the device has written something
 	tick    time.Duration
 }
 
-func (f flusher) flush(ctx context.Context, dir string, report func()) error {
-	file, err := os.Open(dir)
+func (f flusher) flush(ctx context.Context, dir *os.File, report func()) error {
+	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller may close its own while the kernel waits
 	if err != nil {
 		return err
 	}
+	file := os.NewFile(uintptr(fd), dir.Name())
 	flushed := make(chan error, 1)
 	go func() { // it cannot be ended: the kernel waits for the device
-		err := f.sync(int(file.Fd()))
+		err := f.sync(fd)
 		_ = f.close(file) // before the caller knows: it may unmount the directory at once
 		flushed <- err
 	}()
 	tick := time.NewTicker(f.tick)
 	defer tick.Stop()
 	report()
-	seen := f.written(dir)
+	seen := f.written(int(dir.Fd()))
 	for {
 		select {
 		case err := <-flushed:
@@ -53,7 +57,7 @@ func (f flusher) flush(ctx context.Context, dir string, report func()) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if now := f.written(dir); now != seen {
+		if now := f.written(int(dir.Fd())); now != seen {
 			seen = now
 			report()
 		}
@@ -86,9 +90,9 @@ func Repeat(report func()) (stop func()) {
 
 // written is how many sectors the device of a directory has written since the boot; "" where it has no device
 // (Documentation/block/stat.rst: write sectors).
-func written(dir string) string {
+func written(fd int) string {
 	var st unix.Stat_t
-	if unix.Stat(dir, &st) != nil {
+	if unix.Fstat(fd, &st) != nil {
 		return ""
 	}
 	counters, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))

@@ -23,7 +23,7 @@ type device struct {
 
 func (d *device) flusher() flusher {
 	wait := func(int) error { return <-d.release }
-	return flusher{sync: wait, close: (*os.File).Close, tick: time.Millisecond, written: func(string) string {
+	return flusher{sync: wait, close: (*os.File).Close, tick: time.Millisecond, written: func(int) string {
 		d.looked.Add(1)
 		if d.works.Load() {
 			d.wrote.Add(1)
@@ -54,7 +54,7 @@ func TestFlushIsSilentWhenTheDeviceIs(t *testing.T) {
 	ctx, giveUp := context.WithCancel(t.Context())
 	var reports atomic.Int64
 	ended := make(chan error, 1)
-	go func() { ended <- d.flusher().flush(ctx, "/", func() { reports.Add(1) }) }()
+	go func() { ended <- d.flusher().flush(ctx, opened(t, "/"), func() { reports.Add(1) }) }()
 	d.lookedAt(t, 100)
 	if n := reports.Load(); n < 50 {
 		t.Errorf("%d reports while the device wrote", n)
@@ -72,10 +72,41 @@ func TestFlushIsSilentWhenTheDeviceIs(t *testing.T) {
 	}
 }
 
+// opened opens a directory, as whoever is going to write below it does before that.
+func opened(t *testing.T, dir string) *os.File {
+	t.Helper()
+	file, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// What another program's syncfs was told of already the kernel says only to those who had the directory open before.
+func TestFlushAsksByWhatWasOpenBefore(t *testing.T) {
+	top, same := opened(t, "/"), false
+	if _, err := unix.FcntlInt(top.Fd(), unix.F_SETFL, unix.O_NONBLOCK); err != nil { // all its copies show that, no other
+		t.Fatal(err)
+	}
+	f := (&device{}).flusher()
+	f.sync = func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		same = flags&unix.O_NONBLOCK != 0
+		return err
+	}
+	if err := f.flush(t.Context(), top, func() {}); err != nil || !same {
+		t.Errorf("it was asked by what was open before: %v, %v", same, err)
+	}
+	if err := top.Sync(); errors.Is(err, os.ErrClosed) {
+		t.Error("what is the caller's was closed")
+	}
+}
+
 func TestFlushEndsWithTheKernelsWord(t *testing.T) {
 	d := &device{release: make(chan error, 1)}
 	d.release <- unix.EIO
-	if err := d.flusher().flush(t.Context(), "/", func() {}); !errors.Is(err, unix.EIO) {
+	if err := d.flusher().flush(t.Context(), opened(t, "/"), func() {}); !errors.Is(err, unix.EIO) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -83,17 +114,18 @@ func TestFlushEndsWithTheKernelsWord(t *testing.T) {
 // What the device of a directory has written is seen.
 func TestWritten(t *testing.T) {
 	dir := t.TempDir()
-	before := written(dir)
+	top := opened(t, dir)
+	before := written(int(top.Fd()))
 	if before == "" {
 		t.Fatalf("%s has no device of its own: name another as TMPDIR", dir)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "file"), make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Flush(t.Context(), dir, func() {}); err != nil {
+	if err := Flush(t.Context(), top, func() {}); err != nil {
 		t.Fatal(err)
 	}
-	if after := written(dir); after == before {
+	if after := written(int(top.Fd())); after == before {
 		t.Errorf("%s sectors before and after a megabyte was flushed", before)
 	}
 }
@@ -117,8 +149,8 @@ func TestFlushLeavesNothingOpen(t *testing.T) {
 		<-let
 		return file.Close()
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- f.flush(t.Context(), "/", func() {}) }()
+	ended, top := make(chan error, 1), opened(t, "/")
+	go func() { ended <- f.flush(t.Context(), top, func() {}) }()
 	d.lookedAt(t, 100)
 	select {
 	case err := <-ended:

@@ -17,7 +17,9 @@ func TestUnmountedPoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := func(point string, options ...string) []FstabEntry {
-		return []FstabEntry{{"/dev/sda2", "none", "swap", nil}, {"/dev/sda1", "/", "ext4", nil}, {"/dev/sdb1", point, "ext4", options}}
+		return []FstabEntry{
+			{"/dev/sda2", "none", "swap", nil}, {"/dev/sda1", "/", "ext4", nil}, {"/dev/sdb1", point, "ext4", options},
+		}
 	}
 	found := func(entries []FstabEntry, path string) string {
 		t.Helper()

@@ -57,7 +57,7 @@ func (p *points) path(i int) string { return fmt.Sprintf("/proc/self/fd/%d", p.d
 
 // flush writes out what is still in memory, and says what the device said to it.
 func (p *points) flush(ctx context.Context, i int, report func()) error {
-	if err := backup.Flush(ctx, p.path(i), report); err != nil && ctx.Err() == nil {
+	if err := backup.Flush(ctx, p.dirs[i], report); err != nil && ctx.Err() == nil {
 		return fault.New(fault.CommandFailed, "write to the snapshot: %w", err)
 	}
 	return ctx.Err()

@@ -45,7 +45,8 @@ func TestOfMountsThatAreNotNamedFstabsIsTheFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	mounts := []filesystem.Mount{
-		{Dev: dev, Root: "/", Point: "/export/dat"}, {Dev: dev, Root: "/", Point: "/dat"}, {Dev: dev, Root: "/x", Point: "/x"},
+		{Dev: dev, Root: "/", Point: "/export/dat"}, {Dev: dev, Root: "/", Point: "/dat"},
+		{Dev: dev, Root: "/x", Point: "/x"},
 	}
 	if first := foremost(mounts, device)[0]; first.Point != "/dat" {
 		t.Errorf("the first is %s", first.Point)

@@ -103,7 +103,12 @@ func (w *walk) writtenOut(root string) error {
 	if readOnly(root) {
 		return nil
 	}
-	err := backup.Flush(w.ctx, root, func() { w.report(backup.Progress{Label: "writing out " + root}) })
+	dir, err := os.Open(root)
+	if err != nil {
+		return passable(err)
+	}
+	defer dir.Close()
+	err = backup.Flush(w.ctx, dir, func() { w.report(backup.Progress{Label: "writing out " + root}) })
 	if w.ctx.Err() != nil {
 		return w.ctx.Err()
 	}

@@ -131,7 +131,10 @@ func TestDoubts(t *testing.T) {
 	ok(t, os.WriteFile(root+"/file", []byte("longer than it was"), 0o644), os.WriteFile(root+"/made", nil, 0o644),
 		os.WriteFile(root+"/dir/file", []byte("DIR/FILE"), 0o644), os.Chtimes(root+"/dir/file", time.Time{}, modified))
 	doubts := func() (all []string) {
-		recorded(t, root, func(path string, _ uint32) error { all = append(all, strings.TrimPrefix(path, root+"/")); return nil }, last)
+		recorded(t, root, func(path string, _ uint32) error {
+			all = append(all, strings.TrimPrefix(path, root+"/"))
+			return nil
+		}, last)
 		slices.Sort(all)
 		return all
 	}

@@ -42,8 +42,8 @@ func beside(live []string, mounts []filesystem.Mount, members map[filesystem.Dev
 			return err
 		}
 		if volume, ok := members[m.Dev]; ok {
-			wrong = append(wrong, fault.New(fault.BadArguments, "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot",
-				path, m.Point, volume).
+			const says = "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot"
+			wrong = append(wrong, fault.New(fault.BadArguments, says, path, m.Point, volume).
 				WithHint("leave %s out: it is in the snapshot", path))
 		}
 	}

@@ -15,7 +15,8 @@ import (
 func TestALinkIsNotReadLive(t *testing.T) {
 	dir := t.TempDir()
 	real, link, dangling := filepath.Join(dir, "real"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
-	if err := errors.Join(os.MkdirAll(real+"/deep", 0o755), os.Symlink("real", link), os.Symlink("gone", dangling)); err != nil {
+	err := errors.Join(os.MkdirAll(real+"/deep", 0o755), os.Symlink("real", link), os.Symlink("gone", dangling))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]fault.Code{
@@ -42,7 +43,7 @@ func TestWhatIsReadLiveLiesBesideTheVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = beside([]string{dir}, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
-	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "vg00/dat") {
+	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), dir+", to be read live, lies on "+on.Point+" (vg00/dat)") {
 		t.Errorf("on a volume of the set: %v", err)
 	}
 	if err := beside([]string{dir}, mounts, map[filesystem.Dev]string{{Major: 4095, Minor: 1}: "vg00/dat"}); err != nil {

@@ -68,7 +68,8 @@ func TestWhatIsNotMountedIsNoPlace(t *testing.T) {
 	for code, err := range map[fault.Code]error{
 		fault.RepositoryMissing: Mounted(d, nil), fault.NotFound: Mounted(backup.Description{}, []string{point}),
 	} {
-		if !errors.Is(err, code) || !strings.Contains(err.Error(), said) || !strings.Contains(fault.Of(err).Hint, "mount "+point) {
+		if !errors.Is(err, code) || !strings.Contains(err.Error(), said) ||
+			!strings.Contains(fault.Of(err).Hint, "mount "+point) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}

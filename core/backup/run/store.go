@@ -111,7 +111,8 @@ func (w *work) plan(ctx context.Context, taken []snapset.Volume, live []string, 
 		return nil, err
 	}
 	members, paths := Members(planned.Targets), slices.Concat(d.Local, live)
-	return planned, fault.All(OnMember(d, mounts, members), beside(live, mounts, members), covered(paths, mounts, Roots(planned.Targets)))
+	return planned, fault.All(OnMember(d, mounts, members), beside(live, mounts, members),
+		covered(paths, mounts, Roots(planned.Targets)))
 }
 
 // Members are the targets' file systems, by device, with the names of their volumes.

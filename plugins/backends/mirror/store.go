@@ -66,7 +66,12 @@ func (s shelf) fill(ctx context.Context, t backup.Tree, report backup.Report) (b
 	if err != nil {
 		return backup.Stored{}, none, err
 	}
-	f := filling{shelf: s, tree: t, older: older, report: report}
+	home, err := os.Open(s.dir)
+	if err != nil {
+		return backup.Stored{}, none, failed("open the host's directory", err)
+	}
+	defer home.Close()
+	f := filling{shelf: s, tree: t, older: older, report: report, home: home}
 	f.stored = backup.Stored{ID: id, Host: t.Host, Set: t.Set, Time: t.Time, Roots: slices.Clone(t.Roots)}
 	f.stored.Sequence = backup.NextSequence(older, t.Host)
 	if err := f.make(ctx); err != nil {
@@ -104,6 +109,7 @@ type filling struct {
 	report backup.Report
 	files  int64 // of the roots that are done
 	flags  bytes.Buffer
+	home   *os.File // the host's directory, open since before the first write: see backup.Flush
 }
 
 // lost are files that are not in the backup and should be.
@@ -231,7 +237,7 @@ func (f *filling) publish(ctx context.Context) error {
 
 // flush waits until the file system has written everything out, and says meanwhile that it does.
 func (f *filling) flush(ctx context.Context) error {
-	return backup.Flush(ctx, f.dir, func() {
+	return backup.Flush(ctx, f.home, func() {
 		f.report(backup.Progress{Label: "writing out", Done: f.stored.Bytes, Total: f.stored.Bytes, Files: f.files})
 	})
 }

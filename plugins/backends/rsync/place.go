@@ -23,8 +23,11 @@ type place interface {
 	// lock keeps other runs from storing and removing trees of the host, and finds those there are. It fails with
 	// repository_locked.
 	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []tree, err error)
+	// listen opens what mark needs to hear of every error since then; nil on another host.
+	listen() (since *os.File, err error)
 	// mark says that a tree is complete, after all of it is as durable as the place can make it.
-	mark(ctx context.Context, s backup.Stored, name string, report backup.Report) (warning string, err error)
+	mark(ctx context.Context, since *os.File, s backup.Stored, name string, report backup.Report) (
+		warning string, err error)
 	// remove removes trees, the marker of each before it, so that a half-removed tree is no backup. The lock is held. It
 	// fails with repository_locked for one that is being read.
 	remove(ctx context.Context, host string, names []string, report backup.Report) error
@@ -137,9 +140,18 @@ func writingOut(s backup.Stored) backup.Progress {
 	return backup.Progress{Label: "writing out", Done: s.Bytes, Total: s.Bytes, Files: s.Files}
 }
 
-func (l local) mark(ctx context.Context, s backup.Stored, name string, report backup.Report) (string, error) {
+func (l local) listen() (*os.File, error) {
+	dir, err := os.Open(l.dir)
+	if err != nil {
+		return nil, unwritable(l.dir, err)
+	}
+	return dir, nil
+}
+
+func (l local) mark(ctx context.Context, since *os.File, s backup.Stored, name string, report backup.Report) (
+	string, error) {
 	// rsync has synced nothing; one call for the whole file system costs less than one for each file.
-	flushed := backup.Flush(ctx, l.dir, func() { report(writingOut(s)) })
+	flushed := backup.Flush(ctx, since, func() { report(writingOut(s)) })
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}

@@ -170,9 +170,12 @@ func (r remote) deadLocks(dir, host, mine string) ([]string, error) {
 	return dead, nil
 }
 
+func (r remote) listen() (*os.File, error) { return nil, nil }
+
 // mark has the other host write everything to its disks, where the key allows that, before the marker goes there. How
 // it gets on is not to be seen here: ssh notices when that host is gone, and the limit bounds it.
-func (r remote) mark(ctx context.Context, s backup.Stored, name string, report backup.Report) (string, error) {
+func (r remote) mark(ctx context.Context, _ *os.File, s backup.Stored, name string, report backup.Report) (
+	string, error) {
 	warning := ""
 	argv := append(r.options.ssh(), "--", r.options.sshHost(), "sync")
 	working := backup.Repeat(func() { report(writingOut(s)) })

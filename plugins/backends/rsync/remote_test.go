@@ -188,7 +188,7 @@ func TestSyncAtAnAddress(t *testing.T) {
 	for given, want := range map[string]string{"user@[fe80::1]": "user@fe80::1", "[::1]": "::1", "user@host": "user@host"} {
 		w := &wire{fails: func([]string) bool { return true }} // the marker does not go anywhere
 		c := backup.Config{Options: map[string]any{"path": given + ":/srv"}, Scratch: t.TempDir()}
-		_, _ = w.tool(t, c).place().mark(t.Context(), backup.Stored{Host: "h"}, "20261123T200000Z", quiet)
+		_, _ = w.tool(t, c).place().mark(t.Context(), nil, backup.Stored{Host: "h"}, "20261123T200000Z", quiet)
 		if len(w.synced) != 1 || !slices.Equal(w.synced[0][len(w.synced[0])-3:], []string{"--", want, "sync"}) {
 			t.Errorf("%s: ran %q", given, w.synced)
 		}

@@ -58,6 +58,11 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 	if ctx.Err() != nil {
 		return backup.Stored{}, cmp.Or(left, ctx.Err())
 	}
+	since, err := p.listen()
+	if err != nil {
+		return backup.Stored{}, err
+	}
+	defer since.Close()
 	name := unused(of.Time, trees)
 	s, err := t.send(ctx, of, name, t.linked(trees, of), report)
 	done := backup.Stored{
@@ -74,7 +79,7 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 	}
 	if err == nil {
 		var warning string
-		if warning, err = p.mark(ctx, done, name, report); warning != "" {
+		if warning, err = p.mark(ctx, since, done, name, report); warning != "" {
 			done.Warnings = append(done.Warnings, warning)
 		}
 	}
