@@ -22,15 +22,16 @@ func (p *Plan) closedMembers() []*Member {
 	return p.pick(func(m *Member) bool { return m.Method == Closed })
 }
 
-// written says how much has been written to each of the members by now.
-func (t *taker) written(ctx context.Context, members []*Member) (map[*Member]string, error) {
+// written says how much has been written by now to each of the members that are closed.
+func (t *taker) written(ctx context.Context) ([]string, error) {
+	members := t.plan.closedMembers()
 	if len(members) == 0 {
 		return nil, nil
 	}
 	info, err := t.lvm.Info(ctx)
-	written := map[*Member]string{}
+	var written []string
 	for _, m := range members {
-		written[m] = sectors(info[m.DMName])
+		written = append(written, sectors(info[m.DMName]))
 	}
 	return written, err
 }
@@ -40,21 +41,18 @@ func (t *taker) written(ctx context.Context, members []*Member) (map[*Member]str
 func sectors(device lvm.Info) string {
 	const write, discard = 6, 13
 	stat, _ := os.ReadFile(filepath.Join(blockDir, fmt.Sprintf("%d:%d", device.Major, device.Minor), "stat"))
-	count := []string{"0", "0"}
+	count := ""
 	for i, word := range strings.Fields(string(stat)) {
-		switch i {
-		case write:
-			count[0] = word
-		case discard:
-			count[1] = word
+		if (i == write || i == discard) && word != "0" {
+			count += fmt.Sprint(i, ": ", word, " ")
 		}
 	}
-	return strings.Join(count, " ")
+	return count
 }
 
 // stayedClosed refuses a set of which somebody opened a member, or wrote to it, after its snapshot was made: that is of
 // an earlier moment than the others. udev, which opens what changed for a moment, is waited for.
-func (t *taker) stayedClosed(ctx context.Context, before map[*Member]string) error {
+func (t *taker) stayedClosed(ctx context.Context, before []string) error {
 	members := t.plan.closedMembers()
 	if len(members) == 0 {
 		return nil
@@ -71,8 +69,8 @@ func (t *taker) stayedClosed(ctx context.Context, before map[*Member]string) err
 		return err
 	}
 	var wrong []error
-	for _, m := range members {
-		if device := info[m.DMName]; device.Open > 0 || sectors(device) != before[m] {
+	for i, m := range members {
+		if device := info[m.DMName]; device.Open > 0 || sectors(device) != before[i] {
 			wrong = append(wrong, fault.New(fault.Busy, "%s was closed, and somebody opened it or wrote to it while the set "+
 				"was taken: its snapshot is of an earlier moment than the set", m.origin()).
 				WithHint("take the set again: what is open is held or frozen with the others"))

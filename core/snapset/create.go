@@ -65,7 +65,7 @@ func (t *taker) take(ctx context.Context) (err error) {
 	if err := setAside(room); err != nil {
 		return err
 	}
-	written, err := t.written(ctx, t.plan.closedMembers())
+	written, err := t.written(ctx)
 	if err != nil {
 		return err
 	}

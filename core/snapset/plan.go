@@ -1,7 +1,6 @@
 package snapset
 
 import (
-	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -105,12 +104,10 @@ func (p *Plan) locked() []string {
 	}
 	var groups []string
 	for _, m := range p.Members {
-		if m.Method == Held {
+		frozen := func(other *Member) bool { return other.Method == ByFreeze && other.VG == m.VG }
+		if m.Method == Held && len(p.pick(frozen)) == 0 {
 			groups = append(groups, m.VG)
 		}
-	}
-	for _, m := range p.frozenThin() {
-		groups = slices.DeleteFunc(groups, func(group string) bool { return group == m.VG })
 	}
 	return unique(groups)
 }

@@ -49,10 +49,14 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 
 // snapshots are what there is of the set in the volume groups of its members: a copy of a group has the same tags.
 func (p *Plan) snapshots(r *lvm.Report) []*lvm.Volume {
+	var found []*lvm.Volume
 	groups := p.Groups()
-	return slices.DeleteFunc(r.ByTag(tagID+p.ID), func(v *lvm.Volume) bool {
-		return len(groups) > 0 && !slices.Contains(groups, v.VG)
-	})
+	for _, v := range r.ByTag(tagID + p.ID) {
+		if len(groups) == 0 || slices.Contains(groups, v.VG) {
+			found = append(found, v)
+		}
+	}
+	return found
 }
 
 // putBack puts back what an LVM command left of the origins' devices.

@@ -118,3 +118,29 @@ mount /dev/vg01/one /srv/one; mount /dev/vg01/two /srv/two`
 	t.Logf("three commands of LVM's waited for the lock and came to a good end; dmeventd said nothing, and extended a "+
 		"snapshot of the set when it was half full; vgck, --refresh, lvextend, another snapshot, vgchange: %s", got)
 }
+
+// TestAnAdministratorsDataDoNotGoWithASet has an administrator put a thin snapshot of a set in its volume's place, and
+// take a thick snapshot of another one.
+func TestAnAdministratorsDataDoNotGoWithASet(t *testing.T) {
+	onlyOn(t, "d13")
+	g := theGuest
+	g.scratch(t, thinPair+"\necho kept >/one/file; sync", "lvm_snapshot state=absent >/dev/null; "+noThinPair)
+	id, _ := g.ok(t, "lvm_snapshot volumes=/one,/two consistency=volume")["id"].(string)
+	g.run(t, `set -e; umount /one; lvrename -qq vg01/one vg01/one_old; lvrename -qq vg01/one_snap vg01/one
+mount -o nouuid /dev/vg01/one /one; lvcreate -qqy -s -L 16M -n mine vg01/two_snap`)
+	before := g.run(t, "lvs --noheadings -o lv_name,lv_tags vg01; findmnt -no SOURCE /one")
+	for _, words := range []string{"lvm_snapshot state=absent --check", "lvm_snapshot state=absent"} {
+		r := g.module(t, words)
+		if !r.failed() || !strings.Contains(r.msg(), "vg01/one was renamed") || !strings.Contains(r.msg(), "vg01/mine") {
+			t.Errorf("%s: %v", words, r)
+		}
+	}
+	if now := g.run(t, "lvs --noheadings -o lv_name,lv_tags vg01; findmnt -no SOURCE /one"); now != before {
+		t.Errorf("before:\n%s\nand now:\n%s", before, now)
+	}
+	g.run(t, "lvremove -qqy vg01/mine; lvchange -qq --deltag rewind:id="+id+" vg01/one")
+	g.ok(t, "lvm_snapshot state=absent")
+	if got := g.run(t, "cat /one/file; lvs --noheadings -o lv_name vg01/two_snap 2>/dev/null; true"); got != "kept" {
+		t.Errorf("after the hints were followed: %q", got)
+	}
+}
