@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
@@ -107,7 +108,7 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 	err = systemd.StartTransient(ctx, service.Transient{
 		Name: unit, Description: "Rewind: " + c.Title,
 		Exec: []string{bin, "journey", id}, StopPost: []string{bin, "settle", id},
-		Limit: c.Limit, StopLimit: stopLimit,
+		Limit: c.Limit, StopLimit: stopLimit, Environment: []string{command.Unsignalled},
 	})
 	if err != nil {
 		_ = os.RemoveAll(dir) // the secret; should the unit come up all the same, it finds no request and changes nothing

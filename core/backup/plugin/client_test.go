@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -275,5 +277,13 @@ func TestLongList(t *testing.T) {
 	all, err := c.List(t.Context(), backup.Config{}, "host-a")
 	if err != nil || len(all) != 1000 {
 		t.Errorf("%d backups, %v", len(all), err)
+	}
+}
+
+// A backend's process reads the mount that it shows, and a signal of Go's scheduler would make that fail.
+func TestABackendIsNotInterruptedByGoItself(t *testing.T) {
+	p := newProcess(t.Context(), Program{Argv: []string{"/bin/true"}}, t.TempDir(), nil)
+	if !slices.Contains(p.cmd.Env, command.Unsignalled) {
+		t.Errorf("%q", p.cmd.Env)
 	}
 }

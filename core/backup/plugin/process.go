@@ -46,9 +46,11 @@ func newProcess(starting context.Context, p Program, home string, handshake []st
 		starting: starting,
 		exited:   make(chan struct{}),
 		cmd: &exec.Cmd{
-			Path:        p.Argv[0],
-			Args:        p.Argv,
-			Env:         append([]string{"LC_ALL=C", "PATH=" + command.Path, "HOME=/root", "TMPDIR=" + home}, handshake...),
+			Path: p.Argv[0],
+			Args: p.Argv,
+			Env: append([]string{
+				"LC_ALL=C", "PATH=" + command.Path, "HOME=/root", "TMPDIR=" + home, command.Unsignalled,
+			}, handshake...),
 			Dir:         "/", // ours may lie on what is unmounted
 			SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 		},
