@@ -2,6 +2,7 @@ package restic_test
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -9,7 +10,14 @@ import (
 	"go.pcc.com/rewind/plugins/backends/restic"
 )
 
-func TestMain(m *testing.M) { backuptest.Main(m, restic.New()) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 { // started by the suite
+		backuptest.Main(m, restic.New())
+	}
+	code := m.Run()
+	_ = os.RemoveAll(restic.NotesDir)
+	os.Exit(code)
+}
 
 func TestConformance(t *testing.T) {
 	backuptest.Conform(t, func(t *testing.T) backuptest.Fixture {

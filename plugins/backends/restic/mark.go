@@ -33,7 +33,7 @@ func (t *tool) mark(ctx context.Context, host, id string, report backup.Report) 
 		if err == nil {
 			return nil
 		}
-		failed := fault.New(fault.Of(err).Code, "backup %s is listed as complete, and files are missing in it: %w", id, err).
+		failed := fault.New(fault.Of(err).Code, "files are missing in backup %s, and it could not be marked: other hosts list it as complete: %w", id, err).
 			WithHint("take it out of the list: `restic forget %s`", id)
 		if !errors.Is(err, fault.RepositoryLocked) {
 			return failed
@@ -73,7 +73,7 @@ func (s snapshot) is(id string) bool {
 }
 
 // backups returns what the snapshots are, the newest first, without the marks.
-func backups(all []snapshot) []backup.Stored {
+func backups(all []snapshot, notes []note) []backup.Stored {
 	var marked []string
 	for _, s := range all {
 		if id := s.marked(); id != "" {
@@ -86,7 +86,8 @@ func backups(all []snapshot) []backup.Stored {
 			continue
 		}
 		one := s.stored()
-		one.Incomplete = slices.ContainsFunc(marked, s.is)
+		noted := func(n note) bool { return n.of(s) }
+		one.Incomplete = slices.ContainsFunc(marked, s.is) || slices.ContainsFunc(notes, noted)
 		list = append(list, one)
 	}
 	slices.SortStableFunc(list, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })

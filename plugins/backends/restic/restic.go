@@ -3,8 +3,8 @@
 //
 // A set is one snapshot of all its roots, so that it is listed whole or not at all. It carries the tags "rewind",
 // "set=NAME" and "time=INSTANT". Where files could not be read, a snapshot of its own says so, which no list shows: it
-// carries the tag "rewind-incomplete=ID". Retention may also be restic's own: `restic forget --tag rewind` keeps what
-// its user says.
+// carries the tag "rewind-incomplete=ID"; until it is known whether they could, a note on this host does. Retention may
+// also be restic's own: `restic forget --tag rewind` keeps what its user says.
 //
 // Every call to restic derives the key from the password with scrypt, which is meant to be slow; so each method makes
 // as few calls as it can.
@@ -64,7 +64,7 @@ func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) 
 	if b.checked == nil {
 		b.checked = map[string][]backup.Stored{}
 	}
-	b.checked[t.options.Repository] = backups(found)
+	b.checked[t.options.Repository] = backups(found, t.noted())
 	return nil, nil
 }
 
@@ -79,7 +79,7 @@ func (b *Backend) sequence(ctx context.Context, t *tool, host string) (int64, er
 		return backup.NextSequence(known, host), nil
 	}
 	found, err := t.snapshots(ctx, "--no-lock", "--host", host)
-	return backup.NextSequence(backups(found), host), err
+	return backup.NextSequence(backups(found, t.noted()), host), err
 }
 
 // List reads the snapshots without a lock: it neither waits for another program nor needs to write.
@@ -97,7 +97,7 @@ func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]bac
 		return nil, err
 	}
 	b.remember(found)
-	return backups(found), nil
+	return backups(found, t.noted()), nil
 }
 
 func (b *Backend) remember(found []snapshot) {
@@ -146,7 +146,8 @@ func (t *tool) forgetOrphans(ctx context.Context, host string) {
 	}
 }
 
-// Settle removes the locks of programs that are dead (restic calls them stale) and what was laid out to be read.
+// Settle removes the locks of programs that are dead (restic calls them stale) and what was laid out to be read, and
+// marks what was stored by a run of this host that was killed before it knew whether files are missing.
 func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
@@ -160,7 +161,7 @@ func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
 	if errors.Is(err, fault.RepositoryMissing) {
 		err = nil // where there is none, nothing was left in it
 	}
-	return fault.All(err, rooms)
+	return fault.All(err, t.settleNotes(ctx), rooms)
 }
 
 // open reads the options and finds out which restic there is.

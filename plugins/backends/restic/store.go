@@ -16,7 +16,8 @@ type storing struct {
 	summary  *line
 	sequence int64
 
-	lost backup.Lost
+	lost  backup.Lost
+	known bool // whether the snapshot, if there is one, is complete; and if not, it is marked
 }
 
 // Store runs one `restic backup` of all roots. The snapshot's time is the set's, its paths are the roots: restic finds
@@ -34,11 +35,20 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, tree backup.Tree, 
 	if err != nil {
 		return backup.Stored{}, err
 	}
+	end, err := t.begin(ctx, tree, sequence)
+	if err != nil {
+		return backup.Stored{}, err
+	}
 	s := &storing{report: report, progress: backup.Progress{Label: "storing"}, sequence: sequence}
-	cmd := t.cmd(backupArgs(tree, sequence)...)
+	stored, err := t.store(ctx, tree, s)
+	return stored, fault.All(err, end(s.known))
+}
+
+func (t *tool) store(ctx context.Context, tree backup.Tree, s *storing) (backup.Stored, error) {
+	cmd := t.cmd(backupArgs(tree, s.sequence)...)
 	cmd.Limit = 0 // the run that asked for the backup bounds it
 	cmd.Stderr = s.stderr
-	_, err = t.Stream(ctx, cmd, s.stdout)
+	_, err := t.Stream(ctx, cmd, s.stdout)
 	if err != nil && !s.incomplete(err) {
 		return backup.Stored{}, fault.All(t.explain("store the backup", err), t.disown(ctx, tree, s))
 	}
@@ -107,7 +117,9 @@ func (t *tool) disown(ctx context.Context, tree backup.Tree, s *storing) error {
 	if s.summary == nil || s.summary.ID == "" {
 		return nil
 	}
-	return t.mark(ctx, tree.Host, s.summary.ID, s.report)
+	err := t.mark(ctx, tree.Host, s.summary.ID, s.report)
+	s.known = err == nil
+	return err
 }
 
 // missing says what is not in the snapshot; nil if all of it is. err is how restic ended.
@@ -132,6 +144,7 @@ func (t *tool) finish(ctx context.Context, tree backup.Tree, s *storing, lost *f
 	if done.Incomplete {
 		failed = t.mark(ctx, tree.Host, done.ID, s.report)
 	}
+	s.known = failed == nil
 	if !t.version.has(withLinks) {
 		found, err := t.find(ctx, done.ID)
 		if err != nil {
