@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
 )
 
 // errIndirect says that mount(8) has to do it.
@@ -40,6 +42,19 @@ func MountAtOnce(spec MountSpec) error {
 		return err
 	}
 	return unix.Mount(source, spec.Point, spec.Type, set, data)
+}
+
+// Reflag gives a bind mount that is there the flags of its spec, such as ro and noexec.
+func Reflag(spec MountSpec) error {
+	set := uintptr(unix.MS_REMOUNT | unix.MS_BIND)
+	for _, o := range spec.Options {
+		set |= flags[o]
+	}
+	if err := unix.Mount("", spec.Point, "", set, ""); err != nil {
+		return fault.New(fault.MountFailed, "mount %s with %s: %w", spec.Point, strings.Join(spec.Options, ","), err).
+			WithHint("mount -o remount,bind,%s %s", strings.Join(spec.Options, ","), spec.Point)
+	}
+	return nil
 }
 
 // call returns the flags and the file system's own options; errIndirect where there are others.

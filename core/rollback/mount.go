@@ -91,10 +91,13 @@ func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, toget
 }
 
 // mountOne mounts one file system; below an automount only systemd can. Another mount of the same device may have
-// brought it along, where both are below mounts that share what is mounted there.
+// brought it along, where both are below mounts that share what is mounted there, with the flags of that one.
 func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
 	if mounts, err := filesystem.Mounts(); err == nil && isMounted(mounts, spec) {
-		return nil
+		if hasFlags(mounts, spec) {
+			return nil
+		}
+		return filesystem.Reflag(spec)
 	}
 	unit := service.MountUnit(spec.Point)
 	if !w.automounted(unit) {
@@ -139,6 +142,15 @@ func inside(point, other string) bool {
 func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	m, ok := filesystem.At(mounts, spec.Point)
 	return ok && m.Type != filesystem.Autofs
+}
+
+// hasFlags says that a bind mount has the flags that it is to have; one without any inherits them.
+func hasFlags(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
+	m, _ := filesystem.At(mounts, spec.Point)
+	have := m.Flags()
+	lacks := func(flag string) bool { return !slices.Contains(have, flag) }
+	return spec.Bind == "" || len(spec.Options) == 0 ||
+		len(have) == len(spec.Options) && !slices.ContainsFunc(spec.Options, lacks)
 }
 
 // mountSet mounts the set where it was mounted for a look. Nothing depends on that, and what has overflowed meanwhile

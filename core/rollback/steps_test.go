@@ -157,3 +157,30 @@ func TestAnotherFileSystemInAMembersPlaceIsNoMount(t *testing.T) {
 		}
 	}
 }
+
+// A bind mount with flags of its own may be there already when it is to be made: another mount of the file system has
+// brought it along, for writing.
+func TestABindMountThatWasBroughtAlongGetsItsFlags(t *testing.T) {
+	whole, view := t.TempDir(), t.TempDir()
+	mount := func(source, at, kind string, flags uintptr) {
+		t.Helper()
+		if err := unix.Mount(source, at, kind, flags, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	mount("tmpfs", whole, "tmpfs", unix.MS_NOSUID)
+	mount(whole, view, "", unix.MS_BIND)
+	w := &walk{state: &State{}}
+	spec := filesystem.MountSpec{Bind: whole, Point: view, Options: []string{"ro", "noexec", "relatime"}}
+	for range 2 {
+		if err := w.mountOne(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		mounts, err := filesystem.Mounts()
+		m, _ := filesystem.At(mounts, view)
+		if err != nil || !hasFlags(mounts, spec) {
+			t.Errorf("%s is mounted %s, %v", view, m.Options, err)
+		}
+	}
+}

@@ -92,7 +92,7 @@ func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 // TestMountsComeBackAsTheyWereAskedFor rolls back a file system that lies below a shared bind mount and that ext4
 // itself has made read-only.
 func TestMountsComeBackAsTheyWereAskedFor(t *testing.T) {
-	playedOn(t, "d13")
+	playedOn(t, "d12")
 	g := theGuest
 	g.scratch(t, `
 lvcreate -qqy -L 64M -n data vg01; mkfs.ext4 -q /dev/vg01/data; mkdir -p /srv/data /export /srv/view
