@@ -41,11 +41,12 @@ func TestNothingIsInherited(t *testing.T) {
 	if strings.Contains(string(environment), canary) {
 		t.Errorf("the environment is %q", environment)
 	}
-	allowed := []string{"LC_ALL", "PATH", "HOME", "TMPDIR", handshake.MagicCookieKey, "PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT",
-		"PLUGIN_PROTOCOL_VERSIONS", "PLUGIN_CLIENT_CERT", "PLUGIN_UNIX_SOCKET_DIR"}
+	allowed := []string{"LC_ALL", "PATH", "HOME", "TMPDIR", "GODEBUG", handshake.MagicCookieKey,
+		"PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT", "PLUGIN_PROTOCOL_VERSIONS", "PLUGIN_CLIENT_CERT", "PLUGIN_UNIX_SOCKET_DIR"}
 	for _, variable := range strings.Split(strings.TrimSuffix(string(environment), "\x00"), "\x00") {
 		key, value, _ := strings.Cut(variable, "=")
-		if !slices.Contains(allowed, key) || key == "PATH" && value != command.Path {
+		if !slices.Contains(allowed, key) || key == "PATH" && value != command.Path ||
+			key == "GODEBUG" && variable != command.Unsignalled {
 			t.Errorf("it is given %q", variable)
 		}
 	}
