@@ -22,9 +22,10 @@ import (
 // own PATH does not count: this runs as root.
 const Path = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Unsignalled is the environment of a program of ours that may read a backup in restic's mount: Go's scheduler sends its
-// threads no signals then. restic 0.14, which is Debian 12's, answers a call that a signal interrupts with an I/O error,
-// and a restore would fail by chance (restic, issue 3694).
+// Unsignalled is the environment of a program of ours that may read a backup in
+// restic's mount: Go's scheduler sends its threads no signals then. restic 0.14,
+// which is Debian 12's, answers a call that a signal interrupts with an I/O
+// error, and a restore would fail by chance (restic, issue 3694).
 const Unsignalled = "GODEBUG=asyncpreemptoff=1"
 
 const (

@@ -38,7 +38,8 @@ type request struct {
 // done by the next journey, or at boot.
 const stopLimit = 10 * time.Minute
 
-// Permitted refuses to work in a container, whose volumes belong to its host (unsupported), and without root (not_root).
+// Permitted refuses to work in a container, whose volumes belong to its host (unsupported), and without root
+// (not_root).
 func Permitted() error {
 	if err := filesystem.OnHost(); err != nil {
 		return err

@@ -15,8 +15,8 @@ import (
 // lvm.conf says otherwise (file_locking.c).
 const lockDir = "/run/lock/lvm"
 
-// AwaitUnlocked waits until no other LVM command works on volume groups, at most for limit. One may begin right after it.
-// Fault: locked.
+// AwaitUnlocked waits until no other LVM command works on volume groups, at most
+// for limit. One may begin right after it. Fault: locked.
 func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Duration) error {
 	release, err := l.lock(ctx, groups, limit)
 	if err != nil {

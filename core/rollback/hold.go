@@ -80,8 +80,8 @@ func trapOf(mounts []filesystem.Mount, m filesystem.Mount) (trap filesystem.Moun
 
 // held splits the units that are held into two. systemd alone can mount at an automount point: those mounts, and the
 // checks of file systems that they wait for, are let go before anything is mounted. The others are let go when all is
-// mounted and there is nothing left for them to do. With them wait the stopped services: started by a monitoring program
-// or by hand, they would write into the directories below the mount points.
+// mounted and there is nothing left for them to do. With them wait the stopped services: started by a monitoring
+// program or by hand, they would write into the directories below the mount points.
 func (w *walk) held() (below, others []string) {
 	someBelow := slices.ContainsFunc(w.state.Held, w.automounted)
 	for _, unit := range w.state.Held {

@@ -48,8 +48,8 @@ func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) e
 	return w.mountAll(ctx, binds, false)
 }
 
-// asIs says what is wrong with what is mounted in the place of a mount that is to be made: something else, or the member
-// read-only, by somebody who came while it was protected.
+// asIs says what is wrong with what is mounted in the place of a mount that is to be made: something else, or the
+// member read-only, by somebody who came while it was protected.
 func asIs(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
 	m, _ := filesystem.At(mounts, spec.Point)
 	var st unix.Stat_t

@@ -19,7 +19,8 @@ func (w *walk) wanted() {
 	}
 	w.state.Start = true
 	for _, unit := range w.state.Services.Active {
-		w.state.Failures = append(w.state.Failures, service.Failure{Unit: unit, Result: "left", Message: "it was left stopped"})
+		left := service.Failure{Unit: unit, Result: "left", Message: "it was left stopped"}
+		w.state.Failures = append(w.state.Failures, left)
 	}
 }
 

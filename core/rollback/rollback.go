@@ -267,7 +267,8 @@ func (w *walk) stayDown(unknown error) error {
 	if unknown == nil {
 		return nil
 	}
-	return fault.New(fault.Of(unknown).Code, "whether LVM merges cannot be found out, so the services stay down: %w", unknown).
+	return fault.New(fault.Of(unknown).Code,
+		"whether LVM merges cannot be found out, so the services stay down: %w", unknown).
 		WithHint("run the same task again: it goes on, or puts everything back; mount nothing before")
 }
 

@@ -16,7 +16,8 @@ func (s *Systemd) BoundTo(ctx context.Context, units []string) ([]string, error)
 			return nil, err
 		}
 		for _, other := range u.bound {
-			if !slices.Contains(stoppable, kindOf(other)) || kindOf(other) == "target" || slices.Contains(bound, other) || s.Protected(other) {
+			kind := kindOf(other)
+			if !slices.Contains(stoppable, kind) || kind == "target" || s.Protected(other) || slices.Contains(bound, other) {
 				continue
 			}
 			up, err := s.Active(ctx, other)

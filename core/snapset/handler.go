@@ -173,7 +173,8 @@ func (w *work) findCopies(ctx context.Context) error {
 // create takes the set, which does not exist.
 func (w *work) create(ctx context.Context) (ansible.Result, error) {
 	if len(w.targets) == 0 {
-		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", None(w.view.Report, w.Set)).
+		none := None(w.view.Report, w.Set)
+		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
 	if err := w.findCopies(ctx); err != nil {

@@ -33,7 +33,8 @@ func (t *tool) mark(ctx context.Context, host, id string, report backup.Report) 
 		if err == nil {
 			return nil
 		}
-		failed := fault.New(fault.Of(err).Code, "files are missing in backup %s, and it could not be marked: other hosts list it as complete: %w", id, err).
+		failed := fault.New(fault.Of(err).Code,
+			"files are missing in backup %s, and it could not be marked: other hosts list it as complete: %w", id, err).
 			WithHint("take it out of the list: `restic forget %s`", id)
 		if !errors.Is(err, fault.RepositoryLocked) {
 			return failed

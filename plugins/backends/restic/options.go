@@ -74,7 +74,9 @@ func (o *options) checkPassword(c backup.Config) error {
 		}
 	}
 	if o.PasswordFile == "" && len(given) == 0 {
-		return ansible.Bad("password_file", "is missing: name the file that holds the password; or RESTIC_PASSWORD is in the argument environment, or in the file that environment_file names; this program's own environment is not handed on").
+		return ansible.Bad("password_file", "is missing: name the file that holds the password; or RESTIC_PASSWORD is in "+
+			"the argument environment, or in the file that environment_file names; this program's own environment is not "+
+			"handed on").
 			WithHint("backend_options=repository=/srv/restic,password_file=/root/restic.pw")
 	}
 	if o.PasswordFile == "" {
