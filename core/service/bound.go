@@ -16,8 +16,7 @@ func (s *Systemd) BoundTo(ctx context.Context, units []string) ([]string, error)
 			return nil, err
 		}
 		for _, other := range u.bound {
-			kind := kindOf(other)
-			if !slices.Contains(stoppable, kind) || kind == "target" || s.Protected(other) || slices.Contains(bound, other) {
+			if !stops(other) || s.Protected(other) || slices.Contains(bound, other) {
 				continue
 			}
 			up, err := s.Active(ctx, other)

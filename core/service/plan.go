@@ -151,7 +151,7 @@ func (c *closure) follow(ctx context.Context, u unit) error {
 
 // addFound adds a unit that the user did not name.
 func (c *closure) addFound(ctx context.Context, name, because string) error {
-	if _, known := c.units[name]; known || !slices.Contains(stoppable, kindOf(name)) || kindOf(name) == "target" {
+	if _, known := c.units[name]; known || !stops(name) {
 		return nil
 	}
 	u, err := c.systemd.unit(ctx, name)
@@ -172,7 +172,7 @@ func (c *closure) addFound(ctx context.Context, name, because string) error {
 // addUnneeded adds a unit that systemd stops by itself once nobody needs it
 // (StopWhenUnneeded=): it is to be up again with those that need it.
 func (c *closure) addUnneeded(ctx context.Context, name, neededBy string) error {
-	if !slices.Contains(stoppable, kindOf(name)) || kindOf(name) == "target" {
+	if !stops(name) {
 		return nil
 	}
 	u, err := c.systemd.unit(ctx, name)

@@ -31,6 +31,13 @@ func (s *Systemd) Protected(unit string) bool {
 // scope cannot be started; mounts and swaps are not for this package to touch.
 var stoppable = []string{"service", "socket", "timer", "path", "automount", "target"}
 
+// stops says whether a unit is of a type that is stopped although nobody named it: a target is not, since all that it
+// holds together would go with it.
+func stops(unit string) bool {
+	kind := kindOf(unit)
+	return kind != "target" && slices.Contains(stoppable, kind)
+}
+
 func kindOf(unit string) string { return unit[strings.LastIndexByte(unit, '.')+1:] }
 
 // trigger tells whether a unit does nothing but start others.
