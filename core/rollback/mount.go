@@ -5,12 +5,11 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // bringUp opens, makes automounts listen, and mounts what is not mounted. What fails keeps nothing else down.
@@ -52,9 +51,7 @@ func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) e
 // member read-only, by somebody who came while it was protected.
 func asIs(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
 	m, _ := filesystem.At(mounts, spec.Point)
-	var st unix.Stat_t
-	device := spec.Bind == "" && unix.Stat(spec.Source, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK
-	if device && filesystem.NewDev(int(unix.Major(st.Rdev)), int(unix.Minor(st.Rdev))) != m.Dev {
+	if dev, err := snapset.BlockDevice(spec.Source); spec.Bind == "" && err == nil && dev != m.Dev {
 		return fault.New(fault.MountFailed, "another program has mounted %s on %s meanwhile, where %s belongs",
 			m.Source, spec.Point, spec.Source).WithHint("umount %s, and run the same task again", spec.Point)
 	}
