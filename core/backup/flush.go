@@ -3,12 +3,12 @@ package backup
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/filesystem"
 )
 
 // flushTick is how often it is looked whether the device has written anything.
@@ -95,10 +95,9 @@ func written(fd int) string {
 	if unix.Fstat(fd, &st) != nil {
 		return ""
 	}
-	counters, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
-	fields := strings.Fields(string(counters))
-	if err != nil || len(fields) < 7 {
+	counters := filesystem.Counters("/sys", filesystem.NewDev(int(unix.Major(st.Dev)), int(unix.Minor(st.Dev))))
+	if len(counters) < 7 {
 		return ""
 	}
-	return fields[6]
+	return counters[6]
 }

@@ -74,6 +74,13 @@ func Below(sysfs string, dev Dev) ([]Layer, error) { return neighbours(sysfs, de
 
 func blockDir(sysfs string, dev Dev) string { return filepath.Join(sysfs, "dev/block", dev.String()) }
 
+// Counters returns what the kernel counts of a block device since it is there, in the order of
+// Documentation/block/stat.rst; none of a device that is not there.
+func Counters(sysfs string, dev Dev) []string {
+	stat, _ := os.ReadFile(filepath.Join(blockDir(sysfs, dev), "stat"))
+	return strings.Fields(string(stat))
+}
+
 // neighbours returns the devices one step below ("slaves") or above
 // ("holders"), by name. A device that is gone has none.
 func neighbours(sysfs string, dev Dev, direction string) ([]Layer, error) {

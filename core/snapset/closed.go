@@ -3,16 +3,14 @@ package snapset
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// blockDir has what the kernel counts of each block device. Tests have a directory of their own.
-var blockDir = "/sys/dev/block"
+// sysfs has what the kernel counts of each block device. Tests have a directory of their own.
+var sysfs = "/sys"
 
 // closedMembers are those whose snapshots LVM makes before the instant, because nobody has them open.
 func (p *Plan) closedMembers() []*Member {
@@ -36,13 +34,11 @@ func (t *taker) written(ctx context.Context) ([]string, error) {
 	return written, err
 }
 
-// sectors are those that were written to a device or discarded on it (Documentation/block/stat.rst); none where there
-// is no device.
+// sectors are those that were written to a device or discarded on it; none where there is no device.
 func sectors(device lvm.Info) string {
 	const write, discard = 6, 13
-	stat, _ := os.ReadFile(filepath.Join(blockDir, fmt.Sprintf("%d:%d", device.Major, device.Minor), "stat"))
 	count := ""
-	for i, word := range strings.Fields(string(stat)) {
+	for i, word := range filesystem.Counters(sysfs, filesystem.NewDev(device.Major, device.Minor)) {
 		if (i == write || i == discard) && word != "0" {
 			count += fmt.Sprint(i, ": ", word, " ")
 		}

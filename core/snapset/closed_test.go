@@ -68,9 +68,9 @@ func (m meanwhile) Blank(device string, size int) error {
 func (w *world) counts(name string) func(written, discarded int) {
 	w.t.Helper()
 	v, _ := w.report().ByPath(name)
-	blockDir = w.t.TempDir()
-	w.t.Cleanup(func() { blockDir = "/sys/dev/block" })
-	dir := filepath.Join(blockDir, devOf(v).String())
+	sysfs = w.t.TempDir()
+	w.t.Cleanup(func() { sysfs = "/sys" })
+	dir := filepath.Join(sysfs, "dev/block", devOf(v).String())
 	return func(written, discarded int) {
 		text := fmt.Sprintf("%8d 0 80 1 7 0 %d 2 0 5 5 3 0 %d 0 9 4\n", time.Now().UnixNano()%1000, written, discarded)
 		err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "stat"), []byte(text), 0o644))
