@@ -125,9 +125,9 @@ unit-deps:
 	@$(call need,command -v sshd,openssh-server,the rsync backend is tested over ssh)
 
 # Most of a test's time is waiting for tools and for the disk: so twice as many at a time as there are processors. A
-# program with the race detector sleeps for a second when it ends, unless it is told not to. GODEBUG is what runs have,
-# too (command.Unsignalled). The keys of Go's own TLS,
-# which every start of a backend makes, are worked out without the detector: they took half of those tests.
+# program with the race detector sleeps for a second when it ends, unless it is told not to. The keys of Go's own TLS,
+# which every start of a backend makes, are worked out without the detector: they took half of those tests. GODEBUG is
+# what runs have, too (command.Unsignalled).
 .PHONY: unit
 unit: export GORACE := atexit_sleep_ms=0
 unit: export GODEBUG := asyncpreemptoff=1

@@ -33,16 +33,8 @@ func TestALinkIsNotReadLive(t *testing.T) {
 }
 
 func TestWhatIsReadLiveLiesBesideTheVolumes(t *testing.T) {
-	mounts, err := filesystem.Mounts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	on, err := filesystem.Holding(mounts, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = beside([]string{dir}, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
+	dir, on, mounts := aDirectory(t)
+	err := beside([]string{dir}, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
 	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), dir+", to be read live, lies on "+on.Point+" (vg00/dat)") {
 		t.Errorf("on a volume of the set: %v", err)
 	}

@@ -46,18 +46,24 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
-func TestARepositoryOnAMemberIsRefused(t *testing.T) {
+// aDirectory returns a directory, the mount that holds it, and all mounts.
+func aDirectory(t *testing.T) (dir string, on filesystem.Mount, mounts []filesystem.Mount) {
+	t.Helper()
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	on, err := filesystem.Holding(mounts, dir)
-	if err != nil {
+	dir = t.TempDir()
+	if on, err = filesystem.Holding(mounts, dir); err != nil {
 		t.Fatal(err)
 	}
+	return dir, on, mounts
+}
+
+func TestARepositoryOnAMemberIsRefused(t *testing.T) {
+	dir, on, mounts := aDirectory(t)
 	d := backup.Description{Name: "mirror", Local: []string{dir + "/not/there/yet"}}
-	err = OnMember(d, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
+	err := OnMember(d, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
 	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "vg00/dat") {
 		t.Errorf("got %v", err)
 	}
