@@ -9,8 +9,16 @@ import (
 )
 
 // Reserve sets aside bytes of the file system that dir lies on, in a file without a name: Close gives them back, and
-// so does the end of the process, however it ends.
+// so does the end of the process, however it ends. What is more than there is free is refused before anything is
+// allocated: the kernel would allocate all there is first, and for that moment nobody could write to that file system.
 func Reserve(dir string, bytes int64) (*os.File, error) {
+	free, err := Free(dir)
+	if err != nil {
+		return nil, err
+	}
+	if bytes > free {
+		return nil, fmt.Errorf("reserve %d bytes in %s: %w, %d bytes are free", bytes, dir, unix.ENOSPC, free)
+	}
 	f, err := os.CreateTemp(dir, ".reserve")
 	if err != nil {
 		return nil, err

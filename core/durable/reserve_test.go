@@ -31,7 +31,8 @@ func TestReserveHoldsRoomUntilItIsClosed(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := durable.Reserve(dir, 1<<60); !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EFBIG) {
+	// The kernel would say EFBIG: it is not asked, because for less than that it fills the disk before it refuses.
+	if _, err := durable.Reserve(dir, 1<<60); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("more than there is: %v", err)
 	}
 	if got := names(t, dir); got != "" {
