@@ -145,7 +145,7 @@ lint: build build/venv/.done ## gofmt, vet, staticcheck, shellcheck, yamllint, a
 	@$(call need,command -v shellcheck,shellcheck,the shell scripts are checked with it)
 	@unformatted=$$(gofmt -l core modules $(wildcard molecule plugins)); \
 		test -z "$$unformatted" || { printf 'not gofmt-ed: %s\n' $$unformatted; exit 1; }
-	@for tags in '' lab failpoints; do go vet -tags "$$tags" ./...; go run $(staticcheck) -tags "$$tags" ./...; done
+	@for tags in '' lab failpoints playbooks; do go vet -tags "$$tags" ./...; go run $(staticcheck) -tags "$$tags" ./...; done
 	@grep -rlE --exclude-dir={.git,build} -m1 '^#!.*\<(ba)?sh$$' . | xargs shellcheck
 	@yamllint --strict .
 	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
@@ -169,6 +169,20 @@ scenarios faults: $(if $(BUILT),,build lab-bin)
 	@mkdir -p build/log
 	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/$@-$(LAB).json -- \
 		-tags lab -count=1 -timeout $(timeout) $(if $(RUN),-run '$(RUN)') ./molecule/scenarios $(arguments)
+
+# Other versions of Ansible than build/venv has, for the same Python and with its other packages.
+ansibles := 2.14.18 2.17.14 2.18.12
+
+.PHONY: playbooks
+playbooks: toolchain build/venv/.done ## the playbooks with each version of Ansible, on servers that are lost or fail on the way
+	@for version in $(ansibles); do \
+		if build/venv/bin/python molecule/rollouts/runs $$version; then \
+			test -e build/ansible/$$version/bin/ansible-playbook || \
+				build/venv/bin/pip -q install --disable-pip-version-check --no-deps --target build/ansible/$$version ansible-core==$$version; \
+		else echo "ansible-core $$version does not run with this Python, and is left out."; fi || exit; done
+	@mkdir -p build/log
+	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/playbooks.json -- \
+		-tags playbooks -count=1 -timeout 15m -parallel 2 ./molecule/rollouts
 
 .PHONY: molecule
 molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test` of each scenario

@@ -1,0 +1,157 @@
+//go:build playbooks
+
+// Package rollouts plays the playbooks on several servers, with each of several versions of Ansible. The servers are
+// directories and the modules are stubs: what is tried is in which order servers are touched, and where it ends.
+package rollouts
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// stub stands in for every module. It notes the server, which is the set's name here, and does what a file of that
+// server asks for.
+const stub = `#!/bin/bash
+# WANT_JSON
+name=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$1") # none for a check
+echo "$name" >>"$ROLLOUT/touched"
+if [ -e "$ROLLOUT/fails-$name" ]; then echo '{"failed": true, "msg": "no such luck"}'; exit 1; fi
+if [ -e "$ROLLOUT/loses-$name" ]; then touch "$ROLLOUT/lost-$name"; fi
+echo '{"changed": true, "msg": "done", "discarded_since": "10:00", "volumes": [{"discarded_bytes": 4096}]}'
+`
+
+// connection is a way to a server that is lost while there is a file that says so.
+const connection = `
+DOCUMENTATION = """
+name: losable
+short_description: a connection that can be lost
+description: a connection that can be lost
+author: nobody
+"""
+import os
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection.local import Connection as Local
+
+class Connection(Local):
+    transport = "losable"
+    def _connect(self):
+        if os.path.exists(os.path.join(os.environ["ROLLOUT"], "lost-" + self._play_context.remote_addr)):
+            raise AnsibleConnectionFailure("no route to host")
+        return super()._connect()
+    def exec_command(self, *args, **more):
+        self._connect()
+        return super().exec_command(*args, **more)
+    def put_file(self, *args, **more):
+        self._connect()
+        return super().put_file(*args, **more)
+`
+
+// verify loses the server where a file asks for it.
+const verify = `#!/bin/sh
+cd "$(dirname "$0")" && if [ -e "quits-$1" ]; then mv "quits-$1" "lost-$1"; fi
+`
+
+// inventory has the canary first.
+const inventory = `all:
+  vars:
+    ansible_connection: losable
+    ansible_become: false
+    ansible_python_interpreter: "{{ ansible_playbook_python }}"
+    rewind_name: "{{ inventory_hostname }}"
+    rewind_volumes: /dat
+    rewind_verify: "{{ lookup('env', 'ROLLOUT') }}/verify {{ inventory_hostname }}"
+  hosts: {one: {}, two: {}, three: {}}
+`
+
+// TestRollouts plays each playbook with servers that fail, are lost on the way, or cannot be reached from the start.
+func TestRollouts(t *testing.T) {
+	others, err := filepath.Glob("../../build/ansible/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ansibles := append(others, "../../build/venv")
+	all := []string{"one", "two", "three"}
+	for _, c := range []struct {
+		name, playbook string
+		strikes        string // the file that makes the canary go wrong
+		touched        []string
+		fails          bool
+		says           string
+	}{
+		{"all goes well", "rollback", "", all, false, "thrown away: up to 4.00 KB, written since 10:00"},
+		{"the canary fails", "rollback", "fails-one", all[:1], true, "no such luck"},
+		{"the canary cannot be reached", "rollback", "lost-one", nil, true, "no route to host"},
+		{"the canary is lost before", "rollback", "quits-one", nil, true, "no route to host"},
+		{"the canary is lost meanwhile", "rollback", "loses-one", all[:1], true, "no route to host"},
+		{"a later server is lost meanwhile", "rollback", "loses-two", all[:2], true, "no route to host"},
+		{"all goes well", "snapshot", "", all, false, "done"},
+		{"the canary fails", "snapshot", "fails-one", all[:1], true, "no such luck"},
+		{"the canary cannot be reached", "snapshot", "lost-one", nil, true, "no route to host"},
+		{"all goes well", "restore", "", all, false, "thrown away: what was written since 10:00"},
+		{"the canary cannot be reached", "restore", "lost-one", nil, true, "no route to host"},
+		{"the canary is lost meanwhile", "restore", "loses-one", all[:1], true, "no route to host"},
+		{"a server cannot be reached", "backup", "lost-one", all[1:], true, "no route to host"},
+		{"a server fails", "backup", "fails-two", all, true, "no such luck"},
+	} {
+		for _, ansible := range ansibles {
+			version := filepath.Base(ansible)
+			t.Run(c.playbook+", "+c.name+", "+version, func(t *testing.T) {
+				t.Parallel()
+				out, touched, err := play(t, ansible, c.playbook, c.strikes)
+				if (err != nil) != c.fails || !strings.Contains(out, c.says) {
+					t.Errorf("%v, and it does not say %q", err, c.says)
+				}
+				slices.Sort(touched)
+				want := slices.Clone(c.touched)
+				slices.Sort(want)
+				if touched = slices.Compact(touched); !slices.Equal(touched, want) {
+					t.Errorf("it touched %q, want %q", touched, want)
+				}
+				if t.Failed() {
+					t.Log(out)
+				}
+			})
+		}
+	}
+}
+
+// play plays a playbook with the Ansible of a directory, and returns what it printed and which servers' modules ran.
+func play(t *testing.T, ansible, playbook, strikes string) (out string, touched []string, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string]string{"inventory.yml": inventory, "connections/losable.py": connection, "verify": verify,
+		"ansible.cfg": "[defaults]\nnocolor=1\n", "touched": ""}
+	if strikes != "" {
+		files[strikes] = ""
+	}
+	for _, module := range []string{"lvm_snapshot", "lvm_merge", "snap_backup"} {
+		files["library/"+module] = stub
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ansible, err = filepath.Abs(ansible)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("../../build/venv/bin/python", ansible+"/bin/ansible-playbook", "-i", dir+"/inventory.yml",
+		"../../playbooks/"+playbook+".yml")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir, "ANSIBLE_CONFIG="+dir+"/ansible.cfg",
+		"ANSIBLE_LIBRARY="+dir+"/library", "ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
+	printed, err := cmd.CombinedOutput()
+	noted, readErr := os.ReadFile(dir + "/touched")
+	if readErr != nil {
+		t.Fatal(readErr)
+	}
+	return string(printed), strings.Fields(string(noted)), err
+}
