@@ -214,17 +214,17 @@ func (w *walk) stillBusy(ctx context.Context, because error) error {
 	return fault.All(w.comeSince(holders, because), because)
 }
 
-// comeSince says who came to hold a volume open after the check found nobody, or after all were ended; nil if because
-// says all there is to say.
+// comeSince says who came to hold a volume open after the check found nobody, or after all were ended, or where nobody was
+// found.
 func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
 	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
 	if len(holders) == 0 {
-		if fault.Of(because).Hint == "" {
-			return fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s",
-				filesystem.LookedAt).
-				WithHint(again + "; if it stays so, the kernel itself holds it: umount and dmsetup info show it")
+		nobody := fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s",
+			filesystem.LookedAt)
+		if fault.Of(because).Hint != "" {
+			return nobody
 		}
-		return nil
+		return nobody.WithHint(again + "; if it stays so, the kernel itself holds it: umount and dmsetup info show it")
 	}
 	found := fault.Of(busy(holders, nil))
 	if w.StopHolders {

@@ -76,7 +76,8 @@ func TestWhoeverCameSinceIsNamedOrToBeLookedFor(t *testing.T) {
 	} {
 		w := &walk{Request: Request{StopHolders: c.stop}}
 		f := fault.Of(fault.All(w.comeSince(c.holders, c.because), c.because))
-		if f.Code != fault.Busy || !strings.Contains(f.Hint, c.hint) {
+		listed := strings.Contains(f.Msg, "looked at were "+filesystem.LookedAt)
+		if f.Code != fault.Busy || !strings.Contains(f.Hint, c.hint) || listed != (len(c.holders) == 0) {
 			t.Errorf("%v %v: %v, %s", c.stop, c.holders, f, f.Hint)
 		}
 	}
