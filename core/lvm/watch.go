@@ -6,8 +6,13 @@ import "time"
 const watchEvery = 2 * time.Millisecond
 
 // WatchSuspended watches a device until the returned function is called, which
-// tells the longest time that it was seen suspended without a break: so long a
-// writer waited at least. Where it cannot be looked at, that is 0.
+// tells for how long an LVM command made writers wait, at most: the longest time,
+// without a break, that the device was suspended or had a table prepared. The
+// kernel calls a device suspended only when what was written to it is on the disk
+// and the file system is frozen, and writers wait from the beginning of that
+// (linux, drivers/md/dm.c, __dm_suspend); LVM prepares the new table of an origin
+// just before. It prepares none for a thin snapshot, of which the beginning is
+// not seen. Where the device cannot be looked at, the time is 0.
 func (l *LVM) WatchSuspended(device string) (longest func() time.Duration) {
 	m, err := l.mapper()
 	if err != nil {
@@ -16,7 +21,14 @@ func (l *LVM) WatchSuspended(device string) (longest func() time.Duration) {
 	end, found := make(chan struct{}), make(chan time.Duration)
 	go func() {
 		defer m.Close()
-		found <- watch(m.Held(device), end)
+		held, prepared := m.Held(device), m.Prepared(device)
+		found <- watch(func() (bool, error) {
+			is, err := held()
+			if is || err != nil {
+				return is, err
+			}
+			return prepared()
+		}, end)
 	}()
 	return func() time.Duration {
 		close(end)
@@ -24,12 +36,12 @@ func (l *LVM) WatchSuspended(device string) (longest func() time.Duration) {
 	}
 }
 
-func watch(suspended func() (bool, error), end <-chan struct{}) (longest time.Duration) {
+func watch(waits func() (bool, error), end <-chan struct{}) (longest time.Duration) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var since time.Time
 	for {
-		switch is, err := suspended(); {
+		switch is, err := waits(); {
 		case !is || err != nil:
 			since = time.Time{}
 		case since.IsZero():
