@@ -58,7 +58,11 @@ func TestAdministratorMeanwhile(t *testing.T) {
 	byHand := g.run(t, links)
 	g.run(t, "lvremove -qqy vg01/one_snap vg01/two_snap")
 	dmeventd := "journalctl -b --since=@" + g.run(t, "date +%s") + " -t dmeventd -q --no-pager -o cat | "
-	for _, place := range []string{"snapset.prepared", "instant.held"} {
+	places := []string{"snapset.prepared", "instant.held"}
+	for i, place := range places {
+		if i+1 < len(places) && !*torture {
+			continue
+		}
 		c := g.start(t, armed(place+" hang")+take)
 		g.eventually(t, "the failpoint", atPlace, reachLimit)
 		g.run(t, administrator)
@@ -75,7 +79,7 @@ func TestAdministratorMeanwhile(t *testing.T) {
 		if now := g.run(t, links); now != byHand {
 			t.Errorf("%s: names under /dev of a set made by LVM alone:\n%s\nand of this one:\n%s", place, byHand, now)
 		}
-		if place != "instant.held" {
+		if i+1 < len(places) {
 			g.ok(t, "lvm_snapshot state=absent")
 		}
 	}

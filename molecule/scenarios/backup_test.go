@@ -126,6 +126,15 @@ func onlyOn(t *testing.T, lab string) {
 	}
 }
 
+// dividedBy returns what is played on this guest without -torture, of what differs in where something strikes: half on
+// each guest.
+func dividedBy(d12, d13 string) string {
+	if theGuest.lab == "d12" {
+		return d12
+	}
+	return d13
+}
+
 // tortured leaves a scenario to make torture.
 func tortured(t *testing.T) {
 	t.Helper()

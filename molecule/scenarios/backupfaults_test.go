@@ -150,6 +150,7 @@ var mergePlaces = []string{filled, "command.lvconvert.started", "rollback.mounti
 // TestRestoreInterruptedInMerge kills the journey of a restore, and cuts the power, when its set is being merged: both
 // volumes end with the backup, and nothing of the restore is left.
 func TestRestoreInterruptedInMerge(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := theGuest
 	with := g.forBackupFaults(t, "mirror")
@@ -176,9 +177,6 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 		for _, place := range mergePlaces {
 			if s.how == "power cut" && place == "command.lvconvert.started" {
 				continue // whether LVM has begun by then is chance
-			}
-			if !*torture && (s.how != "killed" || place != "command.lvconvert.started") {
-				continue
 			}
 			t.Run(s.how+" at "+place, func(t *testing.T) {
 				s.strike(place)

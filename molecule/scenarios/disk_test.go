@@ -66,6 +66,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 		g.tidy(t)
 	})
 	t.Run("LVM refuses the merge", func(t *testing.T) {
+		tortured(t) // the next one goes further
 		r := hung(t, fullOver("/etc/lvm/archive"))
 		g.run(t, "umount /etc/lvm/archive")
 		if r.code() != "merge_failed" || !strings.Contains(r.msg(), "nothing was rolled back") || r["changed"] == true {

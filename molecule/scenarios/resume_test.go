@@ -3,7 +3,6 @@
 package scenarios
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,14 +173,14 @@ func (g guest) resumed(t *testing.T, p place) (back bool) {
 	return false
 }
 
-// interrupt interrupts a rollback at each place, or without -torture at those that are named, and holds what must come
+// interrupt interrupts a rollback at each place, or without -torture at the one that is named, and holds what must come
 // of it.
-func (g guest) interrupt(t *testing.T, how string, always []string, strike func(*testing.T, place)) {
+func (g guest) interrupt(t *testing.T, how, always string, strike func(*testing.T, place)) {
 	g.run(t, watched)
 	t.Cleanup(func() { g.run(t, unwatched) })
 	ready := false
 	for _, p := range places {
-		if !*torture && !slices.Contains(always, p.name) || p.with && how != killed {
+		if !*torture && p.name != always || p.with && how != killed {
 			continue
 		}
 		t.Run(p.String(), func(t *testing.T) {
@@ -206,7 +205,7 @@ func (g guest) interrupt(t *testing.T, how string, always []string, strike func(
 // TestKilledAtEveryStep kills the journey at each of its steps.
 func TestKilledAtEveryStep(t *testing.T) {
 	g := theGuest
-	g.interrupt(t, killed, []string{unmounted, betweenMerges}, func(t *testing.T, p place) {
+	g.interrupt(t, killed, dividedBy(unmounted, betweenMerges), func(t *testing.T, p place) {
 		if p.name == betweenMerges {
 			c := g.stop(t, p)
 			g.run(t, "echo 1 >$(cat /run/rewind/stopped)/cgroup.kill; rm /run/rewind/stopped")
@@ -274,7 +273,7 @@ func interruptedResult(t *testing.T, r result) {
 // TestPowerCutAtEveryStep cuts the power at the same places.
 func TestPowerCutAtEveryStep(t *testing.T) {
 	g := theGuest
-	g.interrupt(t, "power cut", []string{guarding, betweenMerges}, func(t *testing.T, p place) {
+	g.interrupt(t, "power cut", dividedBy(betweenMerges, guarding), func(t *testing.T, p place) {
 		c := g.stop(t, p)
 		c.drop(t)
 		g.cut(t)
