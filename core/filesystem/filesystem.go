@@ -172,11 +172,10 @@ func resolve(path string) (real, rest string) {
 	}
 }
 
-// MustNotFreeze returns the devices that hold what a snapshot needs while file
-// systems are frozen, each with the path that is why: the root, /etc/lvm (LVM
-// writes its archive there during lvcreate), and the paths given. A machine
-// whose root was frozen before lvcreate ran stood still until its power was cut.
-func MustNotFreeze(mounts []Mount, paths ...string) map[Dev]string {
+// InUse returns the devices that a running server cannot do without, each with
+// the path that is why: the root, /etc/lvm (LVM writes copies of its metadata
+// there), and the paths given.
+func InUse(mounts []Mount, paths ...string) map[Dev]string {
 	devices := make(map[Dev]string)
 	for _, path := range append([]string{"/", "/etc/lvm"}, paths...) {
 		real, rest := resolve(path)

@@ -97,9 +97,9 @@ func TestHoldingAsksTheKernel(t *testing.T) {
 	}
 }
 
-func TestMustNotFreeze(t *testing.T) {
+func TestInUse(t *testing.T) {
 	mounts := mountsFrom(t, table)
-	got := MustNotFreeze(mounts, "/dat/no-such/rewind", "/dat/no-such/tmp")
+	got := InUse(mounts, "/dat/no-such/rewind", "/dat/no-such/tmp")
 	want := map[Dev]string{{254, 1}: "/", {253, 0}: "/dat/no-such/rewind"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -3,7 +3,6 @@ package filesystem
 import (
 	"context"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,19 +24,18 @@ const (
 	fiThaw   = 0xC0045878
 )
 
-// Frozen is a number of frozen file systems. They are thawed by Thaw or
-// ThawAll, and at the latest when the limit or the context ends.
+// Frozen is a number of frozen file systems. They are thawed by Thaw, and at the
+// latest when the limit or the context ends.
 type Frozen struct {
-	holds   []*hold
-	over    chan struct{} // closed by ThawAll: nothing is left to watch
-	expired chan struct{}
-	once    sync.Once
+	holds []*hold
+	over  chan struct{} // closed by Thaw: nothing is left to watch
+	once  sync.Once
 }
 
 // Freeze stops all writes to the file systems of the targets: all of them, or
 // it returns an error and none. It returns when every one is frozen. Each stays
-// so until it is thawed, at most for limit, and no longer than ctx: Expired
-// tells that it came to that.
+// so until it is thawed, at most for limit, and no longer than ctx: that it came
+// to that is an error of Thaw.
 //
 // Dirty pages are written out before the first one is frozen, so that writers
 // wait for little more than the freeze itself; that may take limit once more.
@@ -55,13 +53,13 @@ func Freeze(ctx context.Context, targets []Target, limit time.Duration) (*Frozen
 }
 
 func freezeAll(ctx context.Context, holds []*hold, limit time.Duration) (*Frozen, error) {
-	f := &Frozen{holds: holds, over: make(chan struct{}), expired: make(chan struct{})}
+	f := &Frozen{holds: holds, over: make(chan struct{})}
 	if err := f.each(ctx, limit, "written out", (*hold).sync); err != nil {
-		return nil, fault.All(err, f.ThawAll())
+		return nil, fault.All(err, f.Thaw())
 	}
 	deadline := time.Now().Add(limit)
 	if err := f.each(ctx, limit, "frozen", (*hold).freeze); err != nil {
-		return nil, fault.All(err, f.ThawAll())
+		return nil, fault.All(err, f.Thaw())
 	}
 	go f.watch(ctx, time.Until(deadline))
 	return f, nil
@@ -175,29 +173,13 @@ func (f *Frozen) watch(ctx context.Context, left time.Duration) {
 	for _, h := range f.holds {
 		h.expire()
 	}
-	close(f.expired)
 }
 
-// Expired is closed when the limit or the context ended and everything was
-// thawed: what was done since the freeze is not of one instant.
-func (f *Frozen) Expired() <-chan struct{} { return f.expired }
-
-// Thaw lets writes to the file system mounted at point go on. It is no error
-// to thaw one twice, but it is one (freeze_timeout) if the limit or another
-// program thawed it before, because the instant is lost.
-func (f *Frozen) Thaw(point string) error {
-	for _, h := range f.holds {
-		if slices.Contains(h.points, point) {
-			return h.thaw()
-		}
-	}
-	return fault.New(fault.Internal, "%s was not frozen", point)
-}
-
-// ThawAll thaws every file system that is still frozen, and every one whose
-// freeze comes back later, which is an ErrFreezing. It may be called at any
-// time, and again.
-func (f *Frozen) ThawAll() error {
+// Thaw thaws every file system that is still frozen, and every one whose freeze
+// comes back later, which is an ErrFreezing. It may be called at any time, and
+// again. It is an error (freeze_timeout) if the limit or another program thawed
+// one before, because the instant is lost.
+func (f *Frozen) Thaw() error {
 	f.once.Do(func() { close(f.over) })
 	errs := make([]error, 0, len(f.holds))
 	for _, h := range f.holds {

@@ -20,14 +20,13 @@ type Create struct {
 	ChunkBytes       int64 // of a thick snapshot; 0: Chunk
 	Tags             []string
 
-	// Devices are the only block devices that the command reads; none: all that
-	// lvm.conf lets it. Those of the group have to be among them. While a volume
-	// is suspended a command waits for what lies on it, such as an open LUKS
-	// mapping, unless it is kept from reading it. LVM 2.03.12 or later.
-	Devices []string
+	// Inactive leaves a thin snapshot without a device, as an Instant needs it, and
+	// marks it to be skipped: so udev, which has LVM activate a group whose disks it
+	// looks at, leaves it alone. A thick one cannot be inactive.
+	Inactive bool
 }
 
-// CreateSnapshot takes a snapshot and leaves it active. LVM suspends the origin
+// CreateSnapshot takes a snapshot and leaves it active, unless c says otherwise. LVM suspends the origin
 // for the moment between the two tables, which also flushes and freezes what is
 // mounted on it. COW space beyond MaxCOW is reduced to it by LVM.
 //
@@ -44,14 +43,14 @@ func (l *LVM) CreateSnapshot(ctx context.Context, c Create) error {
 
 func (c Create) argv() []string {
 	argv := []string{"lvm", "lvcreate", "--yes", "--snapshot", "--name", c.Name}
-	if c.Extents > 0 {
+	switch {
+	case c.Extents > 0:
 		argv = append(argv, "--extents", strconv.FormatInt(c.Extents, 10), "--chunksize", bytes(c.chunk()))
-	} else {
+	case c.Inactive:
+		argv = append(argv, "--setactivationskip", "y")
+	default:
 		// Without this a thin snapshot cannot be activated, so not mounted, by a plain -ay.
 		argv = append(argv, "--setactivationskip", "n")
-	}
-	if len(c.Devices) > 0 {
-		argv = append(argv, "--devices", strings.Join(c.Devices, ","))
 	}
 	for _, tag := range c.Tags {
 		argv = append(argv, "--addtag", tag)
@@ -107,6 +106,16 @@ func (l *LVM) Remove(ctx context.Context, volumes ...string) error {
 // AddTags gives tags to volumes in one command.
 func (l *LVM) AddTags(ctx context.Context, tags []string, volumes ...string) error {
 	return l.tag(ctx, "--addtag", tags, volumes)
+}
+
+// Unskip takes off volumes the mark that has them skipped when their group is
+// activated, and gives them tags, in one command.
+func (l *LVM) Unskip(ctx context.Context, tags []string, volumes ...string) error {
+	options := []string{"--setactivationskip", "n"}
+	for _, tag := range tags {
+		options = append(options, "--addtag", tag)
+	}
+	return l.onVolumes(ctx, volumes, "lvchange", options...)
 }
 
 // DelTags takes tags off volumes in one command; a tag that is not there is no error.

@@ -16,7 +16,7 @@ const config = `log{report_command_log=0 command_names=0} global{activation=1} `
 // sort by that it does not know.
 const reportConfig = `report{mark_hidden_devices=1 compact_output=0 prefixes=0 quoted=1 buffered=1 headings=1 ` +
 	`columns_as_rows=0 binary_values_as_numeric=1 time_format="%s" list_item_separator="," ` +
-	`vgs_sort_full="vg_name" pvs_sort_full="pv_name" lvs_sort_full="vg_name,lv_name" ` +
+	`vgs_sort_full="vg_name" pvs_sort_full="pv_name" lvs_sort="vg_name,lv_name" lvs_sort_full="vg_name,lv_name" ` +
 	`pvsegs_sort_full="pv_uuid,pvseg_start" segs_sort_full="lv_uuid,seg_start"} `
 
 // mergeConfig has LVM's own poller watch a merge: lvmpolld does not take the sign that puts its first look off.

@@ -12,7 +12,13 @@ import (
 // CopyDirs returns the directories in which LVM keeps copies of its metadata, and writes at each change: archive_dir
 // and backup_dir (lvm.conf(5)). One command.
 func (l *LVM) CopyDirs(ctx context.Context) ([]string, error) {
-	out, err := l.look(ctx, "lvm", "lvmconfig", "--type", "full", "backup/archive_dir", "backup/backup_dir")
+	return l.directories(ctx, "backup/archive_dir", "backup/backup_dir")
+}
+
+// directories returns what LVM's configuration says of settings that are directories.
+func (l *LVM) directories(ctx context.Context, settings ...string) ([]string, error) {
+	argv := []string{"lvm", "lvmconfig", "--type", "full", "--"}
+	out, err := l.look(ctx, append(argv, settings...)...)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -23,9 +29,9 @@ func (l *LVM) CopyDirs(ctx context.Context) ([]string, error) {
 			dirs = append(dirs, dir)
 		}
 	}
-	if len(dirs) != 2 {
-		return nil, fault.New(fault.CommandFailed, "lvmconfig does not say where LVM keeps copies of its metadata: %q",
-			out.Stdout)
+	if len(dirs) != len(settings) {
+		return nil, fault.New(fault.CommandFailed, "lvmconfig does not say what %s are: %q",
+			strings.Join(settings, " and "), out.Stdout)
 	}
 	return dirs, nil
 }

@@ -28,18 +28,12 @@ type part struct {
 // decode reads fullreport's JSON. Lines may stand before it: some of LVM's
 // messages go to standard output.
 func decode(stdout string) (*Report, error) {
-	start := jsonStart(stdout)
-	if start < 0 {
-		return nil, unreadable(stdout, errors.New("no JSON in it"))
-	}
-	var printed struct {
-		Report []part `json:"report"`
-	}
-	if err := json.NewDecoder(strings.NewReader(stdout[start:])).Decode(&printed); err != nil {
-		return nil, unreadable(stdout, err)
+	parts, err := decodeParts(stdout)
+	if err != nil {
+		return nil, err
 	}
 	report := new(Report)
-	for _, p := range printed.Report {
+	for _, p := range parts {
 		if len(p.VG) == 0 {
 			continue
 		}
@@ -51,6 +45,20 @@ func decode(stdout string) (*Report, error) {
 	}
 	sort.Slice(report.Groups, func(i, j int) bool { return report.Groups[i].Name < report.Groups[j].Name })
 	return report, nil
+}
+
+func decodeParts(stdout string) ([]part, error) {
+	start := jsonStart(stdout)
+	if start < 0 {
+		return nil, unreadable(stdout, errors.New("no JSON in it"))
+	}
+	var printed struct {
+		Report []part `json:"report"`
+	}
+	if err := json.NewDecoder(strings.NewReader(stdout[start:])).Decode(&printed); err != nil {
+		return nil, unreadable(stdout, err)
+	}
+	return printed.Report, nil
 }
 
 // jsonStart returns where the first line that opens an object begins, or -1.
@@ -118,7 +126,8 @@ func volume(vg string, r row) (Volume, error) {
 		Pool: strings.Trim(f.text("pool_lv"), "[]"), Kind: kindOf(layout, role),
 		Size: f.number("lv_size"),
 		Open: f.yes("lv_device_open"), Suspended: f.yes("lv_suspended"),
-		Historical: f.yes("lv_historical"), IsOrigin: has(role, "origin"), Private: has(role, "private"),
+		Historical: f.yes("lv_historical"), IsOrigin: has(role, "origin"),
+		IsExternalOrigin: has(role, "externalorigin"), Private: has(role, "private"),
 		Merging: f.yes("lv_merging") || mergingOrigin(attr), MergeFailed: f.yes("lv_merge_failed"),
 		SnapshotInvalid: f.yes("lv_snapshot_invalid"), SkipActivation: f.yes("lv_skip_activation"),
 		Major: f.device("lv_kernel_major"), Minor: f.device("lv_kernel_minor"),

@@ -104,7 +104,7 @@ func (s *SnapshotStatus) figures(args []string) bool {
 // origin. LVM allows the kernel to be one behind (lvm2, WARNING: Thin pool … has
 // unexpected transaction id). Of an inactive pool nothing is known.
 func PoolDamaged(pool *Volume, status map[string][]Target) bool {
-	targets := status[pool.DMName+"-tpool"]
+	targets := status[pool.DMName+poolSuffix]
 	if len(targets) == 0 {
 		targets = status[pool.DMName]
 	}

@@ -13,9 +13,12 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Pair is a thick snapshot and its origin, by the names of their devices.
+// Pair is a snapshot and its origin, by the names of their devices.
 type Pair struct {
 	Origin, Snapshot string
+
+	// Thin says which snapshot it is in its pool; nil: a thick one.
+	Thin *ThinSnapshot
 
 	// Log says that it holds the log or journal of another origin's file system.
 	// It is suspended when that one is, whose suspend still writes to it, and
@@ -23,15 +26,16 @@ type Pair struct {
 	Log bool
 }
 
-// Instant gives thick snapshots that LVM has made, each at a moment of its own,
-// one common moment. It changes what device-mapper has of them and nothing of
-// LVM's metadata.
+// Instant gives snapshots that LVM has made, each at a moment of its own, one
+// common moment. It changes what device-mapper has of them and nothing of LVM's
+// metadata.
 //
-// PrepareInstant takes each snapshot's table out of use, which lets go of what
-// the snapshot has recorded so far, blanks the header of its COW space, and
-// loads the table again without making it live. Take then suspends all
-// origins, makes the snapshots' tables live, which from there on record what
-// changes on the origins, and resumes the origins.
+// PrepareInstant takes each thick snapshot's table out of use, which lets go of
+// what the snapshot has recorded so far, blanks the header of its COW space, and
+// loads the table again without making it live. A thin one it deletes from its
+// pool. Take then suspends all origins, makes the thick snapshots' tables live,
+// which from there on record what changes on the origins, has the pools make the
+// thin ones anew under the same number, and resumes the origins.
 //
 // No program runs and no file is opened while an origin is suspended, so it may
 // be the volume that holds the programs, LVM's own files or the swap space. An
@@ -43,6 +47,7 @@ type Instant struct {
 	memory  func() (unlock func(), err error)
 	release func() // of the groups' locks
 	members []*member
+	late    bool // a suspend is still under way, and is undone when it comes back
 }
 
 // member is one origin with its snapshot, and the calls that are made while it is held.
@@ -50,7 +55,7 @@ type member struct {
 	Pair
 	suspend, resume, start func() error
 	held                   func() (bool, error)
-	prepared               func() (bool, error) // the snapshot's table
+	prepared               func() (bool, error) // the snapshot's table; nil: thin
 	state                  atomic.Int32
 	thread                 atomic.Int32 // that suspends it
 	ended                  time.Time    // when it was resumed
@@ -61,6 +66,7 @@ const (
 	running int32 = iota
 	suspending
 	held
+	starting // held until its snapshot is taken, whatever ends meanwhile
 	released
 )
 
@@ -74,13 +80,13 @@ const headerBytes = 4096
 // see it; Unsuspend does so after its end.
 var ErrSuspending = errors.New("its suspend is still under way, and is undone when it comes back")
 
-// PrepareInstant makes thick snapshots ready for Take. Nothing is suspended, and
+// PrepareInstant makes snapshots ready for Take. Nothing is suspended, and
 // writes to the origins go on. Until Close no LVM command changes anything in
 // the groups: they wait. limit bounds the wait for a command that is under way.
 //
 // Faults: locked if another LVM command keeps a group's lock; busy if one worked
 // on a snapshot that is made ready; unsupported if a device is not what LVM makes
-// of a thick snapshot; command_failed. After one the snapshots are of no use.
+// of a snapshot, or LVM locks groups elsewhere; command_failed. After one the snapshots are of no use.
 func (l *LVM) PrepareInstant(
 	ctx context.Context, pairs []Pair, groups []string, limit time.Duration,
 ) (*Instant, error) {
@@ -94,8 +100,16 @@ func (l *LVM) PrepareInstant(
 			return nil, fault.All(err, i.Close())
 		}
 	}
+	ids, err := l.thinIDs(ctx, pairs)
+	if err != nil {
+		return nil, fault.All(err, i.Close())
+	}
 	for _, p := range logsFirst(pairs) {
-		if err := i.prepare(p); err != nil {
+		prepare := i.prepareThick
+		if p.Thin != nil {
+			prepare = func(p Pair) error { return i.prepareThin(p, ids) }
+		}
+		if err := prepare(p); err != nil {
 			return nil, fault.All(err, i.Close())
 		}
 	}
@@ -118,10 +132,13 @@ func logsFirst(pairs []Pair) []Pair {
 // Close lets go of the groups' locks. It may be called again.
 func (i *Instant) Close() error {
 	i.release()
+	if i.late { // its resume needs the mapper
+		return nil
+	}
 	return i.mapper.Close()
 }
 
-func (i *Instant) prepare(p Pair) error {
+func (i *Instant) prepareThick(p Pair) error {
 	snapshot, err := i.mapper.Mapping(p.Snapshot)
 	if err != nil {
 		return err
@@ -135,9 +152,8 @@ func (i *Instant) prepare(p Pair) error {
 			p.Snapshot, p.Origin).
 			With("tables", map[string]any{p.Snapshot: snapshot.Table, p.Origin: origin.Table})
 	}
-	if origin.Suspended || origin.Prepared {
-		return fault.New(fault.Busy, "%s is suspended, or has a table that another program has prepared", p.Origin).
-			WithHint("another LVM command is at work on it, or was killed: lvchange --refresh puts it back")
+	if err := atRest(p.Origin, origin); err != nil {
+		return err
 	}
 	// The COW space's device is known by its number, and by the name that LVM gives it (dev_manager.c, "cow").
 	cow := p.Snapshot + "-cow"
@@ -163,11 +179,25 @@ func (i *Instant) prepare(p Pair) error {
 	if err := i.holdsNothing(p.Snapshot); err != nil {
 		return err
 	}
-	i.members = append(i.members, &member{
-		Pair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin),
-		start: i.mapper.Resume(p.Snapshot), held: i.mapper.Held(p.Origin), prepared: i.mapper.Prepared(p.Snapshot),
-	})
+	i.add(p, i.mapper.Resume(p.Snapshot), i.mapper.Prepared(p.Snapshot))
 	return nil
+}
+
+// add has Take take a snapshot by start, while its origin is held.
+func (i *Instant) add(p Pair, start func() error, prepared func() (bool, error)) {
+	i.members = append(i.members, &member{
+		Pair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin), held: i.mapper.Held(p.Origin),
+		start: start, prepared: prepared,
+	})
+}
+
+// atRest refuses an origin at which another program is at work.
+func atRest(device string, origin Mapping) error {
+	if !origin.Suspended && !origin.Prepared {
+		return nil
+	}
+	return fault.New(fault.Busy, "%s is suspended, or has a table that another program has prepared", device).
+		WithHint("another LVM command is at work on it, or was killed: lvchange --refresh puts it back")
 }
 
 // loadNothing prepares a table that reads as zeros, so that udev, which looks at

@@ -40,7 +40,7 @@ type Mapper interface {
 	// the disk when it returns. size is a multiple of 4096.
 	Blank(device string, size int) error
 
-	// Suspend, Resume, Held and Prepared return calls that are made later. The calls
+	// Suspend, Resume, Message, Held and Prepared return calls that are made later. The calls
 	// ask for no memory and open no file, so they may be made while the volume that
 	// holds this program, or its swap space, is suspended.
 	//
@@ -48,9 +48,11 @@ type Mapper interface {
 	// that is mounted on the device. A signal ends the wait with unix.EINTR, and
 	// nothing is suspended then. A resume makes a prepared table live; of a device
 	// that is not suspended and has none it changes nothing. Held tells whether
-	// the device is suspended, Prepared whether it has a prepared table.
+	// the device is suspended, Prepared whether it has a prepared table. A message
+	// tells the device's target what to do.
 	Suspend(device string) func() error
 	Resume(device string) func() error
+	Message(device, text string) func() error
 	Held(device string) func() (bool, error)
 	Prepared(device string) func() (bool, error)
 
@@ -143,6 +145,11 @@ func (m *mapper) Resume(device string) func() error {
 	// swaps the tables: without freezing what is mounted on it, and without waiting
 	// for I/O, which goes on with the new table.
 	return m.call(unix.DM_DEV_SUSPEND, device, unix.DM_SKIP_LOCKFS_FLAG|unix.DM_NOFLUSH_FLAG).again
+}
+
+func (m *mapper) Message(device, text string) func() error {
+	const firstSector = "\x00\x00\x00\x00\x00\x00\x00\x00" // of the target that is meant
+	return m.call(unix.DM_TARGET_MSG, device, 0, []byte(firstSector+text+"\x00")...).again
 }
 
 func (m *mapper) Held(device string) func() (bool, error) {

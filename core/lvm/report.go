@@ -63,6 +63,7 @@ type Volume struct {
 	Private            bool // a pool, or a part of another volume: no file system lies on it
 	Historical         bool
 	IsOrigin           bool // it has thick snapshots, or thin ones
+	IsExternalOrigin   bool // what thin volumes were made of, and is read by them
 	Merging            bool // a snapshot on its way into its origin, or the origin of one
 	MergeFailed        bool
 	SnapshotInvalid    bool
@@ -194,17 +195,6 @@ func (r *Report) Group(name string) (*Group, bool) {
 		}
 	}
 	return nil, false
-}
-
-// Devices are the group's block devices that are there, as LVM opened them.
-func (g *Group) Devices() []string {
-	var devices []string
-	for _, pv := range g.PVs {
-		if !pv.Missing {
-			devices = append(devices, pv.Device)
-		}
-	}
-	return devices
 }
 
 // Need is Volume with a not_found fault that names what is there instead.

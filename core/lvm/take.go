@@ -21,16 +21,13 @@ const graceLimit = 10 * time.Second
 
 // Take makes the moment, and returns for how long each origin was suspended, by
 // its device's name. limit bounds that: then everything is resumed and the fault
-// is freeze_timeout. meanwhile, unless it is nil, is called while all origins
-// are suspended; it must not need any of them.
+// is freeze_timeout.
 //
 // When Take returns no origin is suspended, unless the error is ErrSuspending.
 // Faults: freeze_timeout, interrupted (ctx ended), busy (a file system is frozen
 // by another program, or another program resumed an origin, or made a snapshot
 // live before), unsupported (memory cannot be locked), command_failed.
-func (i *Instant) Take(
-	ctx context.Context, limit time.Duration, meanwhile func() error,
-) (map[string]time.Duration, error) {
+func (i *Instant) Take(ctx context.Context, limit time.Duration) (map[string]time.Duration, error) {
 	unlock, err := i.memory()
 	if err != nil {
 		return nil, err
@@ -58,7 +55,7 @@ func (i *Instant) Take(
 	failed := t.awaitSuspends(grace.C)
 	if failed == nil {
 		failpoint.Hit("instant.held")
-		failed = t.startAll(meanwhile)
+		failed = t.startAll()
 	}
 	if failed != nil {
 		t.abort(nil)
@@ -104,7 +101,7 @@ func (t *taking) suspend(m *member) {
 	for {
 		if t.called.Load() {
 			m.state.Store(released)
-			t.results <- unix.EINTR
+			t.results <- errCalledOff
 			return
 		}
 		err := m.suspend()
@@ -139,20 +136,16 @@ func (t *taking) awaitSuspends(grace <-chan time.Time) error {
 				t.abort(nil)
 			}
 		case <-grace:
+			t.late = true
 			return ErrSuspending
 		}
 	}
 	return failed
 }
 
-// startAll makes the snapshots' tables live, if every origin stands still from
-// before the first one to after the last one.
-func (t *taking) startAll(meanwhile func() error) error {
-	if meanwhile != nil && !t.called.Load() {
-		if err := meanwhile(); err != nil {
-			return err
-		}
-	}
+// startAll takes the snapshots, if every origin stands still from before the
+// first one to after the last one.
+func (t *taking) startAll() error {
 	if err := t.allHeld(); err != nil {
 		return err
 	}
@@ -160,18 +153,40 @@ func (t *taking) startAll(meanwhile func() error) error {
 		return err
 	}
 	for _, m := range t.members {
-		if err := again(m.start); err != nil {
-			return deviceFault("make a snapshot of", m.Origin, err)
+		if err := t.start(m); err != nil {
+			return err
 		}
 		failpoint.Hit("instant.started")
 	}
 	return t.allHeld()
 }
 
-// allPrepared refuses a snapshot whose table is live already: to start it would change nothing, and it has recorded
+// start takes one snapshot. Its origin stays held until that is over, also where the limit or the context ends
+// meanwhile: a pool that makes a snapshot of a volume that is written to can lose what is written
+// (linux, drivers/md/dm-thin.c, thin_bio_map).
+func (t *taking) start(m *member) error {
+	if !m.state.CompareAndSwap(held, starting) {
+		return errCalledOff
+	}
+	err := deviceFault("make a snapshot of", m.Origin, again(m.start))
+	m.state.Store(held)
+	if t.called.Load() {
+		t.resumeAll()
+		return errCalledOff
+	}
+	return err
+}
+
+// errCalledOff says that the limit or the context ended the attempt; verdict says which.
+var errCalledOff = errors.New("called off")
+
+// allPrepared refuses a thick snapshot whose table is live already: to start it would change nothing, and it has recorded
 // since an earlier moment. One that becomes live from here on does so while all origins are held.
 func (t *taking) allPrepared() error {
 	for _, m := range t.members {
+		if m.prepared == nil {
+			continue
+		}
 		prepared, err := m.prepared()
 		if err != nil {
 			return deviceFault("ask whether its table is prepared:", m.Snapshot, err)

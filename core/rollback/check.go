@@ -141,7 +141,7 @@ func (w *walk) poolSound(ctx context.Context, r *lvm.Report, m *Member) error {
 
 // mounts plans what is unmounted and mounted again.
 func (w *walk) mounts(f *found) error {
-	needed := filesystem.MustNotFreeze(f.sight.view.Mounts, journey.State, "/usr")
+	needed := filesystem.InUse(f.sight.view.Mounts, journey.State, "/usr")
 	fstab, err := filesystem.Fstab("/etc/fstab")
 	if err != nil {
 		return err

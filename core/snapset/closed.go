@@ -12,7 +12,7 @@ import (
 // sysfs has what the kernel counts of each block device. Tests have a directory of their own.
 var sysfs = "/sys"
 
-// closedMembers are those whose snapshots LVM makes before the instant, because nobody has them open.
+// closedMembers are those whose snapshots LVM makes before the instant, because they have no device.
 func (p *Plan) closedMembers() []*Member {
 	if p.Each || !p.late() {
 		return nil
@@ -67,9 +67,9 @@ func (t *taker) stayedClosed(ctx context.Context, before []string) error {
 	var wrong []error
 	for i, m := range members {
 		if device := info[m.DMName]; device.Open > 0 || sectors(device) != before[i] {
-			wrong = append(wrong, fault.New(fault.Busy, "%s was closed, and somebody opened it or wrote to it while the set "+
+			wrong = append(wrong, fault.New(fault.Busy, "%s was inactive, and somebody opened it or wrote to it while the set "+
 				"was taken: its snapshot is of an earlier moment than the set", m.origin()).
-				WithHint("take the set again: what is open is held or frozen with the others"))
+				WithHint("take the set again: what is active is held with the others"))
 		}
 	}
 	return fault.All(wrong...)

@@ -3,7 +3,6 @@ package snapset
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,42 +68,43 @@ func (t *taker) take(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := t.create(ctx, t.plan.before()); err != nil {
+	if err := t.create(ctx); err != nil || !t.plan.late() {
 		return err
 	}
-	instant, err := t.prepare(ctx)
-	if err != nil {
+	if err := t.hold(ctx); err != nil {
 		return err
-	}
-	if instant != nil {
-		defer instant.Close()
-	}
-	failpoint.Hit("snapset.prepared")
-	if err := t.still(ctx, instant); err != nil {
-		return err
-	}
-	if instant != nil {
-		_ = instant.Close() // the next command of LVM's needs the groups' locks
 	}
 	failpoint.Hit("snapset.still")
 	if err := t.stayedClosed(ctx, written); err != nil {
 		return err
 	}
-	if !t.plan.late() {
-		return nil
-	}
-	var snapshots []string
-	for _, m := range t.plan.Members {
-		snapshots = append(snapshots, m.snapshot())
-	}
-	return inRoom(room, func() error {
-		return t.lvm.AddTags(ctx, []string{t.plan.label().countTag()}, snapshots...)
-	})
+	return inRoom(room, func() error { return t.becomes(ctx) })
 }
 
-// create has LVM make the members' snapshots, one after the other.
-func (t *taker) create(ctx context.Context, members []*Member) error {
-	for _, m := range members {
+// becomes has the snapshots be a set, which they are when all of them have its last tag. What was left without a device is
+// activated before.
+func (t *taker) becomes(ctx context.Context) error {
+	var inactive, active []string
+	for _, m := range t.plan.Members {
+		if m.inactive() {
+			inactive = append(inactive, m.snapshot())
+		} else {
+			active = append(active, m.snapshot())
+		}
+	}
+	if err := t.lvm.Activate(ctx, inactive...); err != nil {
+		return err
+	}
+	tags := []string{t.plan.label().countTag()}
+	if err := t.lvm.Unskip(ctx, tags, inactive...); err != nil {
+		return err
+	}
+	return t.lvm.AddTags(ctx, tags, active...)
+}
+
+// create has LVM make the members' snapshots, one after the other, while nothing stands still.
+func (t *taker) create(ctx context.Context) error {
+	for _, m := range t.plan.inOrder() {
 		if err := t.goOn(ctx); err != nil {
 			return err
 		}
@@ -128,8 +128,12 @@ func (t *taker) waited(m *Member, d time.Duration) {
 
 func (m *Member) create(tags []string) lvm.Create {
 	return lvm.Create{VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags,
-		Devices: m.Devices}
+		Inactive: m.inactive()}
 }
+
+// inactive says that the snapshot is without a device until its instant is over: a pool makes no snapshot anew whose
+// device is there.
+func (m *Member) inactive() bool { return m.Thin && m.Method == Held }
 
 // goOn says that the run was asked to end.
 func (t *taker) goOn(ctx context.Context) error {
@@ -140,53 +144,79 @@ func (t *taker) goOn(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// prepare makes the snapshots of the members that are held ready for their common instant; nil if none is held.
+// hold gives the snapshots of the members that are held one instant. When it is over everything goes on, and other LVM
+// commands, too.
+func (t *taker) hold(ctx context.Context) error {
+	if len(t.plan.held()) == 0 {
+		return nil
+	}
+	instant, err := t.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	defer instant.Close()
+	failpoint.Hit("snapset.prepared")
+	return t.still(ctx, instant)
+}
+
+// prepare makes the snapshots of the members that are held ready for their common instant.
 func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	var pairs []lvm.Pair
-	var points []string
-	for _, m := range t.plan.Members {
-		if m.Method == Held {
-			pairs = append(pairs, lvm.Pair{
-				Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log,
-			})
-			points = append(points, m.Points...)
+	var points, groups []string
+	for _, m := range t.plan.held() {
+		pair := lvm.Pair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log}
+		if m.Thin {
+			pair.Thin = &lvm.ThinSnapshot{VG: m.VG, Pool: m.Pool, Origin: m.LV, Snapshot: m.Snapshot, Tag: tagID + t.plan.ID}
 		}
-	}
-	if len(pairs) == 0 {
-		return nil, nil
+		pairs = append(pairs, pair)
+		points = append(points, m.Points...)
+		groups = append(groups, m.VG)
 	}
 	// What takes long is written out before other commands of LVM's have to wait and snapshots are without their tables;
 	// then what has come since.
-	flush(points)
-	instant, err := t.lvm.PrepareInstant(ctx, pairs, t.plan.locked(), groupLimit)
+	flush(ctx, points, flushLimit)
+	instant, err := t.lvm.PrepareInstant(ctx, pairs, unique(groups), groupLimit)
 	if err != nil {
 		return nil, err
 	}
-	flush(points)
+	flush(ctx, points, briefly)
 	return instant, nil
 }
 
-// flush writes dirty pages out while others still may write, all file systems at the same time: a suspend and a freeze
-// write what is left, and writers wait for that.
-func flush(points []string) {
-	var all sync.WaitGroup
-	for _, point := range points {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			fd, err := unix.Open(point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return
-			}
-			defer unix.Close(fd)
-			_ = unix.Syncfs(fd)
-		}()
+// flushLimit bounds the wait for dirty pages; briefly does while other LVM commands wait, such as the one by which dmeventd
+// extends a thin pool that fills: the kernel fails writes to a full one after a minute (no_space_timeout).
+const flushLimit, briefly = 10 * time.Minute, 20 * time.Second
+
+// syncfs writes a file system's dirty pages out. Tests have one that hangs.
+var syncfs = func(point string) {
+	fd, err := unix.Open(point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
 	}
-	all.Wait()
+	defer unix.Close(fd)
+	_ = unix.Syncfs(fd)
 }
 
-// still takes what has to be taken while nobody writes: file systems that are frozen first, then thin volumes, then the
-// instant of all that are held. At the end everything goes on.
+// flush writes dirty pages out while others still may write, all file systems at the same time: a suspend and a freeze
+// write what is left, and writers wait for that. What takes longer than limit goes on beside what comes next.
+func flush(ctx context.Context, points []string, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	written := make(chan struct{}, len(points))
+	for _, point := range points {
+		go func() { syncfs(point); written <- struct{}{} }()
+	}
+	for range points {
+		select {
+		case <-written:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// still freezes the file systems that are frozen for this set, and takes the instant of all that are held. At the end
+// everything goes on.
 func (t *taker) still(ctx context.Context, instant *lvm.Instant) (err error) {
 	frozen, err := t.freeze(ctx)
 	if err != nil {
@@ -195,42 +225,20 @@ func (t *taker) still(ctx context.Context, instant *lvm.Instant) (err error) {
 	begun := time.Now()
 	if frozen != nil {
 		defer func() {
-			err = fault.All(err, frozen.ThawAll())
+			err = fault.All(err, frozen.Thaw())
 			for _, m := range t.plan.Members {
 				if m.Target != nil {
 					t.waited(m, time.Since(begun))
 				}
 			}
 		}()
-		if err := t.create(ctx, t.plan.frozenThin()); err != nil {
-			return err
-		}
-		select {
-		case <-frozen.Expired():
-			return tooLong(t.limit)
-		default:
-		}
 	}
-	alone := t.plan.alone()
-	createAlone := func() error { return t.create(ctx, []*Member{alone}) }
-	switch {
-	case instant == nil && alone == nil:
-		return nil
-	case instant == nil:
-		return createAlone()
-	case alone == nil:
-		createAlone = nil
-	}
-	left := t.limit
-	if frozen != nil {
-		left -= time.Since(begun)
-	}
-	held, err := instant.Take(ctx, left, createAlone)
+	waited, err := instant.Take(ctx, t.limit)
 	if err != nil {
 		return err
 	}
-	for _, m := range t.plan.Members {
-		t.waited(m, held[m.DMName])
+	for _, m := range t.plan.held() {
+		t.waited(m, waited[m.DMName])
 	}
 	return nil
 }
@@ -247,9 +255,4 @@ func (t *taker) freeze(ctx context.Context) (*filesystem.Frozen, error) {
 		return nil, nil
 	}
 	return filesystem.Freeze(ctx, targets, t.limit)
-}
-
-func tooLong(limit time.Duration) error {
-	return fault.New(fault.FreezeTimeout, "the snapshots were not taken within %s; writes go on again", limit).
-		WithHint("the server is busy: try again at a quieter time, raise freeze_timeout, or take fewer volumes at once")
 }

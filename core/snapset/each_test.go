@@ -20,7 +20,7 @@ func TestASetWithoutOneInstantIsNotTakenForOneWithIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := server(t)
-			p := w.mustPlan(newKernel, Want{Set: "s", Volumes: c.volumes, Each: c.each})
+			p := w.mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
 			if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
 				t.Fatal(err)
 			}

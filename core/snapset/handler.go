@@ -104,7 +104,6 @@ type work struct {
 	commands *command.Recorder
 	lvm      *lvm.LVM
 	view     *View
-	kernel   Kernel
 	targets  []Target
 	set      *Set   // nil: there is none of that name
 	made     string // the id of the set that this run took
@@ -136,9 +135,6 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.kernel, err = ThisKernel(journey.State, "/usr", "/tmp", "/root"); err != nil {
-		return nil, err
-	}
 	w.view = NewView(report, mounts)
 	w.view.TakeParts = w.Use == ForRestore // a backup has the names of file systems, and nothing of their logs
 	if w.set, err = Find(report, w.Set); err != nil {
@@ -158,16 +154,13 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	return unique(groups), nil
 }
 
-// findCopies adds where LVM keeps copies of its metadata to what must stay writable. It matters for a new set with a
-// thin volume among others, which LVM takes while those stand still.
-func (w *work) findCopies(ctx context.Context) error {
+// canLock refuses a set of which a thin volume cannot be made ready, because LVM's commands cannot be held back.
+func (w *work) canLock(ctx context.Context) error {
 	thin := func(t Target) bool { return t.LV.Kind == lvm.Thin }
-	if len(w.targets) < 2 || !slices.ContainsFunc(w.targets, thin) {
+	if len(w.targets) < 2 || w.Each || !slices.ContainsFunc(w.targets, thin) {
 		return nil
 	}
-	copies, err := w.lvm.CopyDirs(ctx)
-	w.kernel.Needed = append(w.kernel.Needed, copies...)
-	return err
+	return w.lvm.LocksHere(ctx)
 }
 
 // create takes the set, which does not exist.
@@ -177,11 +170,8 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
-	if err := w.findCopies(ctx); err != nil {
-		return ansible.Result{}, err
-	}
-	plan, err := w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}, journal.NewID(), w.targets, w.kernel)
-	if err != nil {
+	plan, err := w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}, journal.NewID(), w.targets)
+	if err := fault.All(err, w.canLock(ctx)); err != nil {
 		return ansible.Result{}, err
 	}
 	if err := checkRoom(); err != nil {

@@ -6,18 +6,21 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
 )
 
 // Host is what this server is able to do.
 type Host struct {
-	Usable         bool              `json:"usable"`             // sets can be taken and rolled back here
-	Problems       []string          `json:"problems,omitempty"` // why not, or what is missing for some volumes
-	Kernel         string            `json:"kernel"`             // its release
-	FrozenSnapshot bool              `json:"frozen_snapshot"`    // a volume can be snapshotted while its file system is frozen
-	Modules        map[string]string `json:"kernel_modules"`     // dm_snapshot, dm_thin_pool: loaded, builtin, loadable, missing
-	LVM            string            `json:"lvm_version"`        // empty if it cannot be had
-	Systemd        bool              `json:"systemd"`
-	Container      string            `json:"container,omitempty"`
+	Usable    bool              `json:"usable"`             // sets can be taken and rolled back here
+	Problems  []string          `json:"problems,omitempty"` // why not, or what is missing for some volumes
+	Kernel    string            `json:"kernel"`             // its release
+	Modules   map[string]string `json:"kernel_modules"`     // dm_snapshot, dm_thin_pool: loaded, builtin, loadable, missing
+	LVM       string            `json:"lvm_version"`        // empty if it cannot be had
+	Systemd   bool              `json:"systemd"`
+	Container string            `json:"container,omitempty"`
 }
 
 // The kernel modules that snapshots need: of thick volumes, of thin ones.
@@ -27,12 +30,12 @@ const (
 )
 
 // host looks at the server below root, "/" for the real one. version is LVM's, noLVM why there is none.
-func host(root string, k Kernel, container, version string, noLVM error) Host {
+func host(root, release, container, version string, noLVM error) Host {
 	h := Host{
-		Kernel: k.Release, FrozenSnapshot: k.FrozenSnapshot, LVM: version, Container: container,
+		Kernel: release, LVM: version, Container: container,
 		Modules: map[string]string{
-			thickModule: moduleState(root, k.Release, thickModule),
-			thinModule:  moduleState(root, k.Release, thinModule),
+			thickModule: moduleState(root, release, thickModule),
+			thinModule:  moduleState(root, release, thinModule),
 		},
 	}
 	// As sd_booted(3) tests it.
@@ -41,6 +44,14 @@ func host(root string, k Kernel, container, version string, noLVM error) Host {
 	}
 	h.judge(noLVM)
 	return h
+}
+
+func kernelRelease() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fault.New(fault.Internal, "uname: %w", err)
+	}
+	return unix.ByteSliceToString(u.Release[:]), nil
 }
 
 func (h *Host) judge(noLVM error) {

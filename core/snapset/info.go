@@ -133,7 +133,7 @@ type looker struct {
 // Look says what there is and what this server can do. It changes nothing, takes no lock, and runs at most three
 // commands. Where LVM is missing or this is a container, the answer says so in Host and is otherwise empty.
 func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
-	kernel, err := ThisKernel("")
+	release, err := kernelRelease()
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
 	version, noLVM := l.Version(ctx)
 	container, _ := filesystem.InContainer()
 	info := &Info{
-		Host:   host("/", kernel, container, version, noLVM),
+		Host:   host("/", release, container, version, noLVM),
 		Groups: []GroupInfo{}, Sets: []SetInfo{}, Unmanaged: []Shot{}, Mounts: []MountInfo{},
 	}
 	if noLVM != nil || container != "" {

@@ -139,13 +139,13 @@ func TestHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := host(root, newKernel, "", "2.03.31(2)", nil)
-	want := Host{Usable: true, Kernel: "6.12.5", FrozenSnapshot: true, LVM: "2.03.31(2)", Systemd: true,
+	h := host(root, "6.12.5", "", "2.03.31(2)", nil)
+	want := Host{Usable: true, Kernel: "6.12.5", LVM: "2.03.31(2)", Systemd: true,
 		Modules: map[string]string{"dm_snapshot": "loadable", "dm_thin_pool": "builtin"}}
 	if diff := cmp.Diff(want, h); diff != "" {
 		t.Error(diff)
 	}
-	h = host(t.TempDir(), newKernel, "lxc", "", errors.New("not installed"))
+	h = host(t.TempDir(), "6.12.5", "lxc", "", errors.New("not installed"))
 	said := strings.Join(h.Problems, "; ")
 	for _, word := range []string{"container (lxc)", "LVM: not installed", "systemd", "neither dm_snapshot nor dm_thin_pool"} {
 		if h.Usable || !strings.Contains(said, word) {

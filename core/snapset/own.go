@@ -58,7 +58,7 @@ func PlanOwn(ctx context.Context, trip *journey.Trip, r command.Runner, req Requ
 		return nil, fault.New(fault.Exists, "there is a set %s already: %s", w.Set, strings.Join(names(w.set.Snapshots), ", ")).
 			WithHint("choose another name, or remove it: lvm_snapshot name=%s state=absent", w.Set)
 	}
-	if err := w.findCopies(ctx); err != nil {
+	if err := w.canLock(ctx); err != nil {
 		return nil, err
 	}
 	p := &Planned{Targets: w.targets[:n], work: w}
@@ -148,7 +148,7 @@ func (w *work) existing(n int) (*Planned, error) {
 // Resize plans anew, with the sizes that the Targets say now.
 func (p *Planned) Resize() (err error) {
 	w := p.work
-	p.plan, err = w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Use: w.Use}, journal.NewID(), w.targets, w.kernel)
+	p.plan, err = w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Use: w.Use}, journal.NewID(), w.targets)
 	if err == nil {
 		p.Result = created(p.plan, nil, "would take")
 		err = checkRoom()

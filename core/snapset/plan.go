@@ -32,8 +32,6 @@ type Member struct {
 	Home     bool               `json:"home,omitempty"`   // it holds the journal
 	Points   []string           `json:"points,omitempty"`
 	Log      bool               `json:"log,omitempty"` // of another member's file system
-	// Devices are all that LVM may read when it takes this snapshot while other members are suspended.
-	Devices []string `json:"devices,omitempty"`
 }
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }
@@ -68,48 +66,14 @@ func (p *Plan) firstTags() []string {
 	return label.tags()
 }
 
-// before are the members whose snapshots are made while nothing stands still, the one that holds the journal first: see
-// cameBack.
-func (p *Plan) before() []*Member {
-	alone := p.alone()
-	before := func(home bool) []*Member {
-		return p.pick(func(m *Member) bool { return m.Home == home && m.Method != ByFreeze && m != alone })
-	}
-	return append(before(true), before(false)...)
+// inOrder are the members as their snapshots are made, the one that holds the journal first: see cameBack.
+func (p *Plan) inOrder() []*Member {
+	home := func(is bool) []*Member { return p.pick(func(m *Member) bool { return m.Home == is }) }
+	return append(home(true), home(false)...)
 }
 
-// frozenThin are the members whose snapshots LVM makes while their file systems are frozen.
-func (p *Plan) frozenThin() []*Member {
-	return p.pick(func(m *Member) bool { return m.Method == ByFreeze })
-}
-
-// alone is the one member of a set of one instant whose instant is LVM's own, while the others stand still.
-func (p *Plan) alone() *Member {
-	if p.Each || !p.late() {
-		return nil
-	}
-	for _, m := range p.Members {
-		if m.Method == ByLVM {
-			return m
-		}
-	}
-	return nil
-}
-
-// locked are the volume groups in which other LVM commands wait from the preparation to the instant: those of the
-// members that are held, without those that LVM itself has to lock meanwhile.
-func (p *Plan) locked() []string {
-	if p.alone() != nil {
-		return nil // it is taken while the others are suspended: LVM may wait for none of their groups
-	}
-	var groups []string
-	for _, m := range p.Members {
-		frozen := func(other *Member) bool { return other.Method == ByFreeze && other.VG == m.VG }
-		if m.Method == Held && len(p.pick(frozen)) == 0 {
-			groups = append(groups, m.VG)
-		}
-	}
-	return unique(groups)
+func (p *Plan) held() []*Member {
+	return p.pick(func(m *Member) bool { return m.Method == Held })
 }
 
 func (p *Plan) pick(which func(*Member) bool) []*Member {
@@ -132,7 +96,7 @@ func (p *Plan) Groups() []string {
 }
 
 // New plans a set of the targets. It changes nothing, and names everything that is in the way.
-func (v *View) New(w Want, id string, targets []Target, k Kernel) (*Plan, error) {
+func (v *View) New(w Want, id string, targets []Target) (*Plan, error) {
 	p := &Plan{Set: w.Set, ID: id, Time: time.Now(), Each: w.Each, Use: w.Use}
 	var wrong []error
 	for i := range targets {
@@ -154,7 +118,7 @@ func (v *View) New(w Want, id string, targets []Target, k Kernel) (*Plan, error)
 	if err := v.size(w, p, targets); err != nil {
 		return nil, err
 	}
-	return p, v.choose(p, targets, k)
+	return p, v.choose(p, targets)
 }
 
 // takeable says why no snapshot of that name can be taken of the target now.

@@ -27,49 +27,26 @@ func server(t *testing.T) *world {
 
 func TestMethods(t *testing.T) {
 	for name, c := range map[string]struct {
-		kernel  Kernel
 		volumes []Volume
 		each    bool
 		want    []Method
-		alone   string // what one instant cannot be had for
 	}{
-		"thick, old kernel":    {kernel: oldKernel, volumes: words("/dat", "/pccehr"), want: []Method{Held, Held}},
-		"thick, new kernel":    {kernel: newKernel, volumes: words("/dat", "vg00/pccehr"), want: []Method{Held, Held}},
-		"closed":               {kernel: newKernel, volumes: words("/dat", "vg00/shut"), want: []Method{Held, Held}},
-		"inactive":             {kernel: newKernel, volumes: words("/dat", "vg00/off"), want: []Method{Held, Closed}},
-		"alone":                {kernel: oldKernel, volumes: words("/dat"), want: []Method{ByLVM}},
-		"each by itself":       {kernel: newKernel, volumes: words("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
-		"thin, new kernel":     {kernel: newKernel, volumes: words("/t1", "/t2"), want: []Method{ByFreeze, ByFreeze}},
-		"thin and thick":       {kernel: newKernel, volumes: words("/t1", "/dat"), want: []Method{ByFreeze, Held}},
-		"one thin, old kernel": {kernel: oldKernel, volumes: words("/t1", "/dat"), want: []Method{ByLVM, Held}},
-		"two thin, old kernel": {kernel: oldKernel, volumes: words("/t1", "/t2"),
-			alone: "vg00/t1 (thin, and kernel 6.1.0-37-amd64 cannot"},
-		"what LVM needs can be held": {kernel: Kernel{Needed: []string{"/dat/lib", "/pccehr"}, Journal: "/dat/lib"},
-			volumes: words("/dat", "/pccehr"),
-			want:    []Method{Held, Held}},
-		"what LVM needs, beside a thin one that is frozen": {kernel: Kernel{FrozenSnapshot: true,
-			Needed: []string{"/dat/lib"}}, volumes: words("/dat", "/t1"),
-			want: []Method{Held, ByFreeze}},
-		"what LVM needs, beside a thin one that LVM takes": {kernel: Kernel{Release: "6.1.0",
-			Needed: []string{"/dat/lib"}}, volumes: words("/dat", "/t1"),
-			alone: "the first holds /dat/lib, which LVM needs while it takes the second"},
-		"thin, and LVM needs it": {kernel: Kernel{FrozenSnapshot: true, Needed: []string{"/t1/lib"}},
-			volumes: words("/t1", "/dat"), want: []Method{ByLVM, Held}},
+		"thick":          {volumes: words("/dat", "vg00/pccehr"), want: []Method{Held, Held}},
+		"closed":         {volumes: words("/dat", "vg00/shut"), want: []Method{Held, Held}},
+		"inactive":       {volumes: words("/dat", "vg00/off"), want: []Method{Held, Closed}},
+		"alone":          {volumes: words("/dat"), want: []Method{ByLVM}},
+		"thin, alone":    {volumes: words("/t1"), want: []Method{ByLVM}},
+		"each by itself": {volumes: words("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
+		"thin":           {volumes: words("/t1", "/t2"), want: []Method{Held, Held}},
+		"thin and thick": {volumes: words("/t1", "/dat"), want: []Method{Held, Held}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := server(t).plan(c.kernel, Want{Set: "s", Volumes: c.volumes, Each: c.each})
-			if c.alone != "" {
-				expect(t, err, fault.NoSingleInstant, c.alone)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := server(t).mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
 			var got []Method
 			for _, m := range p.Members {
 				got = append(got, m.Method)
-				if (m.Method == ByFreeze) != (m.Target != nil) {
-					t.Errorf("%s by %s has target %v", m.origin(), m.Method, m.Target)
+				if m.Target != nil {
+					t.Errorf("%s, which is not encrypted, has target %v", m.origin(), m.Target)
 				}
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
@@ -79,39 +56,31 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// A thin volume is never held: LVM would skip its message to the pool, which destroys it.
-func TestThinIsNeverHeld(t *testing.T) {
-	for _, k := range []Kernel{oldKernel, newKernel} {
-		p, err := server(t).plan(k, Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range p.Members {
-			if m.Thin && m.Method == Held {
-				t.Errorf("kernel %s: %s by %s", k.Release, m.origin(), m.Method)
-			}
-		}
+// The device of a thin volume with thick snapshots is theirs, that of an external origin the thin volumes'.
+func TestAVolumeWhoseDeviceIsNotItsOwnHasNoInstantWithOthers(t *testing.T) {
+	w := server(t)
+	w.Make("vg00", lvmtest.Volume{Name: "mine", Kind: lvm.Snapshot, Origin: "t1"})
+	_, err := w.plan(Want{Set: "s", Volumes: words("/t1", "/dat")})
+	expect(t, err, fault.NoSingleInstant, "vg00/t1 is thin and has thick snapshots (vg00/mine)")
+	view := w.view()
+	targets, err := view.Resolve(words("/dat", "/pccehr"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	targets[0].LV.IsExternalOrigin = true
+	_, err = view.New(Want{Set: "s"}, "id-1", targets)
+	expect(t, err, fault.NoSingleInstant, "vg00/dat is the external origin of thin volumes")
+	w.mustPlan(Want{Set: "s", Volumes: words("/t1")})
+	w.mustPlan(Want{Set: "s", Volumes: words("/t1", "/dat"), Each: true})
 }
 
 // The snapshot of the volume that holds the journal is made first, so that no other one is there without it.
 func TestTheJournalsVolumeIsSnapshottedFirst(t *testing.T) {
-	p, err := server(t).plan(Kernel{Journal: "/pccehr"}, Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first := p.before()[0]; first.LV != "pccehr" || !first.Home {
+	w := server(t)
+	w.journal = "/pccehr"
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
+	if first := p.inOrder()[0]; first.LV != "pccehr" || !first.Home {
 		t.Errorf("%s is first", first.origin())
-	}
-}
-
-func TestAtLeast(t *testing.T) {
-	for release, want := range map[string]bool{
-		"6.1.0-37-cloud-amd64": false, "6.12.5": true, "6.12-rc1": true, "6.9.9": false, "7.0": true, "5.15.0": false, "": false, "x.y": false, "6": false,
-	} {
-		if got := atLeast(release, 6, 12); got != want {
-			t.Errorf("%q: %v", release, got)
-		}
 	}
 }
 
@@ -131,7 +100,7 @@ func TestSizes(t *testing.T) {
 		"thin needs none":                 {size: "1g", volumes: words("/t1"), want: []int64{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := server(t).mustPlan(newKernel, Want{Set: "s", Size: c.size, Volumes: c.volumes})
+			p := server(t).mustPlan(Want{Set: "s", Size: c.size, Volumes: c.volumes})
 			var got []int64
 			for _, m := range p.Members {
 				got = append(got, m.COW/mib)
@@ -153,11 +122,11 @@ func TestNoRoom(t *testing.T) {
 		}})
 	}
 	both := words("vg/a", "vg/b")
-	_, err := crowded(60).plan(newKernel, Want{Set: "s", Volumes: both})
+	_, err := crowded(60).plan(Want{Set: "s", Volumes: both})
 	expect(t, err, fault.NoSpace, "60.0 MiB free", "needs 64.0 MiB")
-	_, err = crowded(100).plan(newKernel, Want{Set: "s", Size: "52m", Volumes: both})
+	_, err = crowded(100).plan(Want{Set: "s", Size: "52m", Volumes: both})
 	expect(t, err, fault.NoSpace, "needs 104.0 MiB")
-	p := crowded(76).mustPlan(newKernel, Want{Set: "s", Volumes: both})
+	p := crowded(76).mustPlan(Want{Set: "s", Volumes: both})
 	if got := p.Members[0].COW + p.Members[1].COW; got != 64*mib { // a tenth stays free
 		t.Errorf("%d MiB", got/mib)
 	}
@@ -167,14 +136,14 @@ func TestEverythingInTheWayIsNamed(t *testing.T) {
 	w := server(t)
 	w.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat"})
 	w.Make("vg00", lvmtest.Volume{Name: "pccehr_s"})
-	_, err := w.plan(newKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
+	_, err := w.plan(Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
 	expect(t, err, fault.Exists, "vg00/dat_s exists: a snapshot made by hand", "vg00/pccehr_s exists and is not Rewind's")
-	_, err = w.plan(newKernel, Want{Set: "s", Volumes: words("/dat", "vg00/none", "/nowhere", "/", "vg00/pool", "vg00/dat_s", "vg00/dat")})
+	_, err = w.plan(Want{Set: "s", Volumes: words("/dat", "vg00/none", "/nowhere", "/", "vg00/pool", "vg00/dat_s", "vg00/dat")})
 	expect(t, err, fault.NotFound, "vg00/none", "/nowhere", "volumes: / is on", "vg00/dat_s is itself a snapshot", "/dat and vg00/dat are the same volume")
 }
 
 func TestNamesAndTags(t *testing.T) {
-	p := server(t).mustPlan(newKernel, Want{Set: "before-upgrade", Volumes: words("/dat", "/t1")})
+	p := server(t).mustPlan(Want{Set: "before-upgrade", Volumes: words("/dat", "/t1")})
 	want := []string{"vg00/dat_before-upgrade", "vg00/t1_before-upgrade"}
 	var got []string
 	for _, m := range p.Members {

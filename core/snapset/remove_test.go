@@ -21,7 +21,7 @@ func (w *world) request(r Request) *work {
 		w.t.Fatal(err)
 	}
 	r.Set = "s"
-	work := &work{Request: r, trip: &journey.Trip{Journal: j}, lvm: w.lvm, view: w.view(), kernel: newKernel}
+	work := &work{Request: r, trip: &journey.Trip{Journal: j}, lvm: w.lvm, view: w.view()}
 	if work.set, err = Find(work.view.Report, "s"); err != nil {
 		w.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 )
 
@@ -18,6 +19,8 @@ type View struct {
 	Report *lvm.Report
 	Mounts []filesystem.Mount
 	Sysfs  string // where sysfs is mounted: /sys
+	// Journal is the directory that holds the journal.
+	Journal string
 	// Device returns the number of a block device by its path, following symbolic links.
 	Device func(path string) (filesystem.Dev, error)
 	// Behind returns the device that an automount point would mount; false if there is none. nil: none of them.
@@ -33,7 +36,7 @@ type View struct {
 // NewView is a view of the real system.
 func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
 	return &View{
-		Report: report, Mounts: mounts, Sysfs: "/sys",
+		Report: report, Mounts: mounts, Sysfs: "/sys", Journal: journey.State,
 		Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf, LoopFile: filesystem.LoopFile,
 	}
 }

@@ -46,7 +46,7 @@ func TestRoomIsForAFullDisk(t *testing.T) {
 func TestASetIsFinishedOnAFullDisk(t *testing.T) {
 	begin := func() (*world, *Plan) {
 		w := server(t)
-		return w, w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+		return w, w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 	}
 	w, p := begin()
 	planned := len(w.Commands())

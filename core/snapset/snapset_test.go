@@ -68,7 +68,7 @@ func TestCheckNamesEveryBadMember(t *testing.T) {
 // What the journey's unit is asked and answers goes through files: nothing may change on the way.
 func TestRequestPlanAndResultSurviveJSON(t *testing.T) {
 	w := server(t)
-	plan := w.mustPlan(newKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr", "/t1")})
+	plan := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr", "/t1")})
 	plan.Time = taken
 	again := new(Plan)
 	through(t, plan, again)

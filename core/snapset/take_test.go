@@ -15,20 +15,21 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// plans are the ways to take a set that need no frozen file system, which only a real kernel has.
+// plans are the ways to take a set.
 func plans() map[string]func(w *world) *Plan {
 	three := words("/dat", "/pccehr", "vg00/shut")
 	return map[string]func(w *world) *Plan{
-		"held": func(w *world) *Plan { return w.mustPlan(oldKernel, Want{Set: "s", Volumes: three}) },
-		"each": func(w *world) *Plan { return w.mustPlan(newKernel, Want{Set: "s", Each: true, Volumes: three}) },
-		"one thin among thick": func(w *world) *Plan {
-			return w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr")})
+		"held": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Volumes: three}) },
+		"each": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Each: true, Volumes: three}) },
+		"thin": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Volumes: words("/t1", "/t2")}) },
+		"thin and thick": func(w *world) *Plan {
+			return w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr", "/t2")})
 		},
-		"single": func(w *world) *Plan { return w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat")}) },
+		"single": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Volumes: words("/dat")}) },
 	}
 }
 
-var origins = []string{"vg00/dat", "vg00/pccehr", "vg00/shut", "vg00/t1"}
+var origins = []string{"vg00/dat", "vg00/pccehr", "vg00/shut", "vg00/t1", "vg00/t2"}
 
 func TestTake(t *testing.T) {
 	for name, plan := range plans() {
@@ -40,8 +41,17 @@ func TestTake(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if ran := w.programs(begun); len(ran) > len(p.Members)+1 {
+			want := len(p.Members) + 1
+			if slices.ContainsFunc(p.Members, (*Member).inactive) {
+				want += 3 // the numbers in the pool, the activation, the mark
+			}
+			if ran := w.programs(begun); len(ran) > want {
 				t.Errorf("%d commands for %d volumes: %q", len(ran), len(p.Members), ran)
+			}
+			for _, m := range p.Members {
+				if v, ok := w.report().Volume(m.VG, m.Snapshot); !ok || !v.Active || v.SkipActivation {
+					t.Errorf("%s: there %v, %+v", m.snapshot(), ok, v)
+				}
 			}
 			set, err := Find(w.report(), "s")
 			if err != nil || set == nil || !set.Complete() || set.Check() != nil {
@@ -77,10 +87,10 @@ func (w *world) programs(begun int) []string {
 	return out
 }
 
-// No program runs while a volume is held, unless LVM has to take a thin one meanwhile.
+// No program runs while a volume is held.
 func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr", "vg00/shut")})
 	begun := len(w.Commands())
 	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
@@ -89,7 +99,7 @@ func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
 	for _, argv := range w.Commands()[begun:] {
 		verbs = append(verbs, argv[1])
 	}
-	first, last := slices.Index(verbs, "suspend"), len(verbs)-2 // the last command of all adds the tags
+	first, last := slices.Index(verbs, "suspend"), len(verbs)-4 // the last commands of all activate the thin one and add the tags
 	for _, argv := range w.Commands()[begun+first : begun+last+1] {
 		if argv[0] != "device-mapper" {
 			t.Errorf("%q runs while volumes are held: %q", argv, verbs)
@@ -103,7 +113,7 @@ func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
 // A set that is not finished is never taken for one.
 func TestAnUnfinishedSetIsRefused(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 	w.FailOn(errors.New("no such luck"), "--addtag", "rewind:count=2")
 	w.FailOn(errors.New("in use"), "lvremove")
 	if _, err := take(t.Context(), w.lvm, p, time.Minute); !errors.Is(err, errLeft) {
@@ -221,7 +231,7 @@ func TestUndoTouchesNothingElse(t *testing.T) {
 // One disk does not answer: at the limit the other volumes go on, and the stuck one as soon as its suspend comes back.
 func TestTheLimitLetsWritesGoOn(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 	release := w.Stick()
 	done := make(chan error, 1)
 	go func() {
@@ -235,7 +245,7 @@ func TestTheLimitLetsWritesGoOn(t *testing.T) {
 
 func TestAskedToEndBeforeTheInstant(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := take(ctx, w.lvm, p, time.Minute)
@@ -246,7 +256,7 @@ func TestAskedToEndBeforeTheInstant(t *testing.T) {
 // What another command prepared for an origin is never made live: LVM's metadata may not say it.
 func TestALeftoverTableIsNotMadeLive(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 	w.Suspend("vg00/pccehr", true)
 	if err := Undo(t.Context(), w.lvm, p); err != nil {
 		t.Fatal(err)
@@ -259,7 +269,7 @@ func TestALeftoverTableIsNotMadeLive(t *testing.T) {
 func TestTheRecordOfAFailedSetSaysWhetherSomethingIsLeft(t *testing.T) {
 	for _, stuck := range []bool{false, true} {
 		w := server(t)
-		p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+		p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 		w.FailOn(errors.New("no such luck"), "lvcreate", "pccehr_s")
 		if stuck {
 			w.FailOn(errors.New("in use"), "lvremove")
@@ -364,7 +374,7 @@ func TestMergesThatBeganAtBootAreEnded(t *testing.T) {
 // LVM's own suspend of a single volume cannot be cut short; that it was longer than the limit is said.
 func TestASuspendOfLVMBeyondTheLimitIsAWarning(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat")})
 	quick := took(p, Pause{"vg00/dat": time.Second}, 15*time.Second)
 	slow := took(p, Pause{"vg00/dat": 137 * time.Second}, 15*time.Second)
 	if len(quick.Warnings) != 0 || len(slow.Warnings) != 1 || !strings.Contains(slow.Warnings[0], "waited 2m17s") {
@@ -375,7 +385,7 @@ func TestASuspendOfLVMBeyondTheLimitIsAWarning(t *testing.T) {
 // A file system writes to its log when it is thawed: the log's volume goes on first.
 func TestALogIsReleasedBeforeItsFileSystem(t *testing.T) {
 	w := server(t)
-	p := w.mustPlan(oldKernel, Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
 	p.Members[1].Log = true
 	for _, m := range p.Members {
 		w.Suspend(m.origin(), false)
@@ -390,5 +400,20 @@ func TestALogIsReleasedBeforeItsFileSystem(t *testing.T) {
 	}
 	if want := []string{"vg00-pccehr", "vg00-dat"}; !slices.Equal(resumed, want) {
 		t.Errorf("resumed %q, want %q", resumed, want)
+	}
+}
+
+// A disk that does not answer delays nothing past the limit, and nothing after the run was asked to end.
+func TestFlushHasALimit(t *testing.T) {
+	real, stuck := syncfs, make(chan struct{})
+	t.Cleanup(func() { syncfs = real; close(stuck) })
+	syncfs = func(string) { <-stuck }
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	begun := time.Now()
+	flush(t.Context(), []string{"/dat", "/pccehr"}, 20*time.Millisecond)
+	flush(ended, []string{"/dat"}, time.Hour)
+	if took := time.Since(begun); took < 20*time.Millisecond || took > 10*time.Second {
+		t.Errorf("it waited for %v", took)
 	}
 }

@@ -16,17 +16,14 @@ import (
 
 const mib = 1 << 20
 
-var (
-	oldKernel = Kernel{Release: "6.1.0-37-amd64"}
-	newKernel = Kernel{Release: "6.12.5", FrozenSnapshot: true}
-)
-
 // world is a server with the volumes of a fake LVM, of which some are mounted.
 type world struct {
 	*lvmtest.Fake
 	t      *testing.T
 	lvm    *lvm.LVM
 	mounts []filesystem.Mount
+
+	journal string // the directory that holds the journal
 }
 
 func newWorld(t *testing.T, groups ...lvmtest.Group) *world {
@@ -61,7 +58,7 @@ func (w *world) mount(name, point, fstype string) {
 
 func (w *world) view() *View {
 	w.t.Helper()
-	return &View{Report: w.report(), Mounts: w.mounts, Sysfs: w.sysfs(), Device: BlockDevice}
+	return &View{Report: w.report(), Mounts: w.mounts, Sysfs: w.sysfs(), Device: BlockDevice, Journal: w.journal}
 }
 
 // sysfs is a /sys/dev/block with the fake's volumes, none of which lies on another, and a disk.
@@ -96,19 +93,19 @@ func words(names ...string) []Volume {
 }
 
 // plan plans a set of these volumes.
-func (w *world) plan(k Kernel, want Want) (*Plan, error) {
+func (w *world) plan(want Want) (*Plan, error) {
 	w.t.Helper()
 	view := w.view()
 	targets, err := view.Resolve(want.Volumes)
 	if err != nil {
 		return nil, err
 	}
-	return view.New(want, "id-1", targets, k)
+	return view.New(want, "id-1", targets)
 }
 
-func (w *world) mustPlan(k Kernel, want Want) *Plan {
+func (w *world) mustPlan(want Want) *Plan {
 	w.t.Helper()
-	p, err := w.plan(k, want)
+	p, err := w.plan(want)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -127,6 +127,7 @@ func TestOneInstant(t *testing.T) {
 	}
 	t.Run("2 volumes", func(t *testing.T) { g.takeSets(t, of2, "", volumes...) })
 	t.Run("5 volumes", func(t *testing.T) {
+		playedOn(t, "d13")
 		g.scratch(t, threeMore, noThreeMore)
 		g.takeSets(t, of5, "", append(volumes, counted{lv: "vg00/safe", point: "/srv/safe"},
 			counted{lv: "vg01/three", point: "/srv/three"}, counted{lv: "vg01/four", point: "/srv/four"})...)
@@ -158,30 +159,79 @@ mkfs.xfs -q /dev/vg01/one && mkfs.ext4 -q /dev/vg01/two && mkdir -p /one /two &&
 
 const noThinPair = `umount /one /two; lvremove -qqy vg01/pool; rmdir /one /two`
 
-// TestOneInstantThin does the same for thin volumes, where the kernel allows it; where it does not, the answer is no,
-// and the pool is as good as before.
+// soundPool succeeds where LVM and the kernel agree on the pool of thinPair and its metadata are whole. The volumes are
+// not in use afterwards.
+const soundPool = `umount /one /two; vgck vg01 && lvchange -an vg01/one vg01/two vg01/pool && lvchange -qqy -ay vg01/pool_tmeta &&
+thin_check /dev/mapper/vg01-pool_tmeta >/run/checked 2>&1 || { cat /run/checked; exit 1; }
+lvchange -an vg01/pool_tmeta && lvchange -ay vg01/pool vg01/one vg01/two && mount /dev/vg01/one /one && mount /dev/vg01/two /two`
+
+// TestOneInstantThin does the same for thin volumes, which their pool makes anew at the instant. Afterwards the pool is
+// whole, and a set of it is rolled back to.
 func TestOneInstantThin(t *testing.T) {
 	g := theGuest
-	g.run(t, thinPair)
-	t.Cleanup(func() { g.run(t, noThinPair) })
-	volumes := []counted{{lv: "vg01/one", point: "/one"}, {lv: "vg01/two", point: "/two"}}
-	if g.lab == "d13" {
-		sets := 2
-		if *torture {
-			sets = 20
-		}
-		g.takeSets(t, sets, "", volumes...)
-		return
+	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
+	sets := 2
+	if *torture {
+		sets = 20
 	}
-	g.count(t, "/one", "/two")
+	t.Run("sets", func(t *testing.T) {
+		g.takeSets(t, sets, "", counted{lv: "vg01/one", point: "/one"}, counted{lv: "vg01/two", point: "/two"})
+	})
+	g.run(t, soundPool+"\necho old | tee /one/file >/two/file; sync")
+	g.ok(t, "lvm_snapshot volumes=/one,/two")
+	g.run(t, "echo new | tee /one/file >/two/file; sync")
+	g.ok(t, "lvm_merge wait=true")
+	if got := g.run(t, "cat /one/file /two/file; lvs --noheadings -o lv_name vg01 | grep -c _snap || true"); got != "old\nold\n0" {
+		t.Errorf("after the rollback: %q", got)
+	}
+	g.run(t, soundPool)
+}
+
+// TestKilledWhileThinSnapshotsAreMadeAnew kills a set of thin volumes where LVM has snapshots that the pool does not have:
+// writes go on, nothing is left, and the pool is whole.
+func TestKilledWhileThinSnapshotsAreMadeAnew(t *testing.T) {
+	g := theGuest
+	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	before := g.run(t, devices)
-	g.fails(t, "lvm_snapshot volumes=/one,/two", "no_single_instant")
-	g.unchanged(t, before)
-	g.ok(t, "lvm_snapshot volumes=/one,/two consistency=volume")
-	g.run(t, "lvremove -qqy vg01/one_snap vg01/two_snap")
-	g.unchanged(t, before)
-	g.run(t, `set -- $(dmsetup status vg01-pool-tpool); case "$*" in *needs_check*|*Fail*|*" ro "*) echo "$*"; exit 1;; esac`)
-	t.Log("one instant for thin volumes is refused on this kernel; the pool took snapshots of each by itself afterwards and is whole")
+	for _, m := range []struct {
+		words string
+		on    string // the guest that plays it also without -torture
+	}{
+		{armed("instant.prepare kill"), "d12"}, {armed("snapset.prepared kill"), ""}, {armed("instant.held kill"), ""},
+		{armed("instant.started kill"), "d13"}, {armed("instant.resumed kill"), ""}, {armed("snapset.still kill"), ""},
+		{armed("command.lvchange.started groupkill"), ""},
+	} {
+		if m.on != g.lab && !*torture {
+			continue
+		}
+		g.fails(t, m.words+"lvm_snapshot volumes=/one,/two", "interrupted")
+		g.run(t, "for d in /one /two; do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none && rm $d/probe || exit; done")
+		g.unchanged(t, before)
+	}
+	g.run(t, soundPool)
+	g.ok(t, "lvm_snapshot volumes=/one,/two")
+}
+
+// TestPowerCutWhileThinSnapshotsAreMadeAnew cuts the power there: the server comes up with all volumes, and the next run
+// removes what LVM has of the set and takes it.
+func TestPowerCutWhileThinSnapshotsAreMadeAnew(t *testing.T) {
+	tortured(t)
+	g := theGuest
+	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
+	const take = "lvm_snapshot volumes=vg01/one,vg01/two"
+	for _, place := range []string{"instant.prepare", "instant.held", "instant.started", "snapset.still"} {
+		c := g.start(t, armed(place+" hang")+take)
+		g.eventually(t, "the failpoint", atPlace, reachLimit)
+		c.drop(t)
+		g.cut(t)
+		g.run(t, active+" && mount /dev/vg01/one /one && mount /dev/vg01/two /two")
+		if r := g.ok(t, take); r["changed"] != true || len(r.rows("snapshots")) != 2 {
+			t.Errorf("the same task after the boot: %v", r)
+		}
+		g.ok(t, "lvm_snapshot state=absent")
+		g.run(t, soundPool)
+		t.Logf("power cut at %q: the next run removed what was made, and took the set", place)
+	}
 }
 
 // thinAndThick makes a thin volume and a thick one in one volume group, mounted.
@@ -192,10 +242,9 @@ mkdir -p /one /two; mount /dev/vg01/one /one; mount /dev/vg01/two /two`
 const noThinAndThick = `lvm_snapshot state=absent >/dev/null; umount /one /two
 lvremove -qqy vg01/two vg01/pool; rmdir /one /two`
 
-// TestOneInstantThinAndThick takes sets of a thin volume and a thick one of the same volume group: LVM, which has to
-// lock the group, takes the one while the other is ready for the instant.
+// TestOneInstantThinAndThick takes sets of a thin volume and a thick one of the same volume group.
 func TestOneInstantThinAndThick(t *testing.T) {
-	playedOn(t, "d13") // on d12 the thin one is left to LVM: TestThinAndEncryptedInSeveralGroups
+	playedOn(t, "d13")
 	g := theGuest
 	g.scratch(t, thinAndThick, noThinAndThick)
 	sets := 2

@@ -30,10 +30,9 @@ cp /root/crypttab.before /etc/crypttab; rm -f /root/safe.key /root/crypttab.befo
 `
 
 // TestThinAndEncryptedInSeveralGroups takes one set of a thin volume and an encrypted thick one in two groups, rolls
-// back to it and takes it again. On 6.1 LVM takes the thin one while the other is suspended, and may not read what lies
-// on that.
+// back to it and takes it again.
 func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
-	playedOn(t, "d12") // TestOneInstantThin plays a frozen file system on d13
+	playedOn(t, "d12")
 	g := theGuest
 	g.scratch(t, kinds, removeKinds)
 	taken := g.ok(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m")

@@ -47,7 +47,7 @@ func TestRootVolume(t *testing.T) {
 	})
 	for _, root := range []struct{ name, layout, take string }{
 		{"thick", "lvcreate -qqy -L 2G -n root vg02", "lvm_snapshot volumes=/,/dat,/pccehr size=400m"},
-		{"thin", "lvcreate -qqy -T -L 3G -V 2G -n root vg02/pool", "lvm_snapshot volumes=/,/dat,/pccehr consistency=volume size=400m"},
+		{"thin", "lvcreate -qqy -T -L 3G -V 2G -n root vg02/pool", "lvm_snapshot volumes=/,/dat,/pccehr size=400m"},
 	} {
 		t.Run(root.name, func(t *testing.T) {
 			if err := g.fresh(); err != nil {

@@ -30,31 +30,31 @@ func TestKilledWhileWritesWait(t *testing.T) {
 	g := theGuest
 	type moment struct {
 		name, words string
-		always      bool // also without -torture
+		on          string // the guest that plays it also without -torture
 	}
 	moments := []moment{
-		{"nothing done yet", armed("snapshot.taking kill"), false},
-		{"all held", armed("instant.held kill"), true},
-		{"all held, with its control group", armed("instant.held groupkill"), false},
-		{"between the snapshots' starts", armed("instant.started kill"), false},
-		{"between the resumes", armed("instant.resumed kill"), true},
-		{"the first snapshot's table is out of use", armed("instant.prepare#2 kill"), true},
-		{"the second snapshot's header is blank", armed("instant.prepare#7 kill"), false},
-		{"all ready", armed("snapset.prepared kill"), false},
-		{"all of one instant, not yet a set", armed("snapset.still kill"), false},
-		{"lvcreate goes on alone", armed("command.lvcreate.started kill"), false},
-		{"second lvcreate goes on alone", armed("command.lvcreate.started#2 kill"), false},
-		{"with lvcreate, at its start", armed("command.lvcreate.started groupkill"), false},
-		{"with lvcreate, while it makes the COW volume", insideCreate("vg00-dat_snap"), false},
-		{"with lvcreate, while it changes the origin's table", insideCreate("vg00-dat-real"), true},
-		{"with the second lvcreate, while it changes the origin's table", insideCreate("vg00-pccehr-real"), false},
-		{"between the snapshots", armed("snapset.taken kill"), false},
-		{"all taken", armed("snapset.taken#2 kill"), false},
+		{"nothing done yet", armed("snapshot.taking kill"), ""},
+		{"all held", armed("instant.held kill"), "d12"},
+		{"all held, with its control group", armed("instant.held groupkill"), ""},
+		{"between the snapshots' starts", armed("instant.started kill"), ""},
+		{"between the resumes", armed("instant.resumed kill"), "d13"},
+		{"the first snapshot's table is out of use", armed("instant.prepare#2 kill"), "d13"},
+		{"the second snapshot's header is blank", armed("instant.prepare#7 kill"), ""},
+		{"all ready", armed("snapset.prepared kill"), ""},
+		{"all of one instant, not yet a set", armed("snapset.still kill"), ""},
+		{"lvcreate goes on alone", armed("command.lvcreate.started kill"), ""},
+		{"second lvcreate goes on alone", armed("command.lvcreate.started#2 kill"), ""},
+		{"with lvcreate, at its start", armed("command.lvcreate.started groupkill"), ""},
+		{"with lvcreate, while it makes the COW volume", insideCreate("vg00-dat_snap"), ""},
+		{"with lvcreate, while it changes the origin's table", insideCreate("vg00-dat-real"), "d12"},
+		{"with the second lvcreate, while it changes the origin's table", insideCreate("vg00-pccehr-real"), ""},
+		{"between the snapshots", armed("snapset.taken kill"), ""},
+		{"all taken", armed("snapset.taken#2 kill"), ""},
 	}
-	before := g.run(t, devices)
+	before, mapped := g.run(t, devices), g.run(t, tables)
 	g.count(t, "/dat", "/pccehr")
 	for _, m := range moments {
-		if !m.always && !*torture {
+		if m.on != g.lab && !*torture {
 			continue
 		}
 		t.Run(m.name, func(t *testing.T) {
@@ -63,6 +63,9 @@ func TestKilledWhileWritesWait(t *testing.T) {
 			n := g.run(t, "cat /dat/counter")
 			g.eventually(t, "the next write", "[ $(cat /dat/counter) != "+n+" ]", freezeLimit*time.Second)
 			g.unchanged(t, before)
+			if now := g.run(t, tables); now != mapped {
+				t.Errorf("tables and mounts before:\n%s\nand now:\n%s", mapped, now)
+			}
 			worst, err := strconv.Atoi(g.run(t, "cat /run/counter.worst"))
 			if err != nil || worst > freezeLimit*1000 {
 				t.Errorf("writes waited %d ms (%v), longer than the freeze limit", worst, err)
@@ -79,7 +82,7 @@ func TestKilledWhileWritesWait(t *testing.T) {
 // TestFreezeLimit has the journey itself hang while everything stands still.
 func TestFreezeLimit(t *testing.T) {
 	g := theGuest
-	before := g.run(t, devices)
+	before, mapped := g.run(t, devices), g.run(t, tables)
 	hung := g.start(t, armed("instant.held hang")+"lvm_snapshot volumes=/dat,/pccehr freeze_timeout=5")
 	g.eventually(t, "the failpoint", atPlace, reachLimit)
 	g.run(t, "timeout 60 dd if=/dev/zero of=/dat/probe count=1 conv=fsync status=none && timeout 60 dd if=/dev/zero of=/pccehr/probe count=1 conv=fsync status=none; ok=$?; rm -f /dat/probe /pccehr/probe; "+goOn+"; exit $ok")
@@ -87,6 +90,9 @@ func TestFreezeLimit(t *testing.T) {
 		t.Errorf("the result is %v", r)
 	}
 	g.unchanged(t, before)
+	if now := g.run(t, tables); now != mapped {
+		t.Errorf("tables and mounts before:\n%s\nand now:\n%s", mapped, now)
+	}
 	t.Log("with a journey that hung in the middle, writes went on at the limit of 5 s; it then gave up its set")
 }
 

@@ -185,7 +185,7 @@ rm -rf /etc/systemd/system/pccehr.service.d /run/seen /pccehr/file; systemctl da
 	const merge = "lvm_merge services=pccehr resnapshot=true"
 	for _, way := range []struct{ name, take, files string }{
 		{"thick", "lvm_snapshot volumes=/pccehr size=60m", "/pccehr/file"},
-		{"thin", "lvm_snapshot volumes=/one,/two consistency=volume", "/one/file /two/file"},
+		{"thin", "lvm_snapshot volumes=/one,/two", "/one/file /two/file"},
 	} {
 		first := g.ok(t, way.take)
 		g.run(t, "echo new | tee "+way.files+"; sync")

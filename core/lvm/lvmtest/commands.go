@@ -28,13 +28,15 @@ func (f *Fake) verbs() map[string]verb {
 	return map[string]verb{
 		"lvm fullreport": {f.fullreport, map[string]int{"--all": 0, "--binary": 0, "--nosuffix": 0, "--reportformat": 1,
 			"--units": 1, "--config": 1, "--configreport": 1, "--options": 1}},
+		"lvm lvs":       {f.lvs, map[string]int{"--readonly": 0, "--reportformat": 1, "--config": 1, "--options": 1}},
+		"lvm lvmconfig": {f.lvmconfig, map[string]int{"--type": 1}},
 		"lvm lvcreate": {f.lvcreate, map[string]int{"--config": 1, "--yes": 0, "--snapshot": 0, "--name": 1, "--extents": 1,
-			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1, "--devices": 1}},
+			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1}},
 		"lvm lvextend":  {f.lvextend, map[string]int{"--config": 1, "--yes": 0, "--size": 1}},
 		"lvm lvremove":  {f.lvremove, map[string]int{"--config": 1, "--yes": 0}},
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1, "--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--config": 1, "--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
-			"--activate": 1, "--ignoreactivationskip": 0}},
+			"--setactivationskip": 1, "--activate": 1, "--ignoreactivationskip": 0}},
 		"dmsetup status": {f.dmStatus, map[string]int{"--noflush": 0}},
 		"dmsetup info":   {f.dmInfo, map[string]int{"--columns": 0, "--noheadings": 0, "--separator": 1, "--options": 1}},
 	}
@@ -126,7 +128,7 @@ func (f *Fake) lvcreate(o options, names []string) (string, error) {
 		_, lv, _ := strings.Cut(names[0], "/")
 		return "", says("Snapshot origin LV %s not found in Volume group %s.", lv, g.Name)
 	}
-	f.mustNotReadSuspended(o, origin)
+	f.mustNotReadSuspended(origin)
 	name := o.one("--name")
 	switch {
 	case origin.vg.Partial:
@@ -144,12 +146,12 @@ func (f *Fake) lvcreate(o options, names []string) (string, error) {
 	return "", f.createThin(origin, name, o)
 }
 
-// mustNotReadSuspended holds a caller to --devices while another volume is suspended: LVM reads every block device that
-// it is not kept from, and waits for a LUKS mapping or a loop device that lies on such a volume.
-func (f *Fake) mustNotReadSuspended(o options, origin *volume) {
+// mustNotReadSuspended holds a caller to keep away from LVM while another volume is suspended: LVM reads every block
+// device, and waits for a LUKS mapping or a loop device that lies on such a volume.
+func (f *Fake) mustNotReadSuspended(origin *volume) {
 	for _, v := range f.allVolumes() {
-		if v.suspended && v != origin && !o.has("--devices") {
-			panic("lvmtest: lvcreate without --devices while " + v.fullName() + " is suspended")
+		if v.suspended && v != origin {
+			panic("lvmtest: lvcreate while " + v.fullName() + " is suspended")
 		}
 	}
 }
@@ -188,7 +190,7 @@ func (v *volume) unsuspendable() error {
 }
 
 func (f *Fake) createThin(origin *volume, name string, o options) error {
-	if o.one("--setactivationskip") != "n" {
+	if skip := o.one("--setactivationskip"); skip != "n" && skip != "y" {
 		panic(fmt.Sprintf("lvmtest: lvcreate of a thin snapshot with %v", o))
 	}
 	if origin.Kind != lvm.Thin {
@@ -207,7 +209,9 @@ func (f *Fake) createThin(origin *volume, name string, o options) error {
 	case origin.frozen && !f.thawed:
 		return says("%v\nFailed to suspend thin snapshot origin %s.", origin.unsuspendable(), origin.fullName())
 	}
-	f.add(origin.vg, Volume{Name: name, Kind: lvm.Thin, Origin: origin.Name, Tags: o["--addtag"]})
+	skipped := o.one("--setactivationskip") == "y"
+	f.add(origin.vg, Volume{Name: name, Kind: lvm.Thin, Origin: origin.Name, Tags: o["--addtag"],
+		Inactive: skipped}).skipped = skipped
 	return nil
 }
 
@@ -336,6 +340,7 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 		switch {
 		case o.has("--addtag") || o.has("--deltag"):
 			v.retag(o["--addtag"], o["--deltag"])
+			v.skipped = v.skipped && o.one("--setactivationskip") != "n"
 		case o.has("--refresh"):
 			v.layered = len(v.vg.snapshots(v)) > 0
 			v.prepared = nil
@@ -350,6 +355,9 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 			f.poller = true
 			f.finishMerges()
 		case o.one("--activate") == "y" && o.has("--ignoreactivationskip"):
+			if v.deleted {
+				return says("device-mapper: reload ioctl on  (%d:%d) failed: No data available", major, v.minor)
+			}
 			v.active = true
 			for _, s := range v.vg.snapshots(v) {
 				s.active = s.active || s.Kind == lvm.Snapshot

@@ -87,6 +87,9 @@ type volume struct {
 	uuid                        string
 	originUUID                  string
 	minor                       int
+	thinID                      int  // by which its pool knows a thin volume
+	deleted                     bool // its pool does not know it any more, LVM does
+	skipped                     bool // when its group is activated
 	created                     time.Time
 	used                        int64 // sectors of a COW in use, its metadata included
 	debt                        int64 // sectors that the merge of another snapshot will add
@@ -144,6 +147,9 @@ func (f *Fake) add(vg *group, v Volume) *volume {
 	}
 	if v.Kind == "" {
 		added.Kind = defaultKind(v)
+	}
+	if added.Kind == lvm.Thin {
+		added.thinID = f.made
 	}
 	if added.Kind == lvm.Thin && origin != nil {
 		added.Pool, added.Size = origin.Pool, origin.Size

@@ -71,7 +71,7 @@ func TestALogIsSuspendedAfterItsFileSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.Take(t.Context(), time.Minute, nil); err != nil {
+	if _, err := i.Take(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	var order []string

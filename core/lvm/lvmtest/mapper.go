@@ -32,7 +32,8 @@ func (f *Fake) lock(_ context.Context, groups []string, _ time.Duration) (releas
 func (f *Fake) mustNotWaitForItself(argv, names []string) {
 	for _, g := range f.locked {
 		in := func(name string) bool { return strings.HasPrefix(name, g+"/") }
-		if argv[0] == "lvm" && (argv[1] == "fullreport" || slices.ContainsFunc(names, in)) {
+		if argv[0] == "lvm" && !slices.Contains(argv, "--readonly") &&
+			(argv[1] == "fullreport" || slices.ContainsFunc(names, in)) {
 			panic(fmt.Sprintf("lvmtest: %q would wait for the lock of volume group %s, which its caller holds", argv, g))
 		}
 	}
@@ -90,7 +91,7 @@ func (f *Fake) Mapped(name string) (foreign string, prepared bool) {
 	return foreign, v.prepared != nil
 }
 
-// OneInstant reports whether the snapshots were all made live while every one of
+// OneInstant reports whether the snapshots were all made while every one of
 // their origins was suspended, and none was resumed in between.
 func (f *Fake) OneInstant(snapshots ...string) bool {
 	f.mu.Lock()
@@ -112,9 +113,9 @@ type mapper struct{ f *Fake }
 
 func (m mapper) Close() error { return nil }
 
-// device finds the volume behind a device, its COW space's or its inner one's.
+// device finds the volume behind a device, its COW space's, its inner one's or its pool's.
 func (m mapper) device(name string) (v *volume, layer string, err error) {
-	for _, layer := range []string{"", "-cow", "-real"} {
+	for _, layer := range []string{"", "-cow", "-real", "-tpool"} {
 		if bare, ok := strings.CutSuffix(name, layer); ok {
 			if v := m.f.byDevice(bare); v != nil && v.has(layer) {
 				return v, layer, nil
@@ -132,9 +133,18 @@ func (v *volume) has(layer string) bool {
 	case "-real":
 		thick := func(s *volume) bool { return s.Kind == lvm.Snapshot }
 		return v.layered || slices.ContainsFunc(v.vg.snapshots(v), thick)
+	case "-tpool":
+		return v.Kind == lvm.ThinPool
 	}
 	return true
 }
+
+// What is added to a volume's number for those of its inner devices.
+const (
+	cowMinor, realMinor, tpoolMinor = 10000, 20000, 30000
+)
+
+func numbered(minor int) string { return fmt.Sprintf("%d:%d", major, minor) }
 
 func (m mapper) Mapping(device string) (lvm.Mapping, error) {
 	m.f.mu.Lock()
@@ -143,10 +153,7 @@ func (m mapper) Mapping(device string) (lvm.Mapping, error) {
 	if err != nil {
 		return lvm.Mapping{}, fault.New(fault.NotFound, "table of %s: there is no such device", device)
 	}
-	number := v.minor
-	if layer == "-cow" {
-		number += 10000
-	}
+	number := v.minor + map[string]int{"-cow": cowMinor, "-real": realMinor, "-tpool": tpoolMinor}[layer]
 	out := lvm.Mapping{Major: major, Minor: number, Table: v.table(layer), Suspended: v.suspended && layer == "",
 		Prepared: v.prepared != nil}
 	return out, nil
@@ -155,15 +162,16 @@ func (m mapper) Mapping(device string) (lvm.Mapping, error) {
 func (v *volume) table(layer string) []lvm.Target {
 	t := lvm.Target{Length: v.deviceSectors(), Type: "linear"}
 	switch {
+	case layer == "-tpool":
+		t.Type = "thin-pool"
 	case layer != "":
 	case v.live != nil:
 		return v.live
 	case v.Kind == lvm.Snapshot && !v.halfMade:
 		origin := v.vg.byUUID(v.originUUID)
-		device := func(minor int) string { return fmt.Sprintf("%d:%d", major, minor) }
-		t.Type, t.Args = "snapshot", []string{device(origin.minor + 20000), device(v.minor + 10000), "P", "8"}
+		t.Type, t.Args = "snapshot", []string{numbered(origin.minor + realMinor), numbered(v.minor + cowMinor), "P", "8"}
 	case v.Kind == lvm.Thin:
-		t.Type = "thin"
+		t.Type, t.Args = "thin", []string{numbered(v.vg.volume(v.Pool).minor + tpoolMinor), fmt.Sprint(v.thinID)}
 	case len(v.vg.snapshots(v)) > 0:
 		t.Type = "snapshot-origin"
 	}
@@ -284,13 +292,65 @@ func (m mapper) Resume(device string) func() error {
 	}
 }
 
+// Message makes and deletes thin snapshots by their numbers, as a pool does.
+func (m mapper) Message(device, text string) func() error {
+	return func() error {
+		return m.act("message", device, func(pool *volume) error {
+			var id, origin int
+			if n, _ := fmt.Sscanf(text, "delete %d", &id); n == 1 {
+				return pool.deleteThin(id)
+			}
+			if n, _ := fmt.Sscanf(text, "create_snap %d %d", &id, &origin); n == 2 {
+				return m.f.createSnap(pool, id, origin)
+			}
+			panic("lvmtest: unknown message " + text)
+		})
+	}
+}
+
+func (pool *volume) thin(id int) *volume {
+	for _, v := range pool.vg.volumes {
+		if v.Kind == lvm.Thin && v.Pool == pool.Name && v.thinID == id {
+			return v
+		}
+	}
+	return nil
+}
+
+func (pool *volume) deleteThin(id int) error {
+	v := pool.thin(id)
+	switch {
+	case v == nil || v.deleted:
+		return unix.ENODATA
+	case v.active:
+		return unix.EBUSY
+	}
+	v.deleted = true
+	return nil
+}
+
+func (f *Fake) createSnap(pool *volume, id, origin int) error {
+	v, from := pool.thin(id), pool.thin(origin)
+	switch {
+	case v == nil || from == nil || v.originUUID != from.uuid:
+		panic(fmt.Sprintf("lvmtest: create_snap of %d from %d: LVM knows no such snapshot", id, origin))
+	case !v.deleted:
+		return unix.EEXIST
+	case !from.suspended:
+		panic("lvmtest: create_snap of " + from.fullName() + ", which is not suspended")
+	}
+	v.deleted = false
+	f.makeLive(v)
+	return nil
+}
+
 func (v *volume) resume() {
 	v.suspended = false
 	v.resumes++
 }
 
 // makeLive has LVM's own table of a snapshot be the live one, and notes which volumes were suspended when it began to
-// record.
+// record, or when its pool made it.
 func (f *Fake) makeLive(v *volume) {
 	v.live, v.prepared = nil, nil
 	v.madeAt = map[*volume]int{}

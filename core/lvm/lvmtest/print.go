@@ -2,6 +2,7 @@ package lvmtest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -35,6 +36,28 @@ func (f *Fake) fullreport(o options, names []string) (string, error) {
 		return "", err
 	}
 	return "  " + string(out) + "\n", warning
+}
+
+// lvs prints what LVM's metadata says of these volumes.
+func (f *Fake) lvs(o options, names []string) (string, error) {
+	if !o.has("--readonly") || o.one("--reportformat") != "json" || !strings.Contains(o.one("--config"), "prefixes=0") {
+		panic(fmt.Sprintf("lvmtest: lvs of %q with %v", names, o))
+	}
+	rows := []any{}
+	for _, v := range f.allVolumes() {
+		if slices.Contains(names, v.fullName()) {
+			rows = append(rows, pick(v.row(), strings.Split(o.one("--options"), ",")))
+		}
+	}
+	out, err := json.Marshal(map[string]any{"report": []any{map[string]any{"lv": rows}}})
+	return string(out), errors.Join(append(f.missing(names), err)...)
+}
+
+func (f *Fake) lvmconfig(o options, names []string) (string, error) {
+	if o.one("--type") != "full" || !slices.Equal(names, []string{"global/locking_dir"}) {
+		panic(fmt.Sprintf("lvmtest: lvmconfig of %q with %v", names, o))
+	}
+	return "locking_dir=\"/run/lock/lvm\"\n", nil
 }
 
 func (g *group) report(columns map[string][]string) map[string]any {
@@ -88,9 +111,9 @@ func (v *volume) row() map[string]string {
 		"lv_time": number(v.created.Unix()), "origin": v.Origin, "origin_uuid": v.originUUID, "origin_size": "",
 		"pool_lv": v.Pool, "lv_kernel_major": "-1", "lv_kernel_minor": "-1", "lv_device_open": yes(v.Open > 0),
 		"lv_suspended": yes(v.suspended), "lv_merging": yes(v.merging || v.isMerging() && v.Kind != lvm.Thin),
-		"lv_merge_failed": "-1", "lv_snapshot_invalid": "-1", "lv_skip_activation": "0", "lv_historical": "0",
+		"lv_merge_failed": "-1", "lv_snapshot_invalid": "-1", "lv_skip_activation": yes(v.skipped), "lv_historical": "0",
 		"lv_permissions": "writeable", "data_percent": "", "metadata_percent": "", "snap_percent": "",
-		"chunk_size": "0", "transaction_id": "0", "devices": "/dev/loop0(0)",
+		"chunk_size": "0", "transaction_id": "0", "vg_name": v.vg.Name, "thin_id": number(int64(v.thinID)), "devices": "/dev/loop0(0)",
 	}
 	if v.Kind == lvm.ThinPool {
 		r["transaction_id"], r["lv_path"] = number(poolTransaction), ""
