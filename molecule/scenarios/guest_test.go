@@ -80,14 +80,14 @@ func (g guest) fresh() error {
 	return g.install()
 }
 
-// install copies the modules into the guest's /usr/local/bin.
+// install copies the modules into the guest's /usr/local/bin, where they are after a power cut, too.
 func (g guest) install() error {
 	tar := exec.Command("tar", "-C", filepath.Join(root, "build/lab-bin/linux_amd64"), "-cz", ".")
 	data, err := tar.Output()
 	if err != nil {
 		return fmt.Errorf("modules for the lab: %w; make lab-bin builds them", err)
 	}
-	_, err = g.ssh("tar -C /usr/local/bin -xz", data)
+	_, err = g.ssh("tar -C /usr/local/bin -xz && sync -f /usr/local/bin", data)
 	return err
 }
 
