@@ -119,8 +119,9 @@ func (i *Instant) prepareThin(p Pair, ids map[string]int64) error {
 			With("tables", map[string]any{p.Origin: origin.Table, pool: mapped.Table, "wanted": want})
 	}
 	if _, err := i.mapper.Mapping(p.Snapshot); !errors.Is(err, fault.NotFound) {
-		return fault.All(fault.New(fault.Busy, "another LVM command activated %s, a snapshot of the set, while the set was "+
-			"taken", p.Thin.snapshot()).WithHint("take the set again when that command has ended"), err)
+		return fault.All(fault.New(fault.Busy, "there is a device %s already: another LVM command activated %s, a snapshot "+
+			"of the set, while the set was taken, or the device is a leftover", p.Snapshot, p.Thin.snapshot()).
+			WithHint("take the set again; if that is of no use: dmsetup info %[1]s, dmsetup remove %[1]s", p.Snapshot), err)
 	}
 	deletion := i.mapper.Message(pool, fmt.Sprintf("delete %d", id))
 	if err := deviceFault("empty the snapshot", p.Snapshot, again(deletion)); err != nil {

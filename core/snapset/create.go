@@ -202,9 +202,9 @@ var syncfs = func(point string) {
 func flush(ctx context.Context, points []string, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	written := make(chan struct{}, len(points))
+	written, write := make(chan struct{}, len(points)), syncfs
 	for _, point := range points {
-		go func() { syncfs(point); written <- struct{}{} }()
+		go func() { write(point); written <- struct{}{} }()
 	}
 	for range points {
 		select {
