@@ -51,6 +51,13 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 	if got, err := ProgramDir(); err != nil || got != good+"/lib/rewind" {
 		t.Errorf("%s, %v", got, err)
 	}
+	if err := unix.Mount("tmpfs", good, "tmpfs", 0, "size=64k,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(good, unix.MNT_DETACH) })
+	if err := CheckProgram(); !errors.Is(err, fault.NoSpace) || !strings.Contains(fault.Of(err).Hint, "df -h "+good) {
+		t.Errorf("there is no room for it: %v", err)
+	}
 	from(t, noexec+"/lib/bin", open+"/bin")
 	_, err = ProgramDir()
 	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), noexec+"/lib/bin is mounted noexec") ||

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -53,6 +54,14 @@ func (g guest) each(t *testing.T, calls ...string) []result {
 
 func (r result) failed() bool { b, _ := r["failed"].(bool); return b }
 func (r result) hint() string { s, _ := r["hint"].(string); return s }
+
+// ran reports whether a command of that name was run: a program, or one of LVM's.
+func (r result) ran(name string) bool {
+	return slices.ContainsFunc(r.rows("commands"), func(c map[string]any) bool {
+		argv, _ := c["argv"].([]any)
+		return len(argv) > 0 && slices.Contains(argv[:min(2, len(argv))], any(name))
+	})
+}
 
 func (r result) String() string {
 	text, _ := json.MarshalIndent(r, "", " ")

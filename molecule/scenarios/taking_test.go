@@ -27,7 +27,7 @@ func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
 	g.scratch(t, `dmsetup create vg00-pccehr_snap-cow --table "0 8192 zero"`,
 		"dmsetup remove vg00-pccehr_snap-cow 2>/dev/null; true")
 	r := g.module(t, bothVolumes)
-	if r["failed"] != true || !strings.Contains(r.msg(), "vg00/pccehr") {
+	if r.code() != "exists" || !strings.Contains(r.msg(), "vg00/pccehr") || !strings.Contains(r.hint(), "dmsetup remove") {
 		t.Errorf("a snapshot that cannot be made: %v", r)
 	}
 	g.run(t, writesGoOn)
