@@ -66,7 +66,7 @@ const (
 	running int32 = iota
 	suspending
 	held
-	starting // held until its snapshot is taken, whatever ends meanwhile
+	starting // held until its thin snapshot is made, whatever ends meanwhile
 	released
 )
 

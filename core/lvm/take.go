@@ -161,16 +161,15 @@ func (t *taking) startAll() error {
 	return t.allHeld()
 }
 
-// start takes one snapshot. Its origin stays held until that is over, also where the limit or the context ends
-// meanwhile: a pool that makes a snapshot of a volume that is written to can lose what is written
-// (linux, drivers/md/dm-thin.c, thin_bio_map).
+// start takes one snapshot. The origin of a thin one stays held until that is over, also where the limit or the context
+// ends meanwhile: a pool that makes a snapshot of a volume that is written to can lose what is written (linux,
+// drivers/md/dm-thin.c, thin_bio_map). A thick one would only be of no use.
 func (t *taking) start(m *member) error {
-	if !m.state.CompareAndSwap(held, starting) {
+	if m.Thin != nil && !m.state.CompareAndSwap(held, starting) {
 		return errCalledOff
 	}
 	err := deviceFault("make a snapshot of", m.Origin, again(m.start))
-	m.state.Store(held)
-	if t.called.Load() {
+	if m.state.CompareAndSwap(starting, held) && t.called.Load() {
 		t.resumeAll()
 		return errCalledOff
 	}
