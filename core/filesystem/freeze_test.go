@@ -74,10 +74,12 @@ func (k *kernel) isFrozen(name string) bool {
 // thawed waits until none of the file systems is frozen, which happens by itself.
 func (k *kernel) thawed(t *testing.T, names ...string) {
 	t.Helper()
-	for until := time.Now().Add(10 * time.Second); slices.ContainsFunc(names, k.isFrozen); time.Sleep(time.Millisecond) {
+	until := time.Now().Add(10 * time.Second)
+	for slices.ContainsFunc(names, k.isFrozen) {
 		if time.Now().After(until) {
 			t.Fatalf("still frozen: %v", names)
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -26,9 +26,10 @@ type Create struct {
 	Inactive bool
 }
 
-// CreateSnapshot takes a snapshot and leaves it active, unless c says otherwise. LVM suspends the origin
-// for the moment between the two tables, which also flushes and freezes what is
-// mounted on it. COW space beyond MaxCOW is reduced to it by LVM.
+// CreateSnapshot takes a snapshot and leaves it active, unless c says otherwise.
+// LVM suspends the origin for the moment between the two tables, which also
+// flushes and freezes what is mounted on it. COW space beyond MaxCOW is reduced
+// to it by LVM.
 //
 // Faults: exists, no_space, not_found, merging (of the origin), busy (the
 // origin's file system is frozen, and kernels before 6.12 cannot suspend such a
@@ -52,9 +53,7 @@ func (c Create) argv() []string {
 		// Without this a thin snapshot cannot be activated, so not mounted, by a plain -ay.
 		argv = append(argv, "--setactivationskip", "n")
 	}
-	for _, tag := range c.Tags {
-		argv = append(argv, "--addtag", tag)
-	}
+	argv = append(argv, each("--addtag", c.Tags)...)
 	return append(argv, "--", c.VG+"/"+c.Origin)
 }
 
@@ -111,10 +110,7 @@ func (l *LVM) AddTags(ctx context.Context, tags []string, volumes ...string) err
 // Unskip takes off volumes the mark that has them skipped when their group is
 // activated, and gives them tags, in one command.
 func (l *LVM) Unskip(ctx context.Context, tags []string, volumes ...string) error {
-	options := []string{"--setactivationskip", "n"}
-	for _, tag := range tags {
-		options = append(options, "--addtag", tag)
-	}
+	options := append([]string{"--setactivationskip", "n"}, each("--addtag", tags)...)
 	return l.onVolumes(ctx, volumes, "lvchange", options...)
 }
 
@@ -127,11 +123,16 @@ func (l *LVM) tag(ctx context.Context, option string, tags, volumes []string) er
 	if len(tags) == 0 {
 		return nil
 	}
-	options := make([]string, 0, 2*len(tags))
-	for _, tag := range tags {
-		options = append(options, option, tag)
+	return l.onVolumes(ctx, volumes, "lvchange", each(option, tags)...)
+}
+
+// each gives an option with every value.
+func each(option string, values []string) []string {
+	options := make([]string, 0, 2*len(values))
+	for _, value := range values {
+		options = append(options, option, value)
 	}
-	return l.onVolumes(ctx, volumes, "lvchange", options...)
+	return options
 }
 
 // Merge asks LVM to merge snapshots into their origins, in the background, by

@@ -40,9 +40,9 @@ type Mapper interface {
 	// the disk when it returns. size is a multiple of 4096.
 	Blank(device string, size int) error
 
-	// Suspend, Resume, Message, Held and Prepared return calls that are made later. The calls
-	// ask for no memory and open no file, so they may be made while the volume that
-	// holds this program, or its swap space, is suspended.
+	// Suspend, Resume, Message, Held and Prepared return calls that are made later.
+	// The calls ask for no memory and open no file, so they may be made while the
+	// volume that holds this program, or its swap space, is suspended.
 	//
 	// A suspend waits for the I/O that is under way, and freezes the file system
 	// that is mounted on the device. A signal ends the wait with unix.EINTR, and

@@ -179,8 +179,8 @@ func (t *taking) start(m *member) error {
 // errCalledOff says that the limit or the context ended the attempt; verdict says which.
 var errCalledOff = errors.New("called off")
 
-// allPrepared refuses a thick snapshot whose table is live already: to start it would change nothing, and it has recorded
-// since an earlier moment. One that becomes live from here on does so while all origins are held.
+// allPrepared refuses a thick snapshot whose table is live already: to start it would change nothing, and it has
+// recorded since an earlier moment. One that becomes live from here on does so while all origins are held.
 func (t *taking) allPrepared() error {
 	for _, m := range t.members {
 		if m.prepared == nil {
@@ -200,8 +200,10 @@ func (t *taking) allPrepared() error {
 func forestalled(snapshot string) error {
 	return fault.New(fault.Busy, "another LVM command, or dmsetup, worked on %s meanwhile, and it is of an earlier "+
 		"moment than the set", snapshot).
-		WithHint("take the set again when that command has ended")
+		WithHint(takeAgain)
 }
+
+const takeAgain = "take the set again when that command has ended"
 
 func (t *taking) allHeld() error {
 	for _, m := range t.members {

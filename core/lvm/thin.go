@@ -109,8 +109,8 @@ func (i *Instant) prepareThin(p Pair, ids map[string]int64) error {
 	}
 	number, id := ids[p.Thin.VG+"/"+p.Thin.Origin], ids[p.Thin.snapshot()]
 	if id == 0 || id == number {
-		return fault.New(fault.Busy, "another LVM command removed or changed %s, a snapshot of the set, while the set was "+
-			"taken", p.Thin.snapshot()).WithHint("take the set again when that command has ended")
+		return fault.New(fault.Busy, "another LVM command removed or changed %s, a snapshot of the set, while the "+
+			"set was taken", p.Thin.snapshot()).WithHint(takeAgain)
 	}
 	want := []string{mapped.number(), fmt.Sprint(number)}
 	if !kindIs(mapped, "thin-pool") || !kindIs(origin, "thin") || len(origin.Table[0].Args) < 2 ||
@@ -119,9 +119,10 @@ func (i *Instant) prepareThin(p Pair, ids map[string]int64) error {
 			With("tables", map[string]any{p.Origin: origin.Table, pool: mapped.Table, "wanted": want})
 	}
 	if _, err := i.mapper.Mapping(p.Snapshot); !errors.Is(err, fault.NotFound) {
-		return fault.All(fault.New(fault.Busy, "there is a device %s already: another LVM command activated %s, a snapshot "+
-			"of the set, while the set was taken, or the device is a leftover", p.Snapshot, p.Thin.snapshot()).
-			WithHint("take the set again; if that is of no use: dmsetup info %[1]s, dmsetup remove %[1]s", p.Snapshot), err)
+		found := fault.New(fault.Busy, "there is a device %s already: another LVM command activated %s, a snapshot of "+
+			"the set, while the set was taken, or the device is a leftover", p.Snapshot, p.Thin.snapshot())
+		return fault.All(found.WithHint("take the set again; if that is of no use: dmsetup info %[1]s, "+
+			"dmsetup remove %[1]s", p.Snapshot), err)
 	}
 	deletion := i.mapper.Message(pool, fmt.Sprintf("delete %d", id))
 	if err := deviceFault("empty the snapshot", p.Snapshot, again(deletion)); err != nil {

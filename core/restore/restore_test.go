@@ -28,9 +28,10 @@ func TestRootsBelowAnotherAreLeftAlone(t *testing.T) {
 }
 
 func TestErrorsNamePathsAsPeopleKnowThem(t *testing.T) {
-	err := readable(fault.New(fault.NoSpace, "write /proc/self/fd/9/base/1: full").WithHint("more; see /proc/self/fd/9/base"), "/proc/self/fd/9", "snapshot:/dat")
-	f := fault.Of(err)
-	if strings.Contains(f.Msg, "/proc") || !strings.Contains(f.Msg, "snapshot:/dat/base/1") || f.Code != fault.NoSpace || f.Hint != "more; see snapshot:/dat/base" {
+	failed := fault.New(fault.NoSpace, "write /proc/self/fd/9/base/1: full").WithHint("more; see /proc/self/fd/9/base")
+	f := fault.Of(readable(failed, "/proc/self/fd/9", "snapshot:/dat"))
+	if strings.Contains(f.Msg, "/proc") || !strings.Contains(f.Msg, "snapshot:/dat/base/1") ||
+		f.Code != fault.NoSpace || f.Hint != "more; see snapshot:/dat/base" {
 		t.Errorf("%+v", f)
 	}
 }

@@ -214,8 +214,8 @@ func (w *walk) stillBusy(ctx context.Context, because error) error {
 	return fault.All(w.comeSince(holders, because), because)
 }
 
-// comeSince says who came to hold a volume open after the check found nobody, or after all were ended, or where nobody was
-// found.
+// comeSince says who came to hold a volume open after the check found nobody, or after all were ended, or where nobody
+// was found.
 func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
 	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
 	if len(holders) == 0 {

@@ -66,8 +66,8 @@ func (m meanwhile) Blank(device string, size int) error {
 	return m.Mapper.Blank(device, size)
 }
 
-// activated has an administrator activate a volume, and the kernel count what is then written to it and discarded of it,
-// in sectors.
+// activated has an administrator activate a volume, and the kernel count what is then written to it and discarded of
+// it, in sectors.
 func (w *world) activated(name string) func(written, discarded int) {
 	return func(written, discarded int) {
 		if err := w.lvm.Activate(w.t.Context(), name); err != nil {

@@ -81,8 +81,8 @@ func (t *taker) take(ctx context.Context) (err error) {
 	return inRoom(room, func() error { return t.becomes(ctx) })
 }
 
-// becomes has the snapshots be a set, which they are when all of them have its last tag. What was left without a device is
-// activated before.
+// becomes has the snapshots be a set, which they are when all of them have its last tag. What was left without a device
+// is activated before.
 func (t *taker) becomes(ctx context.Context) error {
 	var inactive, active []string
 	for _, m := range t.plan.Members {
@@ -166,7 +166,8 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	for _, m := range t.plan.held() {
 		pair := lvm.Pair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log}
 		if m.Thin {
-			pair.Thin = &lvm.ThinSnapshot{VG: m.VG, Pool: m.Pool, Origin: m.LV, Snapshot: m.Snapshot, Tag: tagID + t.plan.ID}
+			pair.Thin = &lvm.ThinSnapshot{VG: m.VG, Pool: m.Pool, Origin: m.LV, Snapshot: m.Snapshot,
+				Tag: tagID + t.plan.ID}
 		}
 		pairs = append(pairs, pair)
 		points = append(points, m.Points...)
@@ -183,8 +184,8 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	return instant, nil
 }
 
-// flushLimit bounds the wait for dirty pages; briefly does while other LVM commands wait, such as the one by which dmeventd
-// extends a thin pool that fills: the kernel fails writes to a full one after a minute (no_space_timeout).
+// flushLimit bounds the wait for dirty pages; briefly does while other LVM commands wait, such as the one by which
+// dmeventd extends a thin pool that fills: the kernel fails writes to a full one after a minute (no_space_timeout).
 const flushLimit, briefly = 10 * time.Minute, 20 * time.Second
 
 // syncfs writes a file system's dirty pages out. Tests have one that hangs.

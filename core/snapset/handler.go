@@ -170,7 +170,8 @@ func (w *work) create(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
-	plan, err := w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}, journal.NewID(), w.targets)
+	want := Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}
+	plan, err := w.view.New(want, journal.NewID(), w.targets)
 	if err := fault.All(err, w.canLock(ctx)); err != nil {
 		return ansible.Result{}, err
 	}

@@ -46,8 +46,8 @@ func (v *View) choose(p *Plan, targets []Target) error {
 	return fault.All(wrong...)
 }
 
-// holdable refuses a volume whose device is not its own, but belongs to what uses it: there is nothing that could be held
-// and of which a pool could make a snapshot.
+// holdable refuses a volume whose device is not its own, but belongs to what uses it: there is nothing that could be
+// held and of which a pool could make a snapshot.
 func (v *View) holdable(t *Target) error {
 	var thick []string
 	for _, s := range v.Report.Snapshots(t.LV) {

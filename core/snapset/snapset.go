@@ -5,8 +5,8 @@
 // somebody else's.
 //
 // What is promised: a set has all of its members or does not exist; writers wait only for the instant itself, in which
-// no program runs; and whatever happens to the process, the Settle of Handler
-// brings the server back to "no set, and nothing frozen or suspended".
+// no program runs; and whatever happens to the process, the Settle of Handler brings the server back to "no set, and
+// nothing frozen or suspended".
 package snapset
 
 import (

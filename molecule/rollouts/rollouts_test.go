@@ -146,8 +146,8 @@ func play(t *testing.T, ansible, playbook, strikes string) (out string, touched 
 	}
 	cmd := exec.Command("../../build/venv/bin/python", ansible+"/bin/ansible-playbook", "-i", dir+"/inventory.yml",
 		"../../playbooks/"+playbook+".yml")
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir, "ANSIBLE_CONFIG="+dir+"/ansible.cfg",
-		"ANSIBLE_LIBRARY="+dir+"/library", "ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir,
+		"ANSIBLE_CONFIG="+dir+"/ansible.cfg", "ANSIBLE_LIBRARY="+dir+"/library", "ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
 	printed, err := cmd.CombinedOutput()
 	noted, readErr := os.ReadFile(dir + "/touched")
 	if readErr != nil {

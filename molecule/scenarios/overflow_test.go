@@ -175,7 +175,8 @@ func TestMissingDiskAndSickPoolsAreNamed(t *testing.T) {
 		t.Errorf("lvm_snapshot_info does not name the missing disk: %s", r[0])
 	}
 	for _, refused := range r[1:] {
-		if refused.code() != "unsupported" || !strings.Contains(refused.msg(), "missing") || !strings.Contains(refused.hint(), "lvmdevices --adddev") {
+		if refused.code() != "unsupported" || !strings.Contains(refused.msg(), "missing") ||
+			!strings.Contains(refused.hint(), "lvmdevices --adddev") {
 			t.Errorf("a missing disk: %s", refused)
 		}
 	}

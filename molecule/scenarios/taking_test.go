@@ -27,7 +27,8 @@ func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
 	g.scratch(t, `dmsetup create vg00-pccehr_snap-cow --table "0 8192 zero"`,
 		"dmsetup remove vg00-pccehr_snap-cow 2>/dev/null; true")
 	r := g.module(t, bothVolumes)
-	if r.code() != "exists" || !strings.Contains(r.msg(), "vg00/pccehr") || !strings.Contains(r.hint(), "dmsetup remove") {
+	if r.code() != "exists" || !strings.Contains(r.msg(), "vg00/pccehr") ||
+		!strings.Contains(r.hint(), "dmsetup remove") {
 		t.Errorf("a snapshot that cannot be made: %v", r)
 	}
 	g.run(t, writesGoOn)
@@ -52,7 +53,8 @@ func TestAFreezeOfAnotherProgramStays(t *testing.T) {
 	g := theGuest
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	g.scratch(t, "fsfreeze -f /pccehr", "fsfreeze -u /pccehr 2>/dev/null; true")
-	for _, words := range []string{bothVolumes, "lvm_snapshot volumes=/pccehr", armed("snapset.taken kill") + bothVolumes} {
+	struck := armed("snapset.taken kill") + bothVolumes
+	for _, words := range []string{bothVolumes, "lvm_snapshot volumes=/pccehr", struck} {
 		r := g.module(t, words)
 		if r.code() == "interrupted" {
 			continue // and settled: the freeze is looked at below

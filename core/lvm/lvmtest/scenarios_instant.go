@@ -62,6 +62,19 @@ func (h held) Prepared(device string) func() (bool, error) {
 
 func (held) Close() error { return nil }
 
+// taken has the instant taken, and checks that every origin waited.
+func taken(t *testing.T, i *lvm.Instant, pairs []lvm.Pair) {
+	t.Helper()
+	waited, err := i.Take(context.Background(), time.Minute)
+	must(t, err)
+	must(t, i.Close())
+	for _, p := range pairs {
+		if waited[p.Origin] <= 0 {
+			t.Errorf("%s waited %v", p.Origin, waited[p.Origin])
+		}
+	}
+}
+
 func instant(t *testing.T, b Bench) {
 	ctx := context.Background()
 	pairs := b.pairs(t)
@@ -77,14 +90,7 @@ func instant(t *testing.T, b Bench) {
 			t.Errorf("%s is not prepared: %+v", lv+"s", m)
 		}
 	}
-	waited, err := i.Take(ctx, time.Minute)
-	must(t, err)
-	must(t, i.Close())
-	for _, p := range pairs {
-		if waited[p.Origin] <= 0 {
-			t.Errorf("%s waited %v", p.Origin, waited[p.Origin])
-		}
-	}
+	taken(t, i, pairs)
 	for _, lv := range []string{"a", "c"} {
 		b.atRest(t, lv, "snapshot-origin")
 		b.atRest(t, lv+"s", "snapshot")
@@ -143,9 +149,10 @@ func instantExpires(t *testing.T, b Bench) {
 
 func instantInterfered(t *testing.T, b Bench) {
 	pairs := b.pairs(t)
-	i, err := b.whileHeld(b.Mapper.Resume(pairs[1].Origin)).PrepareInstant(context.Background(), pairs, nil, time.Minute)
+	ctx := context.Background()
+	i, err := b.whileHeld(b.Mapper.Resume(pairs[1].Origin)).PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
-	_, err = i.Take(context.Background(), time.Minute)
+	_, err = i.Take(ctx, time.Minute)
 	refused(t, err, fault.Busy)
 	must(t, i.Close())
 	b.atRest(t, "a", "snapshot-origin")
@@ -228,14 +235,7 @@ func thinInstant(t *testing.T, b Bench) {
 	must(t, err)
 	b.atRest(t, "a", "thin")
 	b.atRest(t, "c", "thin")
-	waited, err := i.Take(ctx, time.Minute)
-	must(t, err)
-	must(t, i.Close())
-	for _, p := range pairs {
-		if waited[p.Origin] <= 0 {
-			t.Errorf("%s waited %v", p.Origin, waited[p.Origin])
-		}
-	}
+	taken(t, i, pairs)
 	must(t, b.LVM.Activate(ctx, b.name("as"), b.name("cs")))
 	must(t, b.LVM.Unskip(ctx, []string{"a-set"}, b.name("as"), b.name("cs")))
 	for _, lv := range []string{"a", "c", "as", "cs"} {
