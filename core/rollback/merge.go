@@ -45,8 +45,8 @@ func (w *walk) mergeAll(ctx context.Context) error {
 	w.trip.Progress("merging", -1)
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	var failed error
-	tried := 0
+	var failed, noWayBack error
+	tried, patience := 0, time.Now().Add(w.patience)
 	if w.ready {
 		tried, failed = 1, w.begin(ctx, w.state.Members)
 	}
@@ -72,10 +72,20 @@ func (w *walk) mergeAll(ctx context.Context) error {
 			failed = w.begin(ctx, wait)
 			continue
 		case len(wait) > 0:
-			return w.refused(wait, failed, w.untouched(states))
+			return w.refused(wait, failed, w.unmerge(ctx, states))
+		case noWayBack == nil && time.Now().After(patience):
+			if noWayBack = w.unmerge(ctx, states); noWayBack == nil {
+				return w.stillBusy(ctx, opened(late, w.patience, "LVM was told to forget the merge, and nothing was rolled back").
+					WithHint("end what holds it, and run the same task again"))
+			}
 		}
 		if err := w.unlatch(ctx, late); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			return w.stillBusy(context.WithoutCancel(ctx), fault.New(fault.Busy, "%w; there is no way back: %w",
+				opened(late, closeLimit, "the services stay down"), noWayBack).
+				WithHint("end what holds it, and run the same task again: it goes on from here"))
 		}
 	}
 }
@@ -125,18 +135,18 @@ func (w *walk) join() {
 	}
 }
 
-// refused says that LVM does not take members for merging. Of untouched volumes none is rolled back.
-func (w *walk) refused(wait []*Member, because error, untouched bool) error {
+// refused says that LVM does not take members for merging. Without a way back the services stay down.
+func (w *walk) refused(wait []*Member, because, noWayBack error) error {
 	if because == nil {
 		because = fault.New(fault.MergeFailed, "LVM reports no error")
 	}
-	if untouched {
+	if noWayBack == nil {
 		return fault.New(fault.MergeFailed, "LVM did not begin to merge %s, and nothing was rolled back: %w",
 			strings.Join(snapshots(wait), ", "), because).
 			WithHint("mend the cause and run the same task again")
 	}
-	return fault.New(fault.MergeFailed, "%s cannot be merged; the services stay down, because other volumes of the set are rolled back already: %w",
-		strings.Join(snapshots(wait), ", "), because).
+	return fault.New(fault.MergeFailed, "%s cannot be merged; the services stay down, because %w: %w",
+		strings.Join(snapshots(wait), ", "), noWayBack, because).
 		WithHint("lvs -a shows each snapshot; mend the cause and run the same task again: it goes on from here")
 }
 
@@ -166,12 +176,9 @@ func (w *walk) unlatch(ctx context.Context, late []*Member) error {
 	}
 	select {
 	case <-time.After(tick):
-		return nil
 	case <-ctx.Done():
-		return w.stillBusy(context.WithoutCancel(ctx), fault.New(fault.Busy, "%s was opened while its merge was to begin, and was not closed for %s; the services stay down",
-			strings.Join(origins(late), ", "), closeLimit).
-			WithHint("end what holds it, and run the same task again: it goes on from here"))
 	}
+	return nil
 }
 
 // finish waits until every member is merged and LVM has tidied up, then takes the boot guard away and closes the entry.

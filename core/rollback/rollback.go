@@ -139,10 +139,12 @@ type walk struct {
 	atOnce       func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
 	protected    func(filesystem.Dev) (bool, error)
 	writeProtect func(filesystem.Dev, bool) error
-	ahead        bool         // go on ahead of LVM's command that merges, when the kernel does
-	ready        bool         // just now all members were closed and none was merging
-	merger       <-chan error // LVM's command that merges, which may still tidy up; nil: none runs
-	revived      []string     // units that an earlier run of this rollback could not start, and this one did
+	ahead        bool          // go on ahead of LVM's command that merges, when the kernel does
+	ready        bool          // just now all members were closed and none was merging
+	kept         string        // the directory of the metadata from before LVM was told to merge
+	patience     time.Duration // how long a member may be open then, before the rollback turns back
+	merger       <-chan error  // LVM's command that merges, which may still tidy up; nil: none runs
+	revived      []string      // units that an earlier run of this rollback could not start, and this one did
 	warnings     []string
 	copies       []string   // where LVM keeps copies of its metadata, without which it changes nothing
 	reserved     []*os.File // room on disk for what is still to be written
@@ -156,6 +158,7 @@ func newWalk(t *journey.Trip, req Request) *walk {
 		Request: req, trip: t, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
 		atOnce: filesystem.MountAtOnce, ahead: true, begun: time.Now(),
 		protected: filesystem.WriteProtected, writeProtect: filesystem.WriteProtect,
+		kept: journey.Run + "/metadata", patience: lookLimit,
 	}
 	w.forget = w.forgetGuard
 	return w
@@ -243,6 +246,7 @@ func (w *walk) there(ctx context.Context, kill []condemned) error {
 		return err
 	}
 	defer w.release()
+	w.keepMetadata(ctx)
 	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
 		return unwritten(err)
 	}
@@ -252,6 +256,11 @@ func (w *walk) there(ctx context.Context, kill []condemned) error {
 	if err := w.record(stepMerging, w.state); err != nil {
 		return w.back(ctx, err)
 	}
+	return w.ascendOrTurnBack(ctx)
+}
+
+// ascendOrTurnBack ascends. If it fails and nothing was rolled back, all is as it was before.
+func (w *walk) ascendOrTurnBack(ctx context.Context) error {
 	err := w.ascend(ctx)
 	if err == nil || w.entry().Step != stepMerging {
 		return err

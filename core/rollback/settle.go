@@ -49,7 +49,7 @@ func (w *walk) settle(ctx context.Context) error {
 	case e.Step == StepStarted:
 		return w.tidy(ctx)
 	}
-	if err := w.ascend(ctx); err != nil {
+	if err := w.ascendOrTurnBack(ctx); err != nil {
 		return err
 	}
 	if err := fault.All(w.failure(), w.unwritten); err != nil {

@@ -135,6 +135,7 @@ func (w *walk) undo(ctx context.Context) error {
 // undone closes the entry of a rollback of which nothing is left. A record that cannot be written is removed, which
 // takes no room: without one no rollback is known.
 func (w *walk) undone(ctx context.Context) error {
+	w.dropMetadata()
 	if err := w.removeGuard(ctx); err != nil {
 		return err
 	}
@@ -194,6 +195,7 @@ func (w *walk) ascend(ctx context.Context) error {
 	if err := w.merge(ctx); err != nil {
 		return err
 	}
+	w.dropMetadata()
 	w.reached(stepMounting)
 	w.state.Trouble = w.notRolledBack() // not of a way that was interrupted
 	if w.Resnapshot || w.state.Resnapshot {

@@ -224,6 +224,8 @@ func TestPowerCutWhileThinSnapshotsAreMadeAnew(t *testing.T) {
 		g.eventually(t, "the failpoint", atPlace, reachLimit)
 		c.drop(t)
 		g.cut(t)
+		// No mount of fstab has a boot wait for these volumes: LVM activates them when udev has seen their disk.
+		g.eventually(t, "the thin volumes", "test -b /dev/vg01/one && test -b /dev/vg01/two", settled)
 		g.run(t, active+" && mount /dev/vg01/one /one && mount /dev/vg01/two /two")
 		if r := g.ok(t, take); r["changed"] != true || len(r.rows("snapshots")) != 2 {
 			t.Errorf("the same task after the boot: %v", r)

@@ -66,3 +66,50 @@ e2fsck -fn /dev/vg00/pccehr >/run/rw-fsck 2>&1; echo $?`)
 		t.Errorf("it does not say that %s was mounted: %s", point, warned)
 	}
 }
+
+// theOpener opens the volume, and keeps it open, when LVM's command that merges has been started and has not looked at
+// the volume yet.
+const theOpener = `cat > /run/rw-opener <<'X'
+my $pid;
+until ($pid) {
+	for my $f (glob "/proc/[0-9]*/cmdline") {
+		open my $h, "<", $f or next;
+		$pid = $1 if <$h> =~ /^lvm\0lvconvert\0/ && $f =~ /(\d+)/;
+	}
+}
+kill "STOP", $pid;
+open my $volume, "<", "/dev/vg00/pccehr" or die;
+kill "CONT", $pid;
+sleep;
+X
+echo old > /pccehr/rw-file
+`
+
+const withoutOpener = `systemctl stop rw-opener pccehr 2>/dev/null; lvm_snapshot state=absent >/dev/null 2>&1
+mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; systemctl start pccehr`
+
+// TestOpenedJustAsTheMergeBegins has the volume opened by a program that nobody knows of when LVM is about to look at
+// it, so that LVM puts the merge off: there is a way back from that, and services do not stay down for it.
+func TestOpenedJustAsTheMergeBegins(t *testing.T) {
+	g := theGuest
+	g.scratch(t, theOpener, withoutOpener)
+	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
+	g.run(t, "echo new > /pccehr/rw-file; sync; systemd-run -q --unit=rw-opener perl /run/rw-opener")
+	r := g.fails(t, "lvm_merge services=pccehr wait=true", "busy")
+	for _, words := range []string{"nothing was rolled back", "perl"} {
+		if !strings.Contains(r.msg(), words) {
+			t.Errorf("it does not say %q: %s", words, r.msg())
+		}
+	}
+	const state = `cat /pccehr/rw-file; systemctl is-active pccehr; ls /run/rewind/metadata 2>/dev/null
+blockdev --getro /dev/vg00/pccehr; lvs --noheadings -o lv_name,origin,lv_active vg00 | grep -w pccehr_snap | xargs
+touch /pccehr/rw-file`
+	if got, want := g.run(t, state), "new\nactive\n0\npccehr_snap pccehr active"; got != want {
+		t.Errorf("after the way back: %q, want %q", got, want)
+	}
+	g.run(t, "systemctl stop rw-opener")
+	g.ok(t, "lvm_merge services=pccehr wait=true")
+	if got, want := g.run(t, state), "old\nactive\n0"; strings.TrimSpace(got) != want {
+		t.Errorf("after the rollback: %q, want %q", got, want)
+	}
+}

@@ -37,8 +37,10 @@ func (f *Fake) verbs() map[string]verb {
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1, "--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--config": 1, "--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
 			"--setactivationskip": 1, "--activate": 1, "--ignoreactivationskip": 0}},
-		"dmsetup status": {f.dmStatus, map[string]int{"--noflush": 0}},
-		"dmsetup info":   {f.dmInfo, map[string]int{"--columns": 0, "--noheadings": 0, "--separator": 1, "--options": 1}},
+		"lvm vgcfgbackup":  {f.vgcfgbackup, map[string]int{"--readonly": 0, "--config": 1, "--file": 1}},
+		"lvm vgcfgrestore": {f.vgcfgrestore, map[string]int{"--config": 1, "--nolocking": 0, "--yes": 0, "--force": 0, "--file": 1}},
+		"dmsetup status":   {f.dmStatus, map[string]int{"--noflush": 0}},
+		"dmsetup info":     {f.dmInfo, map[string]int{"--columns": 0, "--noheadings": 0, "--separator": 1, "--options": 1}},
 	}
 }
 

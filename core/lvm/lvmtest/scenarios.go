@@ -44,6 +44,7 @@ func Scenarios() []Scenario {
 		{"overflow", overflow},
 		{"merge of a closed origin", mergeClosed},
 		{"merge of an open origin waits", mergeDeferred},
+		{"merges that wait are taken back", mergeTakenBack},
 		{"half a merge", mergeHalf},
 		{"a merge fills the other snapshot", mergeFillsSibling},
 		{"thin merge", thinMerge},

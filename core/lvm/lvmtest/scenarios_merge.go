@@ -124,3 +124,46 @@ func thinDeferred(t *testing.T, b Bench) {
 		return b.gone(t, "s")
 	})
 }
+
+// mergeTakenBack takes back merges that wait, of thick and thin snapshots in one group, and has them merge after all.
+func mergeTakenBack(t *testing.T, b Bench) {
+	ctx, dir := context.Background(), t.TempDir()
+	b.linear("o")
+	b.create(t, "o", "s", 8)
+	b.thin("thin")
+	b.create(t, "thin", "ts", 0, "tag")
+	b.Host.Write(b.name("o"), 16*mib)
+	before, thin := b.volume(t, "s"), b.volume(t, "ts")
+	must(t, b.LVM.KeepMetadata(ctx, dir, b.VG))
+	b.Host.SetOpen(b.name("o"), 1)
+	b.Host.SetOpen(b.name("thin"), 1)
+	must(t, b.LVM.Merge(ctx, b.name("s"), b.name("ts")))
+	if s := b.volume(t, "s"); !s.Merging || !b.volume(t, "ts").Merging {
+		t.Fatalf("deferred: %+v", s)
+	}
+	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, "o", "s"), fault.Busy) // another's merge would go, too
+	names := []string{"o", "s", "thin", "ts"}
+	must(t, b.LVM.Unmerge(ctx, dir, b.VG, names...))
+	must(t, b.LVM.Activate(ctx, b.name("ts")))
+	after := b.volume(t, "s")
+	if after.Merging || after.Hidden || after.State != before.State || after.UUID != before.UUID {
+		t.Errorf("taken back: %+v, was %+v", after, before)
+	}
+	if after := b.volume(t, "ts"); after.Merging || after.Hidden || !after.Active || after.Origin != thin.Origin {
+		t.Errorf("taken back: %+v, was %+v", after, thin)
+	}
+	if target := b.kernel(t, "o"); target.Type != "snapshot-origin" {
+		t.Errorf("the kernel has %s", target.Type)
+	}
+	b.create(t, "o", "new", 1) // LVM refuses this of an origin that merges
+	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, names...), fault.Busy)
+	must(t, b.LVM.Remove(ctx, b.name("new")))
+	b.Host.SetOpen(b.name("o"), 0)
+	b.Host.SetOpen(b.name("thin"), 0)
+	must(t, b.LVM.Merge(ctx, b.name("s"), b.name("ts")))
+	b.merged(t, "o", "s")
+	b.until(t, "thin merged", func() bool {
+		must(t, b.LVM.Refresh(ctx, b.name("thin")))
+		return b.gone(t, "ts")
+	})
+}
