@@ -9,9 +9,6 @@ package ansible
 import (
 	"context"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 )
 
 // Module is a program that Ansible or a person runs.
@@ -70,12 +67,17 @@ func (c Call) Secret(values ...string) {
 	}
 }
 
-// Main runs the module with the process's arguments and exits. SIGINT, SIGTERM
-// and SIGHUP end the context; a second one ends the process. A reader of the
-// output that is gone does not: the work goes on.
-func (m Module[A]) Main() {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // not Ignore: children would inherit that
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop)
-	os.Exit(m.Exec(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+// Program returns the module as a program of no particular arguments, for Main.
+func (m Module[A]) Program() Program {
+	return Program{
+		name: m.Name, summary: m.Summary, examples: m.Examples, print: m.Print, internal: m.Internal,
+		defaults: func() any { a := m.Defaults(); return &a },
+		validate: func(a any) error {
+			if m.Validate == nil {
+				return nil
+			}
+			return m.Validate(*a.(*A))
+		},
+		run: func(ctx context.Context, c Call, a any) (Result, error) { return m.Run(ctx, c, *a.(*A)) },
+	}
 }

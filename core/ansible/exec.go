@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -15,22 +14,23 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Exec runs the module as the words argv say, argv[0] being the program's name,
+// Exec runs the program as the words argv say, argv[0] being the program's name,
 // and returns the exit code: 0, 1 on failure, and 2 where a person's words are
 // wrong. Nothing is written to stderr unless a person reads it.
-func (m Module[A]) Exec(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func (p Program) Exec(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	words := argv[min(1, len(argv)):]
-	if len(words) > 0 && m.Internal[words[0]] != nil {
-		return m.Internal[words[0]](ctx, words[1:])
+	if len(words) > 0 && p.internal[words[0]] != nil {
+		return p.internal[words[0]](ctx, words[1:])
 	}
 	in := readInput(words, stdin)
-	defaults := m.Defaults()
-	list := arguments(reflect.TypeOf(defaults))
+	list, defaults := p.arguments()
 	switch in.show {
 	case "help":
-		return written(fmt.Fprint(stdout, m.help(list, reflect.ValueOf(defaults))))
+		return written(fmt.Fprint(stdout, p.help(list, defaults)))
+	case "document":
+		return written(fmt.Fprintln(stdout, p.Document().json()))
 	case "version":
-		return written(fmt.Fprintln(stdout, m.Name, Version()))
+		return written(fmt.Fprintln(stdout, p.name, Version()))
 	}
 	if in.call.Hand {
 		in.call.Progress, in.call.Terminal = stderr, terminal(stderr)
@@ -39,29 +39,27 @@ func (m Module[A]) Exec(ctx context.Context, argv []string, stdin io.Reader, std
 	in.call.hidden.learn(list, in.given)
 	var r Result
 	exception, err := guarded(func() (err error) {
-		r, err = m.run(ctx, in, defaults)
+		r, err = p.work(ctx, in, list)
 		return err
 	})
-	o := outcome{name: m.Name, in: in, result: r, err: fault.Of(err), exception: exception, arguments: list}
+	o := outcome{name: p.name, in: in, result: r, err: fault.Of(err), exception: exception, arguments: list}
 	if in.object {
 		return o.writeObject(stdout)
 	}
-	return o.writeText(stdout, stderr, m.Print)
+	return o.writeText(stdout, stderr, p.print)
 }
 
-// run decodes, validates and does the work.
-func (m Module[A]) run(ctx context.Context, in input, a A) (Result, error) {
-	wrong := in.wrong
+// work decodes, validates and does the work.
+func (p Program) work(ctx context.Context, in input, list []argument) (Result, error) {
+	wrong, a := in.wrong, p.defaults()
 	if in.given != nil {
-		wrong = append(wrong, fault.Each(Decode(in.given, &a))...)
-	}
-	if m.Validate != nil && in.given != nil {
-		wrong = append(wrong, others(arguments(reflect.TypeOf(a)), fault.Each(m.Validate(a)), wrong)...)
+		wrong = append(wrong, fault.Each(Decode(in.given, a))...)
+		wrong = append(wrong, others(list, fault.Each(p.validate(a)), wrong)...)
 	}
 	if err := fault.All(wrong...); err != nil {
 		return Result{}, err
 	}
-	return m.Run(ctx, in.call, a)
+	return p.run(ctx, in.call, a)
 }
 
 // others returns the errors of Validate that are not owed to what is wrong

@@ -20,7 +20,7 @@ import (
 // run runs the sample and returns its exit code and all that it wrote.
 func run(ctx context.Context, stdin string, words ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = module().Exec(ctx, append([]string{"sample"}, words...), strings.NewReader(stdin), &out, &errs)
+	code = module().Program().Exec(ctx, append([]string{"sample"}, words...), strings.NewReader(stdin), &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -169,13 +169,13 @@ func TestAShortSecretDoesNotHideAFailure(t *testing.T) {
 
 func TestAReaderThatIsGone(t *testing.T) {
 	for _, words := range [][]string{{"volumes=/dat"}, {"volumes=/dat", "--json"}, {"--help"}, {"--version"}} {
-		if code := module().Exec(t.Context(), append([]string{"sample"}, words...), nil, fullWriter{}, io.Discard); code != 1 {
+		if code := module().Program().Exec(t.Context(), append([]string{"sample"}, words...), nil, fullWriter{}, io.Discard); code != 1 {
 			t.Errorf("%v: exit code %d", words, code)
 		}
 	}
 	torn := iotest.ErrReader(errors.New("torn"))
 	var out bytes.Buffer
-	if code := module().Exec(t.Context(), []string{"sample", "-"}, torn, &out, io.Discard); code != 1 || !strings.Contains(out.String(), "torn") {
+	if code := module().Program().Exec(t.Context(), []string{"sample", "-"}, torn, &out, io.Discard); code != 1 || !strings.Contains(out.String(), "torn") {
 		t.Errorf("exit code %d, %s", code, out.String())
 	}
 }
@@ -208,7 +208,7 @@ func TestCall(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var out, errs bytes.Buffer
-		code := m.Exec(t.Context(), append([]string{"sample"}, tt.words...), strings.NewReader(tt.stdin), &out, &errs)
+		code := m.Program().Exec(t.Context(), append([]string{"sample"}, tt.words...), strings.NewReader(tt.stdin), &out, &errs)
 		if code != 0 || !strings.HasPrefix(out.String(), tt.stdout) || errs.String() != tt.stderr {
 			t.Errorf("%v: exit code %d, %q, %q", tt.words, code, out.String(), errs.String())
 		}

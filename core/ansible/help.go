@@ -43,9 +43,9 @@ func built() string {
 const helpWidth = 100
 
 // help returns the text of --help; all of it comes from the tags.
-func (m Module[A]) help(list []argument, defaults reflect.Value) string {
+func (p Program) help(list []argument, defaults reflect.Value) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [argument=value]... [--check] [--diff] [--json]\n", m.Name, m.Summary, m.Name)
+	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [argument=value]... [--check] [--diff] [--json]\n", p.name, p.summary, p.name)
 	if len(list) > 0 {
 		b.WriteString("\narguments (lists with commas or as JSON, other structures as JSON):\n")
 		describe(&b, "  ", list, defaults)
@@ -56,9 +56,9 @@ func (m Module[A]) help(list []argument, defaults reflect.Value) string {
 		"  --json     write the result as one JSON object\n" +
 		"  --help     this text\n" +
 		"  --version  the version\n")
-	if m.Examples != "" {
+	if p.examples != "" {
 		b.WriteString("\nexamples:\n")
-		for line := range strings.Lines(strings.TrimSpace(m.Examples) + "\n") {
+		for line := range strings.Lines(strings.TrimSpace(p.examples) + "\n") {
 			b.WriteString("  " + strings.TrimLeft(line, " "))
 		}
 	}

@@ -21,7 +21,7 @@ type input struct {
 
 	hand   bool   // a person wrote words
 	object bool   // the output is one JSON object
-	show   string // "help" or "version", instead of the work
+	show   string // "help", "version" or "document", instead of the work
 	noLog  bool   // the task said no_log
 }
 
@@ -146,6 +146,8 @@ func (in *input) flag(word string) {
 		in.show = "help"
 	case "--version":
 		in.show = "version"
+	case "--document": // for those who make documentation of it; not in --help
+		in.show = "document"
 	default:
 		// What follows a = may be a secret.
 		name, _, _ := strings.Cut(word, "=")

@@ -152,7 +152,7 @@ func leak(c ansible.Call, a sample) (ansible.Result, error) {
 }
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sample": func() { module().Main() }})
+	testscript.Main(m, map[string]func(){"sample": func() { ansible.Main(module().Program()) }})
 }
 
 func TestScripts(t *testing.T) {

@@ -1,5 +1,5 @@
-// Command snap_backup_info lists a server's backups. It is an Ansible module, and the same by hand.
-package main
+// Package info is snap_backup_info lists a server's backups. It is an Ansible module, and the same by hand.
+package info
 
 import (
 	"context"
@@ -18,10 +18,11 @@ type args struct {
 	AllHosts      bool `mapstructure:"all_hosts" doc:"Also the backups of other servers in the same repository."`
 }
 
-func main() {
+// Module is the module.
+func Module() ansible.Program {
 	internal := rollback.Internal(journey.Handlers{run.KindQuery: backends.BuiltIn.Query()})
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
-	ansible.Module[args]{
+	return ansible.Module[args]{
 		Name:     "snap_backup_info",
 		Summary:  "Lists the backups of a server. It changes nothing.",
 		Defaults: func() args { return args{Arguments: run.Defaults()} },
@@ -31,7 +32,7 @@ func main() {
 		Examples: `  snap_backup_info backend_options=path=/srv/backup
   snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw all_hosts=true`,
 		Internal: internal,
-	}.Main()
+	}.Program()
 }
 
 func list(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {

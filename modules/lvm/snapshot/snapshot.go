@@ -1,6 +1,6 @@
-// Command lvm_snapshot takes, extends, mounts and removes a named set of LVM snapshots. It is an Ansible module, and
+// Package snapshot is lvm_snapshot takes, extends, mounts and removes a named set of LVM snapshots. It is an Ansible module, and
 // the same by hand.
-package main
+package snapshot
 
 import (
 	"context"
@@ -30,8 +30,9 @@ type args struct {
 	Options          string           `mapstructure:"options" doc:"Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."`
 }
 
-func main() {
-	ansible.Module[args]{
+// Module is the module.
+func Module() ansible.Program {
+	return ansible.Module[args]{
 		Name:    "lvm_snapshot",
 		Summary: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant.",
 		Defaults: func() args {
@@ -46,7 +47,7 @@ func main() {
   lvm_snapshot state=mounted mountpoint=/mnt/snap
   lvm_snapshot state=absent`,
 		Internal: rollback.Internal(nil),
-	}.Main()
+	}.Program()
 }
 
 func validate(a args) error {

@@ -1,6 +1,6 @@
-// Command lvm_snapshot_info says what sets of LVM snapshots there are, in what state, what is under way, and what this
+// Package info is lvm_snapshot_info says what sets of LVM snapshots there are, in what state, what is under way, and what this
 // server can do. It is an Ansible module, and the same by hand. It changes nothing.
-package main
+package info
 
 import (
 	"context"
@@ -30,8 +30,9 @@ type found struct {
 	Programs string `json:"program_dir"`
 }
 
-func main() {
-	ansible.Module[args]{
+// Module is the module.
+func Module() ansible.Program {
+	return ansible.Module[args]{
 		Name:     "lvm_snapshot_info",
 		Summary:  "Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do.",
 		Defaults: func() args { return args{} },
@@ -41,7 +42,7 @@ func main() {
 		Examples: `  lvm_snapshot_info             everything
   lvm_snapshot_info name=snap   one set, and its last rollback
   lvm_snapshot_info --json      as data`,
-	}.Main()
+	}.Program()
 }
 
 func validate(a args) error {

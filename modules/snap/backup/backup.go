@@ -1,6 +1,6 @@
-// Command snap_backup backs a set of LVM snapshots up, and restores a backup into new snapshots while the server goes on
+// Package backup is snap_backup backs a set of LVM snapshots up, and restores a backup into new snapshots while the server goes on
 // working. It is an Ansible module, and the same by hand.
-package main
+package backup
 
 import (
 	"context"
@@ -36,13 +36,14 @@ type args struct {
 // Rollback are the arguments of the rollback after a restore: those of lvm_merge.
 type Rollback = rollback.Arguments
 
-func main() {
+// Module is the module.
+func Module() ansible.Program {
 	own := journey.Handlers{
 		run.Kind: backends.BuiltIn.Handler(), run.KindQuery: backends.BuiltIn.Query(), restore.Kind: restore.Handler(backends.BuiltIn),
 	}
 	internal := rollback.Internal(own)
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
-	ansible.Module[args]{
+	return ansible.Module[args]{
 		Name:     "snap_backup",
 		Summary:  "Backs a set of LVM snapshots up, and restores a backup while the server goes on working.",
 		Defaults: defaults,
@@ -56,7 +57,7 @@ func main() {
   snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql
   snap_backup action=check backend_options=path=/srv/backup`,
 		Internal: internal,
-	}.Main()
+	}.Program()
 }
 
 // What says that a file has not changed.

@@ -1,5 +1,5 @@
-// Command lvm_merge rolls a server back to a set of LVM snapshots. It is an Ansible module, and the same by hand.
-package main
+// Package merge is lvm_merge rolls a server back to a set of LVM snapshots. It is an Ansible module, and the same by hand.
+package merge
 
 import (
 	"context"
@@ -23,8 +23,9 @@ type args struct {
 	rollback.Arguments `mapstructure:",squash"`
 }
 
-func main() {
-	ansible.Module[args]{
+// Module is the module.
+func Module() ansible.Program {
+	return ansible.Module[args]{
 		Name:    "lvm_merge",
 		Summary: "Rolls volumes back to a set of LVM snapshots: all of them, or none.",
 		Defaults: func() args {
@@ -38,7 +39,7 @@ func main() {
   lvm_merge name=before-upgrade services=auto wait=true
   lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=pccehr,postgresql`,
 		Internal: rollback.Internal(nil),
-	}.Main()
+	}.Program()
 }
 
 func validate(a args) error {
