@@ -94,6 +94,7 @@ func install() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	defer removeOld()
 	if now := time.Now(); os.Chtimes(path, now, now) == nil {
 		return path, nil
 	}
@@ -109,17 +110,27 @@ func install() (string, error) {
 	if err := durable.Install(path, self, 0o700); err != nil {
 		return "", noRoom(dir, err)
 	}
-	removeOld()
 	return path, nil
 }
 
 const ownProgram = "/proc/self/exe"
 
-// programPath is where the copy of the running program lies, or is to lie.
+// programPrefix begins the names of the programs that are kept. What follows tells versions apart.
+const programPrefix = "rewind-"
+
+// isProgram is false for one that was replaced or removed while it ran, which the kernel names so.
+func isProgram(name string) bool {
+	return strings.HasPrefix(name, programPrefix) && !strings.HasSuffix(name, " (deleted)")
+}
+
+// programPath is where the copy of the running program lies, or is to lie. The program may be that copy.
 func programPath() (string, error) {
 	dir, err := ProgramDir()
 	if err != nil {
 		return "", err
+	}
+	if self, err := os.Readlink(ownProgram); err == nil && filepath.Dir(self) == dir && isProgram(filepath.Base(self)) {
+		return self, nil
 	}
 	self, err := os.Open(ownProgram)
 	if err != nil {
@@ -130,7 +141,7 @@ func programPath() (string, error) {
 	if _, err := io.Copy(hash, self); err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
-	return filepath.Join(dir, "rewind-"+hex.EncodeToString(hash.Sum(nil))), nil
+	return filepath.Join(dir, programPrefix+hex.EncodeToString(hash.Sum(nil))), nil
 }
 
 // CheckProgram says whether a journey could begin: there is a place to run this program from, with room for it.
@@ -180,7 +191,7 @@ func removeOld() {
 		files, _ := os.ReadDir(dir)
 		for _, f := range files {
 			info, err := f.Info()
-			if err == nil && strings.HasPrefix(f.Name(), "rewind-") && time.Since(info.ModTime()) > keepBin {
+			if err == nil && isProgram(f.Name()) && time.Since(info.ModTime()) > keepBin {
 				_ = os.Remove(filepath.Join(dir, f.Name()))
 			}
 		}

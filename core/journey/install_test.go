@@ -3,6 +3,7 @@ package journey
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,5 +67,38 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 	}
 	if err := CheckProgram(); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A program that is run from where they are kept is its own copy.
+func TestAKeptProgramIsNotCopied(t *testing.T) {
+	if dir := os.Getenv("REWIND_TEST_KEPT"); dir != "" { // this is the copy
+		from(t, dir)
+		path, err := install()
+		if self, _ := os.Readlink(ownProgram); err != nil || path != self {
+			t.Errorf("%s, want %s: %v", path, self, err)
+		}
+		return
+	}
+	dir, err := os.MkdirTemp("/root", "rewind-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.ReadFile(ownProgram)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "rewind-kept")
+	if err := os.WriteFile(program, self, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kept := exec.Command(program, "-test.run", "^"+t.Name()+"$")
+	kept.Env = append(os.Environ(), "REWIND_TEST_KEPT="+dir)
+	if out, err := kept.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 1 {
+		t.Errorf("%d programs are kept", len(files))
 	}
 }
