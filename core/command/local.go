@@ -85,6 +85,9 @@ func prepare(ctx context.Context, c Cmd) (*process, error) {
 		p.close()
 		return nil, err
 	}
+	if c.Hold != nil {
+		p.cmd.Stdin = c.Hold
+	}
 	return p, nil
 }
 

@@ -225,7 +225,7 @@ func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 			groups = append(groups, group)
 		}
 	}
-	unlock, err := l.lock(ctx, groups, restLimit)
+	locks, err := l.lock(ctx, groups, restLimit)
 	if err != nil {
 		return err
 	}
@@ -243,7 +243,7 @@ func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 			}
 		}
 	}
-	unlock()
+	locks.Release()
 	if err := fault.All(errs...); err != nil {
 		return err
 	}

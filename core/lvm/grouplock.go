@@ -18,11 +18,11 @@ const lockDir = "/run/lock/lvm"
 // AwaitUnlocked waits until no other LVM command works on volume groups, at most
 // for limit. One may begin right after it. Fault: locked.
 func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Duration) error {
-	release, err := l.lock(ctx, groups, limit)
+	locks, err := l.lock(ctx, groups, limit)
 	if err != nil {
 		return err
 	}
-	release()
+	locks.Release()
 	return nil
 }
 
@@ -30,29 +30,28 @@ func (l *LVM) AwaitUnlocked(ctx context.Context, groups []string, limit time.Dur
 // change one waits. They end with this process. Where LVM locks elsewhere this
 // holds nobody back: Take refuses a snapshot whose table such a command has made
 // live before, and an origin that it resumed.
-func lockGroups(ctx context.Context, groups []string, limit time.Duration) (release func(), err error) {
+func lockGroups(ctx context.Context, groups []string, limit time.Duration) (Locks, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var locks []*os.File
-	release = func() {
-		for _, f := range locks {
+	var locks Locks
+	locks.Release = func() {
+		for _, f := range locks.Files {
 			_ = f.Close()
 		}
-		locks = nil
 	}
 	if _, err := os.Stat(lockDir); err != nil {
-		return release, nil
+		return locks, nil
 	}
 	for _, group := range groups {
 		f, err := lockGroup(ctx, filepath.Join(lockDir, "V_"+group))
 		if err != nil {
-			release()
-			return nil, fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s", group, limit).
+			locks.Release()
+			return Locks{}, fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s", group, limit).
 				WithHint("ps -C lvm shows it; wait for its end, or end it, and run the same task again")
 		}
-		locks = append(locks, f)
+		locks.Files = append(locks.Files, f)
 	}
-	return release, nil
+	return locks, nil
 }
 
 // lockGroup takes one lock. LVM removes the file when it lets go of it, so the

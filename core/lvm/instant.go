@@ -45,7 +45,7 @@ type Pair struct {
 type Instant struct {
 	mapper  Mapper
 	memory  func() (unlock func(), err error)
-	release func() // of the groups' locks
+	locks   Locks // of the groups
 	members []*member
 	late    bool // a suspend is still under way, and is undone when it comes back
 }
@@ -94,9 +94,9 @@ func (l *LVM) PrepareInstant(
 	if err != nil {
 		return nil, err
 	}
-	i := &Instant{mapper: m, memory: l.memory, release: func() {}}
+	i := &Instant{mapper: m, memory: l.memory, locks: Locks{Release: func() {}}}
 	if len(groups) > 0 {
-		if i.release, err = l.lock(ctx, groups, limit); err != nil {
+		if i.locks, err = l.lock(ctx, groups, limit); err != nil {
 			return nil, fault.All(err, i.Close())
 		}
 	}
@@ -131,7 +131,7 @@ func logsFirst(pairs []Pair) []Pair {
 
 // Close lets go of the groups' locks. It may be called again.
 func (i *Instant) Close() error {
-	i.release()
+	i.locks.Release()
 	if i.late { // its resume needs the mapper
 		return nil
 	}

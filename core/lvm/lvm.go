@@ -15,6 +15,7 @@ package lvm
 
 import (
 	"context"
+	"os"
 	"slices"
 	"time"
 
@@ -40,9 +41,16 @@ func New(r command.Runner) *LVM {
 	return &LVM{run: r, mapper: OpenMapper, memory: lockMemory, lock: lockGroups}
 }
 
-// Locker takes LVM's own locks of volume groups, and returns what lets go of
-// them. limit bounds the wait for an LVM command that has one.
-type Locker func(ctx context.Context, groups []string, limit time.Duration) (release func(), err error)
+// Locker takes LVM's own locks of volume groups. limit bounds the wait for an LVM
+// command that has one.
+type Locker func(ctx context.Context, groups []string, limit time.Duration) (Locks, error)
+
+// Locks are LVM's locks of volume groups: the open files that have them, one for
+// each group, or none where nothing is locked.
+type Locks struct {
+	Files   []*os.File
+	Release func()
+}
 
 // On returns an LVM that changes the devices of another Mapper than this host's,
 // for tests. It takes none of LVM's locks and leaves this program's memory alone.
@@ -53,7 +61,9 @@ func (l *LVM) On(mapper func() (Mapper, error)) *LVM {
 	return &on
 }
 
-func noLocks(context.Context, []string, time.Duration) (func(), error) { return func() {}, nil }
+func noLocks(context.Context, []string, time.Duration) (Locks, error) {
+	return Locks{Release: func() {}}, nil
+}
 
 // Locking returns an LVM that takes other locks than this host's, for tests.
 func (l *LVM) Locking(lock Locker) *LVM {

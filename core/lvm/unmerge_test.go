@@ -40,6 +40,13 @@ func TestMetadataWithoutMergesThatWait(t *testing.T) {
 			t.Errorf("%q for %q is not seen", change[1], change[0])
 		}
 	}
+	volumes := withoutMerges(before, nil)
+	if o, thin, none := thinID(volumes, "o"), thinID(volumes, "thin"), thinID(volumes, "pv0"); o != "" || thin != "1" || none != "" {
+		t.Errorf("the pool knows o as %q, thin as %q, pv0 as %q", o, thin, none)
+	}
+	if b, a := seqno(before), seqno(after); b != "\tseqno = 11\n" || a != "\tseqno = 13\n" {
+		t.Errorf("%q, %q", b, a)
+	}
 	// Two volumes that were given each other's name.
 	swapped := func(s string) string {
 		s = strings.Replace(s, "\t\to {", "\t\t@ {", 1)

@@ -45,13 +45,19 @@ func (w *walk) mergeAll(ctx context.Context) error {
 	w.trip.Progress("merging", -1)
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	var failed, noWayBack error
-	tried, patience := 0, time.Now().Add(w.patience)
+	var failed error
+	var late []*Member  // whose merges LVM has put off
+	var since time.Time // when that was first seen
+	tried, back := 0, false
 	if w.ready {
 		tried, failed = 1, w.begin(ctx, w.state.Members)
 	}
 	for {
 		states, gone, err := w.survey(ctx)
+		if ctx.Err() != nil && len(late) > 0 {
+			_, err := w.heldOpen(context.WithoutCancel(ctx), late, closeLimit)
+			return err
+		}
 		if err != nil {
 			return fault.All(failed, err)
 		}
@@ -62,7 +68,7 @@ func (w *walk) mergeAll(ctx context.Context) error {
 			return fault.All(gone, w.mourn(pick(states, w.state.Members, lost)))
 		}
 		wait := pick(states, w.state.Members, waiting)
-		late := pick(states, w.state.Members, deferred)
+		late = pick(states, w.state.Members, deferred)
 		switch {
 		case len(wait)+len(late) == 0:
 			return w.awake(ctx)
@@ -73,19 +79,19 @@ func (w *walk) mergeAll(ctx context.Context) error {
 			continue
 		case len(wait) > 0:
 			return w.refused(wait, failed, w.unmerge(ctx, states))
-		case noWayBack == nil && time.Now().After(patience):
-			if noWayBack = w.unmerge(ctx, states); noWayBack == nil {
-				return w.stillBusy(ctx, opened(late, w.patience, "LVM was told to forget the merge, and nothing was rolled back").
-					WithHint("end what holds it, and run the same task again"))
+		case since.IsZero():
+			since = time.Now()
+			if err := w.awake(ctx); err != nil { // what a killed command left suspended cannot be opened to see, and stays open
+				return err
+			}
+		case !back && time.Since(since) > w.patience:
+			back = true
+			if done, err := w.heldOpen(ctx, late, w.patience); done {
+				return err
 			}
 		}
-		if err := w.unlatch(ctx, late); err != nil {
+		if err := w.unlatch(ctx, late); err != nil && ctx.Err() == nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return w.stillBusy(context.WithoutCancel(ctx), fault.New(fault.Busy, "%w; there is no way back: %w",
-				opened(late, closeLimit, "the services stay down"), noWayBack).
-				WithHint("end what holds it, and run the same task again: it goes on from here"))
 		}
 	}
 }

@@ -49,7 +49,12 @@ func (w *walk) settle(ctx context.Context) error {
 	case e.Step == StepStarted:
 		return w.tidy(ctx)
 	}
-	if err := w.ascendOrTurnBack(ctx); err != nil {
+	err = w.ascendOrTurnBack(ctx)
+	if w.entry().Step == stepUndone { // all is as it was: whoever comes next is not in its way
+		journey.Say(err)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if err := fault.All(w.failure(), w.unwritten); err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
 )
 
 // keepMetadata keeps what unmerge needs. A rollback goes on without.
@@ -34,19 +35,38 @@ func (w *walk) unmerge(ctx context.Context, states map[*Member]string) error {
 		return fault.New(fault.MergeFailed, "other volumes of the set are rolled back already")
 	}
 	var thin []string
-	names := map[string][]string{}
+	merges := map[string][]lvm.Waiting{}
 	for _, m := range late {
-		names[m.VG] = append(names[m.VG], m.LV, m.Snapshot)
+		merges[m.VG] = append(merges[m.VG], lvm.Waiting{Origin: m.LV, Snapshot: m.Snapshot})
 		if m.Thin {
 			thin = append(thin, m.snapshot())
 		}
 	}
-	for group, names := range names {
-		if err := w.lvm.Unmerge(ctx, w.kept, group, names...); err != nil {
+	for group, waiting := range merges {
+		if err := w.lvm.Unmerge(ctx, w.kept, group, waiting...); err != nil {
 			return err
 		}
 	}
-	return w.lvm.Activate(ctx, thin...)
+	if err := w.lvm.Activate(ctx, thin...); err != nil {
+		w.warnings = append(w.warnings, "the snapshots are there, and have no device: "+err.Error())
+	}
+	return nil
+}
+
+// heldOpen ends a rollback whose members something opened when LVM was about to merge them: back if that can be. The
+// error says so, or why it cannot.
+func (w *walk) heldOpen(ctx context.Context, late []*Member, waited time.Duration) (back bool, err error) {
+	states, err := w.states(ctx)
+	if err == nil {
+		err = w.unmerge(ctx, states)
+	}
+	if err != nil {
+		return false, w.stillBusy(ctx, fault.New(fault.Busy, "%w; there is no way back: %w",
+			opened(late, waited, "the services stay down"), err).
+			WithHint("end what holds it, and run the same task again: it goes on from here"))
+	}
+	return true, w.stillBusy(ctx, opened(late, waited, "LVM was told to forget the merge, and nothing was rolled back").
+		WithHint("end what holds it, and run the same task again"))
 }
 
 // opened says that something opened members between the last look, which found them closed, and LVM's own.

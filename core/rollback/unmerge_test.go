@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
@@ -124,5 +125,30 @@ func TestNothingIsRestoredWhereNoMergeWaits(t *testing.T) {
 		if argv[1] == "vgcfgrestore" {
 			t.Error(argv)
 		}
+	}
+}
+
+// A volume that was merging when somebody took its device away is merged in half: LVM's metadata shows no difference.
+func TestAVolumeWithoutDeviceIsNotTakenForUntouched(t *testing.T) {
+	f := server()
+	w := walkOf(t, f, "vg00/dat_s")
+	begun(t, w, stepMerging)
+	w.kept = t.TempDir()
+	w.keepMetadata(t.Context())
+	f.SetOpen("vg00/dat", 1)
+	if err := w.lvm.Merge(t.Context(), "vg00/dat_s"); err != nil {
+		t.Fatal(err)
+	}
+	f.SetOpen("vg00/dat", 0)
+	off := []string{"lvm", "lvchange", "--activate", "n", "--", "vg00/dat"}
+	if _, err := f.Run(t.Context(), command.Cmd{Argv: off}); err != nil {
+		t.Fatal(err)
+	}
+	states, err := w.states(t.Context())
+	if err != nil || states[w.state.Members[0]] != deferred {
+		t.Fatal(states, err)
+	}
+	if err := w.unmerge(t.Context(), states); !errors.Is(err, fault.Busy) {
+		t.Error(err)
 	}
 }

@@ -17,15 +17,15 @@ import (
 func (f *Fake) LVM() *lvm.LVM { return lvm.New(f).On(f.Mapper).Locking(f.lock) }
 
 // lock notes whose locks the process holds: an LVM command that needs one waits for ever.
-func (f *Fake) lock(_ context.Context, groups []string, _ time.Duration) (release func(), err error) {
+func (f *Fake) lock(_ context.Context, groups []string, _ time.Duration) (lvm.Locks, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.locked = slices.Concat(f.locked, groups)
-	return func() {
+	return lvm.Locks{Release: func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.locked = slices.DeleteFunc(f.locked, func(g string) bool { return slices.Contains(groups, g) })
-	}, nil
+	}}, nil
 }
 
 // mustNotWaitForItself holds a caller to letting go of a group before it has LVM work on it. A report is of all groups.

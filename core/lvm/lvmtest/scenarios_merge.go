@@ -141,9 +141,9 @@ func mergeTakenBack(t *testing.T, b Bench) {
 	if s := b.volume(t, "s"); !s.Merging || !b.volume(t, "ts").Merging {
 		t.Fatalf("deferred: %+v", s)
 	}
-	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, "o", "s"), fault.Busy) // another's merge would go, too
-	names := []string{"o", "s", "thin", "ts"}
-	must(t, b.LVM.Unmerge(ctx, dir, b.VG, names...))
+	merges := []lvm.Waiting{{Origin: "o", Snapshot: "s"}, {Origin: "thin", Snapshot: "ts"}}
+	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, merges[0]), fault.Busy) // another's merge would go, too
+	must(t, b.LVM.Unmerge(ctx, dir, b.VG, merges...))
 	must(t, b.LVM.Activate(ctx, b.name("ts")))
 	after := b.volume(t, "s")
 	if after.Merging || after.Hidden || after.State != before.State || after.UUID != before.UUID {
@@ -156,11 +156,14 @@ func mergeTakenBack(t *testing.T, b Bench) {
 		t.Errorf("the kernel has %s", target.Type)
 	}
 	b.create(t, "o", "new", 1) // LVM refuses this of an origin that merges
-	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, names...), fault.Busy)
+	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, merges...), fault.Busy)
 	must(t, b.LVM.Remove(ctx, b.name("new")))
+	must(t, b.LVM.Merge(ctx, b.name("s"), b.name("ts")))
 	b.Host.SetOpen(b.name("o"), 0)
 	b.Host.SetOpen(b.name("thin"), 0)
-	must(t, b.LVM.Merge(ctx, b.name("s"), b.name("ts")))
+	must(t, b.LVM.Refresh(ctx, b.name("o"), b.name("thin")))
+	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, merges[1]), fault.Busy) // begun, whether LVM has recorded that or not yet
+	refused(t, b.LVM.Unmerge(ctx, dir, b.VG, merges...), fault.Busy)
 	b.merged(t, "o", "s")
 	b.until(t, "thin merged", func() bool {
 		must(t, b.LVM.Refresh(ctx, b.name("thin")))
