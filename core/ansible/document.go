@@ -61,12 +61,8 @@ func ansibleType(t reflect.Type) (name, elements string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	own := reflect.PointerTo(t).Implements(argDecoder)
-	switch {
-	case t == duration, own && len(mappingOf(t)) > 0, t.Kind() == reflect.Interface:
+	if t == duration || reflect.PointerTo(t).Implements(argDecoder) || t.Kind() == reflect.Interface {
 		return "raw", ""
-	case own:
-		return "str", ""
 	}
 	switch t.Kind() {
 	case reflect.Slice:

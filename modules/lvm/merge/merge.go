@@ -36,8 +36,8 @@ func Module() ansible.Program {
 		Print:    show,
 		Examples: `  lvm_merge services=postgresql --check --diff   what would be thrown away
   lvm_merge services=postgresql                  roll back to set "snap"
-  lvm_merge name=before-upgrade services=auto wait=true
-  lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=pccehr,postgresql`,
+  lvm_merge name=before-upgrade services=auto wait=true  stop whatever holds the volumes open, and wait for the merge
+  lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=pccehr,postgresql  roll back to snapshots made by hand`,
 		Internal: rollback.Internal(nil),
 	}.Program()
 }

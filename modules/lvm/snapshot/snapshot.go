@@ -43,9 +43,9 @@ func Module() ansible.Program {
 		Print:    show,
 		Examples: `  lvm_snapshot volumes=/dat,/pccehr                 take set "snap"
   lvm_snapshot volumes=/dat,/pccehr --check --diff  say what that would do
-  lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g
-  lvm_snapshot state=mounted mountpoint=/mnt/snap
-  lvm_snapshot state=absent`,
+  lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g  take another, or extend it to 10 GiB of COW space
+  lvm_snapshot state=mounted mountpoint=/mnt/snap   mount set "snap", read-only
+  lvm_snapshot state=absent                         remove it`,
 		Internal: rollback.Internal(nil),
 	}.Program()
 }

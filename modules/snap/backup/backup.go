@@ -50,12 +50,12 @@ func Module() ansible.Program {
 		Validate: validate,
 		Run:      do,
 		Print:    show,
-		Examples: `  snap_backup action=backup volumes=/dat,/pccehr backend_options=path=/srv/backup
-  snap_backup action=backup volumes=/dat backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw
+		Examples: `  snap_backup action=backup volumes=/dat,/pccehr backend_options=path=/srv/backup  back two volumes up
+  snap_backup action=backup volumes=/dat backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw  with restic
   snap_backup action=restore backend_options=path=/srv/backup --check      what would be written
   snap_backup action=restore backend_options=path=/srv/backup              into set "restore", for a look
-  snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql
-  snap_backup action=check backend_options=path=/srv/backup`,
+  snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql  and roll back to it
+  snap_backup action=check backend_options=path=/srv/backup                how old is the last backup, and is it readable`,
 		Internal: internal,
 	}.Program()
 }

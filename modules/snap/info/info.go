@@ -29,8 +29,8 @@ func Module() ansible.Program {
 		Validate: func(a args) error { return a.Arguments.Validate() },
 		Run:      list,
 		Print:    show,
-		Examples: `  snap_backup_info backend_options=path=/srv/backup
-  snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw all_hosts=true`,
+		Examples: `  snap_backup_info backend_options=path=/srv/backup  list this server's backups
+  snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw all_hosts=true  those of all`,
 		Internal: internal,
 	}.Program()
 }

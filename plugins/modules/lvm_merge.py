@@ -1,0 +1,231 @@
+#!/usr/bin/python
+# Copyright: (c) The Rewind authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+# Written by modules/documentation from what the program says of itself; the action plugin of this name runs it.
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: lvm_merge
+short_description: "Rolls volumes back to a set of LVM snapshots: all of them, or none"
+version_added: "0.1.0"
+author: "The Rewind authors (!UNKNOWN)"
+description:
+  - "Rolls volumes back to a set of LVM snapshots: all of them, or none."
+  - >-
+    Everything is checked before the first service stops, and a no changes nothing. Once LVM has begun to merge, the
+    rollback goes on to its end, also after a power cut.
+  - The snapshots are used up. What was written since is gone; with check_mode and diff it is said how much that is.
+requirements:
+  - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
+attributes:
+  check_mode:
+    support: full
+    description: "Says what would be done, and changes nothing."
+  diff_mode:
+    support: full
+    description: Shows what changes.
+  async:
+    support: none
+    description: "What it does is a unit of systemd of its own, which goes on when the connection is lost."
+options:
+  name:
+    type: str
+    description:
+      - The set to roll back to; default snap.
+  snapshots:
+    type: list
+    elements: str
+    description:
+      - "Instead of a set: snapshots, vg/lv, also such as were made by hand."
+  services:
+    type: list
+    elements: str
+    description:
+      - Units to stop before and to start again after; auto adds those that hold the volumes open.
+  holders:
+    type: str
+    description:
+      - "What to do with other processes that hold the volumes open: name them and fail, or end them."
+    choices: [fail, stop]
+    default: "fail"
+  when_busy:
+    type: str
+    description:
+      - >-
+        What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next
+        boot.
+    choices: [fail, defer]
+    default: "fail"
+  wait:
+    type: bool
+    description:
+      - Wait until the merge is finished. The volumes are in use before.
+    default: false
+  timeout:
+    type: int
+    description:
+      - "Seconds for everything but the merge itself, 1 to 86400."
+    default: 600
+  resnapshot:
+    type: bool
+    description:
+      - "Take the same set again, for rehearsals. For thick volumes the services wait until the merge is finished."
+    default: false
+  start_services:
+    type: bool
+    description:
+      - Start the services again; false leaves them stopped for a look.
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: What would be thrown away
+  pcc.rewind.lvm_merge:
+    services:
+      - postgresql
+  check_mode: true
+  diff: true
+
+- name: "Roll back to set \"snap\""
+  pcc.rewind.lvm_merge:
+    services:
+      - postgresql
+
+- name: "Stop whatever holds the volumes open, and wait for the merge"
+  pcc.rewind.lvm_merge:
+    name: before-upgrade
+    services:
+      - auto
+    wait: true
+
+- name: Roll back to snapshots made by hand
+  pcc.rewind.lvm_merge:
+    snapshots:
+      - vg00/dat_snap
+      - vg00/pccehr_snap
+    services:
+      - pccehr
+      - postgresql
+"""
+
+RETURN = r"""
+msg:
+  description: "What was done, or what is wrong."
+  type: str
+  returned: always
+code:
+  description: >-
+    What kind of failure it is: busy, no_space, snapshot_invalid and others, which never change their meaning.
+  type: str
+  returned: on failure
+hint:
+  description: The next step.
+  type: str
+  returned: on failure
+problems:
+  description: "Where several things are wrong, each with a code and msg of its own."
+  type: list
+  elements: dict
+  returned: on failure
+commands:
+  description: Every command that was run.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    argv:
+      description: The command and its words.
+      type: list
+      elements: str
+      returned: always
+    rc:
+      description: Its exit code.
+      type: int
+      returned: always
+    ms:
+      description: "How long it took, in milliseconds."
+      type: float
+      returned: always
+name:
+  description: "The set's name, or the snapshots' names."
+  type: str
+  returned: success
+id:
+  description: What tells the set from others of its name.
+  type: str
+  returned: success
+state:
+  description: "What the volume that is furthest behind has come to, as for each volume."
+  type: str
+  returned: success
+discarded_since:
+  description: "The set's instant, RFC 3339. What was written since is gone."
+  type: str
+  returned: success
+downtime_ms:
+  description: "From the moment the first service was told to stop until the last was started, in milliseconds."
+  type: int
+  returned: when services were stopped
+services:
+  description: The units that were stopped.
+  type: list
+  elements: str
+  returned: success
+failed_services:
+  description: "Units that did not start, and why."
+  type: list
+  elements: dict
+  returned: on failure
+holders:
+  description: Who holds a volume open.
+  type: list
+  elements: dict
+  returned: when something does
+  contains:
+    pid:
+      description: The process.
+      type: int
+      returned: always
+    command:
+      description: Its command.
+      type: str
+      returned: always
+    unit:
+      description: Its unit of systemd.
+      type: str
+      returned: always
+    path:
+      description: What it has open.
+      type: str
+      returned: always
+volumes:
+  description: The members.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    volume:
+      description: "The volume, vg/lv."
+      type: str
+      returned: always
+    snapshot:
+      description: "Its snapshot, vg/lv."
+      type: str
+      returned: always
+    state:
+      description: "Merging, merged, deferred, waiting or not_rolled_back."
+      type: str
+      returned: always
+    percent:
+      description: How much of it is merged.
+      type: float
+      returned: always
+    discarded_bytes:
+      description: "What was written to the volume since the set, at most."
+      type: int
+      returned: always
+"""

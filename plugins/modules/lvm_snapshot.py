@@ -1,0 +1,223 @@
+#!/usr/bin/python
+# Copyright: (c) The Rewind authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+# Written by modules/documentation from what the program says of itself; the action plugin of this name runs it.
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: lvm_snapshot
+short_description: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant"
+version_added: "0.1.0"
+author: "The Rewind authors (!UNKNOWN)"
+description:
+  - "Takes, extends, mounts and removes a named set of LVM snapshots of one instant."
+  - "The set is taken at one instant; if it cannot be, nothing stays behind."
+  - "A set that is there already is not taken again: the same task may be run as often as one likes."
+requirements:
+  - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
+attributes:
+  check_mode:
+    support: full
+    description: "Says what would be done, and changes nothing."
+  diff_mode:
+    support: full
+    description: Shows what changes.
+  async:
+    support: none
+    description: "What it does is a unit of systemd of its own, which goes on when the connection is lost."
+options:
+  volumes:
+    type: list
+    elements: raw
+    description:
+      - >-
+        What to take: mount points (/dat), vg/lv, device paths, or mappings of vg, lv, size, mountpoint, options. Not
+        needed for a set that exists.
+  name:
+    type: str
+    description:
+      - "The set's name; the snapshot of vg00/dat in set snap is vg00/dat_snap."
+    default: "snap"
+  state:
+    type: str
+    description:
+      - What the set should be.
+    choices: [present, absent, mounted, unmounted]
+    default: "present"
+  size:
+    type: str
+    description:
+      - >-
+        COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED. Larger
+        than now extends. By default sized for the free space. Thin snapshots need none.
+  consistency:
+    type: str
+    description:
+      - "set: one instant for all, or fail; volume: each by itself."
+    choices: [set, volume]
+    default: "set"
+  freeze_timeout:
+    type: int
+    description:
+      - "Seconds that writes may wait, 1 to 600; at the limit everything goes on and nothing stays behind."
+    default: 60
+  on_invalid:
+    type: str
+    description:
+      - What to do with an overflowed set.
+    choices: [fail, replace]
+    default: "fail"
+  mountpoint:
+    type: str
+    description:
+      - >-
+        For state=mounted: the mount point of a set of one, or the directory below which each volume gets its own. By
+        default below /run/rewind/mounts.
+  mountpoint_create:
+    type: bool
+    description:
+      - Make mount points that do not exist.
+    default: true
+  options:
+    type: str
+    description:
+      - "Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."
+"""
+
+EXAMPLES = r"""
+- name: "Take set \"snap\""
+  pcc.rewind.lvm_snapshot:
+    volumes:
+      - /dat
+      - /pccehr
+
+- name: Say what that would do
+  pcc.rewind.lvm_snapshot:
+    volumes:
+      - /dat
+      - /pccehr
+  check_mode: true
+  diff: true
+
+- name: "Take another, or extend it to 10 GiB of COW space"
+  pcc.rewind.lvm_snapshot:
+    name: before-upgrade
+    volumes:
+      - vg00/dat
+    size: 10g
+
+- name: "Mount set \"snap\", read-only"
+  pcc.rewind.lvm_snapshot:
+    state: mounted
+    mountpoint: /mnt/snap
+
+- name: Remove it
+  pcc.rewind.lvm_snapshot:
+    state: absent
+"""
+
+RETURN = r"""
+msg:
+  description: "What was done, or what is wrong."
+  type: str
+  returned: always
+code:
+  description: >-
+    What kind of failure it is: busy, no_space, snapshot_invalid and others, which never change their meaning.
+  type: str
+  returned: on failure
+hint:
+  description: The next step.
+  type: str
+  returned: on failure
+problems:
+  description: "Where several things are wrong, each with a code and msg of its own."
+  type: list
+  elements: dict
+  returned: on failure
+commands:
+  description: Every command that was run.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    argv:
+      description: The command and its words.
+      type: list
+      elements: str
+      returned: always
+    rc:
+      description: Its exit code.
+      type: int
+      returned: always
+    ms:
+      description: "How long it took, in milliseconds."
+      type: float
+      returned: always
+name:
+  description: "The set's name."
+  type: str
+  returned: success
+id:
+  description: What tells the set from others of its name.
+  type: str
+  returned: success
+time:
+  description: "The set's instant, RFC 3339."
+  type: str
+  returned: success
+consistency:
+  description: "Set where all members are of one instant, volume where each is of its own."
+  type: str
+  returned: success
+pause_ms:
+  description: "How long writes waited at most, in milliseconds."
+  type: int
+  returned: when a set was taken
+snapshots:
+  description: The members.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    volume:
+      description: "The volume, vg/lv."
+      type: str
+      returned: always
+    snapshot:
+      description: "Its snapshot, vg/lv."
+      type: str
+      returned: always
+    cow_bytes:
+      description: COW space of a thick one.
+      type: int
+      returned: always
+    cow_used_bytes:
+      description: How much of that is used.
+      type: int
+      returned: always
+    thin:
+      description: Whether it is thin.
+      type: bool
+      returned: always
+    state:
+      description: "LVM's name of its state."
+      type: str
+      returned: always
+    method:
+      description: How its writes were held.
+      type: str
+      returned: always
+    pause_ms:
+      description: "How long they waited, in milliseconds."
+      type: float
+      returned: always
+    mountpoint:
+      description: Where the snapshot is mounted.
+      type: str
+      returned: always
+"""

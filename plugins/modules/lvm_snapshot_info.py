@@ -1,0 +1,129 @@
+#!/usr/bin/python
+# Copyright: (c) The Rewind authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+# Written by modules/documentation from what the program says of itself; the action plugin of this name runs it.
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: lvm_snapshot_info
+short_description: >-
+  Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do
+version_added: "0.1.0"
+author: "The Rewind authors (!UNKNOWN)"
+description:
+  - "Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do."
+requirements:
+  - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
+attributes:
+  check_mode:
+    support: full
+    description: "Says what would be done, and changes nothing."
+  diff_mode:
+    support: none
+    description: Shows what changes.
+  async:
+    support: none
+    description: "What it does is a unit of systemd of its own, which goes on when the connection is lost."
+options:
+  name:
+    type: str
+    description:
+      - "Only the set of that name, and its last rollback."
+  vg:
+    type: str
+    description:
+      - Only what is in that volume group.
+"""
+
+EXAMPLES = r"""
+- name: Everything
+  pcc.rewind.lvm_snapshot_info: {}
+
+- name: "One set, and its last rollback"
+  pcc.rewind.lvm_snapshot_info:
+    name: snap
+
+- name: As data
+  pcc.rewind.lvm_snapshot_info: {}
+"""
+
+RETURN = r"""
+msg:
+  description: "What was done, or what is wrong."
+  type: str
+  returned: always
+code:
+  description: >-
+    What kind of failure it is: busy, no_space, snapshot_invalid and others, which never change their meaning.
+  type: str
+  returned: on failure
+hint:
+  description: The next step.
+  type: str
+  returned: on failure
+problems:
+  description: "Where several things are wrong, each with a code and msg of its own."
+  type: list
+  elements: dict
+  returned: on failure
+commands:
+  description: Every command that was run.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    argv:
+      description: The command and its words.
+      type: list
+      elements: str
+      returned: always
+    rc:
+      description: Its exit code.
+      type: int
+      returned: always
+    ms:
+      description: "How long it took, in milliseconds."
+      type: float
+      returned: always
+host:
+  description: "What this server can do: usable, problems, kernel, kernel_modules, lvm_version, systemd, container."
+  type: dict
+  returned: success
+groups:
+  description: "The volume groups with their sizes, room and thin pools."
+  type: list
+  elements: dict
+  returned: success
+sets:
+  description: "Each set with its state, age and snapshots."
+  type: list
+  elements: dict
+  returned: success
+unmanaged:
+  description: Snapshots that belong to no set.
+  type: list
+  elements: dict
+  returned: success
+mounts:
+  description: "File systems on logical volumes, with what lies between."
+  type: list
+  elements: dict
+  returned: success
+last_rollback:
+  description: "The last rollback, and how far it has come."
+  type: dict
+  returned: success
+under_way:
+  description: Every run at work on this server now.
+  type: list
+  elements: dict
+  returned: success
+program_dir:
+  description: The directory that programs are kept in and run from.
+  type: str
+  returned: success
+"""

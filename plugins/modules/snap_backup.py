@@ -1,0 +1,310 @@
+#!/usr/bin/python
+# Copyright: (c) The Rewind authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+# Written by modules/documentation from what the program says of itself; the action plugin of this name runs it.
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: snap_backup
+short_description: "Backs a set of LVM snapshots up, and restores a backup while the server goes on working"
+version_added: "0.1.0"
+author: "The Rewind authors (!UNKNOWN)"
+description:
+  - "Backs a set of LVM snapshots up, and restores a backup while the server goes on working."
+  - "A backup is what the set was, read from its snapshots, and is listed as complete only when it is known to be."
+  - "A restore is written into new snapshots while the server goes on working, and merged if that is asked for."
+requirements:
+  - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
+attributes:
+  check_mode:
+    support: full
+    description: "Says what would be done, and changes nothing."
+  diff_mode:
+    support: full
+    description: Shows what changes.
+  async:
+    support: none
+    description: "What it does is a unit of systemd of its own, which goes on when the connection is lost."
+options:
+  action:
+    type: str
+    description:
+      - >-
+        backup: a set is taken, stored and removed; restore: a backup is written into a new set; check: is the
+        repository usable, is the last backup readable, and how old is it.
+    choices: [backup, restore, check]
+    default: "backup"
+  volumes:
+    type: list
+    elements: raw
+    description:
+      - >-
+        What to back up: mount points, vg/lv, device paths, mappings as lvm_snapshot takes them; {path: /boot,
+        snapshot: false} is read live. For a restore: some of what is in the backup; default all. For a check: what
+        the last backup must have.
+  backend:
+    type: str
+    description:
+      - "mirror, rsync, restic, or a program in /usr/local/lib/rewind/backends."
+    default: "mirror"
+  backend_options:
+    type: dict
+    description:
+      - >-
+        What the backend needs: mirror and rsync path; restic repository, password_file. By hand:
+        backend_options=repository=/srv/restic,password_file=/root/pw.
+  backend_sha256:
+    type: str
+    description:
+      - "What the program of a backend that is not built in must be, 64 hexadecimal digits."
+  environment:
+    type: dict
+    description:
+      - "Environment of the backend's tool, such as RESTIC_PASSWORD. Never shown."
+      - It is never written anywhere.
+  environment_file:
+    type: str
+    description:
+      - "A file of the same on the server, KEY=VALUE lines. It is read, never run."
+  host:
+    type: str
+    description:
+      - "Whose backups; default this server's name."
+  stall_timeout:
+    type: int
+    description:
+      - "Seconds after which a backend that makes no progress is given up, 10 to 86400."
+    default: 1800
+  name:
+    type: str
+    description:
+      - "The set's name; default backup, or restore."
+  keep:
+    type: int
+    description:
+      - >-
+        How many complete backups of the same name, volumes and host are kept, this one among them; older ones are
+        removed when it is known to be good. 0: all.
+  size:
+    type: str
+    description:
+      - "COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."
+  freeze_timeout:
+    type: int
+    description:
+      - "Seconds that writes may wait while the set is taken, 1 to 600."
+    default: 60
+  compare:
+    type: str
+    description:
+      - "content: every file is read."
+    choices: [recorded, content]
+    default: "recorded"
+  restore_id:
+    type: str
+    description:
+      - Which backup; latest is the complete one that was made last.
+    default: "latest"
+  merge:
+    type: bool
+    description:
+      - >-
+        After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a
+        look, and for lvm_merge.
+    default: false
+  services:
+    type: list
+    elements: str
+    description:
+      - Units to stop before and to start again after; auto adds those that hold the volumes open.
+  holders:
+    type: str
+    description:
+      - "What to do with other processes that hold the volumes open: name them and fail, or end them."
+    choices: [fail, stop]
+    default: "fail"
+  when_busy:
+    type: str
+    description:
+      - >-
+        What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next
+        boot.
+    choices: [fail, defer]
+    default: "fail"
+  wait:
+    type: bool
+    description:
+      - Wait until the merge is finished. The volumes are in use before.
+    default: false
+  timeout:
+    type: int
+    description:
+      - "Seconds for everything but the merge itself, 1 to 86400."
+    default: 600
+  resnapshot:
+    type: bool
+    description:
+      - "Take the same set again, for rehearsals. For thick volumes the services wait until the merge is finished."
+    default: false
+  start_services:
+    type: bool
+    description:
+      - Start the services again; false leaves them stopped for a look.
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Back two volumes up
+  pcc.rewind.snap_backup:
+    action: backup
+    volumes:
+      - /dat
+      - /pccehr
+    backend_options:
+      path: /srv/backup
+
+- name: With restic
+  pcc.rewind.snap_backup:
+    action: backup
+    volumes:
+      - /dat
+    backend: restic
+    backend_options:
+      repository: /srv/restic
+      password_file: /root/restic.pw
+
+- name: What would be written
+  pcc.rewind.snap_backup:
+    action: restore
+    backend_options:
+      path: /srv/backup
+  check_mode: true
+
+- name: "Into set \"restore\", for a look"
+  pcc.rewind.snap_backup:
+    action: restore
+    backend_options:
+      path: /srv/backup
+
+- name: And roll back to it
+  pcc.rewind.snap_backup:
+    action: restore
+    backend_options:
+      path: /srv/backup
+    merge: true
+    services:
+      - postgresql
+
+- name: "How old is the last backup, and is it readable"
+  pcc.rewind.snap_backup:
+    action: check
+    backend_options:
+      path: /srv/backup
+"""
+
+RETURN = r"""
+msg:
+  description: "What was done, or what is wrong."
+  type: str
+  returned: always
+code:
+  description: >-
+    What kind of failure it is: busy, no_space, snapshot_invalid and others, which never change their meaning.
+  type: str
+  returned: on failure
+hint:
+  description: The next step.
+  type: str
+  returned: on failure
+problems:
+  description: "Where several things are wrong, each with a code and msg of its own."
+  type: list
+  elements: dict
+  returned: on failure
+commands:
+  description: Every command that was run.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    argv:
+      description: The command and its words.
+      type: list
+      elements: str
+      returned: always
+    rc:
+      description: Its exit code.
+      type: int
+      returned: always
+    ms:
+      description: "How long it took, in milliseconds."
+      type: float
+      returned: always
+backend:
+  description: The backend.
+  type: str
+  returned: success
+host:
+  description: Whose backups they are.
+  type: str
+  returned: success
+id:
+  description: The backup that was made.
+  type: str
+  returned: after a backup
+time:
+  description: "Of what time it is, RFC 3339."
+  type: str
+  returned: after a backup
+volumes:
+  description: What it has.
+  type: list
+  elements: str
+  returned: after a backup
+files:
+  description: How many files it has.
+  type: int
+  returned: after a backup
+bytes:
+  description: Their size.
+  type: int
+  returned: after a backup
+stored_bytes:
+  description: What was new to the repository.
+  type: int
+  returned: after a backup
+read_live:
+  description: What is not of one instant.
+  type: list
+  elements: str
+  returned: where something was read live
+name:
+  description: "The set's name."
+  type: str
+  returned: success
+duration_ms:
+  description: "How long the backup took, in milliseconds."
+  type: int
+  returned: after a backup
+restore_id:
+  description: The backup that was restored.
+  type: str
+  returned: after a restore
+backup_time:
+  description: "Of what time that is, RFC 3339."
+  type: str
+  returned: after a restore
+restored:
+  description: "What was compared and written of each volume, in bytes and files."
+  type: list
+  elements: dict
+  returned: after a restore
+restore_ms:
+  description: "How long the restore took, in milliseconds."
+  type: int
+  returned: after a restore
+"""
