@@ -101,9 +101,24 @@ size:
 			{ echo "larger than 4.25 MiB, or than 2 MiB compressed: $$file"; exit 1; }; \
 	done
 
+# The tarball that people install: the action plugins, the playbooks, and in files/ the programs, compressed. The action
+# plugin knows them by programs.json: {"lvm": {"amd64": {"file": ..., "sha256": ..., "size": ...}, ...}, ...}.
+.PHONY: collection
+collection: build build/venv/.done ## the collection pcc.rewind, with the programs in it, in build/collection
+	@rm -rf files; mkdir -p files build/collection
+	@for family in lvm:lvm_snapshot snap:snap_backup; do for arch in amd64 arm64; do \
+		program=build/bin/linux_$$arch/$${family#*:} file=$${family%:*}-$$arch.gz; \
+		gzip -9nc $$program >files/$$file; \
+		echo $${family%:*} $$arch $$file $$(sha256sum <$$program) $$(stat -c %s $$program); \
+	done; done | awk '{ printf "%s", $$1 != last ? (last ? "}, " : "{") "\"" $$1 "\": {" : ", "; last = $$1; \
+		printf "\"%s\": {\"file\": \"%s\", \"sha256\": \"%s\", \"size\": %s}", $$2, $$3, $$4, $$6 } \
+		END { print "}}" }' >files/programs.json
+	@ansible-galaxy collection build --force --output-path build/collection >/dev/null
+	@ls -l build/collection/*.tar.gz | awk '{ printf "%s  %.1f MB\n", $$9, $$5 / 1000000; exit ($$5 > 16000000) }'
+
 .PHONY: clean
 clean: ## remove what was built; the lab's images in the cache directory stay
-	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule
+	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule files
 
 # --- the lab ---
 
@@ -180,7 +195,7 @@ scenarios faults: $(if $(BUILT),,build lab-bin)
 ansibles := 2.14.18 2.17.14 2.18.12
 
 .PHONY: playbooks
-playbooks: toolchain build/venv/.done ## the playbooks with each version of Ansible, on servers that are lost or fail on the way
+playbooks: collection ## the collection and its playbooks with each version of Ansible, on servers that are lost or fail on the way
 	@for version in $(ansibles); do \
 		if build/venv/bin/python molecule/rollouts/runs $$version; then \
 			test -e build/ansible/$$version/bin/ansible-playbook || \
@@ -188,7 +203,7 @@ playbooks: toolchain build/venv/.done ## the playbooks with each version of Ansi
 		else echo "ansible-core $$version does not run with this Python, and is left out."; fi || exit; done
 	@mkdir -p build/log
 	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/playbooks.json -- \
-		-tags playbooks -count=1 -timeout 15m -parallel 2 ./molecule/rollouts
+		-tags playbooks -count=1 -timeout 15m -parallel 2 ./molecule/rollouts ./molecule/collection
 
 .PHONY: molecule
 molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test` of each scenario

@@ -1,0 +1,177 @@
+# Copyright: (c) The Rewind authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Runs Rewind's programs on a server, which keeps them from one task to the next.
+
+A task is one call: the server's shell looks for the program among those that are kept, by the hash of its content, and
+hands it the arguments. Where it is not there, the shell says so, and a second call brings it, compressed, in front of the
+arguments. No Python is needed on the server.
+"""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+import json
+import os
+import shlex
+import tempfile
+
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+# Where programs are kept, as core/journey has it: the first directory that programs can be run from.
+DIRECTORIES = "/var/lib/rewind/bin /usr/local/lib/rewind /opt/rewind"
+
+FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "files")
+
+# The architectures by the kernel's names (uname -m).
+ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+# What the shell answers begins so, if no program does.
+ANSWER = "rewind-answer:"
+
+# The first line of what is sent. A connection that sends nothing is known by it.
+GREETING = "rewind"
+
+# Only root can have put a program where it is, and only root can change it there.
+SAFE = 'safe() { [ "$(find "$@" -prune -user 0 ! -perm /022 2>/dev/null | wc -l)" -eq $# ]; }'
+
+RUN = """IFS= read -r l; [ "$l" = %(greeting)s ] || { echo %(answer)s nothing; exit; }
+%(safe)s
+for d in %(directories)s; do for h in %(hashes)s; do p=$d/rewind-$h
+[ -x $p ] && safe $d $p && exec $p %(name)s -; done; done
+echo %(answer)s missing $(uname -m) $(id -u)"""
+
+INSTALL = """IFS= read -r l; [ "$l" = %(greeting)s ] || { echo %(answer)s nothing; exit; }
+%(safe)s
+umask 077; t=
+for d in %(directories)s; do
+mkdir -p $d && safe $d && t=$(mktemp $d/rewind-new.XXXXXXXX) && chmod 700 $t && [ -x $t ] && break
+rm -f "$t"; t=
+done
+[ "$t" ] || { echo %(answer)s noplace; exit; }
+head -c %(size)d | gzip -dc >$t && [ "$(sha256sum <$t)" = "%(hash)s  -" ] || { rm -f $t; echo %(answer)s torn; exit; }
+sync $t; p=$d/rewind-%(hash)s; mv -f $t $p && sync $d; exec $p %(name)s -"""
+
+
+class Failure(Exception):
+    """Why there is no result of the program."""
+
+
+class ProgramAction(ActionBase):
+    """The action of every module of this collection. FAMILY is the file that the module's program is in."""
+
+    FAMILY = None
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp=None, task_vars=None):
+        self._supports_check_mode = True
+        self._supports_async = False
+        self._sends = True  # until it is known that the connection does not
+        name = self._task.action.split(".")[-1]
+        if self._task.async_val:
+            return dict(failed=True, changed=False, msg=(
+                "%s cannot be run with async: what it does is a unit of systemd of its own, which goes on when the connection "
+                "is lost, and the same task attaches to it again. Leave async out." % name))
+        result = super(ProgramAction, self).run(tmp, task_vars)
+        try:
+            result.update(self._answer(name))
+        except Failure as problem:
+            result.update(failed=True, changed=False, msg="%s: %s" % (name, problem))
+        return result
+
+    def _answer(self, name):
+        programs = built(self.FAMILY)
+        arguments = to_bytes(json.dumps(self._arguments()))
+        words = dict(greeting=GREETING, answer=ANSWER, safe=SAFE, directories=DIRECTORIES, name=name)
+        hashes = " ".join(sorted(program["sha256"] for program in programs.values()))
+        answer = self._call(RUN % dict(words, hashes=hashes), arguments)
+        if isinstance(answer, dict):
+            return answer
+        machine, user = answer[1], answer[2]
+        if user != "0":
+            raise Failure("it must be root on the server: become: true")
+        if machine not in ARCHITECTURES:
+            raise Failure("there is no program for this server's processor (%s): there are %s" % (
+                machine, ", ".join(sorted(set(ARCHITECTURES.values())))))
+        program = programs[ARCHITECTURES[machine]]
+        with open(os.path.join(FILES, program["file"]), "rb") as stream:
+            packed = stream.read()
+        answer = self._call(INSTALL % dict(words, hash=program["sha256"], size=len(packed)), packed + arguments)
+        if isinstance(answer, dict):
+            return answer
+        if answer[0] == "noplace":
+            raise Failure("no program can be kept and run on the server: each of %s is on a file system that is mounted noexec or "
+                          "read-only, is full, or can be changed by others than root" % DIRECTORIES.replace(" ", ", "))
+        raise Failure("the program did not arrive whole; the server needs head, gzip, sha256sum, mktemp and find, and %d bytes "
+                      "of room in one of %s" % (program["size"], DIRECTORIES.replace(" ", ", ")))
+
+    def _arguments(self):
+        """What the program reads: the task's arguments, and what Ansible says beside them."""
+        arguments = json.loads(json.dumps(self._task.args, default=to_text))
+        arguments.update(
+            _ansible_check_mode=bool(self._task.check_mode), _ansible_diff=bool(self._task.diff),
+            _ansible_no_log=bool(self._task.no_log), _ansible_verbosity=Display().verbosity)
+        return arguments
+
+    def _call(self, script, data):
+        """Runs a script on the server. Returns the program's result, or the words of the shell's answer."""
+        data = to_bytes(GREETING + "\n") + data
+        if self._sends:
+            out = self._run(script, data)
+            answer = understood(out)
+            if answer != ["nothing"]:
+                return answer
+            self._sends = False  # this connection has no way to send to a program: it sends files
+        return understood(self._run_with_file(script, data))
+
+    def _run(self, command, data=None):
+        environment = self._compute_environment_string()
+        if environment:
+            command = "%s /bin/sh -c %s" % (environment, shlex.quote(command))
+        return self._low_level_execute_command(command, in_data=data)
+
+    def _run_with_file(self, script, data):
+        remote_directory = self._make_tmp_path()
+        handle, local = tempfile.mkstemp()
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+            remote = self._connection._shell.join_path(remote_directory, "sent")
+            self._connection.put_file(local, remote)
+            self._fixup_perms2((remote_directory, remote))
+            return self._run("/bin/sh -c %s <%s" % (shlex.quote(script), shlex.quote(remote)))
+        finally:
+            os.unlink(local)
+            self._remove_tmp_path(remote_directory)
+
+
+def built(family):
+    """The programs of a family by architecture: file, sha256 and size of the program in it."""
+    try:
+        with open(os.path.join(FILES, "programs.json")) as stream:
+            return json.load(stream)[family]
+    except (OSError, IOError) as problem:
+        raise Failure("this collection has no programs (%s): install one that `make collection` built" % problem)
+
+
+def understood(out):
+    """The program's result, which is one line; or the words of the shell's answer."""
+    lines = to_text(out.get("stdout") or "").splitlines()
+    for line in lines:
+        if line.startswith(ANSWER):
+            return line[len(ANSWER):].split()
+    for line in reversed(lines):
+        if line.startswith("{"):
+            try:
+                return json.loads(line)
+            except ValueError:
+                continue
+    said = [line for line in lines + to_text(out.get("stderr") or "").splitlines() if line.strip()]
+    raise Failure("the program ended without a result (exit code %s)%s" % (
+        out.get("rc"), ": " + " | ".join(said[-5:]) if said else ", and said nothing"))
