@@ -91,6 +91,7 @@ mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; systemc
 // TestOpenedJustAsTheMergeBegins has the volume opened by a program that nobody knows of when LVM is about to look at
 // it, so that LVM puts the merge off: there is a way back from that, and services do not stay down for it.
 func TestOpenedJustAsTheMergeBegins(t *testing.T) {
+	playedOn(t, "d13")
 	g := theGuest
 	g.scratch(t, theOpener, withoutOpener)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
