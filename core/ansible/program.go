@@ -31,7 +31,7 @@ func (p Program) arguments() ([]argument, reflect.Value) {
 }
 
 // Main runs one of several programs that are one file, and exits: the one whose
-// name the file was called by, or that the first word names, or that has the first
+// name ends that which the file was called by, or that the first word names, or that has the first
 // word among its internal commands, which is how a unit of systemd calls a copy of
 // the file. SIGINT, SIGTERM and SIGHUP end the context; a second one ends the
 // process. A reader of the output that is gone does not: the work goes on.
@@ -52,9 +52,8 @@ func choose(programs []Program, argv []string) (*Program, []string) {
 	if len(argv) == 0 {
 		return nil, nil
 	}
-	called := filepath.Base(argv[0])
 	for i := range programs {
-		if programs[i].name == called {
+		if strings.HasSuffix(filepath.Base(argv[0]), programs[i].name) { // Ansible calls it AnsiballZ_lvm_merge
 			return &programs[i], argv
 		}
 	}

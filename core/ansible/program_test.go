@@ -16,6 +16,8 @@ func TestOneFileIsSeveralPrograms(t *testing.T) {
 		own  []string
 	}{
 		{[]string{"/usr/local/bin/merge", "name=take"}, "merge", []string{"/usr/local/bin/merge", "name=take"}},
+		{[]string{"/root/.ansible/tmp/x/AnsiballZ_take", "/root/.ansible/tmp/x/args"}, "take",
+			[]string{"/root/.ansible/tmp/x/AnsiballZ_take", "/root/.ansible/tmp/x/args"}},
 		{[]string{"merge", "take"}, "merge", []string{"merge", "take"}},
 		{[]string{"/store/rewind-12ab", "take", "-"}, "take", []string{"take", "-"}},
 		{[]string{"/store/rewind-12ab", "settle", "all"}, "merge", []string{"/store/rewind-12ab", "settle", "all"}},

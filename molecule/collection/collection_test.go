@@ -96,6 +96,7 @@ func TestCollection(t *testing.T) {
 			t.Run("as tasks are written", in.tasks)
 			t.Run("a connection that sends nothing", in.sendsNothing)
 			t.Run("refused", in.refused)
+			t.Run("without it", in.without)
 			t.Run("playbooks", in.playbooks)
 		})
 	}
@@ -200,6 +201,17 @@ func (in installed) refused(t *testing.T) {
 	for i, why := range []string{"Leave async out", "no program for this server's processor (riscv64)", "become: true"} {
 		if !strings.Contains(text(results[i]["msg"]), why) {
 			t.Errorf("it does not say %q: %v", why, results[i])
+		}
+	}
+}
+
+// Without the collection Ansible sends the programs themselves, under names of its own.
+func (in installed) without(t *testing.T) {
+	for _, module := range []string{"lvm_snapshot_info", "lvm_merge", "snap_backup_info"} {
+		out, _ := in.run(t, append(in.program(t, "ansible"), "localhost", "-c", "local", "-M",
+			absolute(t, "../../build/bin/linux_amd64"), "-m", module, "-a", "bogus=1")...)
+		if !strings.Contains(out, `"bogus: there is no such argument`) {
+			t.Errorf("%s: %s", module, out)
 		}
 	}
 }
