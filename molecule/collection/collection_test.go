@@ -38,6 +38,9 @@ class Connection(Local):
             calls.write("%d %d\n" % (len(cmd), len(in_data or b"")))
         if "SENDS_NOTHING" in os.environ:
             in_data = None
+        if "TERMINAL" in os.environ and in_data: # as for a password of sudo's
+            self.terminals = os.openpty()
+            cmd, in_data = "exec 0<%s; %s" % (os.ttyname(self.terminals[1]), cmd), None
         return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
 `
 
@@ -97,6 +100,7 @@ func TestCollection(t *testing.T) {
 			t.Run("a connection that sends nothing", in.sendsNothing)
 			t.Run("refused", in.refused)
 			t.Run("without it", in.without)
+			t.Run("kept by others", in.keptByOthers)
 			t.Run("playbooks", in.playbooks)
 		})
 	}
@@ -120,11 +124,11 @@ func (in installed) oneCall(t *testing.T) {
   check_mode: true
 - pcc.rewind.snap_backup_info: {backend: mirror, backend_options: {path: /nowhere}}
 `)
-	if len(sent) != 6 || sent[1] < 1<<20 || sent[1] > 2<<20 || sent[5] < 4<<20 || sent[5] > 6500<<10 {
+	if len(sent) != 8 || sent[1] < 1<<20 || sent[1] > 2<<20 || sent[6] < 4<<20 || sent[6] > 6500<<10 {
 		t.Errorf("sent in each call: %v", sent)
 	}
 	for i, n := range sent {
-		if i != 1 && i != 5 && n > 1024 {
+		if i != 1 && i != 6 && n > 1024 {
 			t.Errorf("call %d sent %d bytes", i, n)
 		}
 	}
@@ -177,10 +181,12 @@ func (in installed) tasks(t *testing.T) {
 
 // Files are sent where a connection hands nothing to a program.
 func (in installed) sendsNothing(t *testing.T) {
-	results, _ := in.play(t, []string{"SENDS_NOTHING=1"}, "\n- pcc.rewind.lvm_snapshot_info:\n- pcc.rewind.lvm_snapshot_info:\n")
-	for _, r := range results {
-		if r["host"] == nil {
-			t.Errorf("%v", r)
+	for _, how := range []string{"SENDS_NOTHING=1", "TERMINAL=1"} {
+		results, _ := in.play(t, []string{how}, "\n- pcc.rewind.lvm_snapshot_info:\n- pcc.rewind.lvm_snapshot_info:\n")
+		for _, r := range results {
+			if r["host"] == nil {
+				t.Errorf("%s: %v", how, r)
+			}
 		}
 	}
 }
@@ -201,6 +207,34 @@ func (in installed) refused(t *testing.T) {
 	for i, why := range []string{"Leave async out", "no program for this server's processor (riscv64)", "become: true"} {
 		if !strings.Contains(text(results[i]["msg"]), why) {
 			t.Errorf("it does not say %q: %v", why, results[i])
+		}
+	}
+}
+
+// A program is run only where nobody but root can have put it, or anything above it.
+func (in installed) keptByOthers(t *testing.T) {
+	top, err := os.MkdirTemp("/root", "rewind-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	above, kept := filepath.Join(top, "lib"), filepath.Join(top, "lib/rewind/bin")
+	program := filepath.Join(kept, "rewind-12ab")
+	write(t, program, "#!/bin/sh\necho ran $1 $2; cat\n")
+	script, err := in.run(t, absolute(t, "../../build/venv/bin/python"), "-c", `import sys
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.pcc.rewind.plugins.plugin_utils import program as p
+print(p.RUN % dict(answer=p.ANSWER, greeting=p.GREETING, directories=sys.argv[2], hashes="34cd 12ab", name="lvm_merge"), end="")`, in.dir, kept)
+	if err != nil || strings.Contains(script, "\n") {
+		t.Fatalf("%v: not one line: %s", err, script)
+	}
+	for _, c := range []struct{ path, mode, want string }{
+		{above, "755", "ran lvm_merge -\nthe arguments"}, {above, "757", "rewind-answer: missing"}, {kept, "775", "rewind-answer: missing"},
+		{program, "722", "rewind-answer: missing"}, {program, "700", "ran lvm_merge -\nthe arguments"},
+	} {
+		out, err := in.run(t, "sh", "-c", `chmod "$1" "$2" && printf 'rewind\nthe arguments' | sh -c "$3"; chmod 755 "$2"`, "sh", c.mode, c.path, script)
+		if err != nil || !strings.HasPrefix(out, c.want) {
+			t.Errorf("%s of mode %s: %q, %v; want %q", c.path, c.mode, out, err, c.want)
 		}
 	}
 }

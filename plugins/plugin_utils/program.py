@@ -4,8 +4,8 @@
 """Runs Rewind's programs on a server, which keeps them from one task to the next.
 
 A task is one call: the server's shell looks for the program among those that are kept, by the hash of its content, and
-hands it the arguments. Where it is not there, the shell says so, and a second call brings it, compressed, in front of the
-arguments. No Python is needed on the server.
+hands it the arguments. Where it is not there, the shell says so, a second call brings it, compressed, and the first is
+made again. No Python is needed on the server.
 """
 
 from __future__ import absolute_import, division, print_function
@@ -17,6 +17,7 @@ import os
 import shlex
 import tempfile
 
+from ansible import constants as C
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -35,25 +36,26 @@ ANSWER = "rewind-answer:"
 # The first line of what is sent. A connection that sends nothing is known by it.
 GREETING = "rewind"
 
-# Only root can have put a program where it is, and only root can change it there.
-SAFE = 'safe() { [ "$(find "$@" -prune -user 0 ! -perm /022 2>/dev/null | wc -l)" -eq $# ]; }'
+# The scripts are one line each, which every login shell hands on as it is.
+#
+# no ANSWER: nothing was done. What is sent is read to its end, or ssh takes the server for lost; of a terminal there is none.
+# safe DIRECTORY [FILE]: only root can have put there what is there, and only root can change it.
+SCRIPT = (
+    'no() { [ -t 0 ] || cat >/dev/null; echo %(answer)s "$@"; exit; }; '
+    'safe() { s=$(readlink -f $1) || return; shift; while [ "$s" ]; do set -- "$@" "$s"; s=${s%%/*}; done; '
+    '[ "$(find / "$@" -prune -user 0 ! -perm /022 2>/dev/null | wc -l)" -eq $(($# + 1)) ]; }; '
+    'l=; [ -t 0 ] || IFS= read -r l; [ "$l" = %(greeting)s ] || no nothing; ')
 
-RUN = """IFS= read -r l; [ "$l" = %(greeting)s ] || { echo %(answer)s nothing; exit; }
-%(safe)s
-for d in %(directories)s; do for h in %(hashes)s; do p=$d/rewind-$h
-[ -x $p ] && safe $d $p && exec $p %(name)s -; done; done
-echo %(answer)s missing $(uname -m) $(id -u)"""
+RUN = SCRIPT + (
+    'for d in %(directories)s; do for h in %(hashes)s; do p=$d/rewind-$h; '
+    '[ -x $p ] && safe $d $p && exec $p %(name)s -; done; done; no missing $(uname -m) $(id -u)')
 
-INSTALL = """IFS= read -r l; [ "$l" = %(greeting)s ] || { echo %(answer)s nothing; exit; }
-%(safe)s
-umask 077; t=
-for d in %(directories)s; do
-mkdir -p $d && safe $d && t=$(mktemp $d/rewind-new.XXXXXXXX) && chmod 700 $t && [ -x $t ] && break
-rm -f "$t"; t=
-done
-[ "$t" ] || { echo %(answer)s noplace; exit; }
-head -c %(size)d | gzip -dc >$t && [ "$(sha256sum <$t)" = "%(hash)s  -" ] || { rm -f $t; echo %(answer)s torn; exit; }
-sync $t; p=$d/rewind-%(hash)s; mv -f $t $p && sync $d; exec $p %(name)s -"""
+# Each place is tried by running the file there while it is empty, which succeeds unless the mount is noexec.
+KEEP = SCRIPT + (
+    't=; for d in %(directories)s; do [ -d ${d%%rewind*} ] && (umask 077; mkdir -p $d) && safe $d && '
+    't=$(mktemp $d/rewind-new.XXXXXXXX) && chmod 700 $t && $t && break; rm -f "$t"; t=; done; [ "$t" ] || no noplace; '
+    'gzip -dc >$t && [ "$(sha256sum <$t)" = "%(hash)s  -" ] || { rm -f $t; no torn; }; '
+    'sync $t; mv -f $t $d/rewind-%(hash)s && sync $d && no kept')
 
 
 class Failure(Exception):
@@ -72,7 +74,7 @@ class ProgramAction(ActionBase):
     def run(self, tmp=None, task_vars=None):
         self._supports_check_mode = True
         self._supports_async = False
-        self._sends = True  # until it is known that the connection does not
+        self._sends = getattr(self._connection, "has_pipelining", False)
         name = self._task.action.split(".")[-1]
         if self._task.async_val:
             return dict(failed=True, changed=False, msg=(
@@ -87,13 +89,22 @@ class ProgramAction(ActionBase):
 
     def _answer(self, name):
         programs = built(self.FAMILY)
-        arguments = to_bytes(json.dumps(self._arguments()))
-        words = dict(greeting=GREETING, answer=ANSWER, safe=SAFE, directories=DIRECTORIES, name=name)
-        hashes = " ".join(sorted(program["sha256"] for program in programs.values()))
-        answer = self._call(RUN % dict(words, hashes=hashes), arguments)
-        if isinstance(answer, dict):
-            return answer
-        machine, user = answer[1], answer[2]
+        words = dict(answer=ANSWER, greeting=GREETING, directories=DIRECTORIES, name=name)
+        words["hashes"] = " ".join(sorted(program["sha256"] for program in programs.values()))
+        run, arguments = RUN % words, to_bytes(json.dumps(self._arguments()))
+        answer = self._call(run, arguments)
+        if not isinstance(answer, dict):
+            self._keep(programs, words, answer)
+            answer = self._call(run, arguments)
+        if not isinstance(answer, dict):
+            raise Failure("the program was sent to the server, and is not there (%s)" % " ".join(answer))
+        return answer
+
+    def _keep(self, programs, words, missing):
+        """Sends the program that the server says it lacks, and has it kept there."""
+        if len(missing) != 3 or missing[0] != "missing":
+            raise Failure("the server's shell does not say what it lacks (%s)" % " ".join(missing))
+        machine, user = missing[1:]
         if user != "0":
             raise Failure("it must be root on the server: become: true")
         if machine not in ARCHITECTURES:
@@ -102,14 +113,14 @@ class ProgramAction(ActionBase):
         program = programs[ARCHITECTURES[machine]]
         with open(os.path.join(FILES, program["file"]), "rb") as stream:
             packed = stream.read()
-        answer = self._call(INSTALL % dict(words, hash=program["sha256"], size=len(packed)), packed + arguments)
-        if isinstance(answer, dict):
-            return answer
-        if answer[0] == "noplace":
+        answer = self._call(KEEP % dict(words, hash=program["sha256"]), packed)
+        places = DIRECTORIES.replace(" ", ", ")
+        if answer == ["noplace"]:
             raise Failure("no program can be kept and run on the server: each of %s is on a file system that is mounted noexec or "
-                          "read-only, is full, or can be changed by others than root" % DIRECTORIES.replace(" ", ", "))
-        raise Failure("the program did not arrive whole; the server needs head, gzip, sha256sum, mktemp and find, and %d bytes "
-                      "of room in one of %s" % (program["size"], DIRECTORIES.replace(" ", ", ")))
+                          "read-only, is full, or can be changed by others than root" % places)
+        if answer != ["kept"]:
+            raise Failure("the program did not arrive whole; the server needs gzip, sha256sum, mktemp, find and readlink, and "
+                          "%d bytes of room in one of %s" % (program["size"], places))
 
     def _arguments(self):
         """What the program reads: the task's arguments, and what Ansible says beside them."""
@@ -138,7 +149,7 @@ class ProgramAction(ActionBase):
 
     def _run_with_file(self, script, data):
         remote_directory = self._make_tmp_path()
-        handle, local = tempfile.mkstemp()
+        handle, local = tempfile.mkstemp(dir=C.DEFAULT_LOCAL_TMP)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
@@ -162,7 +173,7 @@ def built(family):
 
 def understood(out):
     """The program's result, which is one line; or the words of the shell's answer."""
-    lines = to_text(out.get("stdout") or "").splitlines()
+    lines = to_text(out.get("stdout") or "").split("\n")  # a result may have other ends of lines in its text
     for line in lines:
         if line.startswith(ANSWER):
             return line[len(ANSWER):].split()
@@ -172,6 +183,6 @@ def understood(out):
                 return json.loads(line)
             except ValueError:
                 continue
-    said = [line for line in lines + to_text(out.get("stderr") or "").splitlines() if line.strip()]
+    said = [line for line in lines + to_text(out.get("stderr") or "").split("\n") if line.strip()]
     raise Failure("the program ended without a result (exit code %s)%s" % (
         out.get("rc"), ": " + " | ".join(said[-5:]) if said else ", and said nothing"))
