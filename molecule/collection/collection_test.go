@@ -69,14 +69,39 @@ class CallbackModule(CallbackBase):
 
 const config = "[defaults]\nnocolor=1\ncallbacks_enabled=noting\n"
 
+// What is installed holds what ansible-lint asks of a collection.
+func TestLint(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ansible_collections/pcc/rewind")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("tar", "-xzf", tarball(t), "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	lint := exec.Command(absolute(t, "../../build/venv/bin/ansible-lint"), "--profile", "production", "--offline", "--nocolor")
+	lint.Dir = dir
+	lint.Env = append(os.Environ(), "ANSIBLE_COLLECTIONS_PATH="+filepath.Join(dir, "../../.."),
+		"PATH="+absolute(t, "../../build/venv/bin")+":"+os.Getenv("PATH"))
+	if out, err := lint.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// tarball is what make collection built.
+func tarball(t *testing.T) string {
+	t.Helper()
+	built, err := filepath.Glob("../../build/collection/*.tar.gz")
+	if err != nil || len(built) != 1 {
+		t.Fatalf("make collection builds one tarball: %q, %v", built, err)
+	}
+	return absolute(t, built[0])
+}
+
 // installed is an empty directory with the collection in it.
 type installed struct{ dir, ansible string }
 
 func TestCollection(t *testing.T) {
-	tarballs, err := filepath.Glob("../../build/collection/*.tar.gz")
-	if err != nil || len(tarballs) != 1 {
-		t.Fatalf("make collection builds one tarball: %q, %v", tarballs, err)
-	}
+	built := tarball(t)
 	others, err := filepath.Glob("../../build/ansible/*")
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +116,7 @@ func TestCollection(t *testing.T) {
 			// The other versions share packages with this one, among which those of their ansible-galaxy are not.
 			galaxy := installed{in.dir, "../../build/venv"}
 			install := append(galaxy.program(t, "ansible-galaxy"), "collection", "install", "--offline", "-p", in.dir)
-			if out, err := galaxy.run(t, append(install, absolute(t, tarballs[0]))...); err != nil {
+			if out, err := galaxy.run(t, append(install, built)...); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			t.Run("documentation", in.documentation)
