@@ -169,13 +169,15 @@ func TestAShortSecretDoesNotHideAFailure(t *testing.T) {
 
 func TestAReaderThatIsGone(t *testing.T) {
 	for _, words := range [][]string{{"volumes=/dat"}, {"volumes=/dat", "--json"}, {"--help"}, {"--version"}} {
-		if code := module().Program().Exec(t.Context(), append([]string{"sample"}, words...), nil, fullWriter{}, io.Discard); code != 1 {
+		code := module().Program().Exec(t.Context(), append([]string{"sample"}, words...), nil, fullWriter{}, io.Discard)
+		if code != 1 {
 			t.Errorf("%v: exit code %d", words, code)
 		}
 	}
 	torn := iotest.ErrReader(errors.New("torn"))
 	var out bytes.Buffer
-	if code := module().Program().Exec(t.Context(), []string{"sample", "-"}, torn, &out, io.Discard); code != 1 || !strings.Contains(out.String(), "torn") {
+	code := module().Program().Exec(t.Context(), []string{"sample", "-"}, torn, &out, io.Discard)
+	if code != 1 || !strings.Contains(out.String(), "torn") {
 		t.Errorf("exit code %d, %s", code, out.String())
 	}
 }

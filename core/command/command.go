@@ -24,7 +24,7 @@ const DefaultGrace = 10 * time.Second
 type Cmd struct {
 	Argv  []string      // Argv[0]: a bare name, looked up in Path only
 	Stdin []byte        // nil: /dev/null
-	Hold  *os.File      // its stdin instead: a lock that this file has lasts as long as the program, whatever becomes of this one
+	Hold  *os.File      // its stdin instead: a lock of this file's lasts as long as the program does
 	Env   []string      // KEY=VALUE, beside what every command gets
 	Limit time.Duration // 0: DefaultLimit; none for Stream
 

@@ -102,3 +102,18 @@ func TestAKeptProgramIsNotCopied(t *testing.T) {
 		t.Errorf("%d programs are kept", len(files))
 	}
 }
+
+// The collection's action plugin keeps programs where the runs do, under names that they know.
+func TestTheActionPluginKeepsProgramsWhereTheRunsDo(t *testing.T) {
+	plugin, err := os.ReadFile("../../plugins/plugin_utils/program.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`DIRECTORIES = "` + strings.Join(programDirs, " ") + `"`, "p=$d/" + programPrefix + "$h;", "mktemp $d/" + programPrefix,
+	} {
+		if !strings.Contains(string(plugin), want) {
+			t.Errorf("the plugin does not have %q", want)
+		}
+	}
+}

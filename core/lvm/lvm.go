@@ -80,10 +80,20 @@ func (l *LVM) look(ctx context.Context, argv ...string) (command.Output, error) 
 // change runs a command that changes state. Once started it is waited for even
 // if ctx ends, because an LVM command killed half-way leaves devices suspended.
 func (l *LVM) change(ctx context.Context, argv ...string) error {
+	return l.changeUnder(ctx, Locks{}, argv...)
+}
+
+// changeUnder is change under locks that this process has: the first one lasts as
+// long as the command.
+func (l *LVM) changeUnder(ctx context.Context, locks Locks, argv ...string) error {
 	if argv[0] == "lvm" {
 		argv = slices.Insert(argv, 2, "--config", configOf(argv[1]))
 	}
-	_, err := l.run.Run(ctx, command.Cmd{Argv: argv, Changes: true, Limit: changeLimit})
+	c := command.Cmd{Argv: argv, Changes: true, Limit: changeLimit}
+	if len(locks.Files) > 0 {
+		c.Hold = locks.Files[0]
+	}
+	_, err := l.run.Run(ctx, c)
 	return explain(err)
 }
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -58,7 +57,8 @@ func (l *LVM) Unmerge(ctx context.Context, dir, group string, merges ...Waiting)
 		return fault.New(fault.NotFound, "what LVM had recorded of volume group %s before is not there: %w", group, err)
 	}
 	if err := l.LocksHere(ctx); err != nil {
-		return fault.New(fault.Of(err).Code, "nothing would keep other LVM commands away: LVM locks volume groups elsewhere (global/locking_dir in lvm.conf)")
+		return fault.New(fault.Of(err).Code, "nothing would keep other LVM commands away: LVM locks volume groups "+
+			"elsewhere (global/locking_dir in lvm.conf)")
 	}
 	locks, err := l.lock(ctx, []string{group}, unmergeLimit)
 	if err != nil {
@@ -92,13 +92,9 @@ func (l *LVM) Unmerge(ctx context.Context, dir, group string, merges ...Waiting)
 	}
 	// --force: LVM restores no group with thin pools without it, because it cannot know whether the pools' own metadata
 	// is of the same time. It is: the two differ in merges only. --yes: some of its volumes are active.
-	argv := []string{"lvm", "vgcfgrestore", "--config", config, "--nolocking", "--yes", "--force", "--file", file, "--", group}
-	restore := command.Cmd{Argv: argv, Changes: true, Limit: changeLimit}
-	if len(locks.Files) > 0 {
-		restore.Hold = locks.Files[0]
-	}
-	if _, err := l.run.Run(ctx, restore); err != nil {
-		return explain(err)
+	argv := []string{"lvm", "vgcfgrestore", "--nolocking", "--yes", "--force", "--file", file, "--", group}
+	if err := l.changeUnder(ctx, locks, argv...); err != nil {
+		return err
 	}
 	_ = l.backup(ctx, "", group) // LVM makes no copy of what it restores, and its last one is of the merges
 	return nil

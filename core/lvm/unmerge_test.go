@@ -41,7 +41,8 @@ func TestMetadataWithoutMergesThatWait(t *testing.T) {
 		}
 	}
 	volumes := withoutMerges(before, nil)
-	if o, thin, none := thinID(volumes, "o"), thinID(volumes, "thin"), thinID(volumes, "pv0"); o != "" || thin != "1" || none != "" {
+	o, thin, none := thinID(volumes, "o"), thinID(volumes, "thin"), thinID(volumes, "pv0")
+	if o != "" || thin != "1" || none != "" {
 		t.Errorf("the pool knows o as %q, thin as %q, pv0 as %q", o, thin, none)
 	}
 	if b, a := seqno(before), seqno(after); b != "\tseqno = 11\n" || a != "\tseqno = 13\n" {

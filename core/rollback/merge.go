@@ -81,7 +81,7 @@ func (w *walk) mergeAll(ctx context.Context) error {
 			return w.refused(wait, failed, w.unmerge(ctx, states))
 		case since.IsZero():
 			since = time.Now()
-			if err := w.awake(ctx); err != nil { // what a killed command left suspended cannot be opened to see, and stays open
+			if err := w.awake(ctx); err != nil { // whoever looks at what a killed command left suspended keeps it open
 				return err
 			}
 		case !back && time.Since(since) > w.patience:

@@ -78,7 +78,8 @@ func TestLint(t *testing.T) {
 	if out, err := exec.Command("tar", "-xzf", tarball(t), "-C", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	lint := exec.Command(absolute(t, "../../build/venv/bin/ansible-lint"), "--profile", "production", "--offline", "--nocolor")
+	lint := exec.Command(absolute(t, "../../build/venv/bin/ansible-lint"),
+		"--profile", "production", "--offline", "--nocolor")
 	lint.Dir = dir
 	lint.Env = append(os.Environ(), "ANSIBLE_COLLECTIONS_PATH="+filepath.Join(dir, "../../.."),
 		"PATH="+absolute(t, "../../build/venv/bin")+":"+os.Getenv("PATH"))
@@ -188,7 +189,8 @@ func (in installed) tasks(t *testing.T) {
 	if items, _ := results[0]["results"].([]any); len(items) != 2 || !strings.Contains(text(items[1]), "bogus") {
 		t.Errorf("a loop: %v", results[0])
 	}
-	if called := fmt.Sprint(results[1]["invocation"]); !strings.Contains(called, "freeze_timeout:10") || results[1]["changed"] != false {
+	called := fmt.Sprint(results[1]["invocation"])
+	if !strings.Contains(called, "freeze_timeout:10") || results[1]["changed"] != false {
 		t.Errorf("a templated number, in check mode: %v", results[1])
 	}
 	if strings.Contains(text(results), "canary") {
@@ -249,15 +251,17 @@ func (in installed) keptByOthers(t *testing.T) {
 	script, err := in.run(t, absolute(t, "../../build/venv/bin/python"), "-c", `import sys
 sys.path.insert(0, sys.argv[1])
 from ansible_collections.pcc.rewind.plugins.plugin_utils import program as p
-print(p.RUN % dict(answer=p.ANSWER, greeting=p.GREETING, directories=sys.argv[2], hashes="34cd 12ab", name="lvm_merge"), end="")`, in.dir, kept)
+words = dict(answer=p.ANSWER, greeting=p.GREETING, directories=sys.argv[2], hashes="34cd 12ab", name="lvm_merge")
+print(p.RUN % words, end="")`, in.dir, kept)
 	if err != nil || strings.Contains(script, "\n") {
 		t.Fatalf("%v: not one line: %s", err, script)
 	}
 	for _, c := range []struct{ path, mode, want string }{
-		{above, "755", "ran lvm_merge -\nthe arguments"}, {above, "757", "rewind-answer: missing"}, {kept, "775", "rewind-answer: missing"},
-		{program, "722", "rewind-answer: missing"}, {program, "700", "ran lvm_merge -\nthe arguments"},
+		{above, "755", "ran lvm_merge -\nthe arguments"}, {above, "757", "rewind-answer: missing"},
+		{kept, "775", "rewind-answer: missing"}, {program, "722", "rewind-answer: missing"}, {program, "700", "ran lvm_merge -\nthe arguments"},
 	} {
-		out, err := in.run(t, "sh", "-c", `chmod "$1" "$2" && printf 'rewind\nthe arguments' | sh -c "$3"; chmod 755 "$2"`, "sh", c.mode, c.path, script)
+		const play = `chmod "$1" "$2" && printf 'rewind\nthe arguments' | sh -c "$3"; chmod 755 "$2"`
+		out, err := in.run(t, "sh", "-c", play, "sh", c.mode, c.path, script)
 		if err != nil || !strings.HasPrefix(out, c.want) {
 			t.Errorf("%s of mode %s: %q, %v; want %q", c.path, c.mode, out, err, c.want)
 		}
@@ -289,7 +293,8 @@ func (in installed) playbooks(t *testing.T) {
 // play runs tasks where nothing is kept yet, and returns each one's result and how many bytes each call sent.
 func (in installed) play(t *testing.T, environment []string, tasks string) (results []map[string]any, sent []int) {
 	t.Helper()
-	play := "- hosts: server\n  gather_facts: false\n  ignore_errors: true\n  tasks:" + strings.ReplaceAll(tasks, "\n", "\n  ")
+	const head = "- hosts: server\n  gather_facts: false\n  ignore_errors: true\n  tasks:"
+	play := head + strings.ReplaceAll(tasks, "\n", "\n  ")
 	path := filepath.Join(t.TempDir(), "play.yml")
 	write(t, path, play)
 	write(t, filepath.Join(filepath.Dir(path), "riscv/uname"), "#!/bin/sh\necho riscv64\n")
@@ -309,8 +314,8 @@ func (in installed) playbook(t *testing.T, environment []string, words ...string
 	write(t, filepath.Join(dir, "inventory"), inventory)
 	// What is kept, and what a run of a program leaves, is this test's own.
 	script := `mount -t tmpfs -o mode=755 tmpfs /var/lib && mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"`
-	all := slices.Concat([]string{"unshare", "--mount", "sh", "-c", script, "sh", "env", "CALLS=" + calls, "RESULTS=" + noted}, environment,
-		in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory")}, words)
+	all := slices.Concat([]string{"unshare", "--mount", "sh", "-c", script, "sh", "env", "CALLS=" + calls, "RESULTS=" + noted},
+		environment, in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory")}, words)
 	out, _ := in.run(t, all...)
 	kept, err1 := os.ReadFile(noted)
 	lines, err2 := os.ReadFile(calls)

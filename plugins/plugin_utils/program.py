@@ -68,8 +68,6 @@ class ProgramAction(ActionBase):
     FAMILY = None
 
     TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp=None, task_vars=None):
         self._supports_check_mode = True
