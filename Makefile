@@ -161,14 +161,27 @@ unit: toolchain gcc unit-deps ## unit tests with the race detector
 	@go run $(gotestsum) --format pkgname-and-test-fails --jsonfile build/log/unit-failpoints.json -- \
 		-race -tags failpoints ./core/failpoint
 
+# Prometheus' own checker, out of Debian's package, which would start a server.
+promtool := build/prometheus/usr/bin/promtool
+$(promtool):
+	@echo 'Fetching promtool, which checks the metrics and the alerts, into build/prometheus.'
+	@command -v apt-get >/dev/null || { echo 'It is taken out of the package prometheus of Debian or Ubuntu.'; exit 1; }
+	@mkdir -p build/prometheus
+	@cd build/prometheus && { apt-get -qq download prometheus 2>/dev/null || \
+		{ $(sudo) apt-get -qq update; apt-get -qq download prometheus; }; } && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+	@touch $@
+
 .PHONY: lint
-lint: build build/venv/.done ## gofmt, vet, staticcheck, shellcheck, yamllint, ansible-lint
+lint: build build/venv/.done $(promtool) ## gofmt, vet, staticcheck, shellcheck, yamllint, ansible-lint, promtool
+	@mkdir -p build/log
 	@$(call need,command -v shellcheck,shellcheck,the shell scripts are checked with it)
 	@unformatted=$$(gofmt -l core modules $(wildcard molecule plugins)); \
 		test -z "$$unformatted" || { printf 'not gofmt-ed: %s\n' $$unformatted; exit 1; }
 	@for tags in '' lab failpoints playbooks; do go vet -tags "$$tags" ./...; go run $(staticcheck) -tags "$$tags" ./...; done
 	@grep -rlE --exclude-dir={.git,build} -m1 '^#!.*\<(ba)?sh$$' . | xargs shellcheck
 	@yamllint --strict .
+	@$(promtool) check metrics <modules/lvm/info/testdata/metrics.prom
+	@$(promtool) test rules docs/prometheus/rewind.test.yml >build/log/rules || { cat build/log/rules; exit 1; }
 	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
 
 .PHONY: test

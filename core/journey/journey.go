@@ -201,6 +201,9 @@ func (t *Trip) Tell(p Progress) {
 	_ = replace(filepath.Join(t.dir, "progress"), data)
 }
 
+// Unit is the name of the journey's unit of systemd.
+func (t *Trip) Unit() string { return unitOf(t.id) }
+
 // Dir is a directory of this journey's own, in memory, for root alone; it outlives the journey by an hour.
 func (t *Trip) Dir() string { return t.dir }
 

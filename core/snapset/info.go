@@ -85,6 +85,7 @@ type Shot struct {
 	COW         int64      `json:"cow_bytes,omitempty"`
 	Used        int64      `json:"cow_used_bytes,omitempty"`
 	UsedPercent *float64   `json:"cow_used_percent,omitempty"`
+	ToFull      *int64     `json:"seconds_to_full,omitempty"` // at the mean rate since it was taken; nil where that says nothing
 	Merge       *MergeInfo `json:"merge,omitempty"`
 	Mountpoints []string   `json:"mountpoints,omitempty"`        // of the snapshot
 	OriginAt    []string   `json:"volume_mountpoints,omitempty"` // of its origin
@@ -324,6 +325,7 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 	if s.COW > 0 && (s.Merge == nil || s.Merge.State != MergeFailed) { // of a failed merge the kernel tells nothing
 		s.UsedPercent = percent(float64(s.Used) / float64(s.COW))
 	}
+	s.ToFull = s.toFull()
 	for _, m := range mounts {
 		switch m.Volume {
 		case s.Snapshot:
@@ -333,6 +335,19 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 		}
 	}
 	return s
+}
+
+// youngest is the age in seconds from which on the rate at which a snapshot has filled says something of the next hours.
+const youngest = 60
+
+// toFull is in how many seconds the COW space is used up, if as much goes on being written. Of what merges, thin or lost
+// there is none.
+func (s *Shot) toFull() *int64 {
+	if s.Merge != nil || s.Problem != "" || s.Used == 0 || s.Age < youngest {
+		return nil
+	}
+	seconds := int64(float64(s.COW-s.Used) / float64(s.Used) * float64(s.Age))
+	return &seconds
 }
 
 // merge asks the table of the snapshot's origin: LVM records a merge before the kernel begins it.

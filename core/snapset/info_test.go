@@ -52,6 +52,12 @@ func TestInfo(t *testing.T) {
 	if diff := cmp.Diff([][]string{{"/mnt/dat"}, {"/dat"}}, [][]string{dat.Mountpoints, dat.OriginAt}); diff != "" {
 		t.Error(diff)
 	}
+	if dat.ToFull == nil || *dat.ToFull != dat.Age || dat.Age < youngest {
+		t.Errorf("half full after %d s, it is full in %v", dat.Age, dat.ToFull)
+	}
+	if hand.ToFull != nil {
+		t.Errorf("what has overflowed is full in %d s", *hand.ToFull)
+	}
 	if hand.State != "invalid" || *hand.UsedPercent != 100 || !strings.Contains(hand.Problem, "overflowed") {
 		t.Errorf("%+v", hand)
 	}

@@ -81,9 +81,26 @@ func TestBackupAndRestore(t *testing.T) {
 				t.Errorf("the last backup is %v, not %v", last, stored["id"])
 			}
 			g.has(t, "snap_backup_info "+options, fmt.Sprint(stored["id"]))
+			if kept := g.lastBackup(t, "backup", backend); kept["state"] != "ok" || kept["good"].(map[string]any)["id"] != stored["id"] {
+				t.Errorf("what is kept of the backup on the server: %v", kept)
+			}
 			t.Logf("%s: %v files, %v bytes stored; restored while the services ran: %v", backend, stored["files"], stored["stored_bytes"], filled.msg())
 		})
 	}
+}
+
+// lastBackup is what lvm_snapshot_info says of the last backup of a name with a backend, whatever its volumes.
+func (g guest) lastBackup(t *testing.T, name, backend string) (last map[string]any) {
+	t.Helper()
+	for _, b := range g.ok(t, "lvm_snapshot_info name="+name).rows("backups") { // of one name by their beginning
+		if b["backend"] == backend {
+			last = b
+		}
+	}
+	if last == nil {
+		t.Fatalf("lvm_snapshot_info has no backup %s with %s", name, backend)
+	}
+	return last
 }
 
 // putInPlace rolls back to the filled set: by hand for rsync, and without -torture for restic, whose restore takes longest;
@@ -242,6 +259,9 @@ echo mistaken >/root/wrong.pw; head -c 30M /dev/urandom >/pccehr/bulk`, "rm -f /
 			t.Errorf("%s: no hint: %s", c.words, r.msg())
 		}
 		t.Logf("%s: %s", c.code, r.msg())
+	}
+	if kept := g.lastBackup(t, "backup", "restic"); kept["state"] != "failed" || kept["code"] != "wrong_password" || kept["good"] != nil {
+		t.Errorf("what is kept of the last failure with restic: %v", kept)
 	}
 	g.unchanged(t, before)
 	g.nothingLeft(t)

@@ -71,6 +71,11 @@ func TestBackupKilled(t *testing.T) {
 			if now := g.run(t, sums); now != files {
 				t.Error("the origin was touched")
 			}
+			if strings.HasPrefix(p.words, backUp) {
+				if kept := g.lastBackup(t, "backup", p.backend); kept["state"] != "interrupted" {
+					t.Errorf("what is kept of the killed backup: %v", kept)
+				}
+			}
 			g.worksAgain(t, p.words+with[p.backend])
 			t.Logf("killed at %q with %s: nothing is left, the origin is untouched, and the next run works", p.name, p.backend)
 		})

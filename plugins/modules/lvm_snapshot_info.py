@@ -11,11 +11,14 @@ __metaclass__ = type
 DOCUMENTATION = r"""
 module: lvm_snapshot_info
 short_description: >-
-  Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do
+  Says what sets of LVM snapshots there are, what is under way, what came of the last backups, and what this server
+  can do
 version_added: "0.1.0"
 author: "The Rewind authors (!UNKNOWN)"
 description:
-  - "Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do."
+  - >-
+    Says what sets of LVM snapshots there are, what is under way, what came of the last backups, and what this server
+    can do.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -36,7 +39,13 @@ options:
   vg:
     type: str
     description:
-      - Only what is in that volume group.
+      - "Only what is in that volume group, and no backups."
+  textfile:
+    type: str
+    description:
+      - >-
+        A file to write the same to as metrics for Prometheus' node exporter, such as
+        /var/lib/prometheus/node-exporter/rewind.prom. Nothing else is changed.
 """
 
 EXAMPLES = r"""
@@ -122,6 +131,57 @@ under_way:
   type: list
   elements: dict
   returned: success
+backups:
+  description: "What came of the last backups of each job: a name, a backend and its volumes."
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: "The set's name."
+      type: str
+      returned: always
+    backend:
+      description: The backend.
+      type: str
+      returned: always
+    host:
+      description: Whose backups they are.
+      type: str
+      returned: always
+    volumes:
+      description: What is to be backed up.
+      type: list
+      elements: str
+      returned: always
+    state:
+      description: "What the last run came to: ok, failed, running, or interrupted where it was killed."
+      type: str
+      returned: always
+    begun:
+      description: "When that began, RFC 3339."
+      type: str
+      returned: always
+    ended:
+      description: "When it ended, RFC 3339."
+      type: str
+      returned: always
+    code:
+      description: What kind of failure it was.
+      type: str
+      returned: always
+    msg:
+      description: Why it failed.
+      type: str
+      returned: always
+    age_seconds:
+      description: How old the last good backup is; null where there is none.
+      type: int
+      returned: always
+    good:
+      description: "The last good backup: its id, time, volumes, files, bytes and stored_bytes."
+      type: dict
+      returned: always
 program_dir:
   description: The directory that programs are kept in and run from.
   type: str

@@ -16,6 +16,7 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/jobs"
 	"go.pcc.com/rewind/core/backup/plugin"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
@@ -69,7 +70,7 @@ type Secret struct {
 type Backends map[string]func() backup.Backend
 
 // Handler makes journeys of Kind, Query those of KindQuery.
-func (b Backends) Handler() journey.Handler { return handler(b, (*work).store) }
+func (b Backends) Handler() journey.Handler { return noted(jobs.Kept, handler(b, (*work).store)) }
 
 // Query answers without changing anything.
 func (b Backends) Query() journey.Handler { return handler(b, (*work).query) }

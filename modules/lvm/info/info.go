@@ -1,16 +1,19 @@
-// Package info is lvm_snapshot_info says what sets of LVM snapshots there are, in what state, what is under way, and what this
-// server can do. It is an Ansible module, and the same by hand. It changes nothing.
+// Package info is lvm_snapshot_info: what sets of LVM snapshots there are, in what state, what is under way, what came of
+// the last backups, and what this server can do. It is an Ansible module, and the same by hand. It changes nothing, but
+// may be told to write a file for Prometheus.
 package info
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
@@ -18,7 +21,9 @@ import (
 
 type args struct {
 	Name string `mapstructure:"name" doc:"Only the set of that name, and its last rollback."`
-	VG   string `mapstructure:"vg" doc:"Only what is in that volume group."`
+	VG   string `mapstructure:"vg" doc:"Only what is in that volume group, and no backups."`
+
+	Textfile string `mapstructure:"textfile" doc:"A file to write the same to as metrics for Prometheus' node exporter, such as /var/lib/prometheus/node-exporter/rewind.prom. Nothing else is changed."`
 }
 
 // found is the result's data.
@@ -27,14 +32,15 @@ type found struct {
 	Last    *rollback.Last   `json:"last_rollback"`
 	Current []journey.Status `json:"under_way"`
 	// Programs is the directory that changing programs run a copy of themselves from; empty if there is none.
-	Programs string `json:"program_dir"`
+	Programs string   `json:"program_dir"`
+	Backups  []backup `json:"backups"`
 }
 
 // Module is the module.
 func Module() ansible.Program {
 	return ansible.Module[args]{
 		Name:     "lvm_snapshot_info",
-		Summary:  "Says what sets of LVM snapshots there are, in what state, what is under way, and what this server can do.",
+		Summary:  "Says what sets of LVM snapshots there are, what is under way, what came of the last backups, and what this server can do.",
 		Defaults: func() args { return args{} },
 		Validate: validate,
 		Run:      run,
@@ -46,16 +52,20 @@ func Module() ansible.Program {
 }
 
 func validate(a args) error {
-	if a.Name == "" {
-		return nil
+	var wrong []error
+	if err := snapset.CheckName(a.Name); a.Name != "" && err != nil {
+		wrong = append(wrong, ansible.Bad("name", "%v", err))
 	}
-	if err := snapset.CheckName(a.Name); err != nil {
-		return ansible.Bad("name", "%v", err)
+	if a.Textfile != "" && !(filepath.IsAbs(a.Textfile) && strings.HasSuffix(a.Textfile, ".prom")) {
+		wrong = append(wrong, ansible.Bad("textfile", "%q is no absolute path that ends in .prom, which the node exporter asks for", a.Textfile))
 	}
-	return nil
+	if a.Textfile != "" && a.Name+a.VG != "" {
+		wrong = append(wrong, ansible.Bad("textfile", "has what the whole server has: leave name and vg out"))
+	}
+	return fault.All(wrong...)
 }
 
-func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
+func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.AsRoot(); err != nil {
 		return ansible.Result{}, err
 	}
@@ -83,15 +93,26 @@ func run(ctx context.Context, _ ansible.Call, a args) (ansible.Result, error) {
 	if err != nil {
 		info.Host.Usable, info.Host.Problems = false, append(info.Host.Problems, err.Error())
 	}
-	r.Msg = summary(info, current)
+	backups, damaged := backups(current, a)
+	if damaged != nil {
+		r.Warnings = append(r.Warnings, damaged.Error())
+	}
+	r.Msg = summary(info, current, backups)
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
 		"last_rollback": last, "under_way": current, "program_dir": programs,
+		"backups": backups,
 	}
-	return r, nil
+	if a.Textfile != "" {
+		r.Changed = true
+		if !c.Check {
+			err = writeMetrics(a.Textfile, metrics(info, backups))
+		}
+	}
+	return r, err
 }
 
-func summary(i *snapset.Info, current []journey.Status) string {
+func summary(i *snapset.Info, current []journey.Status, backups []backup) string {
 	if !i.Host.Usable {
 		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
 	}
@@ -102,6 +123,11 @@ func summary(i *snapset.Info, current []journey.Status) string {
 	for _, s := range i.Sets {
 		if s.State != snapset.SetOK {
 			bad = append(bad, s.Name+" is "+s.State)
+		}
+	}
+	for _, b := range backups {
+		if b.State == backupFailed || b.State == backupInterrupted {
+			bad = append(bad, "backup "+b.Name+" "+b.State)
 		}
 	}
 	msg := fmt.Sprintf("sets: %d, other snapshots: %d", len(i.Sets), len(i.Unmanaged))
@@ -154,6 +180,7 @@ func show(w io.Writer, r ansible.Result) {
 	for _, m := range f.Mounts {
 		fmt.Fprintf(w, "%-20s %s\n", m.Point, stack(m.Stack))
 	}
+	showBackups(w, f.Backups)
 	if l := f.Last; l != nil {
 		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, l.Begun, story(l))
 		if l.Downtime > 0 {
@@ -213,6 +240,9 @@ func shots(w io.Writer, list []snapset.Shot, aged bool) {
 		}
 		if s.UsedPercent != nil {
 			fmt.Fprintf(w, "  %s of %s COW used (%.1f%%)", ansible.Bytes(s.Used), ansible.Bytes(s.COW), *s.UsedPercent)
+		}
+		if s.ToFull != nil {
+			fmt.Fprintf(w, ", full in %s", age(*s.ToFull))
 		}
 		if s.Merge != nil {
 			fmt.Fprintf(w, "  merge %s", s.Merge.State)

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/jobs"
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
@@ -36,16 +39,50 @@ func info() *snapset.Info {
 	}
 }
 
+// lastLook is when they are looked at.
+var lastLook = time.Date(2026, 3, 4, 5, 0, 1, 0, time.UTC)
+
+func lastBackups() []backup {
+	return []backup{
+		judged(jobs.Job{Name: "nightly", Backend: "mirror", Host: "db1", Asked: []string{"/dat", "/boot"}, Unit: "rewind-1.service",
+			Begun: "2026-03-04T02:00:00Z", Ended: "2026-03-04T02:10:00Z",
+			Good: &jobs.Good{ID: "20260304T020001Z-db1", Time: "2026-03-04T02:00:01Z", Volumes: []string{"/dat", "/boot"}}}, nil, lastLook),
+		judged(jobs.Job{Name: "weekly", Backend: "restic", Host: "db1", Asked: []string{"/dat"}, Unit: "rewind-2.service",
+			Begun: "2026-03-04T02:00:00Z", Ended: "2026-03-04T02:05:00Z", Code: fault.NoSpace, Msg: "the repository is full"}, nil, lastLook),
+	}
+}
+
+// A run that has no end is under way as long as its unit is.
+func TestARunWithoutAnEnd(t *testing.T) {
+	j, now := jobs.Job{Name: "nightly", Unit: "rewind-1.service", Begun: "2026-03-04T02:00:00Z"}, time.Now()
+	if b := judged(j, []journey.Status{{Unit: "rewind-1.service"}}, now); b.State != backupRunning || b.Age != nil {
+		t.Errorf("under way: %+v", b)
+	}
+	if b := judged(j, []journey.Status{{Unit: "rewind-2.service"}}, now); b.State != backupInterrupted {
+		t.Errorf("another is under way: %+v", b)
+	}
+}
+
+// A backup that was made while the clock ran ahead has no age.
+func TestABackupOfTheFutureIsNotFresh(t *testing.T) {
+	now := time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
+	b := judged(jobs.Job{Ended: "x", Good: &jobs.Good{ID: "one", Time: "2026-03-05T02:00:00Z"}}, nil, now)
+	if b.Age != nil || !strings.Contains(b.good(), "later than now") {
+		t.Errorf("%+v: %s", b, b.good())
+	}
+}
+
 // A person sees the same whether the result is fresh or came through a file.
 func TestShow(t *testing.T) {
-	i, half := info(), 50.0
+	i, half, backups := info(), 50.0, lastBackups()
 	current := []journey.Status{{Kind: "rollback", Title: "roll back to set snap", Unit: "rewind-1.service", Begun: "2026-11-23T20:34:46Z", Label: "merging", Percent: &half}}
 	data := map[string]any{
 		"host": i.Host, "groups": i.Groups, "sets": i.Sets, "unmanaged": i.Unmanaged, "mounts": i.Mounts,
 		"last_rollback": &rollback.Last{Set: "snap", Begun: "2026-11-23T20:34:46Z", Outcome: "unfinished", Step: "started", Downtime: 9400},
-		"under_way":     current,
+		"under_way":     current, "backups": backups,
 	}
-	fresh := ansible.Result{Msg: summary(i, current), Data: data}
+
+	fresh := ansible.Result{Msg: summary(i, current, backups), Data: data}
 	var stored ansible.Result
 	text, err := json.Marshal(fresh)
 	if err == nil {
@@ -54,7 +91,7 @@ func TestShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `sets: 1, other snapshots: 1; snap is merging; under way: roll back to set snap
+	want := `sets: 1, other snapshots: 1; snap is merging, backup weekly failed; under way: roll back to set snap
 
 kernel 6.12.5, LVM 2.03.31(2), dm_snapshot loaded, dm_thin_pool loadable
 volume group vg00: 6.0 GiB, 4.0 GiB free
@@ -71,6 +108,10 @@ snapshots of no set
 
 /dat                 fs xfs > crypt secret > lvm vg00-dat > pv sda2
 
+last backups
+  nightly of /dat, /boot with mirror: ok; the last good one, 20260304T020001Z-db1, is 3 h 0 min old
+  weekly of /dat with restic: failed at 2026-03-04T02:05:00Z: the repository is full; none was ever good
+
 last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LVM merges, services down for 9.4 s
 `
 	for name, r := range map[string]ansible.Result{"fresh": fresh, "stored": stored} {
@@ -84,7 +125,7 @@ last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LV
 
 func TestSummaryOfAServerThatCannot(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Problems: []string{"this is a container (lxc): its volumes belong to its host"}}}
-	if got := summary(i, nil); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
+	if got := summary(i, nil, nil); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
 		t.Error(got)
 	}
 }
@@ -92,7 +133,7 @@ func TestSummaryOfAServerThatCannot(t *testing.T) {
 // A name that is misspelt must not look like a server without sets.
 func TestSummaryOfANameThatIsNoSets(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Usable: true}, None: `there is no set "snpa"; there is snap`}
-	if got := summary(i, []journey.Status{{Title: "set snap: absent"}}); got != i.None+"; under way: set snap: absent" {
+	if got := summary(i, []journey.Status{{Title: "set snap: absent"}}, nil); got != i.None+"; under way: set snap: absent" {
 		t.Error(got)
 	}
 }
@@ -111,7 +152,14 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%q is a name", bad)
 		}
 	}
-	if err := validate(args{}); err != nil {
-		t.Error(err)
+	for _, bad := range []args{{Textfile: "rewind.prom"}, {Textfile: "/tmp/rewind"}, {Textfile: "/tmp/rewind.prom", Name: "snap"}} {
+		if validate(bad) == nil {
+			t.Errorf("%+v is right", bad)
+		}
+	}
+	for _, good := range []args{{}, {Textfile: "/tmp/rewind.prom"}} {
+		if err := validate(good); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -1,0 +1,136 @@
+package jobs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+var start = time.Date(2026, 3, 4, 2, 0, 0, 0, time.UTC)
+
+// at is so many hours after the start.
+func at(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
+
+func job(name string, volumes ...string) Job {
+	return Job{Name: name, Backend: "mirror", Host: "db1", Asked: volumes, Unit: "rewind-1.service"}
+}
+
+// run is a run of the job from one hour to the next.
+func run(t *testing.T, d Dir, j Job, hour int, good *Good, failure error) {
+	t.Helper()
+	begun, err := d.Begin(j, at(hour))
+	if err == nil {
+		err = d.End(begun, good, failure, at(hour+1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func listed(t *testing.T, d Dir) []Job {
+	t.Helper()
+	list, err := d.Jobs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// names are the jobs' names with the volumes that they were asked for.
+func names(t *testing.T, d Dir) (all []string) {
+	for _, j := range listed(t, d) {
+		all = append(all, j.Name+" "+strings.Join(j.Asked, ","))
+	}
+	return all
+}
+
+func TestALaterFailureKeepsTheLastGoodOne(t *testing.T) {
+	d := Dir(filepath.Join(t.TempDir(), "made"))
+	if list := listed(t, d); list != nil {
+		t.Errorf("before the first: %+v", list)
+	}
+	good := Good{ID: "one", Time: "2026-03-04T02:00:01Z", Volumes: []string{"/dat"}, Files: 3, Bytes: 2, Stored: 1}
+	stored := good
+	run(t, d, job("nightly", "/dat"), 0, &stored, nil)
+	run(t, d, job("nightly", "/dat"), 24, nil, fault.New(fault.NoSpace, "the repository is full"))
+	good.Ended = "2026-03-04T03:00:00Z"
+	want := job("nightly", "/dat")
+	want.Begun, want.Ended, want.Code, want.Msg = "2026-03-05T02:00:00Z", "2026-03-05T03:00:00Z", fault.NoSpace, "the repository is full"
+	want.Good = &good
+	if diff := cmp.Diff([]Job{want}, listed(t, d)); diff != "" {
+		t.Error(diff)
+	}
+	if j := listed(t, d)[0]; !j.Failed() {
+		t.Error("the last run is not said to have failed")
+	}
+	again := good
+	run(t, d, job("nightly", "/dat"), 48, &again, nil)
+	if j := listed(t, d)[0]; j.Failed() || j.Code != "" || j.Good.Ended != "2026-03-06T03:00:00Z" {
+		t.Errorf("after a good one: %+v", j)
+	}
+}
+
+// A run that was killed has written that it began, and nothing else.
+func TestARunThatIsKilledHasNoEnd(t *testing.T) {
+	d := Dir(t.TempDir())
+	run(t, d, job("nightly", "/dat"), 0, &Good{ID: "one", Volumes: []string{"/dat"}}, nil)
+	if _, err := d.Begin(job("nightly", "/dat"), at(24)); err != nil {
+		t.Fatal(err)
+	}
+	j := listed(t, d)[0]
+	if j.Ended != "" || j.Begun != "2026-03-05T02:00:00Z" || j.Good == nil || j.Good.ID != "one" || j.Failed() {
+		t.Errorf("%+v", j)
+	}
+}
+
+// A job whose list of volumes was mended or grew does not leave the old one behind as a failure that nobody can end.
+func TestAJobTakesThePlaceOfWhatItCovers(t *testing.T) {
+	d := Dir(t.TempDir())
+	run(t, d, job("nightly", "/dta"), 0, nil, fault.New(fault.NotFound, "no /dta"))
+	run(t, d, job("weekly", "/dat"), 0, &Good{ID: "w", Volumes: []string{"/dat"}}, nil)
+	run(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+	if diff := cmp.Diff([]string{"nightly /dat", "weekly /dat"}, names(t, d)); diff != "" {
+		t.Errorf("after the list was mended: %s", diff)
+	}
+	run(t, d, job("nightly", "/dat", "/pccehr"), 2, nil, errors.New("no"))
+	if diff := cmp.Diff([]string{"nightly /dat", "nightly /dat,/pccehr", "weekly /dat"}, names(t, d)); diff != "" {
+		t.Errorf("after a longer list failed: %s", diff)
+	}
+	run(t, d, job("nightly", "/dat", "/pccehr"), 3, &Good{ID: "2", Volumes: []string{"/dat", "/pccehr"}}, nil)
+	if diff := cmp.Diff([]string{"nightly /dat,/pccehr", "weekly /dat"}, names(t, d)); diff != "" {
+		t.Errorf("after it succeeded: %s", diff)
+	}
+	run(t, d, job("nightly", "/pccehr"), 4, &Good{ID: "3", Volumes: []string{"/pccehr"}}, nil)
+	if diff := cmp.Diff([]string{"nightly /dat,/pccehr", "nightly /pccehr", "weekly /dat"}, names(t, d)); diff != "" {
+		t.Errorf("/dat, which is not backed up any more, is forgotten: %s", diff)
+	}
+}
+
+func TestVolumesInAnotherOrderAreTheSameJob(t *testing.T) {
+	d := Dir(t.TempDir())
+	run(t, d, job("nightly", "/dat", "/pccehr"), 0, nil, errors.New("no"))
+	run(t, d, job("nightly", "/pccehr", "/dat"), 1, nil, errors.New("no"))
+	if n := len(listed(t, d)); n != 1 {
+		t.Errorf("%d jobs", n)
+	}
+}
+
+func TestADamagedFileIsNamedBesideTheOthers(t *testing.T) {
+	d := Dir(t.TempDir())
+	run(t, d, job("nightly", "/dat"), 0, nil, errors.New("no"))
+	damaged := filepath.Join(string(d), "damaged.json")
+	if err := os.WriteFile(damaged, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := d.Jobs()
+	if len(list) != 1 || err == nil || !strings.Contains(err.Error(), damaged) {
+		t.Errorf("%+v, %v", list, err)
+	}
+}

@@ -1,0 +1,91 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/jobs"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// noting makes a backup that comes to that, with outcomes in dir; while is called in the middle.
+func noting(t *testing.T, dir jobs.Dir, r Request, result ansible.Result, failure error, while func()) (ansible.Result, error) {
+	t.Helper()
+	data, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := noted(dir, journey.Handler{Do: func(context.Context, *journey.Trip, json.RawMessage) (ansible.Result, error) {
+		while()
+		return result, failure
+	}})
+	return h.Do(t.Context(), &journey.Trip{}, data)
+}
+
+var nightly = Request{
+	Set: "nightly", Use: Use{Backend: "mirror", Host: "db1"},
+	Volumes: []Volume{{Volume: snapset.Volume{Name: "/dat"}}, {Volume: snapset.Volume{Name: "/boot"}, Live: true}},
+}
+
+func TestWhatCameOfABackupIsNoted(t *testing.T) {
+	dir := jobs.Dir(filepath.Join(t.TempDir(), "backups"))
+	last := func() jobs.Job {
+		list, err := dir.Jobs()
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d jobs, %v", len(list), err)
+		}
+		return list[0]
+	}
+	result := ansible.Result{Msg: "backed up", Data: map[string]any{
+		"id": "one", "time": "2026-03-04T02:00:01Z", "volumes": []string{"/dat", "/boot"}, "files": int64(3), "bytes": int64(2), "stored_bytes": int64(1),
+	}}
+	if _, err := noting(t, dir, nightly, result, nil, func() {
+		if j := last(); j.Ended != "" || j.Begun == "" || j.Name != "nightly" || j.Host != "db1" {
+			t.Errorf("meanwhile: %+v", j)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := &jobs.Good{ID: "one", Time: "2026-03-04T02:00:01Z", Volumes: []string{"/dat", "/boot"}, Files: 3, Bytes: 2, Stored: 1}
+	want.Ended = last().Ended
+	if diff := cmp.Diff(want, last().Good); diff != "" {
+		t.Error(diff)
+	}
+	failure := fault.New(fault.SnapshotInvalid, "it overflowed")
+	if _, err := noting(t, dir, nightly, ansible.Result{}, failure, func() {}); !errors.Is(err, fault.SnapshotInvalid) {
+		t.Errorf("it became %v", err)
+	}
+	if j := last(); !j.Failed() || j.Code != fault.SnapshotInvalid || j.Msg != "it overflowed" || j.Good.ID != "one" {
+		t.Errorf("after a failure: %+v", j)
+	}
+	before := last()
+	check := nightly
+	check.Check = true
+	if _, err := noting(t, dir, check, result, nil, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, last()); diff != "" {
+		t.Errorf("a check is noted: %s", diff)
+	}
+}
+
+func TestABackupThatCannotBeNotedIsGood(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := noting(t, jobs.Dir(file), nightly, ansible.Result{Data: map[string]any{"id": "one"}}, nil, func() {})
+	if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], file) {
+		t.Errorf("%v, warnings %q", err, r.Warnings)
+	}
+}

@@ -1,0 +1,98 @@
+package info
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"go.pcc.com/rewind/core/backup/jobs"
+	"go.pcc.com/rewind/core/journey"
+)
+
+// The states of a job of backups.
+const (
+	backupOK          = "ok"
+	backupFailed      = "failed"
+	backupRunning     = "running"
+	backupInterrupted = "interrupted" // it was killed, or the server was
+)
+
+// backup is what came of the last backups of one job.
+type backup struct {
+	jobs.Job
+	State string `json:"state"`       // of the last run
+	Age   *int64 `json:"age_seconds"` // of the last good one; nil: there is none
+}
+
+// backups are all jobs of this server, or those of one set's name. The error names what cannot be read of them.
+func backups(current []journey.Status, a args) ([]backup, error) {
+	all := []backup{}
+	if a.VG != "" {
+		return all, nil
+	}
+	list, err := jobs.Kept.Jobs()
+	for _, j := range list {
+		if a.Name == "" || a.Name == j.Name {
+			all = append(all, judged(j, current, time.Now()))
+		}
+	}
+	return all, err
+}
+
+func judged(j jobs.Job, current []journey.Status, now time.Time) backup {
+	b := backup{Job: j, State: backupOK}
+	mine := func(s journey.Status) bool { return s.Unit == j.Unit }
+	switch {
+	case j.Ended == "" && slices.ContainsFunc(current, mine):
+		b.State = backupRunning
+	case j.Ended == "":
+		b.State = backupInterrupted
+	case j.Failed():
+		b.State = backupFailed
+	}
+	if j.Good != nil {
+		b.Age = since(j.Good.Time, now)
+	}
+	return b
+}
+
+// since is how many seconds ago a time was; nil if it is none, or lies ahead: a clock that is wrong makes nothing fresh.
+func since(stamp string, now time.Time) *int64 {
+	t, err := time.Parse(time.RFC3339, stamp)
+	if err != nil || t.After(now) {
+		return nil
+	}
+	seconds := int64(now.Sub(t).Seconds())
+	return &seconds
+}
+
+func showBackups(w io.Writer, list []backup) {
+	if len(list) > 0 {
+		fmt.Fprintln(w, "\nlast backups")
+	}
+	for _, b := range list {
+		fmt.Fprintf(w, "  %s of %s with %s: %s", b.Name, strings.Join(b.Asked, ", "), b.Backend, b.State)
+		switch b.State {
+		case backupFailed:
+			fmt.Fprintf(w, " at %s: %s", b.Ended, b.Msg)
+		case backupRunning:
+			fmt.Fprintf(w, " since %s", b.Begun)
+		case backupInterrupted:
+			fmt.Fprintf(w, ", begun at %s (journalctl -u %s)", b.Begun, b.Unit)
+		}
+		fmt.Fprintf(w, "; %s\n", b.good())
+	}
+}
+
+// good says which the last good backup is.
+func (b *backup) good() string {
+	switch {
+	case b.Good == nil:
+		return "none was ever good"
+	case b.Age == nil:
+		return "the last good one, " + b.Good.ID + ", is dated later than now, " + b.Good.Time
+	}
+	return "the last good one, " + b.Good.ID + ", is " + age(*b.Age) + " old"
+}
