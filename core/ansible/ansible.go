@@ -52,6 +52,9 @@ type Call struct {
 	Verbosity int  // Ansible's, 0 to 5
 	Terminal  bool // Progress is a terminal
 
+	// Given are the arguments as they were given: what JSON or words held, secrets with them.
+	Given map[string]any
+
 	// Progress takes what is shown while the work goes on: a person's stderr,
 	// nothing under Ansible, whose output must stay one object.
 	Progress io.Writer

@@ -35,6 +35,7 @@ func (p Program) Exec(ctx context.Context, argv []string, stdin io.Reader, stdou
 	if in.call.Hand {
 		in.call.Progress, in.call.Terminal = stderr, terminal(stderr)
 	}
+	in.call.Given = in.given
 	in.call.hidden = new(mask)
 	in.call.hidden.learn(list, in.given)
 	var r Result

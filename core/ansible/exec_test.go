@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -284,4 +286,25 @@ func FuzzArguments(f *testing.F) {
 			t.Fatalf("%v", answer)
 		}
 	})
+}
+
+// What a file says a word may say otherwise; what is wrong with the file is named, and nothing is done.
+func TestArgumentsInAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "nightly.json")
+	if err := os.WriteFile(file, []byte(`{"volumes": ["/dat", "/srv"], "name": "nightly"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, words := range map[string][]string{"printed: took 2 of nightly 2": {"@" + file}, "printed: took 2 of now 2": {"name=now", "@" + file}} {
+		if code, out, errs := run(t.Context(), "", words...); code != 0 || strings.TrimSpace(out) != want {
+			t.Errorf("%q: exit code %d, %q, %q", words, code, out, errs)
+		}
+	}
+	if err := os.WriteFile(file, []byte(`["/dat"]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, file + ".none", filepath.Dir(file), ""} {
+		if code, out, errs := run(t.Context(), "", "@"+path, "volumes=/dat"); code != 2 || out != "" || !strings.Contains(errs, "arguments in "+path) {
+			t.Errorf("%q: exit code %d, %q, %q", path, code, out, errs)
+		}
+	}
 }

@@ -45,12 +45,13 @@ const helpWidth = 100
 // help returns the text of --help; all of it comes from the tags.
 func (p Program) help(list []argument, defaults reflect.Value) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [argument=value]... [--check] [--diff] [--json]\n", p.name, p.summary, p.name)
+	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [@FILE] [argument=value]... [--check] [--diff] [--json]\n", p.name, p.summary, p.name)
 	if len(list) > 0 {
 		b.WriteString("\narguments (lists with commas or as JSON, other structures as JSON):\n")
 		describe(&b, "  ", list, defaults)
 	}
 	b.WriteString("\nflags:\n" +
+		"  @FILE      arguments in a file, as one JSON object; words say more than it does\n" +
 		"  --check    say what would be done, and change nothing\n" +
 		"  --diff     show what changes\n" +
 		"  --json     write the result as one JSON object\n" +
@@ -83,7 +84,7 @@ func (a argument) facts(defaults reflect.Value) string {
 		s += "; also " + strings.Join(a.aliases, ", ")
 	}
 	if a.secret {
-		s += ", never written anywhere"
+		s += ", never shown"
 	}
 	if !defaults.IsValid() {
 		return s

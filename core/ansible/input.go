@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,17 +68,7 @@ func readFile(path string) ([]byte, error) {
 // front are Ansible's own, those known here and others.
 func ansibleInput(data []byte, err error) input {
 	in := input{object: true, call: Call{Progress: io.Discard}}
-	if err == nil && len(data) > maxArguments {
-		err = fmt.Errorf("they are longer than %d bytes", maxArguments)
-	}
-	var v any
-	if err == nil {
-		v, err = parseJSON(data)
-	}
-	given, ok := v.(map[string]any)
-	if err == nil && !ok {
-		err = errors.New("they must be a JSON object, not " + kind(v))
-	}
+	given, err := object(data, err)
 	if err != nil {
 		in.wrong = []error{fault.New(fault.BadArguments, "the arguments cannot be read: %w", err).
 			WithHint("Ansible calls a module with the path of a file that holds one JSON object; by hand, use words such as name=snap")}
@@ -85,6 +76,25 @@ func ansibleInput(data []byte, err error) input {
 	}
 	in.settings(given)
 	return in
+}
+
+// object is the JSON object that was read; err is what went wrong with reading.
+func object(data []byte, err error) (map[string]any, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxArguments {
+		return nil, fmt.Errorf("they are longer than %d bytes", maxArguments)
+	}
+	v, err := parseJSON(data)
+	if err != nil {
+		return nil, err
+	}
+	given, ok := v.(map[string]any)
+	if !ok {
+		return nil, errors.New("they must be a JSON object, not " + kind(v))
+	}
+	return given, nil
 }
 
 // settings takes Ansible's own keys out of given.
@@ -111,12 +121,18 @@ func (in *input) settings(given map[string]any) {
 // flags are the words with -- that a person may use, in the order of --help.
 const flags = "--check, --diff, --json, --help, --version"
 
-// handInput reads a person's words: name=value and flags, in any order.
+// handInput reads a person's words: name=value, flags, and @FILE for arguments in a file, in any order. What is given as
+// a word too, that one says.
 func handInput(words []string) input {
 	in := input{hand: true, given: make(map[string]any), call: Call{Progress: io.Discard}}
+	filed := make(map[string]any)
 	for _, word := range words {
 		if strings.HasPrefix(word, "-") {
 			in.flag(word)
+			continue
+		}
+		if path, ok := strings.CutPrefix(word, "@"); ok {
+			in.file(path, filed)
 			continue
 		}
 		name, value, ok := strings.Cut(word, "=")
@@ -130,8 +146,19 @@ func handInput(words []string) input {
 		}
 		in.given[name] = value
 	}
+	maps.Copy(filed, in.given)
+	in.given = filed
 	in.call.Hand = !in.object
 	return in
+}
+
+// file adds the arguments of a file, which holds one JSON object.
+func (in *input) file(path string, given map[string]any) {
+	v, err := object(readFile(path))
+	if err != nil {
+		in.wrong = append(in.wrong, fault.New(fault.BadArguments, "the arguments in %s cannot be read: %w", path, err))
+	}
+	maps.Copy(given, v)
 }
 
 func (in *input) flag(word string) {

@@ -51,6 +51,7 @@ func (o outcome) object() map[string]any {
 	if o.exception != "" {
 		all["exception"] = o.exception
 	}
+	all["rewind_version"] = built()
 	if !o.in.noLog {
 		given := shown(o.arguments, o.in.given)
 		all["invocation"] = map[string]any{"module_args": given}

@@ -90,7 +90,7 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 	if unit != "" || err != nil {
 		return unit, err
 	}
-	bin, err := install()
+	bin, err := Install()
 	if err != nil {
 		return "", err
 	}

@@ -88,9 +88,9 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// install puts a copy of the running program where it survives a power cut and returns its path.
-func install() (string, error) {
-	path, err := programPath()
+// Install puts a copy of the running program where it survives a power cut and returns its path.
+func Install() (string, error) {
+	path, err := ProgramPath()
 	if err != nil {
 		return "", err
 	}
@@ -123,8 +123,8 @@ func isProgram(name string) bool {
 	return strings.HasPrefix(name, programPrefix) && !strings.HasSuffix(name, " (deleted)")
 }
 
-// programPath is where the copy of the running program lies, or is to lie. The program may be that copy.
-func programPath() (string, error) {
+// ProgramPath is where the copy of the running program lies, or is to lie. The program may be that copy.
+func ProgramPath() (string, error) {
 	dir, err := ProgramDir()
 	if err != nil {
 		return "", err
@@ -146,7 +146,7 @@ func programPath() (string, error) {
 
 // CheckProgram says whether a journey could begin: there is a place to run this program from, with room for it.
 func CheckProgram() error {
-	path, err := programPath()
+	path, err := ProgramPath()
 	if err != nil || exists(path) {
 		return err
 	}
@@ -177,8 +177,14 @@ func noRoom(dir string, err error) error {
 		WithHint("make room: df -h %[1]s; df -i %[1]s", dir)
 }
 
+// ScheduleUnit is the unit by which systemd makes backups on its own. It names a program that is kept.
+const ScheduleUnit = "/etc/systemd/system/rewind-backup@.service"
+
+// scheduleUnit is that; tests have one of their own.
+var scheduleUnit = ScheduleUnit
+
 // removeOld removes old programs, unless something is unfinished: what finishes it, such as a boot guard, may be one of
-// them, however long ago it was begun.
+// them, however long ago it was begun. One that a schedule names stays.
 func removeOld() {
 	j, err := journal.Open(JournalDir)
 	if err != nil {
@@ -187,11 +193,15 @@ func removeOld() {
 	if unfinished, err := j.Unfinished(); err != nil || len(unfinished) > 0 {
 		return
 	}
+	schedule, err := os.ReadFile(scheduleUnit)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
 	for _, dir := range programDirs {
 		files, _ := os.ReadDir(dir)
 		for _, f := range files {
 			info, err := f.Info()
-			if err == nil && isProgram(f.Name()) && time.Since(info.ModTime()) > keepBin {
+			if err == nil && isProgram(f.Name()) && time.Since(info.ModTime()) > keepBin && !strings.Contains(string(schedule), f.Name()) {
 				_ = os.Remove(filepath.Join(dir, f.Name()))
 			}
 		}

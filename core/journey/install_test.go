@@ -2,11 +2,13 @@ package journey
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,7 +76,7 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 func TestAKeptProgramIsNotCopied(t *testing.T) {
 	if dir := os.Getenv("REWIND_TEST_KEPT"); dir != "" { // this is the copy
 		from(t, dir)
-		path, err := install()
+		path, err := Install()
 		if self, _ := os.Readlink(ownProgram); err != nil || path != self {
 			t.Errorf("%s, want %s: %v", path, self, err)
 		}
@@ -115,5 +117,29 @@ func TestTheActionPluginKeepsProgramsWhereTheRunsDo(t *testing.T) {
 		if !strings.Contains(string(plugin), want) {
 			t.Errorf("the plugin does not have %q", want)
 		}
+	}
+}
+
+// A schedule's program is in use, however rarely it goes off.
+func TestTheProgramOfAScheduleStays(t *testing.T) {
+	dir := t.TempDir()
+	from(t, dir)
+	scheduleUnit = filepath.Join(dir, "unit")
+	t.Cleanup(func() { scheduleUnit = ScheduleUnit })
+	old := time.Now().Add(-2 * keepBin)
+	for _, name := range []string{"rewind-1", "rewind-2"} {
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, name), nil, 0o700), os.Chtimes(filepath.Join(dir, name), old, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(scheduleUnit, []byte("ExecStart="+dir+"/rewind-1 snap_backup @/etc/rewind/%i.json\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	removeOld()
+	if _, err := os.Stat(filepath.Join(dir, "rewind-1")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "rewind-2")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("one that nothing names: %v", err)
 	}
 }

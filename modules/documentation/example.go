@@ -12,7 +12,7 @@ func tasks(d ansible.Document) string {
 	for line := range strings.Lines(d.Examples) {
 		command, comment, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		words := strings.Fields(command)
-		if len(words) == 0 || words[0] != d.Name {
+		if len(words) == 0 || words[0] != d.Name || strings.Contains(command, " @") { // a task has no file of arguments
 			continue
 		}
 		name := strings.TrimSpace(comment)

@@ -16,6 +16,8 @@ var notes = map[string][]string{
 	"snap_backup": {
 		"A backup is what the set was, read from its snapshots, and is listed as complete only when it is known to be.",
 		"A restore is written into new snapshots while the server goes on working, and merged if that is asked for.",
+		"A schedule needs no controller: a timer of systemd makes the backup with the arguments of the task, which are kept in " +
+			"/etc/rewind for root alone. The backup is planned once before, so that what would go wrong at night is said now.",
 	},
 }
 
@@ -39,6 +41,7 @@ var common = []value{
 	{name: "hint", kind: "str", doc: "The next step.", when: failure},
 	{name: "problems", kind: "list", elements: "dict",
 		doc: "Where several things are wrong, each with a code and msg of its own.", when: failure},
+	{name: "rewind_version", kind: "str", doc: "The version of the program.", when: always},
 	{name: "commands", kind: "list", elements: "dict", when: always, doc: "Every command that was run.", keys: []value{
 		{name: "argv", kind: "list", elements: "str", doc: "The command and its words."},
 		{name: "rc", kind: "int", doc: "Its exit code."},
@@ -142,6 +145,8 @@ var results = map[string][]value{
 		{name: "backup_time", kind: "str", doc: "Of what time that is, RFC 3339.", when: "after a restore"},
 		{name: "restored", kind: "list", elements: "dict",
 			doc: "What was compared and written of each volume, in bytes and files.", when: "after a restore"},
+		{name: "timer", kind: "str", doc: "The timer of systemd that makes the backup.", when: "after schedule"},
+		{name: "calendar", kind: "str", doc: "When it does.", when: "after schedule"},
 		{name: "restore_ms", kind: "int", doc: "How long the restore took, in milliseconds.", when: "after a restore"},
 	},
 	"snap_backup_info": {

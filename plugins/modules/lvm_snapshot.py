@@ -139,6 +139,10 @@ problems:
   type: list
   elements: dict
   returned: on failure
+rewind_version:
+  description: The version of the program.
+  type: str
+  returned: always
 commands:
   description: Every command that was run.
   type: list

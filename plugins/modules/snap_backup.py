@@ -17,6 +17,10 @@ description:
   - "Backs a set of LVM snapshots up, and restores a backup while the server goes on working."
   - "A backup is what the set was, read from its snapshots, and is listed as complete only when it is known to be."
   - "A restore is written into new snapshots while the server goes on working, and merged if that is asked for."
+  - >-
+    A schedule needs no controller: a timer of systemd makes the backup with the arguments of the task, which are kept
+    in /etc/rewind for root alone. The backup is planned once before, so that what would go wrong at night is said
+    now.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -35,8 +39,9 @@ options:
     description:
       - >-
         backup: a set is taken, stored and removed; restore: a backup is written into a new set; check: is the
-        repository usable, is the last backup readable, and how old is it.
-    choices: [backup, restore, check]
+        repository usable, is the last backup readable, and how old is it; schedule: systemd makes the backup from now
+        on, at the calendar's times; unschedule: it does so no more.
+    choices: [backup, restore, check, schedule, unschedule]
     default: "backup"
   volumes:
     type: list
@@ -65,7 +70,7 @@ options:
     type: dict
     description:
       - "Environment of the backend's tool, such as RESTIC_PASSWORD. Never shown."
-      - It is never written anywhere.
+      - It is never shown.
   environment_file:
     type: str
     description:
@@ -104,6 +109,16 @@ options:
       - "content: every file is read."
     choices: [recorded, content]
     default: "recorded"
+  calendar:
+    type: str
+    description:
+      - "When a scheduled backup is made, as systemd.time(7) has it: 02:00, Mon..Fri 22:30."
+    default: "02:00"
+  spread:
+    type: int
+    description:
+      - "Seconds by which a scheduled backup begins later at most, 0 to 86400; how much is each server's own."
+    default: 3600
   restore_id:
     type: str
     description:
@@ -204,6 +219,23 @@ EXAMPLES = r"""
     action: check
     backend_options:
       path: /srv/backup
+
+- name: Every night
+  pcc.rewind.snap_backup:
+    action: schedule
+    name: nightly
+    calendar: "02:00"
+    volumes:
+      - /dat
+      - /pccehr
+    keep: 14
+    backend_options:
+      path: /srv/backup
+
+- name: Not any more
+  pcc.rewind.snap_backup:
+    action: unschedule
+    name: nightly
 """
 
 RETURN = r"""
@@ -225,6 +257,10 @@ problems:
   type: list
   elements: dict
   returned: on failure
+rewind_version:
+  description: The version of the program.
+  type: str
+  returned: always
 commands:
   description: Every command that was run.
   type: list
@@ -303,6 +339,14 @@ restored:
   type: list
   elements: dict
   returned: after a restore
+timer:
+  description: The timer of systemd that makes the backup.
+  type: str
+  returned: after schedule
+calendar:
+  description: When it does.
+  type: str
+  returned: after schedule
 restore_ms:
   description: "How long the restore took, in milliseconds."
   type: int

@@ -47,7 +47,7 @@ options:
     type: dict
     description:
       - "Environment of the backend's tool, such as RESTIC_PASSWORD. Never shown."
-      - It is never written anywhere.
+      - It is never shown.
   environment_file:
     type: str
     description:
@@ -102,6 +102,10 @@ problems:
   type: list
   elements: dict
   returned: on failure
+rewind_version:
+  description: The version of the program.
+  type: str
+  returned: always
 commands:
   description: Every command that was run.
   type: list

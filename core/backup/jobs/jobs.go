@@ -69,7 +69,8 @@ func (d Dir) Begin(j Job, now time.Time) (*Job, error) {
 }
 
 // End writes down what came of the run: good, or the error. Files of jobs that this one has taken the place of are
-// removed: those of its name that never had a backup, and after a good one those of volumes that it has all of.
+// removed: those of its name and backend that never had a backup, and after a good one those of volumes that it has all
+// of.
 func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 	j.Ended = stamp(now)
 	switch {
@@ -89,12 +90,11 @@ func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 func (d Dir) replace(j *Job) error {
 	jobs, _ := d.Jobs() // what cannot be read stays, and is named where it is looked at
 	for _, old := range jobs {
-		if old.Name != j.Name || d.path(&old) == d.path(j) {
+		if old.Name != j.Name || old.Backend != j.Backend || old.Host != j.Host || d.path(&old) == d.path(j) {
 			continue
 		}
 		within := func(volume string) bool { return slices.Contains(j.Good.Volumes, volume) }
-		covered := old.Good != nil && !j.Failed() && old.Backend == j.Backend && old.Host == j.Host &&
-			all(old.Good.Volumes, within)
+		covered := old.Good != nil && !j.Failed() && all(old.Good.Volumes, within)
 		if old.Good == nil || covered {
 			if err := durable.Remove(d.path(&old)); err != nil {
 				return err

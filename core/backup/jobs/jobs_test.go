@@ -113,6 +113,18 @@ func TestAJobTakesThePlaceOfWhatItCovers(t *testing.T) {
 	}
 }
 
+// A backend that never works is not forgotten because another does.
+func TestAnotherBackendIsAnotherJob(t *testing.T) {
+	d := Dir(t.TempDir())
+	offsite := job("nightly", "/dat")
+	offsite.Backend = "restic"
+	run(t, d, offsite, 0, nil, errors.New("wrong password"))
+	run(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+	if list := listed(t, d); len(list) != 2 || !list[0].Failed() {
+		t.Errorf("%+v", list)
+	}
+}
+
 func TestVolumesInAnotherOrderAreTheSameJob(t *testing.T) {
 	d := Dir(t.TempDir())
 	run(t, d, job("nightly", "/dat", "/pccehr"), 0, nil, errors.New("no"))

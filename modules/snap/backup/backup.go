@@ -11,6 +11,8 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/schedule"
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/restore"
@@ -20,7 +22,7 @@ import (
 )
 
 type args struct {
-	Action        string       `mapstructure:"action" choices:"backup,restore,check" doc:"backup: a set is taken, stored and removed; restore: a backup is written into a new set; check: is the repository usable, is the last backup readable, and how old is it."`
+	Action        string       `mapstructure:"action" choices:"backup,restore,check,schedule,unschedule" doc:"backup: a set is taken, stored and removed; restore: a backup is written into a new set; check: is the repository usable, is the last backup readable, and how old is it; schedule: systemd makes the backup from now on, at the calendar's times; unschedule: it does so no more."`
 	Volumes       []run.Volume `mapstructure:"volumes" doc:"What to back up: mount points, vg/lv, device paths, mappings as lvm_snapshot takes them; {path: /boot, snapshot: false} is read live. For a restore: some of what is in the backup; default all. For a check: what the last backup must have."`
 	run.Arguments `mapstructure:",squash"`
 	Name          string `mapstructure:"name" doc:"The set's name; default backup, or restore."`
@@ -28,6 +30,8 @@ type args struct {
 	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."`
 	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
 	Compare       string `mapstructure:"compare" choices:"recorded,content" doc:"content: every file is read."`
+	Calendar      string `mapstructure:"calendar" doc:"When a scheduled backup is made, as systemd.time(7) has it: 02:00, Mon..Fri 22:30."`
+	Spread        int    `mapstructure:"spread" doc:"Seconds by which a scheduled backup begins later at most, 0 to 86400; how much is each server's own."`
 	RestoreID     string `mapstructure:"restore_id" doc:"Which backup; latest is the complete one that was made last."`
 	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a look, and for lvm_merge."`
 	Rollback      `mapstructure:",squash"`
@@ -55,7 +59,10 @@ func Module() ansible.Program {
   snap_backup action=restore backend_options=path=/srv/backup --check      what would be written
   snap_backup action=restore backend_options=path=/srv/backup              into set "restore", for a look
   snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql  and roll back to it
-  snap_backup action=check backend_options=path=/srv/backup                how old is the last backup, and is it readable`,
+  snap_backup action=check backend_options=path=/srv/backup                how old is the last backup, and is it readable
+  snap_backup action=schedule name=nightly calendar=02:00 volumes=/dat,/pccehr keep=14 backend_options=path=/srv/backup  every night
+  snap_backup @/etc/rewind/nightly.json                                    the same at once
+  snap_backup action=unschedule name=nightly                               not any more`,
 		Internal: internal,
 	}.Program()
 }
@@ -69,13 +76,14 @@ const (
 func defaults() args {
 	return args{
 		Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, Compare: compareRecorded, RestoreID: run.Latest,
-		Rollback: rollback.Defaults(),
+		Calendar: "02:00", Spread: 3600, Rollback: rollback.Defaults(),
 	}
 }
 
 func validate(a args) error {
 	wrong := []error{a.Arguments.Validate(), a.Rollback.Validate()}
-	if a.Action == "backup" && len(a.Volumes) == 0 {
+	backs := a.Action == "backup" || a.Action == "schedule"
+	if backs && len(a.Volumes) == 0 {
 		wrong = append(wrong, ansible.Bad("volumes", "names nothing to back up: mount points such as /dat, or vg/lv"))
 	}
 	if err := snapset.CheckName(a.Name); a.Name != "" && err != nil {
@@ -88,7 +96,7 @@ func validate(a args) error {
 	if a.RestoreID == "" || strings.ContainsAny(a.RestoreID, "/\x00\n") {
 		wrong = append(wrong, ansible.Bad("restore_id", "%q is no id of a backup", a.RestoreID))
 	}
-	if a.Keep > 0 && a.Action != "backup" {
+	if a.Keep > 0 && !backs {
 		wrong = append(wrong, ansible.Bad("keep", "goes with action=backup"))
 	}
 	if a.Compare == compareContent && a.Action == "check" {
@@ -99,6 +107,14 @@ func validate(a args) error {
 	}
 	if a.Merge && a.Action != "restore" {
 		wrong = append(wrong, ansible.Bad("merge", "goes with action=restore"))
+	}
+	if a.Spread < 0 || a.Spread > 86400 {
+		wrong = append(wrong, ansible.Bad("spread", "is %d; it is 0 to 86400 seconds", a.Spread))
+	}
+	if d := defaults(); a.Action != "schedule" && a.Calendar != d.Calendar {
+		wrong = append(wrong, ansible.Bad("calendar", "goes with action=schedule"))
+	} else if a.Action != "schedule" && a.Spread != d.Spread {
+		wrong = append(wrong, ansible.Bad("spread", "goes with action=schedule"))
 	}
 	if !a.Merge { // who names services expects that they are stopped
 		for _, name := range ansible.Differing(a.Rollback, rollback.Defaults()) {
@@ -112,11 +128,49 @@ func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
+	switch a.Action {
+	case "schedule":
+		return schedules(ctx, c, a)
+	case "unschedule":
+		return schedule.On(command.Local{}).Unset(ctx, or(a.Name, "backup"), c.Check)
+	}
 	call, err := request(c, a)
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	return journey.Show(ctx, c, call)
+}
+
+// schedules has the backup made from now on. It is planned once before, so that what would go wrong at night is said now.
+func schedules(ctx context.Context, c ansible.Call, a args) (r ansible.Result, err error) {
+	s := schedule.Schedule{
+		Name: or(a.Name, "backup"), Calendar: a.Calendar, Spread: time.Duration(a.Spread) * time.Second, Arguments: c.Given,
+	}
+	commands := command.NewRecorder(command.Local{})
+	systemd := schedule.On(commands)
+	if err := systemd.Check(ctx, s); err != nil {
+		return r, err
+	}
+	planned := c
+	planned.Check = true
+	call, err := request(planned, a)
+	if err == nil {
+		r, err = journey.Show(ctx, planned, call)
+	}
+	if err != nil {
+		f := fault.New(fault.Of(err).Code, "such a backup would fail: %w", err)
+		return ansible.Result{}, f
+	}
+	if s.Program, err = journey.ProgramPath(); err == nil && !c.Check {
+		s.Program, err = journey.Install()
+	}
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	warnings := r.Warnings
+	r, err = systemd.Set(ctx, s, c.Check)
+	r.Warnings, r.Commands = append(warnings, r.Warnings...), commands.Commands()
+	return r, err
 }
 
 // request is the journey that is asked for.

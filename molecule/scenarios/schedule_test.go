@@ -1,0 +1,66 @@
+//go:build lab
+
+package scenarios
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestBackupsBySchedule has systemd make a backup: it is made with nobody there, a failure is seen, and it can be taken back.
+func TestBackupsBySchedule(t *testing.T) {
+	onlyOn(t, "d12")
+	g := theGuest
+	const schedule = "snap_backup action=schedule name=nightly volumes=/pccehr keep=3 "
+	g.scratch(t, makeRepositories, `systemctl stop rewind-backup@nightly.timer; systemctl reset-failed; rm -rf /etc/rewind /etc/systemd/system/rewind-backup@* /run/rewind.prom
+rm -f /etc/systemd/system/timers.target.wants/rewind-backup@*; systemctl daemon-reload; `+removeRepositories)
+
+	units := `ls -A /etc/rewind /etc/systemd/system /etc/systemd/system/timers.target.wants 2>&1; true`
+	before := g.run(t, units)
+	g.fails(t, schedule+"calendar=25:00 "+repositories["mirror"], "bad_arguments")
+	g.fails(t, schedule+"backend_options=path=/srv/missing", "repository_missing")
+	if r := g.ok(t, schedule+repositories["mirror"]+" --check"); r["changed"] != true {
+		t.Errorf("a check: %v", r)
+	}
+	if now := g.run(t, units); now != before {
+		t.Errorf("something was changed:\n%s", now)
+	}
+
+	const calendar = `calendar="Mon..Sun 03:15" spread=600 `
+	g.ok(t, schedule+calendar+repositories["mirror"])
+	if r := g.ok(t, schedule+calendar+repositories["mirror"]); r["changed"] != false {
+		t.Errorf("the same again: %v", r)
+	}
+	if next := g.run(t, "systemctl list-timers --no-legend rewind-backup@nightly.timer"); !strings.Contains(next, " 03:1") && !strings.Contains(next, " 03:2") {
+		t.Errorf("it is to be made at another time: %s", next)
+	}
+	if mode := g.run(t, "stat -c %a:%U /etc/rewind/nightly.json"); mode != "600:root" {
+		t.Errorf("the arguments can be read by others: %s", mode)
+	}
+	g.run(t, "systemctl start rewind-backup@nightly.service")
+	if kept := g.lastBackup(t, "nightly", "mirror"); kept["state"] != "ok" {
+		t.Errorf("made by systemd: %v", kept)
+	}
+
+	g.run(t, "mv /srv/mirror /srv/elsewhere; ! systemctl start rewind-backup@nightly.service; mv /srv/elsewhere /srv/mirror")
+	if failed := g.run(t, "systemctl --failed --no-legend --plain"); !strings.Contains(failed, "rewind-backup@nightly.service") {
+		t.Errorf("systemd does not know of the failure: %s", failed)
+	}
+	if kept := g.lastBackup(t, "nightly", "mirror"); kept["state"] != "failed" || kept["code"] != "repository_missing" || kept["good"] == nil {
+		t.Errorf("what is kept of the failure: %v", kept)
+	}
+	g.ok(t, "lvm_snapshot_info textfile=/run/rewind.prom")
+	const sample = `rewind_last_backup_success{name="nightly",backend="mirror",volumes="/pccehr"} 0`
+	if metrics := g.run(t, "cat /run/rewind.prom"); !strings.Contains(metrics, sample) {
+		t.Errorf("the metrics do not tell of it:\n%s", metrics)
+	}
+
+	g.ok(t, "snap_backup action=unschedule name=nightly")
+	if left := g.run(t, "systemctl list-timers --all --no-legend rewind-backup@*; ls -A /etc/rewind"); left != "" {
+		t.Errorf("left of it: %s", left)
+	}
+	if r := g.ok(t, "snap_backup action=unschedule name=nightly"); r["changed"] != false {
+		t.Errorf("again: %v", r)
+	}
+	g.nothingLeft(t)
+}
