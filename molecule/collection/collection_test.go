@@ -6,7 +6,9 @@ package collection
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -281,12 +283,26 @@ func (in installed) without(t *testing.T) {
 
 // The playbooks are found by their names, and find the modules that came with them. This host is no server with LVM.
 func (in installed) playbooks(t *testing.T) {
-	for _, name := range []string{"snapshot", "rollback", "backup", "restore"} {
+	for _, name := range []string{"snapshot", "rollback", "backup", "restore", "schedule", "remove"} {
 		results, _ := in.playbook(t, nil, "pcc.rewind."+name, "-e", "rewind_volumes=/dat", "-e", "ansible_become=false",
 			"-e", `{"rewind_backend_options": {"path": "/nowhere"}}`, "--limit", "server")
-		if len(results) == 0 || results[0]["code"] != "unsupported" {
+		if len(results) == 0 || results[len(results)-1]["code"] != "unsupported" {
 			t.Errorf("%s: %v", name, results)
 		}
+	}
+	if results, _ := in.playbook(t, nil, "pcc.rewind.prepare", "-e", "ansible_become=false", "--limit", "server"); results[len(results)-1]["failed_when_result"] != true {
+		t.Errorf("prepare: %v", results)
+	}
+	page := filepath.Join(t.TempDir(), "page")
+	results, _ := in.playbook(t, nil, "pcc.rewind.status", "-e", "ansible_become=false", "-e", "rewind_page="+page, "--limit", "server,localhost")
+	report, err := os.ReadFile(page + "/fleet.json")
+	if err != nil || !strings.Contains(string(report), `"counts":{"bad":0,"unreachable":1,"warn":1,"ok":0}`) ||
+		!strings.Contains(string(report), `"host":"server","verdict":"warn"`) {
+		t.Errorf("status: %v, %s, %v", results, report, err)
+	}
+	results, _ = in.playbook(t, nil, "pcc.rewind.snapshot", "-e", "rewind_volums=/dat", "--limit", "server")
+	if last := results[len(results)-1]; !strings.Contains(text(last["msg"]), "there is no rewind_volums") {
+		t.Errorf("a variable that is misspelt: %v", results)
 	}
 }
 
@@ -319,6 +335,9 @@ func (in installed) playbook(t *testing.T, environment []string, words ...string
 	out, _ := in.run(t, all...)
 	kept, err1 := os.ReadFile(noted)
 	lines, err2 := os.ReadFile(calls)
+	if errors.Is(err2, fs.ErrNotExist) { // none was made
+		err2 = nil
+	}
 	if err1 != nil || err2 != nil {
 		t.Fatalf("%v, %v\n%s", err1, err2, out)
 	}

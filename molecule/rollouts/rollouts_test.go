@@ -94,6 +94,9 @@ func TestRollouts(t *testing.T) {
 		{"all goes well", "restore", "", all, false, "thrown away: what was written since 10:00"},
 		{"the canary cannot be reached", "restore", "lost-one", nil, true, "no route to host"},
 		{"the canary is lost meanwhile", "restore", "loses-one", all[:1], true, "no route to host"},
+		{"all goes well", "schedule", "", all, false, "done"},
+		{"the canary cannot be reached", "schedule", "lost-one", nil, true, "no route to host"},
+		{"the canary cannot be reached", "remove", "lost-one", nil, true, "no route to host"},
 		{"a server cannot be reached", "backup", "lost-one", all[1:], true, "no route to host"},
 		{"a server fails", "backup", "fails-two", all, true, "no such luck"},
 	} {
@@ -117,6 +120,42 @@ func TestRollouts(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Each variable that a playbook's first lines tell of is known to all, and no other is.
+func TestKnownVariables(t *testing.T) {
+	books, err := filepath.Glob("../../playbooks/*.yml")
+	if err != nil || len(books) == 0 {
+		t.Fatal(books, err)
+	}
+	var told []string
+	for _, book := range books {
+		for line := range strings.Lines(read(t, book)) {
+			if words := strings.Fields(line); len(words) > 2 && words[0] == "#" && strings.HasPrefix(words[1], "rewind_") {
+				told = append(told, words[1])
+			}
+		}
+	}
+	var known []string
+	arguments, _, _ := strings.Cut(read(t, "../../playbooks/vars/known.yml"), "themselves")
+	for line := range strings.Lines(arguments) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok && name != "rewind_known" {
+			known = append(known, name)
+		}
+	}
+	slices.Sort(told)
+	if told = slices.Compact(told); !slices.Equal(told, known) {
+		t.Errorf("the playbooks tell of %q, and know %q", told, known)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // play plays a playbook with the Ansible of a directory, and returns what it printed and which servers' modules ran.
