@@ -1,7 +1,8 @@
-// Command documentation writes what people read of the modules, from what the modules say of themselves: for each a
-// file in plugins/modules, which ansible-doc shows. The action plugin of the same name runs the program.
+// Command documentation writes what people read of the modules, from what the modules say of themselves.
 //
-//	go run ./modules/documentation DIRECTORY
+//	go run ./modules/documentation modules DIRECTORY       for ansible-doc: a file for each, whose action plugin runs it
+//	go run ./modules/documentation man DIRECTORY VERSION   their manual pages
+//	go run ./modules/documentation completion DIRECTORY    the completion of their words for bash
 package main
 
 import (
@@ -18,26 +19,51 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: documentation DIRECTORY")
+	var files map[string]string
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "modules":
+		files = modules()
+	case len(os.Args) == 4 && os.Args[1] == "man":
+		files = pages(os.Args[3])
+	case len(os.Args) == 3 && os.Args[1] == "completion":
+		files = map[string]string{"rewind": completion(documents())}
+	default:
+		fmt.Fprintln(os.Stderr, "usage: documentation modules DIRECTORY | man DIRECTORY VERSION | completion DIRECTORY")
 		os.Exit(2)
 	}
-	for name, text := range modules() {
-		if err := os.WriteFile(filepath.Join(os.Args[1], name), []byte(text), 0o644); err != nil {
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(os.Args[2], name), []byte(text), 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
 }
 
+func programs() []ansible.Program {
+	return []ansible.Program{snapshot.Module(), merge.Module(), lvminfo.Module(), backup.Module(), snapinfo.Module()}
+}
+
+func documents() (all []ansible.Document) {
+	for _, p := range programs() {
+		all = append(all, p.Document())
+	}
+	return all
+}
+
 // modules returns the files of plugins/modules by their names.
 func modules() map[string]string {
 	files := map[string]string{}
-	for _, p := range []ansible.Program{
-		snapshot.Module(), merge.Module(), lvminfo.Module(), backup.Module(), snapinfo.Module(),
-	} {
-		d := p.Document()
+	for _, d := range documents() {
 		files[d.Name+".py"] = stub(d)
+	}
+	return files
+}
+
+// pages returns the manual pages by their names.
+func pages(version string) map[string]string {
+	files := map[string]string{}
+	for _, d := range documents() {
+		files[d.Name+".8"] = man(d, version)
 	}
 	return files
 }

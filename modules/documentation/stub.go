@@ -110,7 +110,7 @@ func (y *yaml) options(indent int, list []ansible.Argument) {
 		y.line(indent+1, "description:")
 		y.item(indent+2, sentence(a.Doc))
 		if a.Secret {
-			y.item(indent+2, "It is never written anywhere.")
+			y.item(indent+2, "It is never shown.")
 		}
 		if len(a.Choices) > 0 {
 			y.line(indent+1, "choices: ["+strings.Join(a.Choices, ", ")+"]")
