@@ -116,9 +116,31 @@ collection: build build/venv/.done ## the collection pcc.rewind, with the progra
 	@ansible-galaxy collection build --force --output-path build/collection >/dev/null
 	@ls -l build/collection/*.tar.gz | awk '{ printf "%s  %.1f MB\n", $$9, $$5 / 1000000; exit ($$5 > 16000000) }'
 
+# Packages are the same bytes wherever they are built of a commit: all in them is of its time.
+nfpm := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
+cyclonedx := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
+
+.PHONY: packages
+packages: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+packages: build ## .deb and .rpm of both architectures in build/packages
+	@rm -rf build/packages; mkdir -p build/packages/man build/packages/completion
+	@go run ./modules/documentation man build/packages/man $(version); gzip -9n build/packages/man/*
+	@go run ./modules/documentation completion build/packages/completion
+	@for arch in amd64 arm64; do for kind in deb rpm; do \
+		ARCH=$$arch VERSION=$(version) go run $(nfpm) package -f packages/nfpm.yaml -p $$kind -t build/packages/ >/dev/null; \
+	done; done
+	@ls -l build/packages/*.deb build/packages/*.rpm | awk '{ printf "%s  %.1f MB\n", $$9, $$5 / 1000000 }'
+
+.PHONY: release
+release: collection packages ## what is given away, in build/release: the collection, the packages, a bill of materials, checksums
+	@rm -rf build/release; mkdir -p build/release
+	@cp build/collection/*.tar.gz build/packages/*.deb build/packages/*.rpm build/release/
+	@for family in lvm snap; do go run $(cyclonedx) app -json -licenses -output build/release/$$family.cdx.json -main modules/$$family .; done
+	@cd build/release && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
+
 .PHONY: clean
 clean: ## remove what was built; the lab's images in the cache directory stay
-	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule files
+	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule build/packages build/release files
 
 # --- the lab ---
 
@@ -143,6 +165,7 @@ unit-deps:
 	@$(call need,command -v restic,restic,its backend is tested with the real tool)
 	@$(call need,command -v fusermount3,fuse3,restic shows a backup as a file system)
 	@$(call need,command -v rsync,rsync,its backend is tested with it and what is restored compared)
+	@$(call need,command -v groff,groff-base,the manual pages are checked with it)
 	@$(call need,command -v sshd,openssh-server,the rsync backend is tested over ssh)
 
 # Most of a test's time is waiting for tools and for the disk: so twice as many at a time as there are processors. A
