@@ -135,7 +135,7 @@ packages: build ## .deb and .rpm of both architectures in build/packages
 release: collection packages ## what is given away, in build/release: the collection, the packages, a bill of materials, checksums
 	@rm -rf build/release; mkdir -p build/release
 	@cp build/collection/*.tar.gz build/packages/*.deb build/packages/*.rpm build/release/
-	@for family in lvm snap; do go run $(cyclonedx) app -json -licenses -output build/release/$$family.cdx.json -main modules/$$family .; done
+	@for family in lvm snap; do go run $(cyclonedx) app -json -licenses -noserial -output build/release/$$family.cdx.json -main modules/$$family .; done
 	@cd build/release && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
 
 .PHONY: clean
@@ -212,7 +212,7 @@ test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios o
 	@molecule/stages test
 
 .PHONY: torture
-torture: build lab-bin lab-deps ## the full matrix of faults on both guests; takes hours, PART=2/6 the second of six parts
+torture: build lab-bin packages lab-deps ## the full matrix of faults on both guests; takes hours, PART=2/6 the second of six parts
 	@molecule/stages torture $(PART)
 
 # What `make test` and `make torture` do on each guest; the tests boot a fresh one of LAB. RUN=regexp for some of it.
