@@ -205,7 +205,8 @@ lint: build build/venv/.done $(promtool) ## gofmt, vet, staticcheck, shellcheck,
 	@yamllint --strict .
 	@$(promtool) check metrics <modules/lvm/info/testdata/metrics.prom
 	@$(promtool) test rules docs/prometheus/rewind.test.yml >build/log/rules || { cat build/log/rules; exit 1; }
-	@ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
+	@mkdir -p build/lint/ansible_collections/pcc; ln -sfn $(CURDIR) build/lint/ansible_collections/pcc/rewind
+	@ANSIBLE_COLLECTIONS_PATH=build/lint ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
 
 .PHONY: test
 test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule

@@ -8,6 +8,10 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/core/service"
 )
 
 // judge has the collection's own code judge servers by their results, which are JSON by host.
@@ -15,7 +19,8 @@ const judge = `
 import json, sys
 sys.path.insert(0, "../../plugins/plugin_utils")
 from fleet import Limits, fleet
-json.dump(fleet(json.load(sys.stdin), Limits(), "2026-03-04T05:00:00Z"), sys.stdout)
+hosts = [(host, result, Limits()) for host, result in json.load(sys.stdin)]
+json.dump(fleet(hosts, len(hosts), "2026-03-04T05:00:00Z"), sys.stdout)
 `
 
 type server struct {
@@ -58,6 +63,18 @@ func well() map[string]any {
 		"backups": []any{map[string]any{"name": "nightly", "backend": "restic", "state": "ok", "volumes": []string{"/dat"}, "age_seconds": 10000,
 			"good": map[string]any{"volumes": []string{"/dat", "/boot"}}}},
 	}
+}
+
+// known is what a part of the result that a program makes becomes.
+func known(part any) (m map[string]any) {
+	data, err := json.Marshal(part)
+	if err == nil {
+		err = json.Unmarshal(data, &m)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return m
 }
 
 // at returns the part of a result that a path of keys leads to, by the first of each list.
@@ -110,19 +127,32 @@ func TestFleet(t *testing.T) {
 			at(r, "backups")["state"], at(r, "backups")["msg"] = "failed", "the repository is full"
 		}},
 		{"a killed backup", "bad", "it was interrupted", func(r map[string]any) { at(r, "backups")["state"] = "interrupted" }},
-		{"an old backup", "bad", "no backup of /boot for 37 h", func(r map[string]any) { at(r, "backups")["age_seconds"] = 37 * 3600 }},
-		{"never a good one", "bad", "no good backup of /dat", func(r map[string]any) {
+		{"an old backup", "bad", "no backup nightly of /boot with restic for 37 h", func(r map[string]any) { at(r, "backups")["age_seconds"] = 37 * 3600 }},
+		{"never a good one", "bad", "no good backup nightly of /dat with restic", func(r map[string]any) {
 			at(r, "backups")["good"], at(r, "backups")["age_seconds"], at(r, "backups")["state"] = nil, nil, "running"
 		}},
-		{"a rollback that was left", "bad", "interrupted at step merging", func(r map[string]any) {
-			r["last_rollback"] = map[string]any{"set": "snap", "outcome": "unfinished", "step": "merging"}
+		{"a second place that got none for long", "bad", "no backup nightly of /dat with mirror for 138 h", func(r map[string]any) {
+			r["backups"] = append(r["backups"].([]any), map[string]any{"name": "nightly", "backend": "mirror", "state": "ok",
+				"volumes": []string{"/dat"}, "age_seconds": 500000, "good": map[string]any{"volumes": []string{"/dat"}}})
+		}},
+		{"a rollback that was left", "bad", "snap was interrupted at step merging", func(r map[string]any) {
+			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
+			r["under_way"] = []any{known(journey.Status{Kind: "query", Title: "check the repository of mirror"})}
 		}},
 		{"a rollback under way", "ok", "", func(r map[string]any) {
-			r["last_rollback"] = map[string]any{"set": "snap", "outcome": "unfinished", "step": "merging"}
-			r["under_way"] = []any{map[string]any{"title": "roll back to set snap"}}
+			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
+			r["under_way"] = []any{known(journey.Status{Kind: "rollback", Title: "roll back to set snap"})}
 		}},
-		{"a service that did not start", "bad", "not everything started", func(r map[string]any) {
-			r["last_rollback"] = map[string]any{"set": "snap", "outcome": "done", "failures": []any{map[string]any{"unit": "x"}}}
+		{"a rollback that goes on by itself", "ok", "", func(r map[string]any) {
+			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "unfinished", Step: rollback.StepStarted})
+		}},
+		{"a service that did not start", "warn", "set snap these did not start, see whether they run: x.service", func(r map[string]any) {
+			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "done", Failures: []service.Failure{{Unit: "x.service"}}})
+		}},
+		{"a set that is being made", "ok", "", func(r map[string]any) {
+			at(r, "sets")["state"] = "incomplete"
+			at(r, "sets", "snapshots")["cow_used_percent"] = 95.0
+			r["under_way"] = []any{known(journey.Status{Kind: "backup", Title: "back up with mirror"})}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,11 +166,11 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// The worst come first; the youngest good backup of a volume counts, whichever job made it.
+// The worst come first; of a volume the youngest good backup is shown, whichever job made it.
 func TestFleetInOrder(t *testing.T) {
 	two := well()
 	two["backups"] = append(two["backups"].([]any), map[string]any{"name": "weekly", "backend": "restic", "state": "ok",
-		"volumes": []string{"/dat"}, "age_seconds": 500000, "good": map[string]any{"volumes": []string{"/dat"}}})
+		"volumes": []string{"/dat"}, "age_seconds": 100000, "good": map[string]any{"volumes": []string{"/dat"}}})
 	unreachable, bad, warn := map[string]any{"unreachable": true}, well(), well()
 	at(bad, "sets")["state"], warn["backups"] = "bad", []any{}
 	f, _ := judged(t, [][2]any{{"a", two}, {"b", warn}, {"c", unreachable}, {"d", nil}, {"e", bad}})

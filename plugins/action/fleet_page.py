@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.pcc.rewind.plugins.plugin_utils.fleet import Limits, fleet
+from ansible_collections.pcc.rewind.plugins.plugin_utils.fleet import Limits, VERDICTS, fleet
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "playbooks", "files", "fleet.html")
 
@@ -29,24 +29,52 @@ class ActionModule(ActionBase):
         result = super(ActionModule, self).run(tmp, task_vars)
         unused, args = self.validate_argument_spec(argument_spec=dict(
             dest=dict(type="path", required=True), hosts=dict(type="list", elements="str", required=True),
-            results=dict(type="str", required=True), backup_hours=dict(type="int", default=36),
-            cow_percent=dict(type="int", default=80), full_hours=dict(type="int", default=24)))
-        known = task_vars["hostvars"]
-        limits = Limits(args["backup_hours"], args["cow_percent"], args["full_hours"])
-        # raw_get: nothing in a result is a template, and thousands of hosts would be looked through for one.
-        results = [(to_text(host), known.raw_get(host).get(args["results"])) for host in args["hosts"]]
+            results=dict(type="str", required=True)))
+        known, hosts = task_vars["hostvars"], []
+        for host in args["hosts"]:
+            # raw_get: nothing in a result is a template, and thousands of hosts would be looked through for one.
+            variables = known.raw_get(host)
+            hosts.append((to_text(host), plain(variables.get(args["results"])), self._limits(variables)))
         taken = datetime.datetime.utcnow().replace(microsecond=0).isoformat() + "Z"
-        report = fleet(results, limits, taken)
-        data = json.dumps(report, default=to_text, separators=(",", ":"))
+        report = fleet(hosts, len(task_vars["groups"]["all"]), taken)
+        data = json.dumps(report, separators=(",", ":"))
         with open(TEMPLATE, "rb") as stream:
             page = to_text(stream.read()).replace("{{ report }}", data.replace("<", "\\u003c"))
-        dest = os.path.expanduser(args["dest"])
-        if not self._task.check_mode:
-            replace(os.path.join(dest, "fleet.json"), data)
-            replace(os.path.join(dest, "fleet.html"), page)
-        result.update(changed=True, counts=report["counts"], page=os.path.join(dest, "fleet.html"), msg=", ".join(
-            "%s: %d" % (verdict, count) for verdict, count in sorted(report["counts"].items())))
+        page_file = os.path.join(args["dest"], "fleet.html")
+        said = ", ".join("%s: %d" % (verdict, report["counts"][verdict]) for verdict in VERDICTS)
+        if self._task.check_mode:
+            result.update(changed=True, counts=report["counts"], msg="%s; no page is written" % said)
+            return result
+        replace(os.path.join(args["dest"], "fleet.json"), data)
+        replace(page_file, page)
+        result.update(changed=True, counts=report["counts"], page=page_file, msg="%s; %s" % (said, page_file))
         return result
+
+    def _limits(self, variables):
+        """A server's own limits, where its variables have some."""
+        given = {}
+        for name in Limits.NAMES:
+            value = variables.get("rewind_" + name)
+            if value is None:
+                continue
+            value = self._templar.template(value) if "{{" in str(value) else value
+            try:
+                given[name] = float(value)
+            except (TypeError, ValueError):
+                raise AnsibleActionFail("rewind_%s is %s, which is no number" % (name, value))
+        return Limits(**given)
+
+
+def plain(value):
+    """A result without what this version of Ansible makes of its values: a warning is its text."""
+    if isinstance(value, dict):
+        return dict((to_text(key), plain(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    event = getattr(value, "event", value)
+    return to_text(getattr(event, "msg", event))
 
 
 def replace(path, text):

@@ -15,7 +15,9 @@ description:
   - Judges servers by what M(pcc.rewind.lvm_snapshot_info) said of each, and writes C(fleet.html), one page that needs nothing
     else, and the same as C(fleet.json). The worst come first.
   - A server is bad where a set, a merge, a rollback or the last backup went wrong, or a volume has no good backup that is
-    young enough; warn where something will go wrong or is not known; unreachable; or ok.
+    young enough (C(rewind_backup_hours), a variable of the server or of all, 36 hours); warn where something is not known or
+    will go wrong, as where a snapshot is C(rewind_cow_percent) full (80), or is full in C(rewind_full_hours) (24); unreachable;
+    or ok.
 version_added: 0.1.0
 author:
   - The Rewind authors (@pcc)
@@ -33,18 +35,6 @@ options:
     description: The variable that each server's result of M(pcc.rewind.lvm_snapshot_info) was registered in.
     type: str
     required: true
-  backup_hours:
-    description: How old the last good backup of a volume may be, in hours.
-    type: int
-    default: 36
-  cow_percent:
-    description: How full a snapshot or a thin pool may be, in percent.
-    type: int
-    default: 80
-  full_hours:
-    description: In how many hours a snapshot must not be full.
-    type: int
-    default: 24
 attributes:
   check_mode:
     support: full
@@ -55,7 +45,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Ask every server
+- name: Look where every server stands
   hosts: all
   become: true
   gather_facts: false
@@ -63,28 +53,25 @@ EXAMPLES = r"""
   tasks:
     - name: Ask the server
       pcc.rewind.lvm_snapshot_info:
-      register: rewind_info
+      register: info
       failed_when: false
 
-- name: Write the page
-  hosts: localhost
-  gather_facts: false
-  tasks:
     - name: Write the page
       pcc.rewind.fleet_page:
         dest: /srv/www/rewind
-        hosts: "{{ groups['all'] }}"
-        results: rewind_info
+        hosts: "{{ ansible_play_hosts_all }}"
+        results: info
+      run_once: true
 """
 
 RETURN = r"""
 counts:
   description: How many servers stand how, by verdict.
   type: dict
-  returned: success
+  returned: always
   sample: {bad: 1, unreachable: 0, warn: 2, ok: 97}
 page:
   description: The file of the page.
   type: str
-  returned: success
+  returned: unless in check_mode
 """

@@ -103,6 +103,13 @@ options:
     description:
       - "Seconds that writes may wait while the set is taken, 1 to 600."
     default: 60
+  lock_timeout:
+    type: int
+    description:
+      - >-
+        Seconds that a backup waits for another run on the same volume group, 0 to 86400; by default one that is
+        scheduled waits for 6 hours.
+    default: 120
   compare:
     type: str
     description:

@@ -14,20 +14,23 @@ VERDICTS = ("bad", "unreachable", "warn", "ok")
 class Limits(object):
     """From where on something is not well."""
 
+    NAMES = ("backup_hours", "cow_percent", "full_hours")
+
     def __init__(self, backup_hours=36, cow_percent=80, full_hours=24):
         self.backup_hours = backup_hours
         self.cow_percent = cow_percent
         self.full_hours = full_hours
 
 
-def fleet(results, limits, taken):
-    """The report of a fleet: results by host, which are what was registered, and when (RFC 3339)."""
-    rows = [row(host, result, limits) for host, result in results]
+def fleet(hosts, known, taken):
+    """The report of a fleet. hosts has of each server its name, its result and its limits; known is how many the
+    inventory has, taken the time (RFC 3339)."""
+    rows = [row(host, result, limits) for host, result, limits in hosts]
     rows.sort(key=lambda r: (VERDICTS.index(r["verdict"]), r["host"]))
     counts = dict((verdict, 0) for verdict in VERDICTS)
     for r in rows:
         counts[r["verdict"]] += 1
-    return dict(taken=taken, counts=counts, hosts=rows)
+    return dict(taken=taken, known=known, counts=counts, hosts=rows)
 
 
 def row(host, result, limits):
@@ -39,8 +42,9 @@ def row(host, result, limits):
     if result.get("failed") or "sets" not in result:
         return shown(host, "bad", [one_line(result.get("msg") or "there is no result of lvm_snapshot_info")])
     bad, warn = [], []
-    server(result, bad, warn, limits)
-    sets = [snapshot_set(s, bad, warn, limits) for s in result["sets"]]
+    at_work = set(u.get("kind") for u in result.get("under_way") or [])
+    server(result, at_work, bad, warn, limits)
+    sets = [snapshot_set(s, at_work, bad, warn, limits) for s in result["sets"]]
     for shot in result.get("unmanaged") or []:
         snapshot(shot, bad, warn, limits)
     backups(result.get("backups") or [], bad, warn, limits)
@@ -57,7 +61,7 @@ def shown(host, verdict, why):
     return dict(host=host, verdict=verdict, why=why)
 
 
-def server(result, bad, warn, limits):
+def server(result, at_work, bad, warn, limits):
     """What is wrong with the server as a whole."""
     host = result.get("host") or {}
     if not host.get("usable", True):
@@ -72,21 +76,28 @@ def server(result, bad, warn, limits):
                 percent = pool.get(part + "_percent")
                 if percent is not None and float(percent) >= limits.cow_percent:
                     warn.append("thin pool %s: %d %% of its %s are used" % (pool["pool"], float(percent), part))
-    last = result.get("last_rollback") or {}
-    if last.get("failures"):
-        bad.append("after the rollback to set %s not everything started" % last.get("set"))
-    elif last.get("outcome") == "unfinished" and not result.get("under_way") and last.get("step") not in ("started", "deferred"):
-        bad.append("the rollback to set %s was interrupted at step %s" % (last.get("set"), last.get("step")))
+    rollback(result.get("last_rollback") or {}, at_work, bad, warn)
     warn.extend(result.get("warnings") or [])
 
 
-def snapshot_set(s, bad, warn, limits):
+def rollback(last, at_work, bad, warn):
+    down = [f.get("unit") or "a service" for f in last.get("failed_services") or []]
+    if down:
+        warn.append("after the rollback to set %s these did not start, see whether they run: %s" % (last.get("name"), ", ".join(down)))
+    waits = last.get("step") in ("started", "deferred")
+    if last.get("outcome") == "unfinished" and not waits and not at_work & set(("rollback", "restore")):
+        bad.append("the rollback to set %s was interrupted at step %s" % (last.get("name"), last.get("step")))
+
+
+def snapshot_set(s, at_work, bad, warn, limits):
     """A set as the page shows it: its name, state and age in seconds, and of each member how full it is, in percent."""
-    if s["state"] in ("bad", "incomplete"):
+    # One that is being made, or filled, is not complete yet, and has whoever works on it look after its room.
+    busy = at_work & set(("snapshot", "backup", "restore"))
+    if s["state"] == "bad" or s["state"] == "incomplete" and not busy:
         bad.append("set %s is %s" % (s["name"], s["state"]))
     out = dict(name=s["name"], state=s["state"], age=int(s["age_seconds"]), fill=[], merging=[])
     for shot in s.get("snapshots") or []:
-        snapshot(shot, bad, warn, limits)
+        snapshot(shot, bad, [] if busy else warn, limits)
         name = shot["snapshot"]
         percent = shot.get("cow_used_percent")
         if percent is not None and not shot.get("merge"):
@@ -124,25 +135,30 @@ def backups(jobs, bad, warn, limits):
     for job in jobs:
         if job["state"] in ("failed", "interrupted"):
             bad.append("backup %s: %s" % (job["name"], one_line(job.get("msg") or "it was " + job["state"])))
-    for volume, age in volumes(jobs):
-        if age is not None and age > limits.backup_hours:
-            bad.append("no backup of %s for %d h" % (volume, age))
-        elif age is None and not bad:
-            bad.append("no good backup of %s" % volume)
+    for (name, backend, volume), age in sorted(ages(jobs, ("name", "backend")).items()):
+        if age is None:
+            bad.append("no good backup %s of %s with %s" % (name, volume, backend))
+        elif age > limits.backup_hours:
+            bad.append("no backup %s of %s with %s for %d h" % (name, volume, backend, age))
     if not jobs:
         warn.append("no backup is known")
 
 
 def volumes(jobs):
     """Of each volume that is backed up, or was asked for, how many hours old the youngest good backup is; None: there is none."""
-    ages = {}
+    return [[key[0], age] for key, age in sorted(ages(jobs, ()).items())]
+
+
+def ages(jobs, keys):
+    """How many hours old the youngest good backup is, by these keys of the jobs and the volume; None: there is none."""
+    found = {}
     for job in jobs:
         good = job.get("good") or {}
         for volume in good.get("volumes") or job.get("volumes") or []:
-            age = hours(job.get("age_seconds"))
-            before = ages.get(volume)
-            ages[volume] = age if before is None else before if age is None else min(age, before)
-    return [[volume, ages[volume]] for volume in sorted(ages)]
+            key = tuple(job.get(k) for k in keys) + (volume,)
+            age, before = hours(job.get("age_seconds")), found.get(key)
+            found[key] = age if before is None else before if age is None else min(age, before)
+    return found
 
 
 def one_line(text):
