@@ -139,6 +139,9 @@ func (t *Trip) Lock(ctx context.Context, groups []string, what string, since tim
 // WaitAtMost shortens the wait for other journeys to d, where that is less than LockWait.
 func (t *Trip) WaitAtMost(d time.Duration) { t.locks.wait = min(t.locks.wait, d) }
 
+// WaitFor has Lock wait so long for other journeys instead of LockWait.
+func (t *Trip) WaitFor(d time.Duration) { t.locks.wait = d }
+
 // Unlock lets others at the volume groups, for the part of a journey that changes nothing more.
 func (t *Trip) Unlock() { t.locks.release() }
 

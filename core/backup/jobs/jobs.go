@@ -1,8 +1,8 @@
 // Package jobs keeps on the server what came of its last backups, so that whoever wants to know how a server stands
 // asks no repository.
 //
-// There is one file for each job: backups of one name, with one backend, of the same volumes. It is written when a
-// backup begins and when it ends; one that says no end is of a run that is under way or was killed.
+// There is one file for each job: backups of one name, of the same volumes, to one place: a backend and its options. It is
+// written when a backup begins and when it ends; one that says no end is of a run that is under way or was killed.
 package jobs
 
 import (
@@ -29,12 +29,14 @@ type Job struct {
 	Backend string     `json:"backend"`
 	Host    string     `json:"host"`    // whose backups they are
 	Asked   []string   `json:"volumes"` // as they were asked for
+	Place   string     `json:"place"`   // what tells the backend's options from others; no secret is in it
 	Unit    string     `json:"unit"`    // of systemd, that the last run had
 	Begun   string     `json:"begun"`
 	Ended   string     `json:"ended,omitempty"`
 	Code    fault.Code `json:"code,omitempty"` // why the last run failed
 	Msg     string     `json:"msg,omitempty"`
 	Good    *Good      `json:"good,omitempty"` // nil: no run succeeded
+	File    string     `json:"file"`           // which this is in
 }
 
 // Good is the last backup that succeeded.
@@ -68,9 +70,9 @@ func (d Dir) Begin(j Job, now time.Time) (*Job, error) {
 	return &j, d.write(&j)
 }
 
-// End writes down what came of the run: good, or the error. Files of jobs that this one has taken the place of are
-// removed: those of its name and backend that never had a backup, and after a good one those of volumes that it has all
-// of.
+// End writes down what came of the run: good, or the error. Another run of the job may have begun meanwhile: then it
+// says what is under way, and this one which backup is the last good one. After a good run the files of jobs that it has
+// taken the place of are removed.
 func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 	j.Ended = stamp(now)
 	switch {
@@ -81,22 +83,53 @@ func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 		good.Ended = j.Ended
 		j.Good = good
 	}
-	if err := d.write(j); err != nil {
+	written := j
+	if there, err := read(d.path(j)); err == nil {
+		if there.Good != nil && (j.Good == nil || j.Good.Ended < there.Good.Ended) {
+			j.Good = there.Good
+		}
+		if there.Unit != j.Unit {
+			there.Good = j.Good
+			written = there
+		}
+	}
+	if err := d.write(written); err != nil || good == nil {
 		return err
 	}
 	return d.replace(j)
 }
 
+// Missed writes down a run that failed before it began: since when it was tried, and why. One that did begin has written
+// down what came of it.
+func (d Dir) Missed(j Job, tried time.Time, err error) error {
+	if there, failed := read(d.path(&j)); failed == nil && (there.Ended == "" || there.Ended >= stamp(tried)) {
+		return nil
+	}
+	begun, failed := d.Begin(j, tried)
+	if failed != nil {
+		return failed
+	}
+	return d.End(begun, nil, err, time.Now())
+}
+
+// replace removes the jobs of the same name and place that a good run has all volumes of, whatever the server was called
+// then, and those that asked for what there is not.
 func (d Dir) replace(j *Job) error {
 	jobs, _ := d.Jobs() // what cannot be read stays, and is named where it is looked at
+	within := func(volume string) bool {
+		return slices.Contains(j.Good.Volumes, volume) || slices.Contains(j.Asked, volume)
+	}
 	for _, old := range jobs {
-		if old.Name != j.Name || old.Backend != j.Backend || old.Host != j.Host || d.path(&old) == d.path(j) {
+		if old.Name != j.Name || old.Backend != j.Backend || old.Place != j.Place || old.Ended == "" || old.File == d.path(j) {
 			continue
 		}
-		within := func(volume string) bool { return slices.Contains(j.Good.Volumes, volume) }
-		covered := old.Good != nil && !j.Failed() && all(old.Good.Volumes, within)
-		if old.Good == nil || covered {
-			if err := durable.Remove(d.path(&old)); err != nil {
+		had := old.Asked
+		if old.Good != nil {
+			had = old.Good.Volumes
+		}
+		mistaken := old.Good == nil && (old.Code == fault.NotFound || old.Code == fault.BadArguments)
+		if all(had, within) || mistaken {
+			if err := durable.Remove(old.File); err != nil {
 				return err
 			}
 		}
@@ -143,6 +176,7 @@ func read(path string) (*Job, error) {
 		return nil, fault.New(fault.Internal, "what came of a backup cannot be read: %s: %w", path, err).
 			WithHint("the next backup of that name writes it anew, or remove it")
 	}
+	j.File = path
 	return &j, nil
 }
 
@@ -150,6 +184,7 @@ func (d Dir) write(j *Job) error {
 	if err := durable.MkdirAll(string(d), 0o700); err != nil {
 		return err
 	}
+	j.File = d.path(j)
 	data, err := json.Marshal(j)
 	if err != nil {
 		return err
@@ -161,7 +196,7 @@ func (d Dir) write(j *Job) error {
 func (d Dir) path(j *Job) string {
 	volumes := slices.Sorted(slices.Values(j.Asked))
 	hash := fnv.New32a() // tells jobs apart, no more: only root names them
-	hash.Write([]byte(strings.Join(append([]string{j.Backend, j.Host}, volumes...), "\x00")))
+	hash.Write([]byte(strings.Join(append([]string{j.Backend, j.Host, j.Place}, volumes...), "\x00")))
 	return filepath.Join(string(d), j.Name+"-"+hex.EncodeToString(hash.Sum(nil))+suffix)
 }
 

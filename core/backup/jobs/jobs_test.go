@@ -64,6 +64,7 @@ func TestALaterFailureKeepsTheLastGoodOne(t *testing.T) {
 	want := job("nightly", "/dat")
 	want.Begun, want.Ended, want.Code, want.Msg = "2026-03-05T02:00:00Z", "2026-03-05T03:00:00Z", fault.NoSpace, "the repository is full"
 	want.Good = &good
+	want.File = listed(t, d)[0].File
 	if diff := cmp.Diff([]Job{want}, listed(t, d)); diff != "" {
 		t.Error(diff)
 	}
@@ -113,15 +114,81 @@ func TestAJobTakesThePlaceOfWhatItCovers(t *testing.T) {
 	}
 }
 
-// A backend that never works is not forgotten because another does.
-func TestAnotherBackendIsAnotherJob(t *testing.T) {
+// A place that never works is not forgotten because another does.
+func TestAnotherPlaceIsAnotherJob(t *testing.T) {
 	d := Dir(t.TempDir())
-	offsite := job("nightly", "/dat")
-	offsite.Backend = "restic"
-	run(t, d, offsite, 0, nil, errors.New("wrong password"))
-	run(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
-	if list := listed(t, d); len(list) != 2 || !list[0].Failed() {
+	for i, change := range []func(*Job){func(j *Job) { j.Backend = "restic" }, func(j *Job) { j.Place = "offsite" }} {
+		offsite := job("nightly", "/dat")
+		change(&offsite)
+		run(t, d, offsite, 0, nil, errors.New("wrong password"))
+		run(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+		if list := listed(t, d); len(list) != 2+i || !list[0].Failed() {
+			t.Errorf("%+v", list)
+		}
+	}
+}
+
+// Two lines may share a name: one that never works is not forgotten because the other does, nor one that is under way.
+func TestAnotherListOfVolumesIsAnotherJob(t *testing.T) {
+	d := Dir(t.TempDir())
+	run(t, d, job("backup", "/pccehr"), 0, nil, fault.New(fault.NoSpace, "no room"))
+	if _, err := d.Begin(job("backup", "/srv"), at(0)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, d, job("backup", "/dat", "/srv"), 1, &Good{ID: "1", Volumes: []string{"/dat", "/srv"}}, nil)
+	if diff := cmp.Diff([]string{"backup /pccehr", "backup /srv", "backup /dat,/srv"}, names(t, d)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A server that was renamed has its jobs under its new name.
+func TestARenamedServersJobsAreReplaced(t *testing.T) {
+	d := Dir(t.TempDir())
+	run(t, d, job("nightly", "/dat"), 0, nil, errors.New("no"))
+	renamed := job("nightly", "/dat")
+	renamed.Host = "db1.example.org"
+	run(t, d, renamed, 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+	if list := listed(t, d); len(list) != 1 || list[0].Host != renamed.Host {
 		t.Errorf("%+v", list)
+	}
+}
+
+// Of two runs at once the later to begin is what is under way; the last good backup is the one that was made last.
+func TestTwoRunsAtOnce(t *testing.T) {
+	d := Dir(t.TempDir())
+	first, err1 := d.Begin(job("nightly", "/dat"), at(0))
+	other := job("nightly", "/dat")
+	other.Unit = "rewind-2.service"
+	second, err2 := d.Begin(other, at(1))
+	if err := errors.Join(err1, err2, d.End(first, &Good{ID: "one", Volumes: []string{"/dat"}}, nil, at(2))); err != nil {
+		t.Fatal(err)
+	}
+	if j := listed(t, d)[0]; j.Ended != "" || j.Unit != other.Unit || j.Good == nil || j.Good.ID != "one" {
+		t.Errorf("when the first has ended: %+v", j)
+	}
+	if err := d.End(second, nil, fault.New(fault.Locked, "the first is at work"), at(3)); err != nil {
+		t.Fatal(err)
+	}
+	if j := listed(t, d)[0]; !j.Failed() || j.Good == nil || j.Good.ID != "one" {
+		t.Errorf("when both have: %+v", j)
+	}
+}
+
+// A run that fails before it begins is one that failed.
+func TestARunThatNeverBegan(t *testing.T) {
+	d := Dir(t.TempDir())
+	if err := d.Missed(job("nightly", "/dat"), at(0), fault.New(fault.NotFound, "no environment_file")); err != nil {
+		t.Fatal(err)
+	}
+	if j := listed(t, d)[0]; !j.Failed() || j.Code != fault.NotFound || j.Begun != "2026-03-04T02:00:00Z" {
+		t.Errorf("%+v", j)
+	}
+	run(t, d, job("nightly", "/dat"), 1, nil, fault.New(fault.NoSpace, "no room"))
+	if err := d.Missed(job("nightly", "/dat"), at(1), fault.New(fault.Internal, "its caller says so")); err != nil {
+		t.Fatal(err)
+	}
+	if j := listed(t, d)[0]; j.Code != fault.NoSpace {
+		t.Errorf("what a run wrote down itself is written over: %+v", j)
 	}
 }
 

@@ -2,7 +2,10 @@ package run
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
+	"hash/fnv"
+	"regexp"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -19,10 +22,8 @@ func noted(dir jobs.Dir, h journey.Handler) journey.Handler {
 		if json.Unmarshal(data, &r) != nil || r.Check { // do says what is wrong
 			return do(ctx, t, data)
 		}
-		job := jobs.Job{Name: r.Set, Backend: r.Use.Backend, Host: r.Use.Host, Unit: t.Unit()}
-		for _, v := range r.Volumes {
-			job.Asked = append(job.Asked, v.Name)
-		}
+		job := r.job()
+		job.Unit = t.Unit()
 		begun, _ := dir.Begin(job, time.Now()) // its end meets the same trouble, and says so
 		result, err := do(ctx, t, data)
 		var good *jobs.Good
@@ -36,4 +37,24 @@ func noted(dir jobs.Dir, h journey.Handler) journey.Handler {
 		return result, err
 	}
 	return h
+}
+
+// user is the user of a URL with the password, which must not be guessed from what is told of it.
+var user = regexp.MustCompile(`//[^/@"]*@`)
+
+// Missed writes down that a backup failed before it began: what failed later has done so itself.
+func Missed(r Request, tried time.Time, err error) error {
+	return jobs.Kept.Missed(r.job(), tried, err)
+}
+
+func (r Request) job() jobs.Job {
+	job := jobs.Job{Name: r.Set, Backend: r.Use.Backend, Host: r.Use.Host}
+	for _, v := range r.Volumes {
+		job.Asked = append(job.Asked, v.Name)
+	}
+	options, _ := json.Marshal(r.Use.Options) // its keys are sorted
+	hash := fnv.New32a()
+	hash.Write(user.ReplaceAll(options, nil))
+	job.Place = hex.EncodeToString(hash.Sum(nil))
+	return job
 }

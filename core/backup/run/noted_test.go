@@ -89,3 +89,20 @@ func TestABackupThatCannotBeNotedIsGood(t *testing.T) {
 		t.Errorf("%v, warnings %q", err, r.Warnings)
 	}
 }
+
+func TestAJobIsToldByItsPlace(t *testing.T) {
+	place := func(options map[string]any) string {
+		r := nightly
+		r.Use.Options = options
+		return r.job().Place
+	}
+	with := func(repository string) map[string]any {
+		return map[string]any{"repository": repository, "limit_upload": 5}
+	}
+	if place(with("rest:https://a:one@host/x")) != place(with("rest:https://a:two@host/x")) {
+		t.Error("a password can be told")
+	}
+	if place(with("/srv/restic")) == place(with("rest:https://a:two@host/x")) {
+		t.Error("the place is not told by the options")
+	}
+}

@@ -44,6 +44,7 @@ type Request struct {
 	Set           string        `json:"set"`
 	Size          string        `json:"size,omitempty"`
 	FreezeTimeout time.Duration `json:"freeze_timeout"`
+	LockTimeout   time.Duration `json:"lock_timeout"`       // how long it waits for other journeys
 	Keep          int           `json:"keep,omitempty"`     // complete backups of the same set and volumes; 0: all
 	ReadAll       bool          `json:"read_all,omitempty"` // whatever is recorded of the files
 	Use           Use           `json:"use"`

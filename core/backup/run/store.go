@@ -99,6 +99,8 @@ func (w *work) plan(ctx context.Context, taken []snapset.Volume, live []string, 
 	trip := w.trip
 	if w.Check {
 		trip = nil // a check locks nothing
+	} else {
+		trip.WaitFor(w.LockTimeout)
 	}
 	planned, err := snapset.PlanOwn(ctx, trip, w.commands, snapset.Request{
 		State: snapset.Present, Set: w.Set, Volumes: taken, Size: w.Size, FreezeTimeout: w.FreezeTimeout, Use: snapset.ForBackup,

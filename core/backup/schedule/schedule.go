@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -55,7 +56,7 @@ const made = "# Made by snap_backup action=schedule.\n"
 const serviceText = made + `[Unit]
 Description=Rewind: backup %%i
 Wants=network-online.target
-After=network-online.target
+After=network-online.target remote-fs.target
 
 [Service]
 Type=oneshot
@@ -92,7 +93,10 @@ func (p Places) Check(ctx context.Context, s Schedule) error {
 	if strings.ContainsAny(s.Calendar, "\n\x00") || s.Calendar == "" {
 		return ansible.Bad("calendar", "is no line")
 	}
-	_, err := p.Commands.Run(ctx, command.Cmd{Argv: []string{"systemd-analyze", "calendar", "--", s.Calendar}})
+	out, err := p.Commands.Run(ctx, command.Cmd{Argv: []string{"systemd-analyze", "calendar", "--", s.Calendar}})
+	if err == nil && strings.Contains(out.Stdout, "Next elapse: never") {
+		return ansible.Bad("calendar", "%q lies in the past for good", s.Calendar)
+	}
 	if err != nil {
 		return ansible.Bad("calendar", "%q is no time that systemd knows", s.Calendar).
 			WithHint("such as 02:00, Mon..Fri 22:30 or *-*-1 04:00; systemd-analyze calendar %q says what is wrong", s.Calendar)
@@ -103,6 +107,9 @@ func (p Places) Check(ctx context.Context, s Schedule) error {
 // Set makes it so. Check: it says what would be done.
 func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result, error) {
 	files, err := p.files(s)
+	if err == nil {
+		err = trusted(p.Arguments)
+	}
 	if err != nil {
 		return ansible.Result{}, err
 	}
@@ -110,12 +117,12 @@ func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	active, err := p.active(ctx, s.Name)
+	now, err := p.state(ctx, s.Name)
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	r := ansible.Result{
-		Changed: len(changed) > 0 || !active, Data: map[string]any{"name": s.Name, "timer": Timer(s.Name), "calendar": s.Calendar},
+		Changed: len(changed) > 0 || !(now.active && now.enabled && now.loaded), Data: map[string]any{"name": s.Name, "timer": Timer(s.Name), "calendar": s.Calendar},
 		Diff: &ansible.Diff{Before: p.shown(s.Name), After: text(s), BeforeHeader: "schedule " + s.Name, AfterHeader: "schedule " + s.Name},
 	}
 	if !r.Changed {
@@ -126,13 +133,29 @@ func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result
 		r.Msg = fmt.Sprintf("backup %s would be made at %s", s.Name, s.Calendar)
 		return r, nil
 	}
-	for _, f := range changed {
-		if err := f.write(); err != nil {
-			return r, fault.New(fault.Internal, "%w", err)
+	r.Msg = fmt.Sprintf("backup %s is made at %s", s.Name, s.Calendar)
+	return r, p.put(ctx, s.Name, changed, now)
+}
+
+// put writes the files and starts the timer. What systemd remembers of an earlier time is forgotten first: it would take
+// a time that lies between as missed, and begin at once on every server.
+func (p Places) put(ctx context.Context, name string, files []file, now state) error {
+	if now.active {
+		if err := p.systemctl(ctx, "stop", Timer(name)); err != nil {
+			return err
 		}
 	}
-	r.Msg = fmt.Sprintf("backup %s is made at %s", s.Name, s.Calendar)
-	return r, p.start(ctx, s.Name)
+	for _, f := range files {
+		if err := f.write(); err != nil {
+			return fault.New(fault.Internal, "%w", err)
+		}
+	}
+	for _, words := range [][]string{{"daemon-reload"}, {"clean", "--what=state", Timer(name)}, {"enable", Timer(name)}, {"start", Timer(name)}} {
+		if err := p.systemctl(ctx, words...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Unset takes it away: no backup of that name is begun any more. One that is under way goes on.
@@ -140,8 +163,8 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 	r := ansible.Result{Data: map[string]any{"name": name}, Msg: "backup " + name + " is not scheduled"}
 	files := []file{{path: p.arguments(name)}, {path: p.when(name)}}
 	there := slices.DeleteFunc(files, func(f file) bool { _, err := os.Lstat(f.path); return errors.Is(err, fs.ErrNotExist) })
-	active, err := p.active(ctx, name)
-	if err != nil || len(there) == 0 && !active {
+	now, err := p.state(ctx, name)
+	if err != nil || len(there) == 0 && !now.active && !now.enabled {
 		return r, err
 	}
 	r.Changed, r.Msg = true, "backup "+name+" would not be made any more"
@@ -150,8 +173,12 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 		return r, nil
 	}
 	r.Msg = "backup " + name + " is not made any more"
-	if err := p.systemctl(ctx, "disable", "--now", Timer(name)); err != nil {
-		return r, err
+	if now.known { // else its units are gone
+		for _, words := range [][]string{{"disable", "--now", Timer(name)}, {"clean", "--what=state", Timer(name)}} {
+			if err := p.systemctl(ctx, words...); err != nil {
+				return r, err
+			}
+		}
 	}
 	for _, f := range there {
 		if err := durable.Remove(f.path); err != nil {
@@ -166,6 +193,12 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 type file struct {
 	path, text string
 	mode       os.FileMode
+}
+
+// closed says whether nobody reads the file who is not to.
+func closed(f file) bool {
+	info, err := os.Lstat(f.path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&^f.mode == 0
 }
 
 func (f file) write() error {
@@ -204,6 +237,22 @@ func (p Places) files(s Schedule) ([]file, error) {
 	return append(units, file{p.arguments(s.Name), string(data) + "\n", 0o600}, when), nil
 }
 
+// trusted refuses a directory in which others than root could give root's backups their arguments.
+func trusted(dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "%w", err)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || owner.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
+		return fault.New(fault.Unsupported, "%s can be changed by others than root, and root would do what they write there", dir).
+			WithHint("chown root:root %[1]s; chmod 755 %[1]s", dir)
+	}
+	return nil
+}
+
 // differing are the files that are not as they are to be. A unit that an administrator wrote is not one of them.
 func (p Places) differing(files []file) (list []file, err error) {
 	for _, f := range files {
@@ -215,7 +264,7 @@ func (p Places) differing(files []file) (list []file, err error) {
 			}
 		case err != nil:
 			return nil, fault.New(fault.Internal, "%w", err)
-		case string(have) == f.text:
+		case string(have) == f.text && closed(f):
 		case filepath.Ext(f.path) != ".json" && !bytes.HasPrefix(have, []byte(made)):
 			if f.text != "" {
 				return nil, fault.New(fault.Exists, "%s is there, and not from here", f.path).WithHint("move it away, and run the same again")
@@ -227,28 +276,30 @@ func (p Places) differing(files []file) (list []file, err error) {
 	return list, nil
 }
 
-// active says whether the timer runs by its files, and will after the next boot.
-func (p Places) active(ctx context.Context, name string) (bool, error) {
-	out, err := p.Commands.Run(ctx, command.Cmd{Argv: []string{"systemctl", "show", "-p", "ActiveState,UnitFileState,NeedDaemonReload", Timer(name)}})
-	if err != nil {
-		return false, err
-	}
-	for _, want := range []string{"ActiveState=active", "UnitFileState=enabled", "NeedDaemonReload=no"} {
-		if !slices.Contains(strings.Split(out.Stdout, "\n"), want) {
-			return false, nil
-		}
-	}
-	return true, nil
+// state is what systemd knows of a timer.
+type state struct {
+	known   bool // there is such a unit
+	active  bool
+	enabled bool // it is active after the next boot
+	loaded  bool // it is as its files are now
 }
 
-// start has the timer go off as its files now say.
-func (p Places) start(ctx context.Context, name string) error {
-	for _, words := range [][]string{{"daemon-reload"}, {"enable", Timer(name)}, {"restart", Timer(name)}} {
-		if err := p.systemctl(ctx, words...); err != nil {
-			return err
+func (p Places) state(ctx context.Context, name string) (s state, err error) {
+	const properties = "LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+	out, err := p.Commands.Run(ctx, command.Cmd{Argv: []string{"systemctl", "show", "-p", properties, Timer(name)}})
+	for line := range strings.Lines(out.Stdout) {
+		switch strings.TrimSpace(line) {
+		case "LoadState=loaded":
+			s.known = true
+		case "ActiveState=active":
+			s.active = true
+		case "UnitFileState=enabled":
+			s.enabled = true
+		case "NeedDaemonReload=no":
+			s.loaded = true
 		}
 	}
-	return nil
+	return s, err
 }
 
 func (p Places) systemctl(ctx context.Context, words ...string) error {
@@ -260,7 +311,9 @@ func (p Places) systemctl(ctx context.Context, words ...string) error {
 }
 
 // text is what of a schedule a diff shows.
-func text(s Schedule) string { return shown(s.Calendar, fmt.Sprint(int64(s.Spread.Seconds())), s.Arguments) }
+func text(s Schedule) string {
+	return shown(s.Calendar, fmt.Sprint(int64(s.Spread.Seconds())), s.Arguments)
+}
 
 // shown is what a diff shows of the schedule that is there; empty: there is none.
 func (p Places) shown(name string) string {

@@ -18,32 +18,39 @@ import (
 
 // systemd is one that has a timer or not, and knows one calendar.
 type systemd struct {
-	active bool
-	reload bool // it has read no file since one was written
-	ran    []string
+	active  bool
+	reload  bool // it has read no file since one was written
+	unknown bool // it has no such unit
+	ran     []string
 }
 
 func (s *systemd) Run(_ context.Context, c command.Cmd) (out command.Output, err error) {
 	words := strings.Join(c.Argv, " ")
 	switch {
 	case strings.HasPrefix(words, "systemctl show"):
-		out.Stdout = "ActiveState=inactive\nUnitFileState=\nNeedDaemonReload=no\n"
+		out.Stdout = "LoadState=loaded\nActiveState=inactive\nUnitFileState=\nNeedDaemonReload=no\n"
 		if s.active {
-			out.Stdout = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+			out.Stdout = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+		}
+		if s.unknown {
+			out.Stdout = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\nNeedDaemonReload=no\n"
 		}
 		if s.reload {
 			out.Stdout = strings.ReplaceAll(out.Stdout, "Reload=no", "Reload=yes")
 		}
 		return out, nil
 	case strings.HasPrefix(words, "systemd-analyze calendar"):
-		if c.Argv[len(c.Argv)-1] == "never" {
+		switch c.Argv[len(c.Argv)-1] {
+		case "never":
 			err = errors.New("exit code 1")
+		case "2020-01-01":
+			out.Stdout = "Normalized form: 2020-01-01 00:00:00\n    Next elapse: never\n"
 		}
 		return out, err
 	}
 	switch c.Argv[2] {
-	case "restart", "disable":
-		s.active = c.Argv[2] == "restart"
+	case "start", "stop", "disable":
+		s.active = c.Argv[2] == "start"
 	case "daemon-reload":
 		s.reload = false
 	}
@@ -106,7 +113,8 @@ func TestSetAndUnset(t *testing.T) {
 		t.Error(diff)
 	}
 	timer := "rewind-backup@nightly.timer"
-	if diff := cmp.Diff([]string{"systemctl --quiet daemon-reload", "systemctl --quiet enable " + timer, "systemctl --quiet restart " + timer}, systemd.ran); diff != "" {
+	if diff := cmp.Diff([]string{"systemctl --quiet daemon-reload", "systemctl --quiet clean --what=state " + timer,
+		"systemctl --quiet enable " + timer, "systemctl --quiet start " + timer}, systemd.ran); diff != "" {
 		t.Error(diff)
 	}
 	if strings.Contains(r.Diff.After, "swordfish") || !strings.Contains(r.Diff.After, `volumes: ["/dat"]`) || r.Diff.Before != "" {
@@ -140,6 +148,65 @@ func TestWhatSystemdDoesNotKnowYetIsAChange(t *testing.T) {
 		if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed || !systemd.active || systemd.reload {
 			t.Errorf("%+v, %v; systemd %+v", r, err, systemd)
 		}
+	}
+}
+
+// A time between the last run and now must not be taken as missed: the timer is stopped, and what systemd remembers
+// forgotten, before it is started by its new times.
+func TestAnotherCalendarBeginsNothing(t *testing.T) {
+	p, systemd := places(t)
+	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+		t.Fatal(err)
+	}
+	systemd.ran = nil
+	later := nightly()
+	later.Calendar = "04:00"
+	if _, err := p.Set(t.Context(), later, false); err != nil {
+		t.Fatal(err)
+	}
+	var verbs []string
+	for _, words := range systemd.ran {
+		verbs = append(verbs, strings.Fields(words)[2])
+	}
+	if got := strings.Join(verbs, " "); got != "stop daemon-reload clean enable start" {
+		t.Errorf("%s", got)
+	}
+}
+
+// What others can read, or write, is no place for secrets, or for what root does.
+func TestWhoCanReadOrWriteTheArguments(t *testing.T) {
+	p, _ := places(t)
+	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+		t.Fatal(err)
+	}
+	path := p.arguments("nightly")
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.Set(t.Context(), nightly(), false)
+	if info, _ := os.Stat(path); err != nil || !r.Changed || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v, %v", r.Changed, err, info.Mode())
+	}
+	if err := os.Chmod(p.Arguments, 0o775); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Set(t.Context(), nightly(), false); !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), p.Arguments) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Where the units are gone, by hand or with a package, what is left can be taken away all the same.
+func TestUnsetWithoutUnits(t *testing.T) {
+	p, systemd := places(t)
+	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+		t.Fatal(err)
+	}
+	systemd.unknown = true
+	if r, err := p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := os.Stat(p.arguments("nightly")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its secrets are still there: %v", err)
 	}
 }
 
@@ -177,7 +244,8 @@ func TestWhatCannotBeScheduled(t *testing.T) {
 	p, _ := places(t)
 	for name, s := range map[string]Schedule{
 		"calendar": {Name: "nightly", Calendar: "never"}, "name": {Name: "a+b", Calendar: "02:00"},
-		"calendar: is": {Name: "nightly", Calendar: "02:00\n[Service]"}, "calendar: is no": {Name: "nightly"},
+		`calendar: "2020-01-01" lies`: {Name: "nightly", Calendar: "2020-01-01"},
+		"calendar: is":                {Name: "nightly", Calendar: "02:00\n[Service]"}, "calendar: is no": {Name: "nightly"},
 	} {
 		if err := p.Check(t.Context(), s); !errors.Is(err, fault.BadArguments) || !strings.HasPrefix(err.Error(), name) {
 			t.Errorf("%+v: %v", s, err)

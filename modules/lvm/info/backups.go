@@ -90,7 +90,7 @@ func showBackups(w io.Writer, list []backup) {
 func (b *backup) good() string {
 	switch {
 	case b.Good == nil:
-		return "none was ever good"
+		return "none was ever good (if it is not to be made, remove " + b.File + ")"
 	case b.Age == nil:
 		return "the last good one, " + b.Good.ID + ", is dated later than now, " + b.Good.Time
 	}

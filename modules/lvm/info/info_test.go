@@ -48,7 +48,8 @@ func lastBackups() []backup {
 			Begun: "2026-03-04T02:00:00Z", Ended: "2026-03-04T02:10:00Z",
 			Good: &jobs.Good{ID: "20260304T020001Z-db1", Time: "2026-03-04T02:00:01Z", Volumes: []string{"/dat", "/boot"}}}, nil, lastLook),
 		judged(jobs.Job{Name: "weekly", Backend: "restic", Host: "db1", Asked: []string{"/dat"}, Unit: "rewind-2.service",
-			Begun: "2026-03-04T02:00:00Z", Ended: "2026-03-04T02:05:00Z", Code: fault.NoSpace, Msg: "the repository is full"}, nil, lastLook),
+			Begun: "2026-03-04T02:00:00Z", Ended: "2026-03-04T02:05:00Z", Code: fault.NoSpace, Msg: "the repository is full",
+			File: "/var/lib/rewind/jobs/weekly-1.json", Place: "17"}, nil, lastLook),
 	}
 }
 
@@ -110,7 +111,7 @@ snapshots of no set
 
 last backups
   nightly of /dat, /boot with mirror: ok; the last good one, 20260304T020001Z-db1, is 3 h 0 min old
-  weekly of /dat with restic: failed at 2026-03-04T02:05:00Z: the repository is full; none was ever good
+  weekly of /dat with restic: failed at 2026-03-04T02:05:00Z: the repository is full; none was ever good (if it is not to be made, remove /var/lib/rewind/jobs/weekly-1.json)
 
 last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LVM merges, services down for 9.4 s
 `

@@ -57,28 +57,30 @@ func metrics(i *snapset.Info, backups []backup) string {
 		return &seconds
 	})
 	m.family("rewind_last_backup_success", "Whether the last backup that ended succeeded: 1 or 0; 0 also for one that was killed.")
-	for _, b := range backups {
+	for _, b := range slices.Backward(backups) { // of those that read alike the last that ran
 		if b.State != backupRunning {
-			m.sample(boolean(b.State == backupOK), "name", b.Name, "backend", b.Backend, "volumes", strings.Join(b.Asked, ","))
+			m.sample(boolean(b.State == backupOK), "name", b.Name, "backend", b.Backend, "volumes", strings.Join(b.Asked, ","), "place", b.Place)
 		}
 	}
-	m.family("rewind_last_backup_timestamp_seconds", "The instant that the last good backup of a volume is of; 0: there is none.")
+	m.family("rewind_last_backup_timestamp_seconds", "The instant that the last good backup of a volume is of; 0: there is none, or it is dated later than now.")
 	for _, v := range newest(backups) {
-		m.sample(float64(v.at), "name", v.name, "backend", v.backend, "volume", v.volume)
+		m.sample(float64(v.at), "name", v.name, "backend", v.backend, "volume", v.volume, "place", v.place)
 	}
 	return m.String()
 }
 
 // stored is of when the last good backup of a volume is, in seconds since 1970.
 type stored struct {
-	name, backend, volume string
-	at                    int64
+	name, backend, volume, place string
+	at                           int64
 }
 
 // newest says so of each volume that a job has, or was asked for and never had. Jobs of one name may share volumes.
 func newest(backups []backup) (all []stored) {
 	add := func(v stored) {
-		same := func(o stored) bool { return o.name == v.name && o.backend == v.backend && o.volume == v.volume }
+		same := func(o stored) bool {
+			return o.name == v.name && o.backend == v.backend && o.volume == v.volume && o.place == v.place
+		}
 		if i := slices.IndexFunc(all, same); i >= 0 {
 			all[i].at = max(all[i].at, v.at)
 			return
@@ -89,12 +91,12 @@ func newest(backups []backup) (all []stored) {
 		volumes, at := b.Asked, int64(0)
 		if b.Good != nil {
 			volumes = b.Good.Volumes
-			if t, err := time.Parse(time.RFC3339, b.Good.Time); err == nil {
+			if t, err := time.Parse(time.RFC3339, b.Good.Time); err == nil && b.Age != nil { // one that lies ahead is not fresh
 				at = t.Unix()
 			}
 		}
 		for _, volume := range volumes {
-			add(stored{b.Name, b.Backend, volume, at})
+			add(stored{b.Name, b.Backend, volume, b.Place, at})
 		}
 	}
 	return all

@@ -4,8 +4,11 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +32,7 @@ type args struct {
 	Keep          int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host are kept, this one among them; older ones are removed when it is known to be good. 0: all."`
 	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."`
 	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
+	LockTimeout   int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for another run on the same volume group, 0 to 86400; by default one that is scheduled waits for 6 hours."`
 	Compare       string `mapstructure:"compare" choices:"recorded,content" doc:"content: every file is read."`
 	Calendar      string `mapstructure:"calendar" doc:"When a scheduled backup is made, as systemd.time(7) has it: 02:00, Mon..Fri 22:30."`
 	Spread        int    `mapstructure:"spread" doc:"Seconds by which a scheduled backup begins later at most, 0 to 86400; how much is each server's own."`
@@ -75,7 +79,7 @@ const (
 
 func defaults() args {
 	return args{
-		Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, Compare: compareRecorded, RestoreID: run.Latest,
+		Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, LockTimeout: int(journey.LockWait.Seconds()), Compare: compareRecorded, RestoreID: run.Latest,
 		Calendar: "02:00", Spread: 3600, Rollback: rollback.Defaults(),
 	}
 }
@@ -108,8 +112,14 @@ func validate(a args) error {
 	if a.Merge && a.Action != "restore" {
 		wrong = append(wrong, ansible.Bad("merge", "goes with action=restore"))
 	}
+	if a.LockTimeout < 0 || a.LockTimeout > 86400 {
+		wrong = append(wrong, ansible.Bad("lock_timeout", "is %d; it is 0 to 86400 seconds", a.LockTimeout))
+	}
 	if a.Spread < 0 || a.Spread > 86400 {
 		wrong = append(wrong, ansible.Bad("spread", "is %d; it is 0 to 86400 seconds", a.Spread))
+	}
+	if !backs && a.LockTimeout != defaults().LockTimeout {
+		wrong = append(wrong, ansible.Bad("lock_timeout", "goes with action=backup and action=schedule"))
 	}
 	if d := defaults(); a.Action != "schedule" && a.Calendar != d.Calendar {
 		wrong = append(wrong, ansible.Bad("calendar", "goes with action=schedule"))
@@ -134,52 +144,84 @@ func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	case "unschedule":
 		return schedule.On(command.Local{}).Unset(ctx, or(a.Name, "backup"), c.Check)
 	}
+	tried := time.Now()
 	call, err := request(c, a)
-	if err != nil {
-		return ansible.Result{}, err
+	var r ansible.Result
+	if err == nil {
+		r, err = journey.Show(ctx, c, call)
 	}
-	return journey.Show(ctx, c, call)
+	if backup, ok := call.Request.(run.Request); ok && call.Kind == run.Kind && err != nil && !c.Check {
+		if unwritten := run.Missed(backup, tried, err); unwritten != nil {
+			r.Warnings = append(r.Warnings, "that this backup failed cannot be written down: "+unwritten.Error())
+		}
+	}
+	return r, err
 }
 
 // schedules has the backup made from now on. It is planned once before, so that what would go wrong at night is said now.
 func schedules(ctx context.Context, c ansible.Call, a args) (r ansible.Result, err error) {
 	s := schedule.Schedule{
-		Name: or(a.Name, "backup"), Calendar: a.Calendar, Spread: time.Duration(a.Spread) * time.Second, Arguments: c.Given,
+		Name: or(a.Name, "backup"), Calendar: a.Calendar, Spread: time.Duration(a.Spread) * time.Second, Arguments: maps.Clone(c.Given),
+	}
+	if s.Arguments["lock_timeout"] == nil {
+		s.Arguments["lock_timeout"] = int(scheduledWait.Seconds())
 	}
 	commands := command.NewRecorder(command.Local{})
 	systemd := schedule.On(commands)
 	if err := systemd.Check(ctx, s); err != nil {
 		return r, err
 	}
-	planned := c
-	planned.Check = true
-	call, err := request(planned, a)
-	if err == nil {
-		r, err = journey.Show(ctx, planned, call)
+	if s.Program, err = journey.ProgramPath(); err != nil {
+		return r, err
 	}
-	if err != nil {
-		f := fault.New(fault.Of(err).Code, "such a backup would fail: %w", err)
-		return ansible.Result{}, f
+	r, err = systemd.Set(ctx, s, true)
+	if err == nil && r.Changed {
+		var warnings []string
+		if warnings, err = plan(ctx, c, a); err == nil && !c.Check {
+			r, err = set(ctx, systemd, s)
+		}
+		r.Warnings = append(warnings, r.Warnings...)
 	}
-	if s.Program, err = journey.ProgramPath(); err == nil && !c.Check {
-		s.Program, err = journey.Install()
-	}
-	if err != nil {
-		return ansible.Result{}, err
-	}
-	warnings := r.Warnings
-	r, err = systemd.Set(ctx, s, c.Check)
-	r.Warnings, r.Commands = append(warnings, r.Warnings...), commands.Commands()
+	r.Commands = commands.Commands()
 	return r, err
+}
+
+// scheduledWait is how long a scheduled backup waits for another one on its volume group: two that are due in the same
+// hour are made one after the other.
+const scheduledWait = 6 * time.Hour
+
+func set(ctx context.Context, systemd schedule.Places, s schedule.Schedule) (r ansible.Result, err error) {
+	if s.Program, err = journey.Install(); err != nil {
+		return r, err
+	}
+	return systemd.Set(ctx, s, false)
+}
+
+// plan says what would go wrong with such a backup. While a backup is under way its set and its repository are in use,
+// which says nothing of the next.
+func plan(ctx context.Context, c ansible.Call, a args) (warnings []string, err error) {
+	c.Check = true
+	call, err := request(c, a)
+	var r ansible.Result
+	if err == nil {
+		r, err = journey.Show(ctx, c, call)
+	}
+	if err == nil {
+		return r.Warnings, nil
+	}
+	current, unknown := journey.Current(ctx)
+	mine := func(s journey.Status) bool { return s.Kind == run.Kind }
+	inUse := errors.Is(err, fault.Exists) || errors.Is(err, fault.Locked) || errors.Is(err, fault.RepositoryLocked)
+	if unknown == nil && inUse && slices.ContainsFunc(current, mine) {
+		return []string{"it was not planned, because a backup is under way: " + err.Error()}, nil
+	}
+	return nil, fault.New(fault.Of(err).Code, "such a backup would fail: %w", err)
 }
 
 // request is the journey that is asked for.
 func request(c ansible.Call, a args) (call journey.Call, err error) {
 	use, err := a.Arguments.Use()
 	if err != nil {
-		return call, err
-	}
-	if call.Secret, err = a.Arguments.Secrets(c); err != nil {
 		return call, err
 	}
 	freeze := time.Duration(a.FreezeTimeout) * time.Second
@@ -199,11 +241,13 @@ func request(c ansible.Call, a args) (call journey.Call, err error) {
 	default:
 		r := run.Request{
 			Volumes: a.Volumes, Set: or(a.Name, "backup"), Size: a.Size, FreezeTimeout: freeze, Keep: a.Keep, Use: use, Check: c.Check,
-			ReadAll: a.Compare == compareContent,
+			ReadAll: a.Compare == compareContent, LockTimeout: time.Duration(a.LockTimeout) * time.Second,
 		}
+		call.Limit += r.LockTimeout
 		call.Kind, call.Title, call.Request = run.Kind, "back up with "+use.Backend, r
 	}
-	return call, nil
+	call.Secret, err = a.Arguments.Secrets(c)
+	return call, err
 }
 
 func or(name, otherwise string) string {
