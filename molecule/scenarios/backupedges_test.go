@@ -69,7 +69,7 @@ with open("/dat/bulk", "r+b") as file:
 func TestRestoreWhileTheOriginIsFlooded(t *testing.T) {
 	tortured(t)
 	g := theGuest
-	with := g.forBackupFaults(t, "mirror")["mirror"]
+	backups := g.forBackupFaults(t, "mirror")
 	g.run(t, "rm -f /pccehr/bulk; sync")
 	free := strings.TrimSpace(g.run(t, "vgs --noheadings --units b --nosuffix -o vg_free vg00"))
 	g.scratch(t, "true", "lvm_snapshot name=restore state=absent >/dev/null; lvremove -qqy vg00/full 2>/dev/null; true")
@@ -78,7 +78,7 @@ func TestRestoreWhileTheOriginIsFlooded(t *testing.T) {
 			g.run(t, "lvcreate -qqy -n full -L $(( ("+free+" - 90*1024*1024) / 4194304 * 4194304 ))b vg00")
 		}
 		before, files := g.run(t, devices), g.run(t, sums)
-		c := g.start(t, armed("restore.writing hang")+restore+"volumes=/pccehr size=24m "+with)
+		c := g.start(t, armed("restore.writing hang")+backups.with(restore+"volumes=/pccehr size=24m ", "mirror"))
 		g.eventually(t, "the failpoint", atPlace, reachLimit)
 		g.run(t, "for i in 1 2 3 4 5; do dd if=/dev/urandom of=/pccehr/flood.$i bs=1M count=20 conv=fsync status=none; done; rm /pccehr/flood.*; sync; "+goOn)
 		r := c.result(t)
@@ -105,11 +105,11 @@ func TestOthersSetsAreNotTouched(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
 	g := theGuest
-	with := g.forBackupFaults(t, "mirror")["mirror"]
+	backups := g.forBackupFaults(t, "mirror")
 	g.scratch(t, "true", "lvm_snapshot name=backup state=absent >/dev/null; lvm_snapshot name=restore state=absent >/dev/null")
 	for name, words := range map[string]string{"backup": backUp, "restore": restore} {
 		id := g.ok(t, "lvm_snapshot name="+name+" volumes=/pccehr")["id"]
-		r := g.fails(t, words+with, "exists")
+		r := g.fails(t, backups.with(words, "mirror"), "exists")
 		if sets := g.ok(t, "lvm_snapshot_info name="+name).rows("sets"); len(sets) != 1 || sets[0]["id"] != id {
 			t.Errorf("set %s is not what it was: %v", name, sets)
 		}

@@ -34,21 +34,30 @@ const beforeFaults = `mkdir -p /pccehr/many && for i in $(seq 200); do echo $i >
 
 const harmMore = `rm -rf /pccehr/many; head -c 20M /dev/urandom >/pccehr/bulk; sync`
 
+// made are the backups that restores take, by their backend.
+type made map[string]any
+
+// with is an action with a backend: words as they are followed by its options, and a restore's by the backup that it takes.
+func (m made) with(words, backend string) string {
+	words += repositories[backend]
+	if id := m[backend]; id != nil && strings.HasPrefix(words, restore) {
+		words += fmt.Sprintf(" restore_id=%v", id)
+	}
+	return words
+}
+
 // forBackupFaults makes the repositories, one backup in each of those that are restored from, and then harm.
-// It returns the words after an action's by which each of them is used, and its backup restored.
-func (g guest) forBackupFaults(t *testing.T, always string) map[string]string {
+func (g guest) forBackupFaults(t *testing.T, always string) made {
 	t.Helper()
-	words := map[string]string{}
+	m := made{}
 	g.scratch(t, makeRepositories+"\n"+beforeFaults, removeRepositories+"; rm -rf /pccehr/bulk /pccehr/many")
 	for backend, options := range repositories {
-		words[backend] = options
 		if backend == always || *torture {
-			stored := g.ok(t, backUp+options)
-			words[backend] += fmt.Sprintf(" restore_id=%v", stored["id"])
+			m[backend] = g.ok(t, backUp+options)["id"]
 		}
 	}
 	g.run(t, harmMore)
-	return words
+	return m
 }
 
 // TestBackupKilled kills the journey of a backup and of a restore; what it began is undone at once, and the next run
@@ -56,14 +65,14 @@ func (g guest) forBackupFaults(t *testing.T, always string) map[string]string {
 func TestBackupKilled(t *testing.T) {
 	onlyOn(t, "d12")
 	g := theGuest
-	with := g.forBackupFaults(t, "mirror")
+	backups := g.forBackupFaults(t, "mirror")
 	for _, p := range backupPlaces {
 		if !p.always && !*torture {
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
 			files := g.run(t, sums)
-			r := g.module(t, armed(p.name+" kill")+p.words+with[p.backend])
+			r := g.module(t, armed(p.name+" kill")+backups.with(p.words, p.backend))
 			if r.code() != "interrupted" {
 				t.Errorf("the result of a killed journey is %v", r)
 			}
@@ -76,7 +85,7 @@ func TestBackupKilled(t *testing.T) {
 					t.Errorf("what is kept of the killed backup: %v", kept)
 				}
 			}
-			g.worksAgain(t, p.words+with[p.backend])
+			g.worksAgain(t, backups.with(p.words, p.backend))
 			t.Logf("killed at %q with %s: nothing is left, the origin is untouched, and the next run works", p.name, p.backend)
 		})
 	}
@@ -96,7 +105,7 @@ func (g guest) worksAgain(t *testing.T, words string) {
 func TestBackendKilled(t *testing.T) {
 	onlyOn(t, "d13")
 	g := theGuest
-	with := g.forBackupFaults(t, "restic")
+	backups := g.forBackupFaults(t, "restic")
 	cases := []struct {
 		name, words, backend string
 		place                string // where the journey stands when the victim is killed; "": the victim, as soon as there is one
@@ -115,7 +124,7 @@ func TestBackendKilled(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			files := g.run(t, sums)
-			words := c.words + with[c.backend]
+			words := backups.with(c.words, c.backend)
 			if c.place == "" {
 				words = whenSeen(c.victim) + words
 			} else {
@@ -134,7 +143,7 @@ func TestBackendKilled(t *testing.T) {
 			if now := g.run(t, sums); now != files {
 				t.Error("the origin was touched")
 			}
-			g.worksAgain(t, c.words+with[c.backend])
+			g.worksAgain(t, backups.with(c.words, c.backend))
 			t.Logf("%s killed: %s: %s", c.name, r.code(), r.msg())
 		})
 	}
@@ -158,9 +167,9 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
 	g := theGuest
-	with := g.forBackupFaults(t, "mirror")
+	backups := g.forBackupFaults(t, "mirror")
 	const files = "find /pccehr/many -type f | wc -l; test ! -e /pccehr/bulk && echo no bulk"
-	words := restore + with["mirror"] + " merge=true services=postgresql,pccehr"
+	words := backups.with(restore, "mirror") + " merge=true services=postgresql,pccehr"
 	strikes := []struct {
 		how    string
 		strike func(place string)
@@ -204,7 +213,7 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 func TestBackupPowerCut(t *testing.T) {
 	onlyOn(t, "d13")
 	g := theGuest
-	with := g.forBackupFaults(t, "")
+	backups := g.forBackupFaults(t, "")
 	for _, p := range backupPlaces {
 		if p.name != "backup.mounted" && !*torture {
 			continue
@@ -212,14 +221,14 @@ func TestBackupPowerCut(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			g.run(t, "sync")
 			files := g.run(t, sums)
-			c := g.start(t, armed(p.name+" hang")+p.words+with[p.backend])
+			c := g.start(t, armed(p.name+" hang")+backups.with(p.words, p.backend))
 			g.eventually(t, "the failpoint", atPlace, reachLimit)
 			c.drop(t)
 			g.cut(t)
 			if now := g.run(t, sums); now != files {
 				t.Error("the origin was touched")
 			}
-			g.worksAgain(t, p.words+with[p.backend])
+			g.worksAgain(t, backups.with(p.words, p.backend))
 			t.Logf("power cut at %q with %s: the next run settles it and works", p.name, p.backend)
 		})
 	}
