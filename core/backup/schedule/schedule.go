@@ -60,6 +60,7 @@ After=network-online.target remote-fs.target
 
 [Service]
 Type=oneshot
+SyslogIdentifier=rewind-backup
 ExecStart=%s snap_backup @/etc/rewind/%%i.json
 `
 
