@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
             # raw_get: nothing in a result is a template, and thousands of hosts would be looked through for one.
             variables = known.raw_get(host)
             hosts.append((to_text(host), plain(variables.get(args["results"])), self._limits(variables)))
-        taken = datetime.datetime.utcnow().replace(microsecond=0).isoformat() + "Z"
+        taken = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         report = fleet(hosts, len(task_vars["groups"]["all"]), taken)
         data = json.dumps(report, separators=(",", ":"))
         with open(TEMPLATE, "rb") as stream:
