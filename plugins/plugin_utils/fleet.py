@@ -51,10 +51,9 @@ def row(host, result, limits):
     out = shown(host, "bad" if bad else "warn" if warn else "ok", bad + warn)
     out["version"] = result.get("rewind_version") or ""
     out["sets"] = sets
-    out["merging"] = sum(len(s["merging"]) for s in sets)
     out["backups"] = volumes(result.get("backups") or [])
     out["under_way"] = [u.get("title") for u in result.get("under_way") or []]
-    return dict((key, value) for key, value in out.items() if value not in ("", [], 0))
+    return dict((key, value) for key, value in out.items() if value not in ("", []))
 
 
 def shown(host, verdict, why):

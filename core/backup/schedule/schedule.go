@@ -216,14 +216,19 @@ func (p Places) arguments(name string) string { return filepath.Join(p.Arguments
 
 func (p Places) when(name string) string { return filepath.Join(p.Units, Timer(name)+".d", dropIn) }
 
-// files are those of a schedule, the one last that makes the timer go off.
-func (p Places) files(s Schedule) ([]file, error) {
+// kept are the arguments of the backup: those that say when it is made are the timer's.
+func (s Schedule) kept() map[string]any {
 	arguments := maps.Clone(s.Arguments)
 	for _, name := range []string{"action", "calendar", "spread"} {
 		delete(arguments, name)
 	}
 	arguments["name"] = s.Name
-	data, err := json.MarshalIndent(arguments, "", "  ")
+	return arguments
+}
+
+// files are those of a schedule, the one last that makes the timer go off.
+func (p Places) files(s Schedule) ([]file, error) {
+	data, err := json.MarshalIndent(s.kept(), "", "  ")
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the arguments are not fit for JSON") // the error would quote them
 	}
@@ -313,7 +318,7 @@ func (p Places) systemctl(ctx context.Context, words ...string) error {
 
 // text is what of a schedule a diff shows.
 func text(s Schedule) string {
-	return shown(s.Calendar, fmt.Sprint(int64(s.Spread.Seconds())), s.Arguments)
+	return shown(s.Calendar, fmt.Sprint(int64(s.Spread.Seconds())), s.kept())
 }
 
 // shown is what a diff shows of the schedule that is there; empty: there is none.
@@ -344,7 +349,7 @@ func shown(calendar, spread string, arguments map[string]any) string {
 		switch key {
 		case "environment":
 			value = []byte("(not shown)")
-		case "action", "calendar", "spread", "name":
+		case "name": // the diff's headers have it
 			continue
 		}
 		lines = append(lines, key+": "+string(value))
