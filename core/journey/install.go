@@ -16,6 +16,7 @@ import (
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/trust"
 )
 
 // BinDir holds the programs that units run: the module itself may lie in a temporary folder that is gone by then.
@@ -49,27 +50,24 @@ func ProgramDir() (string, error) {
 
 // unfit says why no program of root's can be kept in a directory and run from it: empty if it can be.
 func unfit(dir string) (string, error) {
-	for !exists(dir) {
-		dir = filepath.Dir(dir)
-	}
 	if reason, err := unfitMount(dir); reason != "" || err != nil {
 		return reason, err
 	}
-	for ; ; dir = filepath.Dir(dir) { // whoever may write above it can put another one in its place
-		var st unix.Stat_t
-		if err := unix.Stat(dir, &st); err != nil {
-			return "", fault.New(fault.Internal, "%s: %w", dir, err)
-		}
-		if st.Uid != 0 || st.Mode&0o022 != 0 {
-			return "can be changed by others than root, who may write in " + dir, nil
-		}
-		if dir == "/" {
-			return "", nil
-		}
+	changeable := (*trust.Error)(nil)
+	err := trust.Dir(dir)
+	if errors.As(err, &changeable) {
+		return "is no place for root's programs: " + changeable.Error(), nil
 	}
+	if err != nil {
+		return "", fault.New(fault.Internal, "%w", err)
+	}
+	return "", nil
 }
 
 func unfitMount(dir string) (string, error) {
+	for !exists(dir) {
+		dir = filepath.Dir(dir)
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return "", fault.New(fault.Internal, "%s: %w", dir, err)

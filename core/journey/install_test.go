@@ -50,7 +50,14 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(noexec, unix.MNT_DETACH) })
 
-	from(t, noexec+"/lib/bin", open+"/bin", good+"/lib/rewind")
+	through := filepath.Join(good, "link") // its own path is root's, and it leads to where others may write
+	if err := os.Symlink(filepath.Join(open, "bin"), through); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(open, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	from(t, noexec+"/lib/bin", open+"/bin", through, good+"/lib/rewind")
 	if got, err := ProgramDir(); err != nil || got != good+"/lib/rewind" {
 		t.Errorf("%s, %v", got, err)
 	}

@@ -51,7 +51,7 @@ const administratorGone = `systemctl stop admin-lvs admin-lvcreate admin-lvexten
 // for what they would be if LVM alone had made them.
 func TestAdministratorMeanwhile(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, adminVolumes, noAdminVolumes)
 	const take = "lvm_snapshot volumes=/srv/one,/srv/two size=16m freeze_timeout=200"
 	g.run(t, "lvcreate -qqy -L 16M -s -n one_snap vg01/one; lvcreate -qqy -L 16M -s -n two_snap vg01/two")
@@ -127,7 +127,7 @@ mount /dev/vg01/one /srv/one; mount /dev/vg01/two /srv/two`
 // take a thick snapshot of another one.
 func TestAnAdministratorsDataDoNotGoWithASet(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, thinPair+"\necho kept >/one/file; sync", "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	id, _ := g.ok(t, "lvm_snapshot volumes=/one,/two consistency=volume")["id"].(string)
 	g.run(t, `set -e; umount /one; lvrename -qq vg01/one vg01/one_old; lvrename -qq vg01/one_snap vg01/one

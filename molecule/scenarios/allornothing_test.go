@@ -23,7 +23,7 @@ const invocations = `systemctl show -p InvocationID --value pccehr postgresql 'p
 
 // TestAllOrNothing has one member of three spoil the whole set, before and during the rollback.
 func TestAllOrNothing(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	g.run(t, third)
 	t.Cleanup(func() { g.run(t, noThird) })
 	before := g.run(t, devices)

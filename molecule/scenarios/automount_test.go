@@ -37,7 +37,7 @@ mountpoint -q /pccehr || mount /pccehr; rm -rf /pccehr/rw-file /srv/rw-mirror; s
 // second, while another mount unit of the volume is started again and again.
 func TestNothingMountsAMemberWhileItIsRolledBack(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, theLister+automounted, plainAgain)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -47,7 +47,7 @@ grep -l '"outcome": ""' /var/lib/rewind/journal/* ; ls /run/rewind/mounts 2>/dev
 // TestBackupAndRestore is the full demonstration, with each backend that is built in: a set backed up, harm, the backup
 // restored into new snapshots while the services run, looked at, and merged.
 func TestBackupAndRestore(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\n"+tricky, removeRepositories+"; rm -rf /srv/originals; "+noTricky)
 	before := g.run(t, patients)
 	for _, backend := range demonstrated() {
@@ -179,7 +179,7 @@ func (g guest) has(t *testing.T, words, id string) {
 // TestRestoreAtOnce restores a subset under load, and goes on to the rollback in the same task.
 func TestRestoreAtOnce(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\n"+`su postgres -c 'createdb bench && pgbench -qi -s 3 bench' >/dev/null 2>&1`,
 		removeRepositories+`; su postgres -c 'dropdb bench'`)
 	load := `systemd-run -q --collect --unit=load --uid=postgres pgbench -n -T 600 -c 2 bench`
@@ -213,7 +213,7 @@ func TestRestoreAtOnce(t *testing.T) {
 // TestBackupLive reads what is not on LVM as it is, and says so.
 func TestBackupLive(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\nmkdir -p /opt/live && echo live >/opt/live/file", removeRepositories+"; rm -rf /opt/live")
 	r := g.ok(t, `snap_backup volumes='["/pccehr",{"path":"/opt/live","snapshot":false}]' `+repositories["mirror"])
 	if live, _ := r["read_live"].([]any); len(live) != 1 || live[0] != "/opt/live" {
@@ -237,7 +237,7 @@ func TestBackupLive(t *testing.T) {
 // TestBackupCodes has each thing that a repository can be wrong in told by its own code.
 func TestBackupCodes(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+`
 truncate -s 20M /srv/small.img && mkfs.ext4 -q /srv/small.img && mkdir -p /srv/small && mount -o loop /srv/small.img /srv/small
 echo mistaken >/root/wrong.pw; head -c 30M /dev/urandom >/pccehr/bulk`, "rm -f /pccehr/bulk; umount /srv/small; rm -rf /srv/small /srv/small.img /root/wrong.pw /dat/repository; "+removeRepositories)
@@ -270,7 +270,7 @@ echo mistaken >/root/wrong.pw; head -c 30M /dev/urandom >/pccehr/bulk`, "rm -f /
 // TestSecretsAreNotShown looks for a password in everything that is written or can be seen while a backup runs.
 func TestSecretsAreNotShown(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	const canary = "canary-5f2d"
 	const pattern = "canary-5f2[d]" // a search must not find itself
 	g.scratch(t, "mkdir -p /srv && RESTIC_PASSWORD="+canary+" restic -q init --repo /srv/canary && printf 'export RESTIC_PASSWORD="+canary+"\\n' >/root/canary.env && sed s/canary/wrong-canary/ /root/canary.env >/root/wrong.env\n"+

@@ -11,7 +11,7 @@ import (
 // TestClockRanAhead makes a backup while the server's clock is ten days ahead, and puts the clock right again.
 func TestClockRanAhead(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, `mkdir /srv/mirror && echo before >/pccehr/clock && echo $(($(date +%s) + 86400)) >/run/tomorrow`,
 		`[ $(date +%s) -lt $(cat /run/tomorrow) ] || date -s '-10 days' >/dev/null; rm -rf /srv/mirror /pccehr/clock`)
 	with := " " + repositories["mirror"]

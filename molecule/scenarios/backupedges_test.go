@@ -12,7 +12,7 @@ import (
 func TestRestoreOnThin(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+`
 lvcreate -qqy -L 200M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 190M -T vg01/pool -n thin 2>/dev/null
 mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin; mount /dev/vg01/thin /srv/thin; head -c 90M /dev/urandom >/srv/thin/old; sync`,
@@ -46,7 +46,7 @@ mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin; mount /dev/vg01/thin /srv/thin;
 func TestRestoreFillsBlocksNotPages(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\nsystemctl stop postgresql 'postgresql@*'; head -c 64M /dev/urandom >/dat/bulk; sync",
 		removeRepositories+"; rm -f /dat/bulk; lvm_snapshot name=restore state=absent >/dev/null; "+startServices)
 	g.ok(t, "snap_backup volumes=/dat "+repositories["mirror"])
@@ -68,7 +68,7 @@ with open("/dat/bulk", "r+b") as file:
 // it is filled: more is made in time, or the restore is undone. The server does not notice.
 func TestRestoreWhileTheOriginIsFlooded(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	backups := g.forBackupFaults(t, "mirror")
 	g.run(t, "rm -f /pccehr/bulk; sync")
 	free := strings.TrimSpace(g.run(t, "vgs --noheadings --units b --nosuffix -o vg_free vg00"))
@@ -104,7 +104,7 @@ func TestRestoreWhileTheOriginIsFlooded(t *testing.T) {
 func TestOthersSetsAreNotTouched(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	backups := g.forBackupFaults(t, "mirror")
 	g.scratch(t, "true", "lvm_snapshot name=backup state=absent >/dev/null; lvm_snapshot name=restore state=absent >/dev/null")
 	for name, words := range map[string]string{"backup": backUp, "restore": restore} {
@@ -123,7 +123,7 @@ func TestOthersSetsAreNotTouched(t *testing.T) {
 // on to the mounts that the backend sees.
 func TestBackupOutlivesAnUnmount(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"; systemctl stop pccehr", "mountpoint -q /pccehr || mount /pccehr; systemctl start pccehr; "+removeRepositories)
 	c := g.start(t, armed("backup.mounted hang")+"snap_backup volumes=/pccehr "+repositories["mirror"])
 	g.eventually(t, "the failpoint", atPlace, reachLimit)
@@ -155,7 +155,7 @@ func TestBackupOutlivesAnUnmount(t *testing.T) {
 // TestBackendMisbehaves uses a backend that crashes, hangs, or lies, with a set to be taken away again.
 func TestBackendMisbehaves(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "mkdir -p /usr/local/lib/rewind/backends && cp /usr/local/bin/backends/misbehave /usr/local/lib/rewind/backends/", "rm -rf /usr/local/lib/rewind")
 	before := g.run(t, devices)
 	for role, says := range map[string]string{
@@ -182,7 +182,7 @@ func TestBackendMisbehaves(t *testing.T) {
 func TestSourceCodes(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\nmkdir -p /opt/live && head -c 80M /dev/urandom >/opt/live/a && echo z >/opt/live/z; sync",
 		"pkill -CONT -f '^restic .*check'; pkill -f '^restic .*check'; rm -rf /opt/live; "+removeRepositories)
 	unreadable := g.fails(t, `snap_backup volumes='["/pccehr",{"path":"/sys/module/loop","snapshot":false}]' `+repositories["mirror"], "source_unreadable")
@@ -217,7 +217,7 @@ const most = 40 << 10
 // TestMemoryIsBounded backs up and restores many small files, and reads the peak of each process meanwhile.
 func TestMemoryIsBounded(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+fmt.Sprintf(`
 python3 -c 'import os
 for n in range(%d):

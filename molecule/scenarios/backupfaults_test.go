@@ -64,7 +64,7 @@ func (g guest) forBackupFaults(t *testing.T, always string) made {
 // works. The origin is untouched.
 func TestBackupKilled(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	backups := g.forBackupFaults(t, "mirror")
 	for _, p := range backupPlaces {
 		if !p.always && !*torture {
@@ -104,7 +104,7 @@ func (g guest) worksAgain(t *testing.T, words string) {
 // TestBackendKilled kills the backend, and the tool that it runs, while the journey lives: a failure that says so.
 func TestBackendKilled(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	backups := g.forBackupFaults(t, "restic")
 	cases := []struct {
 		name, words, backend string
@@ -166,7 +166,7 @@ var mergePlaces = []string{filled, "command.lvconvert.started", "rollback.mounti
 func TestRestoreInterruptedInMerge(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	backups := g.forBackupFaults(t, "mirror")
 	const files = "find /pccehr/many -type f | wc -l; test ! -e /pccehr/bulk && echo no bulk"
 	words := backups.with(restore, "mirror") + " merge=true services=postgresql,pccehr"
@@ -212,7 +212,7 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 // TestBackupPowerCut cuts the power in a backup and in a restore.
 func TestBackupPowerCut(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	backups := g.forBackupFaults(t, "")
 	for _, p := range backupPlaces {
 		if p.name != "backup.mounted" && !*torture {
@@ -237,7 +237,7 @@ func TestBackupPowerCut(t *testing.T) {
 // TestBackupOverflow has a snapshot overflow while it is read: a failure, and no backup.
 func TestBackupOverflow(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories, removeRepositories+"; rm -f /pccehr/bulk")
 	for _, backend := range []string{"mirror", "restic", "rsync"} {
 		if backend != "mirror" && !*torture {
@@ -262,7 +262,7 @@ func TestBackupOverflow(t *testing.T) {
 // known, extended as long as there is room, undone where there is not.
 func TestRestoreWithoutRoom(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories, "lvremove -qqy vg00/full 2>/dev/null; "+removeRepositories+"; rm -f /pccehr/bulk /pccehr/large")
 	g.run(t, "head -c 90M /dev/urandom >/pccehr/large; sync")
 	g.ok(t, "snap_backup volumes=/pccehr "+repositories["mirror"])
@@ -302,7 +302,7 @@ func TestRestoreWithoutRoom(t *testing.T) {
 // TestExternalBackend uses the example backend as a program of its own, and refuses it where others could change it.
 func TestExternalBackend(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "mkdir -p /usr/local/lib/rewind/backends /srv/tar && cp /usr/local/bin/backends/tar /usr/local/lib/rewind/backends/",
 		"rm -rf /usr/local/lib/rewind /srv/tar; rm -f /pccehr/bulk")
 	const options = "backend=tar backend_options=path=/srv/tar"

@@ -32,7 +32,7 @@ echo "$f $(lsattr -d $f | cut -d' ' -f1 | tr -cd iad) $(cat $f 2>/dev/null | tr 
 // keeps such flags, from the record of a backup in one that does not, and without that record.
 func TestRestoreOfShutFiles(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\n"+flagged,
 		noFlagged+"; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
 	before := g.run(t, showFlagged+"show /pccehr; show /dat")

@@ -20,7 +20,7 @@ mount -t vfat -o loop /srv/fat.img /srv/fat`
 // backups: both are said before anything is done.
 func TestPlacesThatCannotServe(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeFAT+"; mkdir -p /srv/mirror", "umount /srv/fat; rm -rf /srv/fat /srv/fat.img /srv/mirror")
 	for _, words := range []string{
 		"snap_backup volumes=/pccehr backend_options=path=/srv/fat --check",

@@ -45,7 +45,7 @@ func inContainer(call string) string {
 // TestBadInputChangesNothing is the table of what is refused, and that all wrong arguments are named at once.
 func TestBadInputChangesNothing(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, `
 truncate -s 16M /root/boot.img; mkfs.ext4 -q /root/boot.img; mount -o loop /root/boot.img /boot
 lvcreate -qqy -L 128M -n btrfs vg01; mkfs.btrfs -q /dev/vg01/btrfs; mkdir -p /srv/btrfs; mount /dev/vg01/btrfs /srv/btrfs

@@ -43,7 +43,7 @@ const running = `systemctl show -p Id,ActiveState,InvocationID 'postgresql@*-mai
 // processes ended.
 func TestHoldersAreNamed(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	shell := strings.Fields(g.scratch(t, theHolders+`ls -l /proc/*/cwd | sed -n 's#.*/proc/\([0-9]*\)/cwd -> /dat$#\1#p'`, removeHolders))[0]
 	before := g.run(t, running)
 	calls := g.each(t,

@@ -22,7 +22,7 @@ func asAnsible(module, arguments string) string {
 // TestAsAnsibleRunsIt gives the modules their arguments in a file, weakly typed as Ansible's are, and asks for help.
 func TestAsAnsibleRunsIt(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "lvm_snapshot volumes=/pccehr size=40m >/dev/null; echo new >/pccehr/rw-file; sync", "rm -f /pccehr/rw-file; lvm_snapshot state=absent")
 	before := g.run(t, dump)
 	calls := []struct{ module, arguments, exit, code string }{
@@ -83,7 +83,7 @@ func TestAsAnsibleRunsIt(t *testing.T) {
 // TestSecondRunWaitsOrAttaches starts the same call and others while a call is held in the middle.
 func TestSecondRunWaitsOrAttaches(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	const one, two = "lvm_snapshot name=one volumes=/pccehr size=20m", "lvm_snapshot name=two volumes=/pccehr size=20m"
 	g.scratch(t, "lvcreate -qqy -L 20M -s -n pccehr_hand vg00/pccehr 2>/dev/null",
 		goOn+"; lvm_snapshot name=one state=absent; lvm_snapshot name=two state=absent >/dev/null; lvremove -qqy vg00/pccehr_hand 2>/dev/null; true")
@@ -112,7 +112,7 @@ grep 'under way since .*: set two: present: waiting for lvm_snapshot present one
 // TestWhatCannotBeStartedAgainIsNotStopped calls from a shell that stands in /dat, and beside a unit made by systemd-run.
 func TestWhatCannotBeStartedAgainIsNotStopped(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, `lvcreate -qqy -L 300M -s -n dat_hand vg00/dat 2>/dev/null
 systemd-run -q --unit=rw-passing --working-directory=/dat sleep infinity`,
 		"systemctl stop rw-passing 2>/dev/null; lvremove -qqy vg00/dat_hand 2>/dev/null; systemctl is-active 'postgresql@*-main.service'")

@@ -24,7 +24,7 @@ const inUse = "systemctl is-active -q pccehr && findmnt -n /pccehr >/dev/null &&
 // has begun the services run on as they were, and no boot merges; after that they run on what is rolled back.
 func TestNoRoomOnTheWay(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	const merge = "lvm_merge services=pccehr"
 	const take = "echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/pccehr >/dev/null && " +
 		"echo lost >/pccehr/marker; sync"
@@ -117,7 +117,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 // TestProgramsRunWhereTheyMay mounts noexec what the program is to be kept in.
 func TestProgramsRunWhereTheyMay(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	noexec := func(dir string) string {
 		return "mkdir -p " + dir + "; mount --bind " + dir + " " + dir + " && mount -o remount,bind,noexec " + dir + "; "
 	}
@@ -162,7 +162,7 @@ lvm_snapshot state=absent >/dev/null 2>&1; rm -f /pccehr/marker; true`)
 // set is good all the same, and what was set aside for that is given back.
 func TestDiskFillsAfterTheInstant(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "true", "rm -f /rw-fill.*; lvm_snapshot state=absent >/dev/null 2>&1; true")
 	const take = "lvm_snapshot volumes=/pccehr,/dat size=32m"
 	const left = `ls -d /etc/lvm/.rewind-* /var/lib/rewind/.room-* 2>/dev/null | wc -l`

@@ -49,7 +49,7 @@ lvm_snapshot name=guarded state=absent >/dev/null 2>&1; lvremove -ffqqy vg01/raw
 // TestServicesAndChecksWaitForTheGuard cuts the power when LVM has begun to merge one member and not the other.
 func TestServicesAndChecksWaitForTheGuard(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, unordered, noUnordered)
 	r := g.fails(t, "lvm_merge name=guarded --check", "unsupported")
 	if !strings.Contains(r.msg(), "vg01/raw") || !strings.Contains(r.hint(), "services=") {
@@ -93,7 +93,7 @@ lvremove -ffqqy vg01/hand; rmdir /srv/hand; ! lvs --noheadings vg01 | grep .`
 func TestAVolumeThatAScriptMounted(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, byHand, noByHand)
 	const merge = "lvm_merge name=hand services=pccehr"
 	r := g.ok(t, merge+" --check")

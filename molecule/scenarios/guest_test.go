@@ -47,6 +47,21 @@ type guest struct {
 // theGuest is the guest of this run of the tests.
 var theGuest = guest{}
 
+// guestFor returns the guest of this run. After a test that failed it is restored: what that one left behind would fail
+// the tests that follow, and they would be looked at in its place.
+func guestFor(t *testing.T) guest {
+	t.Helper()
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		if err := theGuest.fresh(); err != nil {
+			t.Errorf("a fresh guest after this failure: %v", err)
+		}
+	})
+	return theGuest
+}
+
 func TestMain(m *testing.M) {
 	lab := os.Getenv("LAB")
 	if lab != "d12" && lab != "d13" {

@@ -11,7 +11,7 @@ import (
 // TestCheckChangesNothing runs everything with --check, and everything twice.
 func TestCheckChangesNothing(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "mkdir -p /pccehr/d; echo old > /pccehr/d/changed; echo old > /pccehr/d/deleted; sync",
 		"lvm_snapshot state=absent >/dev/null 2>&1; rm -rf /pccehr/d")
 	check := func(call string) result {

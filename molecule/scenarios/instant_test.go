@@ -119,7 +119,7 @@ lvremove -qqy vg00/safe vg01/three vg01/four; rm -f /root/safe.key; rmdir /srv/s
 
 // TestOneInstant takes sets while a writer syncs the same number to all file systems in turn.
 func TestOneInstant(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	volumes := []counted{{lv: "vg00/dat", point: "/dat"}, {lv: "vg00/pccehr", point: "/pccehr"}}
 	of2, of5 := 2, 1
 	if *torture {
@@ -138,7 +138,7 @@ func TestOneInstant(t *testing.T) {
 // for as long as this takes, nothing is written to either volume.
 func TestNothingIsWrittenBetweenTheSnapshots(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	volumes := []counted{{lv: "vg00/dat", point: "/dat"}, {lv: "vg00/pccehr", point: "/pccehr"}}
 	g.count(t, "/dat", "/pccehr")
 	c := g.start(t, armed("instant.started hang")+"lvm_snapshot volumes="+points(volumes)+" freeze_timeout=120")
@@ -168,7 +168,7 @@ lvchange -an vg01/pool_tmeta && lvchange -ay vg01/pool vg01/one vg01/two && moun
 // TestOneInstantThin does the same for thin volumes, which their pool makes anew at the instant. Afterwards the pool is
 // whole, and a set of it is rolled back to.
 func TestOneInstantThin(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	sets := 2
 	if *torture {
@@ -190,7 +190,7 @@ func TestOneInstantThin(t *testing.T) {
 // TestKilledWhileThinSnapshotsAreMadeAnew kills a set of thin volumes where LVM has snapshots that the pool does not have:
 // writes go on, nothing is left, and the pool is whole.
 func TestKilledWhileThinSnapshotsAreMadeAnew(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	before := g.run(t, devices)
 	for _, m := range []struct {
@@ -216,7 +216,7 @@ func TestKilledWhileThinSnapshotsAreMadeAnew(t *testing.T) {
 // removes what LVM has of the set and takes it.
 func TestPowerCutWhileThinSnapshotsAreMadeAnew(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	const take = "lvm_snapshot volumes=vg01/one,vg01/two"
 	for _, place := range []string{"instant.prepare", "instant.held", "instant.started", "snapset.still"} {
@@ -247,7 +247,7 @@ lvremove -qqy vg01/two vg01/pool; rmdir /one /two`
 // TestOneInstantThinAndThick takes sets of a thin volume and a thick one of the same volume group.
 func TestOneInstantThinAndThick(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, thinAndThick, noThinAndThick)
 	sets := 2
 	if *torture {

@@ -33,7 +33,7 @@ cp /root/crypttab.before /etc/crypttab; rm -f /root/safe.key /root/crypttab.befo
 // back to it and takes it again.
 func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, kinds, removeKinds)
 	taken := g.ok(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m")
 	g.run(t, "echo new > /srv/thin/file; echo new > /srv/safe/file; sync")
@@ -84,7 +84,7 @@ echo newer > /srv/thin/file; echo newer > /srv/safe/file; sync`)
 // with a unit on each: at the next boot the volumes are merged before the one is opened and both are mounted.
 func TestPowerCutOnThinAndEncrypted(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	const unitOnBoth = `
 [Unit]
 RequiresMountsFor=/srv/thin /srv/safe

@@ -92,7 +92,7 @@ mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; systemc
 // it, so that LVM puts the merge off: there is a way back from that, and services do not stay down for it.
 func TestOpenedJustAsTheMergeBegins(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, theOpener, withoutOpener)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
 	g.run(t, "echo new > /pccehr/rw-file; sync; systemd-run -q --unit=rw-opener perl /run/rw-opener")

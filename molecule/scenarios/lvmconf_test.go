@@ -33,7 +33,7 @@ unknown { key=1 }`
 // and rolled back.
 func TestAnyLVMConf(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null",
 		"lvm_snapshot state=absent >/dev/null; lvremove -qqy vg01/pool")
 	g.lvmlocal(t, hostile)
@@ -55,7 +55,7 @@ func TestAnyLVMConf(t *testing.T) {
 // what to do; nothing stays behind.
 func TestLVMSaysWhy(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	full := "mkdir -p /run/full && mount -t tmpfs -o size=8k none /run/full && mkdir /run/full/archive && " +
 		"{ dd if=/dev/zero of=/run/full/f bs=4k status=none; mount --bind /run/full/archive /etc/lvm/archive; } 2>/dev/null"
 	copied := "truncate -s 3G /var/tmp/copy && " +
@@ -113,7 +113,7 @@ func TestLVMSaysWhy(t *testing.T) {
 // What is known beforehand is said beforehand, and a mount that fails says the kernel's cause.
 func TestSaidBeforehand(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, `cp /etc/fstab /root/fstab.before; cp /usr/local/bin/lvm_merge /pccehr/
 uuid=$(blkid -o value -s UUID /dev/vg00/pccehr)
 sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
@@ -138,7 +138,7 @@ sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
 // meanwhile.
 func TestLVMsCopiesOnAMember(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, `lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null
 mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin /pccehr/archive; mount /dev/vg01/thin /srv/thin`,
 		`lvm_snapshot name=copies state=absent >/dev/null; umount /srv/thin; lvremove -qqy vg01/thin vg01/pool

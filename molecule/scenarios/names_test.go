@@ -31,7 +31,7 @@ rmdir /srv/app0 /srv/app1 '/srv/a b' /srv/again /srv/part
 // TestNamesAreNotMistaken takes and merges volumes whose names invite mistakes.
 func TestNamesAreNotMistaken(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, names, removeNames)
 	calls := g.each(t,
 		"lvm_snapshot name=night volumes=/srv/app0 size=8m",

@@ -8,7 +8,7 @@ import "testing"
 // the COW space to what the volume can need.
 func TestSnapshotsMadeByHand(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	before, files := g.run(t, patients), g.run(t, sums)
 	t.Cleanup(func() { _, _ = g.try("lvremove -qqy vg00/dat_snap vg00/pccehr_snap") })
 	g.run(t, `lvcreate -L 10G -s -n dat_snap vg00/dat && lvcreate -L 10G -s -n pccehr_snap vg00/pccehr

@@ -27,7 +27,7 @@ umount /srv/small; lvremove -qqy vg01/small; rm -f /etc/systemd/system/rw-writer
 // TestOverflowIsNamed lets a COW fill before a rollback, and in the middle of one.
 func TestOverflowIsNamed(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, overflow, removeOverflow)
 	const set, merge = "lvm_snapshot name=tight volumes=/srv/small size=8m", "lvm_merge name=tight services=rw-writer"
 	const pid = "systemctl show -p MainPID --value rw-writer"
@@ -127,7 +127,7 @@ const (
 // TestFailedMergeIsNamed has the disk of a COW break in the middle of the merge.
 func TestFailedMergeIsNamed(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, theSick, noneSick)
 	const merge, info = "lvm_merge snapshots=vg02/thick_hand services=pccehr wait=true", "lvm_snapshot_info vg=vg02"
 	before := g.run(t, handMade)
@@ -163,7 +163,7 @@ func TestFailedMergeIsNamed(t *testing.T) {
 // TestMissingDiskAndSickPoolsAreNamed breaks what thick and thin snapshots lie on.
 func TestMissingDiskAndSickPoolsAreNamed(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, theSick, noneSick)
 	const info, thin = "lvm_snapshot_info vg=vg02", "lvm_merge snapshots=vg02/thin_hand services=pccehr"
 	const set = "lvm_snapshot name=more volumes=vg02/thin"

@@ -17,7 +17,7 @@ import (
 func TestPackage(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	packages, err := filepath.Glob(filepath.Join(root, "build/packages/rewind_*_amd64.deb"))
 	if err != nil || len(packages) != 1 {
 		t.Fatalf("make packages builds one package: %q, %v", packages, err)

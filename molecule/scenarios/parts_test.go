@@ -26,7 +26,7 @@ lvremove -qqy vg00/xl vg00/xlog vg00/xrt vg00/ext vg00/ejour; rmdir /srv/xl /srv
 // backed up, restored and looked at with the snapshot of that, and is whole after a rollback.
 func TestLogOnAnotherVolume(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, partsMade, partsRemoved)
 	for words, says := range map[string]string{
 		"lvm_snapshot name=parts volumes=/srv/xl,/dat --check":  "its log lies on vg00/xlog, which is not in the set",
@@ -76,7 +76,7 @@ lvm_snapshot name=stack state=absent >/dev/null; lvremove -qqy vg00/one vg00/two
 // anything is held, though all that lies on it be in the set.
 func TestDevicesMadeOfVolumes(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, stackMade, stackRemoved)
 	refused := func(volumes, says string) {
 		t.Helper()

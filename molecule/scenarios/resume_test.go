@@ -204,7 +204,7 @@ func (g guest) interrupt(t *testing.T, how, always string, strike func(*testing.
 
 // TestKilledAtEveryStep kills the journey at each of its steps.
 func TestKilledAtEveryStep(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	g.interrupt(t, killed, dividedBy(unmounted, betweenMerges), func(t *testing.T, p place) {
 		if p.name == betweenMerges {
 			c := g.stop(t, p)
@@ -223,7 +223,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 // TestInterruptedOnTheWayBack has a COW fill while the services stop, and interrupts the journey that turns back.
 func TestInterruptedOnTheWayBack(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, watched+`
 cat >/etc/systemd/system/pccehr.service.d/flood.conf <<'UNIT'
 [Service]
@@ -272,7 +272,7 @@ func interruptedResult(t *testing.T, r result) {
 
 // TestPowerCutAtEveryStep cuts the power at the same places.
 func TestPowerCutAtEveryStep(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	g.interrupt(t, "power cut", dividedBy(betweenMerges, guarding), func(t *testing.T, p place) {
 		c := g.stop(t, p)
 		c.drop(t)
@@ -294,7 +294,7 @@ done 2>/dev/null ) & `
 // TestPollerKilled kills LVM's poller while the volumes merge, and the journey too.
 func TestPollerKilled(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.run(t, watched)
 	t.Cleanup(func() { g.run(t, unwatched) })
 	killDaemon := func(t *testing.T) { g.run(t, "systemctl kill -s KILL lvm2-lvmpolld.service") }

@@ -20,7 +20,7 @@ const noJourney = "! ls -d /sys/fs/cgroup/system.slice/rewind-2*.service"
 // TestRollback is the quick demonstration: a set, harm, and one task that takes the harm back.
 func TestRollback(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	before, files := g.run(t, patients), g.run(t, sums)
 	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
 	g.run(t, `psql -d dat -qc "delete from patient where id % 3 = 0"; find /pccehr -type f ! -name '*.log' | head -20 | xargs rm; sync`)

@@ -22,7 +22,7 @@ func TestRoomsOnRealKernels(t *testing.T) {
 		"service":    "REWIND_LAB_MOUNT=/dat ./package.test -test.v -test.run Lab",
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := theGuest
+			g := guestFor(t)
 			before := g.run(t, devices)
 			program, err := os.ReadFile(filepath.Join(root, "build/lab-tests", name+".test"))
 			if err != nil {

@@ -39,7 +39,7 @@ func (g guest) killWhileRootIsHeld(t *testing.T, take string) {
 // it Rewind's journal goes back, which then knows of no rollback.
 func TestRootVolume(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	t.Cleanup(func() {
 		if err := g.fresh(); err != nil {
 			t.Error(err)

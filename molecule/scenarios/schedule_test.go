@@ -11,7 +11,7 @@ import (
 // TestBackupsBySchedule has systemd make a backup: it is made with nobody there, a failure is seen, and it can be taken back.
 func TestBackupsBySchedule(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	const schedule = "snap_backup action=schedule name=nightly volumes=/pccehr keep=3 "
 	g.scratch(t, makeRepositories, `systemctl stop rewind-backup@nightly.timer; systemctl reset-failed; rm -rf /etc/rewind /etc/systemd/system/rewind-backup@* /run/rewind.prom
 rm -f /etc/systemd/system/timers.target.wants/rewind-backup@*; systemctl daemon-reload; `+removeRepositories)

@@ -26,7 +26,7 @@ rm -rf /pccehr/rw-*; systemctl start pccehr`
 // mounted. Nothing in its unit says that it needs the mount.
 func TestAServiceThatIsStartedMeanwhileWaits(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeUnits("rw-app.service", `[Service]
 ExecStart=/bin/sh -c 'mkdir -p /pccehr/rw-app; exec sleep infinity'`)+"systemctl start rw-app", withoutUnits)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")
@@ -54,7 +54,7 @@ systemctl stop rw-app pccehr; umount /pccehr; ls -A /pccehr`)
 // nothing open there.
 func TestWhatIsBoundToAMountIsStartedAgain(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeUnits("rw-share.service", `[Unit]
 BindsTo=pccehr.mount
 After=pccehr.mount
@@ -70,7 +70,7 @@ ExecStart=/bin/sleep infinity`)+"systemctl start rw-share", withoutUnits)
 // TestALongOneshotKeepsNobodyWaiting has a nightly job at work when the volume is rolled back.
 func TestALongOneshotKeepsNobodyWaiting(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, makeUnits("rw-nightly.service", `[Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'cd /pccehr; exec sleep infinity'`)+"systemctl start --no-block rw-nightly", withoutUnits)
@@ -89,7 +89,7 @@ ExecStart=/bin/sh -c 'cd /pccehr; exec sleep infinity'`)+"systemctl start --no-b
 // TestServicesLeftStoppedAreStartedByTheSameLine leaves them stopped for a look first.
 func TestServicesLeftStoppedAreStartedByTheSameLine(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "true", withoutUnits)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")
 	g.ok(t, "lvm_merge services=pccehr start_services=false wait=true")
@@ -107,7 +107,7 @@ func TestServicesLeftStoppedAreStartedByTheSameLine(t *testing.T) {
 // answer does, when everything is unmounted.
 func TestAnotherLVMCommandAtTheLastMoment(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "true", "systemctl stop rw-lock 2>/dev/null; "+withoutUnits)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")
 	g.run(t, "echo new >/pccehr/rw-file; sync")

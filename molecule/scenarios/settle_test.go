@@ -27,7 +27,7 @@ cd "$unit"; while read -r p; do read -r c </proc/$p/comm; echo $c; done <cgroup.
 
 // TestKilledWhileWritesWait kills the journey at every moment at which writes to the volumes wait.
 func TestKilledWhileWritesWait(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	type moment struct {
 		name, words string
 		on          string // the guest that plays it also without -torture
@@ -81,7 +81,7 @@ func TestKilledWhileWritesWait(t *testing.T) {
 
 // TestFreezeLimit has the journey itself hang while everything stands still.
 func TestFreezeLimit(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	hung := g.start(t, armed("instant.held hang")+"lvm_snapshot volumes=/dat,/pccehr freeze_timeout=5")
 	g.eventually(t, "the failpoint", atPlace, reachLimit)
@@ -99,7 +99,7 @@ func TestFreezeLimit(t *testing.T) {
 // TestOutlivesItsCaller drops the ssh connection of a module that waits, or kills the module alone: what was begun is
 // brought to its end all the same, and the same call again has its result.
 func TestOutlivesItsCaller(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices)
 	calls := []struct {
 		module, words, place string
@@ -153,7 +153,7 @@ func TestOutlivesItsCaller(t *testing.T) {
 // TestPowerCutWhileTaking cuts the power while a set is taken: what was made of it is found and removed by the next run.
 func TestPowerCutWhileTaking(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices)
 	for _, place := range []string{"snapset.taken", "instant.prepare#2", "instant.held", "instant.resumed",
 		"snapset.still"} {
@@ -177,7 +177,7 @@ func TestPowerCutWhileTaking(t *testing.T) {
 // LVM's command: the next run brings it to its end, and nothing is suspended before.
 func TestKilledWhileRemoving(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices+"; cat /proc/self/mountinfo")
 	g.ok(t, takeBoth)
 	mounted := takeBoth + " state=mounted"
@@ -205,7 +205,7 @@ func TestKilledWhileRemoving(t *testing.T) {
 
 // TestOnlyMountPointsAreFrozen names a directory of the file system instead of its mount point, and one on the root.
 func TestOnlyMountPointsAreFrozen(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices)
 	r := g.fails(t, "lvm_snapshot volumes=/dat/postgresql,/srv,/pccehr", "bad_arguments")
 	g.unchanged(t, before)
@@ -215,7 +215,7 @@ func TestOnlyMountPointsAreFrozen(t *testing.T) {
 // TestOneSetOfAName takes a second set while the first is there.
 func TestOneSetOfAName(t *testing.T) {
 	onlyOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices)
 	t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent"); g.unchanged(t, before) })
 	id := g.ok(t, takeBoth)["id"]

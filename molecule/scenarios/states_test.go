@@ -13,7 +13,7 @@ import (
 // back to it while it is mounted.
 func TestSetIsMountedExtendedAndRemoved(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "echo old > /pccehr/rw-file; sync", `lvm_snapshot name=look state=absent >/dev/null 2>&1
 rm -f /pccehr/rw-file; systemctl start pccehr; rmdir /srv/look/* /srv/look 2>/dev/null; ! test -e /srv/look`)
 	const set = "lvm_snapshot name=look volumes=/pccehr "
@@ -86,7 +86,7 @@ for v in dat pccehr; do findmnt -no OPTIONS /srv/look/$v | tr , '\n' | grep -xE 
 // TestSizesAndPlaces gives each way to say a size to real LVM, and a volume its own mount point and options.
 func TestSizesAndPlaces(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "true", "lvm_snapshot name=words state=absent >/dev/null; rmdir /srv/own 2>/dev/null; true")
 	const free = "vgs --noheadings --units b --nosuffix -o vg_free,vg_size vg00"
 	var left, all float64
@@ -114,7 +114,7 @@ func TestSizesAndPlaces(t *testing.T) {
 // TestDeferredToTheNextBoot rolls back volumes that cannot be closed, as the root volume never can.
 func TestDeferredToTheNextBoot(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, watched+"\n"+takeAndHarm+"\nsystemd-run -q --unit=rw-keeper --working-directory=/dat sleep infinity",
 		"systemctl stop rw-keeper 2>/dev/null; lvm_snapshot state=absent >/dev/null 2>&1\n"+unwatched)
 	const merge = rollBoth + " when_busy=defer"
@@ -145,7 +145,7 @@ func TestDeferredToTheNextBoot(t *testing.T) {
 // nothing keeps the volume from its mount.
 func TestDeferredAndLost(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, "lvm_snapshot name=late volumes=/pccehr size=8m\nsystemd-run -q --unit=rw-keeper --working-directory=/pccehr sleep infinity",
 		"systemctl stop rw-keeper 2>/dev/null; rm -f /pccehr/rw-fill; ! lvs vg00/pccehr_late >/dev/null 2>&1 || lvremove -qqy vg00/pccehr_late")
 	const merge = "lvm_merge name=late services=pccehr when_busy=defer"
@@ -173,7 +173,7 @@ func TestDeferredAndLost(t *testing.T) {
 // TestSetIsTakenAgain rehearses: rolled back, and the same set taken again before the services start.
 func TestSetIsTakenAgain(t *testing.T) {
 	tortured(t)
-	g := theGuest
+	g := guestFor(t)
 	const seen = `mkdir -p /etc/systemd/system/pccehr.service.d && cat >/etc/systemd/system/pccehr.service.d/seen.conf <<'UNIT'
 [Service]
 ExecStartPre=/bin/sh -c 'lvs --noheadings -o lv_name,lv_attr --separator / vg00 vg01 >/run/seen'

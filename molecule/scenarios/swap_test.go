@@ -27,7 +27,7 @@ systemctl -q is-active fill`
 // memory to go on, which would come from there.
 func TestSwapFileOnAMember(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices)
 	g.scratch(t, swapOnMember, "systemctl stop fill 2>/dev/null; "+goOn+"; swapoff /pccehr/swap; rm /pccehr/swap")
 	g.run(t, "systemd-run -q --collect --unit=fill -p OOMScoreAdjust=1000 python3 -c "+quote(fillMemory)+" 100")

@@ -72,7 +72,7 @@ systemctl daemon-reload; systemctl reset-failed 'rw-*' 2>/dev/null
 // TestServicesComeBackAsTheyWere rolls back under every kind of unit at once, one of which fails to start again.
 func TestServicesComeBackAsTheyWere(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, theUnits+`
 lvcreate -qqy -L 64M -n auto vg01; mkfs.ext4 -q /dev/vg01/auto; mkdir -p /srv/auto
 systemctl daemon-reload

@@ -21,7 +21,7 @@ do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none || exit
 // fails after it has prepared a table for the second origin. That table is not made live.
 func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	kernel := g.run(t, "dmesg | wc -l")
 	g.scratch(t, `dmsetup create vg00-pccehr_snap-cow --table "0 8192 zero"`,
@@ -50,7 +50,7 @@ func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
 // TestAFreezeOfAnotherProgramStays takes sets while another program holds a file system frozen, as an agent of a
 // virtual machine does for its host's snapshot.
 func TestAFreezeOfAnotherProgramStays(t *testing.T) {
-	g := theGuest
+	g := guestFor(t)
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	g.scratch(t, "fsfreeze -f /pccehr", "fsfreeze -u /pccehr 2>/dev/null; true")
 	struck := armed("snapset.taken kill") + bothVolumes
@@ -80,7 +80,7 @@ func TestAFreezeOfAnotherProgramStays(t *testing.T) {
 // once.
 func TestOnlyTheRunsOwnSetIsUndone(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	before := g.run(t, devices)
 	t.Cleanup(func() {
 		g.run(t, "rm -f /root/nodir; lvm_snapshot name=s state=absent >/dev/null; umount /srv/other; lvremove -qqy "+

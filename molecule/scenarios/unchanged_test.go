@@ -13,7 +13,7 @@ import (
 // same.
 func TestRollbackBetweenBackups(t *testing.T) {
 	onlyOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	const forge = `echo %s >/pccehr/rolled && touch -d '2001-02-03 04:05:06' /pccehr/rolled && sync`
 	// What was changed in the seconds before a backup is read by the next one in any case.
 	const settled = `[ $(($(date +%s) - $(stat -c %Z /pccehr/rolled))) -gt 4 ]`

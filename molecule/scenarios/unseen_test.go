@@ -58,7 +58,7 @@ rm -f /pccehr/rw-*; umount /proc/fs/nfsd; systemctl is-active -q pccehr || syste
 // /pccehr busy.
 func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 	playedOn(t, "d13")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, theUnseen+exported+"cat /proc/fs/nfsd/exports", removeUnseen)
 	const started = "systemctl show -p InvocationID pccehr rw-watch rw-sock rw-listen.socket"
 	before := g.run(t, started)
@@ -93,7 +93,7 @@ func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 // itself has made read-only.
 func TestMountsComeBackAsTheyWereAskedFor(t *testing.T) {
 	playedOn(t, "d12")
-	g := theGuest
+	g := guestFor(t)
 	g.scratch(t, `
 lvcreate -qqy -L 64M -n data vg01; mkfs.ext4 -q /dev/vg01/data; mkdir -p /srv/data /export /srv/view
 mount --bind /srv /export

@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/hashicorp/go-plugin"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/trust"
 )
 
 // Find returns the program of a backend that is not built in: the file of that name in Dir. It runs as root, so nobody
@@ -33,7 +33,7 @@ func find(dir, name, sum string) (Program, error) {
 		return Program{}, fault.New(fault.BackendUntrusted, "backend %s: %w", name, err)
 	}
 	p := Program{Name: name, Argv: []string{path}, SHA256: strings.ToLower(sum)}
-	if err := fault.All(trustedProgram(path, info), trustedParents(dir), p.verify()); err != nil {
+	if err := fault.All(trustedProgram(path, info), distrusted(trust.Dir(dir)), p.verify()); err != nil {
 		return Program{}, err
 	}
 	return p, nil
@@ -76,45 +76,19 @@ func trustedProgram(path string, info fs.FileInfo) error {
 	case info.Mode()&0o111 == 0:
 		return untrusted("%s is not executable", path).WithHint("chmod 0755 %s", path)
 	}
-	return ownedByRoot(path, info)
+	return distrusted(trust.File(path, info))
 }
 
-// trustedParents checks the directory and all above it, on the path as it is written and as its symbolic links lead.
-// Others may write a parent with the sticky bit, as /tmp: they cannot replace in it what is not theirs.
-func trustedParents(dir string) error {
-	real, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return untrusted("%s: %w", dir, err)
+// distrusted makes a backend_untrusted of what package trust found.
+func distrusted(err error) error {
+	changeable := (*trust.Error)(nil)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &changeable):
+		return untrusted("%w", err).WithHint("%s, and look at what it does first", changeable.Remedy())
 	}
-	for _, path := range []string{dir, real} {
-		for parent := path; ; parent = filepath.Dir(parent) {
-			info, err := os.Stat(parent)
-			if err != nil {
-				return untrusted("%s: %w", parent, err)
-			}
-			sticky := info.Mode()&fs.ModeSticky != 0 && parent != path
-			if err := ownedByRoot(parent, info); err != nil && !sticky {
-				return err
-			}
-			if parent == "/" {
-				break
-			}
-		}
-	}
-	return nil
-}
-
-// ownedByRoot takes ourselves for as good as root: whoever runs this could do by hand what the program does.
-func ownedByRoot(path string, info fs.FileInfo) error {
-	owner := info.Sys().(*syscall.Stat_t).Uid
-	if owner != 0 && int(owner) != os.Geteuid() {
-		return untrusted("%s belongs to user %d, not to root", path, owner).WithHint("chown root %s, and look at what it does first", path)
-	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return untrusted("%s may be written by others than root (mode %04o)", path, mode).
-			WithHint("chmod go-w %s, and look at what it does first", path)
-	}
-	return nil
+	return untrusted("%w", err)
 }
 
 // verify compares the program with its checksum.

@@ -14,13 +14,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/trust"
 )
 
 // Schedule is when backups of one name are made, and how.
@@ -245,16 +245,13 @@ func (p Places) files(s Schedule) ([]file, error) {
 
 // trusted refuses a directory in which others than root could give root's backups their arguments.
 func trusted(dir string) error {
-	info, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	changeable := (*trust.Error)(nil)
+	err := trust.Dir(dir)
+	if errors.As(err, &changeable) {
+		return fault.New(fault.Unsupported, "%w, and root would do what stands in %s", err, dir).WithHint("%s", changeable.Remedy())
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "%w", err)
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || owner.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
-		return fault.New(fault.Unsupported, "%s can be changed by others than root, and root would do what they write there", dir).
-			WithHint("chown root:root %[1]s; chmod 755 %[1]s", dir)
 	}
 	return nil
 }
