@@ -9,6 +9,7 @@ package ansible
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Module is a program that Ansible or a person runs.
@@ -51,6 +52,9 @@ type Call struct {
 	Hand      bool // a person reads the output
 	Verbosity int  // Ansible's, 0 to 5
 	Terminal  bool // Progress is a terminal
+
+	// Patience is how long the caller waits for what takes long before it asks again; 0: until the end.
+	Patience time.Duration
 
 	// Given are the arguments as they were given: what JSON or words held, secrets with them.
 	Given map[string]any

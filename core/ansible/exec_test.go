@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
@@ -204,8 +205,8 @@ func TestCall(t *testing.T) {
 		stdout, stderr string
 	}{
 		{
-			`{"act": "quick", "_ansible_check_mode": true, "_ansible_diff": true, "_ansible_verbosity": 3}`, []string{"-"},
-			ansible.Call{Check: true, Diff: true, Verbosity: 3}, "{", "",
+			`{"act": "quick", "_ansible_check_mode": true, "_ansible_diff": true, "_ansible_verbosity": 3, "_ansible_patience": 10}`,
+			[]string{"-"}, ansible.Call{Check: true, Diff: true, Verbosity: 3, Patience: 10 * time.Second}, "{", "",
 		},
 		{"", []string{"act=quick", "--diff"}, ansible.Call{Diff: true, Hand: true}, "done\n", "half"},
 		{"", []string{"act=quick", "--json", "--check"}, ansible.Call{Check: true}, "{", ""},
@@ -216,7 +217,8 @@ func TestCall(t *testing.T) {
 		if code != 0 || !strings.HasPrefix(out.String(), tt.stdout) || errs.String() != tt.stderr {
 			t.Errorf("%v: exit code %d, %q, %q", tt.words, code, out.String(), errs.String())
 		}
-		if got.Check != tt.want.Check || got.Diff != tt.want.Diff || got.Hand != tt.want.Hand || got.Verbosity != tt.want.Verbosity {
+		if got.Check != tt.want.Check || got.Diff != tt.want.Diff || got.Hand != tt.want.Hand || got.Verbosity != tt.want.Verbosity ||
+			got.Patience != tt.want.Patience {
 			t.Errorf("%v: got %+v", tt.words, got)
 		}
 	}

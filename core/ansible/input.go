@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"go.pcc.com/rewind/core/fault"
 )
@@ -97,7 +98,7 @@ func object(data []byte, err error) (map[string]any, error) {
 	return given, nil
 }
 
-// settings takes Ansible's own keys out of given.
+// settings takes Ansible's own keys out of given, and the patience of this collection's action.
 func (in *input) settings(given map[string]any) {
 	in.given = make(map[string]any, len(given))
 	for key, value := range given {
@@ -115,6 +116,10 @@ func (in *input) settings(given map[string]any) {
 	if n, ok := given["_ansible_verbosity"].(json.Number); ok {
 		verbosity, _ := n.Int64()
 		in.call.Verbosity = int(verbosity)
+	}
+	if n, ok := given["_ansible_patience"].(json.Number); ok {
+		seconds, _ := n.Int64()
+		in.call.Patience = time.Duration(max(seconds, 0)) * time.Second
 	}
 }
 

@@ -85,6 +85,32 @@ func NewID() string {
 	return now + "-" + hex.EncodeToString(end[:])
 }
 
+// IsID reports whether id is one that NewID could have made.
+func IsID(id string) bool {
+	const form = "00000000t000000-000000-ffffff"
+	if len(id) != len(form) {
+		return false
+	}
+	for i, c := range id {
+		digit, letter := c >= '0' && c <= '9', c >= 'a' && c <= 'f'
+		switch form[i] {
+		case '0':
+			if !digit {
+				return false
+			}
+		case 'f':
+			if !digit && !letter {
+				return false
+			}
+		default:
+			if c != rune(form[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // ThisBoot reports whether the entry was begun since this machine was started.
 func (j *Journal) ThisBoot(e *Entry) bool { return e.BootID == j.boot }
 

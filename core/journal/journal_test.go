@@ -221,7 +221,7 @@ func TestNewID(t *testing.T) {
 	last := ""
 	for range 1000 {
 		id := NewID()
-		if !safe(id) || seen[id] {
+		if !safe(id) || !IsID(id) || seen[id] {
 			t.Fatalf("id %q", id)
 		}
 		if stamp := id[:len("20060102t150405-000000")]; stamp < last {
@@ -230,6 +230,17 @@ func TestNewID(t *testing.T) {
 			last = stamp
 		}
 		seen[id] = true
+	}
+}
+
+func TestIsID(t *testing.T) {
+	for _, id := range []string{
+		"", "20260131t235959-123456-0a1b2", "20260131t235959-123456-0a1b2c3", "20260131T235959-123456-0a1b2c",
+		"20260131t235959-123456-0a1b2g", "2026013xt235959-123456-0a1b2c", "20260131t235959/123456-0a1b2c", "../../../../etc/shadow/abcde",
+	} {
+		if IsID(id) {
+			t.Errorf("%q", id)
+		}
 	}
 }
 

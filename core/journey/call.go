@@ -60,7 +60,10 @@ func AsRoot() error {
 //
 // It needs root (not_root) and systemd (unsupported). A journey that was killed is an interrupted fault that says at
 // which step, and whether it was undone.
-func Make(ctx context.Context, c Call) (ansible.Result, error) {
+func Make(ctx context.Context, c Call) (ansible.Result, error) { return c.make(ctx, false, nil) }
+
+// make returns without the result at once, if detached, and when patience, which may be nil, is over.
+func (c Call) make(ctx context.Context, detached bool, patience <-chan time.Time) (ansible.Result, error) {
 	if err := AsRoot(); err != nil {
 		return ansible.Result{}, err
 	}
@@ -73,48 +76,50 @@ func Make(ctx context.Context, c Call) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	unit, err := start(ctx, systemd, c, request{c.Kind, c.Title, body})
+	id, first, err := start(ctx, systemd, c, request{c.Kind, c.Title, body})
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	return wait(ctx, systemd, unit, c)
+	if detached {
+		return begun(id, first), nil
+	}
+	return wait(ctx, systemd, id, c.Notice, patience)
 }
 
-// start returns the name of the unit that makes the journey: one under way, or a new one.
-func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (string, error) {
+// start returns the id of the journey: one under way, or a new one, and whether it is new.
+func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (id string, first bool, err error) {
 	data, err := json.Marshal(req)
 	if err != nil {
-		return "", fault.New(fault.Internal, "request: %w", err)
+		return "", false, fault.New(fault.Internal, "request: %w", err)
 	}
-	unit, err := underWay(ctx, systemd, data)
-	if unit != "" || err != nil {
-		return unit, err
+	id, err = underWay(ctx, systemd, data)
+	if id != "" || err != nil {
+		return id, false, err
 	}
 	bin, err := Install()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	id := journal.NewID()
+	id = journal.NewID()
 	dir := journeyDir(id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fault.New(fault.Internal, "journey: %w", err)
+		return "", false, fault.New(fault.Internal, "journey: %w", err)
 	}
 	if err := replace(filepath.Join(dir, "request"), data); err != nil {
-		return "", fault.New(fault.Internal, "journey: %w", err)
+		return "", false, fault.New(fault.Internal, "journey: %w", err)
 	}
 	if err := leaveSecret(dir, c.Secret); err != nil {
-		return "", fault.New(fault.Internal, "journey: %w", err)
+		return "", false, fault.New(fault.Internal, "journey: %w", err)
 	}
-	unit = unitOf(id)
 	err = systemd.StartTransient(ctx, service.Transient{
-		Name: unit, Description: "Rewind: " + c.Title,
+		Name: unitOf(id), Description: "Rewind: " + c.Title,
 		Exec: []string{bin, "journey", id}, StopPost: []string{bin, "settle", id},
 		Limit: c.Limit, StopLimit: stopLimit, Environment: []string{command.Unsignalled},
 	})
 	if err != nil {
 		_ = os.RemoveAll(dir) // the secret; should the unit come up all the same, it finds no request and changes nothing
 	}
-	return unit, err
+	return id, true, err
 }
 
 func leaveSecret(dir string, secret any) error {
@@ -158,16 +163,18 @@ func underWay(ctx context.Context, systemd *service.Systemd, data []byte) (strin
 		theirs, _ := os.ReadFile(filepath.Join(journeyDir(id), "request"))
 		_, answered := os.Stat(filepath.Join(journeyDir(id), "result"))
 		if bytes.Equal(theirs, data) && answered != nil {
-			return unitOf(id), nil
+			return id, nil
 		}
 	}
 	return "", nil
 }
 
-// wait returns the journey's result as soon as it is given, which may be before the unit ends.
-func wait(ctx context.Context, systemd *service.Systemd, unit string, c Call) (ansible.Result, error) {
-	id := unit[len(unitPrefix) : len(unit)-len(".service")]
-	dir := journeyDir(id)
+// wait returns the journey's result as soon as it is given, which may be before the unit ends. When patience is over
+// first, which may be nil, it returns how far the journey is.
+func wait(
+	ctx context.Context, systemd *service.Systemd, id string, show func(Progress), patience <-chan time.Time,
+) (ansible.Result, error) {
+	dir, unit := journeyDir(id), unitOf(id)
 	ended := make(chan error, 1)
 	go func() { ended <- systemd.Wait(ctx, unit) }()
 	answered, news, stop, err := appears(filepath.Join(dir, "result"))
@@ -184,8 +191,15 @@ func wait(ctx context.Context, systemd *service.Systemd, unit string, c Call) (a
 				return ansible.Result{}, left(unit, err)
 			}
 			return result(dir, id)
+		case <-patience:
+			if going, err := systemd.Active(ctx, unit); err != nil {
+				return ansible.Result{}, left(unit, err)
+			} else if going && !exists(filepath.Join(dir, "result")) {
+				return goesOn(id), nil
+			}
+			return result(dir, id)
 		case <-news:
-			notice(dir, c.Notice)
+			notice(dir, show)
 		}
 	}
 }
@@ -199,14 +213,22 @@ func left(unit string, err error) error {
 	return f.WithHint("the same again waits for it; systemctl status %s shows it", unit)
 }
 
-// Show makes a journey, and shows whoever typed it by hand how it goes on.
-func Show(ctx context.Context, by ansible.Call, c Call) (ansible.Result, error) {
+// Show makes a journey, or looks at one, and shows whoever typed it by hand how it goes on. With --check nothing is
+// detached: what would be done is all that is asked for.
+func Show(ctx context.Context, by ansible.Call, w Waiting, c Call) (ansible.Result, error) {
 	bar := ansible.Bar(by.Progress, by.Terminal)
 	defer bar.Done()
 	if by.Hand {
 		c.Notice = func(p Progress) { bar.Show(p.Label, p.Percent, p.Bytes) }
 	}
-	return Make(ctx, c)
+	if w.Run != "" {
+		return look(ctx, w.Run, by.Patience, c.Notice)
+	}
+	var patience <-chan time.Time
+	if by.Patience > 0 {
+		patience = time.After(by.Patience)
+	}
+	return c.make(ctx, w.Detach && !by.Check, patience)
 }
 
 func notice(dir string, show func(Progress)) {

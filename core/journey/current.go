@@ -15,6 +15,7 @@ import (
 
 // Status is a journey under way, as it tells of itself.
 type Status struct {
+	ID      string   `json:"id"`
 	Kind    string   `json:"kind"`
 	Title   string   `json:"title"`
 	Unit    string   `json:"unit"`  // of systemd
@@ -40,7 +41,6 @@ func Current(ctx context.Context) ([]Status, error) {
 	active, _, err := sorted(ctx, systemd, dirs)
 	for _, id := range active {
 		if s, ok := status(journeyDir(id)); ok {
-			s.Unit = unitOf(id)
 			all = append(all, s)
 		}
 	}
@@ -74,14 +74,15 @@ func sorted(ctx context.Context, systemd *service.Systemd, dirs []fs.DirEntry) (
 
 // status reads what a journey is and how far; false if it is gone meanwhile.
 func status(dir string) (Status, bool) {
-	file := filepath.Join(dir, "request")
+	id, file := filepath.Base(dir), filepath.Join(dir, "request")
 	data, err := os.ReadFile(file)
 	info, statErr := os.Stat(file)
 	var r request
 	if err != nil || statErr != nil || json.Unmarshal(data, &r) != nil {
 		return Status{}, false
 	}
-	s := Status{Kind: r.Kind, Title: r.Title, Begun: info.ModTime().UTC().Format(time.RFC3339)}
+	begun := info.ModTime().UTC().Format(time.RFC3339)
+	s := Status{ID: id, Unit: unitOf(id), Kind: r.Kind, Title: r.Title, Begun: begun}
 	notice(dir, func(p Progress) {
 		s.Label, s.Bytes = p.Label, p.Bytes
 		if p.Percent >= 0 {

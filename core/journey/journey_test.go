@@ -171,6 +171,7 @@ func TestStatus(t *testing.T) {
 		if c.told != (Progress{}) {
 			trip.Tell(c.told)
 		}
+		c.want.ID, c.want.Unit = filepath.Base(dir), "rewind-"+filepath.Base(dir)+".service"
 		c.want.Kind, c.want.Title, c.want.Begun = "backup", "back up with restic", "2026-01-02T03:04:05Z"
 		got, ok := status(dir)
 		if diff := cmp.Diff(c.want, got); !ok || diff != "" {

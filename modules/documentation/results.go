@@ -57,9 +57,24 @@ var setKeys = []value{
 		doc: "Set where all members are of one instant, volume where each is of its own.", when: success},
 }
 
+// runKeys are those of modules that begin a run and need not wait for it.
+var runKeys = []value{
+	{name: "finished", kind: "bool", doc: "Whether the run has ended.", when: "with detach or run"},
+	{name: "run", kind: "dict", doc: "The run that goes on.", when: "with detach or run, until it has ended", keys: []value{
+		{name: "id", kind: "str", doc: "What run takes."},
+		{name: "unit", kind: "str", doc: "Its unit of systemd."},
+		{name: "kind", kind: "str", doc: "What kind of run it is."},
+		{name: "title", kind: "str", doc: "What it does."},
+		{name: "begun", kind: "str", doc: "When it began, RFC 3339."},
+		{name: "label", kind: "str", doc: "What it is at."},
+		{name: "percent", kind: "float", doc: "How much of that is done, where that can be said."},
+		{name: "bytes", kind: "int", doc: "How much was read or written, where that can be said."},
+	}},
+}
+
 // results are the keys of each module's result that are its own.
 var results = map[string][]value{
-	"lvm_snapshot": join(setKeys, []value{
+	"lvm_snapshot": join(runKeys, setKeys, []value{
 		{name: "pause_ms", kind: "int",
 			doc: "How long writes waited at most, in milliseconds.", when: "when a set was taken"},
 		{name: "snapshots", kind: "list", elements: "dict", doc: "The members.", when: success, keys: []value{
@@ -74,7 +89,7 @@ var results = map[string][]value{
 			{name: "mountpoint", kind: "str", doc: "Where the snapshot is mounted."},
 		}},
 	}),
-	"lvm_merge": {
+	"lvm_merge": join(runKeys, []value{
 		{name: "name", kind: "str", doc: "The set's name, or the snapshots' names.", when: success},
 		{name: "id", kind: "str", doc: "What tells the set from others of its name.", when: success},
 		{name: "state", kind: "str",
@@ -99,7 +114,7 @@ var results = map[string][]value{
 			{name: "percent", kind: "float", doc: "How much of it is merged."},
 			{name: "discarded_bytes", kind: "int", doc: "What was written to the volume since the set, at most."},
 		}},
-	},
+	}),
 	"lvm_snapshot_info": {
 		{name: "host", kind: "dict",
 			doc: "What this server can do: usable, problems, kernel, kernel_modules, lvm_version, systemd, container.", when: success},
@@ -128,7 +143,7 @@ var results = map[string][]value{
 			}},
 		{name: "program_dir", kind: "str", doc: "The directory that programs are kept in and run from.", when: success},
 	},
-	"snap_backup": {
+	"snap_backup": join(runKeys, []value{
 		{name: "backend", kind: "str", doc: "The backend.", when: success},
 		{name: "host", kind: "str", doc: "Whose backups they are.", when: success},
 		{name: "id", kind: "str", doc: "The backup that was made.", when: "after a backup"},
@@ -148,7 +163,7 @@ var results = map[string][]value{
 		{name: "timer", kind: "str", doc: "The timer of systemd that makes the backup.", when: "after schedule"},
 		{name: "calendar", kind: "str", doc: "When it does.", when: "after schedule"},
 		{name: "restore_ms", kind: "int", doc: "How long the restore took, in milliseconds.", when: "after a restore"},
-	},
+	}),
 	"snap_backup_info": {
 		{name: "backups", kind: "list", elements: "dict",
 			doc: "The backups, the newest first.", when: success, keys: []value{

@@ -18,7 +18,8 @@ import (
 	"testing"
 )
 
-// counting is a way to this host that writes down how many bytes each call sends. It hands over none if it is told to.
+// counting is a way to this host that writes down how many bytes each call sends. It hands over none if it is told to, and
+// is lost at the call of the number LOSES.
 const counting = `
 DOCUMENTATION = """
 name: counting
@@ -30,6 +31,7 @@ options:
   become_strip_preamble: {description: as of local, type: bool, default: true}
 """
 import os
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.local import Connection as Local
 
 class Connection(Local):
@@ -38,6 +40,9 @@ class Connection(Local):
     def exec_command(self, cmd, in_data=None, sudoable=True):
         with open(os.environ["CALLS"], "a") as calls:
             calls.write("%d %d\n" % (len(cmd), len(in_data or b"")))
+        with open(os.environ["CALLS"]) as calls:
+            if len(calls.readlines()) == int(os.environ.get("LOSES", 0)):
+                raise AnsibleConnectionFailure("lost")
         if "SENDS_NOTHING" in os.environ:
             in_data = None
         if "TERMINAL" in os.environ and in_data: # as for a password of sudo's
@@ -130,6 +135,7 @@ func TestCollection(t *testing.T) {
 			t.Run("without it", in.without)
 			t.Run("kept by others", in.keptByOthers)
 			t.Run("playbooks", in.playbooks)
+			t.Run("long runs", in.longRuns)
 		})
 	}
 }
@@ -284,23 +290,23 @@ func (in installed) without(t *testing.T) {
 // The playbooks are found by their names, and find the modules that came with them. This host is no server with LVM.
 func (in installed) playbooks(t *testing.T) {
 	for _, name := range []string{"snapshot", "rollback", "backup", "restore", "schedule", "remove"} {
-		results, _ := in.playbook(t, nil, "pcc.rewind."+name, "-e", "rewind_volumes=/dat", "-e", "ansible_become=false",
+		results, _, _ := in.playbook(t, nil, "pcc.rewind."+name, "-e", "rewind_volumes=/dat", "-e", "ansible_become=false",
 			"-e", `{"rewind_backend_options": {"path": "/nowhere"}}`, "--limit", "server")
 		if len(results) == 0 || results[len(results)-1]["code"] != "unsupported" {
 			t.Errorf("%s: %v", name, results)
 		}
 	}
-	if results, _ := in.playbook(t, nil, "pcc.rewind.prepare", "-e", "ansible_become=false", "--limit", "server"); !strings.Contains(text(results[len(results)-1]["msg"]), "cannot be snapshotted") {
+	if results, _, _ := in.playbook(t, nil, "pcc.rewind.prepare", "-e", "ansible_become=false", "--limit", "server"); !strings.Contains(text(results[len(results)-1]["msg"]), "cannot be snapshotted") {
 		t.Errorf("prepare: %v", results)
 	}
 	page := filepath.Join(t.TempDir(), "page")
-	results, _ := in.playbook(t, nil, "pcc.rewind.status", "-e", "ansible_become=false", "-e", "rewind_page="+page, "--limit", "server")
+	results, _, _ := in.playbook(t, nil, "pcc.rewind.status", "-e", "ansible_become=false", "-e", "rewind_page="+page, "--limit", "server")
 	report, err := os.ReadFile(page + "/fleet.json")
 	if err != nil || !strings.Contains(string(report), `"counts":{"bad":0,"unreachable":0,"warn":1,"ok":0}`) || !strings.Contains(string(report), `"known":2`) ||
 		!strings.Contains(string(report), `"host":"server","verdict":"warn"`) {
 		t.Errorf("status: %v, %s, %v", results, report, err)
 	}
-	results, _ = in.playbook(t, nil, "pcc.rewind.snapshot", "-e", "rewind_volums=/dat", "--limit", "server")
+	results, _, _ = in.playbook(t, nil, "pcc.rewind.snapshot", "-e", "rewind_volums=/dat", "--limit", "server")
 	if last := results[len(results)-1]; !strings.Contains(text(last["msg"]), "there is no rewind_volums") {
 		t.Errorf("a variable that is misspelt: %v", results)
 	}
@@ -309,20 +315,28 @@ func (in installed) playbooks(t *testing.T) {
 // play runs tasks where nothing is kept yet, and returns each one's result and how many bytes each call sent.
 func (in installed) play(t *testing.T, environment []string, tasks string) (results []map[string]any, sent []int) {
 	t.Helper()
+	results, sent, _ = in.played(t, environment, tasks)
+	return results, sent
+}
+
+// played also returns what was shown.
+func (in installed) played(t *testing.T, environment []string, tasks string) (results []map[string]any, sent []int, shown string) {
+	t.Helper()
 	const head = "- hosts: server\n  gather_facts: false\n  ignore_errors: true\n  tasks:"
 	play := head + strings.ReplaceAll(tasks, "\n", "\n  ")
 	path := filepath.Join(t.TempDir(), "play.yml")
 	write(t, path, play)
 	write(t, filepath.Join(filepath.Dir(path), "riscv/uname"), "#!/bin/sh\necho riscv64\n")
-	results, sent = in.playbook(t, environment, path)
+	results, sent, shown = in.playbook(t, environment, path)
 	if want := strings.Count(tasks, "\n- "); len(results) != want {
 		t.Fatalf("%d results of %d tasks", len(results), want)
 	}
-	return results, sent
+	return results, sent, shown
 }
 
-// playbook plays one where nothing is kept yet, and returns each task's result and how many bytes each call sent.
-func (in installed) playbook(t *testing.T, environment []string, words ...string) (results []map[string]any, sent []int) {
+// playbook plays one where nothing is kept yet, and returns each task's result, how many bytes each call sent, and what was
+// shown.
+func (in installed) playbook(t *testing.T, environment []string, words ...string) (results []map[string]any, sent []int, shown string) {
 	t.Helper()
 	dir := t.TempDir()
 	calls, noted := filepath.Join(dir, "calls"), filepath.Join(dir, "results")
@@ -362,7 +376,7 @@ func (in installed) playbook(t *testing.T, environment []string, words ...string
 			t.Log(out)
 		}
 	})
-	return results, sent
+	return results, sent, out
 }
 
 // program is how a program of this version of Ansible is called.

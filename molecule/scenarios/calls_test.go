@@ -109,6 +109,47 @@ grep 'under way since .*: set two: present: waiting for lvm_snapshot present one
 		"with less patience gave up: %s", locked.msg())
 }
 
+// TestARunIsLookedAtByItsID begins a backup that no call waits for, and looks at it in its middle and after its end.
+func TestARunIsLookedAtByItsID(t *testing.T) {
+	onlyOn(t, "d13")
+	g := guestFor(t)
+	g.scratch(t, "mkdir -m 700 /srv/runs", goOn+"; rm -rf /srv/runs")
+	const repository = " backend_options=path=/srv/runs"
+	const backup = "snap_backup volumes=/pccehr detach=true" + repository
+	idOf := func(r result) string {
+		run, _ := r["run"].(map[string]any)
+		id, _ := run["id"].(string)
+		if r["finished"] != false || id == "" {
+			t.Fatalf("a run that goes on: %s", r)
+		}
+		return id
+	}
+	first := g.ok(t, armed("backup.stored hang")+backup)
+	look := "snap_backup run=" + idOf(first)
+	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	second, going := g.ok(t, backup), g.ok(t, look)
+	if first["changed"] != true || second["changed"] != false || idOf(second) != idOf(first) || idOf(going) != idOf(first) {
+		t.Errorf("the same again, and a look in the middle:\n%s\n%s", second, going)
+	}
+	// It ends between two looks.
+	g.run(t, goOn)
+	g.eventually(t, "its end", "! systemctl is-active -q rewind-"+idOf(first), settled)
+	done, again := g.ok(t, look), g.ok(t, look)
+	if done["finished"] != true || done["changed"] != true || done["id"] == nil || done["id"] != again["id"] {
+		t.Errorf("after its end: %s\n%s", done, again)
+	}
+	if made := g.ok(t, "snap_backup_info"+repository).rows("backups"); len(made) != 1 || made[0]["id"] != done["id"] {
+		t.Errorf("backups: %v, want %v alone", made, done["id"])
+	}
+	g.fails(t, "lvm_merge run=20260131t235959-123456-0a1b2c", "not_found")
+	lost := "snap_backup run=" + idOf(g.ok(t, strings.Replace(backup, "/srv/runs", "/srv/missing", 1)))
+	g.eventually(t, "its failure", lost+" --json | grep -q '\"finished\":true'", settled)
+	if r := g.fails(t, lost, "repository_missing"); r.hint() == "" {
+		t.Errorf("a run that failed: %s", r)
+	}
+	t.Logf("one backup of two calls and four looks: %s; in its middle: %s", done.msg(), going.msg())
+}
+
 // TestWhatCannotBeStartedAgainIsNotStopped calls from a shell that stands in /dat, and beside a unit made by systemd-run.
 func TestWhatCannotBeStartedAgainIsNotStopped(t *testing.T) {
 	onlyOn(t, "d13")

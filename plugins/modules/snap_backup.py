@@ -177,6 +177,19 @@ options:
     description:
       - Start the services again; false leaves them stopped for a look.
     default: true
+  detach:
+    type: bool
+    description:
+      - >-
+        Return as soon as the run has begun, with its id, for run; the run goes on. The same again while it is under
+        way returns the same id.
+    default: false
+  run:
+    type: str
+    description:
+      - >-
+        The id of a run: begin none, but say how far that one is and, once it has ended, what came of it. That is kept
+        for an hour after its end, until the next boot at most. All other arguments are left alone.
 """
 
 EXAMPLES = r"""
@@ -286,6 +299,47 @@ commands:
     ms:
       description: "How long it took, in milliseconds."
       type: float
+      returned: always
+finished:
+  description: Whether the run has ended.
+  type: bool
+  returned: with detach or run
+run:
+  description: The run that goes on.
+  type: dict
+  returned: "with detach or run, until it has ended"
+  contains:
+    id:
+      description: What run takes.
+      type: str
+      returned: always
+    unit:
+      description: Its unit of systemd.
+      type: str
+      returned: always
+    kind:
+      description: What kind of run it is.
+      type: str
+      returned: always
+    title:
+      description: What it does.
+      type: str
+      returned: always
+    begun:
+      description: "When it began, RFC 3339."
+      type: str
+      returned: always
+    label:
+      description: What it is at.
+      type: str
+      returned: always
+    percent:
+      description: "How much of that is done, where that can be said."
+      type: float
+      returned: always
+    bytes:
+      description: "How much was read or written, where that can be said."
+      type: int
       returned: always
 backend:
   description: The backend.

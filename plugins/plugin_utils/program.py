@@ -6,6 +6,9 @@
 A task is one call: the server's shell looks for the program among those that are kept, by the hash of its content, and
 hands it the arguments. Where it is not there, the shell says so, a second call brings it, compressed, and the first is
 made again. No Python is needed on the server.
+
+A call whose work takes long is answered with the id of the run on the server, and asked for by that from then on: how far
+it is can be shown, and one run is made whatever happens to the connection in between.
 """
 
 from __future__ import absolute_import, division, print_function
@@ -16,8 +19,10 @@ import json
 import os
 import shlex
 import tempfile
+import time
 
 from ansible import constants as C
+from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -58,6 +63,13 @@ KEEP = SCRIPT + (
     'sync $t; mv -f $t $d/rewind-%(hash)s && sync $d && no kept')
 
 
+# How long a call waits for the end of a run, in seconds, before it is asked for again.
+PATIENCE = 10
+
+# How often in a row a run is asked for in vain while the server cannot be reached, PATIENCE apart.
+LOST = 6
+
+
 class Failure(Exception):
     """Why there is no result of the program."""
 
@@ -77,19 +89,55 @@ class ProgramAction(ActionBase):
         if self._task.async_val:
             return dict(failed=True, changed=False, msg=(
                 "%s cannot be run with async: what it does is a unit of systemd of its own, which goes on when the connection "
-                "is lost, and the same task attaches to it again. Leave async out." % name))
+                "is lost, and the same task attaches to it again. Leave async out; detach: true does not wait for it." % name))
         result = super(ProgramAction, self).run(tmp, task_vars)
         try:
-            result.update(self._answer(name))
+            result.update(self._followed(name, task_vars["inventory_hostname"]))
         except Failure as problem:
             result.update(failed=True, changed=False, msg="%s: %s" % (name, problem))
         return result
 
-    def _answer(self, name):
+    def _followed(self, name, host):
+        """The program's result; while a run goes on that the task waits for, how far it is is shown."""
+        arguments = self._arguments()
+        waits = not arguments.get("run") and not arguments.get("detach")
+        if waits:
+            arguments["_ansible_patience"] = PATIENCE
+        answer, shown = self._answer(name, arguments), None
+        while waits and answer.get("finished") is False:
+            shown = self._show(host, answer["run"], shown)
+            answer = self._asked(name, dict(arguments, run=answer["run"]["id"]), host)
+        if waits:
+            answer.pop("finished", None)
+        return answer
+
+    def _show(self, host, run, shown):
+        """Says how far a run is where that is news: another label, or another tenth."""
+        percent = run.get("percent")
+        news = (run.get("label"), None if percent is None else int(percent) // 10)
+        if news != shown and not self._task.no_log:
+            words = [run["title"]] + [run["label"]] * bool(run.get("label"))
+            done = "" if percent is None else " %d %%" % percent
+            Display().display("%s: %s%s" % (host, ": ".join(words), done), stderr=True)
+        return news
+
+    def _asked(self, name, arguments, host):
+        """How far the run is, also if the server cannot be reached for a moment: the run goes on meanwhile."""
+        for left in reversed(range(LOST)):
+            try:
+                return self._answer(name, arguments)
+            except AnsibleConnectionFailure as problem:
+                if left == 0:
+                    raise
+                Display().warning("%s is asked again in %d s: %s" % (host, PATIENCE, problem))
+                time.sleep(PATIENCE)
+                self._connection.reset()
+
+    def _answer(self, name, arguments):
         programs = built(self.FAMILY)
         words = dict(answer=ANSWER, greeting=GREETING, directories=DIRECTORIES, name=name)
         words["hashes"] = " ".join(sorted(program["sha256"] for program in programs.values()))
-        run, arguments = RUN % words, to_bytes(json.dumps(self._arguments()))
+        run, arguments = RUN % words, to_bytes(json.dumps(arguments))
         answer = self._call(run, arguments)
         if not isinstance(answer, dict):
             self._keep(programs, words, answer)

@@ -76,6 +76,18 @@ func (h *Host) forget(ctx context.Context, client backup.Backend, id string) err
 	return client.Forget(ctx, h.Config(), id)
 }
 
+// Cover takes the secrets out of a result. The words of commands hold none: they are given in the environment.
+func (h *Host) Cover(r ansible.Result) ansible.Result {
+	r.Msg = h.hidden.Text(r.Msg)
+	for i, warning := range r.Warnings {
+		r.Warnings[i] = h.hidden.Text(warning)
+	}
+	if r.Data != nil {
+		r.Data = h.hidden.Facts(r.Data)
+	}
+	return r
+}
+
 // Hide takes the secrets out of a backend's error.
 func (h *Host) Hide(err error) error {
 	if err == nil {

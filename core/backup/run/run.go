@@ -93,7 +93,8 @@ func handler(b Backends, do func(*work, context.Context) (ansible.Result, error)
 	})
 }
 
-// Journey makes journeys with a backend, which a request R names: its secrets are in no error.
+// Journey makes journeys with a backend, which a request R names: its secrets are in no answer, for whoever asks for it
+// by the run's id knows none that could be hidden then.
 func Journey[R any](b Backends, use func(R) Use, do func(context.Context, *journey.Trip, *Host, R) (ansible.Result, error)) journey.Handler {
 	return journey.Handler{
 		Do: func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
@@ -106,7 +107,7 @@ func Journey[R any](b Backends, use func(R) Use, do func(context.Context, *journ
 				return ansible.Result{}, err
 			}
 			result, err := do(ctx, t, host, r)
-			return result, host.Hide(err)
+			return host.Cover(result), host.Hide(err)
 		},
 		Settle: func(context.Context, *journey.Trip, *journal.Entry) error {
 			return fault.New(fault.Internal, "there are no records of this kind")

@@ -21,6 +21,7 @@ type args struct {
 	Name               string   `mapstructure:"name" doc:"The set to roll back to; default snap."`
 	Snapshots          []string `mapstructure:"snapshots" doc:"Instead of a set: snapshots, vg/lv, also such as were made by hand."`
 	rollback.Arguments `mapstructure:",squash"`
+	journey.Waiting    `mapstructure:",squash"`
 }
 
 // Module is the module.
@@ -43,6 +44,9 @@ func Module() ansible.Program {
 }
 
 func validate(a args) error {
+	if a.Run != "" {
+		return a.Waiting.Validate()
+	}
 	var wrong []error
 	if a.Name != "" && len(a.Snapshots) > 0 {
 		wrong = append(wrong, ansible.Bad("snapshots", "cannot be given beside name"))
@@ -65,6 +69,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
+	if a.Run != "" {
+		return journey.Show(ctx, c, a.Waiting, journey.Call{})
+	}
 	if err := os.Chdir("/"); err != nil { // the caller's directory may lie on a volume, and we would hold it open
 		return ansible.Result{}, fault.New(fault.Internal, "go to /: %w", err)
 	}
@@ -79,7 +86,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if what == "" {
 		what = strings.Join(req.Snapshots, ", ")
 	}
-	return journey.Show(ctx, c, journey.Call{
+	return journey.Show(ctx, c, a.Waiting, journey.Call{
 		Kind: rollback.Kind, Title: "roll back to " + what, Request: req, Limit: rollback.Limit(req),
 	})
 }

@@ -28,6 +28,7 @@ type args struct {
 	Mountpoint       string           `mapstructure:"mountpoint" doc:"For state=mounted: the mount point of a set of one, or the directory below which each volume gets its own. By default below /run/rewind/mounts."`
 	MountpointCreate bool             `mapstructure:"mountpoint_create" doc:"Make mount points that do not exist."`
 	Options          string           `mapstructure:"options" doc:"Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."`
+	journey.Waiting  `mapstructure:",squash"`
 }
 
 // Module is the module.
@@ -51,6 +52,9 @@ func Module() ansible.Program {
 }
 
 func validate(a args) error {
+	if a.Run != "" {
+		return a.Waiting.Validate()
+	}
 	var wrong []error
 	if snapset.CheckName(a.Name) != nil {
 		wrong = append(wrong, ansible.Bad("name", "%v", snapset.CheckName(a.Name)))
@@ -73,6 +77,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
+	if a.Run != "" {
+		return journey.Show(ctx, c, a.Waiting, journey.Call{})
+	}
 	req := snapset.Request{
 		State: a.State, Set: a.Name, Volumes: a.Volumes, Size: a.Size, Each: a.Consistency == "volume",
 		FreezeTimeout: time.Duration(a.FreezeTimeout) * time.Second, Replace: a.OnInvalid == "replace",
@@ -85,7 +92,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		}
 		return snapset.Apply(ctx, nil, command.Local{}, req)
 	}
-	return journey.Show(ctx, c, journey.Call{
+	return journey.Show(ctx, c, a.Waiting, journey.Call{
 		Kind: snapset.Kind, Title: fmt.Sprintf("set %s: %s", a.Name, a.State), Request: req,
 		Limit: journey.LockWait + 2*req.FreezeTimeout + 5*time.Minute,
 	})

@@ -39,6 +39,8 @@ type args struct {
 	RestoreID     string `mapstructure:"restore_id" doc:"Which backup; latest is the complete one that was made last."`
 	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a look, and for lvm_merge."`
 	Rollback      `mapstructure:",squash"`
+
+	journey.Waiting `mapstructure:",squash"`
 }
 
 // Rollback are the arguments of the rollback after a restore: those of lvm_merge.
@@ -85,6 +87,9 @@ func defaults() args {
 }
 
 func validate(a args) error {
+	if a.Run != "" {
+		return a.Waiting.Validate()
+	}
 	wrong := []error{a.Arguments.Validate(), a.Rollback.Validate()}
 	backs := a.Action == "backup" || a.Action == "schedule"
 	if backs && len(a.Volumes) == 0 {
@@ -126,6 +131,9 @@ func validate(a args) error {
 	} else if a.Action != "schedule" && a.Spread != d.Spread {
 		wrong = append(wrong, ansible.Bad("spread", "goes with action=schedule"))
 	}
+	if a.Detach && strings.HasSuffix(a.Action, "schedule") {
+		wrong = append(wrong, ansible.Bad("detach", "goes with action=backup, restore and check"))
+	}
 	if !a.Merge { // who names services expects that they are stopped
 		for _, name := range ansible.Differing(a.Rollback, rollback.Defaults()) {
 			wrong = append(wrong, ansible.Bad(name, "goes with action=restore merge=true"))
@@ -138,6 +146,9 @@ func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
+	if a.Run != "" {
+		return journey.Show(ctx, c, a.Waiting, journey.Call{})
+	}
 	switch a.Action {
 	case "schedule":
 		return schedules(ctx, c, a)
@@ -148,7 +159,7 @@ func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	call, err := request(c, a)
 	var r ansible.Result
 	if err == nil {
-		r, err = journey.Show(ctx, c, call)
+		r, err = journey.Show(ctx, c, a.Waiting, call)
 	}
 	if backup, ok := call.Request.(run.Request); ok && call.Kind == run.Kind && err != nil && !c.Check {
 		if unwritten := run.Missed(backup, tried, err); unwritten != nil {
@@ -200,11 +211,11 @@ func set(ctx context.Context, systemd schedule.Places, s schedule.Schedule) (r a
 // plan says what would go wrong with such a backup. While a backup is under way its set and its repository are in use,
 // which says nothing of the next.
 func plan(ctx context.Context, c ansible.Call, a args) (warnings []string, err error) {
-	c.Check = true
+	c.Check, c.Patience = true, 0
 	call, err := request(c, a)
 	var r ansible.Result
 	if err == nil {
-		r, err = journey.Show(ctx, c, call)
+		r, err = journey.Show(ctx, c, a.Waiting, call)
 	}
 	if err == nil {
 		return r.Warnings, nil
