@@ -29,7 +29,7 @@ func TestAllOrNothing(t *testing.T) {
 	before := g.run(t, devices)
 
 	t.Run("a snapshot overflowed before", func(t *testing.T) {
-		playedOn(t, "d12")
+		tortured(t)
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent") })
 		g.ok(t, three)
 		g.run(t, overflowPccehr)
@@ -61,7 +61,7 @@ func TestAllOrNothing(t *testing.T) {
 	})
 
 	t.Run("another set would overflow", func(t *testing.T) {
-		playedOn(t, "d13")
+		tortured(t)
 		t.Cleanup(func() { g.ok(t, "lvm_snapshot state=absent"); g.ok(t, "lvm_snapshot name=small state=absent") })
 		g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,/third")
 		g.run(t, overflowPccehr)

@@ -47,6 +47,7 @@ grep -l '"outcome": ""' /var/lib/rewind/journal/* ; ls /run/rewind/mounts 2>/dev
 // TestBackupAndRestore is the full demonstration, with each backend that is built in: a set backed up, harm, the backup
 // restored into new snapshots while the services run, looked at, and merged.
 func TestBackupAndRestore(t *testing.T) {
+	playedOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\n"+tricky, removeRepositories+"; rm -rf /srv/originals; "+noTricky)
 	before := g.run(t, patients)
@@ -103,24 +104,21 @@ func (g guest) lastBackup(t *testing.T, name, backend string) (last map[string]a
 	return last
 }
 
-// putInPlace rolls back to the filled set: by hand for rsync, and without -torture for restic, whose restore takes longest;
-// else by the merge that the restore goes on with where the set is filled already.
+// putInPlace rolls back to the filled set: by hand for rsync, else by the merge that the restore goes on with where the set
+// is filled already.
 func putInPlace(backend, options string) string {
 	const rollback = " services=postgresql,pccehr wait=true"
-	if backend == "rsync" || backend == "restic" && !*torture {
+	if backend == "rsync" {
 		return "lvm_merge name=restore" + rollback
 	}
 	return "snap_backup action=restore merge=true " + options + rollback
 }
 
-// demonstrated are the backends that the full demonstration is played with on this guest: all with -torture, else one on
-// each; mirror has TestRestoreAtOnce.
+// demonstrated are the backends that the full demonstration is played with: all with -torture, else rsync. mirror has
+// TestRestoreAtOnce then, restic TestBackendKilled.
 func demonstrated() []string {
-	switch {
-	case *torture:
+	if *torture {
 		return []string{"mirror", "rsync", "restic"}
-	case theGuest.lab == "d12":
-		return []string{"restic"}
 	}
 	return []string{"rsync"}
 }
@@ -141,15 +139,6 @@ func onlyOn(t *testing.T, lab string) {
 	if theGuest.lab != lab {
 		t.Skip("played on " + lab)
 	}
-}
-
-// dividedBy returns what is played on this guest without -torture, of what differs in where something strikes: half on
-// each guest.
-func dividedBy(d12, d13 string) string {
-	if theGuest.lab == "d12" {
-		return d12
-	}
-	return d13
 }
 
 // tortured leaves a scenario to make torture.
@@ -180,7 +169,7 @@ func (g guest) has(t *testing.T, words, id string) {
 func TestRestoreAtOnce(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, makeRepositories+"\n"+`su postgres -c 'createdb bench && pgbench -qi -s 3 bench' >/dev/null 2>&1`,
+	g.scratch(t, makeRepositories+"\n"+`su postgres -c 'createdb bench && pgbench -qi -s 1 bench' >/dev/null 2>&1`,
 		removeRepositories+`; su postgres -c 'dropdb bench'`)
 	load := `systemd-run -q --collect --unit=load --uid=postgres pgbench -n -T 600 -c 2 bench`
 	g.run(t, load)
@@ -212,6 +201,7 @@ func TestRestoreAtOnce(t *testing.T) {
 
 // TestBackupLive reads what is not on LVM as it is, and says so.
 func TestBackupLive(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\nmkdir -p /opt/live && echo live >/opt/live/file", removeRepositories+"; rm -rf /opt/live")

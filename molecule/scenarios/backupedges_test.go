@@ -107,7 +107,7 @@ func TestOthersSetsAreNotTouched(t *testing.T) {
 	g := guestFor(t)
 	backups := g.forBackupFaults(t, "mirror")
 	g.scratch(t, "true", "lvm_snapshot name=backup state=absent >/dev/null; lvm_snapshot name=restore state=absent >/dev/null")
-	for name, words := range map[string]string{"backup": backUp, "restore": restore} {
+	for name, words := range map[string]string{"backup": backUp(), "restore": restore} {
 		id := g.ok(t, "lvm_snapshot name="+name+" volumes=/pccehr")["id"]
 		r := g.fails(t, backups.with(words, "mirror"), "exists")
 		if sets := g.ok(t, "lvm_snapshot_info name="+name).rows("sets"); len(sets) != 1 || sets[0]["id"] != id {
@@ -122,6 +122,7 @@ func TestOthersSetsAreNotTouched(t *testing.T) {
 // TestBackupOutlivesAnUnmount unmounts a volume, and mounts it again, while its snapshot is read: the kernel passes both
 // on to the mounts that the backend sees.
 func TestBackupOutlivesAnUnmount(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, makeRepositories+"; systemctl stop pccehr", "mountpoint -q /pccehr || mount /pccehr; systemctl start pccehr; "+removeRepositories)
@@ -134,9 +135,6 @@ func TestBackupOutlivesAnUnmount(t *testing.T) {
 		t.Errorf("%s files are not all in the backup: %v", want, r)
 	}
 	g.nothingLeft(t)
-	if !*torture {
-		return
-	}
 
 	c = g.start(t, armed("backup.mounted hang")+"snap_backup volumes=/pccehr "+repositories["mirror"])
 	g.eventually(t, "the failpoint", atPlace, reachLimit)
@@ -203,26 +201,23 @@ func TestSourceCodes(t *testing.T) {
 	t.Logf("%s | %s | %s", unreadable.msg(), vanished.msg(), locked.msg())
 }
 
-// manyFiles is how many files the memory of a backup and of a restore is measured with.
-func manyFiles() int {
-	if *torture {
-		return 30000 // as many as /pccehr has room for; make bench has a million
-	}
-	return 1000
-}
+// manyFiles is how many files the memory of a backup and of a restore is measured with: as many as /pccehr has room for.
+// make bench has a million.
+const manyFiles = 30000
 
 // most is the largest resident set that a process of a backup or restore may have, in KiB.
 const most = 40 << 10
 
 // TestMemoryIsBounded backs up and restores many small files, and reads the peak of each process meanwhile.
 func TestMemoryIsBounded(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, makeRepositories+fmt.Sprintf(`
 python3 -c 'import os
 for n in range(%d):
     if n %% 100 == 0: os.makedirs(f"/pccehr/many/{n // 100}")
-    open(f"/pccehr/many/{n // 100}/{n}", "w").close()'; sync`, manyFiles()), "rm -rf /pccehr/many; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
+    open(f"/pccehr/many/{n // 100}/{n}", "w").close()'; sync`, manyFiles), "rm -rf /pccehr/many; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
 	const peak = `for p in $(pgrep -f '^/var/lib/rewind/bin/rewind-|^snap_backup'); do awk '/VmHWM/ { print $2 }' /proc/$p/status; done | sort -n | tail -1`
 	for _, c := range []struct{ place, words string }{
 		{"backup.stored", "snap_backup volumes=/pccehr " + repositories["mirror"]},
@@ -241,6 +236,6 @@ for n in range(%d):
 		if r := call.result(t); r.failed() {
 			t.Errorf("%v", r)
 		}
-		t.Logf("%d files, at %s: the largest process of it had %.1f MiB", manyFiles(), c.place, float64(kib)/1024)
+		t.Logf("%d files, at %s: the largest process of it had %.1f MiB", manyFiles, c.place, float64(kib)/1024)
 	}
 }

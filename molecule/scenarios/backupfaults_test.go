@@ -8,25 +8,34 @@ import (
 	"testing"
 )
 
-// backUp and restore are the runs that are interrupted.
-const (
-	backUp  = "snap_backup volumes=/dat,/pccehr "
-	restore = "snap_backup action=restore "
-)
+// restore is the restore that is interrupted.
+const restore = "snap_backup action=restore "
 
-// backupPlaces are where a backup, and a restore, are interrupted. Without -torture only those that are always.
-var backupPlaces = []struct {
+// backUp is the backup that is interrupted: without -torture of the smaller volume alone.
+func backUp() string {
+	if *torture {
+		return "snap_backup volumes=/dat,/pccehr "
+	}
+	return "snap_backup volumes=/pccehr "
+}
+
+// backupPlace is where a backup, or a restore, is interrupted.
+type backupPlace struct {
 	name    string
 	words   string
 	backend string
-	always  bool
-}{
-	{"backup.taken", backUp, "mirror", false},
-	{"backup.mounted", backUp, "restic", true},
-	{"backup.stored", backUp, "rsync", false},
-	{"restore.taken", restore, "rsync", false},
-	{"restore.writing", restore, "mirror", true},
-	{"restore.gate#20", restore, "restic", false},
+	always  bool // also without -torture
+}
+
+func backupPlaces() []backupPlace {
+	return []backupPlace{
+		{"backup.taken", backUp(), "mirror", false},
+		{"backup.mounted", backUp(), "restic", false},
+		{"backup.stored", backUp(), "mirror", true},
+		{"restore.taken", restore, "rsync", false},
+		{"restore.writing", restore, "mirror", true},
+		{"restore.gate#20", restore, "restic", false},
+	}
 }
 
 // beforeFaults are files of which many are missing after harmMore, so that a restore writes for a while.
@@ -53,7 +62,7 @@ func (g guest) forBackupFaults(t *testing.T, always string) made {
 	g.scratch(t, makeRepositories+"\n"+beforeFaults, removeRepositories+"; rm -rf /pccehr/bulk /pccehr/many")
 	for backend, options := range repositories {
 		if backend == always || *torture {
-			m[backend] = g.ok(t, backUp+options)["id"]
+			m[backend] = g.ok(t, backUp()+options)["id"]
 		}
 	}
 	g.run(t, harmMore)
@@ -66,7 +75,7 @@ func TestBackupKilled(t *testing.T) {
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	backups := g.forBackupFaults(t, "mirror")
-	for _, p := range backupPlaces {
+	for _, p := range backupPlaces() {
 		if !p.always && !*torture {
 			continue
 		}
@@ -80,7 +89,7 @@ func TestBackupKilled(t *testing.T) {
 			if now := g.run(t, sums); now != files {
 				t.Error("the origin was touched")
 			}
-			if strings.HasPrefix(p.words, backUp) {
+			if strings.HasPrefix(p.words, backUp()) {
 				if kept := g.lastBackup(t, "backup", p.backend); kept["state"] != "interrupted" {
 					t.Errorf("what is kept of the killed backup: %v", kept)
 				}
@@ -112,11 +121,11 @@ func TestBackendKilled(t *testing.T) {
 		victim               string // of the command line
 		always               bool
 	}{
-		{"backend of a backup", backUp, "mirror", "backup.mounted", "^[^ ]*rewind-[^ ]* backend mirror", false},
+		{"backend of a backup", backUp(), "mirror", "backup.mounted", "^[^ ]*rewind-[^ ]* backend mirror", false},
 		{"backend of a restore", restore, "mirror", "restore.writing", "^[^ ]*rewind-[^ ]* backend mirror", false},
 		{"restic under a restore", restore, "restic", "restore.writing", "^restic .*mount", true},
-		{"restic under a backup", backUp, "restic", "", "^restic .*backup --one-file-system", false},
-		{"rsync under a backup", backUp, "rsync", "", "^rsync .* -x -R ", false},
+		{"restic under a backup", backUp(), "restic", "", "^restic .*backup --one-file-system", false},
+		{"rsync under a backup", backUp(), "rsync", "", "^rsync .* -x -R ", false},
 	}
 	for _, c := range cases {
 		if !c.always && !*torture {
@@ -211,13 +220,11 @@ func TestRestoreInterruptedInMerge(t *testing.T) {
 
 // TestBackupPowerCut cuts the power in a backup and in a restore.
 func TestBackupPowerCut(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	backups := g.forBackupFaults(t, "")
-	for _, p := range backupPlaces {
-		if p.name != "backup.mounted" && !*torture {
-			continue
-		}
+	for _, p := range backupPlaces() {
 		t.Run(p.name, func(t *testing.T) {
 			g.run(t, "sync")
 			files := g.run(t, sums)
@@ -301,6 +308,7 @@ func TestRestoreWithoutRoom(t *testing.T) {
 
 // TestExternalBackend uses the example backend as a program of its own, and refuses it where others could change it.
 func TestExternalBackend(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, "mkdir -p /usr/local/lib/rewind/backends /srv/tar && cp /usr/local/bin/backends/tar /usr/local/lib/rewind/backends/",

@@ -31,15 +31,12 @@ echo "$f $(lsattr -d $f | cut -d' ' -f1 | tr -cd iad) $(cat $f 2>/dev/null | tr 
 // TestRestoreOfShutFiles restores over files and directories that are immutable or append-only: from a backend that
 // keeps such flags, from the record of a backup in one that does not, and without that record.
 func TestRestoreOfShutFiles(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\n"+flagged,
 		noFlagged+"; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
 	before := g.run(t, showFlagged+"show /pccehr; show /dat")
-	backends := []string{"rsync"}
-	if *torture {
-		backends = append(backends, "mirror")
-	}
+	backends := []string{"rsync", "mirror"}
 	for _, backend := range backends {
 		g.ok(t, "snap_backup volumes=/pccehr,/dat "+repositories[backend])
 	}

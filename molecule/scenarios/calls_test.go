@@ -21,6 +21,7 @@ func asAnsible(module, arguments string) string {
 
 // TestAsAnsibleRunsIt gives the modules their arguments in a file, weakly typed as Ansible's are, and asks for help.
 func TestAsAnsibleRunsIt(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, "lvm_snapshot volumes=/pccehr size=40m >/dev/null; echo new >/pccehr/rw-file; sync", "rm -f /pccehr/rw-file; lvm_snapshot state=absent")

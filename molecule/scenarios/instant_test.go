@@ -168,6 +168,7 @@ lvchange -an vg01/pool_tmeta && lvchange -ay vg01/pool vg01/one vg01/two && moun
 // TestOneInstantThin does the same for thin volumes, which their pool makes anew at the instant. Afterwards the pool is
 // whole, and a set of it is rolled back to.
 func TestOneInstantThin(t *testing.T) {
+	playedOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	sets := 2
@@ -190,6 +191,7 @@ func TestOneInstantThin(t *testing.T) {
 // TestKilledWhileThinSnapshotsAreMadeAnew kills a set of thin volumes where LVM has snapshots that the pool does not have:
 // writes go on, nothing is left, and the pool is whole.
 func TestKilledWhileThinSnapshotsAreMadeAnew(t *testing.T) {
+	playedOn(t, "d13")
 	g := guestFor(t)
 	g.scratch(t, thinPair, "lvm_snapshot state=absent >/dev/null; "+noThinPair)
 	before := g.run(t, devices)

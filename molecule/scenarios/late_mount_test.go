@@ -38,8 +38,10 @@ mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; rmdir /
 // TestMountedJustAsTheMergeBegins has the volume mounted by a program that nobody knows of when LVM has found it
 // closed, and before it merges: what that mount has read is not what the volume holds then.
 func TestMountedJustAsTheMergeBegins(t *testing.T) {
+	playedOn(t, "d12")
+	g := guestFor(t)
 	for _, point := range []string{"/srv/rw-late", "/pccehr"} {
-		t.Run(strings.TrimLeft(point, "/"), func(t *testing.T) { theGuest.mountedLate(t, point) })
+		t.Run(strings.TrimLeft(point, "/"), func(t *testing.T) { g.mountedLate(t, point) })
 	}
 }
 
@@ -91,7 +93,7 @@ mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; systemc
 // TestOpenedJustAsTheMergeBegins has the volume opened by a program that nobody knows of when LVM is about to look at
 // it, so that LVM puts the merge off: there is a way back from that, and services do not stay down for it.
 func TestOpenedJustAsTheMergeBegins(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, theOpener, withoutOpener)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")

@@ -25,7 +25,7 @@ lvremove -qqy vg00/xl vg00/xlog vg00/xrt vg00/ext vg00/ejour; rmdir /srv/xl /srv
 // A file system whose log, journal or real-time device lies on a volume of its own is taken with it or not at all, is
 // backed up, restored and looked at with the snapshot of that, and is whole after a rollback.
 func TestLogOnAnotherVolume(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, partsMade, partsRemoved)
 	for words, says := range map[string]string{

@@ -12,7 +12,7 @@ import (
 const rollBoth = "lvm_merge services=pccehr,postgresql"
 
 // settled is the time in which a server comes to rest after an interruption.
-const settled = 3 * time.Minute
+const settled = 6 * time.Minute
 
 // watched has the application on /pccehr and PostgreSQL note at each of their starts what both volumes hold: they must
 // never be started on a mix. Each volume has a marker, "kept" when the set is taken and "lost" afterwards.
@@ -204,8 +204,9 @@ func (g guest) interrupt(t *testing.T, how, always string, strike func(*testing.
 
 // TestKilledAtEveryStep kills the journey at each of its steps.
 func TestKilledAtEveryStep(t *testing.T) {
+	playedOn(t, "d13")
 	g := guestFor(t)
-	g.interrupt(t, killed, dividedBy(unmounted, betweenMerges), func(t *testing.T, p place) {
+	g.interrupt(t, killed, unmounted, func(t *testing.T, p place) {
 		if p.name == betweenMerges {
 			c := g.stop(t, p)
 			g.run(t, "echo 1 >$(cat /run/rewind/stopped)/cgroup.kill; rm /run/rewind/stopped")
@@ -272,8 +273,9 @@ func interruptedResult(t *testing.T, r result) {
 
 // TestPowerCutAtEveryStep cuts the power at the same places.
 func TestPowerCutAtEveryStep(t *testing.T) {
+	playedOn(t, "d12")
 	g := guestFor(t)
-	g.interrupt(t, "power cut", dividedBy(betweenMerges, guarding), func(t *testing.T, p place) {
+	g.interrupt(t, "power cut", betweenMerges, func(t *testing.T, p place) {
 		c := g.stop(t, p)
 		c.drop(t)
 		g.cut(t)
@@ -293,25 +295,24 @@ done 2>/dev/null ) & `
 
 // TestPollerKilled kills LVM's poller while the volumes merge, and the journey too.
 func TestPollerKilled(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.run(t, watched)
 	t.Cleanup(func() { g.run(t, unwatched) })
 	killDaemon := func(t *testing.T) { g.run(t, "systemctl kill -s KILL lvm2-lvmpolld.service") }
 	cases := []struct {
 		name   string
-		always bool
 		strike func(t *testing.T)
 	}{
-		{"lvmpolld", true, func(t *testing.T) {
+		{"lvmpolld", func(t *testing.T) {
 			g.ok(t, rollBoth)
 			killDaemon(t)
 		}},
-		{"the journey and lvmpolld", false, func(t *testing.T) {
+		{"the journey and lvmpolld", func(t *testing.T) {
 			interruptedResult(t, g.module(t, armed("rollback.started kill")+rollBoth))
 			killDaemon(t)
 		}},
-		{"the journey while its own poller is stuck, then that", false, func(t *testing.T) {
+		{"the journey while its own poller is stuck, then that", func(t *testing.T) {
 			g.run(t, noDaemon)
 			t.Cleanup(func() { g.run(t, daemonAgain) })
 			c := g.start(t, stuckPoller+armed("rollback.mounting hang")+rollBoth)
@@ -323,9 +324,6 @@ func TestPollerKilled(t *testing.T) {
 		}},
 	}
 	for _, c := range cases {
-		if !c.always && !*torture {
-			continue
-		}
 		t.Run(c.name, func(t *testing.T) {
 			g.run(t, takeAndHarm)
 			c.strike(t)

@@ -69,7 +69,7 @@ ExecStart=/bin/sleep infinity`)+"systemctl start rw-share", withoutUnits)
 
 // TestALongOneshotKeepsNobodyWaiting has a nightly job at work when the volume is rolled back.
 func TestALongOneshotKeepsNobodyWaiting(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, makeUnits("rw-nightly.service", `[Service]
 Type=oneshot

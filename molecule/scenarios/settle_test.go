@@ -81,6 +81,7 @@ func TestKilledWhileWritesWait(t *testing.T) {
 
 // TestFreezeLimit has the journey itself hang while everything stands still.
 func TestFreezeLimit(t *testing.T) {
+	playedOn(t, "d13")
 	g := guestFor(t)
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	hung := g.start(t, armed("instant.held hang")+"lvm_snapshot volumes=/dat,/pccehr freeze_timeout=5")
@@ -99,6 +100,7 @@ func TestFreezeLimit(t *testing.T) {
 // TestOutlivesItsCaller drops the ssh connection of a module that waits, or kills the module alone: what was begun is
 // brought to its end all the same, and the same call again has its result.
 func TestOutlivesItsCaller(t *testing.T) {
+	playedOn(t, "d12")
 	g := guestFor(t)
 	before := g.run(t, devices)
 	calls := []struct {
@@ -107,11 +109,11 @@ func TestOutlivesItsCaller(t *testing.T) {
 		on                   string // which guest plays it also without -torture
 	}{
 		{"lvm_snapshot", takeBoth, "snapset.still", false, "d12"},
-		{"lvm_snapshot", takeBoth, "snapset.still", true, "d13"},
+		{"lvm_snapshot", takeBoth, "snapset.still", true, ""},
 		{"lvm_merge", rollBoth + " wait=true", unmounted, true, ""},
 		{"lvm_merge", rollBoth + " wait=true", unmounted, false, ""},
-		{"snap_backup", backUp + repositories["mirror"], "backup.mounted", true, ""},
-		{"snap_backup", backUp + repositories["mirror"], "backup.mounted", false, ""},
+		{"snap_backup", backUp() + repositories["mirror"], "backup.mounted", true, ""},
+		{"snap_backup", backUp() + repositories["mirror"], "backup.mounted", false, ""},
 	}
 	g.scratch(t, makeRepositories, "lvm_snapshot state=absent >/dev/null; "+removeRepositories)
 	for _, call := range calls {
@@ -214,6 +216,7 @@ func TestOnlyMountPointsAreFrozen(t *testing.T) {
 
 // TestOneSetOfAName takes a second set while the first is there.
 func TestOneSetOfAName(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	before := g.run(t, devices)

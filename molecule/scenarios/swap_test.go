@@ -26,7 +26,7 @@ systemctl -q is-active fill`
 // TestSwapFileOnAMember takes sets while memory is full and its swap file lies on a member: what is held must not need
 // memory to go on, which would come from there.
 func TestSwapFileOnAMember(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	before := g.run(t, devices)
 	g.scratch(t, swapOnMember, "systemctl stop fill 2>/dev/null; "+goOn+"; swapoff /pccehr/swap; rm /pccehr/swap")

@@ -50,6 +50,7 @@ func TestAFailedSnapshotLeavesWritesGoing(t *testing.T) {
 // TestAFreezeOfAnotherProgramStays takes sets while another program holds a file system frozen, as an agent of a
 // virtual machine does for its host's snapshot.
 func TestAFreezeOfAnotherProgramStays(t *testing.T) {
+	playedOn(t, "d12")
 	g := guestFor(t)
 	before, mapped := g.run(t, devices), g.run(t, tables)
 	g.scratch(t, "fsfreeze -f /pccehr", "fsfreeze -u /pccehr 2>/dev/null; true")
