@@ -1,6 +1,7 @@
 // Command documentation writes what people read of the modules, from what the modules say of themselves.
 //
 //	go run ./modules/documentation modules DIRECTORY       for ansible-doc: a file for each, whose action plugin runs it
+//	go run ./modules/documentation reference DIRECTORY     their pages in docs
 //	go run ./modules/documentation man DIRECTORY VERSION   their manual pages
 //	go run ./modules/documentation completion DIRECTORY    the completion of their words for bash
 package main
@@ -23,12 +24,14 @@ func main() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "modules":
 		files = modules()
+	case len(os.Args) == 3 && os.Args[1] == "reference":
+		files = reference()
 	case len(os.Args) == 4 && os.Args[1] == "man":
-		files = pages(os.Args[3])
+		files = manuals(os.Args[3])
 	case len(os.Args) == 3 && os.Args[1] == "completion":
 		files = map[string]string{"rewind": completion(documents())}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: documentation modules DIRECTORY | man DIRECTORY VERSION | completion DIRECTORY")
+		fmt.Fprintln(os.Stderr, "usage: documentation modules DIRECTORY | reference DIRECTORY | man DIRECTORY VERSION | completion DIRECTORY")
 		os.Exit(2)
 	}
 	for name, text := range files {
@@ -59,8 +62,17 @@ func modules() map[string]string {
 	return files
 }
 
-// pages returns the manual pages by their names.
-func pages(version string) map[string]string {
+// reference returns the pages of docs/modules by their names.
+func reference() map[string]string {
+	files := map[string]string{}
+	for _, d := range documents() {
+		files[d.Name+".md"] = page(d)
+	}
+	return files
+}
+
+// manuals returns the manual pages by their names.
+func manuals(version string) map[string]string {
 	files := map[string]string{}
 	for _, d := range documents() {
 		files[d.Name+".8"] = man(d, version)

@@ -9,31 +9,34 @@ import (
 	"testing"
 )
 
-const written = "../../plugins/modules"
-
 // What people read is what the programs say now.
 func TestDocumentationIsUpToDate(t *testing.T) {
-	files := modules()
-	for name, text := range files {
-		got, err := os.ReadFile(filepath.Join(written, name))
-		if err != nil || string(got) != text {
-			t.Errorf("%s is not what the program says of itself (%v): go run ./modules/documentation modules plugins/modules", name, err)
+	for _, c := range []struct {
+		kind, dir string
+		files     map[string]string
+	}{{"modules", "plugins/modules", modules()}, {"reference", "docs/modules", reference()}} {
+		dir := filepath.Join("../..", c.dir)
+		for name, text := range c.files {
+			got, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil || string(got) != text {
+				t.Errorf("%s is not what the program says of itself (%v): go run ./modules/documentation %s %s", name, err, c.kind, c.dir)
+			}
 		}
-	}
-	there, err := os.ReadDir(written)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range there {
-		if name := file.Name(); files[name] == "" && name != "fleet_page.py" { // which is no program of ours
-			t.Errorf("%s documents no program", name)
+		there, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range there {
+			if name := file.Name(); c.files[name] == "" && name != "fleet_page.py" { // which is no program of ours
+				t.Errorf("%s documents no program", filepath.Join(c.dir, name))
+			}
 		}
 	}
 }
 
 // groff says what it does not understand of a page.
 func TestManualPages(t *testing.T) {
-	for name, page := range pages("1.2.3") {
+	for name, page := range manuals("1.2.3") {
 		check := exec.Command("groff", "-man", "-Tutf8", "-ww", "-z")
 		check.Stdin = strings.NewReader(page)
 		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {

@@ -212,6 +212,18 @@ EXAMPLES = r"""
       repository: /srv/restic
       password_file: /root/restic.pw
 
+- name: Without waiting for its end
+  pcc.rewind.snap_backup:
+    volumes:
+      - /dat
+    backend_options:
+      path: /srv/backup
+    detach: true
+
+- name: "How far that run is, and what came of it"
+  pcc.rewind.snap_backup:
+    run: 20260131t235959-123456-0a1b2c
+
 - name: What would be written
   pcc.rewind.snap_backup:
     action: restore

@@ -62,6 +62,8 @@ func Module() ansible.Program {
 		Print:    show,
 		Examples: `  snap_backup action=backup volumes=/dat,/pccehr backend_options=path=/srv/backup  back two volumes up
   snap_backup action=backup volumes=/dat backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw  with restic
+  snap_backup volumes=/dat backend_options=path=/srv/backup detach=true    without waiting for its end
+  snap_backup run=20260131t235959-123456-0a1b2c                            how far that run is, and what came of it
   snap_backup action=restore backend_options=path=/srv/backup --check      what would be written
   snap_backup action=restore backend_options=path=/srv/backup              into set "restore", for a look
   snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql  and roll back to it
