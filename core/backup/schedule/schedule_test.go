@@ -3,8 +3,10 @@ package schedule
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,5 +262,23 @@ func TestWhatCannotBeScheduled(t *testing.T) {
 func TestTheUnitIsTheOneThatKeepsItsProgram(t *testing.T) {
 	if unit := filepath.Join(On(nil).Units, service); unit != journey.ScheduleUnit {
 		t.Error(unit)
+	}
+}
+
+// A package's units do what those do that are written where there is no package.
+func TestThePackagesUnitsAreTheSame(t *testing.T) {
+	for file, text := range map[string]string{
+		"rewind-backup@.service": fmt.Sprintf(serviceText, "/usr/sbin/"), "rewind-backup@.timer": timerText,
+	} {
+		packaged, err := os.ReadFile(filepath.Join("../../../packages/systemd", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(string(packaged), "\n")
+		for line := range strings.Lines(strings.TrimPrefix(strings.ReplaceAll(text, "/usr/sbin/ ", "/usr/sbin/"), made)) {
+			if !slices.Contains(lines, strings.TrimSuffix(line, "\n")) {
+				t.Errorf("%s of the package has no %s", file, line)
+			}
+		}
 	}
 }
