@@ -132,7 +132,7 @@ packages: build ## .deb and .rpm of both architectures in build/packages
 	@ls -l build/packages/*.deb build/packages/*.rpm | awk '{ printf "%s  %.1f MB\n", $$9, $$5 / 1000000 }'
 
 .PHONY: release
-release: collection packages ## what is given away, in build/release: the collection, the packages, a bill of materials, checksums
+release: sanity packages ## what is given away, in build/release: the collection, the packages, a bill of materials, checksums
 	@rm -rf build/release; mkdir -p build/release
 	@cp build/collection/*.tar.gz build/packages/*.deb build/packages/*.rpm build/release/
 	@for family in lvm snap; do go run $(cyclonedx) app -json -licenses -noserial -output build/release/$$family.cdx.json -main modules/$$family .; done
@@ -140,7 +140,7 @@ release: collection packages ## what is given away, in build/release: the collec
 
 .PHONY: clean
 clean: ## remove what was built; the lab's images in the cache directory stay
-	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule build/packages build/release files
+	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule build/packages build/release build/sanity files
 
 # --- the lab ---
 
@@ -208,6 +208,13 @@ lint: build build/venv/.done $(promtool) ## gofmt, vet, staticcheck, shellcheck,
 	@mkdir -p build/lint/ansible_collections/pcc; ln -sfn $(CURDIR) build/lint/ansible_collections/pcc/rewind
 	@ANSIBLE_COLLECTIONS_PATH=build/lint ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
 
+# It wants the collection in a folder of its name, and fetches what it checks with.
+.PHONY: sanity
+sanity: collection ## ansible-test sanity on the collection as it is given away
+	@rm -rf build/sanity; mkdir -p build/sanity/ansible_collections/pcc/rewind
+	@tar -xzf build/collection/*.tar.gz -C build/sanity/ansible_collections/pcc/rewind
+	@cd build/sanity/ansible_collections/pcc/rewind && ansible-test sanity --venv --color no
+
 .PHONY: test
 test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule
 	@molecule/stages test
@@ -242,11 +249,20 @@ playbooks: collection ## the collection and its playbooks with each version of A
 	@go run $(gotestsum) --format testname --hide-summary skipped --jsonfile build/log/playbooks.json -- \
 		-tags playbooks -count=1 -timeout 15m -parallel 2 ./molecule/rollouts ./molecule/collection
 
+# The home is an empty one, so that nothing is found but what was installed; the lab's images stay where they are.
 .PHONY: molecule
-molecule: build build/venv/.done lab-deps ## the playbooks as a user runs them: `molecule test` of each scenario
+molecule: export XDG_CACHE_HOME := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+molecule: collection lab-deps ## the collection as a user installs and runs it: `molecule test` of each scenario
+	@rm -rf build/molecule; mkdir -p build/molecule/home
+	@ansible-galaxy collection install --offline -p build/molecule/installed build/collection/*.tar.gz >/dev/null
 	@for scenario in default backup; do \
-		MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule/$$scenario molecule test -s $$scenario; \
+		HOME=$(CURDIR)/build/molecule/home MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/build/molecule/$$scenario \
+			molecule test -s $$scenario || exit; \
 	done
+
+.PHONY: scale
+scale: collection ## what a task on 200 servers costs the controller, in docs/scale.md; ssh servers on loopback, a quarter of an hour
+	@molecule/bench/scale 200
 
 .PHONY: bench
 bench: build lab-bin build/venv/.done lab-deps ## the figures of the guest LAB in docs/benchmarks.md, measured again
