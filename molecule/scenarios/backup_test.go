@@ -269,7 +269,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		"rm -rf /srv/canary /root/canary.env /root/wrong.env /root/args /root/out /var/cache/rewind")
 	words := "snap_backup volumes=/pccehr backend=restic backend_options=repository=/srv/canary environment_file=/root/canary.env"
 	// Arguments are looked at as long as the call lasts, restic's own too.
-	const watch = "systemd-run -q --collect --unit=watch bash -c 'while :; do grep -las \"" + pattern + "\" /proc/[0-9]*/cmdline >>/run/seen; done'"
+	const watch = "systemd-run -q --collect --unit=watch bash -c 'while :; do grep -las \"" + pattern + "\" /proc/[0-9]*/cmdline >>/run/seen; sleep 0.1; done'"
 	g.run(t, watch)
 	t.Cleanup(func() { g.run(t, "systemctl stop watch; rm -f /run/seen") })
 	c := g.start(t, armed("backup.stored hang")+words)

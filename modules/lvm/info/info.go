@@ -89,9 +89,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, info.Warnings...)
-	programs, err := journey.ProgramDir()
-	if err != nil {
-		info.Host.Usable, info.Host.Problems = false, append(info.Host.Problems, err.Error())
+	programs, none := journey.ProgramDir()
+	if none != nil {
+		info.Host.Usable, info.Host.Problems = false, append(info.Host.Problems, none.Error())
 	}
 	backups, damaged := backups(current, a)
 	if damaged != nil {
@@ -106,10 +106,10 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if a.Textfile != "" {
 		r.Changed = true
 		if !c.Check {
-			err = writeMetrics(a.Textfile, metrics(info, backups))
+			return r, writeMetrics(a.Textfile, metrics(info, backups))
 		}
 	}
-	return r, err
+	return r, nil
 }
 
 func summary(i *snapset.Info, current []journey.Status, backups []backup) string {
