@@ -47,11 +47,11 @@ grep -l '"outcome": ""' /var/lib/rewind/journal/* ; ls /run/rewind/mounts 2>/dev
 // TestBackupAndRestore is the full demonstration, with each backend that is built in: a set backed up, harm, the backup
 // restored into new snapshots while the services run, looked at, and merged.
 func TestBackupAndRestore(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, makeRepositories+"\n"+tricky, removeRepositories+"; rm -rf /srv/originals; "+noTricky)
 	before := g.run(t, patients)
-	for _, backend := range demonstrated() {
+	for _, backend := range []string{"mirror", "rsync", "restic"} {
 		t.Run(backend, func(t *testing.T) {
 			options := repositories[backend]
 			g.run(t, keepOriginals)
@@ -112,15 +112,6 @@ func putInPlace(backend, options string) string {
 		return "lvm_merge name=restore" + rollback
 	}
 	return "snap_backup action=restore merge=true " + options + rollback
-}
-
-// demonstrated are the backends that the full demonstration is played with: all with -torture, else rsync. mirror has
-// TestRestoreAtOnce then, restic TestBackendKilled.
-func demonstrated() []string {
-	if *torture {
-		return []string{"mirror", "rsync", "restic"}
-	}
-	return []string{"rsync"}
 }
 
 // playedOn leaves a scenario to the other guest, unless -torture has it played on both. Both guests show each kind of

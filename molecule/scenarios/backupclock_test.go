@@ -10,6 +10,7 @@ import (
 
 // TestClockRanAhead makes a backup while the server's clock is ten days ahead, and puts the clock right again.
 func TestClockRanAhead(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	g.scratch(t, `mkdir /srv/mirror && echo before >/pccehr/clock && echo $(($(date +%s) + 86400)) >/run/tomorrow`,

@@ -268,6 +268,7 @@ func TestBackupOverflow(t *testing.T) {
 // TestRestoreWithoutRoom gives a restore less room than it needs: refused before anything is created where that can be
 // known, extended as long as there is room, undone where there is not.
 func TestRestoreWithoutRoom(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	g.scratch(t, makeRepositories, "lvremove -qqy vg00/full 2>/dev/null; "+removeRepositories+"; rm -f /pccehr/bulk /pccehr/large")
@@ -285,7 +286,6 @@ func TestRestoreWithoutRoom(t *testing.T) {
 		t.Logf("refused before anything was created: %s", r.msg())
 	})
 	t.Run("extended", func(t *testing.T) {
-		tortured(t)
 		g.ok(t, "snap_backup action=restore size=20m "+repositories["mirror"])
 		g.ok(t, "lvm_snapshot name=restore state=mounted")
 		g.run(t, "test $(stat -c %s /run/rewind/mounts/restore/vg00/pccehr/large) = 94371840")

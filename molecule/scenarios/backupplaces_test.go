@@ -19,6 +19,7 @@ mount -t vfat -o loop /srv/fat.img /srv/fat`
 // TestPlacesThatCannotServe names repositories that lie where no tree can be kept, and one that has only another host's
 // backups: both are said before anything is done.
 func TestPlacesThatCannotServe(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	g.scratch(t, makeFAT+"; mkdir -p /srv/mirror", "umount /srv/fat; rm -rf /srv/fat /srv/fat.img /srv/mirror")

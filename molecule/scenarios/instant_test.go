@@ -125,7 +125,10 @@ func TestOneInstant(t *testing.T) {
 	if *torture {
 		of2, of5 = tortureSets/2, tortureSets/2
 	}
-	t.Run("2 volumes", func(t *testing.T) { g.takeSets(t, of2, "", volumes...) })
+	t.Run("2 volumes", func(t *testing.T) {
+		playedOn(t, "d12")
+		g.takeSets(t, of2, "", volumes...)
+	})
 	t.Run("5 volumes", func(t *testing.T) {
 		playedOn(t, "d13")
 		g.scratch(t, threeMore, noThreeMore)
@@ -137,7 +140,7 @@ func TestOneInstant(t *testing.T) {
 // TestNothingIsWrittenBetweenTheSnapshots holds a set when the first of its snapshots has begun and the second has not:
 // for as long as this takes, nothing is written to either volume.
 func TestNothingIsWrittenBetweenTheSnapshots(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	volumes := []counted{{lv: "vg00/dat", point: "/dat"}, {lv: "vg00/pccehr", point: "/pccehr"}}
 	g.count(t, "/dat", "/pccehr")

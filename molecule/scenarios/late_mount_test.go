@@ -41,7 +41,12 @@ func TestMountedJustAsTheMergeBegins(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
 	for _, point := range []string{"/srv/rw-late", "/pccehr"} {
-		t.Run(strings.TrimLeft(point, "/"), func(t *testing.T) { g.mountedLate(t, point) })
+		t.Run(strings.TrimLeft(point, "/"), func(t *testing.T) {
+			if point == "/pccehr" {
+				tortured(t)
+			}
+			g.mountedLate(t, point)
+		})
 	}
 }
 

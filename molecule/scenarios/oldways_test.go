@@ -7,6 +7,7 @@ import "testing"
 // TestSnapshotsMadeByHand rolls back what was made with the commands that administrators have always typed. LVM reduces
 // the COW space to what the volume can need.
 func TestSnapshotsMadeByHand(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	before, files := g.run(t, patients), g.run(t, sums)

@@ -75,7 +75,7 @@ lvm_snapshot name=stack state=absent >/dev/null; lvremove -qqy vg00/one vg00/two
 // What lies on several volumes is taken with all of them or not at all; a physical volume of LVM is refused before
 // anything is held, though all that lies on it be in the set.
 func TestDevicesMadeOfVolumes(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, stackMade, stackRemoved)
 	refused := func(volumes, says string) {
