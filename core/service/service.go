@@ -135,6 +135,8 @@ func (p properties) text(name string) string { s, _ := p[name].(string); return 
 
 func (p properties) flag(name string) bool { b, _ := p[name].(bool); return b }
 
+func (p properties) count(name string) uint64 { n, _ := p[name].(uint64); return n }
+
 func (p properties) list(name string) []string { l, _ := p[name].([]string); return l }
 
 // job tells whether the property Job, a pair of number and path, names one.

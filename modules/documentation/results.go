@@ -141,6 +141,13 @@ var results = map[string][]value{
 				{name: "good", kind: "dict",
 					doc: "The last good backup: its id, time, volumes, files, bytes and stored_bytes."},
 			}},
+		{name: "backups_not_begun", kind: "list", elements: "dict", when: success,
+			doc: "Scheduled backups whose last start came to none, because their program or their arguments could not be read.",
+			keys: []value{
+				{name: "name", kind: "str", doc: "The set's name."},
+				{name: "unit", kind: "str", doc: "The unit of systemd, whose journal says why."},
+				{name: "since", kind: "str", doc: "When it was started, RFC 3339."},
+			}},
 		{name: "program_dir", kind: "str", doc: "The directory that programs are kept in and run from.", when: success},
 	},
 	"snap_backup": join(runKeys, []value{

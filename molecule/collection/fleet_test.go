@@ -123,6 +123,9 @@ func TestFleet(t *testing.T) {
 			at(r, "sets", "snapshots")["merge"] = map[string]any{"state": "running", "percent": 3.5}
 		}},
 		{"no backup", "warn", "no backup is known", func(r map[string]any) { r["backups"] = []any{} }},
+		{"a backup that does not begin", "bad", "scheduled backup nightly did not begin: journalctl -u x", func(r map[string]any) {
+			r["backups_not_begun"] = []any{map[string]any{"name": "nightly", "unit": "x"}}
+		}},
 		{"a failed backup", "bad", "backup nightly: the repository is full", func(r map[string]any) {
 			at(r, "backups")["state"], at(r, "backups")["msg"] = "failed", "the repository is full"
 		}},

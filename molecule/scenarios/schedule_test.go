@@ -50,6 +50,14 @@ rm -f /etc/systemd/system/timers.target.wants/rewind-backup@*; systemctl daemon-
 	if kept := g.lastBackup(t, "nightly", "mirror"); kept["state"] != "failed" || kept["code"] != "repository_missing" || kept["good"] == nil {
 		t.Errorf("what is kept of the failure: %v", kept)
 	}
+	if unbegun := g.ok(t, "lvm_snapshot_info").rows("backups_not_begun"); len(unbegun) != 0 {
+		t.Errorf("it failed on the way, and is said not to have begun: %v", unbegun)
+	}
+	g.run(t, "cd /etc/rewind; cp -p nightly.json kept; echo { >nightly.json; ! systemctl start rewind-backup@nightly.service; mv kept nightly.json")
+	if r := g.ok(t, "lvm_snapshot_info"); !has(r.rows("backups_not_begun"), map[string]any{"name": "nightly"}) ||
+		!strings.Contains(r.msg(), "scheduled backup nightly did not begin") {
+		t.Errorf("its arguments cannot be read, and lvm_snapshot_info says %q", r.msg())
+	}
 	g.ok(t, "lvm_snapshot_info textfile=/run/rewind.prom")
 	const sample = `rewind_last_backup_success\{name="nightly",backend="mirror",volumes="/pccehr",place=`
 	if metrics := g.run(t, "cat /run/rewind.prom"); !regexp.MustCompile(sample + `"[0-9a-f]*"} 0`).MatchString(metrics) {

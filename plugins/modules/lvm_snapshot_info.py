@@ -186,6 +186,25 @@ backups:
       description: "The last good backup: its id, time, volumes, files, bytes and stored_bytes."
       type: dict
       returned: always
+backups_not_begun:
+  description: >-
+    Scheduled backups whose last start came to none, because their program or their arguments could not be read.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: "The set's name."
+      type: str
+      returned: always
+    unit:
+      description: "The unit of systemd, whose journal says why."
+      type: str
+      returned: always
+    since:
+      description: "When it was started, RFC 3339."
+      type: str
+      returned: always
 program_dir:
   description: The directory that programs are kept in and run from.
   type: str

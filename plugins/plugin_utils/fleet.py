@@ -48,6 +48,8 @@ def row(host, result, limits):
     for shot in result.get("unmanaged") or []:
         snapshot(shot, bad, warn, limits)
     backups(result.get("backups") or [], bad, warn, limits)
+    for start in result.get("backups_not_begun") or []:
+        bad.append("scheduled backup %s did not begin: journalctl -u %s says why" % (start["name"], start["unit"]))
     out = shown(host, "bad" if bad else "warn" if warn else "ok", bad + warn)
     out["version"] = result.get("rewind_version") or ""
     out["sets"] = sets

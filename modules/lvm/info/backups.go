@@ -1,6 +1,7 @@
 package info
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/backup/jobs"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/service"
 )
 
 // The states of a job of backups.
@@ -58,6 +60,45 @@ func judged(j jobs.Job, current []journey.Status, now time.Time) backup {
 	return b
 }
 
+// scheduled is the unit of a scheduled backup, with NAME in the place of the asterisk.
+const scheduled = "rewind-backup@*.service"
+
+// notBegun is a scheduled backup whose last start came to none: its program or its arguments could not be read.
+type notBegun struct {
+	Name  string `json:"name"`
+	Unit  string `json:"unit"`
+	Since string `json:"since"` // RFC 3339
+}
+
+// notBegunOf are those of the units that failed, each since a time, of which no backup was begun then or later.
+func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
+	all := []notBegun{}
+	before, after, _ := strings.Cut(scheduled, "*")
+	for unit, since := range failed {
+		name := strings.TrimSuffix(strings.TrimPrefix(unit, before), after)
+		begun := func(b backup) bool {
+			t, err := time.Parse(time.RFC3339, b.Begun)
+			return err == nil && b.Name == name && !t.Before(since.Truncate(time.Second))
+		}
+		if !slices.ContainsFunc(list, begun) {
+			all = append(all, notBegun{name, unit, since.UTC().Format(time.RFC3339)})
+		}
+	}
+	slices.SortFunc(all, func(a, b notBegun) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// failedStarts are those of this server; none where there is no systemd, which the host's problems tell.
+func failedStarts(ctx context.Context, list []backup) ([]notBegun, error) {
+	systemd, err := service.Connect(ctx)
+	if err != nil {
+		return []notBegun{}, nil
+	}
+	defer systemd.Close()
+	failed, err := systemd.Failed(ctx, scheduled)
+	return notBegunOf(failed, list), err
+}
+
 // since is how many seconds ago a time was; nil if it is none, or lies ahead: a clock that is wrong makes nothing fresh.
 func since(stamp string, now time.Time) *int64 {
 	t, err := time.Parse(time.RFC3339, stamp)
@@ -83,6 +124,12 @@ func showBackups(w io.Writer, list []backup) {
 			fmt.Fprintf(w, ", begun at %s (journalctl -u %s)", b.Begun, b.Unit)
 		}
 		fmt.Fprintf(w, "; %s\n", b.good())
+	}
+}
+
+func showNotBegun(w io.Writer, list []notBegun) {
+	for _, u := range list {
+		fmt.Fprintf(w, "  %s did not begin at %s: journalctl -u %s says why\n", u.Name, u.Since, u.Unit)
 	}
 }
 

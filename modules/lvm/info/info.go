@@ -32,8 +32,9 @@ type found struct {
 	Last    *rollback.Last   `json:"last_rollback"`
 	Current []journey.Status `json:"under_way"`
 	// Programs is the directory that changing programs run a copy of themselves from; empty if there is none.
-	Programs string   `json:"program_dir"`
-	Backups  []backup `json:"backups"`
+	Programs string     `json:"program_dir"`
+	Backups  []backup   `json:"backups"`
+	NotBegun []notBegun `json:"backups_not_begun"`
 }
 
 // Module is the module.
@@ -97,22 +98,28 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if damaged != nil {
 		r.Warnings = append(r.Warnings, damaged.Error())
 	}
-	r.Msg = summary(info, current, backups)
+	unbegun := []notBegun{}
+	if a.Name+a.VG == "" {
+		if unbegun, err = failedStarts(ctx, backups); err != nil {
+			r.Warnings = append(r.Warnings, "whether scheduled backups begin cannot be found out: "+err.Error())
+		}
+	}
+	r.Msg = summary(info, current, backups, unbegun)
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
 		"last_rollback": last, "under_way": current, "program_dir": programs,
-		"backups": backups,
+		"backups": backups, "backups_not_begun": unbegun,
 	}
 	if a.Textfile != "" {
 		r.Changed = true
 		if !c.Check {
-			return r, writeMetrics(a.Textfile, metrics(info, backups))
+			return r, writeMetrics(a.Textfile, metrics(info, backups, unbegun))
 		}
 	}
 	return r, nil
 }
 
-func summary(i *snapset.Info, current []journey.Status, backups []backup) string {
+func summary(i *snapset.Info, current []journey.Status, backups []backup, unbegun []notBegun) string {
 	if !i.Host.Usable {
 		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
 	}
@@ -129,6 +136,9 @@ func summary(i *snapset.Info, current []journey.Status, backups []backup) string
 		if b.State == backupFailed || b.State == backupInterrupted {
 			bad = append(bad, "backup "+b.Name+" "+b.State)
 		}
+	}
+	for _, u := range unbegun {
+		bad = append(bad, "scheduled backup "+u.Name+" did not begin")
 	}
 	msg := fmt.Sprintf("sets: %d, other snapshots: %d", len(i.Sets), len(i.Unmanaged))
 	if len(bad) > 0 {
@@ -181,6 +191,7 @@ func show(w io.Writer, r ansible.Result) {
 		fmt.Fprintf(w, "%-20s %s\n", m.Point, stack(m.Stack))
 	}
 	showBackups(w, f.Backups)
+	showNotBegun(w, f.NotBegun)
 	if l := f.Last; l != nil {
 		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, l.Begun, story(l))
 		if l.Downtime > 0 {

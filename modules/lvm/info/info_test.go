@@ -3,6 +3,7 @@ package info
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,22 @@ func TestARunWithoutAnEnd(t *testing.T) {
 	}
 }
 
+// A scheduled backup that fails on the way says so itself; one that never begins leaves its unit alone to tell.
+func TestNotBegun(t *testing.T) {
+	at := time.Date(2026, 3, 4, 2, 0, 0, 700, time.UTC)
+	failed := map[string]time.Time{"rewind-backup@a.service": at, "rewind-backup@b.service": at, "rewind-backup@c.service": at}
+	list := []backup{
+		{Job: jobs.Job{Name: "a", Begun: "2026-03-04T02:00:00Z"}},
+		{Job: jobs.Job{Name: "b", Begun: "2026-03-04T01:59:59Z"}},
+	}
+	want := []notBegun{
+		{"b", "rewind-backup@b.service", "2026-03-04T02:00:00Z"}, {"c", "rewind-backup@c.service", "2026-03-04T02:00:00Z"},
+	}
+	if got := notBegunOf(failed, list); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
 // A backup that was made while the clock ran ahead has no age.
 func TestABackupOfTheFutureIsNotFresh(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
@@ -76,14 +93,16 @@ func TestABackupOfTheFutureIsNotFresh(t *testing.T) {
 // A person sees the same whether the result is fresh or came through a file.
 func TestShow(t *testing.T) {
 	i, half, backups := info(), 50.0, lastBackups()
+	unbegun := []notBegun{{"monthly", "rewind-backup@monthly.service", "2026-11-23T02:00:00Z"}}
 	current := []journey.Status{{Kind: "rollback", Title: "roll back to set snap", Unit: "rewind-1.service", Begun: "2026-11-23T20:34:46Z", Label: "merging", Percent: &half}}
 	data := map[string]any{
 		"host": i.Host, "groups": i.Groups, "sets": i.Sets, "unmanaged": i.Unmanaged, "mounts": i.Mounts,
 		"last_rollback": &rollback.Last{Set: "snap", Begun: "2026-11-23T20:34:46Z", Outcome: "unfinished", Step: "started", Downtime: 9400},
 		"under_way":     current, "backups": backups,
+		"backups_not_begun": unbegun,
 	}
 
-	fresh := ansible.Result{Msg: summary(i, current, backups), Data: data}
+	fresh := ansible.Result{Msg: summary(i, current, backups, unbegun), Data: data}
 	var stored ansible.Result
 	text, err := json.Marshal(fresh)
 	if err == nil {
@@ -92,7 +111,7 @@ func TestShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `sets: 1, other snapshots: 1; snap is merging, backup weekly failed; under way: roll back to set snap
+	want := `sets: 1, other snapshots: 1; snap is merging, backup weekly failed, scheduled backup monthly did not begin; under way: roll back to set snap
 
 kernel 6.12.5, LVM 2.03.31(2), dm_snapshot loaded, dm_thin_pool loadable
 volume group vg00: 6.0 GiB, 4.0 GiB free
@@ -112,6 +131,7 @@ snapshots of no set
 last backups
   nightly of /dat, /boot with mirror: ok; the last good one, 20260304T020001Z-db1, is 3 h 0 min old
   weekly of /dat with restic: failed at 2026-03-04T02:05:00Z: the repository is full; none was ever good (if it is not to be made, remove /var/lib/rewind/jobs/weekly-1.json)
+  monthly did not begin at 2026-11-23T02:00:00Z: journalctl -u rewind-backup@monthly.service says why
 
 last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LVM merges, services down for 9.4 s
 `
@@ -126,7 +146,7 @@ last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LV
 
 func TestSummaryOfAServerThatCannot(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Problems: []string{"this is a container (lxc): its volumes belong to its host"}}}
-	if got := summary(i, nil, nil); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
+	if got := summary(i, nil, nil, nil); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
 		t.Error(got)
 	}
 }
@@ -134,7 +154,7 @@ func TestSummaryOfAServerThatCannot(t *testing.T) {
 // A name that is misspelt must not look like a server without sets.
 func TestSummaryOfANameThatIsNoSets(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Usable: true}, None: `there is no set "snpa"; there is snap`}
-	if got := summary(i, []journey.Status{{Title: "set snap: absent"}}, nil); got != i.None+"; under way: set snap: absent" {
+	if got := summary(i, []journey.Status{{Title: "set snap: absent"}}, nil, nil); got != i.None+"; under way: set snap: absent" {
 		t.Error(got)
 	}
 }

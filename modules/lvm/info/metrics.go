@@ -27,7 +27,7 @@ func writeMetrics(path, text string) error {
 
 // metrics are what was found as Prometheus reads it
 // (https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details).
-func metrics(i *snapset.Info, backups []backup) string {
+func metrics(i *snapset.Info, backups []backup, unbegun []notBegun) string {
 	m := &exposition{}
 	m.family("rewind_set_state", "Whether a set of snapshots is in that state: 1 or 0.")
 	for _, s := range i.Sets {
@@ -65,6 +65,10 @@ func metrics(i *snapset.Info, backups []backup) string {
 	m.family("rewind_last_backup_timestamp_seconds", "The instant that the last good backup of a volume is of; 0: there is none, or it is dated later than now.")
 	for _, v := range newest(backups) {
 		m.sample(float64(v.at), "name", v.name, "backend", v.backend, "volume", v.volume, "place", v.place)
+	}
+	m.family("rewind_backup_not_begun", "1 for each scheduled backup whose last start came to none.")
+	for _, u := range unbegun {
+		m.sample(1, "name", u.Name)
 	}
 	return m.String()
 }

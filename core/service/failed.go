@@ -1,0 +1,27 @@
+package service
+
+import (
+	"context"
+	"time"
+)
+
+// Failed returns those units of a pattern, such as backup@*.service, whose last run failed, each with the time at which that
+// run began.
+func (s *Systemd) Failed(ctx context.Context, pattern string) (map[string]time.Time, error) {
+	names, err := s.bus.loaded(ctx, pattern)
+	if err != nil {
+		return nil, busFault(ctx, err, "ask systemd for %s", pattern)
+	}
+	failed := map[string]time.Time{}
+	for _, name := range names {
+		props, err := s.bus.unit(ctx, name)
+		if err != nil {
+			return nil, busFault(ctx, err, "ask systemd about %s", name)
+		}
+		p := properties(props)
+		if p.text("ActiveState") == "failed" {
+			failed[name] = time.UnixMicro(int64(p.count("InactiveExitTimestamp")))
+		}
+	}
+	return failed, nil
+}
