@@ -66,7 +66,6 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 		g.tidy(t)
 	})
 	t.Run("LVM refuses the merge", func(t *testing.T) {
-		tortured(t) // the next one goes further
 		r := hung(t, fullOver("/etc/lvm/archive"))
 		g.run(t, "umount /etc/lvm/archive")
 		if r.code() != "merge_failed" || !strings.Contains(r.msg(), "nothing was rolled back") || r["changed"] == true {
@@ -77,6 +76,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 		t.Log(r.msg())
 	})
 	t.Run("LVM refuses the merge, and the way back cannot be recorded", func(t *testing.T) {
+		tortured(t)
 		r := hung(t, fullOver("/etc/lvm/archive")+fullOver("/var/lib/rewind/journal"))
 		if r.code() != "merge_failed" {
 			t.Errorf("%s", r)
@@ -89,6 +89,7 @@ systemctl is-active -q pccehr || systemctl start pccehr; rm -f /pccehr/marker`)
 		g.tidy(t)
 	})
 	t.Run("what is set aside is enough", func(t *testing.T) {
+		tortured(t)
 		r := hung(t, "("+fillRoot+"); ")
 		g.run(t, "rm -f /rw-fill.*")
 		if r.failed() {
