@@ -251,12 +251,8 @@ lvremove -qqy vg01/two vg01/pool; rmdir /one /two`
 
 // TestOneInstantThinAndThick takes sets of a thin volume and a thick one of the same volume group.
 func TestOneInstantThinAndThick(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, thinAndThick, noThinAndThick)
-	sets := 2
-	if *torture {
-		sets = 20
-	}
-	g.takeSets(t, sets, "", counted{lv: "vg01/one", point: "/one"}, counted{lv: "vg01/two", point: "/two"})
+	g.takeSets(t, 20, "", counted{lv: "vg01/one", point: "/one"}, counted{lv: "vg01/two", point: "/two"})
 }

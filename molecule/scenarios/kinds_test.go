@@ -32,7 +32,7 @@ cp /root/crypttab.before /etc/crypttab; rm -f /root/safe.key /root/crypttab.befo
 // TestThinAndEncryptedInSeveralGroups takes one set of a thin volume and an encrypted thick one in two groups, rolls
 // back to it and takes it again.
 func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, kinds, removeKinds)
 	taken := g.ok(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m")
