@@ -78,8 +78,8 @@ func (o outcome) writeObject(stdout io.Writer) int {
 	return code
 }
 
-// masked returns the object without secrets. Its own keys and its code stay:
-// without them Ansible would not know a failure.
+// masked returns the object without secrets. Its own keys, its code and what tells a run from others stay: without them
+// Ansible would not know a failure, and could not ask for the run.
 func (o outcome) masked() (map[string]any, error) {
 	v, err := jsonValue(o.object())
 	if err != nil {
@@ -87,7 +87,7 @@ func (o outcome) masked() (map[string]any, error) {
 	}
 	all := v.(map[string]any)
 	for key, value := range all {
-		if key != "code" {
+		if key != "code" && key != "run" {
 			all[key] = o.in.call.hidden.value(value)
 		}
 	}

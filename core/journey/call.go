@@ -83,7 +83,8 @@ func (c Call) make(ctx context.Context, detached bool, patience <-chan time.Time
 	if detached {
 		return begun(id, first), nil
 	}
-	return wait(ctx, systemd, id, c.Notice, patience)
+	r, _, err := wait(ctx, systemd, id, c.Notice, patience)
+	return r, err
 }
 
 // start returns the id of the journey: one under way, or a new one, and whether it is new.
@@ -170,34 +171,37 @@ func underWay(ctx context.Context, systemd *service.Systemd, data []byte) (strin
 }
 
 // wait returns the journey's result as soon as it is given, which may be before the unit ends. When patience is over
-// first, which may be nil, it returns how far the journey is.
+// first, which may be nil, it returns how far the journey is. known: what came of it is known.
 func wait(
 	ctx context.Context, systemd *service.Systemd, id string, show func(Progress), patience <-chan time.Time,
-) (ansible.Result, error) {
+) (r ansible.Result, known bool, err error) {
 	dir, unit := journeyDir(id), unitOf(id)
 	ended := make(chan error, 1)
 	go func() { ended <- systemd.Wait(ctx, unit) }()
 	answered, news, stop, err := appears(filepath.Join(dir, "result"))
 	if err != nil {
-		return ansible.Result{}, err
+		return r, false, err
 	}
 	defer stop()
 	for {
 		select {
 		case <-answered:
-			return result(dir, id)
+			r, err = result(dir, id)
+			return r, true, err
 		case err := <-ended:
 			if err != nil {
-				return ansible.Result{}, left(unit, err)
+				return r, false, left(unit, err)
 			}
-			return result(dir, id)
+			r, err = result(dir, id)
+			return r, true, err
 		case <-patience:
 			if going, err := systemd.Active(ctx, unit); err != nil {
-				return ansible.Result{}, left(unit, err)
+				return r, false, left(unit, err)
 			} else if going && !exists(filepath.Join(dir, "result")) {
-				return goesOn(id), nil
+				return goesOn(id), false, nil
 			}
-			return result(dir, id)
+			r, err = result(dir, id)
+			return r, true, err
 		case <-news:
 			notice(dir, show)
 		}

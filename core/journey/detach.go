@@ -17,7 +17,7 @@ import (
 
 // Waiting are the arguments of a caller that does not wait for a run, for every module that begins one.
 type Waiting struct {
-	Detach bool   `mapstructure:"detach" doc:"Return as soon as the run has begun, with its id, for run; the run goes on. The same again while it is under way returns the same id."`
+	Detach bool   `mapstructure:"detach" doc:"Return as soon as the run has begun, with its id, for run; the run goes on, and changed says that it was begun. The same again while it is under way returns the same id. With --check nothing is begun, and there is no id."`
 	Run    string `mapstructure:"run" doc:"The id of a run: begin none, but say how far that one is and, once it has ended, what came of it. That is kept for an hour after its end, until the next boot at most. All other arguments are left alone."`
 }
 
@@ -34,29 +34,38 @@ func (w Waiting) Validate() error {
 
 // look says how far a run is that this server began, or what came of it. patience is how long it waits for the end.
 //
-// not_found: there is no such run, or none any more. Other faults are those of the run.
+// not_found: there is no such run, or none any more. Other faults are those of the run, or, if the result says that it
+// is not finished, of asking for it.
 func look(ctx context.Context, id string, patience time.Duration, show func(Progress)) (ansible.Result, error) {
+	r, known, err := lookOnce(ctx, id, patience, show)
+	if r.Data == nil {
+		r.Data = map[string]any{}
+	}
+	r.Data[finished] = known
+	if err != nil && !known {
+		err = fault.New(fault.Of(err).Code, "%w", err).WithHint("ask for it again; systemctl status %s shows it", unitOf(id))
+	} else if errors.Is(err, fault.Interrupted) {
+		err = fault.New(fault.Interrupted, "%w", err).
+			WithHint("the task that began it, again, settles what is left or says what it came to; journalctl -u %s says by what it was ended", unitOf(id))
+	}
+	return r, err
+}
+
+func lookOnce(ctx context.Context, id string, patience time.Duration, show func(Progress)) (r ansible.Result, known bool, err error) {
 	if err := AsRoot(); err != nil {
-		return ansible.Result{}, err
+		return r, true, err
 	}
 	if _, err := os.Stat(filepath.Join(journeyDir(id), "request")); errors.Is(err, fs.ErrNotExist) {
-		return ansible.Result{}, fault.New(fault.NotFound,
+		return r, true, fault.New(fault.NotFound,
 			"there is no run %s on this server: what came of one is kept for an hour after its end, until the next boot at most", id).
 			WithHint("lvm_snapshot_info says what is under way, and what the last rollback and the last backups came to")
 	}
 	systemd, err := service.Connect(ctx)
 	if err != nil {
-		return ansible.Result{}, err
+		return r, false, err
 	}
 	defer systemd.Close()
-	r, err := wait(ctx, systemd, id, show, time.After(patience))
-	if r.Data == nil {
-		r.Data = map[string]any{}
-	}
-	if _, goesOn := r.Data[finished]; !goesOn {
-		r.Data[finished] = true
-	}
-	return r, err
+	return wait(ctx, systemd, id, show, time.After(patience))
 }
 
 // finished is a result's key for whether the run has ended, as Ansible's own asynchronous tasks have it.
@@ -65,6 +74,7 @@ const finished = "finished"
 // goesOn is what is said of a run that is under way.
 func goesOn(id string) ansible.Result {
 	s, _ := status(journeyDir(id))
+	s.ID, s.Unit = id, unitOf(id)
 	msg := fmt.Sprintf("run %s goes on: %s", id, s.Title)
 	if s.Label != "" {
 		msg += ": " + s.Label

@@ -56,7 +56,7 @@ func unfit(dir string) (string, error) {
 	changeable := (*trust.Error)(nil)
 	err := trust.Dir(dir)
 	if errors.As(err, &changeable) {
-		return "is no place for root's programs: " + changeable.Error(), nil
+		return "is no place for root's programs: " + changeable.Error() + ": " + changeable.Remedy(), nil
 	}
 	if err != nil {
 		return "", fault.New(fault.Internal, "%w", err)

@@ -1,20 +1,22 @@
 package rollback
 
 import (
+	"context"
 	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/service"
 )
 
 // Arguments are those of a rollback beside what is rolled back to, for every module that makes one.
 type Arguments struct {
-	Services      []string `mapstructure:"services" doc:"Units to stop before and to start again after; auto adds those that hold the volumes open."`
-	Holders       string   `mapstructure:"holders" choices:"fail,stop" doc:"What to do with other processes that hold the volumes open: name them and fail, or end them."`
-	WhenBusy      string   `mapstructure:"when_busy" choices:"fail,defer" doc:"What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next boot."`
+	Services      []string `mapstructure:"services" doc:"Units to stop before and to start again after, in the order in which they start, such as postgresql,pccehr; they stop in the reverse one, and what they say themselves (After=) comes first. auto adds those that hold the volumes open."`
+	Holders       string   `mapstructure:"holders" choices:"fail,stop" doc:"What to do with other processes that hold the volumes open: fail names them; stop also stops the units of such, as auto does, and ends the others: SIGTERM, after 10 s SIGKILL. Those are not started again."`
+	WhenBusy      string   `mapstructure:"when_busy" choices:"fail,defer" doc:"What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next boot. Nothing is stopped then, what is written until that boot is lost at it, and it cannot be taken back."`
 	Wait          bool     `mapstructure:"wait" doc:"Wait until the merge is finished. The volumes are in use before."`
-	Timeout       int      `mapstructure:"timeout" doc:"Seconds for everything but the merge itself, 1 to 86400."`
+	Timeout       int      `mapstructure:"timeout" doc:"Seconds until the merge begins, 1 to 86400. To begin it there are 5 minutes, to start the services or to put all back at least 10."`
 	Resnapshot    bool     `mapstructure:"resnapshot" doc:"Take the same set again, for rehearsals. For thick volumes the services wait until the merge is finished."`
 	StartServices bool     `mapstructure:"start_services" doc:"Start the services again; false leaves them stopped for a look."`
 }
@@ -39,6 +41,18 @@ func (a Arguments) Request() Request {
 		Auto:     slices.Contains(a.Services, "auto"), StopHolders: a.Holders == "stop", Defer: a.WhenBusy == "defer",
 		Wait: a.Wait, Timeout: time.Duration(a.Timeout) * time.Second, Resnapshot: a.Resnapshot, StartServices: a.StartServices,
 	}
+}
+
+// CheckServices says what is wrong with the units that are to be stopped, where the rollback itself is hours away: the
+// faults of service.Systemd.Plan.
+func CheckServices(ctx context.Context, r Request) error {
+	systemd, err := service.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer systemd.Close()
+	_, err = systemd.Plan(ctx, r.Services)
+	return err
 }
 
 // Limit is how long the journey of a rollback may take, unless it extends it.

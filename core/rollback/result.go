@@ -16,9 +16,10 @@ import (
 type Volume struct {
 	Volume   string  `json:"volume"`
 	Snapshot string  `json:"snapshot"`
-	State    string  `json:"state"`           // merging, merged, deferred; waiting if the rollback did not get there; not_rolled_back if it never will
-	Percent  float64 `json:"percent"`         // of its merge
-	Bytes    int64   `json:"discarded_bytes"` // what was written to the volume since the set, at most
+	State    string  `json:"state"`   // merging, merged, deferred; waiting if the rollback did not get there; not_rolled_back if it never will
+	Percent  float64 `json:"percent"` // of its merge
+	// Bytes is what was written to the volume since the set, at most; nil for a thin volume, whose pool does not tell.
+	Bytes *int64 `json:"discarded_bytes"`
 }
 
 // resultLimit bounds the look that a result takes at the merges.
@@ -32,7 +33,10 @@ func (w *walk) result(changed bool, e *journal.Entry) ansible.Result {
 	state := merged
 	var volumes []Volume
 	for _, m := range w.state.Members {
-		v := Volume{Volume: m.origin(), Snapshot: m.snapshot(), Bytes: m.Used}
+		v := Volume{Volume: m.origin(), Snapshot: m.snapshot()}
+		if !m.Thin {
+			v.Bytes = &m.Used
+		}
 		v.State, v.Percent = now(status, m, e)
 		if v.State != merged {
 			state = v.State

@@ -37,7 +37,7 @@ func dial(ctx context.Context, path string) (*wire, error) {
 	limited, cancel := context.WithTimeout(ctx, executeLimit)
 	defer cancel()
 	w := &wire{path: path, jobs: map[string]chan<- string{}, watchers: map[chan<- struct{}]string{}}
-	conn, err := dbus.Dial(limited, path, w.hear)
+	conn, err := redial(limited, path, w.hear)
 	w.conn = conn
 	return w, err
 }
@@ -84,6 +84,7 @@ func (w *wire) reconnect(a *attempt) {
 	w.wake("") // what changed meanwhile was not heard
 }
 
+// redial dials until somebody answers: while systemd executes itself again, nobody does.
 func redial(ctx context.Context, path string, hear func(dbus.Signal)) (*dbus.Conn, error) {
 	const pause = 50 * time.Millisecond
 	for {

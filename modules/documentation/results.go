@@ -13,6 +13,9 @@ var notes = map[string][]string{
 			"rollback goes on to its end, also after a power cut.",
 		"The snapshots are used up. What was written since is gone; with check_mode and diff it is said how much that is.",
 	},
+	"snap_backup_info": {
+		"Like every run it first settles what one that was interrupted has left on the server.",
+	},
 	"snap_backup": {
 		"A backup is what the set was, read from its snapshots, and is listed as complete only when it is known to be.",
 		"A restore is written into new snapshots while the server goes on working, and merged if that is asked for.",
@@ -112,7 +115,7 @@ var results = map[string][]value{
 			{name: "snapshot", kind: "str", doc: "Its snapshot, vg/lv."},
 			{name: "state", kind: "str", doc: "Merging, merged, deferred, waiting or not_rolled_back."},
 			{name: "percent", kind: "float", doc: "How much of it is merged."},
-			{name: "discarded_bytes", kind: "int", doc: "What was written to the volume since the set, at most."},
+			{name: "discarded_bytes", kind: "int", doc: "What was written to the volume since the set, at most; null for a thin volume, whose pool does not tell."},
 		}},
 	}),
 	"lvm_snapshot_info": {

@@ -25,12 +25,13 @@ const goingOn = `{"changed":true,"finished":false,"msg":"-","run":{"id":"the-run
 // that wants to wait for none asks once.
 func (in installed) longRuns(t *testing.T) {
 	in = in.with(t, slow)
-	answers := fmt.Sprintf(goingOn, "storing", "null") + fmt.Sprintf(goingOn, "storing", "31.4") + fmt.Sprintf(goingOn, "storing", "33") +
+	const unanswered = `{"failed":true,"finished":false,"msg":"systemd does not answer"}` + "\n"
+	answers := fmt.Sprintf(goingOn, "storing", "null") + unanswered + fmt.Sprintf(goingOn, "storing", "31.4") + fmt.Sprintf(goingOn, "storing", "33") +
 		`{"changed":true,"finished":true,"msg":"stored"}` + "\n" +
 		fmt.Sprintf(goingOn, "storing", "0") + fmt.Sprintf(goingOn, "storing", "50")
 	asked := filepath.Join(in.dir, "asked")
 	write(t, filepath.Join(in.dir, "answers"), answers)
-	environment := []string{"ASKED=" + asked, "ANSWERS=" + filepath.Join(in.dir, "answers"), "LOSES=5"}
+	environment := []string{"ASKED=" + asked, "ANSWERS=" + filepath.Join(in.dir, "answers"), "LOSES=5", "SLOW=6"}
 	results, _, shown := in.played(t, environment, `
 - pcc.rewind.lvm_snapshot: {volumes: /dat}
 - pcc.rewind.lvm_snapshot: {volumes: /dat, detach: true}
@@ -49,7 +50,7 @@ func (in installed) longRuns(t *testing.T) {
 		calls = append(calls, fmt.Sprint(call["run"], " ", call["_ansible_patience"]))
 	}
 	const first, poll = "<nil> 1", "the-run 1"
-	if want := []string{first, poll, poll, poll, "<nil> <nil>", "the-run <nil>"}; strings.Join(calls, "|") != strings.Join(want, "|") {
+	if want := []string{first, poll, poll, poll, poll, "<nil> <nil>", "the-run <nil>"}; strings.Join(calls, "|") != strings.Join(want, "|") {
 		t.Errorf("asked: %q, want %q", calls, want)
 	}
 	if results[0]["msg"] != "stored" || results[0]["finished"] != nil {

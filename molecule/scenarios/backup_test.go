@@ -170,6 +170,7 @@ func TestRestoreAtOnce(t *testing.T) {
 	g.ok(t, "snap_backup volumes=/dat,/pccehr "+repositories["mirror"])
 	g.run(t, "systemctl stop load; "+harm)
 	files := g.run(t, "ls /pccehr")
+	g.fails(t, "snap_backup action=restore volumes=/dat merge=true services=postgresql,mispelt "+repositories["mirror"]+" --check", "not_found")
 	preview := g.ok(t, "snap_backup action=restore volumes=/dat merge=true "+repositories["mirror"]+" --check")
 	if preview["changed"] != true || len(preview.rows("restored")) != 1 {
 		t.Errorf("the check says %v", preview)

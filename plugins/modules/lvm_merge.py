@@ -45,11 +45,16 @@ options:
     type: list
     elements: str
     description:
-      - Units to stop before and to start again after; auto adds those that hold the volumes open.
+      - >-
+        Units to stop before and to start again after, in the order in which they start, such as postgresql,pccehr;
+        they stop in the reverse one, and what they say themselves (After=) comes first. auto adds those that hold the
+        volumes open.
   holders:
     type: str
     description:
-      - "What to do with other processes that hold the volumes open: name them and fail, or end them."
+      - >-
+        What to do with other processes that hold the volumes open: fail names them; stop also stops the units of
+        such, as auto does, and ends the others: SIGTERM, after 10 s SIGKILL. Those are not started again.
     choices: [fail, stop]
     default: "fail"
   when_busy:
@@ -57,7 +62,7 @@ options:
     description:
       - >-
         What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next
-        boot.
+        boot. Nothing is stopped then, what is written until that boot is lost at it, and it cannot be taken back.
     choices: [fail, defer]
     default: "fail"
   wait:
@@ -68,7 +73,9 @@ options:
   timeout:
     type: int
     description:
-      - "Seconds for everything but the merge itself, 1 to 86400."
+      - >-
+        Seconds until the merge begins, 1 to 86400. To begin it there are 5 minutes, to start the services or to put
+        all back at least 10.
     default: 600
   resnapshot:
     type: bool
@@ -84,8 +91,9 @@ options:
     type: bool
     description:
       - >-
-        Return as soon as the run has begun, with its id, for run; the run goes on. The same again while it is under
-        way returns the same id.
+        Return as soon as the run has begun, with its id, for run; the run goes on, and changed says that it was
+        begun. The same again while it is under way returns the same id. With --check nothing is begun, and there is
+        no id.
     default: false
   run:
     type: str
@@ -121,8 +129,8 @@ EXAMPLES = r"""
       - vg00/dat_snap
       - vg00/pccehr_snap
     services:
-      - pccehr
       - postgresql
+      - pccehr
 """
 
 RETURN = r"""
@@ -283,7 +291,8 @@ volumes:
       type: float
       returned: always
     discarded_bytes:
-      description: "What was written to the volume since the set, at most."
+      description: >-
+        What was written to the volume since the set, at most; null for a thin volume, whose pool does not tell.
       type: int
       returned: always
 """

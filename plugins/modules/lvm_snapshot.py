@@ -90,8 +90,9 @@ options:
     type: bool
     description:
       - >-
-        Return as soon as the run has begun, with its id, for run; the run goes on. The same again while it is under
-        way returns the same id.
+        Return as soon as the run has begun, with its id, for run; the run goes on, and changed says that it was
+        begun. The same again while it is under way returns the same id. With --check nothing is begun, and there is
+        no id.
     default: false
   run:
     type: str

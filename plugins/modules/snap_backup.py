@@ -142,11 +142,16 @@ options:
     type: list
     elements: str
     description:
-      - Units to stop before and to start again after; auto adds those that hold the volumes open.
+      - >-
+        Units to stop before and to start again after, in the order in which they start, such as postgresql,pccehr;
+        they stop in the reverse one, and what they say themselves (After=) comes first. auto adds those that hold the
+        volumes open.
   holders:
     type: str
     description:
-      - "What to do with other processes that hold the volumes open: name them and fail, or end them."
+      - >-
+        What to do with other processes that hold the volumes open: fail names them; stop also stops the units of
+        such, as auto does, and ends the others: SIGTERM, after 10 s SIGKILL. Those are not started again.
     choices: [fail, stop]
     default: "fail"
   when_busy:
@@ -154,7 +159,7 @@ options:
     description:
       - >-
         What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next
-        boot.
+        boot. Nothing is stopped then, what is written until that boot is lost at it, and it cannot be taken back.
     choices: [fail, defer]
     default: "fail"
   wait:
@@ -165,7 +170,9 @@ options:
   timeout:
     type: int
     description:
-      - "Seconds for everything but the merge itself, 1 to 86400."
+      - >-
+        Seconds until the merge begins, 1 to 86400. To begin it there are 5 minutes, to start the services or to put
+        all back at least 10.
     default: 600
   resnapshot:
     type: bool
@@ -181,8 +188,9 @@ options:
     type: bool
     description:
       - >-
-        Return as soon as the run has begun, with its id, for run; the run goes on. The same again while it is under
-        way returns the same id.
+        Return as soon as the run has begun, with its id, for run; the run goes on, and changed says that it was
+        begun. The same again while it is under way returns the same id. With --check nothing is begun, and there is
+        no id.
     default: false
   run:
     type: str

@@ -10,11 +10,12 @@ __metaclass__ = type
 
 DOCUMENTATION = r"""
 module: snap_backup_info
-short_description: Lists the backups of a server. It changes nothing
+short_description: Lists the backups of a server. It changes none of them
 version_added: "0.1.0"
 author: "The Rewind authors (!UNKNOWN)"
 description:
-  - Lists the backups of a server. It changes nothing.
+  - Lists the backups of a server. It changes none of them.
+  - Like every run it first settles what one that was interrupted has left on the server.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:

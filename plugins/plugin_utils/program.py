@@ -22,8 +22,9 @@ import tempfile
 import time
 
 from ansible import constants as C
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -66,7 +67,7 @@ KEEP = SCRIPT + (
 # How long a call waits for the end of a run, in seconds, before it is asked for again.
 PATIENCE = 10
 
-# How often in a row a run is asked for in vain while the server cannot be reached, PATIENCE apart.
+# How often in a row a run is asked for in vain, PATIENCE apart.
 LOST = 6
 
 
@@ -92,7 +93,7 @@ class ProgramAction(ActionBase):
                 "is lost, and the same task attaches to it again. Leave async out; detach: true does not wait for it." % name))
         result = super(ProgramAction, self).run(tmp, task_vars)
         try:
-            result.update(self._followed(name, task_vars["inventory_hostname"]))
+            result.update(self._followed(name, self._task.delegate_to or task_vars["inventory_hostname"]))
         except Failure as problem:
             result.update(failed=True, changed=False, msg="%s: %s" % (name, problem))
         return result
@@ -100,15 +101,23 @@ class ProgramAction(ActionBase):
     def _followed(self, name, host):
         """The program's result; while a run goes on that the task waits for, how far it is is shown."""
         arguments = self._arguments()
-        waits = not arguments.get("run") and not arguments.get("detach")
-        if waits:
-            arguments["_ansible_patience"] = PATIENCE
-        answer, shown = self._answer(name, arguments), None
-        while waits and answer.get("finished") is False:
-            shown = self._show(host, answer["run"], shown)
-            answer = self._asked(name, dict(arguments, run=answer["run"]["id"]), host)
-        if waits:
-            answer.pop("finished", None)
+        if arguments.get("run"):
+            return self._asked(name, arguments, host)
+        if boolean(arguments.get("detach") or False, strict=False):
+            return self._answer(name, arguments)
+        arguments["_ansible_patience"] = PATIENCE
+        answer, run, shown, vain = self._answer(name, arguments), None, None, 0
+        while answer.get("finished") is False:
+            if answer.get("failed"):  # to ask failed, not the run
+                vain += 1
+                if vain == LOST:
+                    break
+                time.sleep(PATIENCE)
+            else:
+                run, vain = answer["run"], 0
+                shown = self._show(host, run, shown)
+            answer = self._asked(name, dict(arguments, run=run["id"]), host)
+        answer.pop("finished", None)
         return answer
 
     def _show(self, host, run, shown):
@@ -126,12 +135,21 @@ class ProgramAction(ActionBase):
         for left in reversed(range(LOST)):
             try:
                 return self._answer(name, arguments)
-            except AnsibleConnectionFailure as problem:
-                if left == 0:
+            except AnsibleError as problem:
+                # Before ansible-core 2.19 a sudo that is slow is an error of this kind alone.
+                lost = isinstance(problem, AnsibleConnectionFailure) or "privilege escalation" in to_text(problem)
+                if left == 0 or not lost:
                     raise
                 Display().warning("%s is asked again in %d s: %s" % (host, PATIENCE, problem))
                 time.sleep(PATIENCE)
-                self._connection.reset()
+                self._reset()
+
+    def _reset(self):
+        """Has the next call make a new connection; paramiko's makes one at once."""
+        try:
+            self._connection.reset()
+        except AnsibleConnectionFailure:
+            pass
 
     def _answer(self, name, arguments):
         programs = built(self.FAMILY)

@@ -187,6 +187,9 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 		}
 	}
 	_ = os.Remove(filepath.Dir(p.when(name))) // unless the administrator has files there, too
+
+	// Else a unit that failed would tell of a backup that nobody wants any more; it may not have failed.
+	_ = p.systemctl(ctx, "reset-failed", strings.Replace(service, "@", "@"+name, 1))
 	return r, p.systemctl(ctx, "daemon-reload")
 }
 

@@ -77,8 +77,7 @@ func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 	for unit, since := range failed {
 		name := strings.TrimSuffix(strings.TrimPrefix(unit, before), after)
 		begun := func(b backup) bool {
-			t, err := time.Parse(time.RFC3339, b.Begun)
-			return err == nil && b.Name == name && !t.Before(since.Truncate(time.Second))
+			return b.Name == name && (reached(b.Begun, since) || reached(b.Ended, since)) // one begun before may have been joined
 		}
 		if !slices.ContainsFunc(list, begun) {
 			all = append(all, notBegun{name, unit, since.UTC().Format(time.RFC3339)})
@@ -86,6 +85,11 @@ func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 	}
 	slices.SortFunc(all, func(a, b notBegun) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+func reached(stamp string, since time.Time) bool {
+	t, err := time.Parse(time.RFC3339, stamp)
+	return err == nil && !t.Before(since.Truncate(time.Second))
 }
 
 // failedStarts are those of this server; none where there is no systemd, which the host's problems tell.
@@ -96,6 +100,12 @@ func failedStarts(ctx context.Context, list []backup) ([]notBegun, error) {
 	}
 	defer systemd.Close()
 	failed, err := systemd.Failed(ctx, scheduled)
+	for unit := range failed {
+		on, unknown := systemd.Active(ctx, strings.TrimSuffix(unit, ".service")+".timer")
+		if unknown == nil && !on { // it is not scheduled any more
+			delete(failed, unit)
+		}
+	}
 	return notBegunOf(failed, list), err
 }
 

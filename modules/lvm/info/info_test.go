@@ -68,10 +68,11 @@ func TestARunWithoutAnEnd(t *testing.T) {
 // A scheduled backup that fails on the way says so itself; one that never begins leaves its unit alone to tell.
 func TestNotBegun(t *testing.T) {
 	at := time.Date(2026, 3, 4, 2, 0, 0, 700, time.UTC)
-	failed := map[string]time.Time{"rewind-backup@a.service": at, "rewind-backup@b.service": at, "rewind-backup@c.service": at}
+	failed := map[string]time.Time{"rewind-backup@d.service": at, "rewind-backup@a.service": at, "rewind-backup@b.service": at, "rewind-backup@c.service": at}
 	list := []backup{
 		{Job: jobs.Job{Name: "a", Begun: "2026-03-04T02:00:00Z"}},
 		{Job: jobs.Job{Name: "b", Begun: "2026-03-04T01:59:59Z"}},
+		{Job: jobs.Job{Name: "d", Begun: "2026-03-04T01:59:59Z", Ended: "2026-03-04T02:00:09Z"}},
 	}
 	want := []notBegun{
 		{"b", "rewind-backup@b.service", "2026-03-04T02:00:00Z"}, {"c", "rewind-backup@c.service", "2026-03-04T02:00:00Z"},

@@ -38,7 +38,7 @@ func Module() ansible.Program {
 		Examples: `  lvm_merge services=postgresql --check --diff   what would be thrown away
   lvm_merge services=postgresql                  roll back to set "snap"
   lvm_merge name=before-upgrade services=auto wait=true  stop whatever holds the volumes open, and wait for the merge
-  lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=pccehr,postgresql  roll back to snapshots made by hand`,
+  lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=postgresql,pccehr  roll back to snapshots made by hand`,
 		Internal: rollback.Internal(nil),
 	}.Program()
 }
@@ -69,11 +69,11 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
-	if a.Run != "" {
-		return journey.Show(ctx, c, a.Waiting, journey.Call{})
-	}
 	if err := os.Chdir("/"); err != nil { // the caller's directory may lie on a volume, and we would hold it open
 		return ansible.Result{}, fault.New(fault.Internal, "go to /: %w", err)
+	}
+	if a.Run != "" {
+		return journey.Show(ctx, c, a.Waiting, journey.Call{})
 	}
 	req := request(c, a)
 	if c.Check {
@@ -117,10 +117,17 @@ func show(w io.Writer, r ansible.Result) {
 		if v.State == "merging" {
 			fmt.Fprintf(w, " %.0f%%", v.Percent)
 		}
-		if v.State == "waiting" { // with --check: the volume is in use
-			fmt.Fprintf(w, ", %s differ so far, without what is still in memory\n", ansible.Bytes(v.Bytes))
-			continue
-		}
-		fmt.Fprintf(w, ", at most %s differ and are replaced\n", ansible.Bytes(v.Bytes))
+		fmt.Fprintf(w, ", %s\n", replaced(v))
 	}
+}
+
+// replaced says how much of a volume the rollback throws away.
+func replaced(v rollback.Volume) string {
+	switch {
+	case v.Bytes == nil:
+		return "how much differs and is replaced is not known of a thin volume; --check --diff names the files"
+	case v.State == "waiting": // with --check: the volume is in use
+		return ansible.Bytes(*v.Bytes) + " differ so far, without what is still in memory"
+	}
+	return "at most " + ansible.Bytes(*v.Bytes) + " differ and are replaced"
 }

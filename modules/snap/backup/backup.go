@@ -133,8 +133,8 @@ func validate(a args) error {
 	} else if a.Action != "schedule" && a.Spread != d.Spread {
 		wrong = append(wrong, ansible.Bad("spread", "goes with action=schedule"))
 	}
-	if a.Detach && strings.HasSuffix(a.Action, "schedule") {
-		wrong = append(wrong, ansible.Bad("detach", "goes with action=backup, restore and check"))
+	if a.Detach && a.Action != "backup" && a.Action != "restore" {
+		wrong = append(wrong, ansible.Bad("detach", "goes with action=backup and action=restore"))
 	}
 	if !a.Merge { // who names services expects that they are stopped
 		for _, name := range ansible.Differing(a.Rollback, rollback.Defaults()) {

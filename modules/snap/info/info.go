@@ -24,7 +24,7 @@ func Module() ansible.Program {
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
 	return ansible.Module[args]{
 		Name:     "snap_backup_info",
-		Summary:  "Lists the backups of a server. It changes nothing.",
+		Summary:  "Lists the backups of a server. It changes none of them.",
 		Defaults: func() args { return args{Arguments: run.Defaults()} },
 		Validate: func(a args) error { return a.Arguments.Validate() },
 		Run:      list,
