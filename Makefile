@@ -140,7 +140,7 @@ release: sanity packages ## what is given away, in build/release: the collection
 
 .PHONY: clean
 clean: ## remove what was built; the lab's images in the cache directory stay
-	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule build/packages build/release build/sanity files
+	@rm -rf build/bin build/backends build/lab-bin build/lab-tests build/log build/demo build/molecule build/packages build/release files
 
 # --- the lab ---
 
@@ -208,12 +208,13 @@ lint: build build/venv/.done $(promtool) ## gofmt, vet, staticcheck, shellcheck,
 	@mkdir -p build/lint/ansible_collections/pcc; ln -sfn $(CURDIR) build/lint/ansible_collections/pcc/rewind
 	@ANSIBLE_COLLECTIONS_PATH=build/lint ANSIBLE_LIBRARY=build/bin/linux_amd64 ansible-lint -q
 
-# It wants the collection in a folder of its name, and fetches what it checks with.
+# It wants the collection in a folder of its name, and not in a repository of something else, in which it would find nothing
+# to test. It fetches what it checks with.
 .PHONY: sanity
 sanity: collection ## ansible-test sanity on the collection as it is given away
-	@rm -rf build/sanity; mkdir -p build/sanity/ansible_collections/pcc/rewind
-	@tar -xzf build/collection/*.tar.gz -C build/sanity/ansible_collections/pcc/rewind
-	@cd build/sanity/ansible_collections/pcc/rewind && ansible-test sanity --venv --color no
+	@dir=$$(mktemp -d) && trap 'rm -rf '$$dir EXIT && cd $$dir && mkdir -p ansible_collections/pcc/rewind && cd ansible_collections/pcc/rewind && \
+		tar -xzf $(CURDIR)/build/collection/*.tar.gz && ansible-test sanity --color no --venv \
+		--python $$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .PHONY: test
 test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule
