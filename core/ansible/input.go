@@ -113,14 +113,13 @@ func (in *input) settings(given map[string]any) {
 	in.call.Check = yes("_ansible_check_mode")
 	in.call.Diff = yes("_ansible_diff")
 	in.noLog = yes("_ansible_no_log")
-	if n, ok := given["_ansible_verbosity"].(json.Number); ok {
-		verbosity, _ := n.Int64()
-		in.call.Verbosity = int(verbosity)
+	number := func(key string) int64 {
+		n, _ := given[key].(json.Number)
+		value, _ := n.Int64()
+		return value
 	}
-	if n, ok := given["_ansible_patience"].(json.Number); ok {
-		seconds, _ := n.Int64()
-		in.call.Patience = time.Duration(max(seconds, 0)) * time.Second
-	}
+	in.call.Verbosity = int(number("_ansible_verbosity"))
+	in.call.Patience = time.Duration(max(number("_ansible_patience"), 0)) * time.Second
 }
 
 // flags are the words with -- that a person may use, in the order of --help.

@@ -91,21 +91,16 @@ func IsID(id string) bool {
 	if len(id) != len(form) {
 		return false
 	}
-	for i, c := range id {
-		digit, letter := c >= '0' && c <= '9', c >= 'a' && c <= 'f'
-		switch form[i] {
-		case '0':
-			if !digit {
-				return false
-			}
-		case 'f':
-			if !digit && !letter {
-				return false
-			}
-		default:
-			if c != rune(form[i]) {
-				return false
-			}
+	for i := range form {
+		allowed := form[i : i+1]
+		switch allowed {
+		case "0":
+			allowed = "0123456789"
+		case "f":
+			allowed = "0123456789abcdef"
+		}
+		if !strings.Contains(allowed, id[i:i+1]) {
+			return false
 		}
 	}
 	return true

@@ -217,16 +217,13 @@ func left(unit string, err error) error {
 	return f.WithHint("the same again waits for it; systemctl status %s shows it", unit)
 }
 
-// Show makes a journey, or looks at one, and shows whoever typed it by hand how it goes on. With --check nothing is
+// Show makes a journey, and shows whoever typed it by hand how it goes on. With --check nothing is
 // detached: what would be done is all that is asked for.
 func Show(ctx context.Context, by ansible.Call, w Waiting, c Call) (ansible.Result, error) {
 	bar := ansible.Bar(by.Progress, by.Terminal)
 	defer bar.Done()
 	if by.Hand {
 		c.Notice = func(p Progress) { bar.Show(p.Label, p.Percent, p.Bytes) }
-	}
-	if w.Run != "" {
-		return look(ctx, w.Run, by.Patience, c.Notice)
 	}
 	var patience <-chan time.Time
 	if by.Patience > 0 {

@@ -32,12 +32,13 @@ func (w Waiting) Validate() error {
 	return nil
 }
 
-// look says how far a run is that this server began, or what came of it. patience is how long it waits for the end.
+// Look says how far a run is that this server began, or what came of it. It waits for the end as long as the caller's
+// patience lasts.
 //
 // not_found: there is no such run, or none any more. Other faults are those of the run, or, if the result says that it
 // is not finished, of asking for it.
-func look(ctx context.Context, id string, patience time.Duration, show func(Progress)) (ansible.Result, error) {
-	r, known, err := lookOnce(ctx, id, patience, show)
+func Look(ctx context.Context, by ansible.Call, id string) (ansible.Result, error) {
+	r, known, err := look(ctx, id, by.Patience)
 	if r.Data == nil {
 		r.Data = map[string]any{}
 	}
@@ -46,18 +47,21 @@ func look(ctx context.Context, id string, patience time.Duration, show func(Prog
 		err = fault.New(fault.Of(err).Code, "%w", err).WithHint("ask for it again; systemctl status %s shows it", unitOf(id))
 	} else if errors.Is(err, fault.Interrupted) {
 		err = fault.New(fault.Interrupted, "%w", err).
-			WithHint("the task that began it, again, settles what is left or says what it came to; journalctl -u %s says by what it was ended", unitOf(id))
+			WithHint("the task that began it, again, settles what is left or says what it came to; "+
+				"journalctl -u %s says by what it was ended", unitOf(id))
 	}
 	return r, err
 }
 
-func lookOnce(ctx context.Context, id string, patience time.Duration, show func(Progress)) (r ansible.Result, known bool, err error) {
+// look tells also whether it is known what came of the run.
+func look(ctx context.Context, id string, patience time.Duration) (r ansible.Result, known bool, err error) {
 	if err := AsRoot(); err != nil {
 		return r, true, err
 	}
 	if _, err := os.Stat(filepath.Join(journeyDir(id), "request")); errors.Is(err, fs.ErrNotExist) {
 		return r, true, fault.New(fault.NotFound,
-			"there is no run %s on this server: what came of one is kept for an hour after its end, until the next boot at most", id).
+			"there is no run %s on this server: what came of one is kept for an hour after its end, "+
+				"until the next boot at most", id).
 			WithHint("lvm_snapshot_info says what is under way, and what the last rollback and the last backups came to")
 	}
 	systemd, err := service.Connect(ctx)
@@ -65,7 +69,7 @@ func lookOnce(ctx context.Context, id string, patience time.Duration, show func(
 		return r, false, err
 	}
 	defer systemd.Close()
-	return wait(ctx, systemd, id, show, time.After(patience))
+	return wait(ctx, systemd, id, nil, time.After(patience))
 }
 
 // finished is a result's key for whether the run has ended, as Ansible's own asynchronous tasks have it.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -25,7 +26,7 @@ func TestWaitingValidate(t *testing.T) {
 }
 
 func TestLookAtARunThatIsNotThere(t *testing.T) {
-	_, err := look(t.Context(), "20200131t235959-123456-0a1b2c", 0, nil)
+	_, err := Look(t.Context(), ansible.Call{}, "20200131t235959-123456-0a1b2c")
 	if f := fault.Of(err); f == nil || f.Code != fault.NotFound || f.Hint == "" {
 		t.Errorf("%v", err)
 	}

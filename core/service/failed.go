@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Failed returns those units of a pattern, such as backup@*.service, whose last run failed, each with the time at which that
-// run began.
+// Failed returns those units of a pattern, such as backup@*.service, whose last run failed, each with the time at which
+// that run began.
 func (s *Systemd) Failed(ctx context.Context, pattern string) (map[string]time.Time, error) {
 	names, err := s.bus.loaded(ctx, pattern)
 	if err != nil {
@@ -14,13 +14,12 @@ func (s *Systemd) Failed(ctx context.Context, pattern string) (map[string]time.T
 	}
 	failed := map[string]time.Time{}
 	for _, name := range names {
-		props, err := s.bus.unit(ctx, name)
+		u, err := s.unit(ctx, name)
 		if err != nil {
-			return nil, busFault(ctx, err, "ask systemd about %s", name)
+			return nil, err
 		}
-		p := properties(props)
-		if p.text("ActiveState") == "failed" {
-			failed[name] = time.UnixMicro(int64(p.count("InactiveExitTimestamp")))
+		if u.active == "failed" {
+			failed[name] = u.began
 		}
 	}
 	return failed, nil

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -95,6 +96,8 @@ type unit struct {
 	transient  bool   // made by systemd-run(1) or the like: it is gone once it is stopped
 	file       string // that defines it; empty for a mount that systemd has found in the kernel's table
 
+	began time.Time // its last run
+
 	after      []string
 	dependents []string // stopped by systemd, too, whenever this one is
 	bound      []string // those of them that it stops even if nobody told it to stop this one, as when a mount is gone
@@ -120,7 +123,8 @@ func (s *Systemd) unit(ctx context.Context, name string) (unit, error) {
 		job: p.job(), conditions: p.flag("ConditionResult"),
 		noStop: p.flag("RefuseManualStop"), noStart: p.flag("RefuseManualStart"),
 		unneeded: p.flag("StopWhenUnneeded"), transient: p.flag("Transient"),
-		file: p.text("FragmentPath"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
+		began: time.UnixMicro(int64(p.count("InactiveExitTimestamp"))),
+		file:  p.text("FragmentPath"), pulls: slices.Concat(p.list("Requires"), p.list("BindsTo"), p.list("Wants")),
 		after: p.list("After"), bound: p.list("BoundBy"), triggers: p.list("TriggeredBy"), upheldBy: p.list("UpheldBy"),
 		// What systemd calls UNIT_ATOM_PROPAGATE_STOP.
 		dependents: slices.Concat(p.list("RequiredBy"), p.list("RequisiteOf"), p.list("BoundBy"),

@@ -53,29 +53,22 @@ func documents() (all []ansible.Document) {
 	return all
 }
 
-// modules returns the files of plugins/modules by their names.
-func modules() map[string]string {
+// written returns a file for each program, by its name: what write says of it.
+func written(suffix string, write func(ansible.Document) string) map[string]string {
 	files := map[string]string{}
 	for _, d := range documents() {
-		files[d.Name+".py"] = stub(d)
+		files[d.Name+suffix] = write(d)
 	}
 	return files
 }
 
-// reference returns the pages of docs/modules by their names.
-func reference() map[string]string {
-	files := map[string]string{}
-	for _, d := range documents() {
-		files[d.Name+".md"] = page(d)
-	}
-	return files
-}
+// modules returns the files of plugins/modules.
+func modules() map[string]string { return written(".py", stub) }
 
-// manuals returns the manual pages by their names.
+// reference returns the pages of docs/modules.
+func reference() map[string]string { return written(".md", page) }
+
+// manuals returns the manual pages.
 func manuals(version string) map[string]string {
-	files := map[string]string{}
-	for _, d := range documents() {
-		files[d.Name+".8"] = man(d, version)
-	}
-	return files
+	return written(".8", func(d ansible.Document) string { return man(d, version) })
 }

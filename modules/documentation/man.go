@@ -94,8 +94,8 @@ func (r *roff) arguments(list []ansible.Argument) {
 		if len(a.Aliases) > 0 {
 			text += " Also " + strings.Join(a.Aliases, ", ") + "."
 		}
-		if value, _ := json.Marshal(a.Default); a.Default != nil {
-			text += " Default " + strings.Trim(string(value), `"`) + "."
+		if value := plainDefault(a); value != "" {
+			text += " Default " + value + "."
 		}
 		r.tagged(a.Name, text)
 		if len(a.Keys) > 0 {
@@ -104,6 +104,15 @@ func (r *roff) arguments(list []ansible.Argument) {
 			r.macro("RE")
 		}
 	}
+}
+
+// plainDefault is an argument's default as it is given by hand; empty where there is none.
+func plainDefault(a ansible.Argument) string {
+	if a.Default == nil {
+		return ""
+	}
+	text, _ := json.Marshal(a.Default) // it came out of the program's own defaults
+	return strings.Trim(string(text), `"`)
 }
 
 func (r *roff) values(list []value) {

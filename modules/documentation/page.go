@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -52,31 +51,31 @@ func (m *markdown) row(cells ...string) {
 // arguments writes a row for each; before names the mapping that they are keys of.
 func (m *markdown) arguments(before string, list []ansible.Argument) {
 	for _, a := range list {
-		kind, meaning, value := a.Type, sentence(a.Doc), ""
-		if a.Elements != "" {
-			kind += " of " + a.Elements
-		}
+		meaning, value := sentence(a.Doc), plainDefault(a)
 		if len(a.Choices) > 0 {
 			meaning += " One of `" + strings.Join(a.Choices, "`, `") + "`."
 		}
-		if a.Default != nil {
-			text, _ := json.Marshal(a.Default) // it came out of the program's own defaults
-			value = "`" + strings.Trim(string(text), `"`) + "`"
+		if value != "" {
+			value = "`" + value + "`"
 		}
-		m.row("`"+before+a.Name+"`", kind, value, meaning)
+		m.row("`"+before+a.Name+"`", typeOf(a.Type, a.Elements), value, meaning)
 		m.arguments(before+a.Name+".", a.Keys)
 	}
 }
 
 func (m *markdown) values(before string, list []value) {
 	for _, v := range list {
-		kind := v.kind
-		if v.elements != "" {
-			kind += " of " + v.elements
-		}
-		m.row("`"+before+v.name+"`", kind, v.when, v.doc)
+		m.row("`"+before+v.name+"`", typeOf(v.kind, v.elements), v.when, v.doc)
 		m.values(before+v.name+".", v.keys)
 	}
+}
+
+// typeOf is a type as Ansible names it, and that of a list's elements.
+func typeOf(kind, elements string) string {
+	if elements == "" {
+		return kind
+	}
+	return kind + " of " + elements
 }
 
 func unindented(lines string) string {

@@ -76,8 +76,9 @@ func (h *Host) forget(ctx context.Context, client backup.Backend, id string) err
 	return client.Forget(ctx, h.Config(), id)
 }
 
-// Cover takes the secrets out of what a result says in words. Its commands hold none, they are given in the environment;
-// its data are numbers, paths and ids, which a setting that is no secret may be a part of: they stay what they are.
+// Cover takes the secrets out of what a result says in words. Its commands hold none, they are given in the
+// environment; its data are numbers, paths and ids, which a setting that is no secret may be a part of: they stay what
+// they are.
 func (h *Host) Cover(r ansible.Result) ansible.Result {
 	r.Msg = h.hidden.Text(r.Msg)
 	for i, warning := range r.Warnings {

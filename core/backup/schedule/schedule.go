@@ -84,7 +84,10 @@ FixedRandomDelay=true
 `
 
 // Timer is the name of the timer of a backup.
-func Timer(name string) string { return strings.Replace(timer, "@", "@"+name, 1) }
+func Timer(name string) string { return instance(timer, name) }
+
+// instance is the unit that a template is for a name.
+func instance(template, name string) string { return strings.Replace(template, "@", "@"+name, 1) }
 
 // Check says what is wrong with a name or a calendar.
 func (p Places) Check(ctx context.Context, s Schedule) error {
@@ -189,7 +192,7 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 	_ = os.Remove(filepath.Dir(p.when(name))) // unless the administrator has files there, too
 
 	// Else a unit that failed would tell of a backup that nobody wants any more; it may not have failed.
-	_ = p.systemctl(ctx, "reset-failed", strings.Replace(service, "@", "@"+name, 1))
+	_ = p.systemctl(ctx, "reset-failed", instance(service, name))
 	return r, p.systemctl(ctx, "daemon-reload")
 }
 
@@ -251,7 +254,8 @@ func trusted(dir string) error {
 	changeable := (*trust.Error)(nil)
 	err := trust.Dir(dir)
 	if errors.As(err, &changeable) {
-		return fault.New(fault.Unsupported, "%w, and root would do what stands in %s", err, dir).WithHint("%s", changeable.Remedy())
+		return fault.New(fault.Unsupported, "%w, and root would do what stands in %s", err, dir).
+			WithHint("%s", changeable.Remedy())
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "%w", err)

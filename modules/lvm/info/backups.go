@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -60,8 +61,8 @@ func judged(j jobs.Job, current []journey.Status, now time.Time) backup {
 	return b
 }
 
-// scheduled is the unit of a scheduled backup, with NAME in the place of the asterisk.
-const scheduled = "rewind-backup@*.service"
+// scheduled matches the units of scheduled backups, with the backup's name in the place of the asterisk.
+var scheduled = strings.Replace(filepath.Base(journey.ScheduleUnit), "@", "@*", 1)
 
 // notBegun is a scheduled backup whose last start came to none: its program or its arguments could not be read.
 type notBegun struct {
@@ -76,8 +77,8 @@ func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 	before, after, _ := strings.Cut(scheduled, "*")
 	for unit, since := range failed {
 		name := strings.TrimSuffix(strings.TrimPrefix(unit, before), after)
-		begun := func(b backup) bool {
-			return b.Name == name && (reached(b.Begun, since) || reached(b.Ended, since)) // one begun before may have been joined
+		begun := func(b backup) bool { // one that was begun before may have been joined
+			return b.Name == name && (reached(b.Begun, since) || reached(b.Ended, since))
 		}
 		if !slices.ContainsFunc(list, begun) {
 			all = append(all, notBegun{name, unit, since.UTC().Format(time.RFC3339)})

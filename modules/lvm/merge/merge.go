@@ -73,7 +73,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.Internal, "go to /: %w", err)
 	}
 	if a.Run != "" {
-		return journey.Show(ctx, c, a.Waiting, journey.Call{})
+		return journey.Look(ctx, c, a.Run)
 	}
 	req := request(c, a)
 	if c.Check {

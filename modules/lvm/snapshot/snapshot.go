@@ -78,7 +78,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if a.Run != "" {
-		return journey.Show(ctx, c, a.Waiting, journey.Call{})
+		return journey.Look(ctx, c, a.Run)
 	}
 	req := snapset.Request{
 		State: a.State, Set: a.Name, Volumes: a.Volumes, Size: a.Size, Each: a.Consistency == "volume",

@@ -149,7 +149,7 @@ func do(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if a.Run != "" {
-		return journey.Show(ctx, c, a.Waiting, journey.Call{})
+		return journey.Look(ctx, c, a.Run)
 	}
 	switch a.Action {
 	case "schedule":
