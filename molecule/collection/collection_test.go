@@ -5,79 +5,13 @@
 package collection
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 )
-
-// counting is a way to this host that writes down how many bytes each call sends. It hands over none if it is told to,
-// and is lost at the call of the number LOSES, and slow with sudo at that of the number SLOW, as before ansible-core 2.19.
-const counting = `
-DOCUMENTATION = """
-name: counting
-short_description: counts
-description: counts
-author: nobody
-options:
-  become_success_timeout: {description: as of local, type: int, default: 10}
-  become_strip_preamble: {description: as of local, type: bool, default: true}
-"""
-import os
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.connection.local import Connection as Local
-
-class Connection(Local):
-    transport = "counting"
-    has_pipelining = True
-    def exec_command(self, cmd, in_data=None, sudoable=True):
-        with open(os.environ["CALLS"], "a") as calls:
-            calls.write("%d %d\n" % (len(cmd), len(in_data or b"")))
-        with open(os.environ["CALLS"]) as calls:
-            number = str(len(calls.readlines()))
-        if number == os.environ.get("LOSES"):
-            raise AnsibleConnectionFailure("lost")
-        if number == os.environ.get("SLOW"):
-            raise AnsibleError("Timeout (12s) waiting for privilege escalation prompt: ")
-        if "SENDS_NOTHING" in os.environ:
-            in_data = None
-        if "TERMINAL" in os.environ and in_data: # as for a password of sudo's
-            self.terminals = os.openpty()
-            cmd, in_data = "exec 0<%s; %s" % (os.ttyname(self.terminals[1]), cmd), None
-        return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
-`
-
-// noting writes each task's result down, as a callback is handed it, in one line.
-const noting = `
-DOCUMENTATION = """
-name: noting
-type: notification
-short_description: notes results
-description: notes results
-author: nobody
-"""
-import json
-import os
-from ansible.plugins.callback import CallbackBase
-
-class CallbackModule(CallbackBase):
-    CALLBACK_VERSION = 2.0
-    CALLBACK_TYPE = "notification"
-    CALLBACK_NAME = "noting"
-    def note(self, result, *args, **more):
-        with open(os.environ["RESULTS"], "a") as results:
-            results.write(json.dumps(result._result, default=str) + "\n")
-    v2_runner_on_ok = v2_runner_on_failed = v2_runner_on_unreachable = note
-`
-
-const config = "[defaults]\nnocolor=1\ncallbacks_enabled=noting\n"
 
 // What is installed holds what ansible-lint asks of a collection.
 func TestLint(t *testing.T) {
@@ -107,9 +41,6 @@ func tarball(t *testing.T) string {
 	}
 	return absolute(t, built[0])
 }
-
-// installed is an empty directory with the collection in it.
-type installed struct{ dir, ansible string }
 
 func TestCollection(t *testing.T) {
 	built := tarball(t)
@@ -154,30 +85,30 @@ func (in installed) documentation(t *testing.T) {
 
 // What is kept is not sent again: the first task brings the program, the next ones are one small call each.
 func (in installed) oneCall(t *testing.T) {
-	results, sent := in.play(t, nil, `
+	p := in.play(t, nil, `
 - pcc.rewind.lvm_snapshot_info:
 - pcc.rewind.lvm_snapshot: {name: absent, state: absent}
 - pcc.rewind.lvm_merge: {name: absent}
   check_mode: true
 - pcc.rewind.snap_backup_info: {backend: mirror, backend_options: {path: /nowhere}}
 `)
-	if len(sent) != 8 || sent[1] < 1<<20 || sent[1] > 2<<20 || sent[6] < 4<<20 || sent[6] > 6500<<10 {
-		t.Errorf("sent in each call: %v", sent)
+	if len(p.sent) != 8 || p.sent[1] < 1<<20 || p.sent[1] > 2<<20 || p.sent[6] < 4<<20 || p.sent[6] > 6500<<10 {
+		t.Errorf("sent in each call: %v", p.sent)
 	}
-	for i, n := range sent {
+	for i, n := range p.sent {
 		if i != 1 && i != 6 && n > 1024 {
 			t.Errorf("call %d sent %d bytes", i, n)
 		}
 	}
 	for i, module := range []string{"lvm_snapshot_info", "lvm_snapshot", "lvm_merge", "snap_backup_info"} {
-		if r := results[i]; r["msg"] == nil || r["invocation"] == nil || r["module_stdout"] != nil {
+		if r := p.results[i]; r["msg"] == nil || r["invocation"] == nil || r["module_stdout"] != nil {
 			t.Errorf("%s: %v", module, r)
 		}
 	}
 }
 
 func (in installed) tasks(t *testing.T) {
-	results, _ := in.play(t, nil, `
+	results := in.play(t, nil, `
 - pcc.rewind.lvm_snapshot:
     name: "{{ item }}"
     bogus: true
@@ -196,7 +127,7 @@ func (in installed) tasks(t *testing.T) {
   environment: {REWIND_TEST: "it's set"}
 - pcc.rewind.lvm_snapshot_info:
   delegate_to: other
-`)
+`).results
 	if items, _ := results[0]["results"].([]any); len(items) != 2 || !strings.Contains(text(items[1]), "bogus") {
 		t.Errorf("a loop: %v", results[0])
 	}
@@ -220,7 +151,7 @@ func (in installed) tasks(t *testing.T) {
 // Files are sent where a connection hands nothing to a program.
 func (in installed) sendsNothing(t *testing.T) {
 	for _, how := range []string{"SENDS_NOTHING=1", "TERMINAL=1"} {
-		results, _ := in.play(t, []string{how}, "\n- pcc.rewind.lvm_snapshot_info:\n- pcc.rewind.lvm_snapshot_info:\n")
+		results := in.play(t, []string{how}, "\n- pcc.rewind.lvm_snapshot_info:\n- pcc.rewind.lvm_snapshot_info:\n").results
 		for _, r := range results {
 			if r["host"] == nil {
 				t.Errorf("%s: %v", how, r)
@@ -230,7 +161,7 @@ func (in installed) sendsNothing(t *testing.T) {
 }
 
 func (in installed) refused(t *testing.T) {
-	results, _ := in.play(t, nil, `
+	results := in.play(t, nil, `
 - pcc.rewind.lvm_snapshot_info:
   async: 60
   poll: 0
@@ -241,7 +172,7 @@ func (in installed) refused(t *testing.T) {
   become_method: su
   become_user: nobody
   vars: {ansible_become_flags: -s /bin/sh}
-`)
+`).results
 	for i, why := range []string{"Leave async out", "no program for this server's processor (riscv64)", "become: true"} {
 		if !strings.Contains(text(results[i]["msg"]), why) {
 			t.Errorf("it does not say %q: %v", why, results[i])
@@ -292,143 +223,35 @@ func (in installed) without(t *testing.T) {
 
 // The playbooks are found by their names, and find the modules that came with them. This host is no server with LVM.
 func (in installed) playbooks(t *testing.T) {
-	for _, name := range []string{"snapshot", "rollback", "backup", "restore", "schedule", "remove"} {
-		whole := name == "rollback" || name == "remove"
-		if whole {
-			results, _, _ := in.playbook(t, nil, "pcc.rewind."+name, "-e", "rewind_volumes=/dat", "--limit", "server")
-			if last := results[len(results)-1]; !strings.Contains(text(last["msg"]), "rewind_volumes does not narrow a") {
-				t.Errorf("%s of a part of a set: %v", name, results)
-			}
-		}
-		volumes := map[bool]string{true: "rewind_wait=true", false: "rewind_volumes=/dat"}[whole]
-		results, _, _ := in.playbook(t, nil, "pcc.rewind."+name, "-e", volumes, "-e", "ansible_become=false",
-			"-e", `{"rewind_backend_options": {"path": "/nowhere"}}`, "--limit", "server")
-		if len(results) == 0 || results[len(results)-1]["code"] != "unsupported" {
-			t.Errorf("%s: %v", name, results)
+	play := func(name string, words ...string) played {
+		return in.playbook(t, nil, append([]string{"pcc.rewind." + name, "-e", "ansible_become=false", "--limit", "server"}, words...)...)
+	}
+	const volumes, elsewhere = "rewind_volumes=/dat", `{"rewind_backend_options": {"path": "/nowhere"}}`
+	for _, name := range []string{"snapshot", "backup", "restore", "schedule"} {
+		if p := play(name, "-e", volumes, "-e", elsewhere); p.last()["code"] != "unsupported" {
+			t.Errorf("%s: %v", name, p.results)
 		}
 	}
-	if results, _, _ := in.playbook(t, nil, "pcc.rewind.prepare", "-e", "ansible_become=false", "--limit", "server"); !strings.Contains(text(results[len(results)-1]["msg"]), "cannot be snapshotted") {
-		t.Errorf("prepare: %v", results)
+	for _, name := range []string{"rollback", "remove"} {
+		if p := play(name, "-e", elsewhere); p.last()["code"] != "unsupported" {
+			t.Errorf("%s: %v", name, p.results)
+		}
+		if p := play(name, "-e", volumes); !strings.Contains(text(p.last()["msg"]), "rewind_volumes does not narrow a") {
+			t.Errorf("%s of a part of a set: %v", name, p.results)
+		}
+	}
+	if p := play("prepare"); !strings.Contains(text(p.last()["msg"]), "cannot be snapshotted") {
+		t.Errorf("prepare: %v", p.results)
 	}
 	page := filepath.Join(t.TempDir(), "page")
-	results, _, _ := in.playbook(t, nil, "pcc.rewind.status", "-e", "ansible_become=false", "-e", "rewind_page="+page, "--limit", "server")
+	p := play("status", "-e", "rewind_page="+page)
 	report, err := os.ReadFile(page + "/fleet.json")
-	if err != nil || !strings.Contains(string(report), `"counts":{"bad":0,"unreachable":0,"warn":1,"ok":0}`) || !strings.Contains(string(report), `"known":2`) ||
+	const counts = `"counts":{"bad":0,"unreachable":0,"warn":1,"ok":0}`
+	if err != nil || !strings.Contains(string(report), counts) || !strings.Contains(string(report), `"known":2`) ||
 		!strings.Contains(string(report), `"host":"server","verdict":"warn"`) {
-		t.Errorf("status: %v, %s, %v", results, report, err)
+		t.Errorf("status: %v, %s, %v", p.results, report, err)
 	}
-	results, _, _ = in.playbook(t, nil, "pcc.rewind.snapshot", "-e", "rewind_volums=/dat", "--limit", "server")
-	if last := results[len(results)-1]; !strings.Contains(text(last["msg"]), "there is no rewind_volums") {
-		t.Errorf("a variable that is misspelt: %v", results)
-	}
-}
-
-// play runs tasks where nothing is kept yet, and returns each one's result and how many bytes each call sent.
-func (in installed) play(t *testing.T, environment []string, tasks string) (results []map[string]any, sent []int) {
-	t.Helper()
-	results, sent, _ = in.played(t, environment, tasks)
-	return results, sent
-}
-
-// played also returns what was shown.
-func (in installed) played(t *testing.T, environment []string, tasks string) (results []map[string]any, sent []int, shown string) {
-	t.Helper()
-	const head = "- hosts: server\n  gather_facts: false\n  ignore_errors: true\n  tasks:"
-	play := head + strings.ReplaceAll(tasks, "\n", "\n  ")
-	path := filepath.Join(t.TempDir(), "play.yml")
-	write(t, path, play)
-	write(t, filepath.Join(filepath.Dir(path), "riscv/uname"), "#!/bin/sh\necho riscv64\n")
-	results, sent, shown = in.playbook(t, environment, path)
-	if want := strings.Count(tasks, "\n- "); len(results) != want {
-		t.Fatalf("%d results of %d tasks", len(results), want)
-	}
-	return results, sent, shown
-}
-
-// playbook plays one where nothing is kept yet, and returns each task's result, how many bytes each call sent, and what was
-// shown.
-func (in installed) playbook(t *testing.T, environment []string, words ...string) (results []map[string]any, sent []int, shown string) {
-	t.Helper()
-	dir := t.TempDir()
-	calls, noted := filepath.Join(dir, "calls"), filepath.Join(dir, "results")
-	inventory := "[all]\nserver\nother\n[all:vars]\nansible_connection=counting\n"
-	write(t, filepath.Join(dir, "inventory"), inventory)
-	// What is kept, and what a run of a program leaves, is this test's own.
-	script := `mount -t tmpfs -o mode=755 tmpfs /var/lib && mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"`
-	all := slices.Concat([]string{"unshare", "--mount", "sh", "-c", script, "sh", "env", "CALLS=" + calls, "RESULTS=" + noted},
-		environment, in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory")}, words)
-	out, _ := in.run(t, all...)
-	kept, err1 := os.ReadFile(noted)
-	lines, err2 := os.ReadFile(calls)
-	if errors.Is(err2, fs.ErrNotExist) { // none was made
-		err2 = nil
-	}
-	if err1 != nil || err2 != nil {
-		t.Fatalf("%v, %v\n%s", err1, err2, out)
-	}
-	for line := range strings.Lines(string(kept)) {
-		var result map[string]any
-		if err := json.Unmarshal([]byte(line), &result); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		results = append(results, result)
-	}
-	for line := range strings.Lines(string(lines)) {
-		command, data, _ := strings.Cut(strings.TrimSpace(line), " ")
-		a, err1 := strconv.Atoi(command)
-		b, err2 := strconv.Atoi(data)
-		if err1 != nil || err2 != nil {
-			t.Fatal(line)
-		}
-		sent = append(sent, a+b)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(out)
-		}
-	})
-	return results, sent, out
-}
-
-// program is how a program of this version of Ansible is called.
-func (in installed) program(t *testing.T, name string) []string {
-	t.Helper()
-	return []string{absolute(t, "../../build/venv/bin/python"), filepath.Join(absolute(t, in.ansible), "bin", name)}
-}
-
-// run runs a command, whose home is the directory that the collection is in.
-func (in installed) run(t *testing.T, words ...string) (string, error) {
-	t.Helper()
-	c := exec.Command(words[0], words[1:]...)
-	c.Dir = in.dir
-	c.Env = []string{"HOME=" + in.dir, "LANG=C.UTF-8", "PATH=" + os.Getenv("PATH"), "PYTHONPATH=" + absolute(t, in.ansible),
-		"ANSIBLE_CONFIG=" + filepath.Join(in.dir, "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH=" + in.dir,
-		"ANSIBLE_CONNECTION_PLUGINS=" + filepath.Join(in.dir, "connections"),
-		"ANSIBLE_CALLBACK_PLUGINS=" + filepath.Join(in.dir, "callbacks")}
-	out, err := c.CombinedOutput()
-	return string(out), err
-}
-
-func text(v any) string {
-	out, _ := json.Marshal(v)
-	return string(out)
-}
-
-func absolute(t *testing.T, path string) string {
-	t.Helper()
-	path, err := filepath.Abs(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
+	if p := play("snapshot", "-e", "rewind_volums=/dat"); !strings.Contains(text(p.last()["msg"]), "there is no rewind_volums") {
+		t.Errorf("a variable that is misspelt: %v", p.results)
 	}
 }

@@ -9,30 +9,35 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// slow stands in the place of the program. It notes what it is asked, and answers each call with the next line of a file.
+// slow stands in the place of the program. It notes what it is asked, and answers each call with the next line of a
+// file.
 const slow = `#!/bin/sh
 cat >>"$ASKED"; echo >>"$ASKED"
 sed -n "$(wc -l <"$ASKED")p" "$ANSWERS"
 `
 
-const goingOn = `{"changed":true,"finished":false,"msg":"-","run":{"id":"the-run","title":"back up","label":%q,"percent":%s}}` + "\n"
+// goingOn is the answer about a run that stores, at so many percent.
+func goingOn(percent string) string {
+	return `{"changed":true,"finished":false,"msg":"-",` +
+		`"run":{"id":"the-run","title":"back up","label":"storing","percent":` + percent + "}}\n"
+}
 
 // A task whose run takes long asks for it by its id until it ends, shows how far it is, and begins no other one. A task
 // that wants to wait for none asks once.
 func (in installed) longRuns(t *testing.T) {
 	in = in.with(t, slow)
 	const unanswered = `{"failed":true,"finished":false,"msg":"systemd does not answer"}` + "\n"
-	answers := fmt.Sprintf(goingOn, "storing", "null") + unanswered + fmt.Sprintf(goingOn, "storing", "31.4") + fmt.Sprintf(goingOn, "storing", "33") +
-		`{"changed":true,"finished":true,"msg":"stored"}` + "\n" +
-		fmt.Sprintf(goingOn, "storing", "0") + fmt.Sprintf(goingOn, "storing", "50")
+	const stored = `{"changed":true,"finished":true,"msg":"stored"}` + "\n"
+	answers := goingOn("null") + unanswered + goingOn("31.4") + goingOn("33") + stored + goingOn("0") + goingOn("50")
 	asked := filepath.Join(in.dir, "asked")
 	write(t, filepath.Join(in.dir, "answers"), answers)
 	environment := []string{"ASKED=" + asked, "ANSWERS=" + filepath.Join(in.dir, "answers"), "LOSES=5", "SLOW=6"}
-	results, _, shown := in.played(t, environment, `
+	p := in.play(t, environment, `
 - pcc.rewind.lvm_snapshot: {volumes: /dat}
 - pcc.rewind.lvm_snapshot: {volumes: /dat, detach: true}
 - pcc.rewind.lvm_snapshot: {run: the-run}
@@ -50,22 +55,23 @@ func (in installed) longRuns(t *testing.T) {
 		calls = append(calls, fmt.Sprint(call["run"], " ", call["_ansible_patience"]))
 	}
 	const first, poll = "<nil> 1", "the-run 1"
-	if want := []string{first, poll, poll, poll, poll, "<nil> <nil>", "the-run <nil>"}; strings.Join(calls, "|") != strings.Join(want, "|") {
+	if want := []string{first, poll, poll, poll, poll, "<nil> <nil>", "the-run <nil>"}; !slices.Equal(calls, want) {
 		t.Errorf("asked: %q, want %q", calls, want)
 	}
-	if results[0]["msg"] != "stored" || results[0]["finished"] != nil {
-		t.Errorf("the result of the task: %v", results[0])
+	if p.results[0]["msg"] != "stored" || p.results[0]["finished"] != nil {
+		t.Errorf("the result of the task: %v", p.results[0])
 	}
-	for _, r := range results[1:] {
+	for _, r := range p.results[1:] {
 		if r["finished"] != false {
 			t.Errorf("a task that does not wait: %v", r)
 		}
 	}
-	if n := strings.Count(shown, "server: back up: storing"); n != 2 || !strings.Contains(shown, "server: back up: storing 31 %") {
-		t.Errorf("%d lines of progress:\n%s", n, shown)
+	const line = "server: back up: storing"
+	if n := strings.Count(p.shown, line); n != 2 || !strings.Contains(p.shown, line+" 31 %") {
+		t.Errorf("%d lines of progress:\n%s", n, p.shown)
 	}
-	if !strings.Contains(shown, "server is asked again in") {
-		t.Errorf("a poll is lost, and nothing is said of it:\n%s", shown)
+	if !strings.Contains(p.shown, "server is asked again in") {
+		t.Errorf("a poll is lost, and nothing is said of it:\n%s", p.shown)
 	}
 }
 
@@ -77,7 +83,8 @@ func (in installed) with(t *testing.T, script string) installed {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	files := filepath.Join(to.dir, "ansible_collections/pcc/rewind/files")
-	impatient := exec.Command("sed", "-i", "s/^PATIENCE = 10$/PATIENCE = 1/", filepath.Join(files, "../plugins/plugin_utils/program.py"))
+	action := filepath.Join(files, "../plugins/plugin_utils/program.py")
+	impatient := exec.Command("sed", "-i", "s/^PATIENCE = 10$/PATIENCE = 1/", action)
 	if out, err := impatient.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -85,7 +92,8 @@ func (in installed) with(t *testing.T, script string) installed {
 	if out, err := exec.Command("gzip", "-kf", filepath.Join(files, "stub")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	stub := map[string]any{"file": "stub.gz", "sha256": fmt.Sprintf("%x", sha256.Sum256([]byte(script))), "size": len(script)}
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(script)))
+	stub := map[string]any{"file": "stub.gz", "sha256": sum, "size": len(script)}
 	byMachine := map[string]any{"amd64": stub, "arm64": stub}
 	write(t, filepath.Join(files, "programs.json"), text(map[string]any{"lvm": byMachine, "snap": byMachine}))
 	return to

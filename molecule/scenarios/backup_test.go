@@ -104,8 +104,8 @@ func (g guest) lastBackup(t *testing.T, name, backend string) (last map[string]a
 	return last
 }
 
-// putInPlace rolls back to the filled set: by hand for rsync, else by the merge that the restore goes on with where the set
-// is filled already.
+// putInPlace rolls back to the filled set: by hand for rsync, else by the merge that the restore goes on with where the
+// set is filled already.
 func putInPlace(backend, options string) string {
 	const rollback = " services=postgresql,pccehr wait=true"
 	if backend == "rsync" {

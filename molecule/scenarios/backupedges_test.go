@@ -201,8 +201,8 @@ func TestSourceCodes(t *testing.T) {
 	t.Logf("%s | %s | %s", unreadable.msg(), vanished.msg(), locked.msg())
 }
 
-// manyFiles is how many files the memory of a backup and of a restore is measured with: as many as /pccehr has room for.
-// make bench has a million.
+// manyFiles is how many files the memory of a backup and of a restore is measured with: as many as /pccehr has room
+// for. make bench has a million.
 const manyFiles = 30000
 
 // most is the largest resident set that a process of a backup or restore may have, in KiB.
