@@ -265,9 +265,9 @@ func (c *Conn) end(err error) {
 	defer c.mu.Unlock()
 	c.socket.Close()
 	c.cause = fmt.Errorf("the connection to %s %w: %w", c.socket.Name(), ErrLost, err)
+	close(c.lost) // before the calls fail: whoever asks again at once must not be given the same connection
 	for serial, w := range c.calls {
 		w.answer <- answer{err: c.cause}
 		delete(c.calls, serial)
 	}
-	close(c.lost)
 }

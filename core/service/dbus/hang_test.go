@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,4 +108,33 @@ func TestCallOnAConnectionThatWasClosed(t *testing.T) {
 	default:
 		t.Error("whoever asks again would be given the same connection")
 	}
+}
+
+// Calls that wait when the connection ends see it lost: whoever asks again is not given the same one.
+func TestCallsThatWaitWhenTheConnectionEnds(t *testing.T) {
+	const calls = 500 // many, so that the first is told long before the last
+	here, server := pair(t)
+	go func() {
+		server.welcome()
+		for range calls {
+			server.called()
+		}
+		server.socket.Close()
+	}()
+	c, err := open(t.Context(), here, func(Signal) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waiting sync.WaitGroup
+	for range calls {
+		waiting.Go(func() {
+			_, err := c.Do(t.Context(), Call{Path: "/a", Interface: "org.x", Member: "Do"})
+			select {
+			case <-c.Lost():
+			default:
+				t.Errorf("the connection does not seem lost after: %v", err)
+			}
+		})
+	}
+	waiting.Wait()
 }
