@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -31,8 +32,8 @@ var unheard = []string{"defaults", "auto", "noauto", "nofail", "_netdev", "nouse
 
 // MountAtOnce mounts by the kernel's own call, without starting mount(8): while services are down, a process that takes
 // longer to start than to make its one call counts. An error means that nothing was mounted, and that MountDevice is to
-// be asked: it can do more, and says what is wrong.
-func MountAtOnce(spec MountSpec) error {
+// be asked: it can do more, and says what is wrong. After a timeout it need not be asked: this mount goes on.
+func MountAtOnce(ctx context.Context, spec MountSpec) error {
 	set, data, err := spec.call()
 	if err != nil {
 		return err
@@ -41,7 +42,11 @@ func MountAtOnce(spec MountSpec) error {
 	if err != nil {
 		return err
 	}
-	return unix.Mount(source, spec.Point, spec.Type, set, data)
+	ctx, cancel := context.WithTimeout(ctx, mountLimit)
+	defer cancel()
+	return within(ctx, "the mount of "+spec.Point, func() error {
+		return unix.Mount(source, spec.Point, spec.Type, set, data)
+	})
 }
 
 // Reflag gives a bind mount that is there the flags of its spec, such as ro and noexec.

@@ -82,12 +82,16 @@ func notMounted(err error, source string, spec MountSpec, kernel []string) error
 	return f
 }
 
+// umount is the kernel's. Tests have one that hangs.
+var umount = unix.Unmount
+
 // Unmount unmounts what is seen at point, at once and really: never lazily,
 // which would leave the device open behind a name that is gone. Whoever still
-// uses it makes it fail with busy.
+// uses it makes it fail with busy. It takes as long as the kernel writes what is
+// in memory.
 func Unmount(point string) error {
 	for {
-		err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+		err := umount(point, unix.UMOUNT_NOFOLLOW)
 		switch err {
 		case nil:
 			return nil
@@ -104,10 +108,24 @@ func Unmount(point string) error {
 	}
 }
 
+// within waits for a call of the kernel's until ctx ends. The call cannot be ended: it goes on beside what comes next.
+func within(ctx context.Context, what string, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	return fault.New(fault.Of(ctx.Err()).Code, "%s was not waited for any longer, and goes on: the kernel waits for its device", what).
+		WithHint("look whether the disk answers: `dmesg | tail`; whether a device is suspended: `dmsetup info -c`")
+}
+
 // UnmountOf unmounts what is seen at point if it is on one of the devices. It may have gone since the caller looked:
 // with another mount, where both are below mounts that share what is mounted there, or by an automount's idle
-// timeout. That is no error, and what is seen then, such as the automount itself, is left alone.
-func UnmountOf(point string, devs ...Dev) error {
+// timeout. That is no error, and what is seen then, such as the automount itself, is left alone. An unmount that does not
+// end by the end of ctx, since its device takes nothing, goes on, and is a timeout.
+func UnmountOf(ctx context.Context, point string, devs ...Dev) error {
 	for {
 		mounts, err := Mounts()
 		if err != nil {
@@ -116,7 +134,8 @@ func UnmountOf(point string, devs ...Dev) error {
 		if m, ok := At(mounts, point); !ok || !slices.Contains(devs, m.Dev) {
 			return nil
 		}
-		if err := Unmount(point); !errors.Is(err, fault.NotFound) {
+		err = within(ctx, "the unmount of "+point, func() error { return Unmount(point) })
+		if !errors.Is(err, fault.NotFound) {
 			return err
 		}
 	}

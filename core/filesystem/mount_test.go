@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
@@ -48,6 +49,27 @@ func TestMountDevice(t *testing.T) {
 func TestUnmountRefusesWhatIsNoMountPoint(t *testing.T) {
 	err := Unmount(t.TempDir())
 	if !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.NotRoot) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A device that takes nothing keeps the kernel's unmount, which cannot be ended, from returning.
+func TestUnmountHasALimit(t *testing.T) {
+	real, begun, stuck := umount, make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { <-begun; umount = real; close(stuck) })
+	umount = func(string, int) error { close(begun); <-stuck; return nil }
+	mounts, err := Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, ok := At(mounts, "/")
+	if !ok {
+		t.Fatal("/ is not mounted")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err = UnmountOf(ctx, "/", root.Dev)
+	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "the unmount of / was not") || fault.Of(err).Hint == "" {
 		t.Errorf("got %v", err)
 	}
 }

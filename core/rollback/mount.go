@@ -2,6 +2,7 @@ package rollback
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -98,13 +99,18 @@ func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
 	}
 	unit := service.MountUnit(spec.Point)
 	if !w.automounted(unit) {
-		if w.atOnce != nil && w.atOnce(spec) == nil {
-			return nil
+		if w.atOnce != nil {
+			if err := w.atOnce(ctx, spec); err == nil || late(err) {
+				return err
+			}
 		}
 		return filesystem.MountDevice(ctx, w.commands, spec)
 	}
 	return w.startAll(ctx, service.Plan{Active: []string{unit}})
 }
+
+// late says that the kernel goes on with a call that was not waited for any longer.
+func late(err error) bool { return errors.Is(err, fault.Timeout) || errors.Is(err, fault.Interrupted) }
 
 // nested says that one mount point lies below another, so that the order matters.
 func nested(specs []filesystem.MountSpec) bool {

@@ -136,7 +136,7 @@ type walk struct {
 	forget       func(context.Context) error // forgetGuard; nil where no systemd runs
 	state        *State
 	begun        time.Time
-	atOnce       func(filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
+	atOnce       func(context.Context, filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
 	protected    func(filesystem.Dev) (bool, error)
 	writeProtect func(filesystem.Dev, bool) error
 	ahead        bool          // go on ahead of LVM's command that merges, when the kernel does
@@ -242,6 +242,9 @@ func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
 
 // there goes from the first step to the last before the merges may go on by themselves.
 func (w *walk) there(ctx context.Context, kill []condemned) error {
+	if err := w.writeOut(ctx); err != nil {
+		return err
+	}
 	if err := w.reserve(); err != nil {
 		return err
 	}

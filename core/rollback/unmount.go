@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -20,6 +21,24 @@ const (
 	// letTick is how often an unmount is tried meanwhile: the kernel tells nobody that a mount is not in use any more.
 	letTick = 20 * time.Millisecond
 )
+
+// writeOut has the members' file systems write out what is only in memory, while their services still run: the unmount
+// would write it while they are down. What a device does not take in half the time, the rollback is not begun for.
+func (w *walk) writeOut(ctx context.Context) error {
+	half := w.Timeout / 2
+	ctx, cancel := context.WithTimeout(ctx, half)
+	defer cancel()
+	w.trip.Progress("writing out", -1)
+	late := filesystem.WriteOut(ctx, points(w.state.Mounts))
+	if len(late) == 0 {
+		return nil
+	}
+	return fault.New(fault.Of(ctx.Err()).Code,
+		"what is in memory of %s was not written to disk in %s, half of the timeout, so no service was stopped",
+		strings.Join(late, ", "), half).
+		WithHint("the same again goes on with it, with a longer timeout=SECONDS if need be; if nothing is written any more: " +
+			"`dmesg | tail` says whether the disk answers, `dmsetup info -c` whether a device is suspended")
+}
 
 // unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies
 // between file system and volume.
@@ -171,16 +190,16 @@ func came(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesy
 // unmountOne unmounts what is seen at point if it is on one of the devices. Somebody who looks at it just now is
 // waited for.
 func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
-	ctx, cancel := context.WithTimeout(ctx, letLimit)
+	let, cancel := context.WithTimeout(ctx, letLimit)
 	defer cancel()
 	for {
-		err := filesystem.UnmountOf(point, devs...)
+		err := filesystem.UnmountOf(ctx, point, devs...)
 		if !errors.Is(err, fault.Busy) {
 			return err
 		}
 		select {
 		case <-time.After(letTick):
-		case <-ctx.Done():
+		case <-let.Done():
 			return err
 		}
 	}

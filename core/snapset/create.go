@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -188,32 +186,11 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 // dmeventd extends a thin pool that fills: the kernel fails writes to a full one after a minute (no_space_timeout).
 const flushLimit, briefly = 10 * time.Minute, 20 * time.Second
 
-// syncfs writes a file system's dirty pages out. Tests have one that hangs.
-var syncfs = func(point string) {
-	fd, err := unix.Open(point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	_ = unix.Syncfs(fd)
-}
-
-// flush writes dirty pages out while others still may write, all file systems at the same time: a suspend and a freeze
-// write what is left, and writers wait for that. What takes longer than limit goes on beside what comes next.
+// flush writes dirty pages out while others still may write. What takes longer than limit goes on beside what comes next.
 func flush(ctx context.Context, points []string, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	written, write := make(chan struct{}, len(points)), syncfs
-	for _, point := range points {
-		go func() { write(point); written <- struct{}{} }()
-	}
-	for range points {
-		select {
-		case <-written:
-		case <-ctx.Done():
-			return
-		}
-	}
+	filesystem.WriteOut(ctx, points)
 }
 
 // still freezes the file systems that are frozen for this set, and takes the instant of all that are held. At the end

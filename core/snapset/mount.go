@@ -212,7 +212,7 @@ func (w *work) unmounted(ctx context.Context) (ansible.Result, error) {
 	if err := w.notInUse(ctx); err != nil || w.Check {
 		return result, err
 	}
-	return result, unmountTargets(w.mountsOf())
+	return result, unmountTargets(ctx, w.mountsOf())
 }
 
 // mountedOn is where the set's snapshots are mounted, whoever did it.
@@ -237,10 +237,10 @@ func (w *work) mountsOf() []filesystem.Target {
 
 // unmountTargets unmounts what is still mounted of them, the last one first, for the settling of an interrupted mount or
 // removal. What else has come to their mount points is not touched.
-func unmountTargets(targets []filesystem.Target) error {
+func unmountTargets(ctx context.Context, targets []filesystem.Target) error {
 	var errs []error
 	for _, t := range slices.Backward(targets) {
-		errs = append(errs, filesystem.UnmountOf(t.Point, t.Dev))
+		errs = append(errs, filesystem.UnmountOf(ctx, t.Point, t.Dev))
 		Tidy([]string{t.Point})
 	}
 	return fault.All(errs...)

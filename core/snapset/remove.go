@@ -88,7 +88,7 @@ func (w *work) remove(ctx context.Context) error {
 	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "removing", plan); err != nil {
 		return err
 	}
-	if err := unmountTargets(plan.Mounted); err != nil {
+	if err := unmountTargets(ctx, plan.Mounted); err != nil {
 		return fault.All(err, w.trip.Finish("kept", journal.Undone, nil))
 	}
 	if err := w.lvm.Remove(ctx, names(w.set.Snapshots)...); err != nil {

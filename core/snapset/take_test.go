@@ -325,18 +325,3 @@ func TestALogIsReleasedBeforeItsFileSystem(t *testing.T) {
 		t.Errorf("resumed %q, want %q", resumed, want)
 	}
 }
-
-// A disk that does not answer delays nothing past the limit, and nothing after the run was asked to end.
-func TestFlushHasALimit(t *testing.T) {
-	real, stuck := syncfs, make(chan struct{})
-	t.Cleanup(func() { syncfs = real; close(stuck) })
-	syncfs = func(string) { <-stuck }
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	begun := time.Now()
-	flush(t.Context(), []string{"/dat", "/pccehr"}, 20*time.Millisecond)
-	flush(ended, []string{"/dat"}, time.Hour)
-	if took := time.Since(begun); took < 20*time.Millisecond || took > 10*time.Second {
-		t.Errorf("it waited for %v", took)
-	}
-}

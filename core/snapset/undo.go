@@ -17,7 +17,7 @@ import (
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	err := fault.All(p.letGo(l), p.putBack(ctx, l))
 	if len(p.Mounted) > 0 {
-		err = fault.All(err, unmountTargets(p.Mounted))
+		err = fault.All(err, unmountTargets(ctx, p.Mounted))
 	}
 	if err != nil || p.ID == "" {
 		return err

@@ -4,7 +4,6 @@ package scenarios
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -66,9 +65,9 @@ func TestServicesAndChecksWaitForTheGuard(t *testing.T) {
 		t.Errorf("the services were started on %q", starts)
 	}
 	at := func(unit, property string) int {
-		n, err := strconv.Atoi(g.run(t, "systemctl show -P "+property+" "+unit))
-		if err != nil || n == 0 {
-			t.Fatalf("%s of %s: %d, %v", property, unit, n, err)
+		n := g.number(t, "systemctl show -P "+property+" "+unit)
+		if n == 0 {
+			t.Fatalf("%s has not come to its %s", unit, property)
 		}
 		return n
 	}

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +154,16 @@ func (g guest) run(t *testing.T, script string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimRight(out, "\n")
+}
+
+// number runs a script that must print one number.
+func (g guest) number(t *testing.T, script string) int {
+	t.Helper()
+	n, err := strconv.Atoi(g.run(t, script))
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return n
 }
 
 // result is what a module says, as Ansible sees it.

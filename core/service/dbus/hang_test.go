@@ -127,14 +127,16 @@ func TestCallsThatWaitWhenTheConnectionEnds(t *testing.T) {
 	}
 	var waiting sync.WaitGroup
 	for range calls {
-		waiting.Go(func() {
+		waiting.Add(1)
+		go func() {
+			defer waiting.Done()
 			_, err := c.Do(t.Context(), Call{Path: "/a", Interface: "org.x", Member: "Do"})
 			select {
 			case <-c.Lost():
 			default:
 				t.Errorf("the connection does not seem lost after: %v", err)
 			}
-		})
+		}()
 	}
 	waiting.Wait()
 }
