@@ -216,6 +216,17 @@ sanity: collection ## ansible-test sanity on the collection as it is given away
 		tar -xzf $(CURDIR)/build/collection/*.tar.gz && ansible-test sanity --color no --venv \
 		--python $$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
+# Chromium is Debian's: what moves it is pinned, and would fetch one of its own else.
+build/browser/.done: molecule/browser/requirements.txt build/.python
+	@test -x build/browser/venv/bin/pip || python3 -m venv build/browser/venv
+	@build/browser/venv/bin/pip -q install --disable-pip-version-check --no-deps -r molecule/browser/requirements.txt
+	@touch $@
+
+.PHONY: browser
+browser: build/browser/.done ## the fleet's page in a real browser: sizes, colours, the keyboard, axe-core
+	@$(call need,command -v chromium,chromium fonts-dejavu-core,the page of the fleet is looked at with it)
+	@build/browser/venv/bin/python -B molecule/browser/look build/browser
+
 .PHONY: test
 test: build/venv/.done lab-deps ## everything: lint, unit, the lab's scenarios on both guests, molecule
 	@molecule/stages test

@@ -21,6 +21,7 @@ import (
 type Call struct {
 	Kind    string
 	Title   string         // for people: `systemctl status` shows it
+	Set     string         // the name of the set that it works on; empty: of none, or of snapshots made by hand
 	Request any            // what Handler.Do is given, as JSON; equal requests are one journey
 	Secret  any            // what Trip.Secret is given, as JSON: lies in memory until the journey has begun, no longer
 	Limit   time.Duration  // of the whole journey, unless it extends it
@@ -31,6 +32,7 @@ type Call struct {
 type request struct {
 	Kind    string          `json:"kind"`
 	Title   string          `json:"title"`
+	Set     string          `json:"name,omitempty"`
 	Request json.RawMessage `json:"request"`
 }
 
@@ -76,7 +78,7 @@ func (c Call) make(ctx context.Context, detached bool, patience <-chan time.Time
 	if err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	id, first, err := start(ctx, systemd, c, request{c.Kind, c.Title, body})
+	id, first, err := start(ctx, systemd, c, request{c.Kind, c.Title, c.Set, body})
 	if err != nil {
 		return ansible.Result{}, err
 	}

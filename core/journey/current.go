@@ -18,6 +18,7 @@ type Status struct {
 	ID      string   `json:"id"`
 	Kind    string   `json:"kind"`
 	Title   string   `json:"title"`
+	Set     string   `json:"name,omitempty"`
 	Unit    string   `json:"unit"`  // of systemd
 	Begun   string   `json:"begun"` // RFC 3339
 	Label   string   `json:"label,omitempty"`
@@ -82,7 +83,7 @@ func status(dir string) (Status, bool) {
 		return Status{}, false
 	}
 	begun := info.ModTime().UTC().Format(time.RFC3339)
-	s := Status{ID: id, Unit: unitOf(id), Kind: r.Kind, Title: r.Title, Begun: begun}
+	s := Status{ID: id, Unit: unitOf(id), Kind: r.Kind, Title: r.Title, Set: r.Set, Begun: begun}
 	notice(dir, func(p Progress) {
 		s.Label, s.Bytes = p.Label, p.Bytes
 		if p.Percent >= 0 {

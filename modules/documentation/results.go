@@ -68,6 +68,7 @@ var runKeys = []value{
 		{name: "unit", kind: "str", doc: "Its unit of systemd."},
 		{name: "kind", kind: "str", doc: "What kind of run it is."},
 		{name: "title", kind: "str", doc: "What it does."},
+		{name: "name", kind: "str", doc: "The set that it works on.", when: "where it is one"},
 		{name: "begun", kind: "str", doc: "When it began, RFC 3339."},
 		{name: "label", kind: "str", doc: "What it is at."},
 		{name: "percent", kind: "float", doc: "How much of that is done, where that can be said."},

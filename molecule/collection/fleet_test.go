@@ -110,6 +110,10 @@ func TestFleet(t *testing.T) {
 		{"a set that is bad", "bad", "set snap is incomplete", func(r map[string]any) { at(r, "sets")["state"] = "incomplete" }},
 		{"nearly full", "warn", "80 % full", func(r map[string]any) { at(r, "sets", "snapshots")["cow_used_percent"] = 80.0 }},
 		{"soon full", "warn", "full in 2.0 h", func(r map[string]any) { at(r, "sets", "snapshots")["seconds_to_full"] = 7200 }},
+		{"nearly full while another set is backed up", "warn", "95 % full", func(r map[string]any) {
+			at(r, "sets", "snapshots")["cow_used_percent"] = 95.0
+			r["under_way"] = []any{known(journey.Status{Kind: "backup", Title: "back up with mirror", Set: "backup"})}
+		}},
 		{"overflowed", "bad", "vg00/dat_snap: its COW", func(r map[string]any) {
 			at(r, "sets", "snapshots")["problem"] = "its COW space overflowed"
 		}},
@@ -155,7 +159,7 @@ func TestFleet(t *testing.T) {
 		{"a set that is being made", "ok", "", func(r map[string]any) {
 			at(r, "sets")["state"] = "incomplete"
 			at(r, "sets", "snapshots")["cow_used_percent"] = 95.0
-			r["under_way"] = []any{known(journey.Status{Kind: "backup", Title: "back up with mirror"})}
+			r["under_way"] = []any{known(journey.Status{Kind: "snapshot", Title: "set snap: present", Set: "snap"})}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

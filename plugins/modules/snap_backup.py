@@ -345,6 +345,10 @@ run:
       description: What it does.
       type: str
       returned: always
+    name:
+      description: The set that it works on.
+      type: str
+      returned: where it is one
     begun:
       description: "When it began, RFC 3339."
       type: str

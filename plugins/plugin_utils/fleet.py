@@ -42,9 +42,11 @@ def row(host, result, limits):
     if result.get("failed") or "sets" not in result:
         return shown(host, "bad", [one_line(result.get("msg") or "there is no result of lvm_snapshot_info")])
     bad, warn = [], []
-    at_work = set(u.get("kind") for u in result.get("under_way") or [])
-    server(result, at_work, bad, warn, limits)
-    sets = [snapshot_set(s, at_work, bad, warn, limits) for s in result["sets"]]
+    under_way = result.get("under_way") or []
+    server(result, set(u.get("kind") for u in under_way), bad, warn, limits)
+    # A set that is being made, or filled, is not complete yet, and has whoever works on it look after its room.
+    making = set(u.get("name") for u in under_way if u.get("kind") in ("snapshot", "backup", "restore"))
+    sets = [snapshot_set(s, s["name"] in making, bad, warn, limits) for s in result["sets"]]
     for shot in result.get("unmanaged") or []:
         snapshot(shot, bad, warn, limits)
     backups(result.get("backups") or [], bad, warn, limits)
@@ -54,7 +56,7 @@ def row(host, result, limits):
     out["version"] = result.get("rewind_version") or ""
     out["sets"] = sets
     out["backups"] = volumes(result.get("backups") or [])
-    out["under_way"] = [u.get("title") for u in result.get("under_way") or []]
+    out["under_way"] = [u.get("title") for u in under_way]
     return dict((key, value) for key, value in out.items() if value not in ("", []))
 
 
@@ -90,10 +92,8 @@ def rollback(last, at_work, bad, warn):
         bad.append("the rollback to set %s was interrupted at step %s" % (last.get("name"), last.get("step")))
 
 
-def snapshot_set(s, at_work, bad, warn, limits):
+def snapshot_set(s, busy, bad, warn, limits):
     """A set as the page shows it: its name, state and age in seconds, and of each member how full it is, in percent."""
-    # One that is being made, or filled, is not complete yet, and has whoever works on it look after its room.
-    busy = at_work & set(("snapshot", "backup", "restore"))
     if s["state"] == "bad" or s["state"] == "incomplete" and not busy:
         bad.append("set %s is %s" % (s["name"], s["state"]))
     out = dict(name=s["name"], state=s["state"], age=int(s["age_seconds"]), fill=[], merging=[])

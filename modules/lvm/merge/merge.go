@@ -87,7 +87,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		what = strings.Join(req.Snapshots, ", ")
 	}
 	return journey.Show(ctx, c, a.Waiting, journey.Call{
-		Kind: rollback.Kind, Title: "roll back to " + what, Request: req, Limit: rollback.Limit(req),
+		Kind: rollback.Kind, Title: "roll back to " + what, Set: req.Set, Request: req, Limit: rollback.Limit(req),
 	})
 }
 

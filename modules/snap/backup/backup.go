@@ -249,7 +249,7 @@ func request(c ansible.Call, a args) (call journey.Call, err error) {
 			ReadAll: a.Compare == compareContent, Merge: a.Merge, Rollback: a.Rollback.Request(), Check: c.Check,
 		}
 		r.Rollback.Set = r.Set
-		call.Kind, call.Title, call.Request = restore.Kind, "restore backup "+r.ID+" into set "+r.Set, r
+		call.Kind, call.Title, call.Set, call.Request = restore.Kind, "restore backup "+r.ID+" into set "+r.Set, r.Set, r
 		call.Limit += rollback.Limit(r.Rollback)
 	default:
 		r := run.Request{
@@ -257,7 +257,7 @@ func request(c ansible.Call, a args) (call journey.Call, err error) {
 			ReadAll: a.Compare == compareContent, LockTimeout: time.Duration(a.LockTimeout) * time.Second,
 		}
 		call.Limit += r.LockTimeout
-		call.Kind, call.Title, call.Request = run.Kind, "back up with "+use.Backend, r
+		call.Kind, call.Title, call.Set, call.Request = run.Kind, "back up with "+use.Backend, r.Set, r
 	}
 	call.Secret, err = a.Arguments.Secrets(c)
 	return call, err
