@@ -20,6 +20,15 @@ const stub = `#!/bin/bash
 name=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$1") # none for a check
 echo "$name" >>"$ROLLOUT/touched"
 if [ -e "$ROLLOUT/fails-$name" ]; then echo '{"failed": true, "msg": "no such luck"}'; exit 1; fi
+if [ -e "$ROLLOUT/meets" ] && [ "$name" ]; then # does another server's come while this one is here, within a second?
+	touch "$ROLLOUT/here-$name"
+	for _ in {1..10}; do
+		set -- "$ROLLOUT"/here-*
+		if [ $# -gt 1 ]; then echo met >>"$ROLLOUT/touched"; fi
+		sleep 0.1
+	done
+	rm "$ROLLOUT/here-$name"
+fi
 if [ -e "$ROLLOUT/loses-$name" ]; then touch "$ROLLOUT/lost-$name"; fi
 echo '{"changed": true, "msg": "done", "discarded_since": "10:00", "volumes": [{"discarded_bytes": 4096}]}'
 `
@@ -69,11 +78,6 @@ const inventory = `all:
 
 // TestRollouts plays each playbook with servers that fail, are lost on the way, or cannot be reached from the start.
 func TestRollouts(t *testing.T) {
-	others, err := filepath.Glob("../../build/ansible/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ansibles := append(others, "../../build/venv")
 	all := []string{"one", "two", "three"}
 	for _, c := range []struct {
 		name, playbook string
@@ -100,7 +104,7 @@ func TestRollouts(t *testing.T) {
 		{"a server cannot be reached", "backup", "lost-one", all[1:], true, "no route to host"},
 		{"a server fails", "backup", "fails-two", all, true, "no such luck"},
 	} {
-		for _, ansible := range ansibles {
+		for _, ansible := range ansibles(t) {
 			version := filepath.Base(ansible)
 			t.Run(c.playbook+", "+c.name+", "+version, func(t *testing.T) {
 				t.Parallel()
@@ -120,6 +124,31 @@ func TestRollouts(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Servers write to a repository at the same time, as many as they are told to.
+func TestThrottle(t *testing.T) {
+	for _, ansible := range ansibles(t) {
+		for words, meet := range map[string]bool{"rewind_keep=3": true, "rewind_throttle=1": false} {
+			t.Run(words+", "+filepath.Base(ansible), func(t *testing.T) {
+				t.Parallel()
+				out, touched, err := play(t, ansible, "backup", "meets", "-e", words)
+				if err != nil || slices.Contains(touched, "met") != meet {
+					t.Errorf("%v; they met: %v\n%s", err, !meet, out)
+				}
+			})
+		}
+	}
+}
+
+// ansibles are the directories of all versions of Ansible.
+func ansibles(t *testing.T) []string {
+	t.Helper()
+	others, err := filepath.Glob("../../build/ansible/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(others, "../../build/venv")
 }
 
 // Each variable that a playbook's first lines tell of is known to all, and no other is.
@@ -157,8 +186,8 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// play plays a playbook with the Ansible of a directory, and returns what it printed and which servers' modules ran.
-func play(t *testing.T, ansible, playbook, strikes string) (out string, touched []string, err error) {
+// play plays a playbook with the Ansible of a directory and more words, and returns what it printed and which servers' modules ran.
+func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out string, touched []string, err error) {
 	t.Helper()
 	dir := t.TempDir()
 	files := map[string]string{"inventory.yml": inventory, "connections/losable.py": connection, "verify": verify,
@@ -182,8 +211,8 @@ func play(t *testing.T, ansible, playbook, strikes string) (out string, touched 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("../../build/venv/bin/python", ansible+"/bin/ansible-playbook", "-i", dir+"/inventory.yml",
-		"../../playbooks/"+playbook+".yml")
+	words := append([]string{ansible + "/bin/ansible-playbook", "-i", dir + "/inventory.yml", "../../playbooks/" + playbook + ".yml"}, more...)
+	cmd := exec.Command("../../build/venv/bin/python", words...)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir,
 		"ANSIBLE_CONFIG="+dir+"/ansible.cfg", "ANSIBLE_LIBRARY="+dir+"/library", "ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
 	printed, err := cmd.CombinedOutput()
