@@ -17,7 +17,7 @@ import (
 
 // counting is a way to this host that writes down how many bytes each call sends. It hands over none if it is told to,
 // and is lost at the call of the number LOSES, and slow with sudo at that of the number SLOW, as before ansible-core
-// 2.19.
+// 2.19. LOGIN is the login shell, which gets each command as sshd hands it over.
 const counting = `
 DOCUMENTATION = """
 name: counting
@@ -29,6 +29,7 @@ options:
   become_strip_preamble: {description: as of local, type: bool, default: true}
 """
 import os
+import shlex
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection.local import Connection as Local
 
@@ -49,6 +50,8 @@ class Connection(Local):
         if "TERMINAL" in os.environ and in_data: # as for a password of sudo's
             self.terminals = os.openpty()
             cmd, in_data = "exec 0<%s; %s" % (os.ttyname(self.terminals[1]), cmd), None
+        if "LOGIN" in os.environ:
+            cmd = "exec %s -c %s" % (os.environ["LOGIN"], shlex.quote(cmd))
         return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
 `
 

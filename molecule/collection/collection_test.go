@@ -42,13 +42,16 @@ func tarball(t *testing.T) string {
 	return absolute(t, built[0])
 }
 
+// newest is where the newest version of Ansible is.
+const newest = "../../build/venv"
+
 func TestCollection(t *testing.T) {
 	built := tarball(t)
 	others, err := filepath.Glob("../../build/ansible/*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, ansible := range append(others, "../../build/venv") {
+	for _, ansible := range append(others, newest) {
 		t.Run(filepath.Base(ansible), func(t *testing.T) {
 			t.Parallel()
 			in := installed{dir: t.TempDir(), ansible: ansible}
@@ -65,6 +68,9 @@ func TestCollection(t *testing.T) {
 			t.Run("one call", in.oneCall)
 			t.Run("as tasks are written", in.tasks)
 			t.Run("a connection that sends nothing", in.sendsNothing)
+			if ansible == newest { // what the shells are given is of our own
+				t.Run("login shells", in.loginShells)
+			}
 			t.Run("refused", in.refused)
 			t.Run("without it", in.without)
 			t.Run("kept by others", in.keptByOthers)
@@ -155,6 +161,30 @@ func (in installed) sendsNothing(t *testing.T) {
 		for _, r := range results {
 			if r["host"] == nil {
 				t.Errorf("%s: %v", how, r)
+			}
+		}
+	}
+}
+
+// Root's login shell may be any, and the server's tools BusyBox's alone. Python it needs none.
+func (in installed) loginShells(t *testing.T) {
+	box := t.TempDir()
+	for _, applet := range []string{"sh", "cat", "find", "gzip", "id", "mkdir", "chmod", "mktemp", "mv", "readlink", "rm", "sha256sum", "sync", "uname", "wc",
+		"env", "test"} {
+		if err := os.Symlink("/bin/busybox", filepath.Join(box, applet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, shell := range []string{"bash", "tcsh", "fish", "zsh", "ksh", "/bin/busybox env PATH=" + box + " sh"} {
+		results := in.play(t, []string{"LOGIN=" + shell}, `
+- pcc.rewind.lvm_snapshot_info:
+- pcc.rewind.lvm_snapshot_info:
+  environment: {REWIND_TEST: "it's $HOME \\ !"}
+  vars: {ansible_python_interpreter: /nowhere}
+`).results
+		for _, r := range results {
+			if r["host"] == nil {
+				t.Errorf("%s: %v", shell, r)
 			}
 		}
 	}
