@@ -252,6 +252,7 @@ ansibles := 2.14.18 2.17.14 2.18.12
 
 .PHONY: playbooks
 playbooks: collection ## the collection and its playbooks with each version of Ansible, on servers that are lost or fail on the way
+	@$(call need,which sshd sudo,openssh-server sudo,the collection is tried with real logins)
 	@$(call need,which tcsh fish zsh ksh busybox,tcsh fish zsh ksh busybox,a login shell may be any)
 	@for version in $(ansibles); do \
 		if build/venv/bin/python molecule/rollouts/runs $$version; then \

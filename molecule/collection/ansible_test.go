@@ -125,21 +125,11 @@ func (in installed) playbook(t *testing.T, environment []string, words ...string
 	all := slices.Concat([]string{"unshare", "--mount", "sh", "-c", script, "sh", "env", "CALLS=" + calls, "RESULTS=" + noted},
 		environment, in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory")}, words)
 	out, _ := in.run(t, all...)
-	kept, err1 := os.ReadFile(noted)
-	lines, err2 := os.ReadFile(calls)
-	if errors.Is(err2, fs.ErrNotExist) { // none was made
-		err2 = nil
+	lines, err := os.ReadFile(calls)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // none was made
+		t.Fatal(err)
 	}
-	if err1 != nil || err2 != nil {
-		t.Fatalf("%v, %v\n%s", err1, err2, out)
-	}
-	for line := range strings.Lines(string(kept)) {
-		var result map[string]any
-		if err := json.Unmarshal([]byte(line), &result); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		p.results = append(p.results, result)
-	}
+	p.results = results(t, noted)
 	for line := range strings.Lines(string(lines)) {
 		command, data, _ := strings.Cut(strings.TrimSpace(line), " ")
 		a, err1 := strconv.Atoi(command)
@@ -156,6 +146,23 @@ func (in installed) playbook(t *testing.T, environment []string, words ...string
 	})
 	p.shown = out
 	return p
+}
+
+// results are those that the callback noted; none if it noted nothing.
+func results(t *testing.T, noted string) (all []map[string]any) {
+	t.Helper()
+	lines, err := os.ReadFile(noted)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(lines)) {
+		var result map[string]any
+		if err := json.Unmarshal([]byte(line), &result); err != nil {
+			t.Fatalf("%v\n%s", err, line)
+		}
+		all = append(all, result)
+	}
+	return all
 }
 
 // program is how a program of this version of Ansible is called.

@@ -51,7 +51,7 @@ func TestCollection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, ansible := range append(others, newest) {
+	for i, ansible := range append(others, newest) {
 		t.Run(filepath.Base(ansible), func(t *testing.T) {
 			t.Parallel()
 			in := installed{dir: t.TempDir(), ansible: ansible}
@@ -68,6 +68,9 @@ func TestCollection(t *testing.T) {
 			t.Run("one call", in.oneCall)
 			t.Run("as tasks are written", in.tasks)
 			t.Run("a connection that sends nothing", in.sendsNothing)
+			if i == 0 || ansible == newest { // the oldest, and the newest
+				t.Run("logins", in.logins)
+			}
 			if ansible == newest { // what the shells are given is of our own
 				t.Run("login shells", in.loginShells)
 			}
