@@ -129,6 +129,8 @@ packages: build ## .deb and .rpm of both architectures in build/packages
 	@for arch in amd64 arm64; do for kind in deb rpm; do \
 		ARCH=$$arch VERSION=$(version) go run $(nfpm) package -f packages/nfpm.yaml -p $$kind -t build/packages/ >/dev/null; \
 	done; done
+	@$(call need,which rpm busybox,rpm busybox,the .rpm is installed by it)
+	@packages/try-rpm build/packages/*.x86_64.rpm
 	@ls -l build/packages/*.deb build/packages/*.rpm | awk '{ printf "%s  %.1f MB\n", $$9, $$5 / 1000000 }'
 
 .PHONY: release
