@@ -32,7 +32,8 @@ var unheard = []string{"defaults", "auto", "noauto", "nofail", "_netdev", "nouse
 
 // MountAtOnce mounts by the kernel's own call, without starting mount(8): while services are down, a process that takes
 // longer to start than to make its one call counts. An error means that nothing was mounted, and that MountDevice is to
-// be asked: it can do more, and says what is wrong. After a timeout it need not be asked: this mount goes on.
+// be asked: it can do more, and says what is wrong. At the end of ctx (timeout, interrupted) it need not be asked: this
+// mount goes on.
 func MountAtOnce(ctx context.Context, spec MountSpec) error {
 	set, data, err := spec.call()
 	if err != nil {
@@ -42,8 +43,6 @@ func MountAtOnce(ctx context.Context, spec MountSpec) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, mountLimit)
-	defer cancel()
 	return within(ctx, "the mount of "+spec.Point, func() error {
 		return unix.Mount(source, spec.Point, spec.Type, set, data)
 	})

@@ -109,7 +109,11 @@ func Unmount(point string) error {
 }
 
 // within waits for a call of the kernel's until ctx ends. The call cannot be ended: it goes on beside what comes next.
+// At the end of ctx none is made.
 func within(ctx context.Context, what string, call func() error) error {
+	if ctx.Err() != nil {
+		return fault.New(fault.Of(ctx.Err()).Code, "%s was not begun: %w", what, ctx.Err())
+	}
 	done := make(chan error, 1)
 	go func() { done <- call() }()
 	select {
@@ -117,7 +121,10 @@ func within(ctx context.Context, what string, call func() error) error {
 		return err
 	case <-ctx.Done():
 	}
-	return fault.New(fault.Of(ctx.Err()).Code, "%s was not waited for any longer, and goes on: the kernel waits for its device", what).
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fault.New(fault.Interrupted, "%s goes on, and this run was asked to end: %w", what, ctx.Err())
+	}
+	return fault.New(fault.Timeout, "%s was not waited for any longer, and goes on: the kernel waits for its device", what).
 		WithHint("look whether the disk answers: `dmesg | tail`; whether a device is suspended: `dmsetup info -c`")
 }
 

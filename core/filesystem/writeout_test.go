@@ -11,13 +11,13 @@ import (
 func TestWriteOutHasALimit(t *testing.T) {
 	real, stuck := syncfs, make(chan struct{})
 	t.Cleanup(func() { syncfs = real; close(stuck) })
+	limited, cancel := context.WithCancel(t.Context())
 	syncfs = func(point string) {
 		if point != "/quick" {
 			<-stuck
 		}
+		time.AfterFunc(50*time.Millisecond, cancel)
 	}
-	limited, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
 	begun := time.Now()
 	if late := WriteOut(limited, []string{"/dat", "/quick", "/pccehr"}); !slices.Equal(late, []string{"/dat", "/pccehr"}) {
 		t.Errorf("late are %q", late)
@@ -27,7 +27,7 @@ func TestWriteOutHasALimit(t *testing.T) {
 	if late := WriteOut(ended, []string{"/dat"}); !slices.Equal(late, []string{"/dat"}) {
 		t.Errorf("late are %q", late)
 	}
-	if took := time.Since(begun); took < 20*time.Millisecond || took > 10*time.Second {
+	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it waited for %v", took)
 	}
 }

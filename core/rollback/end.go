@@ -66,14 +66,17 @@ func ended(ctx context.Context, p *proc.Handle) bool {
 	return p.Wait(ctx) == nil
 }
 
-// spared is true for what is never ended: sshd, and the leader of a session with a terminal, which is somebody's login.
+// spared is true for what is never ended: another run of our own, sshd, and the leader of a session with a terminal, which is somebody's login.
 func spared(h filesystem.Holder) bool {
-	if strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
+	if ofARun(h) || strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
 		return true
 	}
 	p, ok := proc.Find(h.PID)
 	return ok && p.Leads() && p.Terminal != 0
 }
+
+// ofARun says that it is another run's, which has a journal to keep.
+func ofARun(h filesystem.Holder) bool { return strings.HasPrefix(h.Unit, "rewind-") }
 
 // ancestors are the process and those it descends from.
 func ancestors(pid int) map[int]bool {

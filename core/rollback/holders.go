@@ -134,9 +134,16 @@ func advice(holders []filesystem.Holder, transient []string) string {
 	if len(transient) > 0 {
 		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
 	}
+	runs := 0
+	for _, h := range holders {
+		if ofARun(h) {
+			runs++
+			first = append(first, fmt.Sprintf("wait for the end of %s, an earlier run, which may wait for the disk itself: systemctl status %[1]s", h.Unit))
+		}
+	}
 	kernel := releases(holders)
 	first = append(first, kernel...)
-	if len(logins)+len(kernel) == len(holders) {
+	if len(logins)+len(kernel)+runs == len(holders) {
 		return strings.Join(first, "; ")
 	}
 	return strings.Join(append(first, "add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units"), "; ")

@@ -83,6 +83,17 @@ func TestWhoeverCameSinceIsNamedOrToBeLookedFor(t *testing.T) {
 	}
 }
 
+// A run that could not write out what is in memory waits for the disk itself; another one may have its backups here.
+func TestAnotherRunIsWaitedFor(t *testing.T) {
+	run := filesystem.Holder{Kind: "process", How: "fd", Path: "/dat", PID: 1<<22 - 1, Command: "rewind-12", Unit: "rewind-20261130t035720-057863-63a12b.service"}
+	if kill, rest := killable([]filesystem.Holder{run}); len(kill) != 0 || len(rest) != 1 {
+		t.Errorf("it would be ended: %v", kill)
+	}
+	if got := advice([]filesystem.Holder{run}, nil); !strings.HasPrefix(got, "wait for the end of "+run.Unit) || strings.Contains(got, "end the processes") {
+		t.Error(got)
+	}
+}
+
 // What no process of its own holds is stopped by its unit, or the advice is what makes the kernel let go of it.
 func TestWhatTheKernelHoldsIsLetGoByItsUnitOrByHand(t *testing.T) {
 	holders := []filesystem.Holder{

@@ -318,9 +318,10 @@ func (w *walk) failure() error {
 	return fault.New(fault.Of(err).Code, "the volumes are rolled back, but %w", err)
 }
 
-// entry is the journal's entry of this rollback; an empty one before it is begun.
+// entry is the journal's entry of this rollback; an empty one before it is begun. That of a restore, which comes before
+// its rollback, is another one.
 func (w *walk) entry() *journal.Entry {
-	if w.trip == nil || w.trip.Entry() == nil {
+	if w.trip == nil || w.trip.Entry() == nil || w.trip.Entry().Kind != Kind {
 		return &journal.Entry{}
 	}
 	return w.trip.Entry()

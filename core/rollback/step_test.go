@@ -1,6 +1,11 @@
 package rollback
 
-import "testing"
+import (
+	"testing"
+
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
+)
 
 // Every step of the journal is in the one table, and none before the merge comes after one behind it.
 func TestTheStepsAreInTheirOrder(t *testing.T) {
@@ -24,5 +29,14 @@ func TestTheStepsAreInTheirOrder(t *testing.T) {
 		if got := wayOf(step); got != want {
 			t.Errorf("%q: %d, want %d", step, got, want)
 		}
+	}
+}
+
+// A restore is at work on an entry of its own, which is closed, when its rollback has not begun yet.
+func TestARollbackThatHasNotBegunHasNoEntry(t *testing.T) {
+	w := &walk{trip: &journey.Trip{}}
+	w.trip.Resume(&journal.Entry{Kind: "restore", Step: "filled", Outcome: journal.Done})
+	if e := w.entry(); wayOf(e.Step) != turnsBack || e.Outcome == journal.Done {
+		t.Errorf("it is taken for one at step %q, %s", e.Step, e.Outcome)
 	}
 }

@@ -13,8 +13,9 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// backLimit bounds the way back to running services after a rollback that did not reach its point of no return.
-const backLimit = 10 * time.Minute
+// backLimit bounds the way back to running services after a rollback that did not reach its point of no return; of it,
+// backKeep is kept back for what follows the mounts, which may hang on a disk that does not answer.
+const backLimit, backKeep = 10 * time.Minute, time.Minute
 
 // stopKeep is how much of the time for everything is kept back for the steps after the services' stop.
 const stopKeep = 30 * time.Second
@@ -117,7 +118,9 @@ func (w *walk) undo(ctx context.Context) error {
 	w.reached(stepUndoing)
 	err := w.unprotect(ctx)
 	if err == nil {
-		err = w.bringUp(ctx, w.state.Mounts)
+		mounting, cancel := context.WithTimeout(ctx, backLimit-backKeep)
+		err = w.bringUp(mounting, w.state.Mounts)
+		cancel()
 	}
 	if err != nil {
 		err = fault.All(err, w.letOthersGo(ctx, true), w.leftDown())

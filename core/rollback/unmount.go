@@ -33,11 +33,15 @@ func (w *walk) writeOut(ctx context.Context) error {
 	if len(late) == 0 {
 		return nil
 	}
-	return fault.New(fault.Of(ctx.Err()).Code,
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fault.New(fault.Interrupted, "no service was stopped: %w", ctx.Err())
+	}
+	return fault.New(fault.Timeout,
 		"what is in memory of %s was not written to disk in %s, half of the timeout, so no service was stopped",
 		strings.Join(late, ", "), half).
-		WithHint("the same again goes on with it, with a longer timeout=SECONDS if need be; if nothing is written any more: " +
-			"`dmesg | tail` says whether the disk answers, `dmsetup info -c` whether a device is suspended")
+		WithHint("what is written stays so: the same again with a longer timeout=SECONDS, once this run has ended, which waits " +
+			"for the disk, too (lvm_snapshot_info, under_way); if nothing is written: `dmesg | tail` says whether the disk " +
+			"answers, `dmsetup info -c` whether a device is suspended, `lvs -a` whether a thin pool is full")
 }
 
 // unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies

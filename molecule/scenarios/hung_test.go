@@ -25,7 +25,11 @@ func TestADiskThatTakesNothing(t *testing.T) {
 	before := g.run(t, "systemctl show -P InvocationID pccehr")
 	g.run(t, hungDisk)
 	r := g.module(t, "lvm_merge services=pccehr timeout=20")
+	again := g.module(t, "lvm_merge services=pccehr timeout=20")
 	g.run(t, goodDisk)
+	if again.code() != "busy" || !strings.Contains(again.hint(), "wait for the end of rewind-") || strings.Contains(again.hint(), "end the processes") {
+		t.Errorf("the same again while the first one waits for the disk: %s", again)
+	}
 	if r.code() != "timeout" || !strings.Contains(r.msg(), "in memory of /pccehr") || r.hint() == "" || r["changed"] == true {
 		t.Errorf("what cannot be written out beforehand: %s", r)
 	}
