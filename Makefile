@@ -130,7 +130,7 @@ packages: build ## .deb and .rpm of both architectures in build/packages
 		ARCH=$$arch VERSION=$(version) go run $(nfpm) package -f packages/nfpm.yaml -p $$kind -t build/packages/ >/dev/null; \
 	done; done
 	@$(call need,which rpm busybox,rpm busybox,the .rpm is installed by it)
-	@packages/try-rpm build/packages/*.x86_64.rpm
+	@$(sudo) packages/try-rpm build/packages/*.$$(uname -m).rpm
 	@ls -l build/packages/*.deb build/packages/*.rpm | awk '{ printf "%s  %.1f MB\n", $$9, $$5 / 1000000 }'
 
 .PHONY: release
@@ -226,7 +226,7 @@ build/browser/.done: molecule/browser/requirements.txt build/.python
 
 .PHONY: browser
 browser: build/browser/.done ## the fleet's page in a real browser: sizes, colours, the keyboard, axe-core
-	@$(call need,command -v chromium,chromium fonts-dejavu-core,the page of the fleet is looked at with it)
+	@$(call need,(which chromium || which chromium-browser || which google-chrome),chromium fonts-dejavu-core,the page of the fleet is looked at with it)
 	@build/browser/venv/bin/python -B molecule/browser/look build/browser
 
 .PHONY: test
@@ -254,7 +254,7 @@ ansibles := 2.14.18 2.17.14 2.18.12
 
 .PHONY: playbooks
 playbooks: collection ## the collection and its playbooks with each version of Ansible, on servers that are lost or fail on the way
-	@$(call need,which sshd sudo,openssh-server sudo,the collection is tried with real logins)
+	@$(call need,which sshd sudo openssl ip,openssh-server sudo openssl iproute2,the collection is tried with real logins)
 	@$(call need,which tcsh fish zsh ksh busybox,tcsh fish zsh ksh busybox,a login shell may be any)
 	@for version in $(ansibles); do \
 		if build/venv/bin/python molecule/rollouts/runs $$version; then \

@@ -20,7 +20,8 @@ func OnHost() error {
 	if !inside {
 		return nil
 	}
-	return fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).WithHint("run it on the host")
+	return fault.New(fault.Unsupported, "this is a container (%s): its volumes belong to its host", name).
+		With("container", name).WithHint("run it on the host")
 }
 
 func inContainer(root string) (string, bool) {

@@ -42,6 +42,8 @@ var common = []value{
 	{name: "code", kind: "str", when: failure,
 		doc: "What kind of failure it is: busy, no_space, snapshot_invalid and others, which never change their meaning."},
 	{name: "hint", kind: "str", doc: "The next step.", when: failure},
+	{name: "container", kind: "str", doc: "What kind of container this is, whose volumes are its host's.",
+		when: "on failure in a container"},
 	{name: "problems", kind: "list", elements: "dict",
 		doc: "Where several things are wrong, each with a code and msg of its own.", when: failure},
 	{name: "rewind_version", kind: "str", doc: "The version of the program.", when: always},

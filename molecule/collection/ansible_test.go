@@ -90,6 +90,11 @@ type played struct {
 	shown   string
 }
 
+// unsupported says whether a task found that this host is no server with LVM. If it is a container, the playbook goes on.
+func (p played) unsupported() bool {
+	return slices.ContainsFunc(p.results, func(r map[string]any) bool { return r["code"] == "unsupported" })
+}
+
 // last is the result of the last task.
 func (p played) last() map[string]any {
 	if len(p.results) == 0 {

@@ -261,12 +261,12 @@ func (in installed) playbooks(t *testing.T) {
 	}
 	const volumes, elsewhere = "rewind_volumes=/dat", `{"rewind_backend_options": {"path": "/nowhere"}}`
 	for _, name := range []string{"snapshot", "backup", "restore", "schedule"} {
-		if p := play(name, "-e", volumes, "-e", elsewhere); p.last()["code"] != "unsupported" {
+		if p := play(name, "-e", volumes, "-e", elsewhere); !p.unsupported() {
 			t.Errorf("%s: %v", name, p.results)
 		}
 	}
 	for _, name := range []string{"rollback", "remove"} {
-		if p := play(name, "-e", elsewhere); p.last()["code"] != "unsupported" {
+		if p := play(name, "-e", elsewhere); !p.unsupported() {
 			t.Errorf("%s: %v", name, p.results)
 		}
 		if p := play(name, "-e", volumes); !strings.Contains(text(p.last()["msg"]), "rewind_volumes does not narrow a") {

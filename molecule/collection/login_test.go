@@ -4,16 +4,16 @@ package collection
 
 import (
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// people changes who may log in here, and as whom, within a mount namespace of its own, and starts sshd there. "admin"
+// people changes who may log in here, and as whom, within namespaces of its own, and starts sshd there. "admin"
 // becomes root with a password of sudo's or root's own; "trusted" without. What is kept is this test's own.
 const people = `set -e
+ip link set lo up
 mount -t tmpfs -o mode=755 tmpfs /var/lib; mount -t tmpfs -o mode=755 tmpfs /run; mount -t tmpfs -o mode=755 tmpfs /home
 cd "$1"; shift
 echo 'admin:x:4242:4242::/home/admin:/bin/sh
@@ -27,7 +27,7 @@ install -d -m 700 -o 4242 -g 4242 /home/admin; install -d -m 700 -o 4243 -g 4243
 for key in host own; do ssh-keygen -q -t ed25519 -N '' -f $key; done
 cp own.pub /run/authorized # who logs in reads it
 echo "ListenAddress 127.0.0.1
-Port $PORT
+Port 2222
 HostKey $PWD/host
 AuthorizedKeysFile /run/authorized
 StrictModes no
@@ -36,8 +36,7 @@ PidFile none" >sshd_config
 /usr/sbin/sshd -f "$PWD/sshd_config" -E "$PWD/sshd.log"
 exec "$@"`
 
-// ways is an inventory with a host for each way to root; its port, its directory and whether it has pipelining are left
-// out.
+// ways is an inventory with a host for each way to root; its directory and whether it has pipelining are left out.
 const ways = `
 root        ansible_user=root ansible_become=false
 sudo        ansible_user=trusted
@@ -47,7 +46,7 @@ wrong       ansible_user=admin ansible_become_password=wrong
 nobody      ansible_user=trusted ansible_become=false
 [all:vars]
 ansible_host=127.0.0.1
-ansible_port=%s
+ansible_port=2222
 ansible_become=true
 ansible_ssh_private_key_file=%s/own
 ansible_ssh_common_args="-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes"
@@ -68,13 +67,13 @@ const twice = `- hosts: all
 // logins calls a module over ssh in each way to become root, with pipelining and without.
 func (in installed) logins(t *testing.T) {
 	for _, pipelining := range []string{"True", "False"} {
-		dir, port := t.TempDir(), freePort(t)
+		dir := t.TempDir()
 		noted := filepath.Join(dir, "results")
-		write(t, filepath.Join(dir, "inventory"), fmt.Sprintf(ways, port, dir, pipelining))
+		write(t, filepath.Join(dir, "inventory"), fmt.Sprintf(ways, dir, pipelining))
 		write(t, filepath.Join(dir, "play.yml"), twice)
 		out, _ := in.run(t, slices.Concat(
-			[]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "env", "PORT=" + port, "RESULTS=" + noted,
-				"sh", "-c", people, "sh", dir},
+			[]string{"unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "env", "RESULTS=" + noted, "sh",
+				"-c", people, "sh", dir},
 			in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory"), filepath.Join(dir, "play.yml")})...)
 		of := results(t, noted)
 		for _, host := range []string{"root", "sudo", "password", "su", "wrong", "nobody"} {
@@ -90,19 +89,4 @@ func (in installed) logins(t *testing.T) {
 			of = of[3:]
 		}
 	}
-}
-
-// freePort is one that nobody listens on just now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

@@ -19,15 +19,17 @@ const stub = `#!/bin/bash
 # WANT_JSON
 name=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$1") # none for a check
 echo "$name" >>"$ROLLOUT/touched"
+if [ -e "$ROLLOUT/boxed-$name" ]; then echo '{"failed": true, "msg": "this is a container (lxc)", "container": "lxc"}'; exit 1; fi
 if [ -e "$ROLLOUT/fails-$name" ]; then echo '{"failed": true, "msg": "no such luck"}'; exit 1; fi
-if [ -e "$ROLLOUT/meets" ] && [ "$name" ]; then # does another server's come while this one is here, within a second?
+if [ -e "$ROLLOUT/waits" ] && [ "$name" ]; then # for another server's, as long as that may come
 	touch "$ROLLOUT/here-$name"
-	for _ in {1..10}; do
+	for ((i = 0; i < 300; i++)); do
+		[ -e "$ROLLOUT/throttled" ] && [ $i -gt 10 ] && break
 		set -- "$ROLLOUT"/here-*
-		if [ $# -gt 1 ]; then echo met >>"$ROLLOUT/touched"; fi
+		[ $# -lt 2 ] || { echo met >>"$ROLLOUT/touched"; break; }
 		sleep 0.1
 	done
-	rm "$ROLLOUT/here-$name"
+	[ -e "$ROLLOUT/throttled" ] && rm "$ROLLOUT/here-$name"
 fi
 if [ -e "$ROLLOUT/loses-$name" ]; then touch "$ROLLOUT/lost-$name"; fi
 echo '{"changed": true, "msg": "done", "discarded_since": "10:00", "volumes": [{"discarded_bytes": 4096}]}'
@@ -81,7 +83,7 @@ func TestRollouts(t *testing.T) {
 	all := []string{"one", "two", "three"}
 	for _, c := range []struct {
 		name, playbook string
-		strikes        string // the file that makes the canary go wrong
+		strikes        string // the files that make servers go wrong
 		touched        []string
 		fails          bool
 		says           string
@@ -98,6 +100,12 @@ func TestRollouts(t *testing.T) {
 		{"all goes well", "restore", "", all, false, "thrown away: what was written since 10:00"},
 		{"the canary cannot be reached", "restore", "lost-one", nil, true, "no route to host"},
 		{"the canary is lost meanwhile", "restore", "loses-one", all[:1], true, "no route to host"},
+		{"the canary is a container", "rollback", "boxed-one", all[:1], true, "as the first server it shows nothing"},
+		{"the second is a container", "rollback", "boxed-two", all, false, "left out: this is a container"},
+		{"the last is a container", "remove", "boxed-three", all, false, "left out: this is a container"},
+		{"the second is a container", "snapshot", "boxed-two", all, false, "left out: this is a container"},
+		{"the second is a container", "restore", "boxed-two", all, false, "left out: this is a container"},
+		{"a server is a container", "backup", "boxed-one", all, true, "this is a container"},
 		{"all goes well", "schedule", "", all, false, "done"},
 		{"the canary cannot be reached", "schedule", "lost-one", nil, true, "no route to host"},
 		{"the canary cannot be reached", "remove", "lost-one", nil, true, "no route to host"},
@@ -126,15 +134,30 @@ func TestRollouts(t *testing.T) {
 	}
 }
 
-// Servers write to a repository at the same time, as many as they are told to.
+// Servers write to a repository at the same time, as many as they are told to. One that is lost keeps no other from it.
 func TestThrottle(t *testing.T) {
+	all := []string{"one", "two", "three"}
 	for _, ansible := range ansibles(t) {
-		for words, meet := range map[string]bool{"rewind_keep=3": true, "rewind_throttle=1": false} {
-			t.Run(words+", "+filepath.Base(ansible), func(t *testing.T) {
+		for _, c := range []struct {
+			name, words, strikes string
+			meet, fails          bool
+		}{
+			{"as many as there are", "rewind_keep=3", "waits", true, false},
+			{"one at a time", "rewind_throttle=1", "waits throttled", false, false},
+			{"the first is lost", "rewind_throttle=1", "loses-one", false, true},
+			{"the second is lost", "rewind_throttle=1", "loses-two", false, true},
+			{"no number", "rewind_throttle=25%", "", false, true},
+		} {
+			t.Run(c.name+", "+filepath.Base(ansible), func(t *testing.T) {
 				t.Parallel()
-				out, touched, err := play(t, ansible, "backup", "meets", "-e", words)
-				if err != nil || slices.Contains(touched, "met") != meet {
-					t.Errorf("%v; they met: %v\n%s", err, !meet, out)
+				out, touched, err := play(t, ansible, "backup", c.strikes, "-e", c.words)
+				if (err != nil) != c.fails || slices.Contains(touched, "met") != c.meet {
+					t.Errorf("%v; they met: %v\n%s", err, !c.meet, out)
+				}
+				for _, name := range all {
+					if want := c.words != "rewind_throttle=25%"; slices.Contains(touched, name) != want {
+						t.Errorf("%s was backed up: %v\n%s", name, !want, out)
+					}
 				}
 			})
 		}
@@ -192,8 +215,8 @@ func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out 
 	dir := t.TempDir()
 	files := map[string]string{"inventory.yml": inventory, "connections/losable.py": connection, "verify": verify,
 		"ansible.cfg": "[defaults]\nnocolor=1\n", "touched": ""}
-	if strikes != "" {
-		files[strikes] = ""
+	for _, strike := range strings.Fields(strikes) {
+		files[strike] = ""
 	}
 	for _, module := range []string{"lvm_snapshot", "lvm_merge", "snap_backup"} {
 		files["library/"+module] = stub

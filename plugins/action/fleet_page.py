@@ -6,7 +6,6 @@ from __future__ import absolute_import, division, print_function
 __metaclass__ = type
 
 import datetime
-import json
 import os
 import tempfile
 
@@ -14,7 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.pcc.rewind.plugins.plugin_utils.fleet import Limits, VERDICTS, fleet
+from ansible_collections.pcc.rewind.plugins.plugin_utils.fleet import Limits, VERDICTS, fleet, page
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "playbooks", "files", "fleet.html")
 
@@ -37,16 +36,15 @@ class ActionModule(ActionBase):
             hosts.append((to_text(host), plain(variables.get(args["results"])), self._limits(variables)))
         taken = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         report = fleet(hosts, len(task_vars["groups"]["all"]), taken)
-        data = json.dumps(report, separators=(",", ":"))
         with open(TEMPLATE, "rb") as stream:
-            page = to_text(stream.read()).replace("{{ report }}", data.replace("<", "\\u003c"))
+            text, data = page(to_text(stream.read()), report)
         page_file = os.path.join(args["dest"], "fleet.html")
         said = ", ".join("%s: %d" % (verdict, report["counts"][verdict]) for verdict in VERDICTS)
         if self._task.check_mode:
             result.update(changed=True, counts=report["counts"], msg="%s; no page is written" % said)
             return result
         replace(os.path.join(args["dest"], "fleet.json"), data)
-        replace(page_file, page)
+        replace(page_file, text)
         result.update(changed=True, counts=report["counts"], page=page_file, msg="%s; %s" % (said, page_file))
         return result
 

@@ -147,6 +147,10 @@ hint:
   description: The next step.
   type: str
   returned: on failure
+container:
+  description: "What kind of container this is, whose volumes are its host's."
+  type: str
+  returned: on failure in a container
 problems:
   description: "Where several things are wrong, each with a code and msg of its own."
   type: list

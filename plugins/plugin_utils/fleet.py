@@ -7,6 +7,8 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
+import json
+
 # The verdicts, the worst first.
 VERDICTS = ("bad", "unreachable", "warn", "ok")
 
@@ -31,6 +33,12 @@ def fleet(hosts, known, taken):
     for r in rows:
         counts[r["verdict"]] += 1
     return dict(taken=taken, known=known, counts=counts, hosts=rows)
+
+
+def page(template, report):
+    """The page, and the report as JSON. What a server said ends neither the script that holds it nor begins another."""
+    data = json.dumps(report, separators=(",", ":"))
+    return template.replace("{{ report }}", data.replace("<", "\\u003c")), data
 
 
 def row(host, result, limits):
