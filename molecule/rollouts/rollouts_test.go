@@ -164,6 +164,24 @@ func TestThrottle(t *testing.T) {
 	}
 }
 
+// The rescue image comes first, then the dumps, then the files, which are backed up whatever comes of the others.
+func TestRescueImageAndDumps(t *testing.T) {
+	for _, ansible := range ansibles(t) {
+		for _, c := range []struct{ name, dump, says string }{
+			{"both", `"true | echo dumped >>$ROLLOUT/touched"`, ""},
+			{"a dump fails", `"echo dumped >>$ROLLOUT/touched; (echo no such database >&2; exit 1) | cat"`, "no such database"},
+		} {
+			t.Run(c.name+", "+filepath.Base(ansible), func(t *testing.T) {
+				t.Parallel()
+				out, touched, err := play(t, ansible, "backup", "", "--limit", "two", "-e", `{"rewind_rescue": true, "rewind_dump": `+c.dump+`}`)
+				if want := []string{"rear", "dumped", "two"}; !slices.Equal(touched, want) || (err != nil) != (c.says != "") || !strings.Contains(out, c.says) {
+					t.Errorf("%q, want %q, saying %q: %v\n%s", touched, want, c.says, err, out)
+				}
+			})
+		}
+	}
+}
+
 // ansibles are the directories of all versions of Ansible.
 func ansibles(t *testing.T) []string {
 	t.Helper()
@@ -218,6 +236,7 @@ func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out 
 	for _, strike := range strings.Fields(strikes) {
 		files[strike] = ""
 	}
+	files["bin/rear"] = "#!/bin/sh\n[ $* = mkrescue ] && echo rear >>$ROLLOUT/touched\n"
 	for _, module := range []string{"lvm_snapshot", "lvm_merge", "snap_backup"} {
 		files["library/"+module] = stub
 	}
@@ -236,7 +255,7 @@ func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out 
 	}
 	words := append([]string{ansible + "/bin/ansible-playbook", "-i", dir + "/inventory.yml", "../../playbooks/" + playbook + ".yml"}, more...)
 	cmd := exec.Command("../../build/venv/bin/python", words...)
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir,
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir, "PATH="+dir+"/bin:"+os.Getenv("PATH"),
 		"ANSIBLE_CONFIG="+dir+"/ansible.cfg", "ANSIBLE_LIBRARY="+dir+"/library", "ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
 	printed, err := cmd.CombinedOutput()
 	noted, readErr := os.ReadFile(dir + "/touched")
