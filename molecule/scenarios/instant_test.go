@@ -254,5 +254,5 @@ func TestOneInstantThinAndThick(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
 	g.scratch(t, thinAndThick, noThinAndThick)
-	g.takeSets(t, 20, "", counted{lv: "vg01/one", point: "/one"}, counted{lv: "vg01/two", point: "/two"})
+	g.takeSets(t, 8, "", counted{lv: "vg01/one", point: "/one"}, counted{lv: "vg01/two", point: "/two"})
 }
