@@ -9,7 +9,7 @@ import (
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
-	"go.pcc.com/rewind/core/tree"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // Volume is what a result says of one volume. Sizes are bytes.
@@ -51,7 +51,7 @@ func (w *work) size() error {
 		least[t.LV.VG] += w.needs[i].Least + 2*floor
 		if t.Size == "" {
 			share := (t.Group.Free - reserved[t.LV.VG]) / count[t.LV.VG] / 10 * 9
-			t.Size = fmt.Sprintf("%db", min(wanted(w.needs[i]), max(share, 2*floor)))
+			t.Size = fmt.Sprintf("%db", min(w.wanted(i), max(share, 2*floor)))
 		}
 	}
 	for i := range w.planned.Targets {
@@ -72,9 +72,17 @@ func (w *work) size() error {
 	return w.planned.Resize()
 }
 
-// wanted is the COW space for a need: what may be written, the exception store's own share of it (one part in 256),
-// what the file system writes besides, and room for what the origin is written meanwhile.
-func wanted(n tree.Need) int64 { return n.Most + n.Most/16 + 4*floor }
+// wanted is the COW space for the need of a target: what may be written, the exception store's own share of it (one part
+// in 256), what the file system writes besides, and room for what the origin is written meanwhile. A set that waits for
+// somebody to look at it is given no less than any other.
+func (w *work) wanted(i int) int64 {
+	n := w.needs[i].Most
+	room := n + n/16 + 4*floor
+	if w.Merge {
+		return room
+	}
+	return max(room, snapset.DefaultCOW(w.planned.Targets[i].LV.Size))
+}
 
 // plan is the result of a check.
 func (w *work) plan() ansible.Result {

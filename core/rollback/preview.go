@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,8 +23,8 @@ const previewPaths = 1000
 // preview says what a rollback would do; with --diff also which files it would throw away.
 func (w *walk) preview(ctx context.Context, f *found) (ansible.Result, error) {
 	result := w.result(true, &journal.Entry{Step: stepChecked})
-	result.Msg = fmt.Sprintf("would roll back %s to set %s of %s", join(origins(w.state.Members)), w.state.Set,
-		w.state.Taken.Format("2006-01-02 15:04:05"))
+	result.Msg = fmt.Sprintf("would roll back %s to %s of %s", join(origins(w.state.Members)), w.target(),
+		w.state.Taken.Format(time.DateTime))
 	result.Data["stop"] = w.state.Services.Stop
 	if len(f.holders) > 0 {
 		result.Msg += " at its next activation, because it is held open"

@@ -84,7 +84,7 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 
 func (w *walk) message(changed bool, state string, begun time.Time) string {
 	before := " on " + begun.Local().Format(time.DateTime)
-	what := fmt.Sprintf("%s to set %s of %s", join(origins(w.state.Members)), w.state.Set, w.state.Taken.Format(time.DateTime))
+	what := fmt.Sprintf("%s to %s of %s", join(origins(w.state.Members)), w.target(), w.state.Taken.Format(time.DateTime))
 	switch {
 	case state == forsaken:
 		return "rolled back only a part of " + what
@@ -103,7 +103,19 @@ func (w *walk) message(changed bool, state string, begun time.Time) string {
 	case !w.state.Start:
 		return "rolled back " + what + "; the services are left stopped: " + strings.Join(w.state.Services.Active, " ")
 	}
-	return fmt.Sprintf("rolled back %s; services were down for %.1f s", what, w.state.Downtime.Seconds())
+	down := "services were down"
+	if len(w.state.Services.Active) == 0 {
+		down = "no service was stopped, and the volumes were away"
+	}
+	return fmt.Sprintf("rolled back %s; %s for %.1f s", what, down, w.state.Downtime.Seconds())
+}
+
+// target is what is rolled back to, in words.
+func (w *walk) target() string {
+	if w.state.ID == "" {
+		return w.state.Set // the snapshots themselves
+	}
+	return "set " + w.state.Set
 }
 
 func size(bytes int64) string { return strconv.FormatInt(bytes, 10) + "b" }

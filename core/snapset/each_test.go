@@ -1,6 +1,7 @@
 package snapset
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -41,5 +42,20 @@ func TestASetWithoutOneInstantIsNotTakenForOneWithIt(t *testing.T) {
 				t.Errorf("a set is asked for without its volumes: %v", err)
 			}
 		})
+	}
+}
+
+// A set that held a backup is not taken anew when it has overflowed: whoever rolls back to it by its name wants the backup.
+func TestASetThatHeldABackupIsNotTakenAnew(t *testing.T) {
+	w := server(t)
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat"), Use: ForRestore})
+	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	w.Fill("vg00/dat_s", 101)
+	_, err := w.request(Request{State: Present, Set: "s", Volumes: words("/dat"), Replace: true}).keep(t.Context())
+	expect(t, err, fault.SnapshotInvalid, "held a backup")
+	if hint := fault.Of(err).Hint; !strings.Contains(hint, "snap_backup action=restore name=s") {
+		t.Error(hint)
 	}
 }

@@ -157,7 +157,8 @@ func Unreliable(v *lvm.Volume) error {
 	code, hint := fault.Unsupported, "it is not lost: mend that first; dmsetup info "+v.DMName+" and dmesg say more, dmsetup resume ends a suspension"
 	switch {
 	case v.Lost():
-		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it; a set: on_invalid=replace takes it anew, state=absent removes it; by itself: lvremove "+v.FullName()
+		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it any more; a set: state=absent removes it, "+
+			"on_invalid=replace takes one of what the volumes hold now; by itself: lvremove "+v.FullName()
 	case v.Health == lvm.Partial:
 		hint = lvm.Missing
 	case v.State == lvm.MergeFailed || v.State == lvm.MergeFailedSuspended:

@@ -30,7 +30,7 @@ func (v *View) size(w Want, p *Plan, targets []Target) error {
 		case err != nil:
 			wrong = append(wrong, err)
 		case asked == 0:
-			m.COW = min(most, max(roundTo(t.LV.Size/defaultShare, t.Group.ExtentSize), roundTo(floorBytes, t.Group.ExtentSize)))
+			m.COW = min(most, roundTo(DefaultCOW(t.LV.Size), t.Group.ExtentSize))
 		default:
 			m.COW = min(most, asked)
 		}
@@ -48,6 +48,10 @@ func (v *View) size(w Want, p *Plan, targets []Target) error {
 	}
 	return fault.All(wrong...)
 }
+
+// DefaultCOW is the COW space, in bytes, that the snapshot of a volume of this size gets where nothing is said of it and
+// the group has room.
+func DefaultCOW(size int64) int64 { return max(size/defaultShare, floorBytes) }
 
 // askedSize is what the user wants for the target, in bytes; 0 if nothing is said.
 func askedSize(w Want, t *Target) (int64, error) {

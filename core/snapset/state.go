@@ -17,10 +17,15 @@ func (w *work) keep(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if err := w.set.Check(); err != nil {
-		if w.Replace && fault.Of(err).Code == fault.SnapshotInvalid {
-			return w.replace(ctx)
+		if !w.Replace || fault.Of(err).Code != fault.SnapshotInvalid {
+			return ansible.Result{}, err
 		}
-		return ansible.Result{}, err
+		if w.set.Use == ForRestore { // by its name people take it for the backup that it held
+			return ansible.Result{}, fault.New(fault.SnapshotInvalid, "set %s held a backup, and taken anew it would hold what "+
+				"the volumes hold now: %w", w.Set, err).
+				WithHint("lvm_snapshot name=%[1]s state=absent removes it, and snap_backup action=restore name=%[1]s restores again", w.Set)
+		}
+		return w.replace(ctx)
 	}
 	if merging := w.merging(); merging != "" {
 		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", w.Set, merging).

@@ -68,7 +68,9 @@ options:
   on_invalid:
     type: str
     description:
-      - What to do with an overflowed set.
+      - >-
+        What to do with an overflowed set: replace takes it anew, of what the volumes hold now; one that held a backup
+        is refused.
     choices: [fail, replace]
     default: "fail"
   mountpoint:

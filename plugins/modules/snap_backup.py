@@ -97,7 +97,9 @@ options:
   size:
     type: str
     description:
-      - "COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."
+      - >-
+        COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time; what
+        is not merged at once gets at least what a set gets.
   freeze_timeout:
     type: int
     description:

@@ -113,14 +113,14 @@ func (d Dir) Missed(j Job, tried time.Time, err error) error {
 }
 
 // replace removes the jobs of the same name and place that a good run has all volumes of, whatever the server was called
-// then, and those that asked for what there is not.
+// then, and of whatever place those that asked for what there is not: a word in the options was misspelt, too.
 func (d Dir) replace(j *Job) error {
 	jobs, _ := d.Jobs() // what cannot be read stays, and is named where it is looked at
 	within := func(volume string) bool {
 		return slices.Contains(j.Good.Volumes, volume) || slices.Contains(j.Asked, volume)
 	}
 	for _, old := range jobs {
-		if old.Name != j.Name || old.Backend != j.Backend || old.Place != j.Place || old.Ended == "" || old.File == d.path(j) {
+		if old.Name != j.Name || old.Backend != j.Backend || old.Ended == "" || old.File == d.path(j) {
 			continue
 		}
 		had := old.Asked
@@ -128,7 +128,7 @@ func (d Dir) replace(j *Job) error {
 			had = old.Good.Volumes
 		}
 		mistaken := old.Good == nil && (old.Code == fault.NotFound || old.Code == fault.BadArguments)
-		if all(had, within) || mistaken {
+		if old.Place == j.Place && all(had, within) || mistaken {
 			if err := durable.Remove(old.File); err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ type args struct {
 	Size             string           `mapstructure:"size" doc:"COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED. Larger than now extends. By default sized for the free space. Thin snapshots need none."`
 	Consistency      string           `mapstructure:"consistency" choices:"set,volume" doc:"set: one instant for all, or fail; volume: each by itself."`
 	FreezeTimeout    int              `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait, 1 to 600; at the limit everything goes on and nothing stays behind."`
-	OnInvalid        string           `mapstructure:"on_invalid" choices:"fail,replace" doc:"What to do with an overflowed set."`
+	OnInvalid        string           `mapstructure:"on_invalid" choices:"fail,replace" doc:"What to do with an overflowed set: replace takes it anew, of what the volumes hold now; one that held a backup is refused."`
 	Mountpoint       string           `mapstructure:"mountpoint" doc:"For state=mounted: the mount point of a set of one, or the directory below which each volume gets its own. By default below /run/rewind/mounts."`
 	MountpointCreate bool             `mapstructure:"mountpoint_create" doc:"Make mount points that do not exist."`
 	Options          string           `mapstructure:"options" doc:"Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."`

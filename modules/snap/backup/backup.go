@@ -30,7 +30,7 @@ type args struct {
 	run.Arguments `mapstructure:",squash"`
 	Name          string `mapstructure:"name" doc:"The set's name; default backup, or restore."`
 	Keep          int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host are kept, this one among them; older ones are removed when it is known to be good. 0: all."`
-	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time."`
+	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time; what is not merged at once gets at least what a set gets."`
 	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
 	LockTimeout   int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for another run on the same volume group, 0 to 86400; by default one that is scheduled waits for 6 hours."`
 	Compare       string `mapstructure:"compare" choices:"recorded,content" doc:"content: every file is read."`
