@@ -4,7 +4,6 @@ package scenarios
 
 import (
 	"testing"
-	"time"
 )
 
 // fillMemory takes more memory than is free, by so many MiB, and goes on reading and writing all of it.
@@ -31,7 +30,7 @@ func TestSwapFileOnAMember(t *testing.T) {
 	before := g.run(t, devices)
 	g.scratch(t, swapOnMember, "systemctl stop fill 2>/dev/null; "+goOn+"; swapoff /pccehr/swap; rm /pccehr/swap")
 	g.run(t, "systemd-run -q --collect --unit=fill -p OOMScoreAdjust=1000 python3 -c "+quote(fillMemory)+" 100")
-	g.eventually(t, "memory that is full", swapping, 2*time.Minute)
+	g.eventually(t, "memory that is full", swapping, settled)
 	var longest float64
 	for range 2 {
 		r := g.ok(t, "lvm_snapshot volumes=/dat,/pccehr freeze_timeout=60")
