@@ -24,7 +24,7 @@ const previewPaths = 1000
 func (w *walk) preview(ctx context.Context, f *found) (ansible.Result, error) {
 	result := w.result(true, &journal.Entry{Step: stepChecked})
 	result.Msg = fmt.Sprintf("would roll back %s to %s of %s", join(origins(w.state.Members)), w.target(),
-		w.state.Taken.Format(time.DateTime))
+		w.state.Taken.Local().Format(time.RFC3339))
 	result.Data["stop"] = w.state.Services.Stop
 	if len(f.holders) > 0 {
 		result.Msg += " at its next activation, because it is held open"

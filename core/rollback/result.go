@@ -83,8 +83,8 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 }
 
 func (w *walk) message(changed bool, state string, begun time.Time) string {
-	before := " on " + begun.Local().Format(time.DateTime)
-	what := fmt.Sprintf("%s to %s of %s", join(origins(w.state.Members)), w.target(), w.state.Taken.Format(time.DateTime))
+	before := " on " + begun.Local().Format(time.RFC3339)
+	what := fmt.Sprintf("%s to %s of %s", join(origins(w.state.Members)), w.target(), w.state.Taken.Local().Format(time.RFC3339))
 	switch {
 	case state == forsaken:
 		return "rolled back only a part of " + what

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
@@ -70,7 +71,7 @@ func (w *work) same() error {
 	if len(missing)+len(extra) == 0 {
 		return nil
 	}
-	f := fault.New(fault.SetDiffers, "set %s exists, taken %s, but not of these volumes", w.Set, w.set.Time.Format("2006-01-02 15:04:05"))
+	f := fault.New(fault.SetDiffers, "set %s exists, taken %s, but not of these volumes", w.Set, w.set.Time.Local().Format(time.RFC3339))
 	if len(missing) > 0 {
 		f.Msg += "; it has no snapshot of " + strings.Join(unique(missing), ", ")
 	}
@@ -157,7 +158,7 @@ func (w *work) extend(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if len(more) == 0 {
-		return describe(w.set, false, fmt.Sprintf("set %s is there, taken %s", w.Set, w.set.Time.Format("2006-01-02 15:04:05"))), nil
+		return describe(w.set, false, fmt.Sprintf("set %s is there, taken %s", w.Set, w.set.Time.Local().Format(time.RFC3339))), nil
 	}
 	before := list(w.set)
 	if !w.Check {

@@ -131,7 +131,9 @@ options:
   restore_id:
     type: str
     description:
-      - Which backup; latest is the complete one that was made last.
+      - >-
+        Which backup, by its id or, of this host, the first 8 letters of it; latest is the complete one that was made
+        last.
     default: "latest"
   merge:
     type: bool

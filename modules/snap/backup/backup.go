@@ -36,7 +36,7 @@ type args struct {
 	Compare       string `mapstructure:"compare" choices:"recorded,content" doc:"content: every file is read."`
 	Calendar      string `mapstructure:"calendar" doc:"When a scheduled backup is made, as systemd.time(7) has it: 02:00, Mon..Fri 22:30."`
 	Spread        int    `mapstructure:"spread" doc:"Seconds by which a scheduled backup begins later at most, 0 to 86400; how much is each server's own."`
-	RestoreID     string `mapstructure:"restore_id" doc:"Which backup; latest is the complete one that was made last."`
+	RestoreID     string `mapstructure:"restore_id" doc:"Which backup, by its id or, of this host, the first 8 letters of it; latest is the complete one that was made last."`
 	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a look, and for lvm_merge."`
 	Rollback      `mapstructure:",squash"`
 
