@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,8 +19,10 @@ var syncfs = func(point string) {
 
 // WriteOut has file systems write out what is only in memory, all at the same time, while programs may still write:
 // a suspend, a freeze and an unmount write what is left, and whoever is kept from writing waits for that. It returns
-// the points at which that had not ended by the end of ctx; there it goes on beside what comes next.
-func WriteOut(ctx context.Context, points []string) (late []string) {
+// the points at which that had not ended after limit, or by the end of ctx; there it goes on beside what comes next.
+func WriteOut(ctx context.Context, points []string, limit time.Duration) (late []string) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	written, write := make([]chan struct{}, len(points)), syncfs
 	for i, point := range points {
 		written[i] = make(chan struct{})

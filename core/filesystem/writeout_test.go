@@ -11,7 +11,7 @@ import (
 func TestWriteOutHasALimit(t *testing.T) {
 	real, stuck := syncfs, make(chan struct{})
 	t.Cleanup(func() { syncfs = real; close(stuck) })
-	limited, cancel := context.WithCancel(t.Context())
+	asked, cancel := context.WithCancel(t.Context())
 	syncfs = func(point string) {
 		if point != "/quick" {
 			<-stuck
@@ -19,12 +19,17 @@ func TestWriteOutHasALimit(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, cancel)
 	}
 	begun := time.Now()
-	if late := WriteOut(limited, []string{"/dat", "/quick", "/pccehr"}); !slices.Equal(late, []string{"/dat", "/pccehr"}) {
+	if late := WriteOut(asked, []string{"/dat", "/quick", "/pccehr"}, time.Hour); !slices.Equal(late, []string{"/dat", "/pccehr"}) {
 		t.Errorf("late are %q", late)
 	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if late := WriteOut(ended, []string{"/dat"}); !slices.Equal(late, []string{"/dat"}) {
+	limited := time.Now()
+	if late := WriteOut(t.Context(), []string{"/dat"}, 20*time.Millisecond); !slices.Equal(late, []string{"/dat"}) {
+		t.Errorf("late are %q", late)
+	}
+	if took := time.Since(limited); took < 20*time.Millisecond {
+		t.Errorf("it waited for %v", took)
+	}
+	if late := WriteOut(asked, []string{"/dat"}, time.Hour); !slices.Equal(late, []string{"/dat"}) {
 		t.Errorf("late are %q", late)
 	}
 	if took := time.Since(begun); took > 10*time.Second {

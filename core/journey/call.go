@@ -136,14 +136,14 @@ func leaveSecret(dir string, secret any) error {
 	return replace(filepath.Join(dir, secretFile), data)
 }
 
-const (
-	unitPrefix = "rewind-"
-	secretFile = "secret"
-)
+// UnitPrefix is how the names of our own units begin.
+const UnitPrefix = "rewind-"
+
+const secretFile = "secret"
 
 func journeyDir(id string) string { return filepath.Join(Run, "journey", id) }
 
-func unitOf(id string) string { return unitPrefix + id + ".service" }
+func unitOf(id string) string { return UnitPrefix + id + ".service" }
 
 // underWay finds a running journey with exactly this request that has not given its result yet. It also removes what
 // ended journeys left in Run.
@@ -219,8 +219,8 @@ func left(unit string, err error) error {
 	return f.WithHint("the same again waits for it; systemctl status %s shows it", unit)
 }
 
-// Show makes a journey, and shows whoever typed it by hand how it goes on. With --check nothing is
-// detached: what would be done is all that is asked for.
+// Show makes a journey, and shows whoever typed it by hand how it goes on. With --check nothing is detached: what would
+// be done is all that is asked for.
 func Show(ctx context.Context, by ansible.Call, w Waiting, c Call) (ansible.Result, error) {
 	bar := ansible.Bar(by.Progress, by.Terminal)
 	defer bar.Done()

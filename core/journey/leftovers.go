@@ -103,7 +103,7 @@ func ownGroup() (string, error) {
 		return "", fault.New(fault.Internal, "own control group: %w", err)
 	}
 	_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "::")
-	if !ok || !strings.Contains(path, unitPrefix) {
+	if !ok || !strings.Contains(path, UnitPrefix) {
 		return "", nil
 	}
 	return filepath.Join("/sys/fs/cgroup", path), nil

@@ -10,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/proc"
 )
 
@@ -66,7 +67,8 @@ func ended(ctx context.Context, p *proc.Handle) bool {
 	return p.Wait(ctx) == nil
 }
 
-// spared is true for what is never ended: another run of our own, sshd, and the leader of a session with a terminal, which is somebody's login.
+// spared is true for what is never ended: another run of our own, sshd, and the leader of a session with a terminal,
+// which is somebody's login.
 func spared(h filesystem.Holder) bool {
 	if ofARun(h) || strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
 		return true
@@ -76,7 +78,7 @@ func spared(h filesystem.Holder) bool {
 }
 
 // ofARun says that it is another run's, which has a journal to keep.
-func ofARun(h filesystem.Holder) bool { return strings.HasPrefix(h.Unit, "rewind-") }
+func ofARun(h filesystem.Holder) bool { return strings.HasPrefix(h.Unit, journey.UnitPrefix) }
 
 // ancestors are the process and those it descends from.
 func ancestors(pid int) map[int]bool {

@@ -138,7 +138,8 @@ func advice(holders []filesystem.Holder, transient []string) string {
 	for _, h := range holders {
 		if ofARun(h) {
 			runs++
-			first = append(first, fmt.Sprintf("wait for the end of %s, an earlier run, which may wait for the disk itself: systemctl status %[1]s", h.Unit))
+			first = append(first, fmt.Sprintf("wait for the end of %s, an earlier run, which may wait for the disk itself: "+
+				"systemctl status %[1]s", h.Unit))
 		}
 	}
 	kernel := releases(holders)

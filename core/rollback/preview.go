@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,8 +22,7 @@ const previewPaths = 1000
 // preview says what a rollback would do; with --diff also which files it would throw away.
 func (w *walk) preview(ctx context.Context, f *found) (ansible.Result, error) {
 	result := w.result(true, &journal.Entry{Step: stepChecked})
-	result.Msg = fmt.Sprintf("would roll back %s to %s of %s", join(origins(w.state.Members)), w.target(),
-		w.state.Taken.Local().Format(time.RFC3339))
+	result.Msg = "would roll back " + w.fromTo()
 	result.Data["stop"] = w.state.Services.Stop
 	if len(f.holders) > 0 {
 		result.Msg += " at its next activation, because it is held open"

@@ -84,7 +84,7 @@ func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, f
 
 func (w *walk) message(changed bool, state string, begun time.Time) string {
 	before := " on " + begun.Local().Format(time.RFC3339)
-	what := fmt.Sprintf("%s to %s of %s", join(origins(w.state.Members)), w.target(), w.state.Taken.Local().Format(time.RFC3339))
+	what := w.fromTo()
 	switch {
 	case state == forsaken:
 		return "rolled back only a part of " + what
@@ -110,12 +110,14 @@ func (w *walk) message(changed bool, state string, begun time.Time) string {
 	return fmt.Sprintf("rolled back %s; %s for %.1f s", what, down, w.state.Downtime.Seconds())
 }
 
-// target is what is rolled back to, in words.
-func (w *walk) target() string {
+// fromTo is what is rolled back, and to what, in words.
+func (w *walk) fromTo() string {
+	target := "set " + w.state.Set
 	if w.state.ID == "" {
-		return w.state.Set // the snapshots themselves
+		target = w.state.Set // the snapshots themselves
 	}
-	return "set " + w.state.Set
+	taken := w.state.Taken.Local().Format(time.RFC3339)
+	return fmt.Sprintf("%s to %s of %s", join(origins(w.state.Members)), target, taken)
 }
 
 func size(bytes int64) string { return strconv.FormatInt(bytes, 10) + "b" }

@@ -26,10 +26,8 @@ const (
 // would write it while they are down. What a device does not take in half the time, the rollback is not begun for.
 func (w *walk) writeOut(ctx context.Context) error {
 	half := w.Timeout / 2
-	ctx, cancel := context.WithTimeout(ctx, half)
-	defer cancel()
 	w.trip.Progress("writing out", -1)
-	late := filesystem.WriteOut(ctx, points(w.state.Mounts))
+	late := filesystem.WriteOut(ctx, points(w.state.Mounts), half)
 	if len(late) == 0 {
 		return nil
 	}
@@ -39,9 +37,9 @@ func (w *walk) writeOut(ctx context.Context) error {
 	return fault.New(fault.Timeout,
 		"what is in memory of %s was not written to disk in %s, half of the timeout, so no service was stopped",
 		strings.Join(late, ", "), half).
-		WithHint("what is written stays so: the same again with a longer timeout=SECONDS, once this run has ended, which waits " +
-			"for the disk, too (lvm_snapshot_info, under_way); if nothing is written: `dmesg | tail` says whether the disk " +
-			"answers, `dmsetup info -c` whether a device is suspended, `lvs -a` whether a thin pool is full")
+		WithHint("what is written stays so: the same again with a longer timeout=SECONDS, once this run has ended, " +
+			"which waits for the disk, too (lvm_snapshot_info, under_way); if nothing is written: `dmesg | tail` says whether " +
+			"the disk answers, `dmsetup info -c` whether a device is suspended, `lvs -a` whether a thin pool is full")
 }
 
 // unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies

@@ -173,25 +173,18 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 	}
 	// What takes long is written out before other commands of LVM's have to wait and snapshots are without their tables;
 	// then what has come since.
-	flush(ctx, points, flushLimit)
+	filesystem.WriteOut(ctx, points, flushLimit)
 	instant, err := t.lvm.PrepareInstant(ctx, pairs, unique(groups), groupLimit)
 	if err != nil {
 		return nil, err
 	}
-	flush(ctx, points, briefly)
+	filesystem.WriteOut(ctx, points, briefly)
 	return instant, nil
 }
 
 // flushLimit bounds the wait for dirty pages; briefly does while other LVM commands wait, such as the one by which
 // dmeventd extends a thin pool that fills: the kernel fails writes to a full one after a minute (no_space_timeout).
 const flushLimit, briefly = 10 * time.Minute, 20 * time.Second
-
-// flush writes dirty pages out while others still may write. What takes longer than limit goes on beside what comes next.
-func flush(ctx context.Context, points []string, limit time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	filesystem.WriteOut(ctx, points)
-}
 
 // still freezes the file systems that are frozen for this set, and takes the instant of all that are held. At the end
 // everything goes on.

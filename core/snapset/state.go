@@ -24,7 +24,8 @@ func (w *work) keep(ctx context.Context) (ansible.Result, error) {
 		if w.set.Use == ForRestore { // by its name people take it for the backup that it held
 			return ansible.Result{}, fault.New(fault.SnapshotInvalid, "set %s held a backup, and taken anew it would hold what "+
 				"the volumes hold now: %w", w.Set, err).
-				WithHint("lvm_snapshot name=%[1]s state=absent removes it, and snap_backup action=restore name=%[1]s restores again", w.Set)
+				WithHint("lvm_snapshot name=%[1]s state=absent removes it, and snap_backup action=restore name=%[1]s "+
+					"restores again", w.Set)
 		}
 		return w.replace(ctx)
 	}

@@ -118,6 +118,9 @@ func (in installed) play(t *testing.T, environment []string, tasks string) playe
 	return p
 }
 
+// ownPlaces has what is kept, and what a run of a program leaves, be a test's own.
+const ownPlaces = "mount -t tmpfs -o mode=755 tmpfs /var/lib && mount -t tmpfs -o mode=755 tmpfs /run"
+
 // playbook plays one where nothing is kept yet.
 func (in installed) playbook(t *testing.T, environment []string, words ...string) (p played) {
 	t.Helper()
@@ -125,8 +128,7 @@ func (in installed) playbook(t *testing.T, environment []string, words ...string
 	calls, noted := filepath.Join(dir, "calls"), filepath.Join(dir, "results")
 	inventory := "[all]\nserver\nother\n[all:vars]\nansible_connection=counting\n"
 	write(t, filepath.Join(dir, "inventory"), inventory)
-	// What is kept, and what a run of a program leaves, is this test's own.
-	script := `mount -t tmpfs -o mode=755 tmpfs /var/lib && mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"`
+	const script = ownPlaces + ` && exec "$@"`
 	all := slices.Concat([]string{"unshare", "--mount", "sh", "-c", script, "sh", "env", "CALLS=" + calls, "RESULTS=" + noted},
 		environment, in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory")}, words)
 	out, _ := in.run(t, all...)

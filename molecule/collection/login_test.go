@@ -11,10 +11,9 @@ import (
 )
 
 // people changes who may log in here, and as whom, within namespaces of its own, and starts sshd there. "admin"
-// becomes root with a password of sudo's or root's own; "trusted" without. What is kept is this test's own.
-const people = `set -e
-ip link set lo up
-mount -t tmpfs -o mode=755 tmpfs /var/lib; mount -t tmpfs -o mode=755 tmpfs /run; mount -t tmpfs -o mode=755 tmpfs /home
+// becomes root with a password of sudo's or root's own; "trusted" without.
+const people = "set -e; " + ownPlaces + `
+ip link set lo up; mount -t tmpfs -o mode=755 tmpfs /home
 cd "$1"; shift
 echo 'admin:x:4242:4242::/home/admin:/bin/sh
 trusted:x:4243:4243::/home/trusted:/bin/sh' | cat /etc/passwd - >passwd

@@ -36,8 +36,8 @@ func Pick(list []backup.Stored, id, host string, roots []string, now time.Time) 
 	switch len(alike) {
 	case 0:
 		return backup.Stored{}, fault.New(fault.NotFound, "there is no backup %s", id).
-			WithHint("snap_backup_info lists what there is; of this host's the first %d letters are enough, another host's is named "+
-				"by its whole id", shortest)
+			WithHint("snap_backup_info lists what there is; of this host's the first %d letters are enough, "+
+				"another host's is named by its whole id", shortest)
 	case 1:
 		return alike[0], nil
 	}
