@@ -9,6 +9,7 @@ package restore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -99,9 +100,9 @@ func (w *work) restore(ctx context.Context) (ansible.Result, error) {
 		return w.plan(), nil
 	}
 	if w.nothingWritten() && !(w.planned.Existing && w.Merge) {
-		return w.same()
+		return w.same(ctx)
 	}
-	if err := w.own.Keep(StepFilled); err != nil {
+	if err := w.keep(ctx); err != nil {
 		return ansible.Result{}, err
 	}
 	failpoint.Hit("restore.filled")
@@ -314,17 +315,31 @@ func (w *work) undo() error {
 }
 
 // same is the result where nothing differs: the set, unless it was there before, is of no use.
-func (w *work) same() (ansible.Result, error) {
+func (w *work) same(ctx context.Context) (ansible.Result, error) {
 	result := w.result()
 	result.Changed = false
 	if w.planned.Existing {
 		result.Msg = fmt.Sprintf("set %s holds backup %s already", w.Set, w.stored.ID)
-		return result, w.own.Keep(StepFilled)
+		err := w.keep(ctx)
+		result.Warnings = w.warnings
+		return result, err
 	}
 	result.Msg = fmt.Sprintf("%s hold what backup %s of %s holds; nothing to do",
 		strings.Join(names(w.planned.Targets), ", "), w.stored.ID, w.stored.Time.Format(time.RFC3339))
 	delete(result.Data, "discarded_since")
 	return result, w.undo()
+}
+
+// keep leaves the set to whoever wants it, with a note of the backup that it holds.
+func (w *work) keep(ctx context.Context) error {
+	err := w.own.Holds(ctx, snapset.Restored{ID: w.stored.ID, Time: w.stored.Time})
+	if errors.Is(err, fault.SnapshotInvalid) {
+		return err
+	}
+	if err != nil {
+		w.warnings = append(w.warnings, fmt.Sprintf("which backup set %s holds could not be written on it: %v", w.Set, err))
+	}
+	return w.own.Keep(StepFilled)
 }
 
 func names(targets []snapset.Target) []string {

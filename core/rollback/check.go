@@ -31,7 +31,7 @@ func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
 	}
 	w.state = &State{Set: w.name(), Start: w.StartServices, Resnapshot: w.Resnapshot}
 	if s.set != nil {
-		w.state.ID, w.state.Taken = s.set.ID, s.set.Time
+		w.state.ID, w.state.Taken, w.state.Restored = s.set.ID, s.set.Time, s.set.Restored
 		w.warnOfInstants(s.set)
 	}
 	var wrong []error

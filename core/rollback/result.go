@@ -112,12 +112,20 @@ func (w *walk) message(changed bool, state string, begun time.Time) string {
 
 // fromTo is what is rolled back, and to what, in words.
 func (w *walk) fromTo() string {
-	target := "set " + w.state.Set
-	if w.state.ID == "" {
-		target = w.state.Set // the snapshots themselves
+	return join(origins(w.state.Members)) + " to " + w.target()
+}
+
+// target is what is rolled back to: a set that was filled with a backup is what that backup was, however late the set
+// was taken.
+func (w *walk) target() string {
+	taken := " of " + w.state.Taken.Local().Format(time.RFC3339)
+	switch {
+	case w.state.Restored != nil:
+		return fmt.Sprintf("set %s, which holds %s", w.state.Set, w.state.Restored)
+	case w.state.ID == "": // the snapshots themselves
+		return w.state.Set + taken
 	}
-	taken := w.state.Taken.Local().Format(time.RFC3339)
-	return fmt.Sprintf("%s to %s of %s", join(origins(w.state.Members)), target, taken)
+	return "set " + w.state.Set + taken
 }
 
 func size(bytes int64) string { return strconv.FormatInt(bytes, 10) + "b" }

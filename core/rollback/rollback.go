@@ -25,6 +25,7 @@ import (
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // Kind is the kind of journey that rolls back.
@@ -93,6 +94,7 @@ type State struct {
 	Set        string                 `json:"set"`
 	ID         string                 `json:"id"` // of the set; empty for snapshots made by hand
 	Taken      time.Time              `json:"taken"`
+	Restored   *snapset.Restored      `json:"restored,omitempty"` // what the set was filled with
 	Members    []*Member              `json:"members"`
 	Services   service.Plan           `json:"services"`
 	Automounts service.Plan           `json:"automounts"`

@@ -66,8 +66,9 @@ type SetInfo struct {
 	Count int    `json:"count"` // of members when it was taken
 	State string `json:"state"`
 	// Consistency is set, or volume where each of its volumes was taken at an instant of its own.
-	Consistency string `json:"consistency"`
-	Snapshots   []Shot `json:"snapshots"`
+	Consistency string    `json:"consistency"`
+	Restored    *Restored `json:"backup,omitempty"` // what it was filled with
+	Snapshots   []Shot    `json:"snapshots"`
 }
 
 // Shot is one snapshot.
@@ -259,7 +260,7 @@ func (k *looker) mounts(info *Info) error {
 func (k *looker) set(s *Set, mounts []MountInfo) SetInfo {
 	out := SetInfo{
 		Name: s.Set, ID: s.ID, Time: s.Time.UTC().Format(time.RFC3339), Age: k.age(s.Time), Count: s.Count, State: SetOK,
-		Consistency: s.Consistency(),
+		Consistency: s.Consistency(), Restored: s.Restored,
 	}
 	if !s.Complete() {
 		out.State = SetIncomplete

@@ -22,23 +22,25 @@ import (
 
 // The tags of a snapshot. LVM allows letters, digits and _+.-/=!:&# in a tag (lvm(8)).
 const (
-	tagSet   = "rewind:set="
-	tagID    = "rewind:id="
-	tagBack  = "rewind:back=" // of an origin: see BackTag
-	tagCount = "rewind:count="
-	tagTime  = "rewind:time=" // Unix seconds
-	tagUse   = "rewind:use="  // of a set that another journey took for itself
-	tagEach  = "rewind:each=1"
+	tagSet      = "rewind:set="
+	tagID       = "rewind:id="
+	tagBack     = "rewind:back=" // of an origin: see BackTag
+	tagCount    = "rewind:count="
+	tagTime     = "rewind:time=" // Unix seconds
+	tagUse      = "rewind:use="  // of a set that another journey took for itself
+	tagEach     = "rewind:each=1"
+	tagRestored = "rewind:restored=" // Unix seconds and the ID of a backup: see Restored
 )
 
 // Label is what the tags of one snapshot say of the set it belongs to.
 type Label struct {
-	Set   string
-	ID    string
-	Count int // of its members; 0 while the set is being taken
-	Time  time.Time
-	Use   Use
-	Each  bool // its volumes were taken one after the other, each at an instant of its own
+	Set      string
+	ID       string
+	Count    int // of its members; 0 while the set is being taken
+	Time     time.Time
+	Use      Use
+	Each     bool // its volumes were taken one after the other, each at an instant of its own
+	Restored *Restored
 }
 
 // Consistency is how the set was asked for, in lvm_snapshot's words.
@@ -100,6 +102,9 @@ func LabelOf(v *lvm.Volume) (Label, bool) {
 		if s, ok := strings.CutPrefix(t, tagTime); ok {
 			n, _ := strconv.ParseInt(s, 10, 64)
 			l.Time = time.Unix(n, 0)
+		}
+		if s, ok := strings.CutPrefix(t, tagRestored); ok {
+			l.Restored = restoredOf(s)
 		}
 		l.Each = l.Each || t == tagEach
 	}

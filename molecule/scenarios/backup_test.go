@@ -63,6 +63,10 @@ func TestBackupAndRestore(t *testing.T) {
 			if now := g.run(t, patients); now != harmed {
 				t.Errorf("%s patients while the set was filled, %s before: the origin was touched", now, harmed)
 			}
+			sets := g.ok(t, "lvm_snapshot_info name=restore").rows("sets")
+			if held, _ := sets[0]["backup"].(map[string]any); held["id"] != stored["id"] || held["time"] != stored["time"] {
+				t.Errorf("the set says that it holds %v, not %v of %v", held, stored["id"], stored["time"])
+			}
 			g.ok(t, "lvm_snapshot name=restore state=mounted")
 			if differs := g.run(t, equal); differs != "" {
 				t.Errorf("the set differs from the originals:\n%s", differs)
@@ -72,7 +76,10 @@ func TestBackupAndRestore(t *testing.T) {
 			if again := g.ok(t, "snap_backup action=restore "+options); again["changed"] != false {
 				t.Errorf("the same restore again wrote something: %v", again)
 			}
-			g.ok(t, putInPlace(backend, options))
+			placed, which := g.ok(t, putInPlace(backend, options)).msg(), fmt.Sprintf("which holds backup %v of", stored["id"])
+			if !strings.Contains(placed, which) {
+				t.Errorf("what was put in place: %s", placed)
+			}
 			if now := g.run(t, patients); now != before {
 				t.Errorf("%s patients after the restore, %s before", now, before)
 			}

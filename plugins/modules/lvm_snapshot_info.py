@@ -116,7 +116,8 @@ groups:
   elements: dict
   returned: success
 sets:
-  description: "Each set with its state, age and snapshots."
+  description: >-
+    Each set with its state, age and snapshots; one that was filled with a backup with its backup: id and time.
   type: list
   elements: dict
   returned: success

@@ -174,6 +174,9 @@ func show(w io.Writer, r ansible.Result) {
 	}
 	for _, s := range f.Sets {
 		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, s.State, age(s.Age))
+		if s.Restored != nil {
+			fmt.Fprintf(w, ", holds %s", s.Restored)
+		}
 		if s.Consistency == "volume" {
 			fmt.Fprint(w, ", each volume taken by itself")
 		}

@@ -1,0 +1,44 @@
+package snapset
+
+import (
+	"testing"
+	"time"
+
+	"go.pcc.com/rewind/core/lvm"
+)
+
+// A set says which backup it was filled with last; what LVM takes for no tag is left out.
+func TestASetSaysWhichBackupItHolds(t *testing.T) {
+	w := server(t)
+	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr"), Use: ForRestore})
+	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	own := w.request(Request{Use: ForRestore}).own(p)
+	at := time.Unix(1767225600, 0).UTC()
+	for _, c := range []struct{ id, want string }{
+		{"20260101T000000Z-lab", "20260101T000000Z-lab"}, {"a b", ""}, {"0a1b2c3d", "0a1b2c3d"},
+	} {
+		if err := own.Holds(t.Context(), Restored{c.id, at}); err != nil {
+			t.Fatal(err)
+		}
+		sets := w.info(Query{}).Sets
+		if got := sets[0].Restored; len(sets) != 1 || got == nil || got.ID != c.want || !got.Time.Equal(at) {
+			t.Errorf("after %q it holds %v", c.id, got)
+		}
+	}
+	for _, v := range w.report().ByTag(tagID + "id-1") {
+		if n := restoredTags(v); n != 1 {
+			t.Errorf("%s has %d tags of backups", v.FullName(), n)
+		}
+	}
+}
+
+func restoredTags(v *lvm.Volume) (n int) {
+	for _, t := range v.Tags {
+		if l, _ := LabelOf(&lvm.Volume{Tags: []string{t}}); l.Restored != nil {
+			n++
+		}
+	}
+	return n
+}
