@@ -19,7 +19,8 @@ type Module[A any] struct {
 
 	// Defaults returns the arguments as they are when none is given. A is a
 	// struct; a field with a mapstructure tag is an argument, others are not.
-	// Further tags: doc (a sentence for --help), choices ("a,b"), alias ("a,b")
+	// Further tags: doc (a sentence for --help), choices ("a,b"), alias ("a,b"),
+	// keys (of a mapping, "a,b", for who gives one as an argument)
 	// and secret ("true": its values are never written). ",squash" embeds
 	// another struct's arguments. A type of its own way to be written
 	// implements ArgDecoder.

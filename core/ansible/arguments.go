@@ -22,6 +22,7 @@ type argument struct {
 	aliases []string
 	doc     string
 	choices []string
+	keys    []string // that a mapping usually has; who gives one as an argument is told where it goes
 	secret  bool
 	typ     reflect.Type
 	index   []int      // of the field, as reflect counts
@@ -43,6 +44,7 @@ func arguments(t reflect.Type) []argument {
 			aliases: split(field.Tag.Get("alias")),
 			doc:     field.Tag.Get("doc"),
 			choices: split(field.Tag.Get("choices")),
+			keys:    split(field.Tag.Get("keys")),
 			secret:  field.Tag.Get("secret") == "true",
 			typ:     field.Type,
 			index:   field.Index,

@@ -111,12 +111,27 @@ func (r *reader) unknown(path string, list []argument, raw map[string]any) {
 			continue
 		}
 		problem := "there is no such argument"
+		if a := keeper(list, key); a != "" {
+			r.wrong = append(r.wrong, Bad(join(path, key), "%s; %s is one of %s", problem, key, a).
+				WithHint("by hand: %s=%s=…, and further ones after a comma; in a playbook: %s: {%s: …}", a, key, a, key))
+			continue
+		}
 		if near := nearest(key, names(list, true)); near != "" {
 			problem += ", did you mean " + near + "?"
 		}
 		f := Bad(join(path, key), "%s", problem)
 		r.wrong = append(r.wrong, f.WithHint("the arguments %sare %s", in(path), strings.Join(names(list, false), ", ")))
 	}
+}
+
+// keeper is the name of the mapping that usually has the key.
+func keeper(list []argument, key string) string {
+	for _, a := range list {
+		if slices.Contains(a.keys, key) {
+			return a.name
+		}
+	}
+	return ""
 }
 
 func in(path string) string {

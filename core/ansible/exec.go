@@ -65,7 +65,7 @@ func (p Program) work(ctx context.Context, in input, list []argument) (Result, e
 
 // others returns the errors of Validate that are not owed to what is wrong
 // already: a wrong argument holds its default, and under a misspelt name another
-// one was meant.
+// one was meant. Where a choice is wrong, what goes with it cannot be judged.
 func others(list []argument, found, wrong []error) []error {
 	if len(wrong) == 0 {
 		return found
@@ -73,6 +73,9 @@ func others(list []argument, found, wrong []error) []error {
 	known := names(list, true)
 	blamed := blames(wrong...)
 	for _, name := range blamed {
+		if a, ok := find(list, name); ok && len(a.choices) > 0 {
+			return nil
+		}
 		if a, ok := find(list, nearest(name, known)); ok {
 			blamed = append(blamed, a.name)
 		}

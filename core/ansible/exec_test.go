@@ -97,6 +97,8 @@ func TestAllThatIsWrongIsNamedOnce(t *testing.T) {
 		// Nor is what was misspelt.
 		{`{"vloumes": "/dat", "name": "-x"}`, "vloumes name"},
 		{`{"name": true}`, "name volumes"},
+		// What goes with which choice cannot be said where none was made.
+		{`{"state": "absnt"}`, "state"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -33,7 +33,7 @@ type sample struct {
 	Environment map[string]string `mapstructure:"environment"`
 	Anything    any               `mapstructure:"anything"`
 	Password    string            `mapstructure:"password" secret:"true" doc:"For the repository."`
-	Tokens      map[string]string `mapstructure:"tokens" secret:"true"`
+	Tokens      map[string]string `mapstructure:"tokens" keys:"token" secret:"true"`
 	Limits      `mapstructure:",squash"`
 
 	Act string `mapstructure:"act" doc:"What the sample does."`

@@ -13,7 +13,7 @@ import (
 // Arguments say which backend to use, and how; every module that uses one has them.
 type Arguments struct {
 	Backend         string            `mapstructure:"backend" doc:"mirror, rsync, restic, or a program in /usr/local/lib/rewind/backends."`
-	BackendOptions  map[string]any    `mapstructure:"backend_options" doc:"What the backend needs: mirror and rsync path; restic repository, password_file. By hand: backend_options=repository=/srv/restic,password_file=/root/pw."`
+	BackendOptions  map[string]any    `mapstructure:"backend_options" keys:"path,repository,password_file" doc:"What the backend needs: mirror and rsync path; restic repository, password_file. By hand: backend_options=repository=/srv/restic,password_file=/root/pw."`
 	BackendSHA256   string            `mapstructure:"backend_sha256" doc:"What the program of a backend that is not built in must be, 64 hexadecimal digits."`
 	Environment     map[string]string `mapstructure:"environment" secret:"true" doc:"Environment of the backend's tool, such as RESTIC_PASSWORD. Never shown."`
 	EnvironmentFile string            `mapstructure:"environment_file" doc:"A file of the same on the server, KEY=VALUE lines. It is read, never run."`
