@@ -62,6 +62,9 @@ func open(c backup.Config) (repository, error) {
 
 // check finds out by doing whether a Store could begin.
 func (r repository) check() ([]string, error) {
+	if err := backup.NotOfAnotherTool(r.path); err != nil {
+		return nil, err
+	}
 	shelves, err := r.shelves("")
 	if err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func readable(name, path string) error {
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return ansible.Bad(name, "%v", err)
+		return ansible.Bad(name, "%v", err).WithHint("it is a file on this server that root can read, and holds the password alone")
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {

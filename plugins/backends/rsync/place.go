@@ -76,6 +76,9 @@ func (l local) probe(context.Context) ([]string, error) {
 	if err := l.there(); err != nil {
 		return nil, err
 	}
+	if err := backup.NotOfAnotherTool(l.dir); err != nil {
+		return nil, err
+	}
 	if err := backup.NoLink(filepath.Join(l.dir, l.asking)); l.asking != "" && err != nil {
 		return nil, err
 	}
