@@ -10,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -67,6 +68,20 @@ func (w *work) apart(d backup.Description) error {
 		return err
 	}
 	return run.OnMember(d, mounts, run.Members(w.planned.Targets))
+}
+
+// mergeable says, before anything is written, what would keep the rollback that is to follow from beginning.
+func (w *work) mergeable(ctx context.Context) error {
+	if !w.Merge {
+		return nil
+	}
+	err := rollback.CheckVolumes(ctx, w.Rollback, w.planned.Targets)
+	if err == nil {
+		return nil
+	}
+	f := *fault.Of(err)
+	f.Msg = "a rollback to what is restored would fail: " + f.Msg
+	return &f
 }
 
 // roots are the names that the planned volumes have in a backup.

@@ -87,11 +87,6 @@ type work struct {
 
 // restore fills the set, and goes on to the rollback if that is asked for.
 func (w *work) restore(ctx context.Context) (ansible.Result, error) {
-	if w.Merge { // hours before they are stopped
-		if err := rollback.CheckServices(ctx, w.Rollback); err != nil {
-			return ansible.Result{Msg: "nothing was restored", Commands: w.commands.Commands()}, err
-		}
-	}
 	if err := w.fill(ctx); err != nil {
 		err = fault.All(w.told(err), w.undo())
 		return ansible.Result{Msg: "nothing was restored", Data: map[string]any{}, Commands: w.commands.Commands()}, err
@@ -151,7 +146,7 @@ func (w *work) fill(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := fault.All(w.holdsAll(), w.apart(description)); err != nil {
+	if err := fault.All(w.holdsAll(), w.apart(description), w.mergeable(ctx)); err != nil {
 		return err
 	}
 	w.backend = description.Name

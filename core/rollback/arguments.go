@@ -6,8 +6,9 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
-	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 // Arguments are those of a rollback beside what is rolled back to, for every module that makes one.
@@ -43,16 +44,25 @@ func (a Arguments) Request() Request {
 	}
 }
 
-// CheckServices says what is wrong with the units that are to be stopped, where the rollback itself is hours away: the
-// faults of service.Systemd.Plan.
-func CheckServices(ctx context.Context, r Request) error {
-	systemd, err := service.Connect(ctx)
+// CheckVolumes says what would keep a rollback of these volumes from beginning, where the rollback itself is hours away:
+// units that cannot be stopped (the faults of service.Systemd.Plan), what holds a volume open and would not be stopped
+// (busy), and volumes that the boot guard needs (unsupported). It changes nothing.
+func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) error {
+	w := newWalk(nil, r)
+	defer w.close()
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err
 	}
-	defer systemd.Close()
-	_, err = systemd.Plan(ctx, r.Services)
-	return err
+	w.state = &State{}
+	f := &found{sight: &sight{view: &snapset.View{Mounts: mounts}}, targets: targets}
+	if err := w.mounts(f); err != nil {
+		return err
+	}
+	return w.services(ctx, f)
 }
 
 // Limit is how long the journey of a rollback may take, unless it extends it.

@@ -10,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 	"go.pcc.com/rewind/core/snapset"
@@ -90,6 +91,12 @@ func TestAdvice(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in: %s", want, got)
 		}
+	}
+	held := filesystem.Holder{Kind: "process", How: "fd", Path: "/dat/x", PID: 10, Command: "lvm_merge", Unit: journey.UnitPrefix + "1.service"}
+	other := held
+	other.Path = "/dat/y"
+	if got := advice([]filesystem.Holder{held, other}, nil); strings.Count(got, "wait for the end of") != 1 {
+		t.Errorf("a run that holds two files: %s", got)
 	}
 }
 

@@ -134,13 +134,17 @@ func advice(holders []filesystem.Holder, transient []string) string {
 	if len(transient) > 0 {
 		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
 	}
-	runs := 0
+	runs, waits := 0, map[string]bool{}
 	for _, h := range holders {
-		if ofARun(h) {
-			runs++
+		if !ofARun(h) {
+			continue
+		}
+		runs++
+		if !waits[h.Unit] {
 			first = append(first, fmt.Sprintf("wait for the end of %s, an earlier run, which may wait for the disk itself: "+
 				"systemctl status %[1]s", h.Unit))
 		}
+		waits[h.Unit] = true
 	}
 	kernel := releases(holders)
 	first = append(first, kernel...)

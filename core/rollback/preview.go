@@ -3,8 +3,10 @@ package rollback
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -95,20 +97,27 @@ func (w *walk) changes(ctx context.Context, f *found) (map[string]filesystem.Cha
 	return changes, err
 }
 
-// diff shows the files: what is there now against what the rollback brings back.
+// diff shows the files: what is there now against what the rollback brings back. What lies below a directory that is new
+// or deleted as a whole is counted.
 func diff(st *State, changes map[string]filesystem.Changes) *ansible.Diff {
 	var now, then strings.Builder
-	for point, c := range changes {
-		for _, p := range c.Paths {
-			path := filepath.Join(point, p.Path)
+	for _, point := range slices.Sorted(maps.Keys(changes)) {
+		c := changes[point]
+		for i := 0; i < len(c.Paths); {
+			p, n := c.Paths[i], wentWith(c.Paths[i:])
+			i += 1 + n
+			line := filepath.Join(point, p.Path)
+			if n > 0 {
+				line += fmt.Sprintf("/ (with %d below it)", n)
+			}
 			switch p.What {
 			case "new":
-				fmt.Fprintf(&now, "%s\n", path)
+				fmt.Fprintf(&now, "%s\n", line)
 			case "deleted":
-				fmt.Fprintf(&then, "%s\n", path)
+				fmt.Fprintf(&then, "%s\n", line)
 			default:
-				fmt.Fprintf(&now, "%s (changed since)\n", path)
-				fmt.Fprintf(&then, "%s\n", path)
+				fmt.Fprintf(&now, "%s (changed since)\n", line)
+				fmt.Fprintf(&then, "%s\n", line)
 			}
 		}
 		if more := c.Changed + c.New + c.Deleted - len(c.Paths); more > 0 {
@@ -116,4 +125,19 @@ func diff(st *State, changes map[string]filesystem.Changes) *ansible.Diff {
 		}
 	}
 	return &ansible.Diff{Before: now.String(), After: then.String(), BeforeHeader: "now", AfterHeader: "set " + st.Set}
+}
+
+// wentWith counts what follows the first of paths, lies below it, and was made or deleted with it.
+func wentWith(paths []filesystem.Change) int {
+	first, rest := paths[0], paths[1:]
+	n := slices.IndexFunc(rest, func(p filesystem.Change) bool {
+		return p.What != first.What || !strings.HasPrefix(p.Path, first.Path+"/")
+	})
+	switch {
+	case first.What == "changed":
+		return 0
+	case n < 0:
+		return len(rest)
+	}
+	return n
 }

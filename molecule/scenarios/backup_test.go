@@ -178,7 +178,11 @@ func TestRestoreAtOnce(t *testing.T) {
 	g.run(t, "systemctl stop load; "+harm)
 	files := g.run(t, "ls /pccehr")
 	g.fails(t, "snap_backup action=restore volumes=/dat merge=true services=postgresql,mispelt "+repositories["mirror"]+" --check", "not_found")
-	preview := g.ok(t, "snap_backup action=restore volumes=/dat merge=true "+repositories["mirror"]+" --check")
+	held := g.fails(t, "snap_backup action=restore volumes=/dat merge=true "+repositories["mirror"]+" --check", "busy")
+	if !strings.Contains(held.msg(), "postgres") {
+		t.Errorf("who will be in the way of the rollback is not said before the restore: %s", held.msg())
+	}
+	preview := g.ok(t, "snap_backup action=restore volumes=/dat merge=true services=postgresql "+repositories["mirror"]+" --check")
 	if preview["changed"] != true || len(preview.rows("restored")) != 1 {
 		t.Errorf("the check says %v", preview)
 	}
