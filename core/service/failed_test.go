@@ -1,9 +1,24 @@
 package service
 
 import (
+	"maps"
 	"slices"
 	"testing"
+	"time"
 )
+
+// Not those that nobody has enabled, which are loaded all the same.
+func TestTimers(t *testing.T) {
+	f := newFake()
+	f.add("backup@nightly.timer", "active").last = map[string]any{"NextElapseUSecRealtime": uint64(1764468000_000000)}
+	f.add("backup@once.timer", "active").last = map[string]any{"NextElapseUSecRealtime": ^uint64(0)}
+	f.add("backup@off.timer", "inactive")
+	due, err := f.systemd(t).Timers(t.Context(), "backup@*.timer")
+	want := map[string]time.Time{"backup@nightly.timer": time.Unix(1764468000, 0), "backup@once.timer": {}}
+	if err != nil || !maps.EqualFunc(due, want, time.Time.Equal) {
+		t.Errorf("%v, %v", due, err)
+	}
+}
 
 func TestFailed(t *testing.T) {
 	f := newFake()

@@ -155,6 +155,12 @@ var results = map[string][]value{
 				{name: "unit", kind: "str", doc: "The unit of systemd, whose journal says why."},
 				{name: "since", kind: "str", doc: "When it was started, RFC 3339."},
 			}},
+		{name: "backups_scheduled", kind: "list", elements: "dict", when: success,
+			doc: "The backups that systemd makes on this server.", keys: []value{
+				{name: "name", kind: "str", doc: "The set's name."},
+				{name: "timer", kind: "str", doc: "The timer of systemd."},
+				{name: "next", kind: "str", doc: "When it is due next, RFC 3339; empty: never again."},
+			}},
 		{name: "program_dir", kind: "str", doc: "The directory that programs are kept in and run from.", when: success},
 	},
 	"snap_backup": join(runKeys, []value{

@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,6 +36,10 @@ rm -f /etc/systemd/system/timers.target.wants/rewind-backup@*; systemctl daemon-
 	if next := g.run(t, "systemctl list-timers --no-legend rewind-backup@nightly.timer"); !strings.Contains(next, " 03:1") && !strings.Contains(next, " 03:2") {
 		t.Errorf("it is to be made at another time: %s", next)
 	}
+	planned := fmt.Sprint(g.ok(t, "lvm_snapshot_info")["backups_scheduled"])
+	if !regexp.MustCompile(`^\[map\[name:nightly next:\S+T03:[12]\d:\d\dZ timer:\S+\]\]$`).MatchString(planned) {
+		t.Errorf("it is not said when it is made next: %s", planned)
+	}
 	if mode := g.run(t, "stat -c %a:%U /etc/rewind/nightly.json"); mode != "600:root" {
 		t.Errorf("the arguments can be read by others: %s", mode)
 	}
@@ -65,6 +70,9 @@ rm -f /etc/systemd/system/timers.target.wants/rewind-backup@*; systemctl daemon-
 	}
 
 	g.ok(t, "snap_backup action=unschedule name=nightly")
+	if info := g.ok(t, "lvm_snapshot_info").rows("backups_scheduled"); len(info) != 0 {
+		t.Errorf("it is made no more, and lvm_snapshot_info names %v", info)
+	}
 	if left := g.run(t, "systemctl list-timers --all --no-legend rewind-backup@*; ls -A /etc/rewind"); left != "" {
 		t.Errorf("left of it: %s", left)
 	}

@@ -52,8 +52,9 @@ options:
     type: str
     description:
       - >-
-        COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED. Larger
-        than now extends. By default sized for the free space. Thin snapshots need none.
+        COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED; never
+        more than the volume can need. Larger than now extends. By default sized for the free space. Thin snapshots
+        need none.
   consistency:
     type: str
     description:

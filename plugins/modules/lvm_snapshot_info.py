@@ -210,6 +210,24 @@ backups_not_begun:
       description: "When it was started, RFC 3339."
       type: str
       returned: always
+backups_scheduled:
+  description: The backups that systemd makes on this server.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: "The set's name."
+      type: str
+      returned: always
+    timer:
+      description: The timer of systemd.
+      type: str
+      returned: always
+    next:
+      description: "When it is due next, RFC 3339; empty: never again."
+      type: str
+      returned: always
 program_dir:
   description: The directory that programs are kept in and run from.
   type: str

@@ -74,9 +74,8 @@ type notBegun struct {
 // notBegunOf are those of the units that failed, each since a time, of which no backup was begun then or later.
 func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 	all := []notBegun{}
-	before, after, _ := strings.Cut(scheduled, "*")
 	for unit, since := range failed {
-		name := strings.TrimSuffix(strings.TrimPrefix(unit, before), after)
+		name := nameIn(unit, scheduled)
 		begun := func(b backup) bool { // one that was begun before may have been joined
 			return b.Name == name && (reached(b.Begun, since) || reached(b.Ended, since))
 		}
@@ -86,6 +85,40 @@ func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 	}
 	slices.SortFunc(all, func(a, b notBegun) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// scheduledBackup is a backup that systemd makes on this server.
+type scheduledBackup struct {
+	Name  string `json:"name"`
+	Timer string `json:"timer"`
+	Next  string `json:"next"` // RFC 3339; empty: never again
+}
+
+// schedules are the backups of this server that are scheduled; none where there is no systemd.
+func schedules(ctx context.Context) ([]scheduledBackup, error) {
+	all := []scheduledBackup{}
+	systemd, err := service.Connect(ctx)
+	if err != nil {
+		return all, nil
+	}
+	defer systemd.Close()
+	pattern := strings.TrimSuffix(scheduled, ".service") + ".timer"
+	due, err := systemd.Timers(ctx, pattern)
+	for unit, next := range due {
+		s := scheduledBackup{Name: nameIn(unit, pattern), Timer: unit}
+		if !next.IsZero() {
+			s.Next = next.UTC().Format(time.RFC3339)
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b scheduledBackup) int { return strings.Compare(a.Name, b.Name) })
+	return all, err
+}
+
+// nameIn is what stands for the asterisk of a pattern.
+func nameIn(unit, pattern string) string {
+	before, after, _ := strings.Cut(pattern, "*")
+	return strings.TrimSuffix(strings.TrimPrefix(unit, before), after)
 }
 
 func reached(stamp string, since time.Time) bool {
@@ -120,6 +153,28 @@ func since(stamp string, now time.Time) *int64 {
 	return &seconds
 }
 
+// local shows a time of the result where the server is.
+func local(stamp string) string {
+	t, err := time.Parse(time.RFC3339, stamp)
+	if err != nil {
+		return stamp
+	}
+	return t.Local().Format(time.RFC3339)
+}
+
+func showScheduled(w io.Writer, list []scheduledBackup) {
+	if len(list) > 0 {
+		fmt.Fprintln(w, "\nscheduled backups")
+	}
+	for _, s := range list {
+		next := "is not made any more"
+		if s.Next != "" {
+			next = "is made at " + local(s.Next)
+		}
+		fmt.Fprintf(w, "  %s %s (%s)\n", s.Name, next, s.Timer)
+	}
+}
+
 func showBackups(w io.Writer, list []backup) {
 	if len(list) > 0 {
 		fmt.Fprintln(w, "\nlast backups")
@@ -128,11 +183,11 @@ func showBackups(w io.Writer, list []backup) {
 		fmt.Fprintf(w, "  %s of %s with %s: %s", b.Name, strings.Join(b.Asked, ", "), b.Backend, b.State)
 		switch b.State {
 		case backupFailed:
-			fmt.Fprintf(w, " at %s: %s", b.Ended, b.Msg)
+			fmt.Fprintf(w, " at %s: %s", local(b.Ended), b.Msg)
 		case backupRunning:
-			fmt.Fprintf(w, " since %s", b.Begun)
+			fmt.Fprintf(w, " since %s", local(b.Begun))
 		case backupInterrupted:
-			fmt.Fprintf(w, ", begun at %s (journalctl -u %s)", b.Begun, b.Unit)
+			fmt.Fprintf(w, ", begun at %s (journalctl -u %s)", local(b.Begun), b.Unit)
 		}
 		fmt.Fprintf(w, "; %s\n", b.good())
 	}
@@ -140,7 +195,7 @@ func showBackups(w io.Writer, list []backup) {
 
 func showNotBegun(w io.Writer, list []notBegun) {
 	for _, u := range list {
-		fmt.Fprintf(w, "  %s did not begin at %s: journalctl -u %s says why\n", u.Name, u.Since, u.Unit)
+		fmt.Fprintf(w, "  %s did not begin at %s: journalctl -u %s says why\n", u.Name, local(u.Since), u.Unit)
 	}
 }
 
@@ -150,7 +205,7 @@ func (b *backup) good() string {
 	case b.Good == nil:
 		return "none was ever good (if it is not to be made, remove " + b.File + ")"
 	case b.Age == nil:
-		return "the last good one, " + b.Good.ID + ", is dated later than now, " + b.Good.Time
+		return "the last good one, " + b.Good.ID + ", is dated later than now, " + local(b.Good.Time)
 	}
 	return "the last good one, " + b.Good.ID + ", is " + age(*b.Age) + " old"
 }

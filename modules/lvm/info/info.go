@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,8 @@ type found struct {
 	Programs string     `json:"program_dir"`
 	Backups  []backup   `json:"backups"`
 	NotBegun []notBegun `json:"backups_not_begun"`
+	// Scheduled are the backups that systemd makes.
+	Scheduled []scheduledBackup `json:"backups_scheduled"`
 }
 
 // Module is the module.
@@ -98,17 +101,20 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if damaged != nil {
 		r.Warnings = append(r.Warnings, damaged.Error())
 	}
-	unbegun := []notBegun{}
+	unbegun, planned := []notBegun{}, []scheduledBackup{}
 	if a.Name+a.VG == "" {
 		if unbegun, err = failedStarts(ctx, backups); err != nil {
 			r.Warnings = append(r.Warnings, "whether scheduled backups begin cannot be found out: "+err.Error())
+		}
+		if planned, err = schedules(ctx); err != nil {
+			r.Warnings = append(r.Warnings, "which backups are scheduled cannot be found out: "+err.Error())
 		}
 	}
 	r.Msg = summary(info, current, backups, unbegun)
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
 		"last_rollback": last, "under_way": current, "program_dir": programs,
-		"backups": backups, "backups_not_begun": unbegun,
+		"backups": backups, "backups_not_begun": unbegun, "backups_scheduled": planned,
 	}
 	if a.Textfile != "" {
 		r.Changed = true
@@ -128,7 +134,7 @@ func summary(i *snapset.Info, current []journey.Status, backups []backup, unbegu
 	}
 	var bad []string
 	for _, s := range i.Sets {
-		if s.State != snapset.SetOK {
+		if s.State != snapset.SetOK && !(s.State == snapset.SetIncomplete && worksOn(current, s.Name)) {
 			bad = append(bad, s.Name+" is "+s.State)
 		}
 	}
@@ -173,7 +179,7 @@ func show(w io.Writer, r ansible.Result) {
 		underWay(w, s)
 	}
 	for _, s := range f.Sets {
-		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, s.State, age(s.Age))
+		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, state(s, f.Current), age(s.Age))
 		if s.Restored != nil {
 			fmt.Fprintf(w, ", holds %s", s.Restored)
 		}
@@ -195,8 +201,9 @@ func show(w io.Writer, r ansible.Result) {
 	}
 	showBackups(w, f.Backups)
 	showNotBegun(w, f.NotBegun)
+	showScheduled(w, f.Scheduled)
 	if l := f.Last; l != nil {
-		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, l.Begun, story(l))
+		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, local(l.Begun), story(l))
 		if l.Downtime > 0 {
 			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
 		}
@@ -207,9 +214,27 @@ func show(w io.Writer, r ansible.Result) {
 	}
 }
 
+// worksOn tells whether a run that makes, fills or rolls back the set is under way.
+func worksOn(current []journey.Status, set string) bool {
+	return slices.ContainsFunc(current, func(s journey.Status) bool { return s.Set == set })
+}
+
+// state is that of a set in words.
+func state(s snapset.SetInfo, current []journey.Status) string {
+	switch {
+	case s.State != snapset.SetIncomplete:
+		return s.State
+	case worksOn(current, s.Name):
+		return "not complete yet"
+	case s.Count == 0: // its members are counted when all are there
+		return "incomplete, it was never taken to the end"
+	}
+	return fmt.Sprintf("incomplete, %d of its %d snapshots are left", len(s.Snapshots), s.Count)
+}
+
 // underWay is how far a run of any module is, and which unit it is.
 func underWay(w io.Writer, s journey.Status) {
-	fmt.Fprintf(w, "\nunder way since %s: %s", s.Begun, s.Title)
+	fmt.Fprintf(w, "\nunder way since %s: %s", local(s.Begun), s.Title)
 	if s.Label != "" {
 		fmt.Fprintf(w, ": %s", s.Label)
 	}

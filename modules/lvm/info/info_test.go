@@ -91,6 +91,8 @@ func TestABackupOfTheFutureIsNotFresh(t *testing.T) {
 	}
 }
 
+func init() { time.Local = time.UTC } // what a person is shown does not depend on where this is tested
+
 // A person sees the same whether the result is fresh or came through a file.
 func TestShow(t *testing.T) {
 	i, half, backups := info(), 50.0, lastBackups()
@@ -101,6 +103,9 @@ func TestShow(t *testing.T) {
 		"last_rollback": &rollback.Last{Set: "snap", Begun: "2026-11-23T20:34:46Z", Outcome: "unfinished", Step: "started", Downtime: 9400},
 		"under_way":     current, "backups": backups,
 		"backups_not_begun": unbegun,
+		"backups_scheduled": []scheduledBackup{
+			{"nightly", "rewind-backup@nightly.timer", "2026-11-24T02:13:00Z"}, {"once", "rewind-backup@once.timer", ""},
+		},
 	}
 
 	fresh := ansible.Result{Msg: summary(i, current, backups, unbegun), Data: data}
@@ -133,6 +138,10 @@ last backups
   nightly of /dat, /boot with mirror: ok; the last good one, 20260304T020001Z-db1, is 3 h 0 min old
   weekly of /dat with restic: failed at 2026-03-04T02:05:00Z: the repository is full; none was ever good (if it is not to be made, remove /var/lib/rewind/jobs/weekly-1.json)
   monthly did not begin at 2026-11-23T02:00:00Z: journalctl -u rewind-backup@monthly.service says why
+
+scheduled backups
+  nightly is made at 2026-11-24T02:13:00Z (rewind-backup@nightly.timer)
+  once is not made any more (rewind-backup@once.timer)
 
 last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LVM merges, services down for 9.4 s
 `

@@ -21,7 +21,7 @@ type args struct {
 	Volumes          []snapset.Volume `mapstructure:"volumes" doc:"What to take: mount points (/dat), vg/lv, device paths, or mappings of vg, lv, size, mountpoint, options. Not needed for a set that exists."`
 	Name             string           `mapstructure:"name" doc:"The set's name; the snapshot of vg00/dat in set snap is vg00/dat_snap."`
 	State            string           `mapstructure:"state" choices:"present,absent,mounted,unmounted" doc:"What the set should be."`
-	Size             string           `mapstructure:"size" doc:"COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED. Larger than now extends. By default sized for the free space. Thin snapshots need none."`
+	Size             string           `mapstructure:"size" doc:"COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED; never more than the volume can need. Larger than now extends. By default sized for the free space. Thin snapshots need none."`
 	Consistency      string           `mapstructure:"consistency" choices:"set,volume" doc:"set: one instant for all, or fail; volume: each by itself."`
 	FreezeTimeout    int              `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait, 1 to 600; at the limit everything goes on and nothing stays behind."`
 	OnInvalid        string           `mapstructure:"on_invalid" choices:"fail,replace" doc:"What to do with an overflowed set: replace takes it anew, of what the volumes hold now; one that held a backup is refused."`
