@@ -28,7 +28,7 @@ func Bar(w io.Writer, terminal bool) *Progress {
 func (p *Progress) Show(label string, percent float64, bytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	percent = min(percent, 100)
+	percent, label = min(percent, 100), visible(label)
 	if p.terminal {
 		p.rewrite(line(label, percent, bytes))
 		return

@@ -113,8 +113,8 @@ func (o outcome) writeText(stdout, stderr io.Writer, print func(io.Writer, Resul
 		d.print(&out)
 	}
 	hidden := o.in.call.hidden
-	_, err := io.WriteString(stdout, hidden.text(out.String()))
-	_, _ = io.WriteString(stderr, hidden.text(complaints.String()))
+	_, err := io.WriteString(stdout, visible(hidden.text(out.String())))
+	_, _ = io.WriteString(stderr, visible(hidden.text(complaints.String())))
 	if err != nil {
 		return 1
 	}
