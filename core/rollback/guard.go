@@ -133,6 +133,19 @@ func dropIns(units []string) []guardFile {
 	return files
 }
 
+// allDropIns are those that there are, of whatever rollback.
+func allDropIns() ([]guardFile, error) {
+	paths, err := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
+	if err != nil {
+		return nil, fault.New(fault.Internal, "drop-ins of the boot guard: %w", err)
+	}
+	var files []guardFile
+	for _, path := range paths {
+		files = append(files, guardFile{path: path})
+	}
+	return files, nil
+}
+
 // guarded are the units that must not start before the guard: the members' mounts, those that fstab has and that are not
 // mounted now too, what opens encrypted members, and what findGuarded found.
 func (w *walk) guarded() []string {
@@ -294,7 +307,15 @@ func (w *walk) dismantle(ctx context.Context) error {
 		}
 		alone, units = false, missing(units, other.guarded())
 	}
-	if err := remove(dropIns(units)); err != nil || !alone {
+	drops := dropIns(units)
+	if alone {
+		// Also those of a rollback whose record somebody has taken away: what requires a guard that is not there is never
+		// mounted.
+		if drops, err = allDropIns(); err != nil {
+			return err
+		}
+	}
+	if err := remove(drops); err != nil || !alone {
 		return err
 	}
 	if w.forget != nil {

@@ -127,6 +127,27 @@ func TestTheGuardsFilesNeverRequireAFileThatIsNotThere(t *testing.T) {
 	}
 }
 
+// A record that somebody took away, as after a settling by hand, leaves its drop-ins. What requires a guard that is gone
+// is not mounted at the next boot.
+func TestDropInsOfARecordThatIsGoneGoWithTheGuard(t *testing.T) {
+	w := walkOf(t, server(), "vg00/dat_s")
+	w.state.Mounts = at("/a")
+	journaled(t, w)
+	if err := errors.Join(w.trip.Begin(Kind, "s", []string{"vg00"}, stepStopping, w.state), w.installGuard()); err != nil {
+		t.Fatal(err)
+	}
+	if err := install(dropIns([]string{"srv-old.mount"})); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.removeGuard(t.Context()); err != nil || isGuarded(t) {
+		t.Fatalf("%v, guard left: %v", err, isGuarded(t))
+	}
+	sound(t, "removed")
+	if left, _ := filepath.Glob(filepath.Join(unitDir, "*.mount.d")); len(left) > 0 {
+		t.Errorf("left: %s", left)
+	}
+}
+
 // While a drop-in is read, or was, its unit is there: systemd may start what it has read it for, as a timer's service.
 func TestSystemdForgetsTheGuardBeforeItIsGone(t *testing.T) {
 	w := walkOf(t, server(), "vg00/dat_s")
