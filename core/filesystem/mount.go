@@ -202,15 +202,26 @@ var xfsQuota = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenforce", "p
 // restrictions are the options that keep users from doing more with a file system's files than is wanted of them.
 var restrictions = []string{"nosuid", "nodev", "noexec", "nosymfollow"}
 
+// Inert adds options by which nothing on a file system can be run or used as a device: for what only we look into.
+func Inert(options []string) []string {
+	for _, o := range restrictions[:3] { // nosymfollow takes Linux 5.10
+		if !slices.Contains(options, o) {
+			options = append(options, o)
+		}
+	}
+	return options
+}
+
 // SnapshotOptions returns the options that mount a snapshot of origin, with a
 // file system of that type, for reading; what the origin's users may not do, they
-// may not do there. With preview the log is not replayed
+// may not do there; of one that is not mounted that is not known, and they get neither set-user-ID programs nor devices. With preview the log is not replayed
 // either, so that nothing at all is written to the snapshot; what is read may
 // then lack what was in the log.
 func SnapshotOptions(fstype string, origin Mount, preview bool) []string {
 	options := []string{"ro", "noatime"}
 	for _, o := range restrictions {
-		if slices.Contains(splitOptions(origin.Options), o) {
+		unknown := origin.Options == "" && (o == "nosuid" || o == "nodev") // what its users may do
+		if unknown || slices.Contains(splitOptions(origin.Options), o) {
 			options = append(options, o)
 		}
 	}

@@ -100,7 +100,7 @@ func TestRestoreOptions(t *testing.T) {
 }
 
 func TestSnapshotOptions(t *testing.T) {
-	quota := Mount{Super: "rw,inode64,usrquota,pqnoenforce,noquota"}
+	quota := Mount{Options: "rw,relatime", Super: "rw,inode64,usrquota,pqnoenforce,noquota"}
 	for _, c := range []struct {
 		fstype  string
 		origin  Mount
@@ -108,10 +108,10 @@ func TestSnapshotOptions(t *testing.T) {
 		want    string
 	}{
 		{"xfs", quota, false, "ro,noatime,nouuid,usrquota,pqnoenforce"},
-		{"xfs", Mount{}, true, "ro,noatime,nouuid,norecovery"},
+		{"xfs", Mount{}, true, "ro,noatime,nosuid,nodev,nouuid,norecovery"},
 		{"ext4", quota, false, "ro,noatime"},
-		{"ext4", Mount{}, true, "ro,noatime,noload"},
-		{"vfat", Mount{}, true, "ro,noatime"},
+		{"ext4", Mount{}, true, "ro,noatime,nosuid,nodev,noload"},
+		{"vfat", Mount{Options: "rw"}, true, "ro,noatime"},
 		{"ext4", Mount{Options: "rw,nosuid,nodev,noexec,relatime"}, false, "ro,noatime,nosuid,nodev,noexec"},
 		{"xfs", Mount{Options: "rw,nosymfollow,nosuid"}, true, "ro,noatime,nosuid,nosymfollow,nouuid,norecovery"},
 	} {

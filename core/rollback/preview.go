@@ -82,7 +82,7 @@ func (w *walk) changes(ctx context.Context, f *found) (map[string]filesystem.Cha
 			if err := os.Mkdir(point, 0o700); err != nil {
 				return fault.New(fault.MountFailed, "preview: %w", err)
 			}
-			spec := filesystem.MountSpec{Source: v.Path, Point: point, Type: m.Type, Options: filesystem.SnapshotOptions(m.Type, m, true)}
+			spec := filesystem.MountSpec{Source: v.Path, Point: point, Type: m.Type, Options: filesystem.Inert(filesystem.SnapshotOptions(m.Type, m, true))}
 			if err := filesystem.MountDevice(ctx, w.commands, spec); err != nil {
 				return fault.New(fault.Of(err).Code, "preview: %w", err)
 			}
@@ -107,6 +107,9 @@ func diff(st *State, changes map[string]filesystem.Changes) *ansible.Diff {
 			p, n := c.Paths[i], wentWith(c.Paths[i:])
 			i += 1 + n
 			line := filepath.Join(point, p.Path)
+			if strings.Contains(line, "\n") { // which would pass for another file
+				line = strconv.Quote(line)
+			}
 			if n > 0 {
 				line += fmt.Sprintf("/ (with %d below it)", n)
 			}

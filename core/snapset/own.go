@@ -201,7 +201,8 @@ func (p *Part) MountSpec(ctx context.Context, r command.Runner, point string, wr
 	if write {
 		options = "rw"
 	}
-	spec.Options = mergeOptions(append(filesystem.SnapshotOptions(spec.Type, origin, false), p.options...), options)
+	inert := filesystem.Inert(filesystem.SnapshotOptions(spec.Type, origin, false))
+	spec.Options = mergeOptions(append(inert, p.options...), options)
 	return spec, nil
 }
 

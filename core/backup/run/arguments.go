@@ -2,12 +2,16 @@ package run
 
 import (
 	"encoding/hex"
+	"errors"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/trust"
 )
 
 // Arguments say which backend to use, and how; every module that uses one has them.
@@ -63,9 +67,9 @@ func (a Arguments) Use() (Use, error) {
 func (a Arguments) Secrets(c ansible.Call) (Secret, error) {
 	s := Secret{Environment: map[string]string{}}
 	if a.EnvironmentFile != "" {
-		data, err := os.ReadFile(a.EnvironmentFile)
+		data, err := readTrusted(a.EnvironmentFile)
 		if err != nil {
-			return s, fault.New(fault.NotFound, "environment_file: %w", err).WithHint("it is a file on the server, readable for root")
+			return s, err
 		}
 		if s.Environment, err = ParseEnvironment(string(data)); err != nil {
 			return s, fault.New(fault.BadArguments, "environment_file %s: %w", a.EnvironmentFile, err)
@@ -88,6 +92,30 @@ func (a Arguments) Secrets(c ansible.Call) (Secret, error) {
 	}
 	c.Secret(s.Hide...)
 	return s, nil
+}
+
+// readTrusted reads a file whose content reaches programs that run as root, so that nobody else may choose it.
+func readTrusted(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fault.New(fault.NotFound, "environment_file: %w", err).WithHint("it is a file on the server, readable for root")
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err == nil {
+		err = trust.File(path, info)
+	}
+	if err == nil {
+		err = trust.Dir(filepath.Dir(path))
+	}
+	var others *trust.Error
+	if errors.As(err, &others) {
+		return nil, ansible.Bad("environment_file", "%v: what it says reaches programs that run as root", err).WithHint("%s", others.Remedy())
+	}
+	if err != nil {
+		return nil, fault.New(fault.NotFound, "environment_file: %w", err)
+	}
+	return io.ReadAll(file)
 }
 
 // Limit is how long a journey with a backend may take, unless it extends it, which it does while the backend gets on.

@@ -1,10 +1,16 @@
 package run
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
 )
 
 func TestParseEnvironment(t *testing.T) {
@@ -41,4 +47,35 @@ func FuzzParseEnvironment(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What the file says reaches programs that run as root: LD_PRELOAD, too.
+func TestAnEnvironmentFileOfOthersIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "env")
+	if err := os.WriteFile(path, []byte("RESTIC_PASSWORD=canary\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := func() error {
+		_, err := Arguments{EnvironmentFile: path}.Secrets(ansible.Call{})
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	for _, open := range []string{path, dir} {
+		before, err := os.Stat(open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(open, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); !errors.Is(err, fault.BadArguments) || fault.Of(err).Hint != "chmod go-w "+open {
+			t.Errorf("others can write to %s: %v", open, err)
+		}
+		if err := os.Chmod(open, before.Mode().Perm()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -46,14 +46,16 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 			err = closed
 		}
 	}()
-	if err := t.fetchTree(ctx, one, room.Path, report); err != nil {
+	// Below the room, which stays root's alone: what is fetched gets the mode that it has at the place.
+	const fetched = "tree"
+	if err := t.fetchTree(ctx, one, filepath.Join(room.Path, fetched), report); err != nil {
 		return err
 	}
 	// Whoever removes it takes the marker away first: while that is there, all of the tree was.
 	if _, err := t.find(ctx, id); err != nil {
 		return fault.New(fault.Of(err).Code, "after it was fetched: %w", err)
 	}
-	p, err := presented(one, room.Path)
+	p, err := presented(one, room.Path, fetched)
 	if err != nil {
 		return err
 	}

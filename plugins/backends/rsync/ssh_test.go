@@ -275,7 +275,16 @@ func TestFetchedIsRemoved(t *testing.T) {
 	w := newWorld(t)
 	w.config = s.config(t)
 	mine := errors.New("mine")
-	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(context.Context, backup.Presented) error { return mine })
+	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(_ context.Context, p backup.Presented) error {
+		rooms, err := os.ReadDir(w.config.Options["scratch"].(string))
+		if err != nil || len(rooms) != 1 || len(p.Roots) == 0 {
+			t.Errorf("laid out in %v, %v", rooms, err)
+		}
+		if info, err := rooms[0].Info(); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("others can enter %s, in which a backup is laid out: %v", rooms[0], err)
+		}
+		return mine
+	})
 	if err != mine {
 		t.Errorf("got %v", err)
 	}
