@@ -61,6 +61,17 @@ func TestModulesImportOnlyCoreAndBackends(t *testing.T) {
 	}
 }
 
+func TestBackendsImportOnlyCore(t *testing.T) {
+	for _, s := range sources(t, "plugins") {
+		for _, imported := range s.imports {
+			own := strings.HasPrefix(imported, module+"core/") || s.dir == "plugins/backends"
+			if strings.HasPrefix(imported, module) && !own {
+				t.Errorf("%s imports %s: a backend stands on core alone", s.file, imported)
+			}
+		}
+	}
+}
+
 // startsBackends is the one package beside core/command that may import os/exec: hashicorp/go-plugin hands a backend's
 // process to it as an *exec.Cmd.
 const startsBackends = "core/backup/plugin"

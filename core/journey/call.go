@@ -282,10 +282,10 @@ func interrupted(id string) error {
 	}
 	e, err := lastOf(j, id)
 	if err != nil {
-		return fault.New(fault.Interrupted, "the journey (%s) was ended from outside before it changed anything", unit).
+		return fault.New(fault.Interrupted, "the run (%s) was ended from outside, and there is no record that it changed anything", unit).
 			WithHint("journalctl -u %s says by what; run the same task again", unit)
 	}
-	f := fault.New(fault.Interrupted, "the journey (%s) was ended from outside", unit).With("step", e.Step)
+	f := fault.New(fault.Interrupted, "the run (%s) was ended from outside", unit).With("step", e.Step)
 	switch e.Outcome {
 	case journal.Undone:
 		f.Msg += "; what it had begun was undone"

@@ -73,7 +73,7 @@ func (t *Trip) Secret(v any) error {
 		return nil
 	}
 	if json.Unmarshal(t.secret, v) != nil {
-		return fault.New(fault.Internal, "the secret of the journey cannot be read") // an error would quote it
+		return fault.New(fault.Internal, "what the run must keep secret cannot be read") // an error would quote it
 	}
 	return nil
 }
@@ -245,7 +245,7 @@ func (t *Trip) Answer(r ansible.Result, err error) error {
 	a.Fault = fault.Of(err)
 	data, err := json.Marshal(a)
 	if err != nil {
-		return fault.New(fault.Internal, "result of the journey: %w", err)
+		return fault.New(fault.Internal, "result of the run: %w", err)
 	}
 	return replace(filepath.Join(t.dir, "result"), data)
 }

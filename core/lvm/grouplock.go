@@ -47,7 +47,8 @@ func lockGroups(ctx context.Context, groups []string, limit time.Duration) (Lock
 		if err != nil {
 			locks.Release()
 			return Locks{}, fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s", group, limit).
-				WithHint("ps -C lvm shows it; wait for its end, or end it, and run the same task again")
+				WithHint("fuser -v %s shows it; wait for its end, do not kill it in the middle of a change; then run the same task again",
+					filepath.Join(lockDir, "V_"+group))
 		}
 		locks.Files = append(locks.Files, f)
 	}

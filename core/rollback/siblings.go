@@ -51,7 +51,7 @@ func (m *Member) fits(k kin, free int64) error {
 	return fault.New(fault.NoSpace, "merging %s writes up to %s to %s, but its other snapshot %s has only %s of COW space left and would be lost",
 		m.snapshot(), ansible.Bytes(need), m.origin(), k.Name, ansible.Bytes(free)).
 		With("space", []map[string]any{{"snapshot": k.Name, "free_bytes": free, "need_bytes": need}}).
-		WithHint("extend it (lvextend -L+%db %s) or remove it (lvremove %s) first", need-free, k.Name, k.Name)
+		WithHint("extend it first (lvextend -L+%db %s), or remove it (lvremove %s), if no set needs it: lvm_snapshot_info", need-free, k.Name, k.Name)
 }
 
 // stillSpares is spares with what the kernel says now: what was written to the origin since the first look fills all its

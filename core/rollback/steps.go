@@ -1,6 +1,7 @@
 package rollback
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -90,7 +91,7 @@ func (w *walk) recheck(ctx context.Context) error {
 		if !ok || snap.Lost() {
 			wrong = append(wrong, fault.New(fault.SnapshotInvalid, "%s overflowed while the services stopped", m.snapshot()).
 				With("snapshots", []map[string]any{{"snapshot": m.snapshot(), "volume": m.origin(), "state": "invalid"}}).
-				WithHint("what it held is lost, so nothing was rolled back; lvremove %s", m.snapshot()))
+				WithHint("what it held is lost, so nothing was rolled back; a set: lvm_snapshot state=absent removes it; by itself: lvremove %s", m.snapshot()))
 			continue
 		}
 		m.Used = snap.UsedBytes()
@@ -210,8 +211,8 @@ func (w *walk) ascend(ctx context.Context) error {
 	w.trip.Progress("mounting", -1)
 	if err := w.bringUp(ctx, w.state.Mounts); err != nil {
 		err = fault.All(err, w.letOthersGo(ctx, true))
-		return fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err).
-			WithHint("mount them by hand and start %s", strings.Join(w.state.Services.Active, " "))
+		f := fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err)
+		return f.WithHint("%s; the same task again mounts them and starts the services", cmp.Or(f.Hint, "mend the cause"))
 	}
 	w.reached(stepStarting)
 	if err := w.start(ctx); err != nil {

@@ -67,7 +67,7 @@ func (w *walk) hasBegun(ctx context.Context) (bool, error) {
 		dead := strings.Join(snapshots(pick(states, w.state.Members, lost)), " ")
 		journey.Say(fault.New(fault.Of(gone).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
 			w.state.Set, gone).
-			WithHint("take a new set, and remove what is left of this one: lvremove %s", dead))
+			WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one", dead))
 	}
 	return !untouched, nil
 }

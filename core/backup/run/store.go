@@ -224,7 +224,7 @@ func (w *work) unspoilt(ctx context.Context, spoilt error, client backup.Backend
 	}
 	if !lost(spoilt) {
 		f := fault.New(fault.Of(spoilt).Code, "whether the set lasted while it was read cannot be found out: %w", spoilt)
-		return s, fault.All(f.WithHint("if lvs shows no overflow, the backup is good; else make another"), err)
+		return s, fault.All(f.WithHint("the backup is kept, and may lack what was read after a snapshot overflowed: make another"), err)
 	}
 	f := fault.New(fault.Of(spoilt).Code, "the set did not last while it was read, so the backup is worth nothing: %w", spoilt)
 	f.Hint = "run the same again"

@@ -203,7 +203,7 @@ func show(w io.Writer, r ansible.Result) {
 	showNotBegun(w, f.NotBegun)
 	showScheduled(w, f.Scheduled)
 	if l := f.Last; l != nil {
-		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, local(l.Begun), story(l))
+		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, local(l.Begun), story(l, worksOn(f.Current, l.Set)))
 		if l.Downtime > 0 {
 			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
 		}
@@ -244,8 +244,8 @@ func underWay(w io.Writer, s journey.Status) {
 	fmt.Fprintf(w, " (%s)\n", s.Unit)
 }
 
-// story is how far a rollback is, for people.
-func story(l *rollback.Last) string {
+// story is how far a rollback is, for people; at work: a run is at it.
+func story(l *rollback.Last, atWork bool) string {
 	switch {
 	case l.Outcome != "unfinished":
 		return l.Outcome
@@ -254,7 +254,10 @@ func story(l *rollback.Last) string {
 	case l.Step == rollback.StepDeferred:
 		return "waits for the volumes' next activation, at the latest the next boot"
 	}
-	return "under way, at step " + l.Step
+	if atWork {
+		return "under way, at step " + l.Step
+	}
+	return "unfinished, at step " + l.Step + "; the same rollback again goes on with it"
 }
 
 func pools(w io.Writer, list []snapset.PoolInfo) {

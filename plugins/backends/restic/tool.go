@@ -106,13 +106,13 @@ func meaning(rc int, stderr string) fault.Code {
 func hint(code fault.Code) string {
 	switch code {
 	case fault.RepositoryMissing:
-		return "make one with `restic init`, or correct repository"
+		return "correct repository, or mount what it lies on; for a first backup make one with `restic init`"
 	case fault.WrongPassword:
 		return "password_file, or RESTIC_PASSWORD in the environment, must hold the password the repository was made with"
 	case fault.RepositoryLocked:
 		return "wait until the other restic has ended; `restic unlock` removes the locks of those that died"
 	case fault.RepositoryFull:
-		return "make room where the repository lies: `restic forget --prune` with the backups to keep"
+		return "make room where the repository lies: keep fewer (keep), then `restic prune`"
 	case fault.CommandFailed:
 		return "look at stderr in the facts; the same command by hand, with the password in RESTIC_PASSWORD, says whether it lasts"
 	case fault.Unsupported:

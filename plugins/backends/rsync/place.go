@@ -67,7 +67,7 @@ func (l local) there() error {
 		return missingDir(l.dir, err)
 	}
 	if !info.IsDir() {
-		return fault.New(fault.RepositoryMissing, "%s is not a directory", l.dir).WithHint("make the directory, or correct path")
+		return fault.New(fault.RepositoryMissing, "%s is not a directory", l.dir).WithHint("correct path, or mount what it lies on; for a first backup make the directory")
 	}
 	return nil
 }

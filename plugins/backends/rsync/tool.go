@@ -98,7 +98,7 @@ func meaning(rc int, stderr string) (fault.Code, string) {
 	case full.MatchString(stderr):
 		return fault.RepositoryFull, "make room where the backups lie, or keep fewer"
 	case missing.MatchString(stderr):
-		return fault.RepositoryMissing, "make the directory, or correct path"
+		return fault.RepositoryMissing, "correct path, or mount what it lies on; for a first backup make the directory"
 	case absent.MatchString(stderr):
 		return fault.Unsupported, "install rsync on the other host"
 	case noXattr.MatchString(stderr):

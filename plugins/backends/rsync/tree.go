@@ -83,7 +83,7 @@ func readTrees(dir, host string) ([]tree, error) {
 
 func missingDir(dir string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.RepositoryMissing, "%s is not there", dir).WithHint("make the directory, or correct path")
+		return fault.New(fault.RepositoryMissing, "%s is not there", dir).WithHint("correct path, or mount what it lies on; for a first backup make the directory")
 	}
 	return fault.New(fault.CommandFailed, "read the backups: %w", err)
 }
