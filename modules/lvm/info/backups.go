@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,8 +75,8 @@ type notBegun struct {
 // notBegunOf are those of the units that failed, each since a time, of which no backup was begun then or later.
 func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 	all := []notBegun{}
-	for unit, since := range failed {
-		name := nameIn(unit, scheduled)
+	for _, unit := range slices.Sorted(maps.Keys(failed)) {
+		name, since := nameIn(unit, scheduled), failed[unit]
 		begun := func(b backup) bool { // one that was begun before may have been joined
 			return b.Name == name && (reached(b.Begun, since) || reached(b.Ended, since))
 		}
@@ -83,7 +84,6 @@ func notBegunOf(failed map[string]time.Time, list []backup) []notBegun {
 			all = append(all, notBegun{name, unit, since.UTC().Format(time.RFC3339)})
 		}
 	}
-	slices.SortFunc(all, func(a, b notBegun) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
@@ -104,14 +104,13 @@ func schedules(ctx context.Context) ([]scheduledBackup, error) {
 	defer systemd.Close()
 	pattern := strings.TrimSuffix(scheduled, ".service") + ".timer"
 	due, err := systemd.Timers(ctx, pattern)
-	for unit, next := range due {
-		s := scheduledBackup{Name: nameIn(unit, pattern), Timer: unit}
+	for _, unit := range slices.Sorted(maps.Keys(due)) { // sorting structs would be 10 KB of the program
+		s, next := scheduledBackup{Name: nameIn(unit, pattern), Timer: unit}, due[unit]
 		if !next.IsZero() {
 			s.Next = next.UTC().Format(time.RFC3339)
 		}
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b scheduledBackup) int { return strings.Compare(a.Name, b.Name) })
 	return all, err
 }
 
