@@ -1,10 +1,10 @@
-// Package command is the one door to other programs: argv in, output or a typed
-// error out. There is no shell, no inherited environment and no terminal, and
-// every program has a limit.
+// Package command runs other programs. Nearly all other packages start programs only through it: core/house_test.go
+// names the exception. There is no shell, no inherited environment and no terminal, and every program that Run starts
+// has a time limit. A failure is an *Error.
 //
-// A program that changes something is never killed: an lvcreate that ends
-// halfway leaves devices suspended. It is waited for, even when the caller has
-// given up, and past its limit it is left to finish.
+// A program that changes something is never killed, because an lvcreate that is killed halfway leaves devices
+// suspended. Run waits for such a program even after the caller's context has ended. When the program reaches its time
+// limit, Run returns and the program goes on by itself.
 package command
 
 import (
@@ -14,59 +14,61 @@ import (
 	"time"
 )
 
-// DefaultLimit bounds a command that names no limit.
+// DefaultLimit is the time limit of a command whose Cmd.Limit is 0.
 const DefaultLimit = 2 * time.Minute
 
-// DefaultGrace is how long a program that is streamed may take to end.
+// DefaultGrace is the time between Cmd.Stop and SIGKILL if Cmd.Grace is 0.
 const DefaultGrace = 10 * time.Second
 
 // Cmd is a program and how to run it.
 type Cmd struct {
-	Argv  []string      // Argv[0]: a bare name, looked up in Path only
-	Stdin []byte        // nil: /dev/null
-	Hold  *os.File      // its stdin instead: a lock of this file's lasts as long as the program does
-	Env   []string      // KEY=VALUE, beside what every command gets
-	Limit time.Duration // 0: DefaultLimit; none for Stream
+	Argv  []string      // Argv[0] is a name without a directory, looked up in Path only
+	Stdin []byte        // content of stdin; nil: /dev/null
+	Hold  *os.File      // replaces Stdin; a flock(2) lock on this file then lasts until the program ends
+	Env   []string      // KEY=VALUE, in addition to the variables that every command gets
+	Limit time.Duration // 0: DefaultLimit for Run, no limit for Stream
 
-	// Changes says that the program changes state: the end of ctx does not kill
-	// it, and at Limit it is left running, which the error says. Without Changes
-	// the program and its process group are killed in both cases.
+	// Changes says that the program changes state. If it is set, Run does not kill the program: Run ignores the end of
+	// ctx, and at Limit it leaves the program running and returns an *Error with its process id. If it is not set, Run
+	// kills the program and its process group in both cases.
 	Changes bool
 
-	// The rest counts for Stream only.
-	Stderr func(line string) // is handed each line of stderr as it comes; nil: nobody is
-	Stop   syscall.Signal    // asks the program to end; 0: SIGTERM
-	Grace  time.Duration     // from Stop to SIGKILL; 0: DefaultGrace
-	Pulse  time.Duration     // how often to look whether a silent program works; 0: never
-	Lull   time.Duration     // how late its lines may be handed on, for a program of many; 0: at once
+	// Only Stream uses the fields below.
+	Stderr func(line string) // called with each line of stderr; may be nil
+	Stop   syscall.Signal    // the signal that asks the program to end; 0: SIGTERM
+	Grace  time.Duration     // time between Stop and SIGKILL; 0: DefaultGrace
+	Pulse  time.Duration     // interval between two checks whether a silent program is busy; 0: no checks
+	Lull   time.Duration     // maximum delay before lines are delivered, so that many come at once; 0: no delay
 }
 
-// Output is what a program said. The text is that of LC_ALL=C.
+// Output is what a program wrote. The program runs with LC_ALL=C.
 type Output struct {
 	Stdout, Stderr string
-	Elapsed        time.Duration
+	Elapsed        time.Duration // from its start to its end, or until it was left running
 }
 
-// Runner runs commands. Every package that needs a program is handed one.
+// Runner runs commands. Every package that needs other programs is given one.
 //
-// The error of a program that did not start, did not end well or did not end in
-// time is an *Error; Output holds what it said until then.
+// If a program did not start, ended with an error or did not end in time, the error is an *Error, and Output holds what
+// the program wrote until then.
 type Runner interface {
+	// Run runs c and waits for it.
 	Run(ctx context.Context, c Cmd) (Output, error)
 }
 
-// Streamer is a Runner that also hands on what a program says while it runs.
+// Streamer is a Runner that can also deliver the output of a program while the program runs.
 type Streamer interface {
 	Runner
 
-	// Stream runs c like Run and calls line with each line of stdout as it comes, split at \n and \r, empty ones
-	// left out. It calls line with "" after each Pulse in which the program said nothing but used the processor: it
-	// works. line and c.Stderr are called from the caller's goroutine; the program waits for them.
+	// Stream runs c like Run and calls line with each line of stdout as soon as the program writes it. Lines end at \n
+	// or \r, and empty ones are left out. After each Pulse in which the program wrote nothing but used the processor,
+	// Stream calls line with "" to show that the program is busy. line and c.Stderr are called from the caller's
+	// goroutine. The program is blocked when it writes more than they read.
 	//
-	// At the end of ctx or at Limit the whole process group is sent Stop, and SIGKILL after Grace. What a program
-	// leaves running in its group is killed when it ends. A program that Changes cannot be streamed, since nobody
-	// would read what it says after that.
+	// When ctx ends or Limit is reached, Stream sends Stop to the whole process group, and SIGKILL after Grace. When the
+	// program ends, Stream kills what is left of its process group. A program with Changes cannot be streamed, because
+	// nobody would read the output of a program that is left running.
 	//
-	// Output holds no Stdout, and the last 64 KiB of Stderr.
+	// Output holds no Stdout, and only the last 64 KiB of Stderr.
 	Stream(ctx context.Context, c Cmd, line func(string)) (Output, error)
 }

@@ -11,31 +11,33 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// stderrFact is how many bytes of a program's last words go into a fault.
-const stderrFact = 2048
+// stderrFactSize is how many bytes of a program's stderr, from its end, become a fact of the fault.
+const stderrFactSize = 2048
 
-// Error is a program that did not start, did not end well or not in time.
+// Error says that a program did not start, ended with an error, or did not end in time.
 type Error struct {
 	Argv   []string
-	Code   int    // exit code, -1 if it has none
-	Stderr string // all that it said there
-	Err    error  // the cause: why it did not start, how it ended, or whose limit struck
+	Code   int    // exit code; -1 if there is none
+	Stderr string // everything that was read of its stderr
+	Err    error  // the cause: why it did not start, how it ended, or which limit it reached
 
-	// Running is the id of a process that outlived its limit, else 0.
+	// Running is the process id of a program that was left running; 0 if none was.
 	Running int
 }
 
-// Error says which program failed, how, and the line of its stderr that says why.
+// Error returns the program's name, how it failed, and the line of its stderr that says why.
 func (e *Error) Error() string {
 	msg := fmt.Sprintf("%s: %s", e.program(), e.reason())
-	if line := telling(e.program(), e.Stderr); line != "" {
+	if line := causeLine(e.program(), e.Stderr); line != "" {
 		return msg + ": " + line
 	}
 	return msg
 }
 
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
+// program returns the program's name.
 func (e *Error) program() string {
 	if len(e.Argv) == 0 {
 		return "command"
@@ -43,6 +45,7 @@ func (e *Error) program() string {
 	return filepath.Base(e.Argv[0])
 }
 
+// reason says how the program failed.
 func (e *Error) reason() string {
 	var exit *exec.ExitError
 	switch {
@@ -54,11 +57,12 @@ func (e *Error) reason() string {
 	return e.Err.Error()
 }
 
-// Fault reports the error with the facts argv, rc and stderr (its last 2 KiB),
-// and pid if the program still runs.
+// Fault returns the error as a fault with the facts argv, rc (the exit code), stderr (the last 2 KiB), and pid if the
+// program was left running. The code is unsupported if the program is not installed, timeout if it reached its limit,
+// interrupted if the context was cancelled, and command_failed otherwise.
 func (e *Error) Fault() *fault.Error {
 	f := &fault.Error{Code: e.code(), Msg: e.Error(), Err: e}
-	f.With("argv", e.Argv).With("rc", e.Code).With("stderr", tail(e.Stderr, stderrFact))
+	f.With("argv", e.Argv).With("rc", e.Code).With("stderr", tail(e.Stderr, stderrFactSize))
 	if f.Code == fault.Unsupported {
 		f.WithHint("install the package that holds %s", e.program())
 	}
@@ -68,6 +72,7 @@ func (e *Error) Fault() *fault.Error {
 	return f
 }
 
+// code returns the code of the fault.
 func (e *Error) code() fault.Code {
 	switch {
 	case errors.Is(e.Err, exec.ErrNotFound):
@@ -80,15 +85,14 @@ func (e *Error) code() fault.Code {
 	return fault.CommandFailed
 }
 
-// tail returns the last n bytes of s at most, from the start of a line if one
-// starts there.
+// tail returns at most the last n bytes of s. If a line starts in them, it returns them from there on.
 func tail(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
 	s = s[len(s)-n:]
-	if _, rest, cut := strings.Cut(s, "\n"); cut && rest != "" {
-		return rest
+	if _, lines, found := strings.Cut(s, "\n"); found && lines != "" {
+		return lines
 	}
 	return strings.ToValidUTF8(s, "")
 }

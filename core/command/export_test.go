@@ -9,6 +9,6 @@ const LongestLine = longestLine
 
 var SplitLine = splitLine
 
-func Unhurried(file io.Reader, lull time.Duration, over, quit <-chan struct{}) io.Reader {
-	return &unhurried{file: file, lull: lull, over: over, quit: quit}
+func BatchReader(pipe io.Reader, delay time.Duration, exited, stopped <-chan struct{}) io.Reader {
+	return &batchReader{pipe: pipe, delay: delay, exited: exited, stopped: stopped}
 }

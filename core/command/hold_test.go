@@ -12,30 +12,31 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// A lock that a program holds lasts until its end, also where nobody waits for that any more.
-func TestAHeldLockLastsAsLongAsTheProgram(t *testing.T) {
+// The lock on Cmd.Hold lasts until the program ends, even if Run has returned before and the caller has closed the
+// file.
+func TestHoldKeepsLockUntilProgramEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	locked := func() (*os.File, bool) {
+	tryLock := func() (*os.File, bool) {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 	}
-	lock, ok := locked()
+	lock, ok := tryLock()
 	if !ok {
-		t.Fatal("not locked")
+		t.Fatal("the lock is not free")
 	}
 	c := command.Cmd{Argv: []string{"sleep", "2"}, Hold: lock, Changes: true, Limit: time.Millisecond}
 	if _, err := (command.Local{}).Run(context.Background(), c); err == nil {
-		t.Fatal("it was not left running")
+		t.Fatal("the program was not left running")
 	}
 	lock.Close()
-	other, ok := locked()
+	other, ok := tryLock()
 	if ok {
-		t.Error("the lock went before the program")
+		t.Error("the lock was released before the program ended")
 	}
 	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
-		t.Error("the lock outlives the program:", err)
+		t.Error("the lock was not released after the program ended:", err)
 	}
 }

@@ -18,33 +18,32 @@ import (
 	"go.pcc.com/rewind/core/failpoint"
 )
 
-// Path is where programs are looked up and what they get as PATH. The caller's
-// own PATH does not count: this runs as root.
+// Path lists the directories in which programs are looked up. It is also the PATH that programs get. The caller's own
+// PATH is not used, because the programs run as root.
 const Path = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Unsignalled is the environment of a program of ours that may read a backup in
-// restic's mount: Go's scheduler sends its threads no signals then. restic 0.14,
-// which is Debian 12's, answers a call that a signal interrupts with an I/O
-// error, and a restore would fail by chance (restic, issue 3694).
+// Unsignalled is an environment variable for those programs of Rewind that may read a backup in restic's mount. With it
+// the Go scheduler sends no signals to their threads. restic 0.14, the version in Debian 12, returns an I/O error from
+// a system call on its mount that a signal interrupts, so that a restore would fail at random (restic, issue 3694).
 const Unsignalled = "GODEBUG=asyncpreemptoff=1"
 
 const (
-	maxOutput = 64 << 20        // bytes read of a program's output
-	killLimit = 5 * time.Second // wait for a killed program to be gone
+	maxOutput = 64 << 20        // bytes that are read of a program's stdout or stderr
+	killLimit = 5 * time.Second // how long to wait for the end of a program after SIGKILL
 )
 
-// Local runs commands on this host.
+// Local runs commands on this host. It is a Streamer.
 type Local struct{}
 
-// Run runs c and waits for it. Each program gets a process group of its own, so
-// that a Ctrl-C on the terminal reaches this process only.
+// Run runs c and waits for it; see Runner. Each program gets a process group of its own, so that Ctrl-C on the terminal
+// sends SIGINT to this process only.
 func (Local) Run(ctx context.Context, c Cmd) (Output, error) {
 	p, err := prepare(ctx, c)
 	if err != nil {
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	defer p.close()
-	if err := p.open(); err != nil {
+	if err := p.openOutputs(); err != nil {
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	failpoint.Hit("command." + p.name + ".before")
@@ -53,35 +52,35 @@ func (Local) Run(ctx context.Context, c Cmd) (Output, error) {
 	return p.finish(c, Output{Elapsed: time.Since(start)}, err)
 }
 
-// process is a command with the files it reads and writes. They are memory
-// files, not pipes: a program that outlives this one must not die of SIGPIPE,
-// and one that leaves a daemon behind (lvconvert -b) must not keep us waiting
-// for the daemon's end of a pipe.
+// process is a command with the files that it reads and writes. Run uses files in memory (memfd_create(2)) and not
+// pipes, for two reasons: a program that outlives this process must not be killed by SIGPIPE, and if a program leaves a
+// daemon behind (lvconvert -b), Run must not wait until the daemon closes its end of a pipe.
 type process struct {
-	name                  string // as failpoints know it
+	name                  string // in the names of failpoints
 	cmd                   *exec.Cmd
 	stdin, stdout, stderr *os.File
 }
 
+// prepare returns the process for c, which is not started and has no outputs yet.
 func prepare(ctx context.Context, c Cmd) (*process, error) {
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("not started: %w", whyEnded(ctx))
+		return nil, fmt.Errorf("not started: %w", contextError(ctx))
 	}
 	path, err := lookup(c)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{
-		name: placeName(path, c.Argv),
+		name: failpointName(path, c.Argv),
 		cmd: &exec.Cmd{
 			Path:        path,
 			Args:        c.Argv,
 			Env:         environ(c.Env),
-			Dir:         "/", // our own directory may lie on what is unmounted
+			Dir:         "/", // this process's own directory may be on a file system that the program unmounts
 			SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 		},
 	}
-	if err := p.feed(c.Stdin); err != nil {
+	if err := p.setStdin(c.Stdin); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -91,9 +90,9 @@ func prepare(ctx context.Context, c Cmd) (*process, error) {
 	return p, nil
 }
 
-// placeName is the program's name in failpoints; of lvm(8), which is many
-// programs in one, that of the command it is run for.
-func placeName(path string, argv []string) string {
+// failpointName returns the program's name as failpoints use it. lvm(8) is many programs in one, and has the name of
+// the LVM command that it runs.
+func failpointName(path string, argv []string) string {
 	name := filepath.Base(path)
 	if name == "lvm" && len(argv) > 1 {
 		return argv[1]
@@ -101,6 +100,7 @@ func placeName(path string, argv []string) string {
 	return name
 }
 
+// lookup returns the path of the program.
 func lookup(c Cmd) (string, error) {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return "", errors.New("no program named")
@@ -118,28 +118,30 @@ func lookup(c Cmd) (string, error) {
 	return "", exec.ErrNotFound
 }
 
-// environ is all that a program gets. LVM warns of every open descriptor that it
-// did not open itself unless told not to (lvm(8)).
-func environ(more []string) []string {
-	return slices.Concat([]string{"LC_ALL=C", "PATH=" + Path, "HOME=/root", "LVM_SUPPRESS_FD_WARNINGS=1"}, more)
+// environ returns the whole environment of a program. Without LVM_SUPPRESS_FD_WARNINGS, LVM warns of every open file
+// descriptor that it inherits (lvm(8)).
+func environ(extra []string) []string {
+	return slices.Concat([]string{"LC_ALL=C", "PATH=" + Path, "HOME=/root", "LVM_SUPPRESS_FD_WARNINGS=1"}, extra)
 }
 
-func (p *process) open() (err error) {
-	if p.stdout, err = memory("stdout"); err != nil {
+// openOutputs creates the files for stdout and stderr.
+func (p *process) openOutputs() (err error) {
+	if p.stdout, err = newMemoryFile("stdout"); err != nil {
 		return err
 	}
-	if p.stderr, err = memory("stderr"); err != nil {
+	if p.stderr, err = newMemoryFile("stderr"); err != nil {
 		return err
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	return nil
 }
 
-func (p *process) feed(stdin []byte) (err error) {
+// setStdin makes the program read these bytes; nil means /dev/null.
+func (p *process) setStdin(stdin []byte) (err error) {
 	if stdin == nil {
 		return nil
 	}
-	if p.stdin, err = memory("stdin"); err != nil {
+	if p.stdin, err = newMemoryFile("stdin"); err != nil {
 		return err
 	}
 	p.cmd.Stdin = p.stdin
@@ -150,7 +152,8 @@ func (p *process) feed(stdin []byte) (err error) {
 	return err
 }
 
-func memory(name string) (*os.File, error) {
+// newMemoryFile creates a file in memory. The name shows in /proc only.
+func newMemoryFile(name string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
@@ -158,6 +161,7 @@ func memory(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// close closes the files.
 func (p *process) close() {
 	for _, file := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if file != nil {
@@ -166,7 +170,7 @@ func (p *process) close() {
 	}
 }
 
-// run starts the program and returns when it has ended, or is left running.
+// run starts the program. It returns when the program has ended, or when the program is left running.
 func (p *process) run(ctx context.Context, c Cmd) error {
 	if err := p.cmd.Start(); err != nil {
 		return err
@@ -189,20 +193,21 @@ func (p *process) run(ctx context.Context, c Cmd) error {
 	case err := <-ended:
 		return err
 	case <-cancelled:
-		return p.kill(ended, whyEnded(ctx))
+		return p.kill(ended, contextError(ctx))
 	case <-timer.C:
 	}
-	late := fmt.Errorf("no end after %v: %w", limit, context.DeadlineExceeded)
+	timeout := fmt.Errorf("no end after %v: %w", limit, context.DeadlineExceeded)
 	if c.Changes {
-		return leftRunning{fmt.Errorf("%w; process %d was left to finish, because ending it halfway does damage", late, p.pid())}
+		return leftRunning{fmt.Errorf("%w; process %d was left to finish, because ending it halfway does damage",
+			timeout, p.pid())}
 	}
-	return p.kill(ended, late)
+	return p.kill(ended, timeout)
 }
 
-// kill ends the program and whatever it started in its process group. A program
-// that waits for a suspended device cannot be killed until the device goes on.
+// kill kills the program and all other processes in its process group. why is the reason for the error that it returns.
+// A program that waits for a suspended device ends only when the device is resumed.
 func (p *process) kill(ended <-chan error, why error) error {
-	// An error means that the group is gone, which is what was wanted.
+	// An error means that the process group has ended already.
 	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 	timer := time.NewTimer(killLimit)
 	defer timer.Stop()
@@ -214,15 +219,17 @@ func (p *process) kill(ended <-chan error, why error) error {
 	}
 }
 
+// pid returns the process id.
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// leftRunning marks a program that goes on without us.
+// leftRunning is the error for a program that was left running.
 type leftRunning struct{ error }
 
+// Unwrap returns the error with the reason.
 func (e leftRunning) Unwrap() error { return e.error }
 
-// whyEnded says how ctx ended, and the cause where it has one of its own.
-func whyEnded(ctx context.Context) error {
+// contextError returns the error of ctx, joined with its cause (context.Cause) if that is a different error.
+func contextError(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	if errors.Is(cause, err) {
 		return cause
@@ -230,19 +237,19 @@ func whyEnded(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", err, cause)
 }
 
-// finish reads what the program said and types the error.
+// finish reads the program's output. It returns failed, or an error in reading, as an *Error.
 func (p *process) finish(c Cmd, out Output, failed error) (Output, error) {
-	var err1, err2 error
-	out.Stdout, err1 = contents(p.stdout)
-	out.Stderr, err2 = contents(p.stderr)
+	var stdoutErr, stderrErr error
+	out.Stdout, stdoutErr = contents(p.stdout)
+	out.Stderr, stderrErr = contents(p.stderr)
 	if failed == nil {
-		failed = errors.Join(err1, err2)
+		failed = errors.Join(stdoutErr, stderrErr)
 	}
-	return out, p.typed(c, out, failed)
+	return out, p.asError(c, out, failed)
 }
 
-// typed returns failed as an *Error, or nil.
-func (p *process) typed(c Cmd, out Output, failed error) error {
+// asError returns failed as an *Error; nil for nil.
+func (p *process) asError(c Cmd, out Output, failed error) error {
 	if failed == nil {
 		return nil
 	}
@@ -258,7 +265,7 @@ func (p *process) typed(c Cmd, out Output, failed error) error {
 	return e
 }
 
-// contents reads from the start, whatever offset the program left.
+// contents reads the whole file. The file's offset, which the program has moved, does not matter.
 func contents(file *os.File) (string, error) {
 	var text strings.Builder
 	n, err := io.Copy(&text, io.NewSectionReader(file, 0, maxOutput+1))

@@ -38,8 +38,8 @@ func TestRun(t *testing.T) {
 			"environment", command.Cmd{Argv: []string{"env"}, Env: []string{"PGDATA=/dat"}},
 			"LC_ALL=C\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/root\nLVM_SUPPRESS_FD_WARNINGS=1\nPGDATA=/dat\n", "",
 		},
-		{"arguments are no shell's", command.Cmd{Argv: []string{"echo", "$HOME *", "a;b"}}, "$HOME * a;b\n", ""},
-		// A daemon that keeps its parent's output open must not keep us.
+		{"arguments are not expanded", command.Cmd{Argv: []string{"echo", "$HOME *", "a;b"}}, "$HOME * a;b\n", ""},
+		// Run must not wait for a daemon that keeps the program's stdout open.
 		{"daemon", shell("sleep 30 & echo started"), "started\n", ""},
 	}
 	for _, tt := range tests {
@@ -59,8 +59,10 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunFails(t *testing.T) {
-	late, stop := context.WithDeadline(t.Context(), time.Now())
+	expired, stop := context.WithDeadline(t.Context(), time.Now())
 	defer stop()
+	const path = "/usr/sbin:/usr/bin:/sbin:/bin"
+	limited := command.Cmd{Argv: []string{"sleep", "60"}, Limit: time.Millisecond}
 	tests := []struct {
 		name string
 		ctx  context.Context
@@ -69,13 +71,26 @@ func TestRunFails(t *testing.T) {
 		code fault.Code
 		rc   int
 	}{
-		{"exit code", t.Context(), shell("echo first >&2; echo last >&2; exit 5"), "sh: exit code 5: last", fault.CommandFailed, 5},
+		{
+			"exit code", t.Context(), shell("echo first >&2; echo last >&2; exit 5"),
+			"sh: exit code 5: last", fault.CommandFailed, 5,
+		},
 		{"signal", t.Context(), shell("kill -TERM $$"), "sh: signal: terminated", fault.CommandFailed, -1},
-		{"not installed", t.Context(), command.Cmd{Argv: []string{"lvconvertx"}}, "lvconvertx: not installed (looked in /usr/sbin:/usr/bin:/sbin:/bin)", fault.Unsupported, -1},
-		{"a path", t.Context(), command.Cmd{Argv: []string{"/bin/echo"}}, `echo: "/bin/echo" is not the name of a program`, fault.CommandFailed, -1},
-		{"nothing", t.Context(), command.Cmd{}, "command: no program named", fault.CommandFailed, -1},
-		{"too late", late, shell("true"), "sh: not started: context deadline exceeded", fault.Timeout, -1},
-		{"limit", t.Context(), command.Cmd{Argv: []string{"sleep", "60"}, Limit: time.Millisecond}, "sleep: killed: no end after 1ms: context deadline exceeded", fault.Timeout, -1},
+		{
+			"not installed", t.Context(), command.Cmd{Argv: []string{"lvconvertx"}},
+			"lvconvertx: not installed (looked in " + path + ")", fault.Unsupported, -1,
+		},
+		{
+			"path in place of a name", t.Context(), command.Cmd{Argv: []string{"/bin/echo"}},
+			`echo: "/bin/echo" is not the name of a program`, fault.CommandFailed, -1,
+		},
+		{"no name", t.Context(), command.Cmd{}, "command: no program named", fault.CommandFailed, -1},
+		{
+			"expired context", expired, shell("true"), "sh: not started: context deadline exceeded", fault.Timeout, -1,
+		},
+		{
+			"limit", t.Context(), limited, "sleep: killed: no end after 1ms: context deadline exceeded", fault.Timeout, -1,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,9 +109,8 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-// fifo returns a FIFO and what reads a line from it: a program writes to it when
-// it has come to a certain point.
-func fifo(t *testing.T) (path string, line func() string) {
+// fifo creates a FIFO. readLine waits until a program writes a line to it, and returns that line.
+func fifo(t *testing.T) (path string, readLine func() string) {
 	path = filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
@@ -113,37 +127,37 @@ func fifo(t *testing.T) (path string, line func() string) {
 func TestCancelKillsTheWholeGroup(t *testing.T) {
 	path, _ := fifo(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	gone := make(chan error, 1)
+	childEnded := make(chan error, 1)
 	go func() {
-		held, err := os.Open(path) // waits for the program's child to open it
+		reader, err := os.Open(path) // returns when the program's child has opened the FIFO
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		defer held.Close()
+		defer reader.Close()
 		cancel(errors.New("hangup"))
-		_ = held.SetReadDeadline(time.Now().Add(10 * time.Second))
-		_, err = io.ReadAll(held) // ends when the child has
-		gone <- err
+		_ = reader.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err = io.ReadAll(reader) // returns when the child has ended
+		childEnded <- err
 	}()
 	_, err := command.Local{}.Run(ctx, shell(`sleep 60 > "$1" & wait`, path))
 	if f := fault.Of(err); f.Code != fault.Interrupted || !strings.Contains(f.Msg, "hangup") {
 		t.Errorf("got %q: %v", f.Code, err)
 	}
-	if err := <-gone; err != nil {
-		t.Errorf("the program's child lives on: %v", err)
+	if err := <-childEnded; err != nil {
+		t.Errorf("the program's child is still alive: %v", err)
 	}
 }
 
-func TestCancelDoesNotKillWhatChanges(t *testing.T) {
-	started, line := fifo(t)
+func TestCancelDoesNotKillAProgramWithChanges(t *testing.T) {
+	started, readLine := fifo(t)
 	goOn := filepath.Join(filepath.Dir(started), "go")
 	if err := syscall.Mkfifo(goOn, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		line()
+		readLine()
 		cancel()
 		if err := os.WriteFile(goOn, []byte("go\n"), 0o600); err != nil {
 			t.Error(err)
@@ -157,8 +171,8 @@ func TestCancelDoesNotKillWhatChanges(t *testing.T) {
 	}
 }
 
-func TestWhatChangesIsLeftRunningAtItsLimit(t *testing.T) {
-	path, line := fifo(t)
+func TestLimitLeavesAProgramWithChangesRunning(t *testing.T) {
+	path, readLine := fifo(t)
 	c := shell(`read word < "$1"; echo much; echo done > "$1"`, path)
 	c.Changes, c.Limit = true, 10*time.Millisecond
 	_, err := command.Local{}.Run(t.Context(), c)
@@ -170,21 +184,21 @@ func TestWhatChangesIsLeftRunningAtItsLimit(t *testing.T) {
 	if f.Code != fault.Timeout || f.Facts["pid"] != failed.Running || !strings.Contains(f.Hint, "wait until process") {
 		t.Errorf("got %q, facts %v, hint %q", f.Code, f.Facts, f.Hint)
 	}
-	// It goes on, and its writing to an output nobody reads does not end it.
+	// The program goes on, and is not killed by a write to an output that nobody reads any more.
 	if err := os.WriteFile(path, []byte("go\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := line(); got != "done" {
-		t.Errorf("it said %q", got)
+	if got := readLine(); got != "done" {
+		t.Errorf("it wrote %q", got)
 	}
 }
 
-func TestFactsHoldTheLastWordsOnly(t *testing.T) {
+func TestFaultHoldsOnlyTheEndOfStderr(t *testing.T) {
 	c := shell(`i=0; while [ $i -lt 500 ]; do echo "line $i"; i=$((i+1)); done >&2; exit 1`)
 	_, err := command.Local{}.Run(t.Context(), c)
-	said := fault.Of(err).Facts["stderr"].(string)
-	if len(said) > 2048 || !strings.HasPrefix(said, "line ") || !strings.HasSuffix(said, "line 499\n") {
-		t.Errorf("%d bytes: %q", len(said), said)
+	stderr := fault.Of(err).Facts["stderr"].(string)
+	if len(stderr) > 2048 || !strings.HasPrefix(stderr, "line ") || !strings.HasSuffix(stderr, "line 499\n") {
+		t.Errorf("%d bytes: %q", len(stderr), stderr)
 	}
 }
 

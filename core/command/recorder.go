@@ -7,34 +7,35 @@ import (
 	"sync"
 )
 
-// Record is a command that was run, as a result reports it.
+// Record describes a command that was run. It is part of a module's result.
 type Record struct {
 	Argv []string `json:"argv"`
-	RC   int      `json:"rc"` // exit code; -1 if it did not start, was killed or still runs
-	MS   int64    `json:"ms"` // milliseconds
+	RC   int      `json:"rc"` // exit code; -1 if the program did not start, was killed or still runs
+	MS   int64    `json:"ms"` // how long it ran, in milliseconds
 }
 
-// Recorder is a Runner that remembers what it ran.
+// Recorder is a Runner that records the commands that it runs. It is safe for concurrent use.
 type Recorder struct {
 	next Runner
 
-	mu   sync.Mutex
-	list []Record
+	mu      sync.Mutex
+	records []Record
 }
 
-// NewRecorder returns a Recorder in front of next.
+// NewRecorder returns a Recorder that runs commands with next.
 func NewRecorder(next Runner) *Recorder { return &Recorder{next: next} }
 
-// Run runs c and remembers it, in the order in which commands end.
+// Run runs c and records it. The records are in the order in which the commands ended.
 func (r *Recorder) Run(ctx context.Context, c Cmd) (Output, error) {
 	out, err := r.next.Run(ctx, c)
-	done := Record{Argv: slices.Clone(c.Argv), RC: exitCode(err), MS: out.Elapsed.Milliseconds()}
+	record := Record{Argv: slices.Clone(c.Argv), RC: exitCode(err), MS: out.Elapsed.Milliseconds()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.list = append(r.list, done)
+	r.records = append(r.records, record)
 	return out, err
 }
 
+// exitCode returns the exit code of a command that returned err; -1 if it has none.
 func exitCode(err error) int {
 	var failed *Error
 	switch {
@@ -46,9 +47,9 @@ func exitCode(err error) int {
 	return -1
 }
 
-// Commands returns what was run until now.
+// Commands returns the records of all commands that have ended so far.
 func (r *Recorder) Commands() []Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.list)
+	return slices.Clone(r.records)
 }

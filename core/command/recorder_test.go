@@ -12,17 +12,17 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// script answers each command by its name.
-type script map[string]error
+// fakeRunner maps the name of a program to the error of its run.
+type fakeRunner map[string]error
 
-func (s script) Run(_ context.Context, c command.Cmd) (command.Output, error) {
-	return command.Output{Elapsed: 1500 * time.Microsecond}, s[c.Argv[0]]
+func (f fakeRunner) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	return command.Output{Elapsed: 1500 * time.Microsecond}, f[c.Argv[0]]
 }
 
-func TestRecorder(t *testing.T) {
-	r := command.NewRecorder(script{
-		"lvcreate": &command.Error{Code: 5, Err: errors.New("no")},
-		"dmsetup":  errors.New("odd"),
+func TestRecorderRecordsExitCodes(t *testing.T) {
+	r := command.NewRecorder(fakeRunner{
+		"lvcreate": &command.Error{Code: 5, Err: errors.New("failed")},
+		"dmsetup":  errors.New("not an *Error"),
 	})
 	argv := []string{"lvs", "-a"}
 	for _, a := range [][]string{argv, {"lvcreate"}, {"dmsetup"}} {
@@ -40,7 +40,7 @@ func TestRecorder(t *testing.T) {
 }
 
 func TestRecorderIsSafeForConcurrentUse(t *testing.T) {
-	r := command.NewRecorder(script{})
+	r := command.NewRecorder(fakeRunner{})
 	var all sync.WaitGroup
 	for range 50 {
 		all.Add(1)
@@ -51,6 +51,6 @@ func TestRecorderIsSafeForConcurrentUse(t *testing.T) {
 	}
 	all.Wait()
 	if n := len(r.Commands()); n != 50 {
-		t.Errorf("remembers %d of 50", n)
+		t.Errorf("%d of 50 commands are recorded", n)
 	}
 }

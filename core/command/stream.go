@@ -20,14 +20,15 @@ import (
 )
 
 const (
-	longestLine = 64 << 10 // bytes; a longer line is handed on in pieces
-	keptStderr  = 64 << 10 // bytes
+	longestLine = 64 << 10 // bytes; a longer line is delivered in pieces
+	keptStderr  = 64 << 10 // bytes of stderr that Output holds
 )
 
-// Stream runs c and hands on what it says while it runs, as Streamer says.
-func (Local) Stream(ctx context.Context, c Cmd, hand func(string)) (Output, error) {
+// Stream runs c and delivers its output while it runs; see Streamer.
+func (Local) Stream(ctx context.Context, c Cmd, onLine func(string)) (Output, error) {
 	if c.Changes {
-		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: errors.New("not started: a program that must not be killed cannot be streamed")}
+		err := errors.New("not started: a program that must not be killed cannot be streamed")
+		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	p, err := prepare(ctx, c)
 	if err != nil {
@@ -36,52 +37,56 @@ func (Local) Stream(ctx context.Context, c Cmd, hand func(string)) (Output, erro
 	defer p.close()
 	failpoint.Hit("command." + p.name + ".before")
 	start := time.Now()
-	s, err := p.talk(c.Lull)
+	s, err := p.startStream(c.Lull)
 	if err != nil {
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
-	defer s.close()
+	defer s.stopReaders()
 	failpoint.Hit("command." + p.name + ".started")
-	err = s.follow(ctx, c, hand)
-	out := Output{Stderr: string(s.stderr), Elapsed: time.Since(start)}
-	return out, p.typed(c, out, err)
+	err = s.deliverAll(ctx, c, onLine)
+	out := Output{Stderr: string(s.stderrTail), Elapsed: time.Since(start)}
+	return out, p.asError(c, out, err)
 }
 
 // stream is a running program whose outputs are pipes.
 type stream struct {
 	*process
-	pipes  [2]*os.File   // our ends, of stdout and stderr
-	said   chan line     // closed when both pipes are at their end
-	over   chan struct{} // closed when the program has ended
-	quit   chan struct{}
-	ended  chan error
-	stderr []byte // its end
-	time   uint64 // of the processor, when last looked at
+	pipes      [2]*os.File   // the ends for reading, of stdout and stderr
+	lines      chan line     // closed when both pipes are at their end
+	exited     chan struct{} // closed when the program has ended; its process group may still be alive
+	stopped    chan struct{} // closed by stopReaders
+	ended      chan error    // receives the program's error, or nil, when its process group has ended
+	stderrTail []byte        // the last part of stderr
+	ticks      uint64        // processor time of the process group at the last check, in clock ticks
 }
 
+// line is one line of output.
 type line struct {
-	text   string
-	stderr bool
+	text     string
+	isStderr bool
 }
 
-// talk starts the program and begins to read what it says; see Cmd.Lull.
-func (p *process) talk(lull time.Duration) (_ *stream, err error) {
-	s := &stream{process: p, said: make(chan line), over: make(chan struct{}), quit: make(chan struct{}), ended: make(chan error, 1)}
-	var theirs [2]*os.File
+// startStream starts the program and the goroutines that read its output. maxDelay is Cmd.Lull.
+func (p *process) startStream(maxDelay time.Duration) (_ *stream, err error) {
+	s := &stream{
+		process: p, lines: make(chan line), exited: make(chan struct{}), stopped: make(chan struct{}),
+		ended: make(chan error, 1),
+	}
+	var writeEnds [2]*os.File
 	defer func() {
-		for _, file := range theirs {
-			file.Close() // a nil *os.File refuses
+		for _, file := range writeEnds {
+			file.Close() // on a nil *os.File it only returns an error
 		}
 		if err != nil {
-			s.close()
+			s.stopReaders()
 		}
 	}()
-	for i := range theirs {
-		if s.pipes[i], theirs[i], err = os.Pipe(); err != nil {
+	for i := range writeEnds {
+		if s.pipes[i], writeEnds[i], err = os.Pipe(); err != nil {
 			return nil, err
 		}
 	}
-	p.cmd.Stdout, p.cmd.Stderr = theirs[0], theirs[1]
+	p.cmd.Stdout, p.cmd.Stderr = writeEnds[0], writeEnds[1]
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -90,17 +95,17 @@ func (p *process) talk(lull time.Duration) (_ *stream, err error) {
 		readers.Add(1)
 		go func() {
 			defer readers.Done()
-			s.read(s.unhurried(file, lull), i == 1)
+			s.read(s.batched(file, maxDelay), i == 1)
 		}()
 	}
-	go func() { readers.Wait(); close(s.said) }()
+	go func() { readers.Wait(); close(s.lines) }()
 	go s.wait()
 	return s, nil
 }
 
-// read hands on each line of file until its end, or until nobody listens.
-func (s *stream) read(file io.Reader, stderr bool) {
-	scanner := bufio.NewScanner(file)
+// read sends each line of a pipe to s.lines, until the end of the pipe or until stopReaders is called.
+func (s *stream) read(pipe io.Reader, isStderr bool) {
+	scanner := bufio.NewScanner(pipe)
 	scanner.Buffer(make([]byte, longestLine), longestLine)
 	scanner.Split(splitLine)
 	for scanner.Scan() {
@@ -108,14 +113,14 @@ func (s *stream) read(file io.Reader, stderr bool) {
 			continue
 		}
 		select {
-		case s.said <- line{scanner.Text(), stderr}:
-		case <-s.quit:
+		case s.lines <- line{scanner.Text(), isStderr}:
+		case <-s.stopped:
 			return
 		}
 	}
 }
 
-// splitLine splits at \n and \r, for bufio.Scanner.
+// splitLine is a bufio.SplitFunc that splits at \n and \r, and after longestLine bytes.
 func splitLine(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
 		return i + 1, data[:i], nil
@@ -126,8 +131,8 @@ func splitLine(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	return 0, nil, nil
 }
 
-// wait ends what the program left in its group before the program itself is
-// reaped: from then on the group's number may be another's.
+// wait waits for the end of the program, kills what is left of its process group, and only then reaps the program.
+// After that the kernel may give the id of the process group to another one.
 func (s *stream) wait() {
 	for {
 		err := unix.Waitid(unix.P_PID, s.pid(), nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -135,27 +140,28 @@ func (s *stream) wait() {
 			break
 		}
 	}
-	close(s.over)
+	close(s.exited)
 	s.signal(unix.SIGKILL)
-	// One that is dying still has its directory and its files open, and keeps what they lie on from being unmounted.
-	for late := time.Now().Add(killLimit); groupLives(s.pid()) && time.Now().Before(late); {
+	// A killed process has its working directory and its files open until it has ended. While it has, their file systems
+	// cannot be unmounted.
+	for deadline := time.Now().Add(killLimit); isGroupAlive(s.pid()) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	s.ended <- s.cmd.Wait()
 }
 
-// signal reaches the whole group. An error means that the group is gone.
+// signal sends sig to the whole process group. An error means that the group has ended, and is ignored.
 func (s *stream) signal(sig syscall.Signal) { _ = syscall.Kill(-s.pid(), sig) }
 
-// follow hands on what the program says until it has ended, and ends it when
-// the time has come. A program that cannot be killed is left.
-func (s *stream) follow(ctx context.Context, c Cmd, hand func(string)) error {
-	pulse, stopPulse := every(c.Pulse)
+// deliverAll delivers the output until the program has ended. When ctx ends or c.Limit is reached, it ends the program.
+// A program that cannot be killed is left running.
+func (s *stream) deliverAll(ctx context.Context, c Cmd, onLine func(string)) error {
+	pulse, stopPulse := newTicker(c.Pulse)
 	defer stopPulse()
-	limit, stopLimit := every(c.Limit)
+	limit, stopLimit := newTicker(c.Limit)
 	defer stopLimit()
 	cancelled := ctx.Done()
-	var why error // it was told to end
+	var why error // why the program was told to end; nil if it was not
 	var killed bool
 	var grace <-chan time.Time
 
@@ -164,29 +170,29 @@ func (s *stream) follow(ctx context.Context, c Cmd, hand func(string)) error {
 		s.signal(cmp.Or(c.Stop, syscall.SIGTERM))
 		grace = time.After(cmp.Or(c.Grace, DefaultGrace))
 	}
-	spoke := false
+	wroteLine := false // since the last pulse
 	for {
 		select {
-		case l, open := <-s.said:
+		case l, open := <-s.lines:
 			if !open {
-				s.said = nil // closed by itself: wait for its end
+				s.lines = nil // the program has closed its outputs, and may still run
 				continue
 			}
-			spoke = true
-			s.hand(c, hand, l)
+			wroteLine = true
+			s.deliver(c, onLine, l)
 		case err := <-s.ended:
-			s.drain(c, hand)
+			s.deliverRemaining(c, onLine)
 			if why != nil {
 				return fmt.Errorf("ended: %w", why)
 			}
 			return err
 		case <-pulse:
-			if !spoke && s.worked() {
-				hand("")
+			if !wroteLine && s.isBusy() {
+				onLine("")
 			}
-			spoke = false
+			wroteLine = false
 		case <-cancelled:
-			stop(whyEnded(ctx))
+			stop(contextError(ctx))
 		case <-limit:
 			stop(fmt.Errorf("no end after %v: %w", c.Limit, context.DeadlineExceeded))
 		case <-grace:
@@ -200,8 +206,9 @@ func (s *stream) follow(ctx context.Context, c Cmd, hand func(string)) error {
 	}
 }
 
-// every ticks each d, never for 0.
-func every(d time.Duration) (<-chan time.Time, func()) {
+// newTicker returns a channel that receives a value every d, and a function that stops it. If d is 0, the channel is
+// nil and receives nothing.
+func newTicker(d time.Duration) (ticks <-chan time.Time, stop func()) {
 	if d <= 0 {
 		return nil, func() {}
 	}
@@ -209,55 +216,56 @@ func every(d time.Duration) (<-chan time.Time, func()) {
 	return ticker.C, ticker.Stop
 }
 
-// drain hands on what the program said last. What it started outside its group
-// may hold the pipes for as long as it likes, and is not waited for.
-func (s *stream) drain(c Cmd, hand func(string)) {
-	late := time.After(killLimit)
-	for s.said != nil {
+// deliverRemaining delivers what is left in the pipes when the program has ended. It has a time limit, because a
+// process that the program started outside its process group may keep the pipes open.
+func (s *stream) deliverRemaining(c Cmd, onLine func(string)) {
+	timeout := time.After(killLimit)
+	for s.lines != nil {
 		select {
-		case l, open := <-s.said:
+		case l, open := <-s.lines:
 			if !open {
 				return
 			}
-			s.hand(c, hand, l)
-		case <-late:
+			s.deliver(c, onLine, l)
+		case <-timeout:
 			return
 		}
 	}
 }
 
-func (s *stream) hand(c Cmd, hand func(string), l line) {
-	if !l.stderr {
-		hand(l.text)
+// deliver passes a line of stdout to onLine and a line of stderr to c.Stderr. It also keeps the last part of stderr.
+func (s *stream) deliver(c Cmd, onLine func(string), l line) {
+	if !l.isStderr {
+		onLine(l.text)
 		return
 	}
-	s.stderr = append(append(s.stderr, l.text...), '\n')
-	if over := len(s.stderr) - keptStderr; over > 0 {
-		s.stderr = append(s.stderr[:0], s.stderr[over:]...)
+	s.stderrTail = append(append(s.stderrTail, l.text...), '\n')
+	if excess := len(s.stderrTail) - keptStderr; excess > 0 {
+		s.stderrTail = append(s.stderrTail[:0], s.stderrTail[excess:]...)
 	}
 	if c.Stderr != nil {
 		c.Stderr(l.text)
 	}
 }
 
-// worked says whether the program's group used the processor since last asked. To ask takes a look at every process there is.
-func (s *stream) worked() bool {
-	now := groupTime(s.pid())
-	before := s.time
-	s.time = now
-	return now > before
+// isBusy reports whether the process group has used processor time since the last call. It reads /proc of every process
+// on the host.
+func (s *stream) isBusy() bool {
+	before := s.ticks
+	s.ticks = groupTicks(s.pid())
+	return s.ticks > before
 }
 
-func (s *stream) close() {
-	close(s.quit)
+// stopReaders ends the goroutines that read the output, and closes the pipes.
+func (s *stream) stopReaders() {
+	close(s.stopped)
 	for _, file := range s.pipes {
 		file.Close()
 	}
 }
 
-// groupTime returns the processor time, in ticks, of the processes of a group
-// that live now.
-func groupTime(group int) uint64 {
+// groupTicks returns the processor time that the current processes of a process group have used, in clock ticks.
+func groupTicks(group int) uint64 {
 	var sum uint64
 	for p := range proc.All() {
 		if p.Group == group {
@@ -267,8 +275,8 @@ func groupTime(group int) uint64 {
 	return sum
 }
 
-// groupLives says whether a process of the group lives.
-func groupLives(group int) bool {
+// isGroupAlive reports whether the process group has a process that has not ended.
+func isGroupAlive(group int) bool {
 	for p := range proc.All() {
 		if p.Group == group && p.Lives() {
 			return true

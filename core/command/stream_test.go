@@ -27,11 +27,14 @@ func TestStream(t *testing.T) {
 		stdout []string
 		stderr string
 	}{
-		{"lines", shell(`printf 'one\ntwo\r three\r\n\nfour'; printf 'a\rb\n' >&2`), []string{"one", "two", " three", "four"}, "a\nb\n"},
-		{"nothing", shell("true"), nil, ""},
+		{
+			"lines", shell(`printf 'one\ntwo\r three\r\n\nfour'; printf 'a\rb\n' >&2`),
+			[]string{"one", "two", " three", "four"}, "a\nb\n",
+		},
+		{"no output", shell("true"), nil, ""},
 		{"stdin", command.Cmd{Argv: []string{"cat"}, Stdin: []byte("x\ny")}, []string{"x", "y"}, ""},
-		{"its output closed", shell("exec >&- 2>&-; true"), nil, ""},
-		{"a long line", shell(`head -c 65537 /dev/zero | tr '\0' a`), []string{strings.Repeat("a", 65536), "a"}, ""},
+		{"closed outputs", shell("exec >&- 2>&-; true"), nil, ""},
+		{"long line", shell(`head -c 65537 /dev/zero | tr '\0' a`), []string{strings.Repeat("a", 65536), "a"}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -46,21 +49,22 @@ func TestStream(t *testing.T) {
 				t.Error(diff)
 			}
 			if stderr != tt.stderr || out.Stderr != tt.stderr || out.Stdout != "" {
-				t.Errorf("handed %q, returned %+v", stderr, out)
+				t.Errorf("delivered %q, returned %+v", stderr, out)
 			}
 		})
 	}
 }
 
-// What it says is handed on when it says it, not when it ends.
-func TestStreamIsLive(t *testing.T) {
+// A line is delivered when the program writes it, not when the program ends.
+func TestStreamDeliversWhileTheProgramRuns(t *testing.T) {
 	path, _ := fifo(t)
 	answered := make(chan error, 1)
-	_, err := command.Local{}.Stream(t.Context(), shell(`echo ask; read word < "$1"; echo $word`, path), func(line string) {
+	c := shell(`echo ask; read word < "$1"; echo $word`, path)
+	_, err := command.Local{}.Stream(t.Context(), c, func(line string) {
 		if line == "ask" {
 			go func() { answered <- os.WriteFile(path, []byte("answer\n"), 0o600) }()
 		} else if line != "answer" {
-			t.Errorf("said %q", line)
+			t.Errorf("the line is %q", line)
 		}
 	})
 	if err != nil {
@@ -72,8 +76,9 @@ func TestStreamIsLive(t *testing.T) {
 }
 
 func TestStreamFails(t *testing.T) {
-	late, stop := context.WithDeadline(t.Context(), time.Now())
+	expired, stop := context.WithDeadline(t.Context(), time.Now())
 	defer stop()
+	const path = "/usr/sbin:/usr/bin:/sbin:/bin"
 	changes := shell("true")
 	changes.Changes = true
 	limited := command.Cmd{Argv: []string{"sleep", "60"}, Limit: time.Millisecond}
@@ -84,11 +89,20 @@ func TestStreamFails(t *testing.T) {
 		msg  string
 		code fault.Code
 	}{
-		{"exit code", t.Context(), shell("echo first >&2; echo last >&2; exit 5"), "sh: exit code 5: last", fault.CommandFailed},
-		{"not installed", t.Context(), command.Cmd{Argv: []string{"resticx"}}, "resticx: not installed (looked in /usr/sbin:/usr/bin:/sbin:/bin)", fault.Unsupported},
-		{"too late", late, shell("true"), "sh: not started: context deadline exceeded", fault.Timeout},
+		{
+			"exit code", t.Context(), shell("echo first >&2; echo last >&2; exit 5"),
+			"sh: exit code 5: last", fault.CommandFailed,
+		},
+		{
+			"not installed", t.Context(), command.Cmd{Argv: []string{"resticx"}},
+			"resticx: not installed (looked in " + path + ")", fault.Unsupported,
+		},
+		{"expired context", expired, shell("true"), "sh: not started: context deadline exceeded", fault.Timeout},
 		{"limit", t.Context(), limited, "sleep: ended: no end after 1ms: context deadline exceeded", fault.Timeout},
-		{"changes", t.Context(), changes, "sh: not started: a program that must not be killed cannot be streamed", fault.CommandFailed},
+		{
+			"changes", t.Context(), changes,
+			"sh: not started: a program that must not be killed cannot be streamed", fault.CommandFailed,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,8 +114,8 @@ func TestStreamFails(t *testing.T) {
 	}
 }
 
-// cancelOn runs script until it says "ready", gives up, and returns what it said after that.
-func cancelOn(t *testing.T, c command.Cmd) (after []string, err error) {
+// cancelWhenReady streams c, cancels the context when c writes "ready", and returns the lines after that.
+func cancelWhenReady(t *testing.T, c command.Cmd) (after []string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	_, err = command.Local{}.Stream(ctx, c, func(line string) {
@@ -117,45 +131,46 @@ func cancelOn(t *testing.T, c command.Cmd) (after []string, err error) {
 	return after, err
 }
 
-func TestStreamAsksTheProgramToEnd(t *testing.T) {
+func TestStreamSendsStopSignal(t *testing.T) {
 	for stop, name := range map[syscall.Signal]string{0: "TERM", syscall.SIGINT: "INT"} {
-		c := shell(`trap 'echo tidy; exit 0' `+name+`; echo ready; while :; do read word < "$1"; done`, blocked(t))
+		c := shell(`trap 'echo trapped; exit 0' `+name+`; echo ready; while :; do read word < "$1"; done`, unwrittenFIFO(t))
 		c.Stop = stop
-		if after, _ := cancelOn(t, c); !cmp.Equal(after, []string{"tidy"}) {
-			t.Errorf("%s: it said %q", name, after)
+		if after, _ := cancelWhenReady(t, c); !cmp.Equal(after, []string{"trapped"}) {
+			t.Errorf("%s: it wrote %q", name, after)
 		}
 	}
 }
 
-// blocked returns a FIFO that no one writes to.
-func blocked(t *testing.T) string {
+// unwrittenFIFO returns the path of a FIFO that nothing writes to, so that a read from it blocks.
+func unwrittenFIFO(t *testing.T) string {
 	path, _ := fifo(t)
 	return path
 }
 
-func TestStreamKillsWhatDoesNotEnd(t *testing.T) {
+func TestStreamKillsAProgramThatIgnoresStop(t *testing.T) {
 	path, _ := fifo(t)
-	held := hold(t, path)
+	awaitEnd := openedForWriting(t, path)
 	c := shell(`exec 3> "$1"; trap '' TERM; sleep 60 & echo ready; wait; wait`, path)
 	c.Grace = time.Millisecond
-	_, _ = cancelOn(t, c)
-	held()
+	_, _ = cancelWhenReady(t, c)
+	awaitEnd()
 }
 
-func TestStreamLeavesNothingOfItsGroup(t *testing.T) {
+func TestStreamKillsTheRestOfTheGroup(t *testing.T) {
 	path, _ := fifo(t)
-	held := hold(t, path)
-	if _, err := (command.Local{}).Stream(t.Context(), shell(`exec 3> "$1"; sleep 60 & echo started`, path), ignore); err != nil {
+	awaitEnd := openedForWriting(t, path)
+	c := shell(`exec 3> "$1"; sleep 60 & echo started`, path)
+	if _, err := (command.Local{}).Stream(t.Context(), c, ignore); err != nil {
 		t.Fatal(err)
 	}
-	held()
+	awaitEnd()
 }
 
-// hold reads a FIFO; what it returns waits until no program has it open for writing any more.
-func hold(t *testing.T, path string) (gone func()) {
+// openedForWriting reads a FIFO. awaitEnd waits until no program has the FIFO open for writing any more.
+func openedForWriting(t *testing.T, path string) (awaitEnd func()) {
 	ended := make(chan error, 1)
 	go func() {
-		file, err := os.Open(path) // waits for the first to open it
+		file, err := os.Open(path) // returns when a program has opened the FIFO
 		if err == nil {
 			defer file.Close()
 			_ = file.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -166,38 +181,39 @@ func hold(t *testing.T, path string) (gone func()) {
 	return func() {
 		t.Helper()
 		if err := <-ended; err != nil {
-			t.Errorf("a program lives on: %v", err)
+			t.Errorf("a program is still alive: %v", err)
 		}
 	}
 }
 
-// What left the group (setsid) cannot be ended with it, and must not keep us for long.
+// A daemon has left the process group (setsid(1)) and is not killed with it. Stream must not wait long for it.
 func TestStreamDoesNotWaitForDaemons(t *testing.T) {
 	daemon := 0
-	out, err := command.Local{}.Stream(t.Context(), shell(`setsid sleep 60 & echo $!`), func(line string) { daemon, _ = strconv.Atoi(line) })
+	c := shell(`setsid sleep 60 & echo $!`)
+	out, err := command.Local{}.Stream(t.Context(), c, func(line string) { daemon, _ = strconv.Atoi(line) })
 	if daemon == 0 {
-		t.Fatal("it did not say its daemon's id")
+		t.Fatal("the process id of the daemon is unknown")
 	}
 	defer syscall.Kill(daemon, syscall.SIGKILL)
 	if err != nil || out.Elapsed > 30*time.Second {
 		t.Errorf("%v after %v", err, out.Elapsed)
 	}
 	if err := syscall.Kill(daemon, 0); err != nil {
-		t.Errorf("the daemon has ended, so that this proves nothing: %v", err)
+		t.Errorf("the daemon has ended, so that this test proves nothing: %v", err)
 	}
 }
 
-// TestStreamPulse: a program that says nothing and works is known from one that says nothing and waits.
-func TestStreamPulse(t *testing.T) {
+// Of two silent programs, Stream reports the one that uses the processor as busy, and not the one that sleeps.
+func TestPulseTellsBusyFromIdle(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	beats := 0
+	pulses := 0
 	c := shell("while :; do :; done")
 	c.Pulse = 50 * time.Millisecond
 	_, err := command.Local{}.Stream(ctx, c, func(line string) {
 		if line != "" {
-			t.Errorf("said %q", line)
+			t.Errorf("the line is %q", line)
 		}
-		if beats++; beats == 3 {
+		if pulses++; pulses == 3 {
 			cancel()
 		}
 	})
@@ -205,17 +221,17 @@ func TestStreamPulse(t *testing.T) {
 		t.Error(err)
 	}
 
-	beats = 0
+	pulses = 0
 	c = command.Cmd{Argv: []string{"sleep", "1"}, Pulse: 50 * time.Millisecond}
-	if _, err := (command.Local{}).Stream(t.Context(), c, func(string) { beats++ }); err != nil {
+	if _, err := (command.Local{}).Stream(t.Context(), c, func(string) { pulses++ }); err != nil {
 		t.Fatal(err)
 	}
-	if beats > 2 { // its start may count
-		t.Errorf("%d beats of a program that waits", beats)
+	if pulses > 2 { // its start uses the processor, too
+		t.Errorf("%d pulses of a program that sleeps", pulses)
 	}
 }
 
-func TestStreamKeepsTheLastWords(t *testing.T) {
+func TestStreamKeepsTheEndOfStderr(t *testing.T) {
 	c := shell(`i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done >&2`)
 	n := 0
 	c.Stderr = func(string) { n++ }
@@ -224,22 +240,22 @@ func TestStreamKeepsTheLastWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n != 20000 || len(out.Stderr) != 64<<10 || !strings.HasSuffix(out.Stderr, "line 19999\n") {
-		t.Errorf("handed %d lines, kept %d bytes", n, len(out.Stderr))
+		t.Errorf("delivered %d lines, kept %d bytes", n, len(out.Stderr))
 	}
 }
 
-// FuzzSplitLine: nothing is lost, nothing invented, whatever a program says.
+// The lines together are the text without its line ends, whatever the text is and in whatever pieces it is read.
 func FuzzSplitLine(f *testing.F) {
 	f.Add("one\ntwo\r\nthree", 3)
 	f.Add(strings.Repeat("x", 70000), 4095)
-	f.Fuzz(func(t *testing.T, text string, piece int) {
-		scanner := bufio.NewScanner(&pieces{strings.NewReader(text), 1 + (piece & 0xfff)})
+	f.Fuzz(func(t *testing.T, text string, readSize int) {
+		scanner := bufio.NewScanner(&shortReader{strings.NewReader(text), 1 + (readSize & 0xfff)})
 		scanner.Buffer(nil, command.LongestLine)
 		scanner.Split(command.SplitLine)
 		var got strings.Builder
 		for scanner.Scan() {
 			if strings.ContainsAny(scanner.Text(), "\r\n") || len(scanner.Text()) > command.LongestLine {
-				t.Fatalf("no line: %q", scanner.Text())
+				t.Fatalf("not a line: %q", scanner.Text())
 			}
 			got.WriteString(scanner.Text())
 		}
@@ -252,10 +268,10 @@ func FuzzSplitLine(f *testing.F) {
 	})
 }
 
-// pieces hands a text out n bytes at a time at most, as a pipe does.
-type pieces struct {
+// shortReader returns at most n bytes from each Read, as a pipe may.
+type shortReader struct {
 	io.Reader
 	n int
 }
 
-func (p *pieces) Read(b []byte) (int, error) { return p.Reader.Read(b[:min(len(b), p.n)]) }
+func (r *shortReader) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(len(b), r.n)]) }

@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// idle are lines that do not say why a program failed, by the program: warnings, advice, and what follows from the
-// failure. Each is known by how it begins. Of a program that is listed, the first line that is left is the cause. One
-// that is not listed tells it in its last line. What restic and rsync say is read closer in their backends.
-var idle = map[string][]string{
+// notCauses lists, for each program, how those lines of its stderr begin that do not say why it failed: warnings,
+// advice, and consequences of the failure. For a program in the list, the first line that begins otherwise is the
+// cause. For any other program, the last line is. The backends for restic and rsync interpret the output of these
+// programs further.
+var notCauses = map[string][]string{
 	"lvm": {
 		"WARNING:", "TEST MODE:", "PARTIAL MODE.", "Reading without shared ", "Skipping global lock:",
 		"Configuration setting ", "Configuration section ", "File descriptor ", "Error reading device ",
@@ -23,9 +24,9 @@ var idle = map[string][]string{
 	"tar":        {"Removing leading ", "Exiting with failure status ", "Error is not recoverable:"},
 }
 
-// telling returns the line that says why the program failed, without the program's own name before it.
-func telling(program, stderr string) string {
-	begins, listed := idle[program]
+// causeLine returns the line of stderr that says why the program failed, without the program's name at its start.
+func causeLine(program, stderr string) string {
+	prefixes, isListed := notCauses[program]
 	last := ""
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
@@ -34,7 +35,7 @@ func telling(program, stderr string) string {
 		}
 		last = line
 		line = strings.TrimSpace(strings.TrimPrefix(line, program+": "))
-		if listed && !slices.ContainsFunc(begins, func(s string) bool { return strings.HasPrefix(line, s) }) {
+		if isListed && !slices.ContainsFunc(prefixes, func(s string) bool { return strings.HasPrefix(line, s) }) {
 			return line
 		}
 	}

@@ -5,18 +5,18 @@ import (
 	"testing"
 )
 
-// What the programs print was seen on Debian 12 and 13.
-func TestTheTellingLine(t *testing.T) {
+// The outputs are those of the programs on Debian 12 and 13.
+func TestCauseLine(t *testing.T) {
 	for _, tt := range []struct{ name, program, stderr, want string }{
 		{
-			"LVM's cause, not its consequence", "lvm",
+			"LVM, a cause and its consequence", "lvm",
 			"  WARNING: This metadata update is NOT backed up.\n" +
 				"  Volume vg00/p_s is not active locally (volume_list activation filter?).\n" +
 				"  Aborting. Failed to wipe snapshot exception store.\n",
 			"Volume vg00/p_s is not active locally (volume_list activation filter?).",
 		},
 		{
-			"LVM, nothing but warnings", "lvm", "  WARNING: lvmlockd process is not running.\n",
+			"LVM, only warnings", "lvm", "  WARNING: lvmlockd process is not running.\n",
 			"WARNING: lvmlockd process is not running.",
 		},
 		{
@@ -24,13 +24,13 @@ func TestTheTellingLine(t *testing.T) {
 			"device-mapper: resume ioctl on x  failed: Device or resource busy",
 		},
 		{
-			"mount, its advice after its cause", "mount",
+			"mount, advice after the cause", "mount",
 			"mount: /mnt: wrong fs type, bad option, bad superblock on /dev/mapper/vg00-x.\n" +
 				"       dmesg(1) may have more information after failed mount system call.\n",
 			"/mnt: wrong fs type, bad option, bad superblock on /dev/mapper/vg00-x.",
 		},
 		{
-			"mount, its hint before its cause", "mount",
+			"mount, a hint before the cause", "mount",
 			"mount: (hint) your fstab has been modified, but systemd still uses\n" +
 				"       the old version; use 'systemctl daemon-reload' to reload.\nmount: /mnt: mount point does not exist.\n",
 			"/mnt: mount point does not exist.",
@@ -39,7 +39,7 @@ func TestTheTellingLine(t *testing.T) {
 			"cryptsetup", "cryptsetup", "No key available with this passphrase.\nCommand failed.\n",
 			"No key available with this passphrase.",
 		},
-		{"cryptsetup, nothing else", "cryptsetup", "Command failed.\n", "Command failed."},
+		{"cryptsetup, only the consequence", "cryptsetup", "Command failed.\n", "Command failed."},
 		{
 			"rsync", "rsync", "rsync: [sender] change_dir \"/x\" failed: No such file or directory (2)\n" +
 				"rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1338)\n",
@@ -50,11 +50,11 @@ func TestTheTellingLine(t *testing.T) {
 				"tar: Exiting with failure status due to previous errors\n",
 			"/x: Cannot stat: No such file or directory",
 		},
-		{"a program that is not listed", "sh", "first\nlast\n", "last"},
-		{"silence", "lvm", " \n", ""},
+		{"a program that is not in notCauses", "sh", "first\nlast\n", "last"},
+		{"no output", "lvm", " \n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := telling(tt.program, tt.stderr); got != tt.want {
+			if got := causeLine(tt.program, tt.stderr); got != tt.want {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
 			failed := &Error{Argv: []string{tt.program}, Code: -1, Stderr: tt.stderr, Err: errors.New("died")}

@@ -8,43 +8,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// roomy is what a pipe holds, in bytes, that is read once in a lull: the most that one may ask for by default
-// (/proc/sys/fs/pipe-max-size). The program waits while it is full.
-const roomy = 1 << 20
+// batchPipeSize is the size in bytes of a pipe that is read in batches. It is the largest size that an unprivileged
+// process may set by default (/proc/sys/fs/pipe-max-size). A program that writes to a full pipe is blocked.
+const batchPipeSize = 1 << 20
 
-// unhurried reads a pipe once in a lull, so that its reader is woken for many lines at a time. It reads at once where
-// more waits than there was room for, and when the program has ended or nobody listens any more.
-type unhurried struct {
-	file       io.Reader
-	lull       time.Duration
-	over, quit <-chan struct{}
+// batchReader reads a pipe, with a pause of delay after each read that emptied the pipe, so that the next read returns
+// many lines at once. It does not pause if a read filled the buffer, because the pipe may hold more. A pause ends early
+// when the program has exited or when stopped is closed.
+type batchReader struct {
+	pipe            io.Reader
+	delay           time.Duration
+	exited, stopped <-chan struct{}
 
-	again <-chan time.Time // the end of the lull; nil: there is none
+	pause <-chan time.Time // receives a value at the end of the pause; nil if there is no pause
 }
 
-// unhurried gives a pipe a lull, unless that is 0.
-func (s *stream) unhurried(pipe *os.File, lull time.Duration) io.Reader {
-	if lull == 0 {
+// batched returns a reader of pipe that reads in batches (see Cmd.Lull). If delay is 0, it returns pipe itself.
+func (s *stream) batched(pipe *os.File, delay time.Duration) io.Reader {
+	if delay == 0 {
 		return pipe
 	}
-	if raw, err := pipe.SyscallConn(); err == nil { // where it cannot be larger, the program waits a little now and then
-		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, roomy) })
+	if raw, err := pipe.SyscallConn(); err == nil {
+		// An error is ignored: with a smaller pipe the program is only blocked more often.
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, batchPipeSize) })
 	}
-	return &unhurried{file: pipe, lull: lull, over: s.over, quit: s.quit}
+	return &batchReader{pipe: pipe, delay: delay, exited: s.exited, stopped: s.stopped}
 }
 
-func (u *unhurried) Read(into []byte) (int, error) {
-	if u.again != nil {
+// Read reads from the pipe after the pause.
+func (b *batchReader) Read(buffer []byte) (int, error) {
+	if b.pause != nil {
 		select {
-		case <-u.again:
-		case <-u.over:
-		case <-u.quit:
+		case <-b.pause:
+		case <-b.exited:
+		case <-b.stopped:
 		}
 	}
-	n, err := u.file.Read(into)
-	u.again = nil
-	if n < len(into) {
-		u.again = time.After(u.lull)
+	n, err := b.pipe.Read(buffer)
+	b.pause = nil
+	if n < len(buffer) {
+		b.pause = time.After(b.delay)
 	}
 	return n, err
 }

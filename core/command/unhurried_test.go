@@ -8,49 +8,50 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// seen remembers when it was read, and has a byte to say each time.
-type seen []time.Time
+// readTimes is a reader that records the time of each Read. Each Read returns one byte.
+type readTimes []time.Time
 
-func (s *seen) Read(into []byte) (int, error) {
-	*s = append(*s, time.Now())
-	return copy(into, "a"), nil
+func (r *readTimes) Read(buffer []byte) (int, error) {
+	*r = append(*r, time.Now())
+	return copy(buffer, "a"), nil
 }
 
-func read(t *testing.T, r io.Reader, room int) {
+// readByte reads one byte into a buffer of this size.
+func readByte(t *testing.T, r io.Reader, size int) {
 	t.Helper()
-	if n, err := r.Read(make([]byte, room)); n != 1 || err != nil {
+	if n, err := r.Read(make([]byte, size)); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 }
 
-func TestUnhurried(t *testing.T) {
-	const lull = 10 * time.Millisecond
-	var pipe seen
-	r := command.Unhurried(&pipe, lull, nil, nil)
-	read(t, r, 2)
-	read(t, r, 2)
-	if apart := pipe[1].Sub(pipe[0]); apart < lull {
-		t.Errorf("read again after %v", apart)
+func TestBatchReaderPausesBetweenReads(t *testing.T) {
+	const delay = 10 * time.Millisecond
+	var pipe readTimes
+	r := command.BatchReader(&pipe, delay, nil, nil)
+	readByte(t, r, 2)
+	readByte(t, r, 2)
+	if pause := pipe[1].Sub(pipe[0]); pause < delay {
+		t.Errorf("the next read was after %v", pause)
 	}
 }
 
-func TestUnhurriedDoesNotWait(t *testing.T) {
+func TestBatchReaderDoesNotPause(t *testing.T) {
 	never, closed := make(chan struct{}), make(chan struct{})
 	close(closed)
 	tests := []struct {
-		name       string
-		room       int
-		over, quit <-chan struct{}
+		name            string
+		size            int
+		exited, stopped <-chan struct{}
 	}{
-		{"for more than it had room for", 1, never, never},
-		{"for a program that has ended", 2, closed, never},
-		{"when nobody listens", 2, never, closed},
+		{"if the buffer was filled", 1, never, never},
+		{"if the program has exited", 2, closed, never},
+		{"if the reader is stopped", 2, never, closed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := command.Unhurried(new(seen), time.Hour, tt.over, tt.quit)
-			read(t, r, tt.room)
-			read(t, r, tt.room)
+			r := command.BatchReader(new(readTimes), time.Hour, tt.exited, tt.stopped)
+			readByte(t, r, tt.size)
+			readByte(t, r, tt.size)
 		})
 	}
 }

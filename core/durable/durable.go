@@ -1,9 +1,8 @@
-// Package durable writes files that survive a power cut: after a power cut a
-// file has either its old or its whole new content, and what was reported as
-// written is there.
+// Package durable writes files that survive a power cut. After a power cut a file has either its old or its whole new
+// content. It has the new content if the function that wrote it had returned nil.
 //
-// A rename is durable only when its directory is synced (fsync(2), NOTES), which
-// renameio leaves to its caller.
+// A rename is durable only when the directory is synced too (fsync(2), NOTES). The library renameio leaves that to its
+// caller.
 package durable
 
 import (
@@ -18,15 +17,15 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// WriteFile replaces the file at path by data. perm is taken as it is, without
-// the umask.
+// WriteFile replaces the content of the file at path by data, or creates the file. Its permissions are exactly perm:
+// the umask does not count.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
 	return Install(path, bytes.NewReader(data), perm)
 }
 
-// Install replaces the file at path by what src yields. A program that runs from
-// path goes on with the old file. On an error path is what it was, and the
-// error names it.
+// Install replaces the file at path by a new file with the content of src, or creates it. The umask does not count for
+// perm. A program that runs from path goes on with the old file. On an error the old file stays in place, and the error
+// names path.
 func Install(path string, src io.Reader, perm os.FileMode) error {
 	if err := install(path, src, perm); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -40,7 +39,7 @@ func install(path string, src io.Reader, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer file.Cleanup() // does nothing once the file is in place
+	defer file.Cleanup() // does nothing after the replacement
 	if _, err := io.Copy(file, src); err != nil {
 		return err
 	}
@@ -50,13 +49,13 @@ func install(path string, src io.Reader, perm os.FileMode) error {
 	return syncDir(dir)
 }
 
-// Remove removes the file at path. An absent one is no error.
+// Remove removes the file at path. If there is none, that is no error.
 func Remove(path string) error {
 	err := os.Remove(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Also an absent one: an earlier removal may not have been synced.
+	// The directory is synced even if there was no file, because an earlier removal may not have been synced.
 	err = syncDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -64,8 +63,8 @@ func Remove(path string) error {
 	return err
 }
 
-// MkdirAll makes the directory at path and those above it that are missing, each
-// with perm less the umask. A directory that exists keeps its permissions.
+// MkdirAll creates the directory at path and all missing ones above it, each with perm minus the umask, and syncs their
+// parents. A directory that exists keeps its permissions.
 func MkdirAll(path string, perm os.FileMode) error {
 	path = filepath.Clean(path)
 	info, err := os.Stat(path)
@@ -88,6 +87,7 @@ func MkdirAll(path string, perm os.FileMode) error {
 	return syncDir(parent)
 }
 
+// syncDir makes durable which files the directory at path holds.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {

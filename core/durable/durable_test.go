@@ -13,7 +13,7 @@ import (
 	"go.pcc.com/rewind/core/durable"
 )
 
-// names returns the names in dir, to show that no temporary file stays.
+// names returns the names of the files in dir, which show whether a temporary file was left behind.
 func names(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -27,7 +27,7 @@ func names(t *testing.T, dir string) string {
 	return strings.Join(list, " ")
 }
 
-func TestWriteFile(t *testing.T) {
+func TestWriteFileIgnoresUmask(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	dir := t.TempDir()
@@ -51,16 +51,16 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-func TestInstallThatFailsLeavesTheOldFile(t *testing.T) {
+func TestFailedInstallKeepsTheOldFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "guard")
 	if err := durable.WriteFile(path, []byte("old"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	torn := errors.New("torn")
-	src := io.MultiReader(strings.NewReader("new, but half"), iotest.ErrReader(torn))
+	errRead := errors.New("read failed")
+	src := io.MultiReader(strings.NewReader("new, but half"), iotest.ErrReader(errRead))
 	err := durable.Install(path, src, 0o755)
-	if !errors.Is(err, torn) || !strings.Contains(err.Error(), path) {
+	if !errors.Is(err, errRead) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v", err)
 	}
 	if data, _ := os.ReadFile(path); string(data) != "old" {
@@ -71,7 +71,7 @@ func TestInstallThatFailsLeavesTheOldFile(t *testing.T) {
 	}
 }
 
-func TestRemove(t *testing.T) {
+func TestRemoveOfMissingFileIsNoError(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "guard")
 	if err := durable.WriteFile(path, nil, 0o600); err != nil {
@@ -83,14 +83,14 @@ func TestRemove(t *testing.T) {
 		}
 	}
 	if err := durable.Remove(filepath.Join(dir, "none", "guard")); err != nil {
-		t.Errorf("a file in an absent directory is absent, got %v", err)
+		t.Errorf("a file in a missing directory: %v", err)
 	}
 	if got := names(t, dir); got != "" {
 		t.Errorf("the directory holds %q", got)
 	}
 }
 
-func TestMkdirAll(t *testing.T) {
+func TestMkdirAllMakesParents(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a", "b")
 	for range 2 {

@@ -8,9 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reserve sets aside bytes of the file system that dir lies on, in a file without a name: Close gives them back, and
-// so does the end of the process, however it ends. What is more than there is free is refused before anything is
-// allocated: the kernel would allocate all there is first, and for that moment nobody could write to that file system.
+// Reserve allocates space on the file system of dir, in a file without a name. Closing the file frees the space, and so
+// does the end of the process, however it ends.
+//
+// If fewer bytes are free, the error is ENOSPC and nothing is allocated. The kernel would first allocate all that is
+// free before it refuses, and nobody could write to the file system at that moment.
 func Reserve(dir string, bytes int64) (*os.File, error) {
 	free, err := Free(dir)
 	if err != nil {
@@ -34,12 +36,12 @@ func Reserve(dir string, bytes int64) (*os.File, error) {
 	return f, nil
 }
 
-// Full reports whether a write failed for want of room: on the file system, or in the quota of whoever writes.
+// Full reports whether err means that there is no room left, on the file system or in the quota of the user who writes.
 func Full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// Free is how many bytes root can still write to the file system that dir lies on. ext4 keeps blocks for itself that
-// nobody is given, and counts them as free: a fiftieth, at most 4096 (ext4_calculate_resv_clusters in the kernel's
-// fs/ext4/super.c).
+// Free returns how many bytes root can still write to the file system of dir. ext4 counts blocks as free that it
+// reserves for itself and gives to nobody, not even root: one in fifty, 4096 at most (ext4_calculate_resv_clusters in
+// the kernel's fs/ext4/super.c). Free does not count them.
 func Free(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

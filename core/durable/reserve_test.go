@@ -10,7 +10,7 @@ import (
 	"go.pcc.com/rewind/core/durable"
 )
 
-func TestReserveHoldsRoomUntilItIsClosed(t *testing.T) {
+func TestReserveAllocatesNamelessFile(t *testing.T) {
 	dir := t.TempDir()
 	f, err := durable.Reserve(dir, 1<<20)
 	if err != nil {
@@ -31,9 +31,9 @@ func TestReserveHoldsRoomUntilItIsClosed(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	// The kernel would say EFBIG: it is not asked, because for less than that it fills the disk before it refuses.
+	// The kernel would return EFBIG for so many bytes, but Reserve refuses before it asks the kernel.
 	if _, err := durable.Reserve(dir, 1<<60); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("more than there is: %v", err)
+		t.Errorf("more than is free: %v", err)
 	}
 	if got := names(t, dir); got != "" {
 		t.Errorf("the directory holds %q", got)

@@ -7,10 +7,11 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Symlink makes path a symbolic link to target, with the directory for it, and syncs both. What is there already is
-// left alone if it is that link, else it is an exists fault.
+// Symlink creates a symbolic link at path that points to target, creates its directory if that is missing, and syncs
+// both. If the same link exists already, Symlink does nothing. If path is anything else, Symlink leaves it alone and
+// returns the fault exists.
 func Symlink(path, target string) error {
-	if there, err := os.Readlink(path); err == nil && there == target {
+	if existing, err := os.Readlink(path); err == nil && existing == target {
 		return nil
 	}
 	if err := MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -18,7 +19,7 @@ func Symlink(path, target string) error {
 	}
 	if err := os.Symlink(target, path); err != nil {
 		if os.IsExist(err) {
-			return fault.New(fault.Exists, "%s is there already and does not lead to %s", path, target)
+			return fault.New(fault.Exists, "%s exists already and is not a link to %s", path, target)
 		}
 		return fault.New(fault.Internal, "link: %w", err)
 	}

@@ -1,19 +1,19 @@
-// Package failpoint names the places where a test may kill or hang the process,
-// so that what a power cut or a SIGKILL leaves behind there can be seen.
+// Package failpoint names the places in the code where a test can kill or stop the process, so that the test can check
+// what a power cut or a SIGKILL there leaves behind.
 //
-// It is compiled in only with the build tag "failpoints"; without the tag Hit is
-// empty and costs nothing. The file /run/rewind/failpoint arms one place, by
-// one line:
+// It works only with the build tag "failpoints". Without that tag Hit is empty and costs nothing. The file
+// /run/rewind/failpoint arms one failpoint. It holds one line:
 //
 //	NAME[#N] ACTION
 //
-// N is the Nth time this process comes there, 1 if left out. The actions are
+// The action is taken when this process comes to the failpoint for the Nth time. Without #N that is the first time. The
+// actions are
 //
-//	kill       SIGKILL to this process
-//	groupkill  SIGKILL to every process of this process's control group
-//	hang       stay until the file /run/rewind/failpoint is gone
+//	kill       send SIGKILL to this process
+//	groupkill  send SIGKILL to every process in the control group of this process
+//	hang       stop until the file /run/rewind/failpoint is removed
 //
-// Before any of them NAME is written to /run/rewind/failpoint.reached and to the
-// console, which is how a test outside of the machine hears of it. The two kills
-// remove the file first: what cleans up after the process may pass there too.
+// Before the action, NAME is written to /run/rewind/failpoint.reached and to the console, where a test outside the
+// machine can read it. The actions kill and groupkill first remove the file /run/rewind/failpoint, because the process
+// that cleans up afterwards may come to the same failpoint.
 package failpoint

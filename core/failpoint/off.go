@@ -2,5 +2,5 @@
 
 package failpoint
 
-// Hit marks a place. It does nothing without the build tag "failpoints".
+// Hit marks a failpoint. Without the build tag "failpoints" it does nothing.
 func Hit(name string) {}

@@ -14,49 +14,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process counts for Hit, which has no receiver because it is called from
-// everywhere and is nothing in a release.
-var process = places{
-	armed:   "/run/rewind/failpoint",
-	console: "/dev/console",
-	cgroups: "/sys/fs/cgroup",
-	own:     "/proc/self/cgroup",
-	signal:  func() error { return unix.Kill(os.Getpid(), unix.SIGKILL) },
+// process is the state for Hit. It is global because Hit is called from many packages and is empty in a release.
+var process = failpoints{
+	armedFile:  "/run/rewind/failpoint",
+	console:    "/dev/console",
+	cgroupRoot: "/sys/fs/cgroup",
+	ownCgroup:  "/proc/self/cgroup",
+	killSelf:   func() error { return unix.Kill(os.Getpid(), unix.SIGKILL) },
 }
 
-// Hit marks a place, and acts there if it is armed. A file that cannot be
-// understood panics: a test that arms nothing would prove nothing.
+// Hit marks a failpoint, and takes the action there if it is armed. It panics if it cannot parse the file that arms a
+// failpoint, because a test whose failpoint is not armed would prove nothing.
 func Hit(name string) {
 	if err := process.hit(name); err != nil {
 		panic(fmt.Sprintf("failpoint %s: %v", name, err))
 	}
 }
 
-type places struct {
-	armed, console, cgroups, own string
-	signal                       func() error
+// failpoints counts how often the process has come to each failpoint. Tests have other paths and another killSelf.
+type failpoints struct {
+	armedFile  string
+	console    string
+	cgroupRoot string // where the cgroup v2 file system is mounted
+	ownCgroup  string // the file that names the control group of this process
+	killSelf   func() error
 
 	mu   sync.Mutex
-	hits map[string]int
+	hits map[string]int // by the name of the failpoint
 }
 
-func (p *places) hit(name string) error {
+// hit is Hit, with an error in place of the panic.
+func (p *failpoints) hit(name string) error {
 	n := p.count(name)
-	line, err := os.ReadFile(p.armed)
+	line, err := os.ReadFile(p.armedFile)
 	if os.IsNotExist(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	at, nth, action, err := parse(string(line))
-	if err != nil || at != name || nth != n {
+	armedName, armedHit, action, err := parse(string(line))
+	if err != nil || armedName != name || armedHit != n {
 		return err
 	}
 	return p.act(name, action)
 }
 
-func (p *places) count(name string) int {
+// count returns how often the process has come to this failpoint, this time included.
+func (p *failpoints) count(name string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hits == nil {
@@ -72,32 +77,33 @@ func parse(line string) (name string, nth int, action string, err error) {
 	if len(words) != 2 {
 		return "", 0, "", fmt.Errorf("%q is not NAME[#N] ACTION", line)
 	}
-	name, count, counted := strings.Cut(words[0], "#")
-	if !counted {
+	name, count, hasCount := strings.Cut(words[0], "#")
+	if !hasCount {
 		return name, 1, words[1], nil
 	}
 	nth, err = strconv.Atoi(count)
 	if err != nil || nth < 1 {
-		return "", 0, "", fmt.Errorf("%q is no number of times", count)
+		return "", 0, "", fmt.Errorf("%q is not a positive number", count)
 	}
 	return name, nth, words[1], nil
 }
 
-func (p *places) act(name, action string) error {
+// act takes the action at this failpoint.
+func (p *failpoints) act(name, action string) error {
 	switch action {
 	case "hang":
 		return p.hang(name)
 	case "kill":
-		return p.die(name, p.signal)
+		return p.die(name, p.killSelf)
 	case "groupkill":
 		return p.die(name, p.killGroup)
 	}
 	return fmt.Errorf("unknown action %q", action)
 }
 
-// die disarms the place, says so and kills. It returns only if that failed.
-func (p *places) die(name string, kill func() error) error {
-	if err := os.Remove(p.armed); err != nil {
+// die disarms the failpoint, reports that it was reached, and calls kill. It returns only if one of these failed.
+func (p *failpoints) die(name string, kill func() error) error {
+	if err := os.Remove(p.armedFile); err != nil {
 		return err
 	}
 	if err := p.report(name); err != nil {
@@ -106,34 +112,35 @@ func (p *places) die(name string, kill func() error) error {
 	if err := kill(); err != nil {
 		return err
 	}
-	select {} // the signal is on its way
+	select {} // until the signal arrives
 }
 
-// killGroup uses cgroup.kill (Linux 5.14, cgroups(7)): no process of the group
-// lives to see the others die. The root group has no such file.
-func (p *places) killGroup() error {
-	data, err := os.ReadFile(p.own)
+// killGroup kills all processes in the control group of this process, and itself, at the same time. It writes to
+// cgroup.kill (Linux 5.14, cgroups(7)), so that no process can react to the death of another. The root control group
+// has no such file.
+func (p *failpoints) killGroup() error {
+	data, err := os.ReadFile(p.ownCgroup)
 	if err != nil {
 		return err
 	}
 	for line := range bytes.Lines(data) {
-		if path, v2 := bytes.CutPrefix(bytes.TrimSpace(line), []byte("0::")); v2 {
-			file := filepath.Join(p.cgroups, string(path), "cgroup.kill")
+		if path, isV2 := bytes.CutPrefix(bytes.TrimSpace(line), []byte("0::")); isV2 {
+			file := filepath.Join(p.cgroupRoot, string(path), "cgroup.kill")
 			return os.WriteFile(file, []byte("1"), 0)
 		}
 	}
-	return fmt.Errorf("%s names no cgroup v2", p.own)
+	return fmt.Errorf("%s names no cgroup v2", p.ownCgroup)
 }
 
-// hang waits for the removal of the file. It watches before it looks, so that a
-// removal in between is not missed.
-func (p *places) hang(name string) error {
+// hang waits until the file that arms the failpoint is removed. It sets up the watch before it checks whether the file
+// exists, so that it cannot miss the removal.
+func (p *failpoints) hang(name string) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(p.armed), unix.IN_DELETE|unix.IN_MOVED_FROM); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(p.armedFile), unix.IN_DELETE|unix.IN_MOVED_FROM); err != nil {
 		return err
 	}
 	if err := p.report(name); err != nil {
@@ -141,7 +148,7 @@ func (p *places) hang(name string) error {
 	}
 	events := make([]byte, 4096)
 	for {
-		if _, err := os.Stat(p.armed); os.IsNotExist(err) {
+		if _, err := os.Stat(p.armedFile); os.IsNotExist(err) {
 			return nil
 		}
 		if _, err := unix.Read(fd, events); err != nil && err != unix.EINTR {
@@ -150,16 +157,16 @@ func (p *places) hang(name string) error {
 	}
 }
 
-// report says that the place was reached. A missing console is no error:
-// containers and tests have none.
-func (p *places) report(name string) error {
+// report writes the name of the failpoint to the console and to the file that ends in ".reached". A missing console is
+// no error, because containers and tests have none.
+func (p *failpoints) report(name string) error {
 	if console, err := os.OpenFile(p.console, os.O_WRONLY|unix.O_NOCTTY, 0); err == nil {
 		fmt.Fprintf(console, "\nrewind failpoint reached: %s\n", name)
 		console.Close()
 	}
-	reached := p.armed + ".reached"
+	reached := p.armedFile + ".reached"
 	if err := os.WriteFile(reached+".new", []byte(name+"\n"), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(reached+".new", reached) // a reader never sees half a name
+	return os.Rename(reached+".new", reached) // so that a reader never sees a part of the name
 }

@@ -11,17 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newPlaces(t *testing.T, line string) *places {
+// newFailpoints returns failpoints of which line arms one. An empty line arms none.
+func newFailpoints(t *testing.T, line string) *failpoints {
 	dir := t.TempDir()
-	p := &places{
-		armed:   filepath.Join(dir, "failpoint"),
-		console: filepath.Join(dir, "console"),
-		cgroups: filepath.Join(dir, "cgroup"),
-		own:     filepath.Join(dir, "own"),
-		signal:  func() error { t.Error("killed"); return nil },
+	p := &failpoints{
+		armedFile:  filepath.Join(dir, "failpoint"),
+		console:    filepath.Join(dir, "console"),
+		cgroupRoot: filepath.Join(dir, "cgroup"),
+		ownCgroup:  filepath.Join(dir, "own"),
+		killSelf:   func() error { t.Error("killed"); return nil },
 	}
 	if line != "" {
-		write(t, p.armed, line)
+		write(t, p.armedFile, line)
 	}
 	return p
 }
@@ -45,60 +46,61 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-func TestHitPassesWhereNothingIsArmed(t *testing.T) {
+func TestHitDoesNothingUnlessArmed(t *testing.T) {
 	for _, line := range []string{"", "other kill\n", "here#2 kill\n"} {
-		p := newPlaces(t, line)
+		p := newFailpoints(t, line)
 		if err := p.hit("here"); err != nil {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
 }
 
-func TestHitRefusesWhatItDoesNotUnderstand(t *testing.T) {
+func TestHitRefusesMalformedFile(t *testing.T) {
 	for _, line := range []string{"here", "here explode", "here#0 kill", "here#x kill", "here kill now"} {
-		p := newPlaces(t, line)
+		p := newFailpoints(t, line)
 		if err := p.hit("here"); err == nil {
-			t.Errorf("%q was taken", line)
+			t.Errorf("%q was accepted", line)
 		}
 	}
 }
 
-// stopped ends the goroutine that a test lets "die", as SIGKILL ends a process.
-func stopped(t *testing.T, p *places, hits int) {
+// diesAtHit hits a failpoint in a new goroutine and checks that the goroutine ends at this hit. In these tests killSelf
+// ends the goroutine, as SIGKILL would end the process.
+func diesAtHit(t *testing.T, p *failpoints, want int) {
 	t.Helper()
 	done := make(chan int)
 	go func() {
 		n := 0
 		defer func() { done <- n }()
-		for ; n < hits; n++ {
+		for ; n < want; n++ {
 			if err := p.hit("here"); err != nil {
 				t.Error(err)
 			}
 		}
 	}()
-	if n := <-done; n != hits-1 {
-		t.Errorf("died at hit %d, want %d", n+1, hits)
+	if n := <-done; n != want-1 {
+		t.Errorf("died at hit %d, want %d", n+1, want)
 	}
 }
 
-func TestKillAtTheThirdHit(t *testing.T) {
-	p := newPlaces(t, "here#3 kill\n")
-	p.signal = func() error { runtime.Goexit(); return nil }
-	stopped(t, p, 3)
-	if got := read(t, p.armed+".reached"); got != "here\n" {
-		t.Errorf("reached says %q", got)
+func TestKillAtNthHit(t *testing.T) {
+	p := newFailpoints(t, "here#3 kill\n")
+	p.killSelf = func() error { runtime.Goexit(); return nil }
+	diesAtHit(t, p, 3)
+	if got := read(t, p.armedFile+".reached"); got != "here\n" {
+		t.Errorf("the file .reached holds %q", got)
 	}
-	if _, err := os.Stat(p.armed); !os.IsNotExist(err) {
-		t.Error("still armed: what cleans up would be killed as well")
+	if _, err := os.Stat(p.armedFile); !os.IsNotExist(err) {
+		t.Error("still armed: the process that cleans up would be killed too")
 	}
 }
 
-func TestGroupKill(t *testing.T) {
-	p := newPlaces(t, "here groupkill\n")
-	write(t, p.own, "1:name=x:/y\n0::/system.slice/a.service\n")
-	file := filepath.Join(p.cgroups, "system.slice/a.service/cgroup.kill")
+func TestGroupKillWritesCgroupKill(t *testing.T) {
+	p := newFailpoints(t, "here groupkill\n")
+	write(t, p.ownCgroup, "1:name=x:/y\n0::/system.slice/a.service\n")
+	file := filepath.Join(p.cgroupRoot, "system.slice/a.service/cgroup.kill")
 	write(t, file, "")
-	// The kernel would not let killGroup return; a test's file does.
+	// On a real cgroup.kill the kernel kills this process before killGroup returns. This is an ordinary file.
 	if err := p.killGroup(); err != nil {
 		t.Fatal(err)
 	}
@@ -107,24 +109,24 @@ func TestGroupKill(t *testing.T) {
 	}
 }
 
-func TestHangUntilDisarmed(t *testing.T) {
-	p := newPlaces(t, "here hang\n")
+func TestHangLastsUntilDisarmed(t *testing.T) {
+	p := newFailpoints(t, "here hang\n")
 	console := p.console
 	if err := unix.Mkfifo(console, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error)
 	go func() { done <- p.hit("here") }()
-	heard := read(t, console) // blocks until the place is reached
-	if heard != "\nrewind failpoint reached: here\n" {
-		t.Errorf("the console heard %q", heard)
+	message := read(t, console) // blocks until the failpoint is reached
+	if message != "\nrewind failpoint reached: here\n" {
+		t.Errorf("on the console is %q", message)
 	}
 	select {
 	case err := <-done:
-		t.Fatalf("passed while armed: %v", err)
+		t.Fatalf("the hit returned while armed: %v", err)
 	default:
 	}
-	if err := os.Remove(p.armed); err != nil {
+	if err := os.Remove(p.armedFile); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

@@ -8,21 +8,22 @@ import (
 	"strings"
 )
 
-// Problem is one of several failures that were found together.
+// Problem is one of several failures that All joined.
 type Problem struct {
 	Code Code   `json:"code"`
 	Msg  string `json:"msg"`
 	Hint string `json:"hint,omitempty"`
 }
 
-// problems is the fact that lists every Problem of a joined failure.
-const problems = "problems"
+// problemsKey is the key of the fact that lists each Problem of a joined fault.
+const problemsKey = "problems"
 
-// All joins what was found into one failure: nil errors do not count, none is
-// nil, and a single one is returned as it is. Of several, the first gives the
-// code; messages and different hints are joined by "; ", facts that are lists
-// are appended to each other, other facts keep their first value, and the fact
-// "problems" names each failure as a Problem.
+// All joins errors into one fault. It ignores nil errors. If none is left, it returns nil; if one is left, it returns
+// that error unchanged.
+//
+// The joined fault has the code of the first error. Its message is all different messages, joined by "; ", and so is
+// its hint. Of the facts with the same key, lists of the same type are concatenated; otherwise the first one is kept.
+// The fact "problems" is the list of all failures, as []Problem.
 func All(errs ...error) error {
 	errs = slices.DeleteFunc(slices.Clone(errs), isNil)
 	switch len(errs) {
@@ -34,41 +35,42 @@ func All(errs ...error) error {
 	return join(errs)
 }
 
-// Each returns the failures that All joined into err: err alone if it joined
-// none, nothing for nil.
+// Each returns the errors that All joined into err. If err is not a joined fault, the result is err alone; for nil it
+// is empty.
 func Each(err error) []error {
 	if isNil(err) {
 		return nil
 	}
 	e, ok := err.(*Error)
-	if !ok || e.Facts[problems] == nil {
+	if !ok || e.Facts[problemsKey] == nil {
 		return []error{err}
 	}
 	joined, ok := e.Err.(interface{ Unwrap() []error })
 	if !ok {
-		return []error{err} // it came out of JSON and has lost its causes
+		return []error{err} // err was decoded from JSON, which does not hold the causes
 	}
 	var all []error
-	for _, one := range joined.Unwrap() {
-		all = append(all, Each(one)...)
+	for _, part := range joined.Unwrap() {
+		all = append(all, Each(part)...)
 	}
 	return all
 }
 
-// isNil also knows a nil *Error inside a non-nil error interface, which a
-// function that returns *Error makes easily.
+// isNil reports whether err is nil or holds a nil *Error. The latter comes about when a function that returns *Error is
+// used where an error is wanted.
 func isNil(err error) bool {
 	e, ok := err.(*Error)
 	return err == nil || ok && e == nil
 }
 
+// join joins at least one error as All describes.
 func join(errs []error) *Error {
 	all := &Error{Code: Of(errs[0]).Code, Err: errors.Join(errs...)}
 	var list []Problem
 	var msgs, hints []string
 	for _, err := range errs {
 		e := Of(err)
-		all.merge(e.Facts)
+		all.addFacts(e.Facts)
 		for _, p := range e.problems() {
 			list = append(list, p)
 			msgs = appendNew(msgs, p.Msg)
@@ -77,23 +79,23 @@ func join(errs []error) *Error {
 	}
 	all.Msg = strings.Join(msgs, "; ")
 	all.Hint = strings.Join(hints, "; ")
-	return all.With(problems, list)
+	return all.With(problemsKey, list)
 }
 
-// problems returns the failures that e joins, or e itself as the only one.
+// problems returns the list of e if e is a joined fault, else a list with e alone.
 func (e *Error) problems() []Problem {
-	if list, ok := e.Facts[problems].([]Problem); ok {
+	if list, ok := e.Facts[problemsKey].([]Problem); ok {
 		return list
 	}
 	return []Problem{{Code: e.Code, Msg: e.Msg, Hint: e.Hint}}
 }
 
-// merge adds facts to e's own: lists of one type are appended to each other,
-// and of other values the first one stays.
-func (e *Error) merge(facts map[string]any) {
+// addFacts adds facts to those of e, except "problems". If e has a fact with the same key, lists of the same type are
+// concatenated, and otherwise the fact of e is kept.
+func (e *Error) addFacts(facts map[string]any) {
 	for _, key := range slices.Sorted(maps.Keys(facts)) {
 		value := facts[key]
-		if key == problems {
+		if key == problemsKey {
 			continue
 		}
 		old, known := e.Facts[key]
@@ -101,15 +103,15 @@ func (e *Error) merge(facts map[string]any) {
 			e.With(key, value)
 			continue
 		}
-		if both, ok := appended(old, value); ok {
+		if both, ok := concatenated(old, value); ok {
 			e.With(key, both)
 		}
 	}
 }
 
-// appended returns a and b as one list, if they are lists of one type. It
-// never writes into the storage behind a, which belongs to another failure.
-func appended(a, b any) (any, bool) {
+// concatenated returns the elements of a and b as one list. It returns false if they are not lists of the same type. It
+// never writes into the array of a, which belongs to another fault.
+func concatenated(a, b any) (any, bool) {
 	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
 	if va.Kind() != reflect.Slice || va.Type() != vb.Type() {
 		return nil, false
@@ -117,6 +119,7 @@ func appended(a, b any) (any, bool) {
 	return reflect.AppendSlice(va.Slice3(0, va.Len(), va.Len()), vb).Interface(), true
 }
 
+// appendNew appends s to list, unless s is empty or in the list.
 func appendNew(list []string, s string) []string {
 	if s == "" || slices.Contains(list, s) {
 		return list

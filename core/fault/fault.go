@@ -1,8 +1,7 @@
-// Package fault is the one shape in which Rewind says no: a stable code for
-// programs, a sentence for people, a hint at what to do next, and the facts
-// that were found.
+// Package fault defines the form of all failures that Rewind reports: a stable code for programs, a message for people,
+// a hint that says what to do next, and the facts that were found.
 //
-// The code is what playbooks match on, so a code never changes its meaning.
+// Playbooks match on the code, so that a code never changes its meaning.
 package fault
 
 import (
@@ -12,23 +11,22 @@ import (
 	"maps"
 )
 
-// Code names a kind of failure. It is an error itself, so that a caller asks
-// errors.Is(err, fault.Busy).
+// Code names a kind of failure. It is itself an error, so that a caller can ask errors.Is(err, fault.Busy).
 type Code string
 
-// Every code there is.
+// These are all codes.
 const (
 	BadArguments    Code = "bad_arguments"     // an argument is unknown, misspelt or out of range
 	NotFound        Code = "not_found"         // a volume, set, unit or backup does not exist
-	Exists          Code = "exists"            // what should be created is there already and is something else
+	Exists          Code = "exists"            // what should be created exists already, and is something else
 	SetDiffers      Code = "set_differs"       // a set of that name exists with other members
-	NoSpace         Code = "no_space"          // a volume group has not enough room
-	SnapshotInvalid Code = "snapshot_invalid"  // a snapshot overflowed, or will: its contents are lost
-	Merging         Code = "merging"           // a merge that is under way forbids the request
+	NoSpace         Code = "no_space"          // a volume group or a file system does not have enough room
+	SnapshotInvalid Code = "snapshot_invalid"  // a snapshot has overflowed or would overflow, which loses its content
+	Merging         Code = "merging"           // a merge under way does not allow the request
 	Busy            Code = "busy"              // something holds a volume or a mount open
 	Unsupported     Code = "unsupported"       // this host, volume or file system cannot do it
 	NoSingleInstant Code = "no_single_instant" // the members cannot be snapshotted at one instant here
-	FreezeTimeout   Code = "freeze_timeout"    // writes stood still for longer than allowed; they go on again
+	FreezeTimeout   Code = "freeze_timeout"    // writes waited for longer than allowed; they go on again
 	Timeout         Code = "timeout"           // a wait reached its limit
 	Locked          Code = "locked"            // another run works on the same volume group
 	NoKey           Code = "no_key"            // an encrypted volume cannot be opened unattended
@@ -37,45 +35,44 @@ const (
 	MountFailed     Code = "mount_failed"      // a file system could not be mounted or unmounted
 	MergeFailed     Code = "merge_failed"      // LVM or the kernel did not merge a snapshot
 	PoolDamaged     Code = "pool_damaged"      // a thin pool needs repair before anything else
-	Interrupted     Code = "interrupted"       // a signal or a lost caller ended the run
+	Interrupted     Code = "interrupted"       // a signal or the loss of its caller ended the run
 	JournalDamaged  Code = "journal_damaged"   // a record of an earlier run cannot be read
-	NotRoot         Code = "not_root"          // it takes root
+	NotRoot         Code = "not_root"          // only root may do it
 	Unwritable      Code = "unwritable"        // a program's own files cannot be written: no room, or read-only
 
-	RepositoryMissing Code = "repository_missing" // there is no repository of backups at the place named
+	RepositoryMissing Code = "repository_missing" // there is no repository of backups at the place that was named
 	RepositoryLocked  Code = "repository_locked"  // another program holds the repository
-	RepositoryFull    Code = "repository_full"    // the place that holds the repository has no room
+	RepositoryFull    Code = "repository_full"    // there is no room at the place of the repository
 	WrongPassword     Code = "wrong_password"     // the repository does not open with this password
 	SourceUnreadable  Code = "source_unreadable"  // a file could not be read for the backup
-	SourceVanished    Code = "source_vanished"    // a file was gone when it was to be read for the backup
-	BackendFailed     Code = "backend_failed"     // a backend crashed, hung, or did not keep to its contract
-	BackendUntrusted  Code = "backend_untrusted"  // a backend that others may have changed is not started
+	SourceVanished    Code = "source_vanished"    // a file was removed before the backup could read it
+	BackendFailed     Code = "backend_failed"     // a backend crashed, hung, or violated its contract
+	BackendUntrusted  Code = "backend_untrusted"  // a backend was not started: others than root may have changed it
 
 	Internal Code = "internal" // a defect of Rewind itself
 )
 
-// Error makes a Code a target for errors.Is.
+// Error returns the code. It makes a Code a possible target of errors.Is.
 func (c Code) Error() string { return string(c) }
 
-// Error is a failure as it is reported. In JSON it is {code, msg, hint, facts};
-// the cause stays in the process.
+// Error is a failure as Rewind reports it, in short a fault. Its JSON is {code, msg, hint, facts}, without the cause.
 type Error struct {
 	Code  Code           `json:"code"`
-	Msg   string         `json:"msg"`
-	Hint  string         `json:"hint,omitempty"`
-	Facts map[string]any `json:"facts,omitempty"`
-	Err   error          `json:"-"`
+	Msg   string         `json:"msg"`             // for people: what failed, and why
+	Hint  string         `json:"hint,omitempty"`  // what to do next
+	Facts map[string]any `json:"facts,omitempty"` // for programs: what was found
+	Err   error          `json:"-"`               // the cause; may be nil
 }
 
-// Faulter is an error that knows how it is to be reported, such as that of a
-// program that failed.
+// Faulter is an error that can be reported as a fault, such as command.Error.
 type Faulter interface {
 	error
+	// Fault returns the error as a fault.
 	Fault() *Error
 }
 
-// New returns a failure. The format may hold %w; the facts and the hint of the
-// wrapped error are kept, because the cause knows best what was found.
+// New returns a fault with this code and message. The format may contain %w. The fault then takes over the hint and the
+// facts of the wrapped error, which knows best what was found.
 func New(code Code, format string, a ...any) *Error {
 	err := fmt.Errorf(format, a...)
 	e := &Error{Code: code, Msg: err.Error()}
@@ -104,7 +101,7 @@ func unwrap(err error) []error {
 	return nil
 }
 
-// inherit takes over what cause knows and e does not.
+// inherit copies the hint and the facts of cause that e does not have.
 func (e *Error) inherit(cause *Error) {
 	if cause == nil {
 		return
@@ -119,13 +116,13 @@ func (e *Error) inherit(cause *Error) {
 	}
 }
 
-// WithHint says what to do next and returns e.
+// WithHint sets the hint, which says what to do next, and returns e.
 func (e *Error) WithHint(format string, a ...any) *Error {
 	e.Hint = fmt.Sprintf(format, a...)
 	return e
 }
 
-// With adds a fact, which must be fit for JSON, and returns e.
+// With sets a fact and returns e. It must be possible to encode value as JSON.
 func (e *Error) With(key string, value any) *Error {
 	if e.Facts == nil {
 		e.Facts = make(map[string]any)
@@ -134,19 +131,21 @@ func (e *Error) With(key string, value any) *Error {
 	return e
 }
 
+// Error returns the message.
 func (e *Error) Error() string { return e.Msg }
 
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is reports whether target is e's code.
+// Is reports whether target is the code of e.
 func (e *Error) Is(target error) bool {
 	code, ok := target.(Code)
 	return ok && code == e.Code
 }
 
-// Of returns the fault inside err, with err's whole text as its message; nil
-// for nil. A context's end becomes timeout or interrupted, any other error
-// internal.
+// Of returns err as a fault; nil for nil. If err wraps a fault or a Faulter, the result has its code, hint and facts,
+// and the whole text of err as its message. Otherwise the code is timeout or interrupted for the error of a context,
+// and internal for any other error.
 func Of(err error) *Error {
 	if err == nil {
 		return nil
@@ -160,7 +159,7 @@ func Of(err error) *Error {
 	return &Error{Code: codeOf(err), Msg: err.Error(), Err: err}
 }
 
-// find returns the outermost fault that err is or wraps, nil if there is none.
+// find returns the outermost fault in the chain of err; nil if there is none.
 func find(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -173,7 +172,7 @@ func find(err error) *Error {
 	return nil
 }
 
-// codeOf returns the code of an error that says none.
+// codeOf returns the code for an error that is no fault and wraps none.
 func codeOf(err error) Code {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

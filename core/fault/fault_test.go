@@ -13,11 +13,11 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// program is an error of another package that knows its own fault.
-type program struct{}
+// programError is a fault.Faulter, like command.Error.
+type programError struct{}
 
-func (program) Error() string { return "lvs: exit code 5" }
-func (program) Fault() *fault.Error {
+func (programError) Error() string { return "lvs: exit code 5" }
+func (programError) Fault() *fault.Error {
 	return fault.New(fault.CommandFailed, "lvs: exit code 5").With("rc", 5)
 }
 
@@ -30,12 +30,12 @@ func TestOf(t *testing.T) {
 		msg  string
 		hint string
 	}{
-		{"itself", busy, fault.Busy, "/dat is busy", "stop it"},
-		{"wrapped keeps the whole sentence", fmt.Errorf("merge: %w", busy), fault.Busy, "merge: /dat is busy", "stop it"},
-		{"an error that knows", fmt.Errorf("look: %w", program{}), fault.CommandFailed, "look: lvs: exit code 5", ""},
+		{"a fault", busy, fault.Busy, "/dat is busy", "stop it"},
+		{"a wrapped fault", fmt.Errorf("merge: %w", busy), fault.Busy, "merge: /dat is busy", "stop it"},
+		{"a wrapped Faulter", fmt.Errorf("look: %w", programError{}), fault.CommandFailed, "look: lvs: exit code 5", ""},
 		{"deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded), fault.Timeout, "wait: context deadline exceeded", ""},
 		{"cancelled", context.Canceled, fault.Interrupted, "context canceled", ""},
-		{"any other", errors.New("odd"), fault.Internal, "odd", ""},
+		{"any other", errors.New("other"), fault.Internal, "other", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,17 +44,17 @@ func TestOf(t *testing.T) {
 				t.Errorf("got %q %q %q, want %q %q %q", e.Code, e.Msg, e.Hint, tt.code, tt.msg, tt.hint)
 			}
 			if !errors.Is(e, tt.err) {
-				t.Error("the cause is lost")
+				t.Error("the cause is not wrapped")
 			}
 		})
 	}
 	if fault.Of(nil) != nil {
-		t.Error("nil is no fault")
+		t.Error("nil becomes a fault")
 	}
 }
 
-func TestNewInheritsFromItsCause(t *testing.T) {
-	e := fault.New(fault.MergeFailed, "merge vg00/dat: %w", program{}).With("volume", "vg00/dat")
+func TestNewTakesOverFactsOfItsCause(t *testing.T) {
+	e := fault.New(fault.MergeFailed, "merge vg00/dat: %w", programError{}).With("volume", "vg00/dat")
 	want := map[string]any{"rc": 5, "volume": "vg00/dat"}
 	if diff := cmp.Diff(want, e.Facts); diff != "" {
 		t.Error(diff)
@@ -62,29 +62,29 @@ func TestNewInheritsFromItsCause(t *testing.T) {
 	if !errors.Is(e, fault.MergeFailed) || errors.Is(e, fault.Busy) {
 		t.Error("errors.Is must match the code and no other")
 	}
-	var p program
+	var p programError
 	if !errors.As(e, &p) {
-		t.Error("the cause is lost")
+		t.Error("the cause is not wrapped")
 	}
 }
 
-func TestNewWithoutCause(t *testing.T) {
+func TestNewWithoutCauseWrapsNothing(t *testing.T) {
 	if err := fault.New(fault.Busy, "busy").Unwrap(); err != nil {
-		t.Errorf("cause %v out of nothing", err)
+		t.Errorf("it wraps %v", err)
 	}
 }
 
-func TestAll(t *testing.T) {
-	var none *fault.Error
+func TestAllJoinsErrors(t *testing.T) {
+	var nilFault *fault.Error
 	a := fault.New(fault.NoSpace, "vg00 is full").WithHint("free some").With("volumes", []string{"a"}).With("free", 1)
 	b := fault.New(fault.Busy, "/dat is busy").WithHint("free some").With("volumes", []string{"b"}).With("free", 2)
 	c := fault.New(fault.Merging, "vg00/c is merging").WithHint("wait")
 
-	if err := fault.All(nil, none); err != nil {
-		t.Errorf("nothing gives %v", err)
+	if err := fault.All(nil, nilFault); err != nil {
+		t.Errorf("nil errors give %v", err)
 	}
 	if err := fault.All(nil, a, nil); err != error(a) {
-		t.Errorf("one gives %v", err)
+		t.Errorf("one error gives %v", err)
 	}
 	e := fault.Of(fault.All(fault.All(a, b), nil, c))
 	if e.Code != fault.NoSpace || e.Msg != "vg00 is full; /dat is busy; vg00/c is merging" || e.Hint != "free some; wait" {
@@ -104,33 +104,34 @@ func TestAll(t *testing.T) {
 	}
 }
 
-func TestAllLeavesTheFactsOfItsPartsAlone(t *testing.T) {
+func TestAllDoesNotChangeFactsOfItsParts(t *testing.T) {
 	backing := []string{"a", "spare"}
 	a := fault.New(fault.Busy, "a").With("volumes", backing[:1])
 	b := fault.New(fault.Busy, "b").With("volumes", []string{"b"})
 	_ = fault.All(a, b)
 	if backing[1] != "spare" {
-		t.Error("joining wrote into a part's own list")
+		t.Error("All wrote into the list of one of its parts")
 	}
 }
 
-func TestAllIsEachOfItsParts(t *testing.T) {
+func TestJoinedFaultMatchesEachCode(t *testing.T) {
 	err := fault.All(fault.New(fault.NoSpace, "a"), fault.New(fault.Busy, "b"))
 	if !errors.Is(err, fault.NoSpace) || !errors.Is(err, fault.Busy) || errors.Is(err, fault.Timeout) {
 		t.Error("errors.Is must find the code of every part and no other")
 	}
 }
 
-func TestEach(t *testing.T) {
-	var none *fault.Error
-	a, b, c := fault.New(fault.Busy, "a"), errors.New("b"), fault.New(fault.Timeout, "c: %w and %w", errors.New("x"), errors.New("y"))
+func TestEachReturnsJoinedErrors(t *testing.T) {
+	var nilFault *fault.Error
+	a, b := fault.New(fault.Busy, "a"), errors.New("b")
+	c := fault.New(fault.Timeout, "c: %w and %w", errors.New("x"), errors.New("y"))
 	tests := []struct {
 		name string
 		err  error
 		want []error
 	}{
 		{"nil", nil, nil},
-		{"a nil fault", none, nil},
+		{"a nil fault", nilFault, nil},
 		{"one", a, []error{a}},
 		{"one with two causes", c, []error{c}},
 		{"several, nested", fault.All(fault.All(a, b), c), []error{a, b, c}},
@@ -144,7 +145,7 @@ func TestEach(t *testing.T) {
 	}
 }
 
-func TestJSON(t *testing.T) {
+func TestJSONOmitsTheCause(t *testing.T) {
 	data, err := json.Marshal(fault.New(fault.Busy, "busy: %w", errors.New("cause")).With("pid", 1))
 	if err != nil {
 		t.Fatal(err)

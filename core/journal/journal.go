@@ -1,8 +1,8 @@
-// Package journal records what is about to happen, so that an interrupted run
-// can be finished: intent before the act, outcome after it.
+// Package journal records what a run is about to do before the run does it, and the outcome afterwards, so that an
+// interrupted run can be finished or undone.
 //
-// Each entry is one file that a power cut cannot halve. The journal says what
-// was meant; what is, only LVM knows, and where they differ LVM is right.
+// Each entry is one file. After a power cut the file has either its old or its new content, never a part. The journal
+// says what a run intended; only LVM knows the actual state. Where the two differ, LVM is right.
 package journal
 
 import (
@@ -26,34 +26,34 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Outcome says how an entry ended.
+// Outcome says how the work of an entry ended.
 type Outcome string
 
 const (
 	Unfinished Outcome = ""       // under way, or interrupted
-	Done       Outcome = "done"   // all of it happened
-	Undone     Outcome = "undone" // none of it is left
+	Done       Outcome = "done"   // everything was done
+	Undone     Outcome = "undone" // everything was put back
 )
 
-// Entry is one intent and how far it got.
+// Entry records one piece of work of a run and how far it got.
 type Entry struct {
 	ID      string          `json:"id"`
-	Kind    string          `json:"kind"`   // what is done, such as "merge"
-	Set     string          `json:"set"`    // to which set
-	Groups  []string        `json:"groups"` // in which volume groups
-	BootID  string          `json:"boot_id"`
+	Kind    string          `json:"kind"`    // of the work, such as "merge"
+	Set     string          `json:"set"`     // the name of the set
+	Groups  []string        `json:"groups"`  // the volume groups that the work may change
+	BootID  string          `json:"boot_id"` // of the boot in which Begin was called
 	Begun   time.Time       `json:"begun"`
 	Updated time.Time       `json:"updated"`
-	Step    string          `json:"step"` // the last one reached
+	Step    string          `json:"step"` // the last step that was recorded
 	Outcome Outcome         `json:"outcome"`
-	State   json.RawMessage `json:"state,omitempty"` // what the kind needs to go on
+	State   json.RawMessage `json:"state,omitempty"` // what is needed to finish or undo the work; its form depends on Kind
 }
 
 // Journal is a directory of entries.
 type Journal struct {
-	dir  string
-	boot string
-	now  func() time.Time
+	dir    string
+	bootID string           // of the current boot
+	clock  func() time.Time // wallClock, except in tests
 }
 
 const (
@@ -61,38 +61,38 @@ const (
 	suffix     = ".json"
 )
 
-// Open returns the journal in dir, which is made for root only if it is missing.
+// Open returns the journal in dir. If dir is missing, Open creates it with mode 0700.
 func Open(dir string) (*Journal, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	boot, err := os.ReadFile(bootIDFile)
+	bootID, err := os.ReadFile(bootIDFile)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	return &Journal{dir: dir, boot: strings.TrimSpace(string(boot)), now: wallClock}, nil
+	return &Journal{dir: dir, bootID: strings.TrimSpace(string(bootID)), clock: wallClock}, nil
 }
 
-// wallClock reads as it will from the file: without the monotonic part.
+// wallClock returns the current time without Go's monotonic reading, so that it equals what is read from a file later.
 func wallClock() time.Time { return time.Now().UTC().Round(0) }
 
-// NewID returns an id that sorts by time, with a random end: two runs that begin
-// in the same microsecond still differ.
+// NewID returns an id that sorts by time and has random digits at its end, so that two runs that begin in the same
+// microsecond have different ids.
 func NewID() string {
-	var end [3]byte
-	_, _ = unix.Getrandom(end[:], 0) // so few bytes are always had (getrandom(2))
-	now := strings.ReplaceAll(time.Now().UTC().Format("20060102t150405.000000"), ".", "-")
-	return now + "-" + hex.EncodeToString(end[:])
+	var random [3]byte
+	_, _ = unix.Getrandom(random[:], 0) // a request for so few bytes does not fail (getrandom(2))
+	timestamp := strings.ReplaceAll(time.Now().UTC().Format("20060102t150405.000000"), ".", "-")
+	return timestamp + "-" + hex.EncodeToString(random[:])
 }
 
-// IsID reports whether id is one that NewID could have made.
+// IsID reports whether id has the form of the ids that NewID returns.
 func IsID(id string) bool {
-	const form = "00000000t000000-000000-ffffff"
-	if len(id) != len(form) {
+	const pattern = "00000000t000000-000000-ffffff" // 0: a decimal digit; f: a hexadecimal digit
+	if len(id) != len(pattern) {
 		return false
 	}
-	for i := range form {
-		allowed := form[i : i+1]
+	for i := range pattern {
+		allowed := pattern[i : i+1]
 		switch allowed {
 		case "0":
 			allowed = "0123456789"
@@ -106,11 +106,11 @@ func IsID(id string) bool {
 	return true
 }
 
-// ThisBoot reports whether the entry was begun since this machine was started.
-func (j *Journal) ThisBoot(e *Entry) bool { return e.BootID == j.boot }
+// ThisBoot reports whether the entry was begun since the last boot of this machine.
+func (j *Journal) ThisBoot(e *Entry) bool { return e.BootID == j.bootID }
 
-// Begin writes a new entry; state, if not nil, is stored as JSON. An id that
-// exists is the fault exists.
+// Begin writes a new entry. If state is not nil, it is stored as JSON. An id that is in use is the fault exists, one
+// with characters other than a-z, 0-9 and - is bad_arguments. When Begin returns nil, the entry is on the disk.
 func (j *Journal) Begin(id, kind, set string, groups []string, step string, state any) (*Entry, error) {
 	path, err := j.path(id)
 	if err != nil {
@@ -119,24 +119,22 @@ func (j *Journal) Begin(id, kind, set string, groups []string, step string, stat
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.Exists, "journal entry %s exists already", id)
 	}
-	now := j.now()
-	e := &Entry{ID: id, Kind: kind, Set: set, Groups: slices.Clone(groups), BootID: j.boot, Begun: now}
+	begun := j.clock()
+	e := &Entry{ID: id, Kind: kind, Set: set, Groups: slices.Clone(groups), BootID: j.bootID, Begun: begun}
 	if err := j.write(e, step, Unfinished, state); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// Record writes that step is reached. A nil state leaves the stored one as it
-// is. When Record returns nil the step is on the disk; on an error e is
-// unchanged.
+// Record writes that step is reached. If state is nil, the stored state stays as it is. When Record returns nil, the
+// step is on the disk. When it returns an error, e is unchanged.
 func (j *Journal) Record(e *Entry, step string, state any) error {
 	return j.write(e, step, e.Outcome, state)
 }
 
-// Finish is Record for the last step. It also prunes old entries; a failure of
-// that is not reported, because the outcome is written and the next Finish tries
-// again.
+// Finish is Record for the last step and the outcome. It also removes old entries. An error in that is not reported,
+// because the outcome is written and the next Finish tries again.
 func (j *Journal) Finish(e *Entry, step string, outcome Outcome, state any) error {
 	if err := j.write(e, step, outcome, state); err != nil {
 		return err
@@ -145,7 +143,7 @@ func (j *Journal) Finish(e *Entry, step string, outcome Outcome, state any) erro
 	return nil
 }
 
-// Forget removes an entry, as if it had never been begun. It needs no room on the disk.
+// Forget removes an entry, as if it had never been begun. Unlike Finish, it works on a full disk.
 func (j *Journal) Forget(e *Entry) error {
 	path, err := j.path(e.ID)
 	if err != nil {
@@ -154,15 +152,15 @@ func (j *Journal) Forget(e *Entry) error {
 	return durable.Remove(path)
 }
 
-// write is the only place that changes an entry, but for Forget. The failpoint comes after the
-// write: a process killed there must be resumable from step.
+// write stores the entry with a new step and outcome. All changes of entries, except Forget, go through it. The
+// failpoint is after the write, because a run that is killed there must be resumable from step.
 func (j *Journal) write(e *Entry, step string, outcome Outcome, state any) error {
 	path, err := j.path(e.ID)
 	if err != nil {
 		return err
 	}
 	next := *e
-	next.Step, next.Outcome, next.Updated = step, outcome, j.now()
+	next.Step, next.Outcome, next.Updated = step, outcome, j.clock()
 	if state != nil {
 		if next.State, err = json.Marshal(state); err != nil {
 			return fmt.Errorf("journal entry %s, step %s: %w", e.ID, step, err)
@@ -180,7 +178,8 @@ func (j *Journal) write(e *Entry, step string, outcome Outcome, state any) error
 	return nil
 }
 
-// Load returns the entry of that id; none is the fault not_found.
+// Load returns the entry with this id. If there is none, the fault is not_found. A file that cannot be decoded is the
+// fault journal_damaged.
 func (j *Journal) Load(id string) (*Entry, error) {
 	path, err := j.path(id)
 	if err != nil {
@@ -197,11 +196,12 @@ func (j *Journal) Load(id string) (*Entry, error) {
 	if err != nil {
 		return nil, fault.New(fault.JournalDamaged, "journal entry %s cannot be read: %w", path, err).
 			With("files", []string{path}).
-			WithHint("look at %s, put right what it speaks of, then move it away", path)
+			WithHint("look at %s, repair by hand what it describes, then move it away", path)
 	}
 	return e, nil
 }
 
+// decode reads the content of the file of the entry with this id.
 func decode(id string, data []byte) (*Entry, error) {
 	e := new(Entry)
 	if err := json.Unmarshal(data, e); err != nil {
@@ -215,7 +215,7 @@ func decode(id string, data []byte) (*Entry, error) {
 	default:
 		return nil, fmt.Errorf("unknown outcome %q", e.Outcome)
 	}
-	// Indented with the rest of the file; callers get it as it was given.
+	// In the file the state is indented like the other fields. Callers get it in the form in which it was given.
 	var state bytes.Buffer
 	if len(e.State) > 0 && json.Compact(&state, e.State) == nil {
 		e.State = state.Bytes()
@@ -223,8 +223,8 @@ func decode(id string, data []byte) (*Entry, error) {
 	return e, nil
 }
 
-// Entries returns all entries, newest first. Those that cannot be read are the
-// fault journal_damaged, which names each, beside the readable ones.
+// Entries returns all entries, newest first. If some cannot be read, it returns the readable ones together with the
+// fault journal_damaged, which names each damaged file.
 func (j *Journal) Entries() ([]*Entry, error) {
 	files, err := os.ReadDir(j.dir)
 	if err != nil {
@@ -234,46 +234,46 @@ func (j *Journal) Entries() ([]*Entry, error) {
 	var damaged []error
 	for _, file := range files {
 		id, isEntry := strings.CutSuffix(file.Name(), suffix)
-		if !isEntry || !safe(id) {
-			continue // a temporary file that a power cut left
+		if !isEntry || !isSafe(id) {
+			continue // such as a temporary file that a power cut left behind
 		}
 		e, err := j.Load(id)
 		switch {
-		case errors.Is(err, fault.NotFound): // pruned meanwhile by another run
+		case errors.Is(err, fault.NotFound): // another run has removed it since ReadDir
 		case err != nil:
 			damaged = append(damaged, err)
 		default:
 			list = append(list, e)
 		}
 	}
-	sort.Slice(list, func(i, j int) bool { return newer(list[i], list[j]) })
+	sort.Slice(list, func(i, j int) bool { return isNewer(list[i], list[j]) })
 	return list, fault.All(damaged...)
 }
 
-func newer(a, b *Entry) bool {
+// isNewer reports whether a was begun after b.
+func isNewer(a, b *Entry) bool {
 	if !a.Begun.Equal(b.Begun) {
 		return a.Begun.After(b.Begun)
 	}
 	return a.ID > b.ID
 }
 
-// Unfinished returns the entries without an outcome, newest first, and the same
-// error as Entries.
+// Unfinished returns the entries without an outcome, newest first. Its error is that of Entries.
 func (j *Journal) Unfinished() ([]*Entry, error) {
 	list, err := j.Entries()
 	return slices.DeleteFunc(list, func(e *Entry) bool { return e.Outcome != Unfinished }), err
 }
 
-// path returns the file of an entry.
+// path returns the path of an entry's file.
 func (j *Journal) path(id string) (string, error) {
-	if !safe(id) {
-		return "", fault.New(fault.BadArguments, "%q is no journal id: a-z, 0-9 and - are allowed", id)
+	if !isSafe(id) {
+		return "", fault.New(fault.BadArguments, "%q is not an id of a journal entry: a-z, 0-9 and - are allowed", id)
 	}
 	return filepath.Join(j.dir, id+suffix), nil
 }
 
-// safe reports whether id can be a file's name, which keeps it in the directory.
-func safe(id string) bool {
+// isSafe reports whether id can be part of a file name. No such id leads out of the journal's directory.
+func isSafe(id string) bool {
 	if id == "" || len(id) > 128 {
 		return false
 	}

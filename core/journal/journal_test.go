@@ -20,17 +20,17 @@ type state struct {
 	Units []string `json:"units"`
 }
 
-// newJournal returns an empty journal whose clock moves a minute at each look.
+// newJournal returns an empty journal. Each reading of its clock is a minute later than the one before.
 func newJournal(t *testing.T) *Journal {
 	t.Helper()
 	j, err := Open(filepath.Join(t.TempDir(), "lib", "journal"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	j.now = func() time.Time {
-		clock = clock.Add(time.Minute)
-		return clock
+	current := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	j.clock = func() time.Time {
+		current = current.Add(time.Minute)
+		return current
 	}
 	return j
 }
@@ -59,7 +59,7 @@ func ids(list []*Entry) string {
 	return strings.Join(all, " ")
 }
 
-func TestOpenIsForRootOnly(t *testing.T) {
+func TestOpenMakesDirectoryForRootOnly(t *testing.T) {
 	j := newJournal(t)
 	info, err := os.Stat(j.dir)
 	if err != nil || info.Mode().Perm() != 0o700 {
@@ -67,7 +67,7 @@ func TestOpenIsForRootOnly(t *testing.T) {
 	}
 }
 
-func TestAnEntryIsReadAsItWasWritten(t *testing.T) {
+func TestLoadReturnsWhatWasWritten(t *testing.T) {
 	j := newJournal(t)
 	e, err := j.Begin("a-1", "merge", "snap", []string{"vg00", "vg01"}, "checked", state{Units: []string{"x"}})
 	if err != nil {
@@ -102,7 +102,7 @@ func TestAnEntryIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestBeginRefuses(t *testing.T) {
+func TestBeginRefusesBadAndUsedIDs(t *testing.T) {
 	j := newJournal(t)
 	begin(t, j, "a", "merge", "snap")
 	tests := map[string]fault.Code{
@@ -117,7 +117,7 @@ func TestBeginRefuses(t *testing.T) {
 	}
 }
 
-func TestAFailedRecordLeavesTheEntry(t *testing.T) {
+func TestFailedRecordLeavesEntryUnchanged(t *testing.T) {
 	j := newJournal(t)
 	e := begin(t, j, "a", "merge", "snap")
 	if err := j.Record(e, "merging", func() {}); err == nil {
@@ -127,14 +127,14 @@ func TestAFailedRecordLeavesTheEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := j.Record(e, "merging", nil); err == nil {
-		t.Fatal("wrote into no directory")
+		t.Fatal("the write into a missing directory did not fail")
 	}
 	if e.Step != "checked" {
-		t.Errorf("the entry says %q, the disk does not", e.Step)
+		t.Errorf("the entry is at step %q, which is not on the disk", e.Step)
 	}
 }
 
-func TestLoadOfNothing(t *testing.T) {
+func TestLoadOfMissingEntryIsNotFound(t *testing.T) {
 	if _, err := newJournal(t).Load("a"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("got %v", err)
 	}
@@ -157,7 +157,7 @@ func TestEntriesAndUnfinished(t *testing.T) {
 	}
 }
 
-func TestDamagedEntriesAreNamedBesideTheReadable(t *testing.T) {
+func TestEntriesNamesDamagedOnesAndReturnsTheOthers(t *testing.T) {
 	j := newJournal(t)
 	begin(t, j, "good", "merge", "snap")
 	for name, content := range map[string]string{
@@ -166,7 +166,7 @@ func TestDamagedEntriesAreNamedBesideTheReadable(t *testing.T) {
 		"moved.json":        `{"id":"other"}`,
 		"later.json":        `{"id":"later","outcome":"half"}`,
 		".good.json8675309": `{`, // what a power cut during a write leaves
-		"notes.txt":         `a person's`,
+		"notes.txt":         `not an entry`,
 	} {
 		if err := os.WriteFile(filepath.Join(j.dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -189,10 +189,10 @@ func TestDamagedEntriesAreNamedBesideTheReadable(t *testing.T) {
 	}
 }
 
-func TestPruneKeepsWhatIsNeeded(t *testing.T) {
+func TestPruneKeepsNewestDoneAndUnfinishedEntries(t *testing.T) {
 	j := newJournal(t)
-	finish(t, j, begin(t, j, "old-forgotten", "merge", "snap"), Done)
-	finish(t, j, begin(t, j, "old-remembered", "merge", "snap"), Done)
+	finish(t, j, begin(t, j, "old-replaced", "merge", "snap"), Done)
+	finish(t, j, begin(t, j, "old-newest", "merge", "snap"), Done)
 	finish(t, j, begin(t, j, "old-other-set", "merge", "before-upgrade"), Done)
 	finish(t, j, begin(t, j, "old-undone", "merge", "gone"), Undone)
 	begin(t, j, "old-unfinished", "merge", "snap")
@@ -200,7 +200,7 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 	if err := os.WriteFile(damaged, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for i := range keep {
+	for i := range keptEntries {
 		finish(t, j, begin(t, j, fmt.Sprintf("new-%02d", i), "create", "snap"), Undone)
 	}
 	list, err := j.Entries()
@@ -208,38 +208,39 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 		t.Errorf("the damaged entry is gone: %v", err)
 	}
 	old := slices.DeleteFunc(slices.Clone(list), func(e *Entry) bool { return e.Kind == "create" })
-	if got, want := ids(old), "old-unfinished old-other-set old-remembered"; got != want {
+	if got, want := ids(old), "old-unfinished old-other-set old-newest"; got != want {
 		t.Errorf("kept %s, want %s", got, want)
 	}
-	if created := len(list) - len(old); created != keep {
-		t.Errorf("kept %d new ones, want %d", created, keep)
+	if created := len(list) - len(old); created != keptEntries {
+		t.Errorf("kept %d new ones, want %d", created, keptEntries)
 	}
 }
 
-func TestNewID(t *testing.T) {
+func TestNewIDIsUniqueAndSortsByTime(t *testing.T) {
 	seen := map[string]bool{}
 	last := ""
 	for range 1000 {
 		id := NewID()
-		if !safe(id) || !IsID(id) || seen[id] {
+		if !isSafe(id) || !IsID(id) || seen[id] {
 			t.Fatalf("id %q", id)
 		}
-		if stamp := id[:len("20060102t150405-000000")]; stamp < last {
-			t.Fatalf("%s after %s", stamp, last)
+		if timestamp := id[:len("20060102t150405-000000")]; timestamp < last {
+			t.Fatalf("%s after %s", timestamp, last)
 		} else {
-			last = stamp
+			last = timestamp
 		}
 		seen[id] = true
 	}
 }
 
-func TestIsID(t *testing.T) {
+func TestIsIDRefusesOtherForms(t *testing.T) {
 	for _, id := range []string{
 		"", "20260131t235959-123456-0a1b2", "20260131t235959-123456-0a1b2c3", "20260131T235959-123456-0a1b2c",
-		"20260131t235959-123456-0a1b2g", "2026013xt235959-123456-0a1b2c", "20260131t235959/123456-0a1b2c", "../../../../etc/shadow/abcde",
+		"20260131t235959-123456-0a1b2g", "2026013xt235959-123456-0a1b2c", "20260131t235959/123456-0a1b2c",
+		"../../../../etc/shadow/abcde",
 	} {
 		if IsID(id) {
-			t.Errorf("%q", id)
+			t.Errorf("%q is taken for an id", id)
 		}
 	}
 }

@@ -7,32 +7,31 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// keep is how many finished entries stay.
-const keep = 50
+// keptEntries is how many finished entries prune keeps.
+const keptEntries = 50
 
-// prune removes finished entries beyond the newest. The newest done entry of
-// each kind and set always stays: it alone remembers a set that was merged away,
-// so that rolling it back once more is recognised. Damaged and unfinished
-// entries are never removed.
+// prune removes all finished entries except the newest ones. It always keeps the newest done entry of each kind and
+// set: that entry is the only record of a set that was merged, and shows that a second call for the same rollback has
+// nothing left to do. It never removes damaged or unfinished entries.
 func (j *Journal) prune() error {
 	list, err := j.Entries()
 	if err != nil && !errors.Is(err, fault.JournalDamaged) {
 		return err
 	}
-	type subject struct{ kind, set string }
-	remembered := make(map[subject]bool)
+	type kindAndSet struct{ kind, set string }
+	hasNewerDone := make(map[kindAndSet]bool)
 	finished := 0
 	for _, e := range list {
 		if e.Outcome == Unfinished {
 			continue
 		}
 		finished++
-		about := subject{e.Kind, e.Set}
-		newestDone := e.Outcome == Done && !remembered[about]
-		if newestDone {
-			remembered[about] = true
+		key := kindAndSet{e.Kind, e.Set}
+		isNewestDone := e.Outcome == Done && !hasNewerDone[key]
+		if isNewestDone {
+			hasNewerDone[key] = true
 		}
-		if finished <= keep || newestDone {
+		if finished <= keptEntries || isNewestDone {
 			continue
 		}
 		path, err := j.path(e.ID)

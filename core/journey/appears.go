@@ -11,9 +11,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// appears returns a channel that is closed when the file is there, and one that tells of other files that were put
-// beside it. stop ends the watch.
-func appears(path string) (there, others <-chan struct{}, stop func(), err error) {
+// watchFor returns two channels. appeared is closed when the file at path exists. changed gets a value at the start and
+// after other files were moved into the directory of path; several moves may give one value. stop ends the watch.
+func watchFor(path string) (appeared, changed <-chan struct{}, stop func(), err error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, nil, nil, fault.New(fault.Internal, "inotify: %w", err)
@@ -23,22 +23,22 @@ func appears(path string) (there, others <-chan struct{}, stop func(), err error
 		watch.Close()
 		return nil, nil, nil, fault.New(fault.Internal, "watch %s: %w", filepath.Dir(path), err)
 	}
-	done, news := make(chan struct{}), make(chan struct{}, 1)
+	found, moved := make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		buf := make([]byte, 4096)
 		for {
 			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-				close(done)
+				close(found)
 				return
 			}
 			select {
-			case news <- struct{}{}:
-			default: // nobody has looked at the last ones yet
+			case moved <- struct{}{}:
+			default: // the reader has not received the last value yet
 			}
 			if _, err := watch.Read(buf); err != nil {
-				return // stopped
+				return // stop was called
 			}
 		}
 	}()
-	return done, news, func() { watch.Close() }, nil
+	return found, moved, func() { watch.Close() }, nil
 }

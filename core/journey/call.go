@@ -17,18 +17,18 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// Call is a journey as the module asks for it.
+// Call is what a module asks for when it starts a run.
 type Call struct {
-	Kind    string
+	Kind    string         // the key in Handlers
 	Title   string         // for people: `systemctl status` shows it
-	Set     string         // the name of the set that it works on; empty: of none, or of snapshots made by hand
-	Request any            // what Handler.Do is given, as JSON; equal requests are one journey
-	Secret  any            // what Trip.Secret is given, as JSON: lies in memory until the journey has begun, no longer
-	Limit   time.Duration  // of the whole journey, unless it extends it
-	Notice  func(Progress) // called as the journey goes on; may be nil
+	Set     string         // the set that the run works on; empty for no set, or for snapshots made by hand
+	Request any            // passed to Handler.Do as JSON; two calls with equal requests share one run
+	Secret  any            // decoded by Trip.Secret; kept as JSON in a file in memory until the run has read it
+	Limit   time.Duration  // for the whole run, unless the run calls Trip.Extend
+	Notice  func(Progress) // called for each change of the progress; may be nil
 }
 
-// request is what the request file holds.
+// request is the content of the request file.
 type request struct {
 	Kind    string          `json:"kind"`
 	Title   string          `json:"title"`
@@ -36,12 +36,12 @@ type request struct {
 	Request json.RawMessage `json:"request"`
 }
 
-// stopLimit bounds what settle may take after the end of the unit's main process. What settle has not done by then is
-// done by the next journey, or at boot.
+// stopLimit is the time limit of the settle command (ExecStopPost=), which runs after the unit's main process has
+// ended. What settle has not done by then is done by the next run, or at boot.
 const stopLimit = 10 * time.Minute
 
-// Permitted refuses to work in a container, whose volumes belong to its host (unsupported), and without root
-// (not_root).
+// Permitted returns the fault unsupported in a container, whose volumes belong to its host, and not_root if the process
+// is not root's.
 func Permitted() error {
 	if err := filesystem.OnHost(); err != nil {
 		return err
@@ -49,7 +49,7 @@ func Permitted() error {
 	return AsRoot()
 }
 
-// AsRoot refuses to work without root (not_root).
+// AsRoot returns the fault not_root if the process is not root's.
 func AsRoot() error {
 	if os.Geteuid() == 0 {
 		return nil
@@ -58,14 +58,16 @@ func AsRoot() error {
 		WithHint("become: true in the playbook, -b on ansible's command line, or sudo")
 }
 
-// Make makes the journey and returns its result. If the same one is under way, it waits for that one instead.
+// Make starts a run, waits for it and returns its result. If a run with an equal request is under way, Make waits for
+// that run instead.
 //
-// It needs root (not_root) and systemd (unsupported). A journey that was killed is an interrupted fault that says at
-// which step, and whether it was undone.
+// Its faults are not_root without root, unsupported without systemd, those of Install, and those of the run. A run that
+// was killed is the fault interrupted, which says at which step and whether the run was undone.
 func Make(ctx context.Context, c Call) (ansible.Result, error) { return c.make(ctx, false, nil) }
 
-// make returns without the result at once, if detached, and when patience, which may be nil, is over.
-func (c Call) make(ctx context.Context, detached bool, patience <-chan time.Time) (ansible.Result, error) {
+// make is Make with two ways to return before the result is there: at once if detached is set, and when deadline fires.
+// deadline may be nil.
+func (c Call) make(ctx context.Context, detached bool, deadline <-chan time.Time) (ansible.Result, error) {
 	if err := AsRoot(); err != nil {
 		return ansible.Result{}, err
 	}
@@ -78,24 +80,25 @@ func (c Call) make(ctx context.Context, detached bool, patience <-chan time.Time
 	if err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	id, first, err := start(ctx, systemd, c, request{c.Kind, c.Title, c.Set, body})
+	id, isNew, err := start(ctx, systemd, c, request{c.Kind, c.Title, c.Set, body})
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	if detached {
-		return begun(id, first), nil
+		return detachedResult(id, isNew), nil
 	}
-	r, _, err := wait(ctx, systemd, id, c.Notice, patience)
+	r, _, err := wait(ctx, systemd, id, c.Notice, deadline)
 	return r, err
 }
 
-// start returns the id of the journey: one under way, or a new one, and whether it is new.
-func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (id string, first bool, err error) {
+// start starts a run unless one with an equal request is under way. It returns the id of the run, and whether the run
+// is new.
+func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (id string, isNew bool, err error) {
 	data, err := json.Marshal(req)
 	if err != nil {
 		return "", false, fault.New(fault.Internal, "request: %w", err)
 	}
-	id, err = underWay(ctx, systemd, data)
+	id, err = findEqual(ctx, systemd, data)
 	if id != "" || err != nil {
 		return id, false, err
 	}
@@ -104,15 +107,15 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 		return "", false, err
 	}
 	id = journal.NewID()
-	dir := journeyDir(id)
+	dir := runDir(id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", false, fault.New(fault.Internal, "journey: %w", err)
+		return "", false, fault.New(fault.Internal, "prepare the run: %w", err)
 	}
-	if err := replace(filepath.Join(dir, "request"), data); err != nil {
-		return "", false, fault.New(fault.Internal, "journey: %w", err)
+	if err := replaceFile(filepath.Join(dir, "request"), data); err != nil {
+		return "", false, fault.New(fault.Internal, "prepare the run: %w", err)
 	}
-	if err := leaveSecret(dir, c.Secret); err != nil {
-		return "", false, fault.New(fault.Internal, "journey: %w", err)
+	if err := writeSecret(dir, c.Secret); err != nil {
+		return "", false, fault.New(fault.Internal, "prepare the run: %w", err)
 	}
 	err = systemd.StartTransient(ctx, service.Transient{
 		Name: unitOf(id), Description: "Rewind: " + c.Title,
@@ -120,67 +123,71 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 		Limit: c.Limit, StopLimit: stopLimit, Environment: []string{command.Unsignalled},
 	})
 	if err != nil {
-		_ = os.RemoveAll(dir) // the secret; should the unit come up all the same, it finds no request and changes nothing
+		// No secret may stay behind. If the unit starts in spite of the error, it finds no request and changes nothing.
+		_ = os.RemoveAll(dir)
 	}
 	return id, true, err
 }
 
-func leaveSecret(dir string, secret any) error {
+// writeSecret writes the secret to a file in dir, unless it is nil. Trip.takeSecret reads and removes the file.
+func writeSecret(dir string, secret any) error {
 	if secret == nil {
 		return nil
 	}
 	data, err := json.Marshal(secret)
 	if err != nil {
-		return errors.New("the secret is not fit for JSON")
+		return errors.New("the secret cannot be encoded as JSON") // the cause might quote the secret
 	}
-	return replace(filepath.Join(dir, secretFile), data)
+	return replaceFile(filepath.Join(dir, secretFile), data)
 }
 
-// UnitPrefix is how the names of our own units begin.
+// UnitPrefix begins the name of each systemd unit of Rewind.
 const UnitPrefix = "rewind-"
 
 const secretFile = "secret"
 
-func journeyDir(id string) string { return filepath.Join(Run, "journey", id) }
+// runDir returns the directory of a run: its request, secret, progress and result.
+func runDir(id string) string { return filepath.Join(Run, "journey", id) }
 
+// unitOf returns the name of a run's systemd unit.
 func unitOf(id string) string { return UnitPrefix + id + ".service" }
 
-// underWay finds a running journey with exactly this request that has not given its result yet. It also removes what
-// ended journeys left in Run.
-func underWay(ctx context.Context, systemd *service.Systemd, data []byte) (string, error) {
-	dirs, err := journeys()
+// findEqual returns the id of a run under way whose request file holds exactly these bytes and that has not answered
+// yet; empty if there is none. It also removes the directories of runs that ended more than an hour ago.
+func findEqual(ctx context.Context, systemd *service.Systemd, wanted []byte) (string, error) {
+	dirs, err := runDirs()
 	if err != nil {
 		return "", err
 	}
-	active, ended, err := sorted(ctx, systemd, dirs)
+	active, ended, err := splitActive(ctx, systemd, dirs)
 	if err != nil {
 		return "", err
 	}
 	for _, d := range ended {
-		// Its module may still be reading the result.
+		// The module that started the run may still be reading the result, or another call may ask for it.
 		if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
-			_ = os.RemoveAll(journeyDir(d.Name()))
+			_ = os.RemoveAll(runDir(d.Name()))
 		}
 	}
 	for _, id := range active {
-		theirs, _ := os.ReadFile(filepath.Join(journeyDir(id), "request"))
-		_, answered := os.Stat(filepath.Join(journeyDir(id), "result"))
-		if bytes.Equal(theirs, data) && answered != nil {
+		data, _ := os.ReadFile(filepath.Join(runDir(id), "request"))
+		_, notAnswered := os.Stat(filepath.Join(runDir(id), "result"))
+		if bytes.Equal(data, wanted) && notAnswered != nil {
 			return id, nil
 		}
 	}
 	return "", nil
 }
 
-// wait returns the journey's result as soon as it is given, which may be before the unit ends. When patience is over
-// first, which may be nil, it returns how far the journey is. known: what came of it is known.
+// wait returns the run's result as soon as it is there, which may be before the unit ends. If deadline fires first,
+// wait returns how far the run is; deadline may be nil. final is true if r and err are what the run came to.
 func wait(
-	ctx context.Context, systemd *service.Systemd, id string, show func(Progress), patience <-chan time.Time,
-) (r ansible.Result, known bool, err error) {
-	dir, unit := journeyDir(id), unitOf(id)
+	ctx context.Context, systemd *service.Systemd, id string, show func(Progress), deadline <-chan time.Time,
+) (r ansible.Result, final bool, err error) {
+	dir, unit := runDir(id), unitOf(id)
 	ended := make(chan error, 1)
 	go func() { ended <- systemd.Wait(ctx, unit) }()
-	answered, news, stop, err := appears(filepath.Join(dir, "result"))
+	answered, changed, stop, err := watchFor(filepath.Join(dir, "result"))
 	if err != nil {
 		return r, false, err
 	}
@@ -188,53 +195,55 @@ func wait(
 	for {
 		select {
 		case <-answered:
-			r, err = result(dir, id)
+			r, err = readResult(dir, id)
 			return r, true, err
 		case err := <-ended:
 			if err != nil {
-				return r, false, left(unit, err)
+				return r, false, waitFault(unit, err)
 			}
-			r, err = result(dir, id)
+			r, err = readResult(dir, id)
 			return r, true, err
-		case <-patience:
-			if going, err := systemd.Active(ctx, unit); err != nil {
-				return r, false, left(unit, err)
-			} else if going && !exists(filepath.Join(dir, "result")) {
-				return goesOn(id), false, nil
+		case <-deadline:
+			if active, err := systemd.Active(ctx, unit); err != nil {
+				return r, false, waitFault(unit, err)
+			} else if active && !exists(filepath.Join(dir, "result")) {
+				return unfinishedResult(id), false, nil
 			}
-			r, err = result(dir, id)
+			r, err = readResult(dir, id)
 			return r, true, err
-		case <-news:
-			notice(dir, show)
+		case <-changed:
+			showProgress(dir, show)
 		}
 	}
 }
 
-// left is what a call says that ends before its journey.
-func left(unit string, err error) error {
+// waitFault is the fault of a call that ends before its run does.
+func waitFault(unit string, err error) error {
 	f := fault.New(fault.Of(err).Code, "waiting for %s: %w", unit, err)
 	if errors.Is(err, context.Canceled) {
 		f = fault.New(fault.Interrupted, "this call was ended, not the run: %s goes on", unit)
 	}
-	return f.WithHint("the same again waits for it; systemctl status %s shows it", unit)
+	return f.WithHint("the same call again waits for it; systemctl status %s shows it", unit)
 }
 
-// Show makes a journey, and shows whoever typed it by hand how it goes on. With --check nothing is detached: what would
-// be done is all that is asked for.
-func Show(ctx context.Context, by ansible.Call, w Waiting, c Call) (ansible.Result, error) {
-	bar := ansible.Bar(by.Progress, by.Terminal)
+// Show is Make for a module that was called with the arguments w. It shows the progress to a person, and it returns
+// before the result is there if w.Detach is set, or if the run takes longer than caller.Patience. With --check it does
+// not detach, because what would be done is all that the caller asks for. The faults are those of Make.
+func Show(ctx context.Context, caller ansible.Call, w Waiting, c Call) (ansible.Result, error) {
+	bar := ansible.Bar(caller.Progress, caller.Terminal)
 	defer bar.Done()
-	if by.Hand {
+	if caller.Hand {
 		c.Notice = func(p Progress) { bar.Show(p.Label, p.Percent, p.Bytes) }
 	}
-	var patience <-chan time.Time
-	if by.Patience > 0 {
-		patience = time.After(by.Patience)
+	var deadline <-chan time.Time
+	if caller.Patience > 0 {
+		deadline = time.After(caller.Patience)
 	}
-	return c.make(ctx, w.Detach && !by.Check, patience)
+	return c.make(ctx, w.Detach && !caller.Check, deadline)
 }
 
-func notice(dir string, show func(Progress)) {
+// showProgress calls show with the progress of the run in dir, if there is any. show may be nil.
+func showProgress(dir string, show func(Progress)) {
 	if show == nil {
 		return
 	}
@@ -245,14 +254,15 @@ func notice(dir string, show func(Progress)) {
 	}
 }
 
-func result(dir, id string) (ansible.Result, error) {
+// readResult returns the answer of a run that has answered or ended.
+func readResult(dir, id string) (ansible.Result, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "result"))
 	if err != nil {
 		return ansible.Result{}, interrupted(id)
 	}
 	var a answer
 	if err := json.Unmarshal(data, &a); err != nil {
-		return ansible.Result{}, fault.New(fault.Internal, "result of journey %s: %w", id, err)
+		return ansible.Result{}, fault.New(fault.Internal, "result of run %s: %w", id, err)
 	}
 	if a.Fault != nil {
 		return a.Result, a.Fault
@@ -260,12 +270,12 @@ func result(dir, id string) (ansible.Result, error) {
 	return a.Result, nil
 }
 
-// lastOf returns the last entry of a journey.
-func lastOf(j *journal.Journal, id string) (*journal.Entry, error) {
-	last, err := j.Load(id)
+// lastEntry returns the last journal entry of a run.
+func lastEntry(j *journal.Journal, runID string) (*journal.Entry, error) {
+	last, err := j.Load(runID)
 	for n := 2; err == nil; n++ {
-		next, none := j.Load(nth(id, n))
-		if none != nil {
+		next, loadErr := j.Load(entryID(runID, n))
+		if loadErr != nil {
 			break
 		}
 		last = next
@@ -273,16 +283,17 @@ func lastOf(j *journal.Journal, id string) (*journal.Entry, error) {
 	return last, err
 }
 
-// interrupted says what became of a journey that ended without a result.
+// interrupted returns the fault of a run that ended without a result: it says what became of the run's changes.
 func interrupted(id string) error {
 	unit := unitOf(id)
 	j, err := journal.Open(JournalDir)
 	if err != nil {
 		return err
 	}
-	e, err := lastOf(j, id)
+	e, err := lastEntry(j, id)
 	if err != nil {
-		return fault.New(fault.Interrupted, "the run (%s) was ended from outside, and there is no record that it changed anything", unit).
+		return fault.New(fault.Interrupted,
+			"the run (%s) was ended from outside, and there is no record that it changed anything", unit).
 			WithHint("journalctl -u %s says by what; run the same task again", unit)
 	}
 	f := fault.New(fault.Interrupted, "the run (%s) was ended from outside", unit).With("step", e.Step)

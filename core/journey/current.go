@@ -13,58 +13,61 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// Status is a journey under way, as it tells of itself.
+// Status describes a run under way.
 type Status struct {
 	ID      string   `json:"id"`
 	Kind    string   `json:"kind"`
 	Title   string   `json:"title"`
 	Set     string   `json:"name,omitempty"`
-	Unit    string   `json:"unit"`  // of systemd
-	Begun   string   `json:"begun"` // RFC 3339
-	Label   string   `json:"label,omitempty"`
-	Percent *float64 `json:"percent,omitempty"` // nil where there is no measure
+	Unit    string   `json:"unit"`              // the name of its systemd unit
+	Begun   string   `json:"begun"`             // RFC 3339
+	Label   string   `json:"label,omitempty"`   // of the progress, as are Percent and Bytes
+	Percent *float64 `json:"percent,omitempty"` // nil if it is unknown
 	Bytes   int64    `json:"bytes,omitempty"`
 }
 
-// Current lists the journeys under way on this server, the oldest first. One that was killed is among them as long as
-// it is being settled.
+// Current lists the runs under way on this server, oldest first. A run that was killed is in the list until its unit
+// has settled it. If no run was started since the boot, Current needs no systemd. Its faults are internal, and those of
+// service.Connect.
 func Current(ctx context.Context) ([]Status, error) {
 	all := []Status{}
-	dirs, err := journeys()
+	dirs, err := runDirs()
 	if len(dirs) == 0 {
-		return all, err // also where there is no systemd
+		return all, err // without a connection to systemd, which this server may not have
 	}
 	systemd, err := service.Connect(ctx)
 	if err != nil {
 		return all, err
 	}
 	defer systemd.Close()
-	active, _, err := sorted(ctx, systemd, dirs)
+	active, _, err := splitActive(ctx, systemd, dirs)
 	for _, id := range active {
-		if s, ok := status(journeyDir(id)); ok {
+		if s, ok := readStatus(runDir(id)); ok {
 			all = append(all, s)
 		}
 	}
 	return all, err
 }
 
-// journeys are the directories of all journeys, under way or ended, the oldest first.
-func journeys() ([]fs.DirEntry, error) {
+// runDirs returns the directories of all runs, under way or ended, oldest first.
+func runDirs() ([]fs.DirEntry, error) {
 	dirs, err := os.ReadDir(filepath.Join(Run, "journey"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.Internal, "journeys: %w", err)
+		return nil, fault.New(fault.Internal, "list the runs: %w", err)
 	}
 	return dirs, nil
 }
 
-// sorted tells the ids of the journeys under way from the directories that ended ones left.
-func sorted(ctx context.Context, systemd *service.Systemd, dirs []fs.DirEntry) (active []string, ended []fs.DirEntry, err error) {
+// splitActive returns the ids of the runs whose units are active, and the directories of the runs that have ended.
+func splitActive(
+	ctx context.Context, systemd *service.Systemd, dirs []fs.DirEntry,
+) (active []string, ended []fs.DirEntry, err error) {
 	for _, d := range dirs {
-		up, err := systemd.Active(ctx, unitOf(d.Name()))
+		isActive, err := systemd.Active(ctx, unitOf(d.Name()))
 		if err != nil {
 			return nil, nil, err
 		}
-		if up {
+		if isActive {
 			active = append(active, d.Name())
 		} else {
 			ended = append(ended, d)
@@ -73,8 +76,8 @@ func sorted(ctx context.Context, systemd *service.Systemd, dirs []fs.DirEntry) (
 	return active, ended, nil
 }
 
-// status reads what a journey is and how far; false if it is gone meanwhile.
-func status(dir string) (Status, bool) {
+// readStatus reads the request and the progress of the run in dir. It returns false if the directory was removed.
+func readStatus(dir string) (Status, bool) {
 	id, file := filepath.Base(dir), filepath.Join(dir, "request")
 	data, err := os.ReadFile(file)
 	info, statErr := os.Stat(file)
@@ -84,7 +87,7 @@ func status(dir string) (Status, bool) {
 	}
 	begun := info.ModTime().UTC().Format(time.RFC3339)
 	s := Status{ID: id, Unit: unitOf(id), Kind: r.Kind, Title: r.Title, Set: r.Set, Begun: begun}
-	notice(dir, func(p Progress) {
+	showProgress(dir, func(p Progress) {
 		s.Label, s.Bytes = p.Label, p.Bytes
 		if p.Percent >= 0 {
 			s.Percent = &p.Percent

@@ -25,7 +25,7 @@ func TestWaitingValidate(t *testing.T) {
 	}
 }
 
-func TestLookAtARunThatIsNotThere(t *testing.T) {
+func TestLookAtUnknownRunIsNotFound(t *testing.T) {
 	_, err := Look(t.Context(), ansible.Call{}, "20200131t235959-123456-0a1b2c")
 	if f := fault.Of(err); f == nil || f.Code != fault.NotFound || f.Hint == "" {
 		t.Errorf("%v", err)

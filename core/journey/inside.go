@@ -19,36 +19,38 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// Internal are the hidden commands of a module that makes journeys; they are what the unit runs.
+// Internal returns the hidden commands of a module that starts runs. The unit of a run calls both: "journey ID" as its
+// main process and "settle ID" as its ExecStopPost=. Package rollback calls "settle" without an id at boot.
 func (h Handlers) Internal() map[string]func(context.Context, []string) int {
 	return map[string]func(context.Context, []string) int{
-		"journey": h.journey,
-		"settle":  h.settle,
+		"journey": h.journeyCommand,
+		"settle":  h.settleCommand,
 	}
 }
 
-// journey is the main process of the unit.
-func (h Handlers) journey(ctx context.Context, args []string) int {
+// journeyCommand is the main process of the unit. It does the work of the run and writes the answer.
+func (h Handlers) journeyCommand(ctx context.Context, args []string) int {
 	if len(args) != 1 {
 		return 2
 	}
-	// systemd asks for an end at shutdown or at the time limit. The context ends; each step ends at the next place
-	// where it can be left.
+	// systemd sends SIGTERM at shutdown and at the time limit. That cancels the context, and the current step stops at
+	// the next place where it can be interrupted.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
-	t, err := h.trip(args[0])
+	t, err := h.newTrip(args[0])
 	if err != nil {
 		return Say(err)
 	}
 	defer t.Unlock()
-	r, err := h.do(ctx, t)
+	r, err := h.handleRequest(ctx, t)
 	if t.Answer(r, err) != nil {
 		return 1
 	}
-	return 0 // a failure is in the result; a failed unit would only stay to be reset
+	return 0 // a failure is in the result; systemd would keep a failed unit until somebody resets it
 }
 
-func (h Handlers) do(ctx context.Context, t *Trip) (r ansible.Result, err error) {
+// handleRequest reads the request and the secret and calls the Handler of the request's kind.
+func (h Handlers) handleRequest(ctx context.Context, t *Trip) (r ansible.Result, err error) {
 	data, err := os.ReadFile(filepath.Join(t.dir, "request"))
 	if err != nil {
 		return r, fault.New(fault.Internal, "request: %w", err)
@@ -62,7 +64,7 @@ func (h Handlers) do(ctx context.Context, t *Trip) (r ansible.Result, err error)
 	}
 	handler, ok := h[req.Kind]
 	if !ok {
-		return r, fault.New(fault.Internal, "no journey of kind %q in this program", req.Kind)
+		return r, fault.New(fault.Internal, "this program knows no run of kind %q", req.Kind)
 	}
 	return handler.Do(ctx, t, req.Request)
 }
@@ -77,12 +79,13 @@ func (t *Trip) takeSecret() (err error) {
 	return errors.Join(err, os.Remove(path))
 }
 
-// settle is the unit's ExecStopPost=, and what the boot unit runs. It settles every unfinished entry.
-func (h Handlers) settle(ctx context.Context, args []string) int {
+// settleCommand is the unit's ExecStopPost=, and package rollback calls it at boot. It settles every unfinished entry.
+// args holds the id of the run that has ended; it is empty at boot.
+func (h Handlers) settleCommand(ctx context.Context, args []string) int {
 	if len(args) == 1 {
-		_ = os.Remove(filepath.Join(journeyDir(args[0]), secretFile)) // killed before it took it
+		_ = os.Remove(filepath.Join(runDir(args[0]), secretFile)) // the run may have been killed before it removed the file
 	}
-	t, err := h.trip("")
+	t, err := h.newTrip("")
 	if err != nil {
 		return Say(err)
 	}
@@ -92,46 +95,49 @@ func (h Handlers) settle(ctx context.Context, args []string) int {
 		return Say(err)
 	}
 	if len(args) == 1 {
-		h.release(entries, args[0])
+		h.releaseWaiters(entries, args[0])
 	}
-	if err := leftovers(ctx); err != nil {
+	if err := endLeftovers(ctx); err != nil {
 		return Say(err)
 	}
 	code := 0
 	for _, e := range entries {
-		if err := t.settleAlone(ctx, e); err != nil {
+		if err := t.lockAndSettle(ctx, e); err != nil {
 			code = Say(err)
 		}
 	}
 	return code
 }
 
-// release lets go on what waits for the journey of that id, which has ended.
-func (h Handlers) release(entries []*journal.Entry, id string) {
+// releaseWaiters calls Release for each unfinished entry of the run with this id, which has ended.
+func (h Handlers) releaseWaiters(entries []*journal.Entry, id string) {
 	for _, e := range entries {
-		let := h[e.Kind].Release
-		if let == nil || e.ID != id && !strings.HasPrefix(e.ID, id+"-") {
+		release := h[e.Kind].Release
+		if release == nil || e.ID != id && !strings.HasPrefix(e.ID, id+"-") {
 			continue
 		}
-		if err := let(e); err != nil {
-			Say(err) // settling tries again
+		if err := release(e); err != nil {
+			Say(err) // Settle tries again
 		}
 	}
 }
 
-func (t *Trip) settleAlone(ctx context.Context, e *journal.Entry) error {
+// lockAndSettle settles e with its groups locked, unless another run has settled it meanwhile. Afterwards it gives all
+// locks back.
+func (t *Trip) lockAndSettle(ctx context.Context, e *journal.Entry) error {
 	defer t.Unlock()
-	if _, err := t.locks.take(ctx, e.Groups, "settling "+e.Kind+" "+e.Set, time.Now()); err != nil {
+	if _, err := t.locks.lock(ctx, e.Groups, "settling "+e.Kind+" "+e.Set, time.Now()); err != nil {
 		return err
 	}
-	now, err := t.Journal.Load(e.ID) // whoever held the lock may have settled it
-	if err != nil || now.Outcome != journal.Unfinished {
+	current, err := t.Journal.Load(e.ID) // a run that held the lock may have settled the entry
+	if err != nil || current.Outcome != journal.Unfinished {
 		return err
 	}
-	return t.settleEntry(ctx, now)
+	return t.settleEntry(ctx, current)
 }
 
-func (h Handlers) trip(id string) (*Trip, error) {
+// newTrip returns the Trip of the run with this id. An empty id is for a process that only settles.
+func (h Handlers) newTrip(id string) (*Trip, error) {
 	j, err := journal.Open(JournalDir)
 	if err != nil {
 		return nil, err
@@ -142,13 +148,14 @@ func (h Handlers) trip(id string) (*Trip, error) {
 		notify: func(s string) { _ = service.Notify(s) },
 	}
 	if id != "" {
-		t.dir = journeyDir(id)
+		t.dir = runDir(id)
 	}
-	t.locks.tell = func(what string) { t.Progress(what, -1) }
+	t.locks.onWait = func(what string) { t.Progress(what, -1) }
 	return t, nil
 }
 
-// Say tells the system's journal, which is where the unit's standard error goes.
+// Say writes err and its hint to standard error, which in a unit goes to systemd's journal. It returns 1, the exit code
+// for a failure.
 func Say(err error) int {
 	f := fault.Of(err)
 	os.Stderr.WriteString(f.Error() + "\n")
@@ -158,4 +165,5 @@ func Say(err error) int {
 	return 1
 }
 
+// formatInt returns n in decimal.
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

@@ -19,44 +19,46 @@ import (
 	"go.pcc.com/rewind/core/trust"
 )
 
-// BinDir holds the programs that units run: the module itself may lie in a temporary folder that is gone by then.
+// BinDir is the first choice for the directory of the copies of this program that units run. Units run a copy because
+// the module itself may lie in a temporary directory, which Ansible removes.
 const BinDir = State + "/bin"
 
-// programDirs are the directories for them. The first is used that programs can be run from: /var may be mounted
-// noexec.
+// programDirs lists the possible directories for the copies. The first is used from which programs can be run, because
+// /var may be mounted noexec.
 var programDirs = []string{BinDir, "/usr/local/lib/rewind", "/opt/rewind"}
 
-// keepBin is how long a program that is no longer used stays: a unit that was started from it may still need it.
-const keepBin = 30 * 24 * time.Hour
+// keepPrograms is how long an unused copy is kept. A unit that runs it may still need it.
+const keepPrograms = 30 * 24 * time.Hour
 
-// ProgramDir is the directory that units run this program from. unsupported if there is none, with the reason for each.
+// ProgramDir returns the directory from which units run copies of this program. If no directory can be used, the fault
+// is unsupported and names the reason for each.
 func ProgramDir() (string, error) {
-	var why []string
+	var reasons []string
 	for _, dir := range programDirs {
-		reason, err := unfit(dir)
+		reason, err := whyUnfit(dir)
 		if err != nil {
 			return "", err
 		}
 		if reason == "" {
 			return dir, nil
 		}
-		why = append(why, dir+" "+reason)
+		reasons = append(reasons, dir+" "+reason)
 	}
-	return "", fault.New(fault.Unsupported, "a unit of systemd is to run a copy of this program, which has no place: %s",
-		strings.Join(why, "; ")).
+	return "", fault.New(fault.Unsupported,
+		"systemd must run a copy of this program, and no directory can hold that copy: %s", strings.Join(reasons, "; ")).
 		WithHint("let programs be run from one of them (mount -o remount,exec; /etc/fstab), or mount a file system on %s",
 			programDirs[0])
 }
 
-// unfit says why no program of root's can be kept in a directory and run from it: empty if it can be.
-func unfit(dir string) (string, error) {
-	if reason, err := unfitMount(dir); reason != "" || err != nil {
+// whyUnfit returns the reason why root's programs cannot be kept in dir and run from it; empty if they can.
+func whyUnfit(dir string) (string, error) {
+	if reason, err := whyUnfitMount(dir); reason != "" || err != nil {
 		return reason, err
 	}
 	changeable := (*trust.Error)(nil)
 	err := trust.Dir(dir)
 	if errors.As(err, &changeable) {
-		return "is no place for root's programs: " + changeable.Error() + ": " + changeable.Remedy(), nil
+		return "cannot hold root's programs: " + changeable.Error() + ": " + changeable.Remedy(), nil
 	}
 	if err != nil {
 		return "", fault.New(fault.Internal, "%w", err)
@@ -64,7 +66,9 @@ func unfit(dir string) (string, error) {
 	return "", nil
 }
 
-func unfitMount(dir string) (string, error) {
+// whyUnfitMount returns the reason why the file system of dir, which need not exist yet, cannot hold programs; empty if
+// it can.
+func whyUnfitMount(dir string) (string, error) {
 	for !exists(dir) {
 		dir = filepath.Dir(dir)
 	}
@@ -81,20 +85,23 @@ func unfitMount(dir string) (string, error) {
 	return "", nil
 }
 
+// exists reports whether there is a file at path. It is true if that cannot be found out.
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// Install puts a copy of the running program where it survives a power cut and returns its path.
+// Install copies the running program to ProgramPath, unless it is there already, and returns that path. The copy
+// survives a power cut. Install also removes old copies that nothing uses. The faults are those of ProgramDir,
+// no_space, and internal.
 func Install() (string, error) {
 	path, err := ProgramPath()
 	if err != nil {
 		return "", err
 	}
-	defer removeOld()
-	if now := time.Now(); os.Chtimes(path, now, now) == nil {
-		return path, nil
+	defer removeOldPrograms()
+	if used := time.Now(); os.Chtimes(path, used, used) == nil {
+		return path, nil // it exists; removeOldPrograms goes by this time
 	}
 	self, err := os.Open(ownProgram)
 	if err != nil {
@@ -103,46 +110,52 @@ func Install() (string, error) {
 	defer self.Close()
 	dir := filepath.Dir(path)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return "", noRoom(dir, err)
+		return "", noRoomFault(dir, err)
 	}
 	if err := durable.Install(path, self, 0o700); err != nil {
-		return "", noRoom(dir, err)
+		return "", noRoomFault(dir, err)
 	}
 	return path, nil
 }
 
+// ownProgram leads to the running program, even if its file was removed (proc_pid_exe(5)).
 const ownProgram = "/proc/self/exe"
 
-// programPrefix begins the names of the programs that are kept. What follows tells versions apart.
+// programPrefix begins the names of the copies. A hash of the content follows it, so that each version has its own
+// file.
 const programPrefix = "rewind-"
 
-// isProgram is false for one that was replaced or removed while it ran, which the kernel names so.
-func isProgram(name string) bool {
+// isProgramName reports whether a file of that name is a copy of this program. The kernel adds " (deleted)" to the name
+// of a running program whose file was replaced or removed.
+func isProgramName(name string) bool {
 	return strings.HasPrefix(name, programPrefix) && !strings.HasSuffix(name, " (deleted)")
 }
 
-// ProgramPath is where the copy of the running program lies, or is to lie. The program may be that copy.
+// ProgramPath returns the path of the copy of the running program, which need not exist yet. If the running program is
+// itself a copy in that directory, it is its own path. The faults are those of ProgramDir, and internal.
 func ProgramPath() (string, error) {
 	dir, err := ProgramDir()
 	if err != nil {
 		return "", err
 	}
-	if self, err := os.Readlink(ownProgram); err == nil && filepath.Dir(self) == dir && isProgram(filepath.Base(self)) {
-		return self, nil
+	own, err := os.Readlink(ownProgram)
+	if err == nil && filepath.Dir(own) == dir && isProgramName(filepath.Base(own)) {
+		return own, nil
 	}
 	self, err := os.Open(ownProgram)
 	if err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
 	defer self.Close()
-	hash := fnv.New64a() // tells versions apart, no more: only root writes here
+	hash := fnv.New64a() // need not be cryptographic: it only tells versions apart, and only root writes here
 	if _, err := io.Copy(hash, self); err != nil {
 		return "", fault.New(fault.Internal, "own program: %w", err)
 	}
 	return filepath.Join(dir, programPrefix+hex.EncodeToString(hash.Sum(nil))), nil
 }
 
-// CheckProgram says whether a journey could begin: there is a place to run this program from, with room for it.
+// CheckProgram returns the fault that Install would return for want of a directory (unsupported) or of room (no_space).
+// It changes nothing.
 func CheckProgram() error {
 	path, err := ProgramPath()
 	if err != nil || exists(path) {
@@ -161,29 +174,30 @@ func CheckProgram() error {
 		return fault.New(fault.Internal, "%w", err)
 	}
 	if free < info.Size() {
-		return noRoom(dir, unix.ENOSPC)
+		return noRoomFault(dir, unix.ENOSPC)
 	}
 	return nil
 }
 
-// noRoom says what to do where the program cannot be copied for want of room.
-func noRoom(dir string, err error) error {
+// noRoomFault turns an error for want of room into a no_space fault with a hint. It returns other errors as they are.
+func noRoomFault(dir string, err error) error {
 	if !durable.Full(err) {
 		return err
 	}
-	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that a unit is to run: %w", dir, err).
+	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that systemd must run: %w", dir, err).
 		WithHint("make room: df -h %[1]s; df -i %[1]s", dir)
 }
 
-// ScheduleUnit is the unit by which systemd makes backups on its own. It names a program that is kept.
+// ScheduleUnit is the unit file with which systemd makes scheduled backups. It names one of the copies of this program.
 const ScheduleUnit = "/etc/systemd/system/rewind-backup@.service"
 
-// scheduleUnit is that; tests have one of their own.
+// scheduleUnit is ScheduleUnit, except in tests.
 var scheduleUnit = ScheduleUnit
 
-// removeOld removes old programs, unless something is unfinished: what finishes it, such as a boot guard, may be one of
-// them, however long ago it was begun. One that a schedule names stays.
-func removeOld() {
+// removeOldPrograms removes copies that were not used for keepPrograms, except the one that ScheduleUnit names. It
+// removes none while a journal entry is unfinished: an old copy may be what finishes that entry, such as the boot
+// guard.
+func removeOldPrograms() {
 	j, err := journal.Open(JournalDir)
 	if err != nil {
 		return
@@ -199,7 +213,8 @@ func removeOld() {
 		files, _ := os.ReadDir(dir)
 		for _, f := range files {
 			info, err := f.Info()
-			if err == nil && isProgram(f.Name()) && time.Since(info.ModTime()) > keepBin && !strings.Contains(string(schedule), f.Name()) {
+			isOld := err == nil && isProgramName(f.Name()) && time.Since(info.ModTime()) > keepPrograms
+			if isOld && !strings.Contains(string(schedule), f.Name()) {
 				_ = os.Remove(filepath.Join(dir, f.Name()))
 			}
 		}

@@ -15,21 +15,20 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// from has the program kept in the first fit one of these directories.
-func from(t *testing.T, dirs ...string) {
+// setProgramDirs replaces the possible directories for copies of the program for the time of the test.
+func setProgramDirs(t *testing.T, dirs ...string) {
 	t.Helper()
-	before := programDirs
-	t.Cleanup(func() { programDirs = before })
+	original := programDirs
+	t.Cleanup(func() { programDirs = original })
 	programDirs = dirs
 }
 
-// The program is not kept where it could not be run, or where others could put theirs in its place.
-func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
-	base := "/root" // t.TempDir lies below /tmp, where everybody may write
+// A directory is not used if programs cannot be run from it, or if other users could replace a file in it.
+func TestProgramDirSkipsUnfitDirectories(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can own the directories of this test")
 	}
-	dir, err := os.MkdirTemp(base, "rewind-test")
+	dir, err := os.MkdirTemp("/root", "rewind-test") // not t.TempDir, which lies below /tmp, where everybody may write
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,14 +49,14 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(noexec, unix.MNT_DETACH) })
 
-	through := filepath.Join(good, "link") // its own path is root's, and it leads to where others may write
-	if err := os.Symlink(filepath.Join(open, "bin"), through); err != nil {
+	link := filepath.Join(good, "link") // only root can change the link, but others can write to its target
+	if err := os.Symlink(filepath.Join(open, "bin"), link); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(open, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	from(t, noexec+"/lib/bin", open+"/bin", through, good+"/lib/rewind")
+	setProgramDirs(t, noexec+"/lib/bin", open+"/bin", link, good+"/lib/rewind")
 	if got, err := ProgramDir(); err != nil || got != good+"/lib/rewind" {
 		t.Errorf("%s, %v", got, err)
 	}
@@ -66,9 +65,9 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(good, unix.MNT_DETACH) })
 	if err := CheckProgram(); !errors.Is(err, fault.NoSpace) || !strings.Contains(fault.Of(err).Hint, "df -h "+good) {
-		t.Errorf("there is no room for it: %v", err)
+		t.Errorf("in a full directory: %v", err)
 	}
-	from(t, noexec+"/lib/bin", open+"/bin")
+	setProgramDirs(t, noexec+"/lib/bin", open+"/bin")
 	_, err = ProgramDir()
 	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), noexec+"/lib/bin is mounted noexec") ||
 		!strings.Contains(err.Error(), "others than root") || !strings.Contains(fault.Of(err).Hint, "remount,exec") {
@@ -79,10 +78,10 @@ func TestTheProgramIsKeptWhereItCanBeRun(t *testing.T) {
 	}
 }
 
-// A program that is run from where they are kept is its own copy.
-func TestAKeptProgramIsNotCopied(t *testing.T) {
-	if dir := os.Getenv("REWIND_TEST_KEPT"); dir != "" { // this is the copy
-		from(t, dir)
+// The test runs itself again as a program in the directory of the copies.
+func TestInstallDoesNotCopyACopy(t *testing.T) {
+	if dir := os.Getenv("REWIND_TEST_KEPT"); dir != "" { // this process is the copy
+		setProgramDirs(t, dir)
 		path, err := Install()
 		if self, _ := os.Readlink(ownProgram); err != nil || path != self {
 			t.Errorf("%s, want %s: %v", path, self, err)
@@ -102,24 +101,26 @@ func TestAKeptProgramIsNotCopied(t *testing.T) {
 	if err := os.WriteFile(program, self, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	kept := exec.Command(program, "-test.run", "^"+t.Name()+"$")
-	kept.Env = append(os.Environ(), "REWIND_TEST_KEPT="+dir)
-	if out, err := kept.CombinedOutput(); err != nil {
+	again := exec.Command(program, "-test.run", "^"+t.Name()+"$")
+	again.Env = append(os.Environ(), "REWIND_TEST_KEPT="+dir)
+	if out, err := again.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if files, _ := os.ReadDir(dir); len(files) != 1 {
-		t.Errorf("%d programs are kept", len(files))
+		t.Errorf("the directory holds %d programs, want 1", len(files))
 	}
 }
 
-// The collection's action plugin keeps programs where the runs do, under names that they know.
-func TestTheActionPluginKeepsProgramsWhereTheRunsDo(t *testing.T) {
+// The collection's action plugin copies programs to the same directories, under names with the same prefix.
+func TestActionPluginUsesTheSameProgramDirs(t *testing.T) {
 	plugin, err := os.ReadFile("../../plugins/plugin_utils/program.py")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`DIRECTORIES = "` + strings.Join(programDirs, " ") + `"`, "p=$d/" + programPrefix + "$h;", "mktemp $d/" + programPrefix,
+		`DIRECTORIES = "` + strings.Join(programDirs, " ") + `"`,
+		"p=$d/" + programPrefix + "$h;",
+		"mktemp $d/" + programPrefix,
 	} {
 		if !strings.Contains(string(plugin), want) {
 			t.Errorf("the plugin does not have %q", want)
@@ -127,26 +128,28 @@ func TestTheActionPluginKeepsProgramsWhereTheRunsDo(t *testing.T) {
 	}
 }
 
-// A schedule's program is in use, however rarely it goes off.
-func TestTheProgramOfAScheduleStays(t *testing.T) {
+// The program of a schedule is in use, even if the schedule starts it less often than once in keepPrograms.
+func TestRemoveOldProgramsKeepsTheScheduledOne(t *testing.T) {
 	dir := t.TempDir()
-	from(t, dir)
+	setProgramDirs(t, dir)
 	scheduleUnit = filepath.Join(dir, "unit")
 	t.Cleanup(func() { scheduleUnit = ScheduleUnit })
-	old := time.Now().Add(-2 * keepBin)
+	old := time.Now().Add(-2 * keepPrograms)
 	for _, name := range []string{"rewind-1", "rewind-2"} {
-		if err := errors.Join(os.WriteFile(filepath.Join(dir, name), nil, 0o700), os.Chtimes(filepath.Join(dir, name), old, old)); err != nil {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o700), os.Chtimes(path, old, old)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(scheduleUnit, []byte("ExecStart="+dir+"/rewind-1 snap_backup @/etc/rewind/%i.json\n"), 0o600); err != nil {
+	unit := "ExecStart=" + dir + "/rewind-1 snap_backup @/etc/rewind/%i.json\n"
+	if err := os.WriteFile(scheduleUnit, []byte(unit), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	removeOld()
+	removeOldPrograms()
 	if _, err := os.Stat(filepath.Join(dir, "rewind-1")); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "rewind-2")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("one that nothing names: %v", err)
+		t.Errorf("an old program that no schedule names: %v", err)
 	}
 }

@@ -1,14 +1,14 @@
-// Package journey runs what can leave a server in the middle.
+// Package journey implements runs. A run is a change to the server that must be finished or undone, whatever happens
+// to the process that asked for it.
 //
-// A journey is a change to the server that must be finished or undone whatever happens to the process that asked for
-// it: the module starts its own binary again in a transient systemd unit, waits for that unit, and reads its result
-// from a file. The unit outlives the ssh connection and the module. When its main process ends, however it ends,
-// systemd runs the same binary's settle (ExecStopPost=), which undoes or finishes what the journal says was begun.
-// After a power cut a unit installed for the time of a rollback does the same at boot; and every later journey settles
-// what it finds unfinished on its volume groups before it does anything else.
+// The module starts its own binary again in a transient systemd unit, waits for that unit, and reads the result from a
+// file. The unit outlives the ssh connection and the module. When the unit's main process ends, however it ends,
+// systemd runs the same binary with the argument "settle" (ExecStopPost=), which finishes or undoes what the journal
+// shows as unfinished. After a power cut a unit that a rollback installs for as long as it takes does the same at boot.
+// Every later run also settles the unfinished entries of its volume groups before it does anything else.
 //
-// Where things live: the journal and the binary under State (it must survive a power cut), locks, requests, results
-// and progress under Run (they must not).
+// The journal and the copy of the binary lie under State, because they must survive a power cut. Locks, requests,
+// results and progress lie under Run, because they must not.
 package journey
 
 import (
@@ -29,58 +29,63 @@ import (
 	"go.pcc.com/rewind/core/journal"
 )
 
-// State and Run are the two directories of Rewind on a server; both belong to root alone.
+// State and Run are Rewind's two directories on a server. Only root can read or write them. State survives a reboot,
+// Run does not.
 const (
 	State = "/var/lib/rewind"
 	Run   = "/run/rewind"
 )
 
-// JournalDir is where the journal lies.
+// JournalDir is the directory of the journal.
 const JournalDir = State + "/journal"
 
-// Handler is what a kind of journey does.
+// Handler implements one kind of run.
 type Handler struct {
-	// Do makes the journey. Result is given to the user also when err is not nil: it says what was done until then.
+	// Do does the work of the run. The user is given the result even if err is not nil: it says what was done until
+	// the failure.
 	Do func(ctx context.Context, t *Trip, request json.RawMessage) (ansible.Result, error)
-	// Settle finishes or undoes a journey of this kind that ended in the middle. It is called with the volume groups
-	// of the entry locked, must find out from LVM and the kernel what is really there, and may be called again.
+	// Settle finishes or undoes a run of this kind that was interrupted. The volume groups of the entry are locked
+	// when it is called. It must find out the actual state from LVM and the kernel, and it may be called more than
+	// once for the same entry.
 	Settle func(ctx context.Context, t *Trip, e *journal.Entry) error
-	// Release lets go on at once what users wait for while such a journey is under way. It is called before programs that
-	// a killed journey left behind are waited for, takes no lock, and may be nil.
+	// Release unblocks at once what users wait for because of such a run, such as suspended devices. It is called
+	// after a run was killed, before the programs that the run left behind are waited for. It takes no lock, and it may
+	// be nil.
 	Release func(e *journal.Entry) error
 }
 
-// Handlers are all kinds of journeys, by kind. Every binary that starts any of them knows all of them, because a
-// journey settles whatever it finds unfinished.
+// Handlers maps each kind of run to its Handler. Every binary that starts runs must know all kinds, because each run
+// settles whatever it finds unfinished.
 type Handlers map[string]Handler
 
-// Trip is a journey under way, seen from inside its unit.
+// Trip is one run, seen from inside its unit.
 type Trip struct {
 	Journal  *journal.Journal
 	handlers Handlers
-	dir      string // of request, result and progress; empty when settling at boot
+	dir      string // holds the request, the result and the progress; empty when the boot unit settles
 	id       string
 	locks    *locks
 	entry    *journal.Entry
 	secret   []byte
-	beside   ansible.Result
+	beside   ansible.Result // what Beside added
 	notify   func(string)
 }
 
-// Secret decodes what the caller gave as Call.Secret into v; without one it leaves v alone.
+// Secret decodes Call.Secret, which the caller gave as JSON, into v. If there is no secret, v stays unchanged. A
+// secret that does not fit v is the fault internal.
 func (t *Trip) Secret(v any) error {
 	if len(t.secret) == 0 {
 		return nil
 	}
 	if json.Unmarshal(t.secret, v) != nil {
-		return fault.New(fault.Internal, "what the run must keep secret cannot be read") // an error would quote it
+		return fault.New(fault.Internal, "the run's secret cannot be decoded") // the cause would quote the secret
 	}
 	return nil
 }
 
-// Begin writes down that a journey of this kind begins, in a first step, before anything is changed.
+// Begin writes a journal entry with its first step. It must be called before anything is changed.
 func (t *Trip) Begin(kind, set string, groups []string, step string, state any) error {
-	e, err := t.Journal.Begin(t.entryID(), kind, set, groups, step, state)
+	e, err := t.Journal.Begin(t.newEntryID(), kind, set, groups, step, state)
 	if err != nil {
 		return err
 	}
@@ -88,65 +93,72 @@ func (t *Trip) Begin(kind, set string, groups []string, step string, state any) 
 	return nil
 }
 
-// entryID is free for an entry of this journey: its first has the journey's own id, a later one, such as that of the
-// rollback after a restore, a number behind it.
-func (t *Trip) entryID() string {
+// newEntryID returns an unused id for a journal entry of this run. A run may write more than one entry: a restore that
+// is followed by a rollback writes a second one for the rollback.
+func (t *Trip) newEntryID() string {
 	if t.id == "" {
 		return journal.NewID()
 	}
 	for n := 1; ; n++ {
-		id := nth(t.id, n)
+		id := entryID(t.id, n)
 		if _, err := t.Journal.Load(id); errors.Is(err, fault.NotFound) {
 			return id
 		}
 	}
 }
 
-// nth is the id of a journey's nth entry, from 1.
-func nth(id string, n int) string {
+// entryID returns the id of a run's nth journal entry, counted from 1. The first entry has the id of the run, the
+// others have that id with "-2", "-3" and so on appended.
+func entryID(runID string, n int) string {
 	if n == 1 {
-		return id
+		return runID
 	}
-	return id + "-" + strconv.Itoa(n)
+	return runID + "-" + strconv.Itoa(n)
 }
 
 // Resume makes e the entry that Record and Finish write to.
 func (t *Trip) Resume(e *journal.Entry) { t.entry = e }
 
-// Entry is the entry that Record and Finish write to; nil before Begin.
+// Entry returns the entry that Record and Finish write to. It is nil before Begin.
 func (t *Trip) Entry() *journal.Entry { return t.entry }
 
-// Record writes down the step that is about to be taken, or was taken.
+// Record writes the step that is about to be taken, or was just taken, to the current entry.
 func (t *Trip) Record(step string, state any) error { return t.Journal.Record(t.entry, step, state) }
 
-// Finish closes the entry.
+// Finish writes the last step and the outcome to the current entry.
 func (t *Trip) Finish(step string, o journal.Outcome, state any) error {
 	return t.Journal.Finish(t.entry, step, o, state)
 }
 
-// Lock takes the locks of the volume groups, waiting for other journeys at most LockWait and saying for whom, and settles what an earlier
-// journey left unfinished in them. stale says that the groups may have changed since the time given: what was read
-// of LVM before must be read again.
+// Lock takes the locks of the volume groups, and then settles the unfinished entries of earlier runs on these groups.
+// It waits for other runs for LockWait, or as long as WaitFor or WaitAtMost said, and shows as progress which run it
+// waits for. The text in what names this run for those that wait for it.
+//
+// stale is true if the groups may have changed after since: what was read of LVM before then must be read again.
+//
+// A lock that another run still holds at the limit is the fault locked. An entry that cannot be settled is the fault
+// that its handler returned, or interrupted if this program does not know its kind.
 func (t *Trip) Lock(ctx context.Context, groups []string, what string, since time.Time) (stale bool, err error) {
-	stale, err = t.locks.take(ctx, groups, what, since)
+	stale, err = t.locks.lock(ctx, groups, what, since)
 	if err != nil {
 		return stale, err
 	}
-	settled, err := t.settle(ctx, groups)
+	settled, err := t.settleGroups(ctx, groups)
 	return stale || settled, err
 }
 
-// WaitAtMost shortens the wait for other journeys to d, where that is less than LockWait.
+// WaitAtMost makes Lock wait for other runs for d at most. A shorter limit that was set before stays.
 func (t *Trip) WaitAtMost(d time.Duration) { t.locks.wait = min(t.locks.wait, d) }
 
-// WaitFor has Lock wait so long for other journeys instead of LockWait.
+// WaitFor makes Lock wait for other runs for d instead of LockWait.
 func (t *Trip) WaitFor(d time.Duration) { t.locks.wait = d }
 
-// Unlock lets others at the volume groups, for the part of a journey that changes nothing more.
-func (t *Trip) Unlock() { t.locks.release() }
+// Unlock gives all locks back, for the part of a run that makes no more changes.
+func (t *Trip) Unlock() { t.locks.unlock() }
 
-// settle settles unfinished entries that touch the locked groups.
-func (t *Trip) settle(ctx context.Context, groups []string) (settled bool, err error) {
+// settleGroups settles the unfinished entries that name one of the groups, which are locked. It also locks the other
+// groups of each such entry. settled is true if there was at least one.
+func (t *Trip) settleGroups(ctx context.Context, groups []string) (settled bool, err error) {
 	entries, err := t.Journal.Unfinished()
 	if err != nil {
 		return false, err
@@ -155,7 +167,7 @@ func (t *Trip) settle(ctx context.Context, groups []string) (settled bool, err e
 		if !overlap(e.Groups, groups) || t.entry != nil && e.ID == t.entry.ID {
 			continue
 		}
-		if _, err := t.locks.take(ctx, e.Groups, "settling "+e.Kind+" "+e.Set, time.Now()); err != nil {
+		if _, err := t.locks.lock(ctx, e.Groups, "settling "+e.Kind+" "+e.Set, time.Now()); err != nil {
 			return settled, err
 		}
 		if err := t.settleEntry(ctx, e); err != nil {
@@ -166,63 +178,69 @@ func (t *Trip) settle(ctx context.Context, groups []string) (settled bool, err e
 	return settled, nil
 }
 
+// settleEntry has the handler of e's kind settle it. The groups of e must be locked.
 func (t *Trip) settleEntry(ctx context.Context, e *journal.Entry) error {
 	h, ok := t.handlers[e.Kind]
 	if !ok {
-		return fault.New(fault.Interrupted, "an unfinished %s of set %q (journal %s) is not known to this program", e.Kind, e.Set, e.ID).
+		return fault.New(fault.Interrupted,
+			"this program does not know how to settle the unfinished %s of set %q (journal %s)", e.Kind, e.Set, e.ID).
 			WithHint("run the newest version of the module that began it")
 	}
-	mine := t.entry
+	ownEntry := t.entry
 	t.entry = e
-	defer func() { t.entry = mine }()
+	defer func() { t.entry = ownEntry }()
 	if err := h.Settle(ctx, t, e); err != nil {
-		f := fault.New(fault.Of(err).Code, "an earlier %s of set %q, interrupted at %q, cannot be settled: %w", e.Kind, e.Set, e.Step, err)
-		return f.WithHint("%s; it is tried again by every run on volume groups %s. If you have settled it by hand, take its record away: %s",
+		f := fault.New(fault.Of(err).Code, "an earlier %s of set %q, interrupted at %q, cannot be settled: %w",
+			e.Kind, e.Set, e.Step, err)
+		return f.WithHint("%s; every run on volume groups %s tries again. "+
+			"If you have settled it by hand, remove its record: %s",
 			cmp.Or(f.Hint, "mend the cause"), strings.Join(e.Groups, ", "), filepath.Join(JournalDir, e.ID+".json"))
 	}
 	return nil
 }
 
-// Progress is what a journey says of itself while it runs.
+// Progress says how far a run is.
 type Progress struct {
 	Label   string  `json:"label"`
-	Percent float64 `json:"percent"` // 0 to 100; negative where there is no measure
-	Bytes   int64   `json:"bytes,omitempty"`
+	Percent float64 `json:"percent"`         // 0 to 100; negative if it is unknown
+	Bytes   int64   `json:"bytes,omitempty"` // done so far; 0 if it is unknown
 }
 
-// Progress tells whoever waits how far the journey is.
+// Progress tells whoever waits for the run how far it is. percent is 0 to 100, or negative if it is unknown.
 func (t *Trip) Progress(label string, percent float64) {
 	t.Tell(Progress{Label: label, Percent: percent})
 }
 
-// Tell is Progress with all there is to say. It is advice: an error to write it is not reported.
+// Tell is Progress with all fields. Progress is only informative, so that an error in writing it is not reported.
 func (t *Trip) Tell(p Progress) {
 	if t.dir == "" {
 		return
 	}
 	data, _ := json.Marshal(p)
-	_ = replace(filepath.Join(t.dir, "progress"), data)
+	_ = replaceFile(filepath.Join(t.dir, "progress"), data)
 }
 
-// Unit is the name of the journey's unit of systemd.
+// Unit returns the name of the run's systemd unit.
 func (t *Trip) Unit() string { return unitOf(t.id) }
 
-// Dir is a directory of this journey's own, in memory, for root alone; it outlives the journey by an hour.
+// Dir returns the run's own directory. It is in memory, only root can open it, and it is kept for an hour after the
+// end of the run.
 func (t *Trip) Dir() string { return t.dir }
 
-// Extend puts off the end of the unit's running time to d from now, for the part of a journey that may take as long as
-// it takes while it moves (systemd.service(5), EXTEND_TIMEOUT_USEC=).
+// Extend lets the unit run until d from now, even if that is past its time limit. A part of a run that has no limit as
+// long as it makes progress calls it again and again (systemd.service(5), EXTEND_TIMEOUT_USEC=).
 func (t *Trip) Extend(d time.Duration) {
 	if t.notify != nil {
 		t.notify("EXTEND_TIMEOUT_USEC=" + formatInt(d.Microseconds()))
 	}
 }
 
-// Beside adds what was done so far to every answer from now on, for a journey that goes on with another kind's.
+// Beside adds r to every answer from now on. A run that goes on with the work of another kind calls it with the result
+// of its first part, as a restore does before the rollback that follows.
 func (t *Trip) Beside(r ansible.Result) { t.beside = r }
 
-// with returns r together with what stands beside it. What both say, that says: it knows more.
-func (t *Trip) with(r ansible.Result) ansible.Result {
+// withBeside returns r joined with t.beside. On conflict t.beside wins.
+func (t *Trip) withBeside(r ansible.Result) ansible.Result {
 	if t.beside.Msg == "" {
 		return r
 	}
@@ -236,29 +254,29 @@ func (t *Trip) with(r ansible.Result) ansible.Result {
 	return r
 }
 
-// Answer gives the result to whoever waits, before the end of the journey.
+// Answer gives the result, or the failure err, to whoever waits for the run. The run may go on after it.
 func (t *Trip) Answer(r ansible.Result, err error) error {
 	if t.dir == "" {
 		return nil
 	}
-	a := answer{Result: t.with(r)}
+	a := answer{Result: t.withBeside(r)}
 	a.Fault = fault.Of(err)
 	data, err := json.Marshal(a)
 	if err != nil {
 		return fault.New(fault.Internal, "result of the run: %w", err)
 	}
-	return replace(filepath.Join(t.dir, "result"), data)
+	return replaceFile(filepath.Join(t.dir, "result"), data)
 }
 
-// answer is what the result file holds.
+// answer is the content of the result file.
 type answer struct {
 	Result ansible.Result `json:"result"`
 	Fault  *fault.Error   `json:"fault,omitempty"`
 }
 
-// replace writes a file in Run so that a reader sees the old or the new one, never a part. Nothing there needs to
-// survive a power cut, so nothing is synced.
-func replace(path string, data []byte) error {
+// replaceFile writes a file in Run so that a reader sees either the old or the new content, never a part. Nothing in
+// Run needs to survive a power cut, so nothing is synced.
+func replaceFile(path string, data []byte) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
@@ -266,6 +284,7 @@ func replace(path string, data []byte) error {
 	return os.Rename(tmp, path)
 }
 
+// overlap reports whether a and b have an element in common.
 func overlap(a, b []string) bool {
 	for _, x := range a {
 		for _, y := range b {

@@ -17,24 +17,24 @@ import (
 	"go.pcc.com/rewind/core/proc"
 )
 
-// leftoverLimit bounds the wait for the programs that the killed journey had started.
+// leftoverLimit is how long the package waits for the programs that a killed run had started.
 const leftoverLimit = 2 * time.Minute
 
-// leftovers sees to it that nothing that a killed journey started is at work any more when it is settled.
+// endLeftovers waits until nothing that the killed run had started is still at work, before the run is settled.
 //
-// Programs that change volumes or mounts are waited for: to settle beside an lvcreate that is still running would race
-// with it, and killing it is how volumes are left half-made. All others, backends and what they run, are killed: they
-// would go on reading a snapshot that is to be removed. LVM's own poller, which lives as long as a merge does, is left
-// alone.
-func leftovers(ctx context.Context) error {
+// It waits for programs that change volumes or mounts: settling while an lvcreate still runs would be a race with it,
+// and killing an lvcreate is what leaves volumes half made. It kills all other programs, which are backends and what
+// they run, because they would go on reading a snapshot that is about to be removed. It leaves LVM's own poller alone,
+// which lives as long as a merge takes.
+func endLeftovers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leftoverLimit)
 	defer cancel()
-	path, err := ownGroup()
+	path, err := ownCgroup()
 	if err != nil || path == "" {
 		return err
 	}
 	for {
-		pids, err := members(path)
+		pids, err := leftoverProcesses(path)
 		if err != nil {
 			return err
 		}
@@ -42,36 +42,37 @@ func leftovers(ctx context.Context) error {
 			return nil
 		}
 		for _, pid := range pids {
-			if err := end(ctx, pid); err != nil {
+			if err := killOrAwait(ctx, pid); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// AwaitCommands waits until no program is at work any more that the journey of this entry started, where another one
-// settles it: a command of LVM's that was not killed with its journey may still be about to change a volume. Its
-// pollers are not waited for, nor what settles it in its own unit, which may wait for us.
+// AwaitCommands waits until no program that the run of this journal entry started is at work any more. It is for
+// another run that settles the entry: an LVM command that was not killed together with its run may still be about to
+// change a volume. It does not wait for LVM's pollers, nor for the process that settles the entry in the unit of the
+// killed run, which may itself wait for this run. After two minutes the fault is timeout.
 func AwaitCommands(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, leftoverLimit)
 	defer cancel()
-	own, err := ownGroup()
+	own, err := ownCgroup()
 	if err != nil {
 		return err
 	}
-	for _, path := range groupsOf(id) {
+	for _, path := range cgroupsOf(id) {
 		if path == own {
-			continue // settle has waited for them
+			continue // endLeftovers has waited for these processes
 		}
-		pids, err := members(path)
+		pids, err := leftoverProcesses(path)
 		if err != nil {
 			continue // the unit has ended
 		}
 		for _, pid := range pids {
-			if isJourney(pid) {
+			if isRunProcess(pid) {
 				continue
 			}
-			if err := await(ctx, pid); err != nil {
+			if err := awaitProcess(ctx, pid); err != nil {
 				return err
 			}
 		}
@@ -79,25 +80,27 @@ func AwaitCommands(ctx context.Context, id string) error {
 	return nil
 }
 
-// groupsOf are the control groups of the journey that wrote the entry: its own id, or that with a number behind it.
-func groupsOf(id string) []string {
-	first := id
+// cgroupsOf returns the control groups that the run of a journal entry may have. The entry's id is either the id of the
+// run, or that id with a number appended (see the function entryID), so that there are two possibilities.
+func cgroupsOf(id string) []string {
+	withoutNumber := id
 	if i := strings.LastIndexByte(id, '-'); i > 0 {
-		first = id[:i]
+		withoutNumber = id[:i]
 	}
 	const slice = "/sys/fs/cgroup/system.slice"
-	return []string{filepath.Join(slice, unitOf(id)), filepath.Join(slice, unitOf(first))}
+	return []string{filepath.Join(slice, unitOf(id)), filepath.Join(slice, unitOf(withoutNumber))}
 }
 
-// isJourney knows this program in a journey's unit, as its main process or as its ExecStopPost=.
-func isJourney(pid int) bool {
+// isRunProcess reports whether the process is the main process of a run's unit, or its ExecStopPost=.
+func isRunProcess(pid int) bool {
 	data, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	words := strings.Split(string(data), "\x00")
 	return len(words) > 1 && (words[1] == "settle" || words[1] == "journey")
 }
 
-// ownGroup is the control group of this journey's unit; empty if this runs by hand, or at boot.
-func ownGroup() (string, error) {
+// ownCgroup returns the directory of the control group of this run's unit. It is empty if this process was started by
+// hand.
+func ownCgroup() (string, error) {
 	group, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return "", fault.New(fault.Internal, "own control group: %w", err)
@@ -109,14 +112,16 @@ func ownGroup() (string, error) {
 	return filepath.Join("/sys/fs/cgroup", path), nil
 }
 
-// members are the processes in the control group that are to end.
-func members(path string) ([]int, error) {
+// leftoverProcesses returns the processes in the control group, without this one, LVM's pollers, and those that have
+// ended.
+func leftoverProcesses(path string) ([]int, error) {
 	pids, err := processes(path)
 	return slices.DeleteFunc(pids, func(pid int) bool {
-		return pid == os.Getpid() || isPoller(pid) || !lives(pid)
+		return pid == os.Getpid() || isPoller(pid) || !isAlive(pid)
 	}), err
 }
 
+// processes returns the ids of the processes in the control group.
 func processes(path string) ([]int, error) {
 	data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 	if err != nil {
@@ -130,21 +135,22 @@ func processes(path string) ([]int, error) {
 	return pids, nil
 }
 
-// pollerLimit bounds the wait for a poller that is told to end.
+// pollerLimit is how long EndPollers waits for the pollers that it told to end.
 const pollerLimit = 2 * time.Second
 
-// EndPollers ends LVM's pollers that this journey started, when there is nothing left for them to look at: they would
-// sleep until their next look, in the control group of a unit that has ended. LVM blocks the signal while it changes
-// anything, so none is ended in the middle; one that does not end in time is left to end by itself.
+// EndPollers ends the pollers of LVM that this run started. It is called when all merges are done: a poller would
+// otherwise sleep until its next poll, in the control group of a unit that has ended. LVM blocks SIGTERM while it
+// changes anything, so that no poller is interrupted in a change. A poller that does not end within two seconds is left
+// alone.
 func EndPollers(ctx context.Context) {
-	path, err := ownGroup()
+	path, err := ownCgroup()
 	if err != nil || path == "" {
 		return
 	}
 	pids, _ := processes(path)
 	pids = slices.DeleteFunc(pids, func(pid int) bool { return !isPoller(pid) })
 	for _, pid := range pids {
-		_ = unix.Kill(pid, unix.SIGTERM) // an error means that it is gone
+		_ = unix.Kill(pid, unix.SIGTERM) // an error means that the process has ended
 	}
 	ctx, cancel := context.WithTimeout(ctx, pollerLimit)
 	defer cancel()
@@ -153,64 +159,72 @@ func EndPollers(ctx context.Context) {
 	}
 }
 
-// end waits for the end of a process, which it kills unless it is in the middle of a change.
-func end(ctx context.Context, pid int) error {
+// killOrAwait waits for the end of a process. It kills the process first, unless that is one that changes volumes or
+// mounts.
+func killOrAwait(ctx context.Context, pid int) error {
 	p, err := proc.Open(pid)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "process %d, started by the killed journey: %w", pid, err)
+		return fault.New(fault.Internal, "process %d, started by the killed run: %w", pid, err)
 	}
 	defer p.Close()
-	command := commandOf(pid) // while it is there
-	if !changes(nameOf(pid)) {
-		_ = p.Signal(unix.SIGKILL) // the wait tells whether it worked
+	command := commandLine(pid) // before the kill, because it is empty afterwards
+	if !mustFinish(nameOf(pid)) {
+		_ = p.Signal(unix.SIGKILL) // if this fails, the wait below reports it
 	}
-	return ended(ctx, p, pid, command)
+	return awaitHandle(ctx, p, pid, command)
 }
 
-// await waits for the end of a process.
-func await(ctx context.Context, pid int) error {
+// awaitProcess waits for the end of a process.
+func awaitProcess(ctx context.Context, pid int) error {
 	p, err := proc.Open(pid)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "process %d, started by the killed journey: %w", pid, err)
+		return fault.New(fault.Internal, "process %d, started by the killed run: %w", pid, err)
 	}
 	defer p.Close()
-	return ended(ctx, p, pid, commandOf(pid))
+	return awaitHandle(ctx, p, pid, commandLine(pid))
 }
 
-func ended(ctx context.Context, p *proc.Handle, pid int, command string) error {
+// awaitHandle waits until p has ended or ctx is done, which is the fault timeout.
+func awaitHandle(ctx context.Context, p *proc.Handle, pid int, command string) error {
 	if err := p.Wait(ctx); err != nil {
-		return fault.New(fault.Timeout, "%s (pid %d), started by the killed journey, still runs after %s", command, pid, leftoverLimit).
+		return fault.New(fault.Timeout,
+			"%s (pid %d), started by the killed run, still runs after %s", command, pid, leftoverLimit).
 			WithHint("look at what it waits for: cat /proc/%d/stack", pid)
 	}
 	return nil
 }
 
-// changes is true for the programs that must come to their end. Every LVM command runs as lvm (see package lvm).
-func changes(name string) bool {
-	return slices.Contains([]string{"lvm", "dmsetup", "cryptsetup", "mount", "umount"}, name) || strings.HasPrefix(name, "mount.")
+// mustFinish reports whether the program of that name changes volumes or mounts, so that it must not be killed. Every
+// LVM command runs as lvm (see package lvm).
+func mustFinish(name string) bool {
+	return slices.Contains([]string{"lvm", "dmsetup", "cryptsetup", "mount", "umount"}, name) ||
+		strings.HasPrefix(name, "mount.")
 }
 
-func commandOf(pid int) string {
+// commandLine returns the program and the arguments of a process, separated by spaces.
+func commandLine(pid int) string {
 	data, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	return strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))
 }
 
-// isPoller knows LVM's poller, where lvmpolld does not do its work: it has made itself the leader of a session
-// (setsid(2)), which no command does that ends by itself.
+// isPoller reports whether the process is a poller of LVM, which exists where LVM does not use lvmpolld. A poller has
+// made itself the leader of a session (setsid(2)). Ordinary LVM commands do not do that.
 func isPoller(pid int) bool {
 	s, ok := proc.Find(pid)
 	return ok && s.Leads() && nameOf(pid) == "lvm"
 }
 
-func lives(pid int) bool {
+// isAlive reports whether the process exists and is not a zombie.
+func isAlive(pid int) bool {
 	s, ok := proc.Find(pid)
 	return ok && s.Lives()
 }
 
+// nameOf returns the name of a process's program.
 func nameOf(pid int) string { return filesystem.Proc("/proc").Command(pid) }

@@ -15,100 +15,109 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// LockWait is how long a journey waits for another one on the same volume group.
+// LockWait is how long a run waits for another run on the same volume group, unless Trip.WaitFor or Trip.WaitAtMost
+// changed that.
 const LockWait = 2 * time.Minute
 
-// SetLock is the lock of a set's name, which is taken like that of a volume group. No group's name holds a colon
-// (lvm(8)).
-func SetLock(name string) string { return setLock + name }
+// SetLock returns the name of the lock of a set's name. Trip.Lock takes it where it takes a volume group. It cannot be
+// the name of a volume group, because that holds no colon (lvm(8)).
+func SetLock(name string) string { return setLockPrefix + name }
 
-const setLock = "set:"
+const setLockPrefix = "set:"
 
-// locked says what a lock is for.
-func locked(lock string) string {
-	if name, ok := strings.CutPrefix(lock, setLock); ok {
+// describe says in words what a lock is for.
+func describe(lock string) string {
+	if name, ok := strings.CutPrefix(lock, setLockPrefix); ok {
 		return "set " + name
 	}
 	return "volume group " + lock
 }
 
-// lockPoll is how often a held lock is tried again: flock(2) has no wait with a limit.
+// lockPoll is the time between two attempts to take a lock that another run holds. The package polls because flock(2)
+// cannot wait with a limit.
 const lockPoll = 100 * time.Millisecond
 
-// owner is what a lock file says of who holds it.
+// owner is the content of a lock file: the process that holds the lock.
 type owner struct {
 	PID   int    `json:"pid"`
-	What  string `json:"what"`
+	What  string `json:"what"`  // what that process does, for people
 	Since int64  `json:"since"` // Unix seconds
 }
 
-// locks are the locks a journey holds, one file for each volume group and for the name of a set. The files are never
-// deleted: another process may be waiting on the one just unlinked.
+// locks holds the locks of one run. Each lock is a file in dir, one for each volume group and one for each name of a
+// set. The files are never deleted: a process that waits for a deleted file would get its lock, while a third one locks
+// a new file of the same name.
 type locks struct {
-	dir  string
-	wait time.Duration
-	tell func(what string) // that we wait, and for whom; may be nil
-	held map[string]*flock.Flock
+	dir    string
+	wait   time.Duration
+	onWait func(what string) // called with what this run waits for; may be nil
+	held   map[string]*flock.Flock
 }
 
 func newLocks(dir string) *locks {
 	return &locks{dir: dir, wait: LockWait, held: map[string]*flock.Flock{}}
 }
 
-// take locks the groups that are not held yet, in the order of their names so that two journeys never wait for each
-// other. changed says that somebody else held one of them after the time given.
-func (l *locks) take(ctx context.Context, groups []string, what string, since time.Time) (changed bool, err error) {
+// lock locks those of the groups that it does not hold yet, in the order of their names, so that two runs never wait
+// for each other. changed is true if another run held one of these locks after since. what says what this run does, for
+// runs that wait for it.
+func (l *locks) lock(ctx context.Context, groups []string, what string, since time.Time) (changed bool, err error) {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return false, fault.New(fault.Internal, "locks: %w", err)
 	}
-	sorted := append([]string(nil), groups...)
-	sort.Strings(sorted)
+	ordered := append([]string(nil), groups...)
+	sort.Strings(ordered)
 	ctx, cancel := context.WithTimeout(ctx, l.wait)
 	defer cancel()
-	for _, group := range sorted {
+	for _, group := range ordered {
 		if l.held[group] != nil {
 			continue
 		}
-		touched, err := l.takeOne(ctx, group, what)
+		lastUsed, err := l.lockOne(ctx, group, what)
 		if err != nil {
 			return changed, err
 		}
-		changed = changed || touched.After(since)
+		changed = changed || lastUsed.After(since)
 	}
 	return changed, nil
 }
 
-// takeOne returns the time the lock was last taken or given back.
-func (l *locks) takeOne(ctx context.Context, group, what string) (touched time.Time, err error) {
+// lockOne locks one group. lastUsed is when the lock was last taken or given back before; zero if it never was.
+func (l *locks) lockOne(ctx context.Context, group, what string) (lastUsed time.Time, err error) {
 	path := filepath.Join(l.dir, group)
 	f := flock.New(path, flock.SetPermissions(0o600))
 	ok, err := f.TryLock()
 	if !ok && err == nil {
-		if l.tell != nil {
-			l.tell("waiting for " + ownerOf(path).What)
+		if l.onWait != nil {
+			l.onWait("waiting for " + ownerOf(path).What)
 		}
 		ok, err = f.TryLockContext(ctx, lockPoll)
 	}
-	if !ok {
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
-			return touched, fault.New(fault.Internal, "lock of %s: %w", locked(group), err)
-		}
-		return touched, lockedBy(path, group, l.wait)
+	switch {
+	case ok:
+	case errors.Is(err, context.DeadlineExceeded):
+		return lastUsed, lockedFault(path, group, l.wait)
+	case errors.Is(err, context.Canceled):
+		return lastUsed, fault.New(fault.Interrupted, "asked to end while waiting for %s, which uses %s", ownerOf(path).What,
+			describe(group)).WithHint("nothing was changed")
+	default:
+		return lastUsed, fault.New(fault.Internal, "lock of %s: %w", describe(group), err)
 	}
 	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-		touched = info.ModTime()
+		lastUsed = info.ModTime()
 	}
 	data, _ := json.Marshal(owner{PID: os.Getpid(), What: what, Since: time.Now().Unix()})
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		f.Close()
-		return touched, fault.New(fault.Internal, "lock of %s: %w", locked(group), err)
+		return lastUsed, fault.New(fault.Internal, "lock of %s: %w", describe(group), err)
 	}
 	l.held[group] = f
-	return touched, nil
+	return lastUsed, nil
 }
 
-// Alone does something while no other process does what has the same lock file. It is for what takes no longer than
-// writing a few files: the wait has LockWait as its limit.
+// Alone calls do while it holds the lock of the file at path, which it creates if it is missing. No other process that
+// uses the same file is in do meanwhile. It is for work that takes no longer than writing a few files. If the lock is
+// not free within LockWait, do is not called, and the fault is locked.
 func Alone(path string, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fault.New(fault.Internal, "locks: %w", err)
@@ -116,40 +125,46 @@ func Alone(path string, do func() error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), LockWait)
 	defer cancel()
 	f := flock.New(path, flock.SetPermissions(0o600))
-	if _, err := f.TryLockContext(ctx, lockPoll); err != nil {
-		return fault.New(fault.Locked, "%s has been locked by another journey for %s: %w", path, LockWait, err).
+	_, err := f.TryLockContext(ctx, lockPoll)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fault.New(fault.Internal, "lock of %s: %w", path, err)
+	}
+	if err != nil {
+		return fault.New(fault.Locked, "%s has been locked by another run for %s: %w", path, LockWait, err).
 			WithHint("look at it: journalctl -u 'rewind-*'")
 	}
 	defer f.Close()
 	return do()
 }
 
-func (l *locks) release() {
+// unlock gives all locks back. It sets the time of each file, which is how lockOne knows when the lock was last used.
+func (l *locks) unlock() {
 	for group, f := range l.held {
-		now := time.Now()
-		_ = os.Chtimes(f.Path(), now, now)
+		released := time.Now()
+		_ = os.Chtimes(f.Path(), released, released)
 		_ = f.Close()
 		delete(l.held, group)
 	}
 }
 
-// ownerOf reads who holds a lock; empty where that cannot be read.
+// ownerOf reads who holds the lock of the file at path. If that cannot be read, it has no PID.
 func ownerOf(path string) owner {
 	var o owner
 	data, _ := os.ReadFile(path)
 	if json.Unmarshal(data, &o) != nil {
-		return owner{What: "another journey"}
+		return owner{What: "another run"}
 	}
 	return o
 }
 
-func lockedBy(path, group string, waited time.Duration) error {
+// lockedFault is the fault for a lock that another run still holds after waited.
+func lockedFault(path, group string, waited time.Duration) error {
 	o := ownerOf(path)
 	if o.PID == 0 {
-		return fault.New(fault.Locked, "%s is locked by another run; waited %s", locked(group), waited)
+		return fault.New(fault.Locked, "%s is locked by another run; waited %s", describe(group), waited)
 	}
 	return fault.New(fault.Locked, "%s is in use by %s (pid %d) since %s; waited %s",
-		locked(group), o.What, o.PID, time.Unix(o.Since, 0).Format(time.RFC3339), waited).
+		describe(group), o.What, o.PID, time.Unix(o.Since, 0).Format(time.RFC3339), waited).
 		With("lock", o).
 		WithHint("wait for it, or look at it: journalctl -u 'rewind-*' and ps %d", o.PID)
 }

@@ -12,30 +12,31 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func lockDir(t *testing.T, wait time.Duration) func() *locks {
+// locksIn returns a function that makes the locks of one more run, all in one new directory.
+func locksIn(t *testing.T, wait time.Duration) func() *locks {
 	dir := t.TempDir()
 	return func() *locks {
 		l := newLocks(dir)
 		l.wait = wait
-		t.Cleanup(l.release)
+		t.Cleanup(l.unlock)
 		return l
 	}
 }
 
-func TestTheSecondWaitsForTheFirst(t *testing.T) {
-	another := lockDir(t, time.Minute)
-	first, second := another(), another()
+func TestLockWaitsForTheOtherRun(t *testing.T) {
+	newRun := locksIn(t, time.Minute)
+	first, second := newRun(), newRun()
 	begun := time.Now()
-	if changed, err := first.take(t.Context(), []string{"vg00"}, "lvm_merge snap", begun); changed || err != nil {
+	if changed, err := first.lock(t.Context(), []string{"vg00"}, "lvm_merge snap", begun); changed || err != nil {
 		t.Fatal(changed, err)
 	}
 	got := make(chan error, 1)
 	var changed bool
-	told := make(chan string, 1)
-	second.tell = func(what string) { told <- what }
+	waitsFor := make(chan string, 1)
+	second.onWait = func(what string) { waitsFor <- what }
 	go func() {
 		var err error
-		changed, err = second.take(context.Background(), []string{"vg00"}, "lvm_snapshot present snap", begun)
+		changed, err = second.lock(context.Background(), []string{"vg00"}, "lvm_snapshot present snap", begun)
 		got <- err
 	}()
 	select {
@@ -43,49 +44,64 @@ func TestTheSecondWaitsForTheFirst(t *testing.T) {
 		t.Fatalf("it did not wait: %v", err)
 	case <-time.After(3 * lockPoll):
 	}
-	if what := <-told; what != "waiting for lvm_merge snap" {
-		t.Errorf("it says %q", what)
+	if what := <-waitsFor; what != "waiting for lvm_merge snap" {
+		t.Errorf("the progress is %q", what)
 	}
-	first.release()
+	first.unlock()
 	if err := <-got; err != nil {
 		t.Fatal(err)
 	}
 	if !changed {
-		t.Error("it takes what it saw before for still true")
+		t.Error("it does not notice that another run held the lock")
 	}
 }
 
-func TestTheSecondNamesTheFirst(t *testing.T) {
-	another := lockDir(t, 2*lockPoll)
-	first, second, third := another(), another(), another()
-	if _, err := first.take(t.Context(), []string{"vg01", "vg00"}, "lvm_merge snap", time.Now()); err != nil {
+func TestLockThatIsNotWaitedForAnyLongerIsNoLimit(t *testing.T) {
+	newRun := locksIn(t, time.Minute)
+	first, second := newRun(), newRun()
+	if _, err := first.lock(t.Context(), []string{"vg00"}, "lvm_merge snap", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	_, err := second.take(t.Context(), []string{"vg02", "vg01"}, "x", time.Now())
-	if !errors.Is(err, fault.Locked) || !strings.Contains(err.Error(), "volume group vg01 is in use by lvm_merge snap (pid ") {
+	ctx, cancel := context.WithCancel(t.Context())
+	second.onWait = func(string) { cancel() }
+	_, err := second.lock(ctx, []string{"vg00"}, "lvm_snapshot present snap", time.Now())
+	if !errors.Is(err, fault.Interrupted) || !strings.Contains(err.Error(), "lvm_merge snap, which uses volume group vg00") {
+		t.Errorf("a wait that was ended by a signal: %v", err)
+	}
+}
+
+func TestLockedFaultNamesTheOwner(t *testing.T) {
+	newRun := locksIn(t, 2*lockPoll)
+	first, second, third := newRun(), newRun(), newRun()
+	if _, err := first.lock(t.Context(), []string{"vg01", "vg00"}, "lvm_merge snap", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := second.lock(t.Context(), []string{"vg02", "vg01"}, "x", time.Now())
+	want := "volume group vg01 is in use by lvm_merge snap (pid "
+	if !errors.Is(err, fault.Locked) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v", err)
 	}
 	if o, ok := fault.Of(err).Facts["lock"].(owner); !ok || o.PID != os.Getpid() {
 		t.Errorf("%+v", fault.Of(err).Facts)
 	}
-	if _, err := third.take(t.Context(), []string{"vg03"}, "x", time.Now()); err != nil {
+	if _, err := third.lock(t.Context(), []string{"vg03"}, "x", time.Now()); err != nil {
 		t.Errorf("another group: %v", err)
 	}
 }
 
-// Two journeys over the same groups, named in any order, never wait for each other.
-func TestNoDeadlock(t *testing.T) {
-	another := lockDir(t, time.Minute)
+// Runs on the same groups, named in any order, never wait for each other.
+func TestLockOrderPreventsDeadlock(t *testing.T) {
+	newRun := locksIn(t, time.Minute)
 	done := make(chan error)
 	for _, groups := range [][]string{{"a", "b", "c"}, {"c", "b", "a"}, {"b", "c", "b"}} {
-		l := another()
+		l := newRun()
 		go func() {
 			for range 3 {
-				if _, err := l.take(context.Background(), groups, "x", time.Now()); err != nil {
+				if _, err := l.lock(context.Background(), groups, "x", time.Now()); err != nil {
 					done <- err
 					return
 				}
-				l.release()
+				l.unlock()
 			}
 			done <- nil
 		}()
@@ -97,22 +113,22 @@ func TestNoDeadlock(t *testing.T) {
 	}
 }
 
-func TestALockThatIsHeldIsNotTakenAgain(t *testing.T) {
-	l := lockDir(t, time.Millisecond)()
+func TestLockSkipsLocksItHolds(t *testing.T) {
+	l := locksIn(t, time.Millisecond)()
 	for range 2 {
-		if _, err := l.take(t.Context(), []string{"a"}, "x", time.Now()); err != nil {
+		if _, err := l.lock(t.Context(), []string{"a"}, "x", time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// A waiter may have the file open: were it deleted, two would hold the same lock.
-func TestLockFilesStay(t *testing.T) {
-	l := lockDir(t, time.Millisecond)()
-	if _, err := l.take(t.Context(), []string{"a"}, "x", time.Now()); err != nil {
+// Another run may be waiting with the file open. If the file were deleted, two runs could hold the same lock.
+func TestUnlockKeepsLockFiles(t *testing.T) {
+	l := locksIn(t, time.Millisecond)()
+	if _, err := l.lock(t.Context(), []string{"a"}, "x", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	l.release()
+	l.unlock()
 	if _, err := os.Stat(filepath.Join(l.dir, "a")); err != nil {
 		t.Error(err)
 	}

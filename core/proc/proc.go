@@ -1,4 +1,5 @@
-// Package proc tells of this host's processes, by proc(5), and signals and waits for such as are not our children.
+// Package proc reads what proc(5) shows of this host's processes. It also signals processes and waits for their end,
+// even if they are not children of this process.
 package proc
 
 import (
@@ -14,25 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat is what /proc/PID/stat says of a process (proc_pid_stat(5)).
+// Stat describes a process, as /proc/PID/stat does (proc_pid_stat(5)).
 type Stat struct {
 	PID        int
 	State      string // one letter
-	Parent     int
-	Group      int
-	Session    int
-	Terminal   int    // 0: it has none
-	Ticks      uint64 // of the processor, that it and its threads have used
-	StartTicks uint64 // since the boot, when it started: tells it from another that was given its number later
+	Parent     int    // id of the parent process
+	Group      int    // id of the process group
+	Session    int    // id of the session
+	Terminal   int    // device number of the controlling terminal; 0: none
+	Ticks      uint64 // processor time that the process and its threads have used, in clock ticks
+	StartTicks uint64 // time between the boot and its start, in clock ticks; a later process of the same id has another
 }
 
-// Lives is false for a process that has ended and waits for its parent to notice: it holds nothing any more.
+// Lives reports whether the process has not ended. It is false for a zombie, which has no open files any more.
 func (s Stat) Lives() bool { return s.State != "Z" && s.State != "X" }
 
-// Leads tells whether the process is the leader of a session (setsid(2)).
+// Leads reports whether the process is the leader of a session (setsid(2)).
 func (s Stat) Leads() bool { return s.PID == s.Session }
 
-// Find returns a process; false if there is none.
+// Find returns the process with this id. It returns false if there is none.
 func Find(pid int) (Stat, bool) {
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -41,10 +42,10 @@ func Find(pid int) (Stat, bool) {
 	return parse(string(data))
 }
 
-// All yields the processes there are, also those that have ended and wait for their parents.
+// All yields all processes, including zombies.
 func All() iter.Seq[Stat] {
 	return func(yield func(Stat) bool) {
-		dirs, _ := filepath.Glob("/proc/[0-9]*") // fails for a bad pattern only
+		dirs, _ := filepath.Glob("/proc/[0-9]*") // the only possible error is a malformed pattern
 		for _, dir := range dirs {
 			pid, err := strconv.Atoi(filepath.Base(dir))
 			if err != nil {
@@ -57,13 +58,14 @@ func All() iter.Seq[Stat] {
 	}
 }
 
-// parse reads a line of /proc/PID/stat. The program's name, in parentheses, may hold anything.
+// parse reads the content of /proc/PID/stat. The second field is the program's name in parentheses, which may itself
+// contain parentheses and spaces, so that parse looks for the last closing one.
 func parse(text string) (s Stat, ok bool) {
-	open, shut := strings.Index(text, " ("), strings.LastIndexByte(text, ')')
-	if open < 0 || shut < open {
+	nameStart, nameEnd := strings.Index(text, " ("), strings.LastIndexByte(text, ')')
+	if nameStart < 0 || nameEnd < nameStart {
 		return Stat{}, false
 	}
-	fields := strings.Fields(text[shut+1:]) // from the third on
+	fields := strings.Fields(text[nameEnd+1:]) // the third field and those after it
 	if len(fields) < 20 {
 		return Stat{}, false
 	}
@@ -79,7 +81,7 @@ func parse(text string) (s Stat, ok bool) {
 		return n
 	}
 	s = Stat{
-		PID: number(text[:open]), State: fields[0], Parent: number(fields[1]), Group: number(fields[2]),
+		PID: number(text[:nameStart]), State: fields[0], Parent: number(fields[1]), Group: number(fields[2]),
 		Session: number(fields[3]), Terminal: number(fields[4]), Ticks: ticks(fields[11]) + ticks(fields[12]),
 		StartTicks: ticks(fields[19]),
 	}
@@ -89,26 +91,28 @@ func parse(text string) (s Stat, ok bool) {
 	return s, true
 }
 
-// Handle is one process for as long as it is held, whoever is given its number later (pidfd_open(2)).
+// Handle refers to one process until Close. It never refers to a later process that the kernel gives the same id
+// (pidfd_open(2)).
 type Handle struct {
 	fd   int
-	file *os.File // the same: os.File.Fd would make waits uninterruptible
+	file *os.File // of fd, which is kept because a call of os.File.Fd would make Wait uninterruptible
 }
 
-// Open returns a handle of a process; the error is ESRCH if there is none.
+// Open returns a handle of the process with this id. If there is none, the error is ESRCH. The caller must Close the
+// handle.
 func Open(pid int) (*Handle, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
-	_ = unix.SetNonblock(fd, true) // so that the end of a context ends a wait
+	_ = unix.SetNonblock(fd, true) // so that Wait can be interrupted by the end of its context
 	return &Handle{fd, os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
-// Close gives the handle back.
+// Close releases the handle.
 func (h *Handle) Close() { _ = h.file.Close() }
 
-// Signal sends a signal. That the process has ended is no error.
+// Signal sends a signal to the process. If the process has ended, that is no error.
 func (h *Handle) Signal(signal unix.Signal) error {
 	err := unix.PidfdSendSignal(h.fd, signal, nil, 0)
 	if err == unix.ESRCH {
@@ -117,22 +121,23 @@ func (h *Handle) Signal(signal unix.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
-// Wait waits until the process has ended. The error is that of ctx.
+// Wait waits until the process has ended, even if its parent has not reaped it. If ctx ends first, Wait returns its
+// error, and may be called again.
 func (h *Handle) Wait(ctx context.Context) error {
 	conn, err := h.file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	_ = h.file.SetReadDeadline(time.Time{}) // an earlier wait may have ended with its context
+	_ = h.file.SetReadDeadline(time.Time{}) // an earlier Wait may have set a deadline in the past
 	defer context.AfterFunc(ctx, func() { _ = h.file.SetReadDeadline(time.Unix(1, 0)) })()
-	ended := false
+	hasEnded := false
 	err = conn.Read(func(fd uintptr) bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		ended = n > 0
-		return ended || err != nil && err != unix.EINTR
+		hasEnded = n > 0
+		return hasEnded || err != nil && err != unix.EINTR
 	})
 	switch {
-	case ended:
+	case hasEnded:
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -140,7 +145,8 @@ func (h *Handle) Wait(ctx context.Context) error {
 	return err
 }
 
-// Wait waits until a process has ended, as Handle.Wait does; if there is none, it has.
+// Wait waits until the process with this id has ended, as Handle.Wait does. If there is no such process, it returns nil
+// at once.
 func Wait(ctx context.Context, pid int) error {
 	h, err := Open(pid)
 	if errors.Is(err, unix.ESRCH) {

@@ -26,13 +26,13 @@ func FuzzParse(f *testing.F) {
 	f.Add(") (")
 	f.Fuzz(func(t *testing.T, text string) {
 		if s, ok := parse(text); !ok && s != (Stat{}) {
-			t.Errorf("%q: not understood, and %+v", text, s)
+			t.Errorf("%q: not parsed, but the result is %+v", text, s)
 		}
 	})
 }
 
-// child starts a program that ends when told to.
-func child(t *testing.T) *exec.Cmd {
+// startChild starts a program that runs until it is killed, at the latest at the end of the test.
+func startChild(t *testing.T) *exec.Cmd {
 	c := exec.Command("cat")
 	c.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if _, err := c.StdinPipe(); err != nil {
@@ -45,8 +45,8 @@ func child(t *testing.T) *exec.Cmd {
 	return c
 }
 
-func TestFindAndAll(t *testing.T) {
-	pid := child(t).Process.Pid
+func TestFindAndAllFindAChild(t *testing.T) {
+	pid := startChild(t).Process.Pid
 	s, ok := Find(pid)
 	if !ok || s.PID != pid || s.Parent != os.Getpid() || !s.Leads() || s.Group != pid || !s.Lives() || s.Terminal != 0 {
 		t.Errorf("%+v, %v", s, ok)
@@ -56,14 +56,13 @@ func TestFindAndAll(t *testing.T) {
 		seen = seen || p.PID == pid
 	}
 	if !seen {
-		t.Error("it is not among all")
+		t.Error("All does not yield the child")
 	}
 }
 
-// A process that has ended but whose parent does not know yet (a zombie) has ended; a wait that was given up can be
-// taken up again.
-func TestWait(t *testing.T) {
-	c := child(t)
+// Wait also returns for a zombie. After a Wait that ended with its context, the handle can be used again.
+func TestWaitReturnsForZombieAndAfterTimeout(t *testing.T) {
+	c := startChild(t)
 	h, err := Open(c.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +71,7 @@ func TestWait(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := h.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("it lives, and the wait says %v", err)
+		t.Errorf("the process runs, but Wait returns %v", err)
 	}
 	if err := h.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -81,13 +80,13 @@ func TestWait(t *testing.T) {
 		t.Error(err)
 	}
 	if s, ok := Find(c.Process.Pid); !ok || s.Lives() {
-		t.Errorf("%+v, %v: nobody has waited for it yet", s, ok)
+		t.Errorf("%+v, %v, want a zombie", s, ok)
 	}
-	_ = c.Wait() // killed
+	_ = c.Wait() // reaps the zombie; the error says that it was killed
 	if err := h.Signal(unix.SIGKILL); err != nil {
-		t.Errorf("it is gone: %v", err)
+		t.Errorf("after its end: %v", err)
 	}
 	if err := Wait(t.Context(), c.Process.Pid); err != nil {
-		t.Errorf("it is gone: %v", err)
+		t.Errorf("after its end: %v", err)
 	}
 }

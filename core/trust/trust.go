@@ -1,4 +1,5 @@
-// Package trust says whether anybody but root could put something else in the place of a file that root runs or obeys.
+// Package trust finds out whether any other user than root could change or replace a file that root runs or whose
+// content root relies on.
 package trust
 
 import (
@@ -9,14 +10,15 @@ import (
 	"syscall"
 )
 
-// Error is a file or directory that others than root can change.
+// Error says that other users than root can change a file or directory.
 type Error struct {
 	Path string
-	// Owner is the number of the user that it belongs to, if that is the fault; else others may write to it.
+	// Owner is the id of the file's owner if the owner is the reason. If it is 0, the reason is Mode.
 	Owner uint32
-	Mode  fs.FileMode
+	Mode  fs.FileMode // lets the group or others write
 }
 
+// Error says which file it is, and the reason.
 func (e *Error) Error() string {
 	if e.Owner != 0 {
 		return fmt.Sprintf("%s belongs to user %d, not to root", e.Path, e.Owner)
@@ -24,7 +26,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s may be written by others than root (mode %04o)", e.Path, e.Mode.Perm())
 }
 
-// Remedy is the command that ends it.
+// Remedy returns the shell command that mends it.
 func (e *Error) Remedy() string {
 	if e.Owner != 0 {
 		return "chown root " + e.Path
@@ -32,8 +34,8 @@ func (e *Error) Remedy() string {
 	return "chmod go-w " + e.Path
 }
 
-// File looks at one file or directory. It takes our own user for as good as root: whoever runs this could do by hand
-// what the program does.
+// File returns an *Error if other users can change this one file or directory. info must be that of path. The user of
+// this process is trusted like root, because that user could do by hand whatever the program does.
 func File(path string, info fs.FileInfo) error {
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	if owner != 0 && int(owner) != os.Geteuid() {
@@ -45,25 +47,28 @@ func File(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// Dir looks at a directory and all above it, on the path as it is written and as its symbolic links lead. Others may
-// write to a directory above it that has the sticky bit, as /tmp: they cannot replace in it what is not theirs. What is
-// not there yet is no fault: it will be root's. It returns an *Error, or what the file system says.
+// Dir returns an *Error if other users can change the directory or one above it. It checks the path as it is written,
+// and the path after all symbolic links are resolved. Any other error is one of the file system.
+//
+// A directory above dir that everybody can write to is accepted if it has the sticky bit, like /tmp: other users cannot
+// replace files in it that are not theirs. If dir does not exist yet, the nearest existing directory above it is
+// checked in its place, because root will create what is missing.
 func Dir(dir string) error {
-	for missing(dir) {
+	for isMissing(dir) {
 		dir = filepath.Dir(dir)
 	}
-	real, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{real, dir} {
+	for _, path := range []string{resolved, dir} {
 		for parent := path; ; parent = filepath.Dir(parent) {
 			info, err := os.Stat(parent)
 			if err != nil {
 				return err
 			}
-			sticky := info.Mode()&fs.ModeSticky != 0 && parent != path
-			if err := File(parent, info); err != nil && !sticky {
+			isStickyParent := info.Mode()&fs.ModeSticky != 0 && parent != path
+			if err := File(parent, info); err != nil && !isStickyParent {
 				return err
 			}
 			if parent == "/" {
@@ -74,7 +79,8 @@ func Dir(dir string) error {
 	return nil
 }
 
-func missing(path string) bool {
+// isMissing reports whether nothing is at path. A symbolic link that leads nowhere is not missing.
+func isMissing(path string) bool {
 	_, err := os.Lstat(path)
 	return os.IsNotExist(err)
 }
