@@ -11,33 +11,32 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Volumes are named vg/lv here, as Volume.FullName gives it.
+// The functions of this file take volumes by their names, vg/lv, as Volume.FullName returns them. For a name of another
+// form they return bad_arguments.
 
-// Create says what snapshot to take.
+// Create describes a snapshot to be taken.
 type Create struct {
 	VG, Origin, Name string
-	Extents          int64 // COW space; 0: a thin snapshot, which needs none
-	ChunkBytes       int64 // of a thick snapshot; 0: Chunk
+	Extents          int64 // COW space of a thick snapshot, in extents; 0: take a thin snapshot, which needs none
+	ChunkBytes       int64 // chunk size of a thick snapshot; 0: Chunk
 	Tags             []string
 
-	// Inactive leaves a thin snapshot without a device, as an Instant needs it, and
-	// marks it to be skipped: so udev, which has LVM activate a group whose disks it
-	// looks at, leaves it alone. A thick one cannot be inactive.
+	// Inactive creates a thin snapshot without a device, as an Instant needs it, and with LVM's activation-skip flag.
+	// Without that flag udev would activate it: udev has LVM activate a group when it sees the group's disks. A thick
+	// snapshot cannot be inactive.
 	Inactive bool
 }
 
-// CreateSnapshot takes a snapshot and leaves it active, unless c says otherwise.
-// LVM suspends the origin for the moment between the two tables, which also
-// flushes and freezes what is mounted on it. COW space beyond MaxCOW is reduced
-// to it by LVM.
+// CreateSnapshot takes a snapshot and leaves it active, unless c.Inactive is set. LVM suspends the origin while it
+// swaps the origin's table, which also flushes and freezes the file system that is mounted on it. LVM reduces COW space
+// beyond MaxCOW to MaxCOW.
 //
-// Faults: exists, no_space, not_found, merging (of the origin), busy (the
-// origin's file system is frozen, and kernels before 6.12 cannot suspend such a
-// device), pool_damaged, unsupported, command_failed.
+// Faults: exists, no_space, not_found, merging (the origin is merging), busy (the origin's file system is frozen, and
+// kernels before 6.12 cannot suspend such a device), pool_damaged, unsupported, command_failed.
 //
-// After busy a half-made volume of that name and with these tags
-// stays behind (without an Origin, State mapped_with_inactive_table), and the
-// origin keeps an inner device: Remove the one and Unsuspend the other.
+// After busy, a half-made volume with the snapshot's name and tags is left (without an Origin, in State
+// mapped_with_inactive_table), and the origin keeps an inner device. The caller must Remove the half-made volume and
+// Unsuspend the origin.
 func (l *LVM) CreateSnapshot(ctx context.Context, c Create) error {
 	return l.change(ctx, c.argv()...)
 }
@@ -46,44 +45,43 @@ func (c Create) argv() []string {
 	argv := []string{"lvm", "lvcreate", "--yes", "--snapshot", "--name", c.Name}
 	switch {
 	case c.Extents > 0:
-		argv = append(argv, "--extents", strconv.FormatInt(c.Extents, 10), "--chunksize", bytes(c.chunk()))
+		argv = append(argv, "--extents", strconv.FormatInt(c.Extents, 10), "--chunksize", bytesArg(c.chunkSize()))
 	case c.Inactive:
 		argv = append(argv, "--setactivationskip", "y")
 	default:
-		// Without this a thin snapshot cannot be activated, so not mounted, by a plain -ay.
+		// LVM sets the flag on thin snapshots by default. Then a plain -ay does not activate them, and nothing mounts them.
 		argv = append(argv, "--setactivationskip", "n")
 	}
-	argv = append(argv, each("--addtag", c.Tags)...)
+	argv = append(argv, repeatOption("--addtag", c.Tags)...)
 	return append(argv, "--", c.VG+"/"+c.Origin)
 }
 
-func (c Create) chunk() int64 {
+func (c Create) chunkSize() int64 {
 	if c.ChunkBytes > 0 {
 		return c.ChunkBytes
 	}
 	return Chunk
 }
 
-// bytes writes a size for LVM's size options, where a bare number would be MiB.
-func bytes(n int64) string {
+// bytesArg formats a number of bytes for LVM's size options, where a bare number would be MiB.
+func bytesArg(n int64) string {
 	return strconv.FormatInt(n, 10) + "b"
 }
 
-// Extend makes a volume, or a thick snapshot's COW space, at least size bytes
-// long. It never shrinks: a volume that is as long or longer is left alone, and
-// COW space grows up to MaxCOW and no further. An overflowed snapshot can be
-// extended and stays invalid. Faults: no_space, not_found, merging, command_failed.
+// Extend makes a volume, or a thick snapshot's COW space, at least size bytes long. It never shrinks anything: a volume
+// of that size or more stays as it is, and COW space grows no further than MaxCOW. An overflowed snapshot can be
+// extended, and stays invalid. Faults: no_space, not_found, merging, command_failed.
 func (l *LVM) Extend(ctx context.Context, volume string, size int64) error {
-	// lvextend refuses a size that is no multiple of 512 bytes.
+	// lvextend refuses a size that is not a multiple of 512 bytes.
 	size = roundUp(size, sector)
-	err := l.onVolumes(ctx, []string{volume}, "lvextend", "--yes", "--size", bytes(size))
+	err := l.onVolumes(ctx, []string{volume}, "lvextend", "--yes", "--size", bytesArg(size))
 	if sizeReached(err) {
 		return nil
 	}
 	return err
 }
 
-// sizeReached knows the ways in which lvextend(8) says that there is nothing to do.
+// sizeReached reports whether err is one of the errors by which lvextend(8) says that there is nothing to do.
 func sizeReached(err error) bool {
 	failed := (*command.Error)(nil)
 	if !errors.As(err, &failed) {
@@ -94,40 +92,41 @@ func sizeReached(err error) bool {
 		strings.Contains(failed.Stderr, "not larger than existing size")
 }
 
-// Remove removes volumes in one command. Removing an origin removes its thick
-// snapshots with it: the caller hands in snapshots. LVM goes on after one that
-// it cannot remove, so after a fault some may be gone. Faults: busy, not_found,
-// command_failed.
+// Remove removes volumes in one command. Callers pass snapshots only, because LVM removes an origin together with its
+// thick snapshots. LVM goes on after a volume that it cannot remove, so after a fault some may be gone. Faults: busy,
+// not_found, merging, command_failed.
 func (l *LVM) Remove(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvremove", "--yes")
 }
 
-// AddTags gives tags to volumes in one command.
+// AddTags adds tags to volumes in one command. Faults: not_found, command_failed.
 func (l *LVM) AddTags(ctx context.Context, tags []string, volumes ...string) error {
-	return l.tag(ctx, "--addtag", tags, volumes)
+	return l.changeTags(ctx, "--addtag", tags, volumes)
 }
 
-// Unskip takes off volumes the mark that has them skipped when their group is
-// activated, and gives them tags, in one command.
+// Unskip clears the activation-skip flag of volumes (lvchange(8), --setactivationskip), so that they are activated with
+// their group, and adds tags to them, in one command. Faults: not_found, command_failed.
 func (l *LVM) Unskip(ctx context.Context, tags []string, volumes ...string) error {
-	options := append([]string{"--setactivationskip", "n"}, each("--addtag", tags)...)
+	options := append([]string{"--setactivationskip", "n"}, repeatOption("--addtag", tags)...)
 	return l.onVolumes(ctx, volumes, "lvchange", options...)
 }
 
-// DelTags takes tags off volumes in one command; a tag that is not there is no error.
+// DelTags removes tags from volumes in one command. A tag that a volume does not have is no error. Faults: not_found,
+// command_failed.
 func (l *LVM) DelTags(ctx context.Context, tags []string, volumes ...string) error {
-	return l.tag(ctx, "--deltag", tags, volumes)
+	return l.changeTags(ctx, "--deltag", tags, volumes)
 }
 
-func (l *LVM) tag(ctx context.Context, option string, tags, volumes []string) error {
+// changeTags runs lvchange with the option for each of the tags; without tags it does nothing.
+func (l *LVM) changeTags(ctx context.Context, option string, tags, volumes []string) error {
 	if len(tags) == 0 {
 		return nil
 	}
-	return l.onVolumes(ctx, volumes, "lvchange", each(option, tags)...)
+	return l.onVolumes(ctx, volumes, "lvchange", repeatOption(option, tags)...)
 }
 
-// each gives an option with every value.
-func each(option string, values []string) []string {
+// repeatOption returns the arguments that give an option once with each of the values.
+func repeatOption(option string, values []string) []string {
 	options := make([]string, 0, 2*len(values))
 	for _, value := range values {
 		options = append(options, option, value)
@@ -135,17 +134,16 @@ func each(option string, values []string) []string {
 	return options
 }
 
-// Merge asks LVM to merge snapshots into their origins, in the background, by
-// one command. That command is neither atomic nor proof: LVM commits one volume
-// after the other (in the group's order, not this one), goes on after one that
-// it refuses, and defers one whose origin is open, without an error. So whatever
-// Merge returns, ask Status (a thick member's origin must show snapshot-merge)
-// and Report (a thin member must be gone).
+// Merge asks LVM to merge snapshots into their origins, in the background, by one command. The command is not atomic,
+// and its success proves nothing: LVM commits one volume after the other (in the group's order, not in the order of the
+// arguments), goes on after one that it refuses, and defers one whose origin is open, without an error. So whatever
+// Merge returns, the caller must ask Status (the origin of a thick snapshot must have the target snapshot-merge) and
+// Report (a thin snapshot must be gone).
 //
-// LVM's poller, which outlives the command, looks whether the kernel has done
-// its part for the first time after a minute: what it does then, new tables and
-// what udev makes of them, would come just when services start. Poll has it done
-// earlier. Only LVM's own poller takes the sign that puts it off, not lvmpolld.
+// LVM's poller outlives the command. --interval +60 delays its first check, whether the kernel has finished a merge, by
+// a minute. At the end of a merge the poller loads new tables, and udev processes the changed devices; without the
+// delay this would come just when services start. Poll has LVM finish a merge earlier. Only LVM's own poller obeys the
+// plus sign, lvmpolld does not (see mergeConfig).
 //
 // Fault: merge_failed, with LVM's words in the facts.
 func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
@@ -154,48 +152,48 @@ func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
 	if err == nil {
 		return nil
 	}
-	if !isExit(err) {
+	if !exitedWithError(err) {
 		return err
 	}
 	return fault.New(fault.MergeFailed, "merge %s: %w", strings.Join(snapshots, ", "), err)
 }
 
-// Refresh reloads volumes' tables from the metadata. For an origin whose merge
-// was deferred this starts it, if nothing holds it open any more; otherwise it
-// changes nothing and is no error.
+// Refresh reloads the tables of volumes from LVM's metadata. This starts the deferred merge of an origin that nothing
+// holds open any more. If something still does, the merge stays deferred, and that is no error. Faults: not_found,
+// command_failed.
 func (l *LVM) Refresh(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvchange", "--refresh")
 }
 
-// Poll has LVM watch origins' merges again and finish those that the kernel has
-// done, as after the death of LVM's own poller.
+// Poll has LVM watch the merges into origins again, and finish those that the kernel has completed. This is necessary
+// after LVM's own poller has died. Faults: not_found, command_failed.
 func (l *LVM) Poll(ctx context.Context, origins ...string) error {
 	return l.onVolumes(ctx, origins, "lvchange", "--poll", "y")
 }
 
-// Activate makes volumes' devices, also of those marked to be skipped.
+// Activate activates volumes, also those with the activation-skip flag. Faults: not_found, command_failed.
 func (l *LVM) Activate(ctx context.Context, volumes ...string) error {
 	return l.onVolumes(ctx, volumes, "lvchange", "--activate", "y", "--ignoreactivationskip")
 }
 
-// onVolumes runs one lvm command on all volumes; on none it does nothing,
-// because LVM would take that for all there are.
-func (l *LVM) onVolumes(ctx context.Context, volumes []string, name string, options ...string) error {
+// onVolumes runs one lvm command on all of the volumes. Without volumes it does nothing, because LVM would take an
+// empty list for every volume of the host.
+func (l *LVM) onVolumes(ctx context.Context, volumes []string, subcommand string, options ...string) error {
 	if len(volumes) == 0 {
 		return nil
 	}
 	for _, volume := range volumes {
 		if _, _, err := ParseName(volume); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", subcommand, err)
 		}
 	}
-	argv := append([]string{"lvm", name}, options...)
+	argv := append([]string{"lvm", subcommand}, options...)
 	argv = append(argv, "--")
 	return l.change(ctx, append(argv, volumes...)...)
 }
 
-// isExit reports whether a program ran and ended by itself with an error.
-func isExit(err error) bool {
+// exitedWithError reports whether err says that a program ran and exited with a code other than 0.
+func exitedWithError(err error) bool {
 	failed := (*command.Error)(nil)
 	return errors.As(err, &failed) && failed.Code > 0
 }

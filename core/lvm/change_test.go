@@ -12,16 +12,16 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func TestCommands(t *testing.T) {
+func TestCommandLines(t *testing.T) {
 	ctx := context.Background()
-	r := &runs{}
+	r := &fixedRunner{}
 	l := New(r)
 	thick := Create{VG: "vg", Origin: "dat", Name: "dat_snap", Extents: 25, Tags: []string{"rewind:set=snap", "b"}}
 	thin := Create{VG: "vg", Origin: "dat", Name: "dat_snap", Tags: []string{"a"}}
 	for _, err := range []error{
 		l.CreateSnapshot(ctx, thick), l.CreateSnapshot(ctx, thin), l.Extend(ctx, "vg/s", 1000), l.Remove(ctx, "vg/a", "vg/b"),
-		l.AddTags(ctx, []string{"a", "b"}, "vg/x"), l.DelTags(ctx, []string{"a"}, "vg/x", "vg/y"), l.Merge(ctx, "vg/a", "vh/b"),
-		l.Refresh(ctx, "vg/o"), l.Poll(ctx, "vg/o"), l.Activate(ctx, "vg/o"),
+		l.AddTags(ctx, []string{"a", "b"}, "vg/x"), l.DelTags(ctx, []string{"a"}, "vg/x", "vg/y"),
+		l.Merge(ctx, "vg/a", "vh/b"), l.Refresh(ctx, "vg/o"), l.Poll(ctx, "vg/o"), l.Activate(ctx, "vg/o"),
 		l.Remove(ctx), l.Merge(ctx), l.AddTags(ctx, nil, "vg/x"), // nothing to do: no command
 	} {
 		if err != nil {
@@ -44,51 +44,57 @@ func TestCommands(t *testing.T) {
 	for i := range want {
 		want[i] = strings.Replace(want[i], "CONFIG", config, 1)
 	}
-	if diff := cmp.Diff(want, r.got); diff != "" {
+	if diff := cmp.Diff(want, r.commands); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A bare group's name would be every volume in it.
-func TestOnlyVolumesAreNamed(t *testing.T) {
-	r := &runs{}
+// LVM would take the name of a group for all volumes in it.
+func TestMalformedVolumeNamesAreRejected(t *testing.T) {
+	r := &fixedRunner{}
 	for _, name := range []string{"vg", "", "@tag", "vg/", "vg/a/b", "vg/--force"} {
 		if err := New(r).Remove(context.Background(), "vg/a", name); !errors.Is(err, fault.BadArguments) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if len(r.got) > 0 {
-		t.Errorf("ran %q", r.got)
+	if len(r.commands) > 0 {
+		t.Errorf("ran %q", r.commands)
 	}
 }
 
 // The texts are what LVM 2.03.16 and 2.03.31 printed.
-func TestExplain(t *testing.T) {
+func TestFailedCommandGetsCodeOfLVMsMessage(t *testing.T) {
 	for stderr, want := range map[string]fault.Code{
-		"  Logical Volume \"dat_snap\" already exists in volume group \"vg00\"\n":                                          fault.Exists,
-		"  Volume group \"vg01\" has insufficient free space (36 extents): 400 required.\n":                                fault.NoSpace,
-		"  Snapshot origin LV nosuch not found in Volume group vg00.\n":                                                    fault.NotFound,
-		"  Volume group \"vgno\" not found\n  Cannot process volume group vgno\n":                                          fault.NotFound,
-		"  Failed to find logical volume \"vg00/nope\"\n":                                                                  fault.NotFound,
-		"  Logical volume none not found in volume group vg00.\n":                                                          fault.NotFound,
-		"device-mapper: resume ioctl on vg00-nope  failed: No such device or address\nCommand failed.\n":                   fault.NotFound,
-		"  Logical volume vg00/pccehr contains a filesystem in use.\n":                                                     fault.Busy,
-		"  Snapshots of an origin that has a merging snapshot are not supported.\n":                                        fault.Merging,
-		"  Can't remove merging snapshot logical volume vg00/dat_snap.\n":                                                  fault.Merging,
-		"  Command on LV vg00/s is invalid on LV with properties: lv_is_merging_cow .\n":                                   fault.Merging,
-		"  Unable to merge invalidated snapshot LV vg00/inv.\n":                                                            fault.SnapshotInvalid,
-		"  Snapshots of snapshots are not supported.\n":                                                                    fault.Unsupported,
-		"  Cannot change VG vg00 while PVs are missing.\n  See vgreduce --removemissing and vgextend --restoremissing.\n":  fault.Unsupported,
-		"  Volume group vg01 is exported\n":                                                                                fault.Unsupported,
-		"  Cannot access VG vg01 with system ID other with unknown local system ID.\n":                                     fault.Unsupported,
-		"  device-mapper: suspend ioctl on  (253:1) failed: Device or resource busy\n  Unable to suspend vg00-x (253:1)\n": fault.Busy,
-		"  device-mapper: reload ioctl on  (253:9) failed: No data available\n  Failed to activate thin tb_bad.\n":         fault.PoolDamaged,
-		"  Cannot create new thin volume, free space in thin pool vg01/pool reached threshold.\n":                          fault.NoSpace,
-		"  WARNING: Thin pool vg01/pool has unexpected transaction id 10, expecting 12 or lower by 1.\n  Cannot create new thin volume, free space in thin pool vg01/pool reached threshold.\n": fault.PoolDamaged,
+		"  Logical Volume \"dat_snap\" already exists in volume group \"vg00\"\n":           fault.Exists,
+		"  Volume group \"vg01\" has insufficient free space (36 extents): 400 required.\n": fault.NoSpace,
+		"  Snapshot origin LV nosuch not found in Volume group vg00.\n":                     fault.NotFound,
+		"  Volume group \"vgno\" not found\n" +
+			"  Cannot process volume group vgno\n": fault.NotFound,
+		"  Failed to find logical volume \"vg00/nope\"\n":         fault.NotFound,
+		"  Logical volume none not found in volume group vg00.\n": fault.NotFound,
+		"device-mapper: resume ioctl on vg00-nope  failed: No such device or address\n" +
+			"Command failed.\n": fault.NotFound,
+		"  Logical volume vg00/pccehr contains a filesystem in use.\n":                   fault.Busy,
+		"  Snapshots of an origin that has a merging snapshot are not supported.\n":      fault.Merging,
+		"  Can't remove merging snapshot logical volume vg00/dat_snap.\n":                fault.Merging,
+		"  Command on LV vg00/s is invalid on LV with properties: lv_is_merging_cow .\n": fault.Merging,
+		"  Unable to merge invalidated snapshot LV vg00/inv.\n":                          fault.SnapshotInvalid,
+		"  Snapshots of snapshots are not supported.\n":                                  fault.Unsupported,
+		"  Cannot change VG vg00 while PVs are missing.\n" +
+			"  See vgreduce --removemissing and vgextend --restoremissing.\n": fault.Unsupported,
+		"  Volume group vg01 is exported\n":                                            fault.Unsupported,
+		"  Cannot access VG vg01 with system ID other with unknown local system ID.\n": fault.Unsupported,
+		"  device-mapper: suspend ioctl on  (253:1) failed: Device or resource busy\n" +
+			"  Unable to suspend vg00-x (253:1)\n": fault.Busy,
+		"  device-mapper: reload ioctl on  (253:9) failed: No data available\n" +
+			"  Failed to activate thin tb_bad.\n": fault.PoolDamaged,
+		"  Cannot create new thin volume, free space in thin pool vg01/pool reached threshold.\n": fault.NoSpace,
+		"  WARNING: Thin pool vg01/pool has unexpected transaction id 10, expecting 12 or lower by 1.\n" +
+			"  Cannot create new thin volume, free space in thin pool vg01/pool reached threshold.\n": fault.PoolDamaged,
 		"  Something new.\n": fault.CommandFailed,
 	} {
 		cause := &command.Error{Argv: []string{"lvm", "lvcreate"}, Code: 5, Stderr: stderr, Err: errors.New("exit status 5")}
-		err := New(&runs{err: cause}).CreateSnapshot(context.Background(), Create{VG: "vg", Origin: "o", Name: "s"})
+		err := New(&fixedRunner{err: cause}).CreateSnapshot(context.Background(), Create{VG: "vg", Origin: "o", Name: "s"})
 		f := fault.Of(err)
 		if f.Code != want || !errors.Is(err, error(cause)) {
 			t.Errorf("%q: %s, want %s", stderr, f.Code, want)
@@ -99,14 +105,15 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestMergeFailure(t *testing.T) {
-	cause := &command.Error{Argv: []string{"lvm"}, Code: 5, Stderr: "  Unable to merge invalidated snapshot LV vg/a.\n", Err: errors.New("exit status 5")}
-	f := fault.Of(New(&runs{err: cause}).Merge(context.Background(), "vg/a", "vg/b"))
+func TestFailedMergeIsMergeFailed(t *testing.T) {
+	cause := &command.Error{Argv: []string{"lvm"}, Code: 5, Stderr: "  Unable to merge invalidated snapshot LV vg/a.\n",
+		Err: errors.New("exit status 5")}
+	f := fault.Of(New(&fixedRunner{err: cause}).Merge(context.Background(), "vg/a", "vg/b"))
 	if f.Code != fault.MergeFailed || f.Hint == "" || f.Facts["stderr"] == nil {
 		t.Errorf("%+v", f)
 	}
 	killed := &command.Error{Argv: []string{"lvm"}, Code: -1, Err: context.DeadlineExceeded}
-	if f := fault.Of(New(&runs{err: killed}).Merge(context.Background(), "vg/a")); f.Code != fault.Timeout {
+	if f := fault.Of(New(&fixedRunner{err: killed}).Merge(context.Background(), "vg/a")); f.Code != fault.Timeout {
 		t.Errorf("%+v", f)
 	}
 }

@@ -9,16 +9,16 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// CopyDirs returns the directories in which LVM keeps copies of its metadata, and writes at each change: archive_dir
-// and backup_dir (lvm.conf(5)). One command.
+// CopyDirs returns the directories in which LVM keeps copies of its metadata, which it writes at each change:
+// archive_dir and backup_dir (lvm.conf(5)). It runs one command. Fault: command_failed.
 func (l *LVM) CopyDirs(ctx context.Context) ([]string, error) {
 	return l.directories(ctx, "backup/archive_dir", "backup/backup_dir")
 }
 
-// directories returns what LVM's configuration says of settings that are directories.
+// directories returns the values of LVM's settings, each of which is the absolute path of a directory.
 func (l *LVM) directories(ctx context.Context, settings ...string) ([]string, error) {
 	argv := []string{"lvm", "lvmconfig", "--type", "full", "--"}
-	out, err := l.look(ctx, append(argv, settings...)...)
+	out, err := l.query(ctx, append(argv, settings...)...)
 	if err != nil {
 		return nil, explain(err)
 	}

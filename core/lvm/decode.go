@@ -13,33 +13,33 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// row is one line of a report: LVM's JSON has only strings as values.
+// row is one row of a report: the values by the names of their columns. All values in LVM's JSON are strings.
 type row map[string]string
 
-// part is what fullreport prints for one volume group. PVs without a group have
-// a part of their own, without vg.
-type part struct {
+// reportEntry is what fullreport prints for one volume group. PVs without a group have an entry of their own, without
+// VG.
+type reportEntry struct {
 	VG  []row `json:"vg"`
 	PV  []row `json:"pv"`
 	LV  []row `json:"lv"`
 	Seg []row `json:"seg"`
 }
 
-// decode reads fullreport's JSON. Lines may stand before it: some of LVM's
-// messages go to standard output.
+// decode decodes the JSON that fullreport prints. Other lines may come before it, because LVM prints some messages to
+// standard output. Fault: command_failed if the report cannot be read.
 func decode(stdout string) (*Report, error) {
-	parts, err := decodeParts(stdout)
+	entries, err := decodeEntries(stdout)
 	if err != nil {
 		return nil, err
 	}
 	report := new(Report)
-	for _, p := range parts {
-		if len(p.VG) == 0 {
+	for _, entry := range entries {
+		if len(entry.VG) == 0 {
 			continue
 		}
-		g, err := p.group()
+		g, err := entry.group()
 		if err != nil {
-			return nil, unreadable(stdout, err)
+			return nil, unreadableReport(stdout, err)
 		}
 		report.Groups = append(report.Groups, g)
 	}
@@ -47,21 +47,22 @@ func decode(stdout string) (*Report, error) {
 	return report, nil
 }
 
-func decodeParts(stdout string) ([]part, error) {
+// decodeEntries is decode for any report of LVM, and returns its entries as they are.
+func decodeEntries(stdout string) ([]reportEntry, error) {
 	start := jsonStart(stdout)
 	if start < 0 {
-		return nil, unreadable(stdout, errors.New("no JSON in it"))
+		return nil, unreadableReport(stdout, errors.New("no JSON in it"))
 	}
 	var printed struct {
-		Report []part `json:"report"`
+		Report []reportEntry `json:"report"`
 	}
 	if err := json.NewDecoder(strings.NewReader(stdout[start:])).Decode(&printed); err != nil {
-		return nil, unreadable(stdout, err)
+		return nil, unreadableReport(stdout, err)
 	}
 	return printed.Report, nil
 }
 
-// jsonStart returns where the first line that opens an object begins, or -1.
+// jsonStart returns the offset of the first line that begins with a brace, or -1.
 func jsonStart(stdout string) int {
 	offset := 0
 	for line := range strings.Lines(stdout) {
@@ -73,40 +74,42 @@ func jsonStart(stdout string) int {
 	return -1
 }
 
-func unreadable(stdout string, err error) error {
-	const enough = 400
+// unreadableReport returns the fault of a report that err kept from being decoded, with the beginning of the report.
+func unreadableReport(stdout string, err error) error {
+	const maxBytes = 400
 	return fault.New(fault.CommandFailed, "LVM's report cannot be read: %w", err).
-		With("stdout", stdout[:min(len(stdout), enough)])
+		With("stdout", stdout[:min(len(stdout), maxBytes)])
 }
 
-func (p part) group() (Group, error) {
-	f := reader{row: p.VG[0]}
+// group decodes the volume group that the entry is about.
+func (e reportEntry) group() (Group, error) {
+	cells := rowReader{row: e.VG[0]}
 	g := Group{
-		Name: f.text("vg_name"), UUID: f.text("vg_uuid"),
-		ExtentSize: f.number("vg_extent_size"), Size: f.number("vg_size"), Free: f.number("vg_free"),
-		Partial: f.yes("vg_partial"), Shared: f.yes("vg_shared"), Clustered: f.yes("vg_clustered"),
-		Exported: f.yes("vg_exported"), ReadOnly: f.text("vg_permissions") != "writeable",
-		LockType: f.text("vg_lock_type"),
+		Name: cells.text("vg_name"), UUID: cells.text("vg_uuid"),
+		ExtentSize: cells.number("vg_extent_size"), Size: cells.number("vg_size"), Free: cells.number("vg_free"),
+		Partial: cells.boolean("vg_partial"), Shared: cells.boolean("vg_shared"), Clustered: cells.boolean("vg_clustered"),
+		Exported: cells.boolean("vg_exported"), ReadOnly: cells.text("vg_permissions") != "writeable",
+		LockType: cells.text("vg_lock_type"),
 	}
-	if f.err != nil {
-		return g, f.err
+	if cells.err != nil {
+		return g, cells.err
 	}
-	for _, r := range p.PV {
-		f := reader{row: r}
+	for _, row := range e.PV {
+		cells := rowReader{row: row}
 		g.PVs = append(g.PVs, PV{
-			Device: f.text("pv_name"), UUID: f.text("pv_uuid"),
-			Size: f.number("pv_size"), Free: f.number("pv_free"), Missing: f.yes("pv_missing"),
+			Device: cells.text("pv_name"), UUID: cells.text("pv_uuid"),
+			Size: cells.number("pv_size"), Free: cells.number("pv_free"), Missing: cells.boolean("pv_missing"),
 		})
-		if f.err != nil {
-			return g, f.err
+		if cells.err != nil {
+			return g, cells.err
 		}
 	}
-	for _, r := range p.LV {
-		v, err := volume(g.Name, r)
+	for _, row := range e.LV {
+		v, err := decodeVolume(g.Name, row)
 		if err != nil {
 			return g, err
 		}
-		if err := v.addSegments(p.Seg); err != nil {
+		if err := v.addSegments(e.Seg); err != nil {
 			return g, err
 		}
 		g.Volumes = append(g.Volumes, v)
@@ -114,43 +117,44 @@ func (p part) group() (Group, error) {
 	return g, nil
 }
 
-func volume(vg string, r row) (Volume, error) {
-	f := reader{row: r}
-	name := f.text("lv_name")
-	layout, role, attr := f.list("lv_layout"), f.list("lv_role"), f.text("lv_attr")
+// decodeVolume decodes a row of the subreport lv, all but what addSegments sets.
+func decodeVolume(vg string, r row) (Volume, error) {
+	cells := rowReader{row: r}
+	name := cells.text("lv_name")
+	layout, role, attr := cells.list("lv_layout"), cells.list("lv_role"), cells.text("lv_attr")
 	v := Volume{
 		VG: vg, Name: strings.Trim(name, "[]"), Hidden: strings.HasPrefix(name, "["),
-		UUID: f.text("lv_uuid"), Path: f.text("lv_path"),
-		DMName: strings.TrimPrefix(f.text("lv_dm_path"), "/dev/mapper/"),
-		Origin: strings.Trim(f.text("origin"), "[]"), OriginUUID: f.text("origin_uuid"),
-		Pool: strings.Trim(f.text("pool_lv"), "[]"), Kind: kindOf(layout, role),
-		Size: f.number("lv_size"),
-		Open: f.yes("lv_device_open"), Suspended: f.yes("lv_suspended"),
-		Historical: f.yes("lv_historical"), IsOrigin: has(role, "origin"),
+		UUID: cells.text("lv_uuid"), Path: cells.text("lv_path"),
+		DMName: strings.TrimPrefix(cells.text("lv_dm_path"), "/dev/mapper/"),
+		Origin: strings.Trim(cells.text("origin"), "[]"), OriginUUID: cells.text("origin_uuid"),
+		Pool: strings.Trim(cells.text("pool_lv"), "[]"), Kind: kindOf(layout, role),
+		Size: cells.number("lv_size"),
+		Open: cells.boolean("lv_device_open"), Suspended: cells.boolean("lv_suspended"),
+		Historical: cells.boolean("lv_historical"), IsOrigin: has(role, "origin"),
 		IsExternalOrigin: has(role, "externalorigin"), Private: has(role, "private"),
-		Merging: f.yes("lv_merging") || mergingOrigin(attr), MergeFailed: f.yes("lv_merge_failed"),
-		SnapshotInvalid: f.yes("lv_snapshot_invalid"), SkipActivation: f.yes("lv_skip_activation"),
-		Major: f.device("lv_kernel_major"), Minor: f.device("lv_kernel_minor"),
-		DataPercent: f.percent("data_percent"), MetadataPercent: f.percent("metadata_percent"),
-		Created: f.time("lv_time"), Tags: f.list("lv_tags"),
-		ReadOnly: strings.HasPrefix(f.text("lv_permissions"), "read-only"),
+		Merging: cells.boolean("lv_merging") || isMergingOrigin(attr), MergeFailed: cells.boolean("lv_merge_failed"),
+		SnapshotInvalid: cells.boolean("lv_snapshot_invalid"), SkipActivation: cells.boolean("lv_skip_activation"),
+		Major: cells.deviceNumber("lv_kernel_major"), Minor: cells.deviceNumber("lv_kernel_minor"),
+		DataPercent: cells.percent("data_percent"), MetadataPercent: cells.percent("metadata_percent"),
+		Created: cells.time("lv_time"), Tags: cells.list("lv_tags"),
+		ReadOnly: strings.HasPrefix(cells.text("lv_permissions"), "read-only"),
 	}
 	v.Active = v.Major >= 0
-	v.State, v.Health = attributes(attr)
-	v.settleState()
-	v.measureCOW(&f)
-	return v, f.err
+	v.State, v.Health = parseAttributes(attr)
+	v.adjustState()
+	v.setCOW(&cells)
+	return v, cells.err
 }
 
-// mergingOrigin knows the origin of a merge by lv_attr: LVM sets lv_merging for
-// a thick one, but not for a thin one.
-func mergingOrigin(attr string) bool {
+// isMergingOrigin reports whether lv_attr is that of an origin that is merging. LVM sets lv_merging for a thick origin,
+// but not for a thin one.
+func isMergingOrigin(attr string) bool {
 	return strings.HasPrefix(attr, "O")
 }
 
-// settleState makes the state agree with LVM's named fields, which know of an
-// overflow also while the fifth attribute cannot show it, and names a merge.
-func (v *Volume) settleState() {
+// adjustState makes the state agree with LVM's named columns, which report an overflow also where the fifth character
+// of lv_attr cannot show it. It also sets the state Merging.
+func (v *Volume) adjustState() {
 	switch {
 	case v.SnapshotInvalid && v.Suspended:
 		v.State = InvalidSuspended
@@ -165,10 +169,10 @@ func (v *Volume) settleState() {
 	}
 }
 
-// measureCOW takes the columns that LVM also fills, with other meanings, for
-// origins, pools and thin volumes.
-func (v *Volume) measureCOW(f *reader) {
-	originSize, percent := f.number("origin_size"), f.percent("snap_percent")
+// setCOW sets the fields that only a thick snapshot has. LVM fills their columns for origins, pools and thin volumes
+// too, but with other meanings.
+func (v *Volume) setCOW(cells *rowReader) {
+	originSize, percent := cells.number("origin_size"), cells.percent("snap_percent")
 	if v.Kind != Snapshot {
 		return
 	}
@@ -178,119 +182,121 @@ func (v *Volume) measureCOW(f *reader) {
 	}
 }
 
-// addSegments takes over what LVM reports by segment: the devices of all, and
-// what is the same in all.
+// addSegments sets what LVM reports for each segment of a volume: the devices of all segments, and the values that are
+// the same in all of them.
 func (v *Volume) addSegments(segments []row) error {
 	for _, r := range segments {
-		f := reader{row: r}
-		if f.text("lv_uuid") != v.UUID {
+		cells := rowReader{row: r}
+		if cells.text("lv_uuid") != v.UUID {
 			continue
 		}
-		v.ChunkSize = max(v.ChunkSize, f.number("chunk_size"))
-		if id := f.number("transaction_id"); v.Kind == ThinPool {
-			v.TransactionID = id // thin volumes have one of their own: when they were made
+		v.ChunkSize = max(v.ChunkSize, cells.number("chunk_size"))
+		if id := cells.number("transaction_id"); v.Kind == ThinPool {
+			v.TransactionID = id // a thin volume has one too: that of its pool when the volume was created
 		}
-		for _, d := range f.list("devices") {
+		for _, d := range cells.list("devices") {
 			device, _, _ := strings.Cut(d, "(")
 			if !has(v.Devices, device) {
 				v.Devices = append(v.Devices, device)
 			}
 		}
-		if f.err != nil {
-			return f.err
+		if cells.err != nil {
+			return cells.err
 		}
 	}
 	return nil
 }
 
-// reader takes typed values from a row and keeps the first error. A column that
-// is missing is an error: LVM prints every column that was asked for.
-type reader struct {
+// rowReader reads typed values from a row and keeps the first error. A missing column is an error, because LVM prints
+// every column that was asked for.
+type rowReader struct {
 	row row
 	err error
 }
 
-func (f *reader) text(column string) string {
-	s, ok := f.row[column]
+// text reads a column as it is.
+func (r *rowReader) text(column string) string {
+	s, ok := r.row[column]
 	if !ok {
-		f.fail(column, "is missing")
+		r.fail(column, "is missing")
 	}
 	return s
 }
 
-// list splits at commas; LVM prints nothing for an empty list. A volume's tags
-// hold no comma.
-func (f *reader) list(column string) []string {
-	s := f.text(column)
+// list reads a list that is separated by commas. LVM prints nothing for an empty list. A tag cannot contain a comma.
+func (r *rowReader) list(column string) []string {
+	s := r.text(column)
 	if s == "" {
 		return nil
 	}
 	return strings.Split(s, ",")
 }
 
-// yes reads --binary's 1; 0 is no, -1 is not known.
-func (f *reader) yes(column string) bool {
-	return f.text(column) == "1"
+// boolean reads a column that --binary prints as 1 (true), 0 (false) or -1 (unknown). Unknown counts as false.
+func (r *rowReader) boolean(column string) bool {
+	return r.text(column) == "1"
 }
 
-// number reads bytes; empty is 0.
-func (f *reader) number(column string) int64 {
-	s := f.text(column)
+// number reads a size in bytes, or another number that is never negative. An empty value is 0.
+func (r *rowReader) number(column string) int64 {
+	s := r.text(column)
 	if s == "" {
 		return 0
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 {
-		f.fail(column, fmt.Sprintf("is no size: %q", s))
+		r.fail(column, fmt.Sprintf("is no size: %q", s))
 	}
 	return n
 }
 
-// device reads a device number; -1 and empty mean that there is none.
-func (f *reader) device(column string) int {
-	s := f.text(column)
+// deviceNumber reads a major or minor device number. It returns -1 for -1 and for an empty value: there is no device.
+func (r *rowReader) deviceNumber(column string) int {
+	s := r.text(column)
 	if s == "" || s == "-1" {
 		return -1
 	}
 	n, err := strconv.ParseInt(s, 10, 32)
 	if err != nil || n < 0 {
-		f.fail(column, fmt.Sprintf("is no device number: %q", s))
+		r.fail(column, fmt.Sprintf("is no device number: %q", s))
 	}
 	return int(n)
 }
 
-// percent reads a percentage; empty is nil.
-func (f *reader) percent(column string) *float64 {
-	s := f.text(column)
+// percent reads a percentage, 0 to 100. An empty value is nil.
+func (r *rowReader) percent(column string) *float64 {
+	s := r.text(column)
 	if s == "" {
 		return nil
 	}
 	p, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(p >= 0 && p <= 100) {
-		f.fail(column, fmt.Sprintf("is no percentage: %q", s))
+		r.fail(column, fmt.Sprintf("is no percentage: %q", s))
 		return nil
 	}
 	return &p
 }
 
-// time reads seconds since 1970; empty is the zero time (made by an old LVM).
-func (f *reader) time(column string) time.Time {
-	n := f.number(column)
+// time reads seconds since 1970. An empty value is the zero time: an old LVM made the volume.
+func (r *rowReader) time(column string) time.Time {
+	n := r.number(column)
 	if n == 0 {
 		return time.Time{}
 	}
 	return time.Unix(n, 0).UTC()
 }
 
-func (f *reader) fail(column, problem string) {
-	if f.err == nil {
-		f.err = fmt.Errorf("column %s of %s %s", column, f.subject(), problem)
+// fail keeps the first error.
+func (r *rowReader) fail(column, problem string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("column %s of %s %s", column, r.subject(), problem)
 	}
 }
 
-func (f *reader) subject() string {
+// subject returns the name of what the row describes, for an error.
+func (r *rowReader) subject() string {
 	for _, key := range []string{"lv_name", "pv_name", "vg_name", "lv_uuid"} {
-		if name := f.row[key]; name != "" {
+		if name := r.row[key]; name != "" {
 			return name
 		}
 	}
@@ -301,7 +307,7 @@ func has(list []string, word string) bool {
 	return slices.Contains(list, word)
 }
 
-// lines returns the lines of LVM's messages, without the indent it gives them.
+// lines returns the lines of LVM's messages that are not empty, without LVM's indentation.
 func lines(s string) []string {
 	var out []string
 	for line := range strings.Lines(s) {

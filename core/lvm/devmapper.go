@@ -14,47 +14,47 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// sector is device-mapper's unit in bytes, whatever the disk's own is.
+// sector is device-mapper's unit, in bytes. The disk's own sectors may be larger.
 const sector = 512
 
-// Target is one line of a device's status: what the kernel maps a range of it
-// to. Start and Length are 512-byte sectors.
+// Target is one line of a device's table or status: what the kernel maps a range of the device to. Start and Length are
+// 512-byte sectors.
 type Target struct {
 	Start, Length int64
 	Type          string
 	Args          []string
 }
 
-// SnapshotStatus is how full a thick snapshot's COW space is, or how far its
-// merge is. Figures are 512-byte sectors and exact; with Invalid, Overflow,
-// MergeFailed or Unknown there are none.
+// SnapshotStatus says how full a thick snapshot's COW space is, or how far its merge has come. Used (metadata
+// included), Total and Metadata are exact, in 512-byte sectors. With Invalid, Overflow, MergeFailed or Unknown the
+// kernel does not report them.
 type SnapshotStatus struct {
 	Used, Total, Metadata int64
 	Merging               bool // the target is snapshot-merge: the kernel is merging
 	Invalid               bool
 	Overflow              bool
 	MergeFailed           bool
-	Unknown               bool // the kernel's COW format does not tell
+	Unknown               bool // the format of the COW space has no figures
 }
 
-// UsedBytes returns the COW space in use, metadata included.
+// UsedBytes returns how much of the COW space is in use, metadata included, in bytes.
 func (s SnapshotStatus) UsedBytes() int64 { return s.Used * sector }
 
-// TotalBytes returns the COW space.
+// TotalBytes returns the size of the COW space in bytes.
 func (s SnapshotStatus) TotalBytes() int64 { return s.Total * sector }
 
-// Lost reports whether what the snapshot held is gone.
+// Lost reports whether the content of the snapshot is lost.
 func (s SnapshotStatus) Lost() bool { return s.Invalid || s.Overflow }
 
-// Merged reports whether the kernel has copied everything back: only metadata
-// is left. LVM must still be told, which its poller or Poll does.
+// Merged reports whether the kernel has copied everything back, so that only metadata is left in the COW space. LVM
+// must still be told: its poller does that, or Poll.
 func (s SnapshotStatus) Merged() bool {
 	return s.Merging && s.Total > 0 && s.Used == s.Metadata
 }
 
-// Snapshot reads the status of a snapshot or snapshot-merge target
-// (linux, Documentation/admin-guide/device-mapper/snapshot.rst). It reports
-// false for another target, and for words the kernel's documentation does not have.
+// Snapshot decodes the status of a snapshot or snapshot-merge target (linux,
+// Documentation/admin-guide/device-mapper/snapshot.rst). It returns false for any other target, and for a status that
+// is not in the kernel's documentation.
 func (t Target) Snapshot() (SnapshotStatus, bool) {
 	s := SnapshotStatus{Merging: t.Type == "snapshot-merge"}
 	if !s.Merging && t.Type != "snapshot" {
@@ -74,11 +74,11 @@ func (t Target) Snapshot() (SnapshotStatus, bool) {
 		s.Unknown = true
 		return s, true
 	}
-	return s, s.figures(t.Args)
+	return s, s.parseUsage(t.Args)
 }
 
-// figures reads "used/total metadata".
-func (s *SnapshotStatus) figures(args []string) bool {
+// parseUsage parses "used/total metadata", and reports whether args have that form.
+func (s *SnapshotStatus) parseUsage(args []string) bool {
 	if len(args) != 2 {
 		return false
 	}
@@ -86,23 +86,23 @@ func (s *SnapshotStatus) figures(args []string) bool {
 	if !ok {
 		return false
 	}
-	for _, f := range []struct {
-		to   *int64
-		text string
+	for _, figure := range []struct {
+		field *int64
+		text  string
 	}{{&s.Used, used}, {&s.Total, total}, {&s.Metadata, args[1]}} {
-		n, err := strconv.ParseInt(f.text, 10, 64)
+		n, err := strconv.ParseInt(figure.text, 10, 64)
 		if err != nil || n < 0 {
 			return false
 		}
-		*f.to = n
+		*figure.field = n
 	}
 	return true
 }
 
-// PoolDamaged reports whether a thin pool's kernel and LVM disagree on the
-// pool's transaction: then nothing can be created in it and a merge can lose the
-// origin. LVM allows the kernel to be one behind (lvm2, WARNING: Thin pool … has
-// unexpected transaction id). Of an inactive pool nothing is known.
+// PoolDamaged reports whether the kernel and LVM disagree on a thin pool's transaction id. If they do, nothing can be
+// created in the pool, and a merge can lose the origin. LVM allows the kernel to be one behind (lvm2, WARNING: Thin
+// pool … has unexpected transaction id). status is what Status returned. PoolDamaged returns false for an inactive
+// pool, of which the kernel knows nothing.
 func PoolDamaged(pool *Volume, status map[string][]Target) bool {
 	targets := status[pool.DMName+poolSuffix]
 	if len(targets) == 0 {
@@ -121,42 +121,43 @@ func PoolDamaged(pool *Volume, status map[string][]Target) bool {
 
 // Info is what the kernel knows of a device-mapper device.
 type Info struct {
-	UUID         string // LVM- and the UUIDs of group and volume without hyphens, maybe a layer's suffix
+	UUID         string // "LVM-", the UUIDs of group and volume without hyphens, and an inner device's suffix
 	Major, Minor int
-	Open         int // how often it is open; a mount is one, a device stacked on it is one
+	Open         int // the open count: each mount and each device that is stacked on it counts as one
 	Suspended    bool
 }
 
-// Status returns every device-mapper device's targets, by device name. A device
-// without a table has none. One command; it flushes nothing and does not wait
-// for a suspended device.
+// Status returns the targets of every device-mapper device, by the name of the device. A device without a table has no
+// targets. Status flushes nothing and does not wait for a suspended device. It runs one command, unless Direct set a
+// Kernel. Fault: command_failed.
 func (l *LVM) Status(ctx context.Context) (map[string][]Target, error) {
 	if l.kernel != nil {
-		devices, err := l.asked(ctx)
+		devices, err := l.askKernel(ctx)
 		status := make(map[string][]Target, len(devices))
 		for name, d := range devices {
 			status[name] = d.Targets
 		}
 		return status, err
 	}
-	out, err := l.steady(ctx, "dmsetup", "status", "--noflush")
+	out, err := l.queryDevices(ctx, "dmsetup", "status", "--noflush")
 	if err != nil {
 		return nil, err
 	}
 	return parseStatus(out.Stdout)
 }
 
-// Info returns every device-mapper device's numbers and open count, by device name. One command.
+// Info returns the numbers, the open count and the state of every device-mapper device, by the name of the device. It
+// runs one command, unless Direct set a Kernel. Fault: command_failed.
 func (l *LVM) Info(ctx context.Context) (map[string]Info, error) {
 	if l.kernel != nil {
-		devices, err := l.asked(ctx)
+		devices, err := l.askKernel(ctx)
 		info := make(map[string]Info, len(devices))
 		for name, d := range devices {
 			info[name] = d.Info
 		}
 		return info, err
 	}
-	out, err := l.steady(ctx, "dmsetup", "info", "--columns", "--noheadings", "--separator", "|",
+	out, err := l.queryDevices(ctx, "dmsetup", "info", "--columns", "--noheadings", "--separator", "|",
 		"--options", "name,uuid,major,minor,open,suspended")
 	if err != nil {
 		return nil, err
@@ -164,23 +165,23 @@ func (l *LVM) Info(ctx context.Context) (map[string]Info, error) {
 	return parseInfo(out.Stdout)
 }
 
-// steady repeats a look at all devices. dmsetup lists the devices first and then
-// asks for each, so it fails when one vanishes in between, as at a merge's end.
-func (l *LVM) steady(ctx context.Context, argv ...string) (command.Output, error) {
+// queryDevices runs a dmsetup command that reads all devices, and repeats it if it fails. dmsetup first lists the
+// devices and then asks for each one, so it fails if one vanishes in between, as at the end of a merge.
+func (l *LVM) queryDevices(ctx context.Context, argv ...string) (command.Output, error) {
 	const tries = 3
 	for i := 1; ; i++ {
-		out, err := l.look(ctx, argv...)
+		out, err := l.query(ctx, argv...)
 		if err == nil || i == tries || ctx.Err() != nil {
 			return out, explain(err)
 		}
 	}
 }
 
-// Release resumes those of the devices that are suspended and have no prepared
-// table, as an Instant suspends them: nothing but a process that is gone keeps
-// them so. A device that does not exist is no error. It asks no LVM command.
+// Release resumes those of the devices that are suspended and have no prepared table. An Instant suspends origins in
+// this way, so the caller must know that the process that suspended them is gone. A device that does not exist is no
+// error. Release runs no LVM command. Faults: not_root, command_failed.
 func (l *LVM) Release(devices ...string) error {
-	m, err := l.mapper()
+	m, err := l.openMapper()
 	if err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ func (l *LVM) Release(devices ...string) error {
 	for _, device := range devices {
 		mapping, err := m.Mapping(device)
 		if err == nil && mapping.Suspended && !mapping.Prepared {
-			err = deviceFault("resume", device, again(m.Resume(device)))
+			err = deviceFault("resume", device, retryInterrupted(m.Resume(device)))
 		}
 		if !errors.Is(err, fault.NotFound) {
 			errs = append(errs, err)
@@ -198,23 +199,25 @@ func (l *LVM) Release(devices ...string) error {
 	return fault.All(errs...)
 }
 
-// restLimit bounds the wait for an LVM command that is at work on a group.
-const restLimit = time.Minute
+// unsuspendLimit bounds Unsuspend's wait for an LVM command that works on one of the groups.
+const unsuspendLimit = time.Minute
 
-// Unsuspend puts back what a command that failed or was killed has left of
-// volumes' devices. A table that the command had prepared is dropped, never made
-// live: it may be for what LVM's metadata does not say. Those that are suspended
-// go on, and their tables are loaded anew from the metadata. An inner device that
-// nothing uses is removed. volumes are vg/lv by their device's name. While an LVM
-// command is at work in one of the groups nothing is its leftover: Unsuspend waits
-// for it. Faults: locked if that takes longer than a minute; those of Refresh.
+// Unsuspend cleans up the devices of volumes after a command that failed or was killed. volumes maps the name of each
+// device to its volume, vg/lv.
+//
+// A table that the command had prepared is dropped and never made live, because it may differ from LVM's metadata. A
+// suspended device is resumed, and its table is loaded anew from the metadata. An inner device that nothing uses is
+// removed. What an LVM command that still runs has suspended is no leftover, so Unsuspend first waits until no command
+// works on the groups.
+//
+// Faults: locked if that takes longer than a minute; not_root; those of Refresh.
 func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
-	m, err := l.mapper()
+	m, err := l.openMapper()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	found, err := leftovers(m, volumes)
+	found, err := findLeftovers(m, volumes)
 	if err != nil || len(found) == 0 {
 		return err
 	}
@@ -225,19 +228,19 @@ func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 			groups = append(groups, group)
 		}
 	}
-	locks, err := l.lock(ctx, groups, restLimit)
+	locks, err := l.lockGroups(ctx, groups, unsuspendLimit)
 	if err != nil {
 		return err
 	}
-	found, err = leftovers(m, volumes) // of the command that was waited for
+	found, err = findLeftovers(m, volumes) // again: the LVM command that was waited for may have changed them
 	var refresh []string
 	errs := []error{err}
 	for _, device := range slices.Sorted(maps.Keys(found)) {
 		if found[device].halfDone {
 			refresh = append(refresh, volumes[device])
-			errs = append(errs, m.Clear(device), deviceFault("resume", device, again(m.Resume(device))))
+			errs = append(errs, m.Clear(device), deviceFault("resume", device, retryInterrupted(m.Resume(device))))
 		}
-		if found[device].inner {
+		if found[device].unusedInner {
 			if err := m.Remove(device + innerSuffix); !errors.Is(err, fault.Busy) {
 				errs = append(errs, err)
 			}
@@ -250,18 +253,18 @@ func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 	return l.Refresh(ctx, refresh...)
 }
 
-// innerSuffix is the end of the name of the device below an origin that has
-// thick snapshots (dev_manager.c, "real").
+// innerSuffix ends the name of the inner device, which lies below an origin that has thick snapshots (dev_manager.c,
+// "real").
 const innerSuffix = "-real"
 
-// leftover is what a command that did not come to its end has left of a volume's device.
+// leftover is what a command that failed or was killed has left of a volume's device.
 type leftover struct {
-	halfDone bool // it is suspended or has a prepared table
-	inner    bool // an inner device is there that its table does not use
+	halfDone    bool // the device is suspended or has a prepared table
+	unusedInner bool // there is an inner device that the volume's table does not use
 }
 
-// leftovers returns those of the volumes' devices of which something is left.
-func leftovers(m Mapper, volumes map[string]string) (map[string]leftover, error) {
+// findLeftovers returns the leftovers of the volumes by the names of their devices. A device without any is left out.
+func findLeftovers(m Mapper, volumes map[string]string) (map[string]leftover, error) {
 	found := map[string]leftover{}
 	for device := range volumes {
 		mapping, err := m.Mapping(device)
@@ -271,22 +274,22 @@ func leftovers(m Mapper, volumes map[string]string) (map[string]leftover, error)
 		if err != nil {
 			return nil, err
 		}
-		left := leftover{halfDone: mapping.Suspended || mapping.Prepared}
-		if !kindIs(mapping, "snapshot-origin") && !kindIs(mapping, "snapshot-merge") {
+		remains := leftover{halfDone: mapping.Suspended || mapping.Prepared}
+		if !hasSingleTarget(mapping, "snapshot-origin") && !hasSingleTarget(mapping, "snapshot-merge") {
 			_, err := m.Mapping(device + innerSuffix)
-			left.inner = err == nil
+			remains.unusedInner = err == nil
 		}
-		if left != (leftover{}) {
-			found[device] = left
+		if remains != (leftover{}) {
+			found[device] = remains
 		}
 	}
 	return found, nil
 }
 
-// Disarm drops the prepared tables of snapshots' devices that an Instant left, and resumes those that are suspended, so
-// that they can be removed. A device that does not exist is no error.
+// Disarm drops the prepared tables that an Instant left on the devices of snapshots, and resumes the devices, so that
+// the snapshots can be removed. A device that does not exist is no error. Faults: not_root, command_failed.
 func (l *LVM) Disarm(devices ...string) error {
-	m, err := l.mapper()
+	m, err := l.openMapper()
 	if err != nil {
 		return err
 	}
@@ -294,27 +297,27 @@ func (l *LVM) Disarm(devices ...string) error {
 	var errs []error
 	for _, device := range devices {
 		if err := m.Clear(device); !errors.Is(err, fault.NotFound) {
-			errs = append(errs, err, deviceFault("resume", device, again(m.Resume(device))))
+			errs = append(errs, err, deviceFault("resume", device, retryInterrupted(m.Resume(device))))
 		}
 	}
 	return fault.All(errs...)
 }
 
-// none is what dmsetup prints, without an error, where there is no device at all.
-const none = "No devices found"
+// noDevices is what dmsetup prints, without an error, on a host that has no device-mapper device.
+const noDevices = "No devices found"
 
 func parseStatus(stdout string) (map[string][]Target, error) {
 	devices := map[string][]Target{}
 	for line := range strings.Lines(stdout) {
 		line = strings.TrimRight(line, " \n")
-		if line == "" || line == none {
+		if line == "" || line == noDevices {
 			continue
 		}
-		name, rest, ok := strings.Cut(line, ":")
+		name, targetText, ok := strings.Cut(line, ":")
 		if !ok || name == "" {
 			return nil, unreadableLine("status", line)
 		}
-		target, err := parseTarget(rest)
+		target, err := parseTarget(targetText)
 		if err != nil {
 			return nil, unreadableLine("status", line)
 		}
@@ -327,7 +330,7 @@ func parseStatus(stdout string) (map[string][]Target, error) {
 	return devices, nil
 }
 
-// parseTarget reads "start length type args"; a device without a table has an empty line.
+// parseTarget parses "start length type args". For an empty line, which a device without a table has, it returns nil.
 func parseTarget(s string) (*Target, error) {
 	words := strings.Fields(s)
 	if len(words) == 0 {
@@ -351,7 +354,7 @@ func parseInfo(stdout string) (map[string]Info, error) {
 	devices := map[string]Info{}
 	for line := range strings.Lines(stdout) {
 		line = strings.TrimSpace(line)
-		if line == "" || line == none {
+		if line == "" || line == noDevices {
 			continue
 		}
 		words := strings.Split(line, "|")
@@ -359,18 +362,18 @@ func parseInfo(stdout string) (map[string]Info, error) {
 			return nil, unreadableLine("info", line)
 		}
 		info := Info{UUID: words[1], Suspended: words[5] == "Suspended"}
-		for i, to := range []*int{&info.Major, &info.Minor, &info.Open} {
+		for i, field := range []*int{&info.Major, &info.Minor, &info.Open} {
 			n, err := strconv.Atoi(words[2+i])
 			if err != nil || n < 0 {
 				return nil, unreadableLine("info", line)
 			}
-			*to = n
+			*field = n
 		}
 		devices[words[0]] = info
 	}
 	return devices, nil
 }
 
-func unreadableLine(verb, line string) error {
-	return fault.New(fault.CommandFailed, "dmsetup %s printed a line that cannot be read: %q", verb, line)
+func unreadableLine(subcommand, line string) error {
+	return fault.New(fault.CommandFailed, "dmsetup %s printed a line that cannot be read: %q", subcommand, line)
 }

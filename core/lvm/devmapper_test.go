@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func read(t testing.TB, name string) string {
+func readTestdata(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile("testdata/" + name)
 	if err != nil {
@@ -17,8 +17,8 @@ func read(t testing.TB, name string) string {
 	return string(b)
 }
 
-func TestStatus(t *testing.T) {
-	status, err := parseStatus(read(t, "d12-status.txt"))
+func TestParseStatus(t *testing.T) {
+	status, err := parseStatus(readTestdata(t, "d12-status.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,10 +33,10 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	if _, ok := status["vg00-dat"][0].Snapshot(); ok || status["vg00-dat"][0].Type != "snapshot-origin" {
-		t.Errorf("an origin is no snapshot: %+v", status["vg00-dat"])
+		t.Errorf("an origin was decoded as a snapshot: %+v", status["vg00-dat"])
 	}
-	if targets, there := status["vg00-fr1"]; !there || len(targets) != 0 {
-		t.Errorf("a device without a table: %v, %v", targets, there)
+	if targets, exists := status["vg00-fr1"]; !exists || len(targets) != 0 {
+		t.Errorf("a device without a table: %v, %v", targets, exists)
 	}
 	pool := &Volume{DMName: "vg01-pool"}
 	for id, damaged := range map[int64]bool{10: false, 11: false, 12: true, 9: true} {
@@ -47,9 +47,10 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestSnapshotStatusWords(t *testing.T) {
+func TestSnapshotStatusWithoutFigures(t *testing.T) {
 	for args, want := range map[string]SnapshotStatus{
-		"Invalid": {Invalid: true}, "Overflow": {Overflow: true}, "Merge failed": {MergeFailed: true}, "Unknown": {Unknown: true},
+		"Invalid": {Invalid: true}, "Overflow": {Overflow: true}, "Merge failed": {MergeFailed: true},
+		"Unknown": {Unknown: true},
 	} {
 		got, ok := Target{Type: "snapshot", Args: strings.Fields(args)}.Snapshot()
 		if !ok || got != want {
@@ -62,17 +63,19 @@ func TestSnapshotStatusWords(t *testing.T) {
 		}
 	}
 	merged := SnapshotStatus{Merging: true, Used: 16, Total: 524288, Metadata: 16}
-	if !merged.Merged() || (SnapshotStatus{Merging: true}).Merged() || (SnapshotStatus{Used: 16, Total: 32, Metadata: 16}).Merged() {
+	if !merged.Merged() || (SnapshotStatus{Merging: true}).Merged() ||
+		(SnapshotStatus{Used: 16, Total: 32, Metadata: 16}).Merged() {
 		t.Error("a merge has ended when only metadata is left, and only then")
 	}
 }
 
-func TestInfo(t *testing.T) {
-	info, err := parseInfo(read(t, "d12-info.txt"))
+func TestParseInfo(t *testing.T) {
+	info, err := parseInfo(readTestdata(t, "d12-info.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Info{UUID: "LVM-BVEheQp6M3xVvsVdRaWLnxLUoFR3BKlruwIOvhxIQt614i1i8BgIKHH8no0w7kvp", Major: 253, Minor: 2, Suspended: true}
+	want := Info{UUID: "LVM-BVEheQp6M3xVvsVdRaWLnxLUoFR3BKlruwIOvhxIQt614i1i8BgIKHH8no0w7kvp", Major: 253, Minor: 2,
+		Suspended: true}
 	if diff := cmp.Diff(want, info["vg00-dat"]); diff != "" {
 		t.Error(diff)
 	}
@@ -81,7 +84,7 @@ func TestInfo(t *testing.T) {
 	}
 }
 
-func TestNoDevices(t *testing.T) {
+func TestNoDevicesIsNoError(t *testing.T) {
 	status, err := parseStatus("No devices found\n")
 	if err != nil || len(status) != 0 {
 		t.Errorf("%v, %v", status, err)
@@ -93,7 +96,7 @@ func TestNoDevices(t *testing.T) {
 }
 
 func FuzzStatus(f *testing.F) {
-	f.Add(read(f, "d12-status.txt"))
+	f.Add(readTestdata(f, "d12-status.txt"))
 	f.Add("a: 0 1 snapshot 1/2 3\nb: \n: 0 1 x\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		status, err := parseStatus(s)
@@ -111,7 +114,7 @@ func FuzzStatus(f *testing.F) {
 }
 
 func FuzzInfo(f *testing.F) {
-	f.Add(read(f, "d12-info.txt"))
+	f.Add(readTestdata(f, "d12-info.txt"))
 	f.Fuzz(func(t *testing.T, s string) {
 		info, err := parseInfo(s)
 		if err != nil {

@@ -9,36 +9,38 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// saying is a piece of text by which one of LVM's errors is known.
-type saying struct {
-	words []string // all of them in one line
-	code  fault.Code
-	hint  string
+// errorPattern recognises one of LVM's errors by its text, and says what it means.
+type errorPattern struct {
+	substrings []string // all of them are in the same line
+	code       fault.Code
+	hint       string
 }
 
-// sayings are LVM's words, English because core/command sets LC_ALL=C. They were
-// seen on 2.03.16 and 2.03.31, except where marked as read in its source. The
-// first that matches any line counts, so causes come before their consequences.
-var sayings = []saying{
-	{[]string{"suspend ioctl", "Device or resource busy"}, fault.Busy, frozenHint}, // before Linux 6.12
+// errorPatterns are the errors of LVM that are known. The texts are English because core/command sets LC_ALL=C. LVM
+// 2.03.16 and 2.03.31 printed them, except those marked "from source", which are only in LVM's source. The first
+// pattern that matches any line counts, so causes come before their consequences.
+var errorPatterns = []errorPattern{
+	{[]string{"suspend ioctl", "Device or resource busy"}, fault.Busy, frozenHint}, // only with kernels before 6.12
 	{[]string{"Thin pool", "unexpected transaction id"}, fault.PoolDamaged, poolHint},
 	{[]string{"reload ioctl", "No data available"}, fault.PoolDamaged, poolHint},
-	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged, poolHint}, // read
+	{[]string{"transaction_id", "while expected"}, fault.PoolDamaged, poolHint}, // from source
 	{[]string{"insufficient free space"}, fault.NoSpace, spaceHint},
 	{[]string{"Insufficient free space"}, fault.NoSpace, spaceHint},
-	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, spaceHint}, // read
+	{[]string{"Insufficient suitable", "allocatable extents"}, fault.NoSpace, spaceHint}, // from source
 	{[]string{"free space in thin pool", "reached threshold"}, fault.NoSpace, "extend the thin pool"},
-	{[]string{"ioctl", "No space left on device"}, fault.NoSpace, "extend the thin pool"}, // read
+	{[]string{"ioctl", "No space left on device"}, fault.NoSpace, "extend the thin pool"}, // from source
 	{[]string{"too large for circular buffer"}, fault.NoSpace,
-		"the metadata area of the volume group is full: remove snapshots; vgs -o vg_mda_size,vg_mda_free shows it"}, // read
+		"the metadata area of the volume group is full: remove snapshots; vgs -o vg_mda_size,vg_mda_free shows " +
+			"it"}, // from source
 	{[]string{"No space left on device"}, fault.Unwritable, filesHint},
-	{[]string{"Read-only file system"}, fault.Unwritable, filesHint}, // read
+	{[]string{"Read-only file system"}, fault.Unwritable, filesHint}, // from source
 	{[]string{"read-only filesystem"}, fault.Unwritable, filesHint},
 	{[]string{"mkdir failed"}, fault.Unwritable, filesHint},
 	{[]string{"File locking initialisation failed"}, fault.Unwritable,
 		"LVM keeps its locks in /run/lock/lvm: it must be writable"},
 	{[]string{"volume_list activation filter?"}, fault.Unsupported,
-		"activation/volume_list in lvm.conf, or host tags there, keep the snapshots out: name the volume group in that list"},
+		"activation/volume_list in lvm.conf, or host tags there, keep the snapshots out: name the volume group in that " +
+			"list"},
 	{[]string{"create ioctl on", "Device or resource busy"}, fault.Exists,
 		"a device-mapper device of that name was left over: look at it with `dmsetup info`, and if nothing uses it " +
 			"remove it with `dmsetup remove`"},
@@ -50,7 +52,7 @@ var sayings = []saying{
 	{[]string{"without using device-mapper"}, fault.Unsupported,
 		"the kernel's device-mapper is not there: `dmsetup version`"},
 	{[]string{"lock failed"}, fault.Locked, lockdHint},
-	{[]string{"due to failed lock"}, fault.Locked, lockdHint}, // read
+	{[]string{"due to failed lock"}, fault.Locked, lockdHint}, // from source
 	{[]string{"already exists in volume group"}, fault.Exists, ""},
 	{[]string{"Failed to find logical volume"}, fault.NotFound, ""},
 	{[]string{"not found in", "olume group"}, fault.NotFound, ""},
@@ -65,7 +67,7 @@ var sayings = []saying{
 	{[]string{"Logical volume", " in use"}, fault.Busy, "find what holds it open"},
 	{[]string{"Operation prohibited while"}, fault.Unsupported,
 		"lvm.conf forbids changes: global/locking_type, global/metadata_read_only"},
-	{[]string{"Can't get lock for"}, fault.Locked, "another LVM command holds the volume group"}, // read
+	{[]string{"Can't get lock for"}, fault.Locked, "another LVM command holds the volume group"}, // from source
 	{[]string{"while PVs are missing"}, fault.Unsupported, Missing},
 	{[]string{"Volume group", "is exported"}, fault.Unsupported, "import the volume group: vgimport(8)"},
 	{[]string{"Cannot access VG", "system ID"}, fault.Unsupported, "another host owns the volume group: lvmsystemid(7)"},
@@ -78,41 +80,42 @@ const (
 		"free space there, or mount it writable"
 	lockdHint  = "the volume group is shared with other hosts: lvmlockd(8) must run here, and nobody else hold the lock"
 	poolHint   = "repair the thin pool before anything else: lvmthin(7), Metadata check and repair"
-	frozenHint = "wait until the other program has thawed it, such as an agent of a virtual machine or of storage; " +
-		"fsfreeze -u thaws it by hand"
+	frozenHint = "the file system is frozen: wait until the program that froze it has thawed it, such as an agent of a " +
+		"virtual machine or of storage; fsfreeze -u thaws it by hand"
 )
 
-// Unseen is the hint for a volume that is there and not in the report.
+// Unseen is the hint for a volume that may exist but is not in LVM's report.
 const Unseen = "LVM looks only at disks that devices/filter in lvm.conf and its devices file (lvmdevices(8)) allow"
 
-// Missing is the hint for a physical volume that is missing. It may be a disk that LVM only does not look at: to remove
-// that from the group would cost what lies on it.
-const Missing = "`pvs` names what is missing: attach the disk, or, where it is there, have LVM look at it: " +
-	"`lvmdevices` and devices/filter in lvm.conf say at which it does, `lvmdevices --adddev` adds one"
+// Missing is the hint for a missing physical volume. It does not suggest to remove the physical volume from the group:
+// the disk may be attached, only LVM does not look at it, and its data would be lost.
+const Missing = "`pvs` names the missing disk: attach it. If it is attached, LVM does not look at it: " +
+	"`lvmdevices` and devices/filter in lvm.conf say which disks LVM looks at, `lvmdevices --adddev` adds one"
 
-// explain gives a failed LVM command the code of what LVM said. What is not
-// recognised stays command_failed.
+// explain gives the error of a failed LVM command the code, message and hint of the first errorPattern that matches
+// LVM's messages. An error that no pattern matches is returned as it is, and is command_failed.
 func explain(err error) error {
 	failed := (*command.Error)(nil)
 	if !errors.As(err, &failed) || failed.Code <= 0 {
 		return err
 	}
-	said := lines(failed.Stderr)
-	for _, s := range sayings {
-		i := slices.IndexFunc(said, s.in)
+	messages := lines(failed.Stderr)
+	for _, pattern := range errorPatterns {
+		i := slices.IndexFunc(messages, pattern.matches)
 		if i < 0 {
 			continue
 		}
-		f := fault.New(s.code, "%s", said[i]).WithHint("%s", s.hint)
+		f := fault.New(pattern.code, "%s", messages[i]).WithHint("%s", pattern.hint)
 		f.Err, f.Facts = err, fault.Of(err).Facts
 		return f
 	}
 	return err
 }
 
-func (s saying) in(line string) bool {
-	for _, word := range s.words {
-		if !strings.Contains(line, word) {
+// matches reports whether the line contains all of the pattern's substrings.
+func (p errorPattern) matches(line string) bool {
+	for _, substring := range p.substrings {
+		if !strings.Contains(line, substring) {
 			return false
 		}
 	}

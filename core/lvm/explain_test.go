@@ -9,13 +9,13 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// What stands in LVM's way on the host itself, as LVM 2.03.16 and 2.03.31 printed it: the message is the line that says
-// why, and never the last one, which is about what LVM does then.
-func TestExplainTheHost(t *testing.T) {
+// The texts are what LVM 2.03.16 and 2.03.31 printed when something on the host itself was in their way. The fault's
+// message must be the line that names the cause, never the lines after it, which say what LVM did then.
+func TestExplainReportsCauseNotConsequence(t *testing.T) {
 	for _, tt := range []struct {
-		why, then string
-		code      fault.Code
-		hint      string
+		cause, consequence string
+		code               fault.Code
+		hint               string
 	}{
 		{
 			"Volume vg00/p_s is not active locally (volume_list activation filter?).",
@@ -48,14 +48,14 @@ func TestExplainTheHost(t *testing.T) {
 		{"Volume group \"vg00\" not found", "Cannot process volume group vg00", fault.NotFound, "devices/filter"},
 		{"Something that nobody has seen.", "Aborting.", fault.CommandFailed, ""},
 	} {
-		stderr := "  WARNING: lvmlockd process is not running.\n  " + tt.why + "\n  " + tt.then + "\n"
+		stderr := "  WARNING: lvmlockd process is not running.\n  " + tt.cause + "\n  " + tt.consequence + "\n"
 		failed := &command.Error{Argv: []string{"lvm", "lvcreate"}, Code: 5, Stderr: stderr, Err: errors.New("exit status 5")}
 		f := fault.Of(explain(failed))
-		if f.Code != tt.code || !strings.Contains(f.Msg, tt.why) || !strings.Contains(f.Hint, tt.hint) {
-			t.Errorf("%q:\n%s: %s (%s)", tt.why, f.Code, f.Msg, f.Hint)
+		if f.Code != tt.code || !strings.Contains(f.Msg, tt.cause) || !strings.Contains(f.Hint, tt.hint) {
+			t.Errorf("%q:\n%s: %s (%s)", tt.cause, f.Code, f.Msg, f.Hint)
 		}
-		if tt.then != "" && strings.Contains(f.Msg, strings.TrimSpace(tt.then)) {
-			t.Errorf("%q: the message has what follows: %s", tt.why, f.Msg)
+		if tt.consequence != "" && strings.Contains(f.Msg, strings.TrimSpace(tt.consequence)) {
+			t.Errorf("%q: the message has the consequence: %s", tt.cause, f.Msg)
 		}
 	}
 }

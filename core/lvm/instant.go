@@ -17,86 +17,82 @@ import (
 type Pair struct {
 	Origin, Snapshot string
 
-	// Thin says which snapshot it is in its pool; nil: a thick one.
+	// Thin describes a thin snapshot; nil: the snapshot is thick.
 	Thin *ThinSnapshot
 
-	// Log says that it holds the log or journal of another origin's file system.
-	// It is suspended when that one is, whose suspend still writes to it, and
-	// resumed before.
+	// Log says that the origin holds the log or journal of the file system of another pair's origin. An origin with Log is
+	// suspended after all origins without it, because the file system writes to its log while its origin is being
+	// suspended. It is resumed before them.
 	Log bool
 }
 
-// Instant gives snapshots that LVM has made, each at a moment of its own, one
-// common moment. It changes what device-mapper has of them and nothing of LVM's
-// metadata.
+// Instant gives one common moment to snapshots that LVM has made one after the other. It changes their device-mapper
+// devices, but not LVM's metadata.
 //
-// PrepareInstant takes each thick snapshot's table out of use, which lets go of
-// what the snapshot has recorded so far, blanks the header of its COW space, and
-// loads the table again without making it live. A thin one it deletes from its
-// pool. Take then suspends all origins, makes the thick snapshots' tables live,
-// which from there on record what changes on the origins, has the pools make the
-// thin ones anew under the same number, and resumes the origins.
+// PrepareInstant replaces the table of each thick snapshot, so that the kernel drops what the snapshot has recorded so
+// far, blanks the header of its COW space, and loads the old table again without making it live. It deletes each thin
+// snapshot from its pool. Take then suspends all origins, makes the tables of the thick snapshots live, which record
+// the changes to the origins from then on, has the pools make the thin snapshots anew under the same ids, and resumes
+// the origins.
 //
-// No program runs and no file is opened while an origin is suspended, so it may
-// be the volume that holds the programs, LVM's own files or the swap space. An
-// origin has no prepared table of its own then: whatever happens, resuming it
-// lets writes go on as before. What the snapshots hold after a Take that failed
-// is of no common moment: the caller removes them.
+// While an origin is suspended no program is started and no file is opened. So the origin may be the volume that holds
+// the programs, LVM's own files or the swap space. The origin has no prepared table meanwhile: whatever happens, writes
+// go on as before when it is resumed. After a Take that failed the snapshots show no common moment, and the caller must
+// remove them.
 type Instant struct {
-	mapper  Mapper
-	memory  func() (unlock func(), err error)
-	locks   Locks // of the groups
-	members []*member
-	late    bool // a suspend is still under way, and is undone when it comes back
+	mapper         Mapper
+	lockMemory     func() (unlock func(), err error)
+	locks          Locks // of the volume groups
+	members        []*member
+	suspendPending bool // a suspend is still under way; its goroutine resumes the origin as soon as it ends
 }
 
-// member is one origin with its snapshot, and the calls that are made while it is held.
+// member is one origin with its snapshot, and the calls that Take makes for them.
 type member struct {
 	Pair
-	suspend, resume, start func() error
-	held                   func() (bool, error)
-	prepared               func() (bool, error) // the snapshot's table; nil: thin
-	state                  atomic.Int32
-	thread                 atomic.Int32 // that suspends it
-	ended                  time.Time    // when it was resumed
+	suspend, resume func() error         // of the origin
+	makeSnapshot    func() error         // makes the thick snapshot's table live, or has the pool make the thin one
+	isSuspended     func() (bool, error) // asks whether the origin is suspended
+	isPrepared      func() (bool, error) // asks whether the snapshot has a prepared table; nil for a thin one
+	state           atomic.Int32         // of the origin: originRunning and so on
+	threadID        atomic.Int32         // of the thread that suspends the origin
+	resumedAt       time.Time            // when the origin was resumed
 }
 
 // The states of a member's origin.
 const (
-	running int32 = iota
-	suspending
-	held
-	starting // held until its thin snapshot is made, whatever ends meanwhile
-	released
+	originRunning int32 = iota
+	originSuspending
+	originSuspended
+	originSnapshotting // suspended, and stays so until its thin snapshot is made, even if the limit is reached
+	originReleased     // resumed, or its suspend was called off
 )
 
-// headerBytes is what is blanked of a COW space: its first chunk begins with the
-// header, which makes the kernel read all that follows as what it has written
-// (linux, drivers/md/dm-snap-persistent.c).
+// headerBytes is how many bytes at the beginning of a COW space are blanked. The first chunk begins with the header,
+// which makes the kernel read everything after it as what it has recorded (linux, drivers/md/dm-snap-persistent.c).
 const headerBytes = 4096
 
-// ErrSuspending says that a suspend could be neither awaited nor called off.
-// This process resumes the volume when the suspend comes back, if it lives to
-// see it; Unsuspend does so after its end.
+// ErrSuspending says that a suspend did not end in time and could not be called off. This process resumes the volume as
+// soon as the suspend ends. If this process ends before that, Unsuspend can resume the volume.
 var ErrSuspending = errors.New("its suspend is still under way, and is undone when it comes back")
 
-// PrepareInstant makes snapshots ready for Take. Nothing is suspended, and
-// writes to the origins go on. Until Close no LVM command changes anything in
-// the groups: they wait. limit bounds the wait for a command that is under way.
+// PrepareInstant makes snapshots ready for Take. It suspends no origin, so writes to the origins go on. LVM commands
+// that would change something in the groups wait until Close. limit bounds PrepareInstant's own wait for a command that
+// is under way. Without groups no locks are taken.
 //
-// Faults: locked if another LVM command keeps a group's lock; busy if one worked
-// on a snapshot that is made ready; unsupported if a device is not what LVM makes
-// of a snapshot, or LVM locks groups elsewhere; command_failed. After one the snapshots are of no use.
+// Faults: locked (another LVM command keeps a group's lock), busy (another LVM command is at work on an origin or a
+// pool, or has changed or activated one of the snapshots), unsupported (a device is not mapped as LVM maps a snapshot,
+// its origin or its pool), not_found, not_root, command_failed. After a fault the snapshots are of no use.
 func (l *LVM) PrepareInstant(
 	ctx context.Context, pairs []Pair, groups []string, limit time.Duration,
 ) (*Instant, error) {
-	m, err := l.mapper()
+	m, err := l.openMapper()
 	if err != nil {
 		return nil, err
 	}
-	i := &Instant{mapper: m, memory: l.memory, locks: Locks{Release: func() {}}}
+	i := &Instant{mapper: m, lockMemory: l.lockMemory, locks: Locks{Release: func() {}}}
 	if len(groups) > 0 {
-		if i.locks, err = l.lock(ctx, groups, limit); err != nil {
+		if i.locks, err = l.lockGroups(ctx, groups, limit); err != nil {
 			return nil, fault.All(err, i.Close())
 		}
 	}
@@ -116,28 +112,29 @@ func (l *LVM) PrepareInstant(
 	return i, nil
 }
 
-// logsFirst is the order in which origins are resumed.
+// logsFirst returns the pairs in the order in which their origins are resumed: those with Log first.
 func logsFirst(pairs []Pair) []Pair {
-	var logs, files []Pair
+	var logs, others []Pair
 	for _, p := range pairs {
 		if p.Log {
 			logs = append(logs, p)
 		} else {
-			files = append(files, p)
+			others = append(others, p)
 		}
 	}
-	return append(logs, files...)
+	return append(logs, others...)
 }
 
-// Close lets go of the groups' locks. It may be called again.
+// Close releases the locks of the groups. Another call has no effect.
 func (i *Instant) Close() error {
 	i.locks.Release()
-	if i.late { // its resume needs the mapper
+	if i.suspendPending { // the resume that follows needs the mapper
 		return nil
 	}
 	return i.mapper.Close()
 }
 
+// prepareThick empties a thick snapshot and loads its table without making it live, for Take.
 func (i *Instant) prepareThick(p Pair) error {
 	snapshot, err := i.mapper.Mapping(p.Snapshot)
 	if err != nil {
@@ -147,27 +144,31 @@ func (i *Instant) prepareThick(p Pair) error {
 	if err != nil {
 		return err
 	}
-	if !kindIs(snapshot, "snapshot") || !kindIs(origin, "snapshot-origin") || len(snapshot.Table[0].Args) < 2 {
+	if !hasSingleTarget(snapshot, "snapshot") || !hasSingleTarget(origin, "snapshot-origin") ||
+		len(snapshot.Table[0].Args) < 2 {
 		return fault.New(fault.Unsupported, "%s and %s are not mapped as LVM maps a snapshot and its origin",
 			p.Snapshot, p.Origin).
 			With("tables", map[string]any{p.Snapshot: snapshot.Table, p.Origin: origin.Table})
 	}
-	if err := atRest(p.Origin, origin); err != nil {
+	if err := requireAtRest(p.Origin, origin); err != nil {
 		return err
 	}
-	// The COW space's device is known by its number, and by the name that LVM gives it (dev_manager.c, "cow").
+	// The snapshot's table has the number of the COW space's device, and LVM gives that device this name (dev_manager.c,
+	// "cow"). Both must be the same device.
 	cow := p.Snapshot + "-cow"
-	mapped, err := i.mapper.Mapping(cow)
+	cowMapping, err := i.mapper.Mapping(cow)
 	if err != nil {
 		return err
 	}
-	if number := snapshot.Table[0].Args[1]; number != mapped.number() {
-		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", p.Snapshot, number, cow,
-			mapped.number())
+	if cowNumber := snapshot.Table[0].Args[1]; cowNumber != cowMapping.deviceNumber() {
+		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", p.Snapshot, cowNumber, cow,
+			cowMapping.deviceNumber())
 	}
 	for _, step := range []func() error{
-		func() error { return i.loadNothing(p.Snapshot, snapshot.Table[0].Length) },
-		func() error { return deviceFault("swap the table of", p.Snapshot, again(i.mapper.Resume(p.Snapshot))) },
+		func() error { return i.loadPlaceholder(p.Snapshot, snapshot.Table[0].Length) },
+		func() error {
+			return deviceFault("swap the table of", p.Snapshot, retryInterrupted(i.mapper.Resume(p.Snapshot)))
+		},
 		func() error { return i.mapper.Blank(cow, headerBytes) },
 		func() error { return i.mapper.Load(p.Snapshot, snapshot.Table) },
 	} {
@@ -176,34 +177,34 @@ func (i *Instant) prepareThick(p Pair) error {
 		}
 		failpoint.Hit("instant.prepare")
 	}
-	if err := i.holdsNothing(p.Snapshot); err != nil {
+	if err := i.requireNotLive(p.Snapshot); err != nil {
 		return err
 	}
-	i.add(p, i.mapper.Resume(p.Snapshot), i.mapper.Prepared(p.Snapshot))
+	i.addMember(p, i.mapper.Resume(p.Snapshot), i.mapper.Prepared(p.Snapshot))
 	return nil
 }
 
-// add has Take take a snapshot by start, while its origin is held.
-func (i *Instant) add(p Pair, start func() error, prepared func() (bool, error)) {
+// addMember makes p a member of the instant. makeSnapshot takes its snapshot while the origin is suspended. isPrepared
+// is nil for a thin snapshot.
+func (i *Instant) addMember(p Pair, makeSnapshot func() error, isPrepared func() (bool, error)) {
 	i.members = append(i.members, &member{
-		Pair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin), held: i.mapper.Held(p.Origin),
-		start: start, prepared: prepared,
+		Pair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin), isSuspended: i.mapper.Held(p.Origin),
+		makeSnapshot: makeSnapshot, isPrepared: isPrepared,
 	})
 }
 
-// atRest refuses an origin at which another program is at work.
-func atRest(device string, origin Mapping) error {
-	if !origin.Suspended && !origin.Prepared {
+// requireAtRest returns busy if another program is at work on a device: if it is suspended or has a prepared table.
+func requireAtRest(device string, mapping Mapping) error {
+	if !mapping.Suspended && !mapping.Prepared {
 		return nil
 	}
 	return fault.New(fault.Busy, "%s is suspended, or has a table that another program has prepared", device).
 		WithHint("another LVM command is at work on it, or was killed: lvchange --refresh puts it back")
 }
 
-// loadNothing prepares a table that reads as zeros, so that udev, which looks at
-// every device whose table changes, finds nothing in it and the kernel's log has no
-// errors. A kernel without that target has one that answers with errors.
-func (i *Instant) loadNothing(device string, length int64) error {
+// loadPlaceholder prepares a table that reads as zeros. udev reads every device whose table changes: with zeros it
+// finds nothing, and the kernel logs no I/O errors. On a kernel without the zero target it prepares the error target.
+func (i *Instant) loadPlaceholder(device string, length int64) error {
 	err := i.mapper.Load(device, []Target{{Length: length, Type: "zero"}})
 	if !errors.Is(err, unix.EINVAL) {
 		return err
@@ -211,25 +212,28 @@ func (i *Instant) loadNothing(device string, length int64) error {
 	return i.mapper.Load(device, []Target{{Length: length, Type: "error"}})
 }
 
-// holdsNothing refuses a snapshot that another command made live meanwhile: the kernel would hand what it has recorded
-// since to the prepared one (linux, drivers/md/dm-snap.c, "handover").
-func (i *Instant) holdsNothing(device string) error {
+// requireNotLive returns busy if another command has made the snapshot live since its table was replaced: the kernel
+// would hand over to the prepared table what the snapshot has recorded since (linux, drivers/md/dm-snap.c, "handover").
+func (i *Instant) requireNotLive(device string) error {
 	m, err := i.mapper.Mapping(device)
-	if err == nil && kindIs(m, "snapshot") {
-		return forestalled(device)
+	if err == nil && hasSingleTarget(m, "snapshot") {
+		return liveTooEarly(device)
 	}
 	return err
 }
 
-// kindIs reports whether a device has one target of that type.
-func kindIs(m Mapping, kind string) bool { return len(m.Table) == 1 && m.Table[0].Type == kind }
+// hasSingleTarget reports whether a device's live table has exactly one target, of the given type.
+func hasSingleTarget(m Mapping, targetType string) bool {
+	return len(m.Table) == 1 && m.Table[0].Type == targetType
+}
 
-func (m Mapping) number() string {
+// deviceNumber returns "major:minor", as tables name a device.
+func (m Mapping) deviceNumber() string {
 	return fmt.Sprintf("%d:%d", m.Major, m.Minor)
 }
 
-// again makes a call, also when a signal interrupts it.
-func again(call func() error) error {
+// retryInterrupted makes a call, and repeats it as long as a signal interrupts it (EINTR).
+func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {
 			return err

@@ -14,36 +14,37 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Device is a device-mapper device: what it is, and what the kernel maps each range of it to.
+// Device is a device-mapper device, with what the kernel maps each range of it to.
 type Device struct {
 	Info
 	Targets []Target
 }
 
-// Kernel tells of device-mapper devices by their names, of all if none is named. One that is not there is left out.
+// Kernel returns the device-mapper devices with the given names, or all of them if it is given none, by their names. A
+// device that does not exist is left out.
 type Kernel func(names ...string) (map[string]Device, error)
 
-// Direct returns an LVM whose Status and Info ask k, where New's start dmsetup: while services are down, a process that
-// takes longer to start than to ask its one question counts.
+// Direct returns a copy of l whose Status and Info ask k instead of running dmsetup. A process takes longer to start
+// than to ask its one question, and that time counts while services are down.
 func (l *LVM) Direct(k Kernel) *LVM {
-	direct := *l
-	direct.kernel = k
-	return &direct
+	copied := *l
+	copied.kernel = k
+	return &copied
 }
 
-// DeviceMapper is the Kernel of this host: what dmsetup prints, from the same ioctls (linux/dm-ioctl.h). Nothing is
-// flushed, and a suspended device is not waited for.
+// DeviceMapper is the Kernel of this host. It returns what dmsetup prints, from the same ioctls (linux/dm-ioctl.h). It
+// flushes nothing and does not wait for a suspended device. Faults: not_root, internal.
 func DeviceMapper(names ...string) (map[string]Device, error) {
 	control, err := os.OpenFile(controlNode, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return map[string]Device{}, nil // the module is not loaded: there is no such device
+		return map[string]Device{}, nil // the kernel module is not loaded, so there are no devices
 	}
 	if err != nil {
 		return nil, fault.New(fault.Of(err).Code, "ask device-mapper: %w", err)
 	}
 	defer control.Close()
 	if len(names) == 0 {
-		list, err := ask(control, unix.DM_LIST_DEVICES, "", unix.DM_NOFLUSH_FLAG)
+		list, err := askDeviceMapper(control, unix.DM_LIST_DEVICES, "", unix.DM_NOFLUSH_FLAG)
 		if err != nil {
 			return nil, fault.New(fault.Internal, "list device-mapper's devices: %w", err)
 		}
@@ -51,9 +52,9 @@ func DeviceMapper(names ...string) (map[string]Device, error) {
 	}
 	devices := map[string]Device{}
 	for _, name := range names {
-		answer, err := ask(control, unix.DM_TABLE_STATUS, name, unix.DM_NOFLUSH_FLAG)
+		answer, err := askDeviceMapper(control, unix.DM_TABLE_STATUS, name, unix.DM_NOFLUSH_FLAG)
 		if errors.Is(err, unix.ENXIO) {
-			continue // there is none, or it vanished in between, as at a merge's end
+			continue // there is no such device, or it has vanished since the list was made, as at the end of a merge
 		}
 		if err != nil {
 			return nil, fault.New(fault.Internal, "status of %s: %w", name, err)
@@ -65,41 +66,42 @@ func DeviceMapper(names ...string) (map[string]Device, error) {
 	return devices, nil
 }
 
-// answer is what an ioctl of device-mapper leaves in its buffer: a header, then data.
+// answer is what an ioctl of device-mapper leaves in its buffer: a header, followed by data.
 type answer struct {
 	unix.DmIoctl
 	data []byte
 }
 
-// ask asks about one device, or of all with an empty name, with as large a buffer as it takes.
-func ask(control *os.File, request uintptr, name string, flags uint32) (answer, error) {
+// askDeviceMapper makes an ioctl about one device, or about all of them if name is empty. It repeats the ioctl with a
+// larger buffer until the answer fits.
+func askDeviceMapper(control *os.File, request uintptr, name string, flags uint32) (answer, error) {
 	for size := 4 << 10; ; {
 		buffer := make([]byte, size)
-		head := (*unix.DmIoctl)(unsafe.Pointer(&buffer[0]))
-		head.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
-		head.Data_size, head.Data_start = uint32(size), unix.SizeofDmIoctl
-		head.Flags = flags
-		copy(head.Name[:len(head.Name)-1], name)
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), request, uintptr(unsafe.Pointer(head)))
+		header := (*unix.DmIoctl)(unsafe.Pointer(&buffer[0]))
+		header.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
+		header.Data_size, header.Data_start = uint32(size), unix.SizeofDmIoctl
+		header.Flags = flags
+		copy(header.Name[:len(header.Name)-1], name)
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), request, uintptr(unsafe.Pointer(header)))
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno != 0:
 			return answer{}, errno
-		case head.Flags&unix.DM_BUFFER_FULL_FLAG != 0:
+		case header.Flags&unix.DM_BUFFER_FULL_FLAG != 0:
 			size *= 2
 		default:
-			return answer{*head, buffer[min(int(head.Data_start), size):]}, nil
+			return answer{*header, buffer[min(int(header.Data_start), size):]}, nil
 		}
 	}
 }
 
-// names reads a list of devices: number, distance to the next entry, name.
+// names decodes a list of devices. Each entry has the device's number, the distance to the next entry, and the name.
 func (a answer) names() []string {
-	const head = 12
+	const headerSize = 12
 	var names []string
-	for data := a.data; len(data) > head && binary.NativeEndian.Uint64(data) != 0; {
-		names = append(names, text(data[head:]))
+	for data := a.data; len(data) > headerSize && binary.NativeEndian.Uint64(data) != 0; {
+		names = append(names, cString(data[headerSize:]))
 		next := int(binary.NativeEndian.Uint32(data[8:]))
 		if next <= 0 || next > len(data) {
 			break
@@ -109,10 +111,11 @@ func (a answer) names() []string {
 	return names
 }
 
-// device reads a table's status: for each target its place, the end of what belongs to it, its type and its own words.
+// device decodes the status or the table of one device. Each target has its range, the offset at which the next target
+// begins, its type, and its arguments as text.
 func (a answer) device() (Device, error) {
 	d := Device{Info: Info{
-		UUID: text(a.Uuid[:]), Major: int(unix.Major(a.Dev)), Minor: int(unix.Minor(a.Dev)),
+		UUID: cString(a.Uuid[:]), Major: int(unix.Major(a.Dev)), Minor: int(unix.Minor(a.Dev)),
 		Open: int(a.Open_count), Suspended: a.Flags&unix.DM_SUSPEND_FLAG != 0,
 	}}
 	start := 0
@@ -122,25 +125,26 @@ func (a answer) device() (Device, error) {
 		}
 		spec := (*unix.DmTargetSpec)(unsafe.Pointer(&a.data[start]))
 		d.Targets = append(d.Targets, Target{
-			Start: int64(spec.Sector_start), Length: int64(spec.Length), Type: text(spec.Target_type[:]),
-			Args: strings.Fields(text(a.data[start+unix.SizeofDmTargetSpec:])),
+			Start: int64(spec.Sector_start), Length: int64(spec.Length), Type: cString(spec.Target_type[:]),
+			Args: strings.Fields(cString(a.data[start+unix.SizeofDmTargetSpec:])),
 		})
 		if next := int(spec.Next); next > start {
 			start = next
 		} else {
-			start = len(a.data) // the last one, or nonsense: no other may follow
+			start = len(a.data) // this is the last target, or the offset is invalid: no other target may follow
 		}
 	}
 	return d, nil
 }
 
-// text is what is before the first zero byte.
-func text(b []byte) string {
+// cString returns the text before the first zero byte.
+func cString(b []byte) string {
 	before, _, _ := strings.Cut(string(b), "\x00")
 	return before
 }
 
-func (l *LVM) asked(ctx context.Context) (map[string]Device, error) {
+// askKernel returns all devices that l.kernel knows of.
+func (l *LVM) askKernel(ctx context.Context) (map[string]Device, error) {
 	if ctx.Err() != nil {
 		return nil, fault.New(fault.Of(ctx.Err()).Code, "ask device-mapper: %w", ctx.Err())
 	}

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry is one of a list: number, distance to the next, name, padded to eight bytes (linux/dm-ioctl.h, dm_name_list).
-func entry(device uint64, name string, last bool) []byte {
+// listEntry encodes an entry of a list of devices: the number, the distance to the next entry, and the name, padded to
+// a multiple of eight bytes (linux/dm-ioctl.h, dm_name_list).
+func listEntry(device uint64, name string, last bool) []byte {
 	b := append(make([]byte, 12), name...)
 	b = append(b, make([]byte, 8-len(b)%8)...)
 	binary.NativeEndian.PutUint64(b, device)
@@ -19,8 +20,8 @@ func entry(device uint64, name string, last bool) []byte {
 	return b
 }
 
-func TestNamesOfAnswer(t *testing.T) {
-	both := append(entry(1, "vg00-dat", false), entry(2, "vg00-dat_snap", true)...)
+func TestAnswerNames(t *testing.T) {
+	both := append(listEntry(1, "vg00-dat", false), listEntry(2, "vg00-dat_snap", true)...)
 	for _, c := range []struct {
 		data []byte
 		want []string
@@ -36,8 +37,8 @@ func TestNamesOfAnswer(t *testing.T) {
 	}
 }
 
-// target is one of a table's status: dm_target_spec and the words that belong to it.
-func target(start, length uint64, kind, words string, next int) []byte {
+// encodedTarget encodes one target of a table's status: a dm_target_spec, followed by the target's arguments.
+func encodedTarget(start, length uint64, kind, words string, next int) []byte {
 	b := make([]byte, unix.SizeofDmTargetSpec)
 	binary.NativeEndian.PutUint64(b, start)
 	binary.NativeEndian.PutUint64(b[8:], length)
@@ -46,12 +47,12 @@ func target(start, length uint64, kind, words string, next int) []byte {
 	return append(append(b, words...), 0)
 }
 
-func TestDeviceOfAnswer(t *testing.T) {
+func TestAnswerDevice(t *testing.T) {
 	a := answer{}
 	a.Target_count, a.Open_count, a.Flags, a.Dev = 2, 1, unix.DM_SUSPEND_FLAG, unix.Mkdev(254, 3)
 	copy(a.Uuid[:], "LVM-abc")
-	first := target(0, 8, "snapshot-merge", "16/614400 16", 56)
-	a.data = append(append(first, make([]byte, 56-len(first))...), target(8, 16, "linear", "", 112)...)
+	first := encodedTarget(0, 8, "snapshot-merge", "16/614400 16", 56)
+	a.data = append(append(first, make([]byte, 56-len(first))...), encodedTarget(8, 16, "linear", "", 112)...)
 	want := Device{
 		Info: Info{UUID: "LVM-abc", Major: 254, Minor: 3, Open: 1, Suspended: true},
 		Targets: []Target{
@@ -65,11 +66,11 @@ func TestDeviceOfAnswer(t *testing.T) {
 	}
 	a.Target_count = 3
 	if _, err := a.device(); err == nil {
-		t.Error("a third target was read beyond the end")
+		t.Error("a third target was read from beyond the end")
 	}
 }
 
-// What the kernel leaves in a buffer is believed, but for places outside it.
+// The content of the kernel's answer is trusted, except for offsets that point outside the buffer.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte{0: 1, 8: 16, 12: 'a', 40: 0}, uint32(1))
 	f.Add(make([]byte, 120), uint32(3))

@@ -1,16 +1,19 @@
-// Package lvm says what LVM's volume groups, volumes and snapshots are, and changes them.
+// Package lvm reads and changes LVM's volume groups, volumes and snapshots.
 //
-// It is the only package that knows LVM's and dmsetup's options, output and
-// error texts. What it promises:
+// It is the only package that knows LVM's and dmsetup's options, output and error texts. What it promises:
 //
-//   - one Report is one process and holds every volume group;
-//   - a volume is bad only by name: each of LVM's states has a State, none is dropped;
+//   - one Report takes one process and holds every volume group;
+//   - each state and health that LVM can report has a name (State, Health), and one that is new counts as bad;
 //   - a change never prompts, never shrinks, and fails with a fault whose code
 //     says why (no space, exists, busy, …), with LVM's own words in the facts;
 //   - all sizes are bytes, all device-mapper figures are 512-byte sectors.
 //
-// What LVM's metadata says and what the kernel does may differ: a merge is
-// recorded before it runs. Report is the metadata, Status and Info the kernel.
+// LVM's metadata and the kernel may differ: LVM records a merge before the kernel runs it. Report returns the metadata,
+// Status and Info return what the kernel does.
+//
+// Functions name the faults that a caller has to expect. In addition, every function that runs a command may return
+// unsupported (the program is not installed), timeout (the command reached its limit), interrupted (ctx ended), and any
+// code of errorPatterns (explain.go).
 package lvm
 
 import (
@@ -22,84 +25,83 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// changeLimit bounds a command that changes metadata. An lvcreate waits for
-// another LVM command's lock and for the origin's writes in flight: on a busy
-// disk that is tens of seconds, never minutes.
+// changeLimit is the time limit of a command that changes metadata. An lvcreate waits for the lock of another LVM
+// command and for the origin's writes in flight: on a busy disk that takes tens of seconds, never minutes.
 const changeLimit = 5 * time.Minute
 
 // LVM runs lvm and dmsetup. It keeps no state of its own and is safe for concurrent use.
 type LVM struct {
-	run    command.Runner
-	kernel Kernel // nil: dmsetup
-	mapper func() (Mapper, error)
-	memory func() (unlock func(), err error) // keeps this program in memory
-	lock   Locker
+	runner     command.Runner
+	kernel     Kernel // what Status and Info ask; nil: they run dmsetup
+	openMapper func() (Mapper, error)
+	lockMemory func() (unlock func(), err error)
+	lockGroups Locker
 }
 
-// New returns an LVM whose programs r starts, on this host's device-mapper.
+// New returns an LVM that starts lvm and dmsetup through r and uses this host's device-mapper and LVM's own locks.
 func New(r command.Runner) *LVM {
-	return &LVM{run: r, mapper: OpenMapper, memory: lockMemory, lock: lockGroups}
+	return &LVM{runner: r, openMapper: OpenMapper, lockMemory: lockMemory, lockGroups: lockGroups}
 }
 
-// Locker takes LVM's own locks of volume groups. limit bounds the wait for an LVM
-// command that has one.
+// Locker takes LVM's own locks of volume groups. limit bounds the wait for an LVM command that holds one of them.
+// Fault: locked.
 type Locker func(ctx context.Context, groups []string, limit time.Duration) (Locks, error)
 
-// Locks are LVM's locks of volume groups: the open files that have them, one for
-// each group, or none where nothing is locked.
+// Locks are LVM's locks of volume groups, held by this process.
 type Locks struct {
-	Files   []*os.File
-	Release func()
+	Files   []*os.File // the open lock files, one for each group; none where nothing is locked
+	Release func()     // gives up all of the locks
 }
 
-// On returns an LVM that changes the devices of another Mapper than this host's,
-// for tests. It takes none of LVM's locks and leaves this program's memory alone.
+// On returns a copy of l that changes devices through the given Mapper instead of this host's device-mapper, for tests.
+// The copy takes none of LVM's locks and does not lock this program into memory.
 func (l *LVM) On(mapper func() (Mapper, error)) *LVM {
-	on := *l
-	on.mapper, on.lock = mapper, noLocks
-	on.memory = func() (func(), error) { return func() {}, nil }
-	return &on
+	copied := *l
+	copied.openMapper, copied.lockGroups = mapper, noLocks
+	copied.lockMemory = func() (func(), error) { return func() {}, nil }
+	return &copied
 }
 
+// noLocks is a Locker that takes no locks.
 func noLocks(context.Context, []string, time.Duration) (Locks, error) {
 	return Locks{Release: func() {}}, nil
 }
 
-// Locking returns an LVM that takes other locks than this host's, for tests.
+// Locking returns a copy of l that takes its locks with lock instead of taking this host's, for tests.
 func (l *LVM) Locking(lock Locker) *LVM {
-	locking := *l
-	locking.lock = lock
-	return &locking
+	copied := *l
+	copied.lockGroups = lock
+	return &copied
 }
 
-// look runs a command that changes nothing: it is killed with ctx.
-func (l *LVM) look(ctx context.Context, argv ...string) (command.Output, error) {
-	return l.run.Run(ctx, command.Cmd{Argv: argv})
+// query runs a command that changes nothing. The command is killed when ctx ends.
+func (l *LVM) query(ctx context.Context, argv ...string) (command.Output, error) {
+	return l.runner.Run(ctx, command.Cmd{Argv: argv})
 }
 
-// change runs a command that changes state. Once started it is waited for even
-// if ctx ends, because an LVM command killed half-way leaves devices suspended.
+// change runs a command that changes state. Once the command has started, change waits for it even if ctx ends, because
+// an LVM command that is killed halfway leaves devices suspended.
 func (l *LVM) change(ctx context.Context, argv ...string) error {
-	return l.changeUnder(ctx, Locks{}, argv...)
+	return l.changeLocked(ctx, Locks{}, argv...)
 }
 
-// changeUnder is change under locks that this process has: the first one lasts as
-// long as the command.
-func (l *LVM) changeUnder(ctx context.Context, locks Locks, argv ...string) error {
+// changeLocked is change for a caller that holds locks. The command inherits the first lock file, so that lock lasts
+// until the command ends, even if this process dies before.
+func (l *LVM) changeLocked(ctx context.Context, locks Locks, argv ...string) error {
 	if argv[0] == "lvm" {
-		argv = slices.Insert(argv, 2, "--config", configOf(argv[1]))
+		argv = slices.Insert(argv, 2, "--config", configFor(argv[1]))
 	}
 	c := command.Cmd{Argv: argv, Changes: true, Limit: changeLimit}
 	if len(locks.Files) > 0 {
 		c.Hold = locks.Files[0]
 	}
-	_, err := l.run.Run(ctx, c)
+	_, err := l.runner.Run(ctx, c)
 	return explain(err)
 }
 
-// configOf is what is overridden for a command that changes state.
-func configOf(name string) string {
-	if name == "lvconvert" {
+// configFor returns the settings of lvm.conf that are overridden for a subcommand of lvm that changes state.
+func configFor(subcommand string) string {
+	if subcommand == "lvconvert" {
 		return config + mergeConfig
 	}
 	return config

@@ -14,69 +14,69 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Mapping is what device-mapper maps a device to.
+// Mapping is the state of a device-mapper device.
 type Mapping struct {
 	Major, Minor int
 	Table        []Target // the live table
 	Suspended    bool
-	Prepared     bool // another table is loaded, which the next resume makes the live one
+	Prepared     bool // another table is loaded, and the next resume makes it the live one
 }
 
-// Mapper changes device-mapper's devices, which it takes by their names. Its
-// faults name the device and the cause; one that does not exist is not_found.
+// Mapper changes device-mapper devices, which it takes by their names. Its faults name the device and the cause. A
+// device that does not exist is not_found.
 type Mapper interface {
+	// Mapping returns the state of a device. It flushes nothing and does not wait for a suspended device.
 	Mapping(device string) (Mapping, error)
 
-	// Load prepares a table, which the next resume makes the live one.
+	// Load prepares a table. The next resume makes it the live one.
 	Load(device string, table []Target) error
 
-	// Clear drops the prepared table. Without one it changes nothing.
+	// Clear drops the prepared table. It changes nothing if there is none.
 	Clear(device string) error
 
-	// Remove removes a device that nothing has open; busy if something has.
+	// Remove removes a device. Fault: busy if something has it open.
 	Remove(device string) error
 
-	// Blank overwrites the first size bytes of a device with zeros. They are on
-	// the disk when it returns. size is a multiple of 4096.
+	// Blank overwrites the first size bytes of a device with zeros, which are on the disk when Blank returns. size is a
+	// multiple of 4096.
 	Blank(device string, size int) error
 
-	// Suspend, Resume, Message, Held and Prepared return calls that are made later.
-	// The calls ask for no memory and open no file, so they may be made while the
-	// volume that holds this program, or its swap space, is suspended.
+	// Suspend, Resume, Message, Held and Prepared return calls, to be made later. The calls allocate no memory and open no
+	// file, so they may be made while the volume that holds this program, or its swap space, is suspended.
 	//
-	// A suspend waits for the I/O that is under way, and freezes the file system
-	// that is mounted on the device. A signal ends the wait with unix.EINTR, and
-	// nothing is suspended then. A resume makes a prepared table live; of a device
-	// that is not suspended and has none it changes nothing. Held tells whether
-	// the device is suspended, Prepared whether it has a prepared table. A message
-	// tells the device's target what to do.
+	// A suspend waits for the I/O that is under way, and freezes the file system that is mounted on the device. If a
+	// signal interrupts the wait, the call returns unix.EINTR and the device is not suspended. A resume makes the prepared
+	// table live. It changes nothing if the device is not suspended and has no prepared table. A message tells the
+	// device's target what to do. Held asks whether the device is suspended, Prepared whether it has a prepared table.
 	Suspend(device string) func() error
 	Resume(device string) func() error
 	Message(device, text string) func() error
 	Held(device string) func() (bool, error)
 	Prepared(device string) func() (bool, error)
 
+	// Close closes the Mapper. Calls that it returned must not be made afterwards.
 	Close() error
 }
 
-// OpenMapper opens this host's device-mapper. It needs root (not_root).
+// OpenMapper opens this host's device-mapper. Fault: not_root for a caller without root's rights.
 func OpenMapper() (Mapper, error) {
 	control, err := os.OpenFile(controlNode, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fault.New(fault.Of(err).Code, "open device-mapper: %w", err)
 	}
-	return &mapper{control}, nil
+	return &hostMapper{control}, nil
 }
 
+// controlNode is the device node that takes device-mapper's ioctls.
 const controlNode = "/dev/mapper/control"
 
-// mapper is the Mapper of this host (linux/dm-ioctl.h).
-type mapper struct{ control *os.File }
+// hostMapper is the Mapper of this host (linux/dm-ioctl.h).
+type hostMapper struct{ control *os.File }
 
-func (m *mapper) Close() error { return m.control.Close() }
+func (m *hostMapper) Close() error { return m.control.Close() }
 
-func (m *mapper) Mapping(device string) (Mapping, error) {
-	answer, err := ask(m.control, unix.DM_TABLE_STATUS, device, unix.DM_NOFLUSH_FLAG|unix.DM_STATUS_TABLE_FLAG)
+func (m *hostMapper) Mapping(device string) (Mapping, error) {
+	answer, err := askDeviceMapper(m.control, unix.DM_TABLE_STATUS, device, unix.DM_NOFLUSH_FLAG|unix.DM_STATUS_TABLE_FLAG)
 	if err != nil {
 		return Mapping{}, deviceFault("table", device, err)
 	}
@@ -90,23 +90,22 @@ func (m *mapper) Mapping(device string) (Mapping, error) {
 	}, nil
 }
 
-func (m *mapper) Load(device string, table []Target) error {
-	c := m.call(unix.DM_TABLE_LOAD, device, 0, encodeTable(table)...)
-	c.head().Target_count = uint32(len(table))
+func (m *hostMapper) Load(device string, table []Target) error {
+	c := m.newCall(unix.DM_TABLE_LOAD, device, 0, encodeTable(table)...)
+	c.header().Target_count = uint32(len(table))
 	return deviceFault("load a table into", device, c.do())
 }
 
-func (m *mapper) Clear(device string) error {
-	return deviceFault("clear the prepared table of", device, m.call(unix.DM_TABLE_CLEAR, device, 0).do())
+func (m *hostMapper) Clear(device string) error {
+	return deviceFault("clear the prepared table of", device, m.newCall(unix.DM_TABLE_CLEAR, device, 0).do())
 }
 
-func (m *mapper) Remove(device string) error {
-	return deviceFault("remove", device, m.call(unix.DM_DEV_REMOVE, device, 0).do())
+func (m *hostMapper) Remove(device string) error {
+	return deviceFault("remove", device, m.newCall(unix.DM_DEV_REMOVE, device, 0).do())
 }
 
-// Blank goes around the page cache: what is cached of the device's old content
-// must not be written over the zeros later.
-func (m *mapper) Blank(device string, size int) error {
+// Blank bypasses the page cache, so that no cached part of the device's old content is written over the zeros later.
+func (m *hostMapper) Blank(device string, size int) error {
 	mapping, err := m.Mapping(device)
 	if err != nil {
 		return err
@@ -117,11 +116,11 @@ func (m *mapper) Blank(device string, size int) error {
 		return fault.New(fault.Internal, "open %s: %w", node, err)
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
 		return fault.New(fault.Internal, "%s: %w", node, err)
 	}
-	if unix.Major(st.Rdev) != uint32(mapping.Major) || unix.Minor(st.Rdev) != uint32(mapping.Minor) {
+	if unix.Major(stat.Rdev) != uint32(mapping.Major) || unix.Minor(stat.Rdev) != uint32(mapping.Minor) {
 		return fault.New(fault.Internal, "%s is not device %d:%d", node, mapping.Major, mapping.Minor).
 			WithHint("udev made it for another device: udevadm trigger --subsystem-match=block makes it anew")
 	}
@@ -136,65 +135,65 @@ func (m *mapper) Blank(device string, size int) error {
 	return nil
 }
 
-func (m *mapper) Suspend(device string) func() error {
-	return m.call(unix.DM_DEV_SUSPEND, device, unix.DM_SUSPEND_FLAG).again
+func (m *hostMapper) Suspend(device string) func() error {
+	return m.newCall(unix.DM_DEV_SUSPEND, device, unix.DM_SUSPEND_FLAG).doOnce
 }
 
-func (m *mapper) Resume(device string) func() error {
-	// Where a table is prepared, the kernel suspends the device itself before it
-	// swaps the tables: without freezing what is mounted on it, and without waiting
-	// for I/O, which goes on with the new table.
-	return m.call(unix.DM_DEV_SUSPEND, device, unix.DM_SKIP_LOCKFS_FLAG|unix.DM_NOFLUSH_FLAG).again
+func (m *hostMapper) Resume(device string) func() error {
+	// If a table is prepared, the kernel itself suspends the device before it swaps the tables. The flags keep it from
+	// freezing the mounted file system, and from waiting for I/O, which goes on with the new table.
+	return m.newCall(unix.DM_DEV_SUSPEND, device, unix.DM_SKIP_LOCKFS_FLAG|unix.DM_NOFLUSH_FLAG).doOnce
 }
 
-func (m *mapper) Message(device, text string) func() error {
-	const firstSector = "\x00\x00\x00\x00\x00\x00\x00\x00" // of the target that is meant
-	return m.call(unix.DM_TARGET_MSG, device, 0, []byte(firstSector+text+"\x00")...).again
+func (m *hostMapper) Message(device, text string) func() error {
+	const firstSector = "\x00\x00\x00\x00\x00\x00\x00\x00" // selects the target that holds this sector
+	return m.newCall(unix.DM_TARGET_MSG, device, 0, []byte(firstSector+text+"\x00")...).doOnce
 }
 
-func (m *mapper) Held(device string) func() (bool, error) {
-	return m.flag(device, unix.DM_SUSPEND_FLAG)
+func (m *hostMapper) Held(device string) func() (bool, error) {
+	return m.hasFlag(device, unix.DM_SUSPEND_FLAG)
 }
 
-func (m *mapper) Prepared(device string) func() (bool, error) {
-	return m.flag(device, unix.DM_INACTIVE_PRESENT_FLAG)
+func (m *hostMapper) Prepared(device string) func() (bool, error) {
+	return m.hasFlag(device, unix.DM_INACTIVE_PRESENT_FLAG)
 }
 
-// flag returns a call that asks whether the device has a flag now.
-func (m *mapper) flag(device string, flag uint32) func() (bool, error) {
-	c := m.call(unix.DM_DEV_STATUS, device, 0)
+// hasFlag returns a call that asks whether a device has a flag at the moment of the call.
+func (m *hostMapper) hasFlag(device string, flag uint32) func() (bool, error) {
+	status := m.newCall(unix.DM_DEV_STATUS, device, 0)
 	return func() (bool, error) {
-		err := c.again()
-		return c.head().Flags&flag != 0, err
+		err := status.doOnce()
+		return status.header().Flags&flag != 0, err
 	}
 }
 
-// call is an ioctl with all that it needs in memory.
-type call struct {
+// ioctlCall is an ioctl whose buffer is allocated already, so that making it needs no memory.
+type ioctlCall struct {
 	control *os.File
 	fd      uintptr
 	request uintptr
-	first   unix.DmIoctl // the header to begin with: the kernel writes its answer over it
+	initial unix.DmIoctl // the header to send: the kernel overwrites the one in buffer with its answer
 	buffer  []byte
 }
 
-func (m *mapper) call(request uintptr, device string, flags uint32, data ...byte) *call {
+// newCall returns an ioctl about a device, with data after the header.
+func (m *hostMapper) newCall(request uintptr, device string, flags uint32, data ...byte) *ioctlCall {
 	buffer := make([]byte, unix.SizeofDmIoctl+len(data))
-	c := &call{control: m.control, fd: m.control.Fd(), request: request, buffer: buffer}
+	c := &ioctlCall{control: m.control, fd: m.control.Fd(), request: request, buffer: buffer}
 	copy(c.buffer[unix.SizeofDmIoctl:], data)
-	h := c.head()
-	h.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
-	h.Data_size, h.Data_start, h.Flags = uint32(len(c.buffer)), unix.SizeofDmIoctl, flags
-	copy(h.Name[:len(h.Name)-1], device)
-	c.first = *h
+	header := c.header()
+	header.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
+	header.Data_size, header.Data_start, header.Flags = uint32(len(c.buffer)), unix.SizeofDmIoctl, flags
+	copy(header.Name[:len(header.Name)-1], device)
+	c.initial = *header
 	return c
 }
 
-func (c *call) head() *unix.DmIoctl { return (*unix.DmIoctl)(unsafe.Pointer(&c.buffer[0])) }
+func (c *ioctlCall) header() *unix.DmIoctl { return (*unix.DmIoctl)(unsafe.Pointer(&c.buffer[0])) }
 
-// again makes the call once, as if for the first time.
-func (c *call) again() error {
-	*c.head() = c.first
+// doOnce makes the call once. It may be called any number of times.
+func (c *ioctlCall) doOnce() error {
+	*c.header() = c.initial
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, c.fd, c.request, uintptr(unsafe.Pointer(&c.buffer[0])))
 	runtime.KeepAlive(c.control)
 	if errno != 0 {
@@ -203,18 +202,18 @@ func (c *call) again() error {
 	return nil
 }
 
-// do makes the call, also when a signal interrupts it.
-func (c *call) do() error {
-	c.first = *c.head()
+// do makes the call, with the header and data that are in the buffer, and repeats it if a signal interrupts it.
+func (c *ioctlCall) do() error {
+	c.initial = *c.header()
 	for {
-		if err := c.again(); err != unix.EINTR {
+		if err := c.doOnce(); err != unix.EINTR {
 			return err
 		}
 	}
 }
 
-// encodeTable writes targets as DM_TABLE_LOAD reads them: each begins at a
-// multiple of eight bytes and says how far the next one is.
+// encodeTable encodes targets for DM_TABLE_LOAD. Each target begins at a multiple of eight bytes and has the distance
+// to the next one.
 func encodeTable(table []Target) []byte {
 	var out []byte
 	for _, t := range table {
@@ -231,14 +230,15 @@ func encodeTable(table []Target) []byte {
 	return out
 }
 
-func deviceFault(what, device string, err error) error {
+// deviceFault returns the fault of an action on a device that failed with err; nil for nil.
+func deviceFault(action, device string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENXIO):
-		return fault.New(fault.NotFound, "%s %s: there is no such device", what, device)
+		return fault.New(fault.NotFound, "%s %s: there is no such device", action, device)
 	case errors.Is(err, unix.EBUSY):
-		return fault.New(fault.Busy, "%s %s: %w", what, device, err)
+		return fault.New(fault.Busy, "%s %s: %w", action, device, err)
 	}
-	return fault.New(fault.CommandFailed, "%s %s: %w", what, device, err)
+	return fault.New(fault.CommandFailed, "%s %s: %w", action, device, err)
 }

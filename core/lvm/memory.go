@@ -10,9 +10,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// lockMemory keeps all of this program in memory: a page of it that had to be
-// read from a suspended volume, or from swap space on one, would never come. It
-// also puts off the garbage collector.
+// lockMemory keeps all of this program in memory until unlock is called: reading a page of it from a suspended volume,
+// or from swap space on one, would never end. It also stops the garbage collector for that time. Fault: unsupported.
 func lockMemory() (unlock func(), err error) {
 	percent := debug.SetGCPercent(-1)
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE); err != nil {
@@ -27,20 +26,20 @@ func lockMemory() (unlock func(), err error) {
 	}, nil
 }
 
-// spareThreads has Go make so many threads, which it keeps, and takes instead of
-// making one when the others wait in the kernel: a new one needs memory, which
-// may only come free when swap space on a suspended volume takes something in.
-func spareThreads(count int) {
-	var all, ended sync.WaitGroup
-	all.Add(count)
+// makeSpareThreads has the Go runtime make that many threads. The runtime keeps them, and uses them instead of making
+// new ones when other threads wait in the kernel. A new thread needs memory, which may become free only by swapping to
+// a suspended volume.
+func makeSpareThreads(count int) {
+	var started, ended sync.WaitGroup
+	started.Add(count)
 	ended.Add(count)
 	for range count {
 		go func() {
 			defer ended.Done()
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			all.Done()
-			all.Wait()
+			started.Done()
+			started.Wait()
 		}()
 	}
 	ended.Wait()

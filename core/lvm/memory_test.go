@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSpareThreads has goroutines wait in the kernel, more than one for each processor: no thread is made for that.
-func TestSpareThreads(t *testing.T) {
+// TestBlockedGoroutinesUseSpareThreads has more goroutines than processors wait in the kernel. The Go runtime must make
+// no new thread for them.
+func TestBlockedGoroutinesUseSpareThreads(t *testing.T) {
 	const waiting = 12
-	spareThreads(2*waiting + runtime.GOMAXPROCS(0))
-	before := threads(t)
+	makeSpareThreads(2*waiting + runtime.GOMAXPROCS(0))
+	before := threadCount(t)
 	var pipe [2]int
 	if err := unix.Pipe(pipe[:]); err != nil {
 		t.Fatal(err)
@@ -27,12 +28,12 @@ func TestSpareThreads(t *testing.T) {
 			ended <- err
 		}()
 	}
-	for deadline := time.Now().Add(20 * time.Second); reading(t) < waiting; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); threadsInRead(t) < waiting; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d wait", reading(t), waiting)
+			t.Fatalf("%d of %d wait", threadsInRead(t), waiting)
 		}
 	}
-	if after := threads(t); after > before {
+	if after := threadCount(t); after > before {
 		t.Errorf("%d threads before, %d while %d of them wait", before, after, waiting)
 	}
 	unix.Close(pipe[1])
@@ -44,7 +45,8 @@ func TestSpareThreads(t *testing.T) {
 	unix.Close(pipe[0])
 }
 
-func threads(t *testing.T) int {
+// threadCount returns how many threads this process has.
+func threadCount(t *testing.T) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -53,8 +55,8 @@ func threads(t *testing.T) int {
 	return len(all)
 }
 
-// reading is how many threads wait for a pipe.
-func reading(t *testing.T) (count int) {
+// threadsInRead returns how many threads of this process are in a read(2).
+func threadsInRead(t *testing.T) (count int) {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/task")
 	if err != nil {

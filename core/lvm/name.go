@@ -6,61 +6,60 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// maxName is the longest name LVM and the kernel take: NAME_LEN and DM_NAME_LEN
+// maxNameLength is the length, in bytes, of the longest name that LVM and the kernel accept: NAME_LEN and DM_NAME_LEN
 // are 128 with the final NUL (lvm2, lib/metadata/metadata-exported.h; linux/dm-ioctl.h).
-const maxName = 127
+const maxNameLength = 127
 
-// longestLayer is what LVM appends to the device-mapper names of an origin and
-// its COW: "-real" and "-cow".
-const longestLayer = "-real"
+// longestLayerSuffix is the longer of the two suffixes that LVM appends to device-mapper names: "-real" for the inner
+// device of an origin, and "-cow" for the COW space of a snapshot.
+const longestLayerSuffix = "-real"
 
-// reservedInside are the suffixes of LVM's hidden volumes, which no name may
-// contain; reservedStarts are the beginnings none may have (lvm(8), VALID NAMES).
+// reservedSubstrings are the suffixes of LVM's hidden volumes: the name of a volume may not contain one.
+// reservedPrefixes are what the name of a volume may not begin with (lvm(8), VALID NAMES).
 var (
-	reservedInside = []string{
+	reservedSubstrings = []string{
 		"_cdata", "_cmeta", "_corig", "_cpool", "_cvol", "_wcorig", "_mimage", "_mlog",
 		"_rimage", "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin", "_imeta", "_iorig", "_pmspare",
 	}
-	reservedStarts = []string{"snapshot", "pvmove"}
+	reservedPrefixes = []string{"snapshot", "pvmove"}
 )
 
-// ParseName splits a volume's name into group and volume. It takes vg/lv,
-// /dev/vg/lv and /dev/mapper/vg-lv (where LVM doubles each hyphen of a name).
-// Anything else, and names LVM's rules forbid, is a bad_arguments fault. It
-// looks nothing up: the volume need not exist.
+// ParseName splits the name of a volume into the names of group and volume. It accepts vg/lv, /dev/vg/lv and
+// /dev/mapper/vg-lv (in which LVM doubles each hyphen of a name). The volume need not exist. Fault: bad_arguments for
+// any other form, and for a name that LVM's rules forbid.
 func ParseName(s string) (vg, lv string, err error) {
-	if dm, ok := strings.CutPrefix(s, "/dev/mapper/"); ok {
-		vg, lv, err = splitDMName(dm)
+	if dmName, ok := strings.CutPrefix(s, "/dev/mapper/"); ok {
+		vg, lv, err = splitDMName(dmName)
 	} else {
 		vg, lv, err = splitPath(s)
 	}
 	if err != nil {
 		return "", "", err
 	}
-	if problem := wrongName(vg); problem != "" {
+	if problem := nameProblem(vg); problem != "" {
 		return "", "", badName(s, "volume group name "+problem)
 	}
-	if problem := wrongName(lv); problem != "" {
+	if problem := nameProblem(lv); problem != "" {
 		return "", "", badName(s, "volume name "+problem)
 	}
 	return vg, lv, nil
 }
 
+// splitPath splits vg/lv and /dev/vg/lv.
 func splitPath(s string) (vg, lv string, err error) {
-	rest := strings.TrimPrefix(s, "/dev/")
-	if strings.HasPrefix(rest, "/") {
+	path := strings.TrimPrefix(s, "/dev/")
+	if strings.HasPrefix(path, "/") {
 		return "", "", badName(s, "is no path below /dev")
 	}
-	vg, lv, ok := strings.Cut(rest, "/")
+	vg, lv, ok := strings.Cut(path, "/")
 	if !ok {
 		return "", "", badName(s, "names no volume group")
 	}
 	return vg, lv, nil
 }
 
-// splitDMName undoes what DMName does. A single hyphen separates, a double one
-// is a hyphen; a second separator begins a layer (-real, -cow, _tdata's -tpool),
-// which is a device of LVM's own and no volume.
+// splitDMName is the reverse of DMName. A single hyphen separates the names, and a double one is a hyphen in a name. A
+// second separator begins the suffix of a layer (-real, -cow, -tpool), whose device is LVM's own and not a volume.
 func splitDMName(s string) (vg, lv string, err error) {
 	var parts []string
 	var part strings.Builder
@@ -86,41 +85,41 @@ func splitDMName(s string) (vg, lv string, err error) {
 	return "", "", badName("/dev/mapper/"+s, "is an inner device of LVM, not a volume")
 }
 
-// DMName returns the volume's device-mapper name, as in /dev/mapper and dmsetup(8).
+// DMName returns the device-mapper name of a volume, as in /dev/mapper and dmsetup(8).
 func DMName(vg, lv string) string {
-	return double(vg) + "-" + double(lv)
+	return doubleHyphens(vg) + "-" + doubleHyphens(lv)
 }
 
-func double(s string) string {
+func doubleHyphens(s string) string {
 	return strings.ReplaceAll(s, "-", "--")
 }
 
-// CheckNew returns a bad_arguments fault if LVM would refuse to create a volume
-// of that name, or could not build its device-mapper names: those hold both
-// names, every hyphen twice, and a layer's suffix within 127 bytes.
+// CheckNew checks that LVM could create a volume of that name. Fault: bad_arguments if LVM would refuse the name, or if
+// a device-mapper name of the volume would be too long: group, volume, every hyphen twice and a layer's suffix must fit
+// in 127 bytes.
 func CheckNew(vg, lv string) error {
-	if problem := wrongName(lv); problem != "" {
+	if problem := nameProblem(lv); problem != "" {
 		return badName(lv, "volume name "+problem)
 	}
-	for _, start := range reservedStarts {
-		if strings.HasPrefix(lv, start) {
-			return badName(lv, "LVM reserves names that begin with "+start)
+	for _, prefix := range reservedPrefixes {
+		if strings.HasPrefix(lv, prefix) {
+			return badName(lv, "LVM reserves names that begin with "+prefix)
 		}
 	}
-	for _, inside := range reservedInside {
-		if strings.Contains(lv, inside) {
-			return badName(lv, "LVM reserves names that contain "+inside)
+	for _, substring := range reservedSubstrings {
+		if strings.Contains(lv, substring) {
+			return badName(lv, "LVM reserves names that contain "+substring)
 		}
 	}
-	if n := len(DMName(vg, lv) + longestLayer); n > maxName {
+	if n := len(DMName(vg, lv) + longestLayerSuffix); n > maxNameLength {
 		return badName(lv, "is too long for a device name together with its group").
-			With("length", n).With("longest", maxName)
+			With("length", n).With("longest", maxNameLength)
 	}
 	return nil
 }
 
-// wrongName says what LVM's rules for names have against s, or nothing.
-func wrongName(s string) string {
+// nameProblem says which of LVM's rules for names s breaks, or returns "".
+func nameProblem(s string) string {
 	switch {
 	case s == "":
 		return "is empty"
@@ -128,21 +127,22 @@ func wrongName(s string) string {
 		return "is a directory's name"
 	case s[0] == '-':
 		return "begins with a hyphen"
-	case len(s) > maxName:
+	case len(s) > maxNameLength:
 		return "is longer than 127 characters"
 	}
 	for i := 0; i < len(s); i++ {
-		if !nameByte(s[i]) {
+		if !isNameByte(s[i]) {
 			return "may hold only letters, digits and + _ . -"
 		}
 	}
 	return ""
 }
 
-func nameByte(c byte) bool {
+func isNameByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("+_.-", c) >= 0
 }
 
+// badName returns the fault of a name that cannot be used.
 func badName(name, problem string) *fault.Error {
 	return fault.New(fault.BadArguments, "%q: %s", name, problem).
 		WithHint("name a volume vg/lv, /dev/vg/lv or /dev/mapper/vg-lv")

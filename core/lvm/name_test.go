@@ -9,7 +9,7 @@ import (
 )
 
 func TestParseName(t *testing.T) {
-	for _, tt := range []struct{ in, vg, lv string }{
+	for _, tt := range []struct{ name, vg, lv string }{
 		{"vg00/dat", "vg00", "dat"},
 		{"/dev/vg00/dat", "vg00", "dat"},
 		{"/dev/mapper/vg00-dat", "vg00", "dat"},
@@ -18,22 +18,22 @@ func TestParseName(t *testing.T) {
 		{"vg-0/l.v+x_y-z", "vg-0", "l.v+x_y-z"},
 		{"mapper/x", "mapper", "x"},
 	} {
-		vg, lv, err := ParseName(tt.in)
+		vg, lv, err := ParseName(tt.name)
 		if err != nil || vg != tt.vg || lv != tt.lv {
-			t.Errorf("ParseName(%q) = %q, %q, %v", tt.in, vg, lv, err)
+			t.Errorf("ParseName(%q) = %q, %q, %v", tt.name, vg, lv, err)
 		}
 	}
 }
 
-func TestParseNameRefuses(t *testing.T) {
-	for _, in := range []string{
+func TestParseNameRejectsInvalidNames(t *testing.T) {
+	for _, name := range []string{
 		"", "/", "dat", "/dat", "/dev/dat", "/dev/vg/", "vg/", "/lv", "vg/a/b", "/dev/vg/a/b", "//vg/lv", "/dev//lv",
 		"vg/-lv", "-vg/lv", "vg/l v", "vg/lv\n", "vg/lv\x00", "vg/é", "vg/.", "../lv", "vg/[lv]", "vg/lv@x",
 		"/dev/mapper/dat", "/dev/mapper/", "/dev/mapper/vg00-dat-real", "/dev/mapper/vg00-dat-cow", "/dev/mapper/-dat",
 		"vg/" + strings.Repeat("x", 128), "vg/--yes",
 	} {
-		if _, _, err := ParseName(in); !errors.Is(err, fault.BadArguments) {
-			t.Errorf("ParseName(%q): %v, want bad_arguments", in, err)
+		if _, _, err := ParseName(name); !errors.Is(err, fault.BadArguments) {
+			t.Errorf("ParseName(%q): %v, want bad_arguments", name, err)
 		}
 	}
 }
@@ -42,8 +42,8 @@ func TestCheckNew(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"dat_snap": true, "a-b.c": true, "my_snapshot": true,
 		"snapshot1": false, "pvmove0": false, "dat_tmeta": false, "dat_mlog_x": false, "a/b": false, "": false, "-x": false,
-		strings.Repeat("x", 118): true,  // vg- and -real make 126
-		strings.Repeat("x", 120): false, // and here 128
+		strings.Repeat("x", 118): true,  // 126 with vg- and -real
+		strings.Repeat("x", 120): false, // 128
 		strings.Repeat("-", 70):  false,
 		strings.Repeat("a-", 50): false, // each hyphen counts twice
 	} {
@@ -54,7 +54,9 @@ func TestCheckNew(t *testing.T) {
 }
 
 func FuzzParseName(f *testing.F) {
-	for _, s := range []string{"vg00/dat", "/dev/vg00/dat", "/dev/mapper/my--vg-dat--a.b", "/dev/mapper/a---b", "vg/-x", "//"} {
+	for _, s := range []string{
+		"vg00/dat", "/dev/vg00/dat", "/dev/mapper/my--vg-dat--a.b", "/dev/mapper/a---b", "vg/-x", "//",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -64,7 +66,7 @@ func FuzzParseName(f *testing.F) {
 		}
 		for _, same := range []string{vg + "/" + lv, "/dev/" + vg + "/" + lv, "/dev/mapper/" + DMName(vg, lv)} {
 			if vg == "mapper" && strings.HasPrefix(same, "/dev/mapper/"+lv) {
-				continue // /dev/mapper is device-mapper's: LVM makes no group's directory of that name
+				continue // /dev/mapper belongs to device-mapper: it is never the directory of a group
 			}
 			vg2, lv2, err := ParseName(same)
 			if err != nil || vg2 != vg || lv2 != lv {

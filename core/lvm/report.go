@@ -8,12 +8,12 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Report is all of LVM at one moment.
+// Report is all that LVM knows of its volume groups at one moment.
 type Report struct {
-	Groups []Group
-	// Warnings are LVM's own lines about what it could not read: a missing PV,
-	// another host's group. It often exits with 0 all the same. Where there are
-	// some, a volume that is not in the report may exist.
+	Groups []Group // in the order of their names
+
+	// Warnings are LVM's own lines about what it could not read, such as a missing PV or another host's group. LVM often
+	// exits with 0 nevertheless. If there are warnings, a volume that is not in the report may exist.
 	Warnings []string
 }
 
@@ -23,10 +23,10 @@ type Group struct {
 	ExtentSize, Size, Free int64
 	Partial                bool   // a PV is missing
 	Shared                 bool   // other hosts may use it at the same time
-	Clustered              bool   // the same, in LVM's older way
+	Clustered              bool   // shared in LVM's older way, by clvmd
 	Exported               bool   // made inaccessible by vgexport(8)
 	ReadOnly               bool   // its metadata may not be changed
-	LockType               string // "" or none; sanlock, dlm: lvmlockd(8)
+	LockType               string // "" or "none", or the lock manager of a shared group, sanlock or dlm (lvmlockd(8))
 	PVs                    []PV
 	Volumes                []Volume
 }
@@ -39,57 +39,58 @@ type PV struct {
 	Missing    bool
 }
 
-// Volume is a logical volume. Sizes are bytes; percentages are 0 to 100, nil
-// where LVM has none, and rounded by LVM to two places: SnapshotStatus is exact.
+// Volume is a logical volume. Sizes are bytes. Percentages are 0 to 100, and nil where LVM has none. LVM rounds them to
+// two decimal places; SnapshotStatus is exact.
 type Volume struct {
 	VG, Name, UUID     string
 	Path               string // /dev/vg/lv; "" for a hidden volume
 	DMName             string // below /dev/mapper and in dmsetup(8)
-	Origin, OriginUUID string // what a snapshot was taken of; a thin one may have lost it
+	Origin, OriginUUID string // of a snapshot; "" for a thin snapshot whose origin was removed or replaced
 	Pool               string // of a thin volume
 	Kind               Kind
 	State              State
 	Health             Health
-	Size               int64 // for a thick snapshot the COW space, as LVM shows it
-	OriginSize         int64 // of a thick snapshot: what its device holds
-	COWSize, COWUsed   int64 // of a thick snapshot; used is SnapPercent of size
+	Size               int64 // of a thick snapshot: its COW space, as LVM shows it
+	OriginSize         int64 // of a thick snapshot: the size of its device
+	COWSize, COWUsed   int64 // of a thick snapshot; COWUsed is SnapPercent of COWSize
 	ChunkSize          int64 // of a thick snapshot or a pool
 	TransactionID      int64 // of a thin pool, as LVM's metadata has it: see PoolDamaged
 	Active             bool
 	Open               bool
 	Suspended          bool
 	ReadOnly           bool
-	Hidden             bool // shown in brackets: LVM's own; a merging snapshot is hidden too
+	Hidden             bool // LVM's own, which lvs shows in brackets; a merging snapshot is hidden too
 	Private            bool // a pool, or a part of another volume: no file system lies on it
-	Historical         bool
-	IsOrigin           bool // it has thick snapshots, or thin ones
-	IsExternalOrigin   bool // what thin volumes were made of, and is read by them
-	Merging            bool // a snapshot on its way into its origin, or the origin of one
+	Historical         bool // removed; LVM remembers it for its descendants
+	IsOrigin           bool // it has thick or thin snapshots
+	IsExternalOrigin   bool // thin volumes were made of it, and still read it
+	Merging            bool // a snapshot that is recorded as merging into its origin, or that origin
 	MergeFailed        bool
 	SnapshotInvalid    bool
 	SkipActivation     bool
-	Major, Minor       int // of its device; -1 without one; a merging snapshot shows its origin's
+	Major, Minor       int // of its device; -1 without one; LVM reports its origin's for a merging snapshot
 	DataPercent        *float64
 	MetadataPercent    *float64
-	SnapPercent        *float64 // of a thick snapshot: how full the COW is
+	SnapPercent        *float64 // of a thick snapshot: how full the COW space is
 	Created            time.Time
 	Tags               []string
-	Devices            []string // what holds its data, without extent numbers
+	Devices            []string // the PVs or volumes that hold its data
 }
 
 // FullName returns vg/lv.
 func (v *Volume) FullName() string { return v.VG + "/" + v.Name }
 
-// IsThinSnapshot reports whether it is a snapshot in a thin pool.
+// IsThinSnapshot reports whether v is a thin snapshot that still has its origin.
 func (v *Volume) IsThinSnapshot() bool { return v.Kind == Thin && v.Origin != "" }
 
-// IsSnapshot reports whether it is a snapshot of either sort.
+// IsSnapshot reports whether v is a thick or a thin snapshot.
 func (v *Volume) IsSnapshot() bool { return v.Kind == Snapshot || v.IsThinSnapshot() }
 
-// fields are the columns of each of fullreport's parts. pvseg cannot be left
-// out, only kept short. The segments' own columns are joined by lv_uuid.
-var fields = []struct{ part, columns string }{
-	{"vg", "vg_name,vg_uuid,vg_extent_size,vg_size,vg_free,vg_permissions,vg_partial,vg_shared,vg_clustered,vg_exported,vg_lock_type"},
+// reportColumns are the columns of each of fullreport's subreports. The subreport pvseg cannot be left out, only kept
+// short. addSegments joins the rows of seg with those of lv by lv_uuid.
+var reportColumns = []struct{ subreport, columns string }{
+	{"vg", "vg_name,vg_uuid,vg_extent_size,vg_size,vg_free,vg_permissions,vg_partial,vg_shared,vg_clustered," +
+		"vg_exported,vg_lock_type"},
 	{"pv", "pv_name,pv_uuid,pv_size,pv_free,pv_missing"},
 	{"lv", "lv_name,lv_uuid,lv_path,lv_dm_path,lv_layout,lv_role,lv_attr,lv_size,lv_tags,lv_time," +
 		"origin,origin_uuid,origin_size,pool_lv,lv_kernel_major,lv_kernel_minor,lv_device_open,lv_suspended," +
@@ -102,40 +103,39 @@ var fields = []struct{ part, columns string }{
 func reportArgv() []string {
 	argv := []string{"lvm", "fullreport", "--all", "--binary", "--reportformat", "json", "--units", "b", "--nosuffix",
 		"--config", reportConfig + config}
-	for _, f := range fields {
-		argv = append(argv, "--configreport", f.part, "--options", f.columns)
+	for _, report := range reportColumns {
+		argv = append(argv, "--configreport", report.subreport, "--options", report.columns)
 	}
 	return argv
 }
 
-// Report returns every volume group with its volumes, hidden ones included, by
-// one command that changes nothing. It waits for LVM's locks, so it sees no
-// half-done change.
+// Report returns every volume group with its volumes, hidden ones included. It runs one command, which changes nothing.
+// The command waits for LVM's locks, so the report shows no change half done. Fault: command_failed.
 //
-// LVM exits with an error when any group has trouble, yet reports the others:
-// what it printed is then returned with its complaints as Warnings.
+// LVM exits with an error if it could not read one of the groups, but reports the others. What it printed is then
+// returned, with its messages as Warnings.
 func (l *LVM) Report(ctx context.Context) (*Report, error) {
-	out, err := l.look(ctx, reportArgv()...)
-	if err != nil && !isExit(err) {
+	out, err := l.query(ctx, reportArgv()...)
+	if err != nil && !exitedWithError(err) {
 		return nil, err
 	}
-	report, unreadable := decode(out.Stdout)
+	report, decodeErr := decode(out.Stdout)
 	switch {
-	case unreadable == nil:
+	case decodeErr == nil:
 		report.Warnings = lines(out.Stderr)
 		return report, nil
 	case err != nil:
 		return nil, explain(err)
 	}
-	return nil, unreadable
+	return nil, decodeErr
 }
 
-// Volume finds a volume by group and name.
+// Volume returns the volume with the given names of group and volume, if there is one.
 func (r *Report) Volume(vg, lv string) (*Volume, bool) {
-	return r.find(func(v *Volume) bool { return v.VG == vg && v.Name == lv })
+	return r.firstVolume(func(v *Volume) bool { return v.VG == vg && v.Name == lv })
 }
 
-// ByPath finds a volume by one of the names ParseName takes.
+// ByPath returns the volume with the given name, in one of the forms that ParseName accepts, if there is one.
 func (r *Report) ByPath(path string) (*Volume, bool) {
 	vg, lv, err := ParseName(path)
 	if err != nil {
@@ -144,11 +144,11 @@ func (r *Report) ByPath(path string) (*Volume, bool) {
 	return r.Volume(vg, lv)
 }
 
-// ByDevice finds the volume whose device has these numbers, as in st_rdev of
-// the device or st_dev of what is mounted from it. While a merge runs LVM gives
-// the snapshot its origin's numbers: then it is the origin.
+// ByDevice returns the volume whose device has these numbers, if there is one. They are those in st_rdev of the device,
+// or in st_dev of a file on it. While a merge runs LVM reports the origin's numbers for the snapshot too: ByDevice then
+// returns the origin.
 func (r *Report) ByDevice(major, minor int) (*Volume, bool) {
-	found := r.all(func(v *Volume) bool { return v.Active && v.Major == major && v.Minor == minor })
+	found := r.volumesWhere(func(v *Volume) bool { return v.Active && v.Major == major && v.Minor == minor })
 	for _, v := range found {
 		if !v.Hidden {
 			return v, true
@@ -160,34 +160,34 @@ func (r *Report) ByDevice(major, minor int) (*Volume, bool) {
 	return found[0], true
 }
 
-// ByUUID finds a volume by LVM's UUID, which renaming does not change.
+// ByUUID returns the volume with the given UUID of LVM, if there is one. Renaming a volume does not change its UUID.
 func (r *Report) ByUUID(uuid string) (*Volume, bool) {
-	return r.find(func(v *Volume) bool { return v.UUID == uuid && !v.Historical })
+	return r.firstVolume(func(v *Volume) bool { return v.UUID == uuid && !v.Historical })
 }
 
-// Snapshots returns the snapshots of a volume, thick and thin, in LVM's order.
-func (r *Report) Snapshots(of *Volume) []*Volume {
-	return r.all(func(v *Volume) bool {
-		return v.VG == of.VG && v.IsSnapshot() && v.OriginUUID == of.UUID && v.UUID != of.UUID
+// Snapshots returns the thick and thin snapshots of an origin, in LVM's order.
+func (r *Report) Snapshots(origin *Volume) []*Volume {
+	return r.volumesWhere(func(v *Volume) bool {
+		return v.VG == origin.VG && v.IsSnapshot() && v.OriginUUID == origin.UUID && v.UUID != origin.UUID
 	})
 }
 
 // ByTag returns the volumes that have the tag.
 func (r *Report) ByTag(tag string) []*Volume {
-	return r.all(func(v *Volume) bool { return has(v.Tags, tag) })
+	return r.volumesWhere(func(v *Volume) bool { return has(v.Tags, tag) })
 }
 
-// Tag returns what follows the prefix in the volume's first tag that begins so.
+// Tag returns the rest of the volume's first tag that begins with the prefix, if there is one.
 func (v *Volume) Tag(prefix string) (string, bool) {
 	for _, tag := range v.Tags {
-		if rest, ok := strings.CutPrefix(tag, prefix); ok {
-			return rest, true
+		if value, ok := strings.CutPrefix(tag, prefix); ok {
+			return value, true
 		}
 	}
 	return "", false
 }
 
-// Group finds a volume group by name.
+// Group returns the volume group with the given name, if there is one.
 func (r *Report) Group(name string) (*Group, bool) {
 	for i := range r.Groups {
 		if r.Groups[i].Name == name {
@@ -197,7 +197,8 @@ func (r *Report) Group(name string) (*Group, bool) {
 	return nil, false
 }
 
-// Need is Volume with a not_found fault that names what is there instead.
+// Need returns the volume with the given names of group and volume. Fault: not_found, with a hint that names what
+// exists instead.
 func (r *Report) Need(vg, lv string) (*Volume, error) {
 	if v, ok := r.Volume(vg, lv); ok {
 		return v, nil
@@ -206,15 +207,15 @@ func (r *Report) Need(vg, lv string) (*Volume, error) {
 	if len(r.Warnings) > 0 {
 		return nil, missing.With("warnings", r.Warnings).WithHint("LVM could not read everything: see warnings")
 	}
-	g, ok := r.Group(vg)
+	group, ok := r.Group(vg)
 	if !ok {
-		return nil, missing.WithHint("%s", r.otherGroups(vg))
+		return nil, missing.WithHint("%s", r.otherGroupsHint(vg))
 	}
-	return nil, missing.WithHint("volume group %s has: %s", vg, strings.Join(g.names(), ", "))
+	return nil, missing.WithHint("volume group %s has: %s", vg, strings.Join(group.visibleNames(), ", "))
 }
 
-// otherGroups says what there is in place of a volume group that LVM does not see.
-func (r *Report) otherGroups(vg string) string {
+// otherGroupsHint is the hint for a volume group that LVM does not see. It names those that LVM sees.
+func (r *Report) otherGroupsHint(vg string) string {
 	if len(r.Groups) == 0 {
 		return "LVM sees no volume group at all. " + Unseen
 	}
@@ -225,7 +226,8 @@ func (r *Report) otherGroups(vg string) string {
 	return "LVM sees no volume group " + vg + ", but " + strings.Join(names, ", ") + ". " + Unseen
 }
 
-func (g *Group) names() []string {
+// visibleNames returns the names of the group's volumes that are not hidden.
+func (g *Group) visibleNames() []string {
 	var names []string
 	for i := range g.Volumes {
 		if !g.Volumes[i].Hidden {
@@ -235,14 +237,14 @@ func (g *Group) names() []string {
 	return names
 }
 
-func (r *Report) find(match func(*Volume) bool) (*Volume, bool) {
-	for _, v := range r.all(match) {
+func (r *Report) firstVolume(match func(*Volume) bool) (*Volume, bool) {
+	for _, v := range r.volumesWhere(match) {
 		return v, true
 	}
 	return nil, false
 }
 
-func (r *Report) all(match func(*Volume) bool) []*Volume {
+func (r *Report) volumesWhere(match func(*Volume) bool) []*Volume {
 	var found []*Volume
 	for i := range r.Groups {
 		for j := range r.Groups[i].Volumes {

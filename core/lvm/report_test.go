@@ -15,27 +15,29 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// The files in testdata are what LVM printed: d12 is 2.03.16, d13 is 2.03.31.
-var suites = []string{"d12", "d13"}
+// releases are the directories in testdata of what LVM printed, by release of Debian: d12 has LVM 2.03.16, d13 has
+// 2.03.31.
+var releases = []string{"d12", "d13"}
 
-func report(t testing.TB, file string) *Report {
+func decodeFile(t testing.TB, file string) *Report {
 	t.Helper()
-	r, err := decode(read(t, file))
+	r, err := decode(readTestdata(t, file))
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
 	return r
 }
 
-// summary is a volume in a line: what it is and what is the matter with it.
+// summary describes a volume in one line: its name, its kind, its state, and whatever else is special about it.
 func summary(v *Volume) string {
 	line := fmt.Sprintf("%s %s %s", v.FullName(), v.Kind, v.State)
 	for _, mark := range []struct {
 		set  bool
 		name string
 	}{
-		{v.Health != Healthy, string(v.Health)}, {v.IsSnapshot(), "of " + v.Origin}, {v.IsOrigin, "origin"}, {v.Open, "open"},
-		{v.Hidden, "hidden"}, {v.Private, "private"}, {v.Merging, "merging"}, {v.SkipActivation, "skipped"}, {v.Lost(), "lost"},
+		{v.Health != Healthy, string(v.Health)}, {v.IsSnapshot(), "of " + v.Origin}, {v.IsOrigin, "origin"},
+		{v.Open, "open"}, {v.Hidden, "hidden"}, {v.Private, "private"}, {v.Merging, "merging"},
+		{v.SkipActivation, "skipped"}, {v.Lost(), "lost"},
 	} {
 		if mark.set {
 			line += " " + mark.name
@@ -44,7 +46,7 @@ func summary(v *Volume) string {
 	return line
 }
 
-func TestReports(t *testing.T) {
+func TestDecodeReports(t *testing.T) {
 	for name, want := range map[string][]string{
 		"thick": {
 			"vg00/dat linear active origin",
@@ -103,22 +105,22 @@ func TestReports(t *testing.T) {
 		"nogroup": nil,
 		"nothing": nil,
 	} {
-		for _, suite := range suites {
-			r := report(t, suite+"/"+name+".json")
+		for _, release := range releases {
+			r := decodeFile(t, release+"/"+name+".json")
 			var got []string
-			for _, v := range r.all(func(*Volume) bool { return true }) {
+			for _, v := range r.volumesWhere(func(*Volume) bool { return true }) {
 				got = append(got, summary(v))
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s on %s:\n%s", name, suite, diff)
+				t.Errorf("%s on %s:\n%s", name, release, diff)
 			}
 		}
 	}
 }
 
-func TestSnapshotInFull(t *testing.T) {
-	for _, suite := range suites {
-		r := report(t, suite+"/thick.json")
+func TestDecodeAllFieldsOfASnapshot(t *testing.T) {
+	for _, release := range releases {
+		r := decodeFile(t, release+"/thick.json")
 		v, err := r.Need("vg00", "dat_snap")
 		if err != nil {
 			t.Fatal(err)
@@ -133,63 +135,65 @@ func TestSnapshotInFull(t *testing.T) {
 			Tags: []string{"rewind:count=2", "rewind:set=snap"}, Devices: []string{"/dev/loop0"},
 		}
 		if diff := cmp.Diff(want, v); diff != "" {
-			t.Errorf("%s: %s", suite, diff)
+			t.Errorf("%s: %s", release, diff)
 		}
 		if v.Created.Before(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)) {
-			t.Errorf("%s: created %s", suite, v.Created)
+			t.Errorf("%s: created %s", release, v.Created)
 		}
 		if got := r.Snapshots(origin); len(got) != 1 || got[0] != v {
-			t.Errorf("%s: snapshots of dat: %v", suite, got)
+			t.Errorf("%s: snapshots of dat: %v", release, got)
 		}
 		if set, ok := v.Tag("rewind:set="); !ok || set != "snap" || len(r.ByTag("rewind:count=2")) != 1 {
-			t.Errorf("%s: tags: %q", suite, set)
+			t.Errorf("%s: tags: %q", release, set)
 		}
 		if _, ok := v.Tag("rewind:id="); ok || len(r.ByTag("rewind")) != 0 {
-			t.Errorf("%s: a tag that is not there was found", suite)
+			t.Errorf("%s: a tag that is not there was found", release)
 		}
 	}
 }
 
-func TestGroups(t *testing.T) {
-	for _, suite := range suites {
-		r := report(t, suite+"/partial.json")
+func TestDecodeGroups(t *testing.T) {
+	for _, release := range releases {
+		r := decodeFile(t, release+"/partial.json")
 		vg00, _ := r.Group("vg00")
 		vg01, _ := r.Group("vg01")
-		if !vg00.Partial || vg00.Exported || vg00.ReadOnly || vg00.ExtentSize != 4*mib || !vg00.PVs[1].Missing || vg00.PVs[1].Device != "[unknown]" {
-			t.Errorf("%s: %+v", suite, vg00)
+		if !vg00.Partial || vg00.Exported || vg00.ReadOnly || vg00.ExtentSize != 4*mib || !vg00.PVs[1].Missing ||
+			vg00.PVs[1].Device != "[unknown]" {
+			t.Errorf("%s: %+v", release, vg00)
 		}
 		if !vg01.Exported || vg01.Partial || vg01.Shared || vg01.Size <= vg01.Free {
-			t.Errorf("%s: %+v", suite, vg01)
+			t.Errorf("%s: %+v", release, vg01)
 		}
-		if _, ok := report(t, suite+"/foreign.json").Group("vg01"); ok {
-			t.Errorf("%s: another host's group is reported", suite)
+		if _, ok := decodeFile(t, release+"/foreign.json").Group("vg01"); ok {
+			t.Errorf("%s: another host's group is reported", release)
 		}
 	}
 }
 
 // While a merge runs LVM gives the snapshot its origin's device numbers.
-func TestByDevice(t *testing.T) {
-	for _, suite := range suites {
-		r := report(t, suite+"/merging.json")
+func TestByDeviceReturnsTheOriginWhileMerging(t *testing.T) {
+	for _, release := range releases {
+		r := decodeFile(t, release+"/merging.json")
 		origin, _ := r.Volume("vg00", "pccehr")
 		snapshot, _ := r.Volume("vg00", "pccehr_snap")
 		if origin.Minor != snapshot.Minor {
-			t.Errorf("%s: minors %d and %d: the test's premise is gone", suite, origin.Minor, snapshot.Minor)
+			t.Errorf("%s: minors %d and %d: LVM does not report the origin's for the snapshot", release, origin.Minor,
+				snapshot.Minor)
 		}
 		if v, ok := r.ByDevice(origin.Major, origin.Minor); !ok || v != origin {
-			t.Errorf("%s: %+v", suite, v)
+			t.Errorf("%s: %+v", release, v)
 		}
 		if v, ok := r.ByPath("/dev/mapper/vg00-pccehr"); !ok || v != origin {
-			t.Errorf("%s: by path: %+v", suite, v)
+			t.Errorf("%s: by path: %+v", release, v)
 		}
 		if _, ok := r.ByDevice(-1, -1); ok {
-			t.Errorf("%s: found a device that does not exist", suite)
+			t.Errorf("%s: found a device that does not exist", release)
 		}
 	}
 }
 
-func TestNeedSaysWhatThereIs(t *testing.T) {
-	r := report(t, "d12/thick.json")
+func TestNeedNamesWhatExists(t *testing.T) {
+	r := decodeFile(t, "d12/thick.json")
 	for _, tt := range []struct{ vg, hint string }{{"vg00", "dat, dat_snap, pccehr"}, {"vg7", "vg00, vg01"}} {
 		_, err := r.Need(tt.vg, "dta")
 		if f := fault.Of(err); f.Code != fault.NotFound || !strings.Contains(f.Hint, tt.hint) {
@@ -198,17 +202,18 @@ func TestNeedSaysWhatThereIs(t *testing.T) {
 	}
 }
 
-// Every letter that lvs(8) names has a name of its own, and an unknown one is bad.
-func TestAttributes(t *testing.T) {
+// Every letter in lvs(8) has a State or a Health of its own, and a volume with any other letter is bad.
+func TestParseAttributes(t *testing.T) {
 	for letter, want := range map[string]struct {
 		State
 		bad bool
 	}{
-		"a": {Active, false}, "-": {Inactive, false}, "h": {Historical, true}, "s": {Suspended, true}, "I": {Invalid, true},
-		"S": {InvalidSuspended, true}, "m": {MergeFailed, true}, "M": {MergeFailedSuspended, true}, "d": {MappedWithoutTables, true},
-		"i": {MappedWithInactiveTable, true}, "c": {CheckNeeded, true}, "C": {CheckNeededSuspended, true}, "X": {Unknown, true}, "?": {Unknown, true},
+		"a": {Active, false}, "-": {Inactive, false}, "h": {Historical, true}, "s": {Suspended, true},
+		"I": {Invalid, true}, "S": {InvalidSuspended, true}, "m": {MergeFailed, true}, "M": {MergeFailedSuspended, true},
+		"d": {MappedWithoutTables, true}, "i": {MappedWithInactiveTable, true}, "c": {CheckNeeded, true},
+		"C": {CheckNeededSuspended, true}, "X": {Unknown, true}, "?": {Unknown, true},
 	} {
-		state, health := attributes("-wi-" + letter + "-----")
+		state, health := parseAttributes("-wi-" + letter + "-----")
 		v := Volume{State: state, Health: health}
 		if bad, why := v.Bad(); state != want.State || bad != want.bad || bad == (why == "") {
 			t.Errorf("%s: %s, bad %v: %s", letter, state, bad, why)
@@ -218,18 +223,18 @@ func TestAttributes(t *testing.T) {
 		"-": false, "r": false, "m": false, "w": false, "s": false, "R": false,
 		"p": true, "F": true, "D": true, "M": true, "E": true, "X": true, "?": true,
 	} {
-		state, health := attributes("-wi-a---" + letter + "-")
+		state, health := parseAttributes("-wi-a---" + letter + "-")
 		if got, _ := (&Volume{State: state, Health: health}).Bad(); got != bad {
 			t.Errorf("health %s is %s: bad %v", letter, health, got)
 		}
 	}
-	if state, health := attributes(""); state != Unknown || health != UnknownHealth {
+	if state, health := parseAttributes(""); state != Unknown || health != UnknownHealth {
 		t.Errorf("without attributes: %s, %s", state, health)
 	}
 }
 
-func TestDecodeRefuses(t *testing.T) {
-	good := read(t, "d12/thick.json")
+func TestDecodeRejectsMalformedReports(t *testing.T) {
+	good := readTestdata(t, "d12/thick.json")
 	for name, text := range map[string]string{
 		"empty":                     "",
 		"text only":                 "  WARNING: nothing here\n",
@@ -251,30 +256,31 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-func TestDecodeSkipsWhatStandsBefore(t *testing.T) {
-	r, err := decode("  WARNING: a {brace} in a message\n\n" + read(t, "d12/thick.json") + "trailing\n")
+func TestDecodeSkipsMessagesAroundTheJSON(t *testing.T) {
+	r, err := decode("  WARNING: a {brace} in a message\n\n" + readTestdata(t, "d12/thick.json") + "trailing\n")
 	if err != nil || len(r.Groups) != 2 {
 		t.Errorf("%v, %v", r, err)
 	}
 }
 
-// runs is a Runner that always answers the same.
-type runs struct {
-	out command.Output
-	err error
-	got []string
+// fixedRunner is a Runner that answers every command with the same output and error.
+type fixedRunner struct {
+	out      command.Output
+	err      error
+	commands []string
 }
 
-func (r *runs) Run(_ context.Context, c command.Cmd) (command.Output, error) {
-	r.got = append(r.got, strings.Join(c.Argv, " "))
+func (r *fixedRunner) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+	r.commands = append(r.commands, strings.Join(c.Argv, " "))
 	return r.out, r.err
 }
 
-func TestReportOfALVMThatComplains(t *testing.T) {
+func TestReportReturnsLVMsWarnings(t *testing.T) {
 	stderr := "  WARNING: VG vg00 is missing PV x.\n"
 	failed := &command.Error{Argv: []string{"lvm"}, Code: 5, Stderr: stderr, Err: errors.New("exit status 5")}
 	for name, err := range map[string]error{"exit 0": nil, "exit 5": failed} {
-		r, err := New(&runs{out: command.Output{Stdout: read(t, "d12/partial.json"), Stderr: stderr}, err: err}).Report(context.Background())
+		out := command.Output{Stdout: readTestdata(t, "d12/partial.json"), Stderr: stderr}
+		r, err := New(&fixedRunner{out: out, err: err}).Report(context.Background())
 		if err != nil || len(r.Groups) != 2 || !slices.Equal(r.Warnings, []string{"WARNING: VG vg00 is missing PV x."}) {
 			t.Errorf("%s: %v, %v", name, r, err)
 			continue
@@ -283,27 +289,28 @@ func TestReportOfALVMThatComplains(t *testing.T) {
 			t.Errorf("%s: the warnings are lost: %v", name, err)
 		}
 	}
-	if _, err := New(&runs{err: failed}).Report(context.Background()); !errors.Is(err, failed) {
+	if _, err := New(&fixedRunner{err: failed}).Report(context.Background()); !errors.Is(err, failed) {
 		t.Errorf("without a report: %v", err)
 	}
 	timeout := &command.Error{Argv: []string{"lvm"}, Code: -1, Err: context.DeadlineExceeded}
-	out := command.Output{Stdout: read(t, "d12/partial.json")}
-	if _, err := New(&runs{out: out, err: timeout}).Report(context.Background()); fault.Of(err).Code != fault.Timeout {
+	out := command.Output{Stdout: readTestdata(t, "d12/partial.json")}
+	_, err := New(&fixedRunner{out: out, err: timeout}).Report(context.Background())
+	if fault.Of(err).Code != fault.Timeout {
 		t.Errorf("killed at its limit: %v", err)
 	}
 }
 
 func FuzzDecode(f *testing.F) {
-	// Small ones: the fuzzer spends its time on making large inputs smaller.
+	// Only small inputs: with large ones the fuzzer spends its time on making them smaller.
 	for _, name := range []string{"one-volume", "d13/nogroup", "d13/nothing"} {
-		f.Add(read(f, name+".json"))
+		f.Add(readTestdata(f, name+".json"))
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := decode(s)
 		if err != nil {
 			return
 		}
-		for _, v := range r.all(func(*Volume) bool { return true }) {
+		for _, v := range r.volumesWhere(func(*Volume) bool { return true }) {
 			if v.Size < 0 || v.COWUsed < 0 || v.COWUsed > v.COWSize || v.State == "" || v.Health == "" || v.Kind == "" {
 				t.Errorf("%+v", v)
 			}

@@ -9,32 +9,33 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Size is how much COW space is asked for: bytes, or a share of something. The
-// zero value asks for nothing.
+// Size is how much COW space a user asks for: a number of bytes, or a share of something. The zero value asks for
+// nothing.
 type Size struct {
-	bytes   int64
-	percent int64 // millionths of a percent of base
-	base    string
+	bytes      int64
+	millionths int64 // millionths of a percent of base
+	base       string
 }
 
-// Space is what a Size may be a share of, in bytes.
+// Space has what a Size may be a share of, and the extent size that it is rounded to. All values are bytes.
 type Space struct {
-	Origin     int64 // size of the origin
-	OriginUsed int64 // bytes its file system uses; 0: not known
-	Free       int64 // unallocated in the volume group
-	VG         int64 // the whole volume group
-	Extent     int64 // the group's extent size
+	Origin     int64 // the size of the origin
+	OriginUsed int64 // what the origin's file system uses; 0: unknown
+	Free       int64 // what is unallocated in the volume group
+	VG         int64 // the size of the volume group
+	Extent     int64 // the extent size of the volume group
 }
 
-// units are LVM's: 1024-based in either case, a bare number is MiB (lvcreate(8), --size).
+// units are LVM's units, in the order of unitShift. They are 1024-based in upper and lower case, and a bare number is
+// MiB (lvcreate(8), --size).
 const units = "bskmgtpe"
 
 const sizeHint = "write a size as 10g, 512M or 2147483648b, or a share as 20%ORIGIN, 30%FREE, 5%VG or 50%USED"
 
-// ParseSize reads lvol's grammar: a number, with a fraction if wanted, and a
-// unit (b s k m g t p e in either case, 1024-based; none is MiB), or a
-// percentage above 0 and up to 100 of ORIGIN, FREE, VG or USED (what the
-// origin's file system uses). Anything else, 0 too, is a bad_arguments fault.
+// ParseSize parses a size in the syntax of Ansible's community.general.lvol. It is a number, which may have a fraction,
+// with a unit (b s k m g t p e in upper or lower case, 1024-based; without a unit MiB). Or it is a percentage above 0
+// and up to 100 of ORIGIN, FREE, VG or USED (what the origin's file system uses). Fault: bad_arguments for anything
+// else, and for 0.
 func ParseSize(s string) (Size, error) {
 	text := strings.TrimSpace(s)
 	if number, base, ok := strings.Cut(text, "%"); ok {
@@ -43,6 +44,7 @@ func ParseSize(s string) (Size, error) {
 	return parseBytes(text)
 }
 
+// parseShare parses number, the percentage, and base, what it is a percentage of. text is the whole size, for an error.
 func parseShare(text, number, base string) (Size, error) {
 	switch base {
 	case "ORIGIN", "FREE", "VG", "USED":
@@ -51,7 +53,7 @@ func parseShare(text, number, base string) (Size, error) {
 	default:
 		return Size{}, badSize(text, "a percentage is one of ORIGIN, FREE, VG or USED")
 	}
-	millionths, ok := scale(number, 1_000_000)
+	millionths, ok := parseScaled(number, 1_000_000)
 	switch {
 	case !ok:
 		return Size{}, badSize(text, "no number before the %")
@@ -60,9 +62,10 @@ func parseShare(text, number, base string) (Size, error) {
 	case millionths > 100_000_000:
 		return Size{}, badSize(text, "must be at most 100%")
 	}
-	return Size{percent: millionths, base: base}, nil
+	return Size{millionths: millionths, base: base}, nil
 }
 
+// parseBytes parses a number with a unit.
 func parseBytes(text string) (Size, error) {
 	number, shift := text, uint(20)
 	if text != "" {
@@ -71,18 +74,18 @@ func parseBytes(text string) (Size, error) {
 			number, shift = text[:len(text)-1], unitShift(i)
 		}
 	}
-	bytes, ok := scale(number, 1<<shift)
+	size, ok := parseScaled(number, 1<<shift)
 	if !ok {
-		return Size{}, badSize(text, "is no size, as 10g, 512m and 20%ORIGIN are, or one beyond 8 EiB")
+		return Size{}, badSize(text, "is not a size such as 10g, 512m or 20%ORIGIN, or is beyond 8 EiB")
 	}
-	if bytes == 0 {
+	if size == 0 {
 		return Size{}, badSize(text, "must be more than 0")
 	}
-	return Size{bytes: bytes}, nil
+	return Size{bytes: size}, nil
 }
 
-// unitShift turns an index into units into a power of two: b is a byte, s a
-// sector, then 1024 each.
+// unitShift returns the binary logarithm of the unit at index i of units: 0 for b (a byte), 9 for s (a sector), 10 for
+// k, and 10 more for each unit after k.
 func unitShift(i int) uint {
 	if i == 1 {
 		return 9
@@ -90,11 +93,11 @@ func unitShift(i int) uint {
 	return uint(max(i-1, 0)) * 10
 }
 
-// scale reads digits with an optional fraction and multiplies by unit, rounding
-// up. It reports false for anything else and for more than an int64 holds.
-func scale(number string, unit uint64) (int64, bool) {
+// parseScaled parses digits with an optional fraction and multiplies them by unit, rounding up. It returns false for
+// anything else, and for a result that does not fit in an int64.
+func parseScaled(number string, unit uint64) (int64, bool) {
 	whole, fraction, dotted := strings.Cut(number, ".")
-	if !digits(whole) || dotted && !digits(fraction) || len(fraction) > 9 {
+	if !isDigits(whole) || dotted && !isDigits(fraction) || len(fraction) > 9 {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(whole, 10, 64)
@@ -102,19 +105,19 @@ func scale(number string, unit uint64) (int64, bool) {
 		return 0, false
 	}
 	high, low := bits.Mul64(n, unit)
-	part := uint64(0)
+	scaledFraction := uint64(0)
 	if fraction != "" {
-		part = scaleFraction(fraction, unit)
+		scaledFraction = scaleFraction(fraction, unit)
 	}
-	sum, carry := bits.Add64(low, part, 0)
+	sum, carry := bits.Add64(low, scaledFraction, 0)
 	if high != 0 || carry != 0 || sum > math.MaxInt64 {
 		return 0, false
 	}
 	return int64(sum), true
 }
 
-// scaleFraction multiplies 0.fraction by unit, rounding up. The fraction has at
-// most nine digits, so the 128-bit product's quotient fits: it is below unit.
+// scaleFraction multiplies 0.fraction by unit, rounding up. fraction is at most nine digits, and the quotient is below
+// unit, so the division of the 128-bit product cannot overflow.
 func scaleFraction(fraction string, unit uint64) uint64 {
 	numerator, denominator := uint64(0), uint64(1)
 	for i := 0; i < len(fraction); i++ {
@@ -129,54 +132,55 @@ func scaleFraction(fraction string, unit uint64) uint64 {
 	return quotient
 }
 
-func digits(s string) bool {
+func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// badSize returns the fault of a size that cannot be used.
 func badSize(text, problem string) error {
 	return fault.New(fault.BadArguments, "size %q: %s", text, problem).WithHint("%s", sizeHint)
 }
 
-// Base returns what the size is a share of: ORIGIN, FREE, VG, USED, or "" for a size in bytes.
+// Base returns what the size is a share of: ORIGIN, FREE, VG or USED, or "" for a size in bytes.
 func (s Size) Base() string { return s.base }
 
-// Bytes returns the COW space in bytes, rounded up to whole extents. Shares of
-// ORIGIN and USED get the COW's own metadata on top, so that 100%ORIGIN can
-// never overflow; for ORIGIN that is lvcreate's arithmetic to the extent. The
-// result may be 0 (a share of nothing free) or more than there is: the caller
-// compares with the free space and with MaxCOW.
-func (s Size) Bytes(of Space) int64 {
+// Bytes returns the COW space in bytes, rounded up to whole extents. For shares of ORIGIN and USED it adds the metadata
+// of the COW space, so that 100%ORIGIN can never overflow. For ORIGIN the result is the same number of extents that
+// lvcreate computes. The result may be 0 (a share of no free space) or more than is available: the caller must compare
+// it with the free space and with MaxCOW.
+func (s Size) Bytes(space Space) int64 {
 	switch s.base {
 	case "":
-		return addUp(s.bytes, of.Extent)
+		return roundUpToLimit(s.bytes, space.Extent)
 	case "FREE":
-		return roundUp(s.share(of.Free), of.Extent)
+		return roundUp(s.share(space.Free), space.Extent)
 	case "VG":
-		return roundUp(s.share(of.VG), of.Extent)
+		return roundUp(s.share(space.VG), space.Extent)
 	case "USED":
-		return roundUp(cowFor(s.share(of.OriginUsed), Chunk), of.Extent)
+		return roundUp(cowSpaceFor(s.share(space.OriginUsed), Chunk), space.Extent)
 	}
-	metadata := MaxCOW(of.Origin, Chunk, of.Extent) - of.Origin
-	return metadata + roundUp(s.share(of.Origin), of.Extent)
+	metadata := MaxCOW(space.Origin, Chunk, space.Extent) - space.Origin
+	return metadata + roundUp(s.share(space.Origin), space.Extent)
 }
 
-// share returns the percentage of n, rounded up. Percent is at most 100, so
-// neither division nor result can overflow.
+// share returns the size's percentage of n, rounded up. It is at most 100 %, so neither the division nor the result can
+// overflow.
 func (s Size) share(n int64) int64 {
-	const whole = 100_000_000
+	const all = 100_000_000 // 100 % in millionths of a percent
 	if n <= 0 {
 		return 0
 	}
-	high, low := bits.Mul64(uint64(n), uint64(s.percent))
-	quotient, remainder := bits.Div64(high, low, whole)
+	high, low := bits.Mul64(uint64(n), uint64(s.millionths))
+	quotient, remainder := bits.Div64(high, low, all)
 	if remainder > 0 {
 		quotient++
 	}
 	return int64(quotient)
 }
 
-// addUp is roundUp for numbers a user wrote, which may be near the end of an int64.
-func addUp(n, unit int64) int64 {
+// roundUpToLimit is roundUp for a number from a user, which may be close to the largest int64. If there is no multiple
+// of unit up to that limit, it returns n as it is.
+func roundUpToLimit(n, unit int64) int64 {
 	if n > math.MaxInt64-unit {
 		return n
 	}

@@ -14,10 +14,10 @@ const (
 	gib = 1 << 30
 )
 
-func TestSize(t *testing.T) {
-	of := Space{Origin: gib, OriginUsed: 100 * mib, Free: 500 * mib, VG: 4 * gib, Extent: 4 * mib}
+func TestSizeBytes(t *testing.T) {
+	space := Space{Origin: gib, OriginUsed: 100 * mib, Free: 500 * mib, VG: 4 * gib, Extent: 4 * mib}
 	for _, tt := range []struct {
-		in   string
+		text string
 		want int64
 	}{
 		{"10g", 10 * gib}, {"10G", 10 * gib}, {"512M", 512 * mib}, {"512", 512 * mib}, {"2147483648b", 2 * gib},
@@ -25,32 +25,32 @@ func TestSize(t *testing.T) {
 		{"1t", 1 << 40}, {"1p", 1 << 50}, {"7e", 7 << 60},
 		{"100%FREE", 500 * mib}, {"30%FREE", 152 * mib}, {"0.01%FREE", 4 * mib}, {"5%VG", 208 * mib}, {"5%vg", 208 * mib},
 		{"100%ORIGIN", MaxCOW(gib, Chunk, 4*mib)},
-		{"20%ORIGIN", 208*mib + 8*mib}, // 204.8 MiB and the 8 MiB that a COW of everything has on top
-		{"100%USED", 104 * mib},        // 100 MiB and 411 chunks
+		{"20%ORIGIN", 208*mib + 8*mib}, // 204.8 MiB, and the 8 MiB of metadata that COW space for all of the origin has
+		{"100%USED", 104 * mib},        // 100 MiB and 411 chunks of metadata
 	} {
-		s, err := ParseSize(tt.in)
+		s, err := ParseSize(tt.text)
 		if err != nil {
-			t.Errorf("ParseSize(%q): %v", tt.in, err)
+			t.Errorf("ParseSize(%q): %v", tt.text, err)
 			continue
 		}
-		if got := s.Bytes(of); got != tt.want {
-			t.Errorf("%s is %d bytes (%d MiB), want %d", tt.in, got, got/mib, tt.want)
+		if got := s.Bytes(space); got != tt.want {
+			t.Errorf("%s is %d bytes (%d MiB), want %d", tt.text, got, got/mib, tt.want)
 		}
 	}
 }
 
-func TestSizeRefuses(t *testing.T) {
-	for _, in := range []string{
+func TestParseSizeRejectsInvalidSizes(t *testing.T) {
+	for _, text := range []string{
 		"", "0", "0g", "0.0", "-1g", "+1g", "g", "10gb", "10 g", "1e3g", "0x10", "1,5g", ".5g", "1.g", "10z", "8e", "NaN",
 		"99999999999999999999", "120%FREE", "0%FREE", "100.1%ORIGIN", "-5%VG", "%FREE", "5%", "5%PVS", "5%LV", "5%%FREE",
 		"1.0000000001g", "٣g", "10g\x00",
 	} {
-		_, err := ParseSize(in)
+		_, err := ParseSize(text)
 		if !errors.Is(err, fault.BadArguments) {
-			t.Errorf("ParseSize(%q): %v, want bad_arguments", in, err)
+			t.Errorf("ParseSize(%q): %v, want bad_arguments", text, err)
 		}
 		if f := fault.Of(err); strings.Contains(f.Msg+f.Hint, "!") {
-			t.Errorf("badly written: %q %q", f.Msg, f.Hint)
+			t.Errorf("an argument does not fit the format of %q %q", f.Msg, f.Hint)
 		}
 	}
 }
@@ -64,7 +64,7 @@ func FuzzParseSize(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// Real groups: extents from 1 KiB, at most 2^32 of them, volumes of whole extents.
+		// As in real groups: extents of at least 1 KiB, at most 2^32 of them, and volumes of whole extents.
 		extent = 1024 << (uint64(extent) % 14)
 		n = int64(uint64(n)%(1<<32)) * extent
 		got := s.Bytes(Space{Origin: n, OriginUsed: n, Free: n, VG: n, Extent: extent})
@@ -79,8 +79,8 @@ func FuzzParseSize(f *testing.F) {
 	})
 }
 
-// The figures are lvcreate's own: "Reducing COW size … down to maximum usable size".
-func TestMaxCOW(t *testing.T) {
+// The figures are those that lvcreate printed: "Reducing COW size … down to maximum usable size".
+func TestMaxCOWIsThatOfLvcreate(t *testing.T) {
 	for _, tt := range []struct{ origin, extents int64 }{
 		{gib, 258}, {512 * mib, 129}, {64 * mib, 17},
 	} {

@@ -2,17 +2,17 @@ package lvm
 
 import "strings"
 
-// Kind is what a volume is made of.
+// Kind is the type of a volume, by the way in which LVM stores its data.
 type Kind string
 
-// Every kind. Linear and striped volumes are what a thick snapshot needs as
-// origin and were tried; thin ones live in a thin pool.
+// All kinds. Thick snapshots are taken of linear and striped volumes, which are the kinds that were tested. Thin
+// volumes live in a thin pool.
 const (
 	Linear    Kind = "linear"
 	Striped   Kind = "striped"
 	Thin      Kind = "thin"
 	ThinPool  Kind = "thinpool"
-	Snapshot  Kind = "snapshot" // a thick one: a linear COW; a thin snapshot is Thin with an Origin
+	Snapshot  Kind = "snapshot" // a thick one, with COW space; a thin snapshot is Thin and has an Origin
 	RAID      Kind = "raid"
 	Mirror    Kind = "mirror"
 	Cache     Kind = "cache" // also writecache
@@ -22,11 +22,11 @@ const (
 	Other     Kind = "other" // virtual, error, unknown to this LVM, or not listed here
 )
 
-// Thick reports whether LVM takes snapshots of it as a COW of fixed size.
+// Thick reports whether the snapshots of a volume of this kind are thick ones, with COW space of a fixed size.
 func (k Kind) Thick() bool { return k == Linear || k == Striped }
 
-// layouts maps words of lv_layout to kinds, the most telling first: a RAID
-// volume is also "raid1", a cached one also "linear" (lvs(8), lv_layout).
+// layouts maps words of lv_layout to kinds. The first one that a volume has counts, so the most specific words come
+// first: a RAID volume is also "raid1", and a cached one also "linear" (lvs(8), lv_layout).
 var layouts = []struct {
 	word string
 	kind Kind
@@ -35,6 +35,7 @@ var layouts = []struct {
 	{"raid", RAID}, {"mirror", Mirror}, {"striped", Striped}, {"linear", Linear},
 }
 
+// kindOf returns the kind of a volume with these words in lv_layout and lv_role.
 func kindOf(layout, role []string) Kind {
 	if has(role, "thicksnapshot") {
 		return Snapshot
@@ -47,6 +48,7 @@ func kindOf(layout, role []string) Kind {
 	return Other
 }
 
+// poolKind returns the kind of a pool whose volumes are of kind k; k itself if the volume is no pool.
 func poolKind(k Kind, pool bool) Kind {
 	switch {
 	case !pool:
@@ -61,22 +63,22 @@ func poolKind(k Kind, pool bool) Kind {
 	return k
 }
 
-// State is what LVM's fifth attribute says of a volume's device, by name.
+// State is the state of a volume's device, as the fifth character of LVM's lv_attr gives it.
 type State string
 
-// Every state (lvs(8), lv_attr, bit 5). Merging is ours: LVM shows it in bit 1.
+// All states (lvs(8), lv_attr, bit 5). This package adds Merging, which LVM shows in bit 1.
 const (
 	Active                  State = "active"
 	Inactive                State = "inactive"
 	Suspended               State = "suspended"
 	Merging                 State = "merging" // recorded as merging; only the kernel's table tells whether it runs
-	Invalid                 State = "invalid" // its COW space overflowed: what it held is lost
+	Invalid                 State = "invalid" // its COW space overflowed: its content is lost
 	InvalidSuspended        State = "invalid_suspended"
 	MergeFailed             State = "merge_failed"
 	MergeFailedSuspended    State = "merge_failed_suspended"
 	MappedWithoutTables     State = "mapped_without_tables" // a half-made device
 	MappedWithInactiveTable State = "mapped_with_inactive_table"
-	CheckNeeded             State = "check_needed" // a thin pool's or a cache's metadata
+	CheckNeeded             State = "check_needed" // the metadata of a thin pool or a cache needs a check
 	CheckNeededSuspended    State = "check_needed_suspended"
 	Historical              State = "historical" // removed; LVM remembers it for its descendants
 	Unknown                 State = "unknown"
@@ -88,11 +90,11 @@ var states = map[byte]State{
 	'c': CheckNeeded, 'C': CheckNeededSuspended, 'h': Historical,
 }
 
-// Health is what LVM's ninth attribute says of a volume, by name.
+// Health is the health of a volume, as the ninth character of LVM's lv_attr gives it.
 type Health string
 
-// Every health (lvs(8), lv_attr, bit 9). The letters' meanings depend on the
-// kind only where they cannot both occur.
+// All healths (lvs(8), lv_attr, bit 9). Each letter has one meaning here, although for LVM it depends on the kind of
+// volume: the meanings do not collide.
 const (
 	Healthy          Health = "ok"
 	Partial          Health = "partial" // a PV it uses is missing
@@ -113,26 +115,26 @@ var healths = map[byte]Health{
 	'R': RemoveReshaped, 'F': Failed, 'D': OutOfData, 'M': MetadataReadOnly, 'E': WriteError,
 }
 
-// attributes reads the fifth and the ninth character of lv_attr. What is missing
-// or new is unknown, never good.
-func attributes(attr string) (State, Health) {
+// parseAttributes parses the fifth and the ninth character of lv_attr. A character that is missing or new gives Unknown
+// or UnknownHealth, which are bad.
+func parseAttributes(attr string) (State, Health) {
 	const state, health = 4, 8
 	if len(attr) <= health {
 		return Unknown, UnknownHealth
 	}
-	s, known := states[attr[state]]
+	stateName, known := states[attr[state]]
 	if !known {
-		s = Unknown
+		stateName = Unknown
 	}
-	h, known := healths[attr[health]]
+	healthName, known := healths[attr[health]]
 	if !known {
-		h = UnknownHealth
+		healthName = UnknownHealth
 	}
-	return s, h
+	return stateName, healthName
 }
 
-// badStates says why a volume in that state must not be relied on. Inactive is
-// not among them: nothing is wrong with it, only nothing is known.
+// badStates says why a volume in one of these states must not be relied on. Inactive is not one of them: nothing is
+// known to be wrong with such a volume.
 var badStates = map[State]string{
 	Suspended:               "its device is suspended: everything that reads or writes it waits",
 	Invalid:                 "its COW space overflowed, so what it held is lost",
@@ -147,6 +149,7 @@ var badStates = map[State]string{
 	Unknown:                 "LVM could not tell its state",
 }
 
+// badHealths says why a volume with one of these healths must not be relied on.
 var badHealths = map[Health]string{
 	Partial:          "a physical volume it uses is missing",
 	Failed:           "the thin pool or cache failed",
@@ -156,20 +159,19 @@ var badHealths = map[Health]string{
 	UnknownHealth:    "LVM could not tell its health",
 }
 
-// Bad reports whether the volume must not be relied on, and why in words that
-// continue "vg/lv: …".
+// Bad reports whether the volume must not be relied on, and returns the reasons, as words that can follow "vg/lv: ".
 func (v *Volume) Bad() (bool, string) {
-	var why []string
-	if w, bad := badStates[v.State]; bad {
-		why = append(why, w)
+	var reasons []string
+	if reason, bad := badStates[v.State]; bad {
+		reasons = append(reasons, reason)
 	}
-	if w, bad := badHealths[v.Health]; bad {
-		why = append(why, w)
+	if reason, bad := badHealths[v.Health]; bad {
+		reasons = append(reasons, reason)
 	}
-	return len(why) > 0, strings.Join(why, "; ")
+	return len(reasons) > 0, strings.Join(reasons, "; ")
 }
 
-// Lost reports whether what a snapshot held is gone for good.
+// Lost reports whether v is a snapshot whose content is lost for good.
 func (v *Volume) Lost() bool {
 	return v.State == Invalid || v.State == InvalidSuspended
 }

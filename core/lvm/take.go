@@ -16,202 +16,208 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// graceLimit bounds the wait, past the limit, for suspends that were called off.
+// graceLimit bounds how much longer than the limit Take waits for suspends that were called off.
 const graceLimit = 10 * time.Second
 
-// Take makes the moment, and returns for how long each origin was suspended, by
-// its device's name. limit bounds that: then everything is resumed and the fault
-// is freeze_timeout.
+// Take takes all snapshots at one moment, and returns for how long writes to each origin waited, by the name of the
+// origin's device. limit bounds that time: when it is over, all origins are resumed and the fault is freeze_timeout.
 //
-// When Take returns no origin is suspended, unless the error is ErrSuspending.
-// Faults: freeze_timeout, interrupted (ctx ended), busy (a file system is frozen
-// by another program, or another program resumed an origin, or made a snapshot
-// live before), unsupported (memory cannot be locked), command_failed.
+// When Take returns, no origin is suspended any more, unless the error is ErrSuspending. Faults: freeze_timeout,
+// interrupted or timeout (ctx ended), busy (another program holds a file system frozen, resumed an origin, or made a
+// snapshot live too early), unsupported (this program cannot be locked into memory), command_failed.
 func (i *Instant) Take(ctx context.Context, limit time.Duration) (map[string]time.Duration, error) {
-	unlock, err := i.memory()
+	unlock, err := i.lockMemory()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	t := &taking{Instant: i, results: make(chan error, len(i.members)), begin: make(chan struct{})}
-	spareThreads(2*len(i.members) + runtime.GOMAXPROCS(0))
+	t := &taking{Instant: i, suspendResults: make(chan error, len(i.members)), begin: make(chan struct{})}
+	makeSpareThreads(2*len(i.members) + runtime.GOMAXPROCS(0))
 	for _, m := range i.members {
-		t.ready.Add(1)
+		t.threadsReady.Add(1)
 		if !m.Log {
-			t.files.Add(1)
+			t.nonLogs.Add(1)
 		}
 	}
 	for _, m := range i.members {
 		go t.suspend(m)
 	}
-	t.ready.Wait()
+	t.threadsReady.Wait()
 	begun := time.Now()
-	expiry := time.AfterFunc(limit, func() { t.abort(&t.expired) })
-	defer expiry.Stop()
-	defer context.AfterFunc(ctx, func() { t.abort(&t.ended) })()
-	grace := time.NewTimer(limit + graceLimit)
-	defer grace.Stop()
+	limitTimer := time.AfterFunc(limit, func() { t.abort(&t.limitReached) })
+	defer limitTimer.Stop()
+	defer context.AfterFunc(ctx, func() { t.abort(&t.ctxEnded) })()
+	graceTimer := time.NewTimer(limit + graceLimit)
+	defer graceTimer.Stop()
 	close(t.begin)
-	failed := t.awaitSuspends(grace.C)
-	if failed == nil {
+	takeErr := t.awaitSuspends(graceTimer.C)
+	if takeErr == nil {
 		failpoint.Hit("instant.held")
-		failed = t.startAll()
+		takeErr = t.makeSnapshots()
 	}
-	if failed != nil {
+	if takeErr != nil {
 		t.abort(nil)
 	}
 	t.resumeAll()
-	err = t.verdict(ctx, failed, limit)
+	err = t.outcome(ctx, takeErr, limit)
 	if err != nil {
 		return nil, err
 	}
 	waited := map[string]time.Duration{}
 	for _, m := range i.members {
-		waited[m.Origin] = m.ended.Sub(begun)
+		waited[m.Origin] = m.resumedAt.Sub(begun)
 	}
 	return waited, nil
 }
 
-// taking is one Take.
+// taking is what one call of Take works with.
 type taking struct {
 	*Instant
-	results        chan error
-	begin          chan struct{}
-	ready          sync.WaitGroup // until each has its thread
-	files          sync.WaitGroup // those that are no logs, until their suspends have come back
-	called         atomic.Bool    // the suspends are called off
-	expired, ended atomic.Bool    // by the limit, by the context
-	resumed        atomic.Pointer[error]
+	suspendResults         chan error     // one error, or nil, for each member
+	begin                  chan struct{}  // closed when the suspends shall begin
+	threadsReady           sync.WaitGroup // done when each member has its thread
+	nonLogs                sync.WaitGroup // done when the suspends of all members without Log have ended
+	calledOff              atomic.Bool    // no further suspend or snapshot shall begin
+	limitReached, ctxEnded atomic.Bool    // why Take was called off; both false: because of an error
+	resumeErr              atomic.Pointer[error]
 }
 
-// suspend suspends a member's origin on a thread of its own, so that all wait for
-// their disks at the same time, and a signal reaches the one that is meant.
+// suspend suspends a member's origin. Each member has a thread of its own, so that all of them wait for their disks at
+// the same time, and abort can interrupt a single one with a signal.
 func (t *taking) suspend(m *member) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	m.thread.Store(int32(unix.Gettid()))
-	t.ready.Done()
+	m.threadID.Store(int32(unix.Gettid()))
+	t.threadsReady.Done()
 	<-t.begin
 	if m.Log {
-		t.files.Wait()
+		t.nonLogs.Wait()
 	} else {
-		defer t.files.Done()
+		defer t.nonLogs.Done()
 	}
-	m.state.Store(suspending)
+	m.state.Store(originSuspending)
 	for {
-		if t.called.Load() {
-			m.state.Store(released)
-			t.results <- errCalledOff
+		if t.calledOff.Load() {
+			m.state.Store(originReleased)
+			t.suspendResults <- errCalledOff
 			return
 		}
 		err := m.suspend()
 		if err == unix.EINTR {
 			continue
 		}
-		if err == nil && !m.state.CompareAndSwap(suspending, held) { // called off meanwhile
+		if err == nil && !m.state.CompareAndSwap(originSuspending, originSuspended) { // called off meanwhile
 			t.resume(m)
 		}
-		t.results <- suspendFault(m.Origin, err)
+		t.suspendResults <- suspendFault(m.Origin, err)
 		return
 	}
 }
 
+// suspendFault returns the fault of a suspend that failed with err; nil for nil.
 func suspendFault(device string, err error) error {
 	f := deviceFault("suspend", device, err)
-	if err == unix.EBUSY { // kernels before 6.12 cannot suspend what is frozen
+	if err == unix.EBUSY { // kernels before 6.12 cannot suspend a device with a frozen file system
 		return fault.New(fault.Busy, "%w: another program holds its file system frozen", f).
 			WithHint(frozenHint)
 	}
 	return f
 }
 
-// awaitSuspends returns when every suspend has come back, or grace has ended.
+// awaitSuspends waits until every suspend has ended. At the first error it calls off the others. It returns
+// ErrSuspending if some have not ended when grace fires.
 func (t *taking) awaitSuspends(grace <-chan time.Time) error {
-	var failed error
+	var firstErr error
 	for range t.members {
 		select {
-		case err := <-t.results:
-			if err != nil && failed == nil {
-				failed = err
+		case err := <-t.suspendResults:
+			if err != nil && firstErr == nil {
+				firstErr = err
 				t.abort(nil)
 			}
 		case <-grace:
-			t.late = true
+			t.suspendPending = true
 			return ErrSuspending
 		}
 	}
-	return failed
+	return firstErr
 }
 
-// startAll takes the snapshots, if every origin stands still from before the
-// first one to after the last one.
-func (t *taking) startAll() error {
-	if err := t.allHeld(); err != nil {
+// makeSnapshots takes all snapshots. It fails unless every origin is suspended from before the first one until after
+// the last one.
+func (t *taking) makeSnapshots() error {
+	if err := t.requireSuspended(); err != nil {
 		return err
 	}
-	if err := t.allPrepared(); err != nil {
+	if err := t.requirePrepared(); err != nil {
 		return err
 	}
 	for _, m := range t.members {
-		if err := t.start(m); err != nil {
+		if err := t.makeSnapshot(m); err != nil {
 			return err
 		}
 		failpoint.Hit("instant.started")
 	}
-	return t.allHeld()
+	return t.requireSuspended()
 }
 
-// start takes one snapshot. The origin of a thin one stays held until that is over, also where the limit or the context
-// ends meanwhile: a pool that makes a snapshot of a volume that is written to can lose what is written (linux,
-// drivers/md/dm-thin.c, thin_bio_map). A thick one would only be of no use.
-func (t *taking) start(m *member) error {
-	if m.Thin != nil && !m.state.CompareAndSwap(held, starting) {
+// makeSnapshot takes one snapshot. The origin of a thin snapshot stays suspended until the snapshot is made, even if
+// the limit is reached or ctx ends meanwhile: a pool that makes a snapshot of a volume while it is written to can lose
+// what is written (linux, drivers/md/dm-thin.c, thin_bio_map). The origin of a thick snapshot may be resumed meanwhile,
+// which only makes the snapshot useless.
+func (t *taking) makeSnapshot(m *member) error {
+	if m.Thin != nil && !m.state.CompareAndSwap(originSuspended, originSnapshotting) {
 		return errCalledOff
 	}
-	err := deviceFault("make a snapshot of", m.Origin, again(m.start))
-	if m.state.CompareAndSwap(starting, held) && t.called.Load() {
+	err := deviceFault("make a snapshot of", m.Origin, retryInterrupted(m.makeSnapshot))
+	if m.state.CompareAndSwap(originSnapshotting, originSuspended) && t.calledOff.Load() {
 		t.resumeAll()
 		return errCalledOff
 	}
 	return err
 }
 
-// errCalledOff says that the limit or the context ended the attempt; verdict says which.
+// errCalledOff says that abort ended the attempt; outcome says why.
 var errCalledOff = errors.New("called off")
 
-// allPrepared refuses a thick snapshot whose table is live already: to start it would change nothing, and it has
-// recorded since an earlier moment. One that becomes live from here on does so while all origins are held.
-func (t *taking) allPrepared() error {
+// requirePrepared returns busy if the table of a thick snapshot is live already: a resume would change nothing, and the
+// snapshot has recorded changes since an earlier moment. A table that becomes live after this check does so while all
+// origins are suspended.
+func (t *taking) requirePrepared() error {
 	for _, m := range t.members {
-		if m.prepared == nil {
+		if m.isPrepared == nil {
 			continue
 		}
-		prepared, err := m.prepared()
+		prepared, err := m.isPrepared()
 		if err != nil {
 			return deviceFault("ask whether its table is prepared:", m.Snapshot, err)
 		}
 		if !prepared {
-			return forestalled(m.Snapshot)
+			return liveTooEarly(m.Snapshot)
 		}
 	}
 	return nil
 }
 
-func forestalled(snapshot string) error {
-	return fault.New(fault.Busy, "another LVM command, or dmsetup, worked on %s meanwhile, and it is of an earlier "+
-		"moment than the set", snapshot).
-		WithHint(takeAgain)
+// liveTooEarly returns the fault of a thick snapshot whose table was made live before its origin was suspended.
+func liveTooEarly(snapshot string) error {
+	return fault.New(fault.Busy, "another LVM command, or dmsetup, used %s while the set was taken, so this "+
+		"snapshot is of an earlier moment than the set", snapshot).
+		WithHint(takeAgainHint)
 }
 
-const takeAgain = "take the set again when that command has ended"
+// takeAgainHint is the hint where another LVM command has interfered with a set.
+const takeAgainHint = "take the set again when that command has ended"
 
-func (t *taking) allHeld() error {
+// requireSuspended returns busy if another program has resumed an origin. An origin that this program has resumed, at
+// the limit or because ctx ended, is no error here.
+func (t *taking) requireSuspended() error {
 	for _, m := range t.members {
-		suspended, err := m.held()
+		suspended, err := m.isSuspended()
 		if err != nil {
 			return deviceFault("ask whether it is suspended:", m.Origin, err)
 		}
-		if !suspended && m.state.Load() == held {
+		if !suspended && m.state.Load() == originSuspended {
 			return fault.New(fault.Busy, "another program resumed %s while the set was taken", m.Origin).
 				WithHint("another LVM command or dmsetup was at work on it: run the same again when that has ended")
 		}
@@ -219,60 +225,64 @@ func (t *taking) allHeld() error {
 	return nil
 }
 
-// abort calls off what is under way and resumes what is suspended. why is set, unless it is nil.
-func (t *taking) abort(why *atomic.Bool) {
-	if why != nil {
-		why.Store(true)
+// abort calls off the suspends that are under way and resumes the origins that are suspended. It sets reason, unless
+// that is nil, so that outcome can report it.
+func (t *taking) abort(reason *atomic.Bool) {
+	if reason != nil {
+		reason.Store(true)
 	}
-	t.called.Store(true)
+	t.calledOff.Store(true)
 	t.resumeAll()
 	for _, m := range t.members {
-		if m.state.CompareAndSwap(suspending, released) {
-			_ = unix.Tgkill(os.Getpid(), int(m.thread.Load()), unix.SIGURG) // Go takes this signal for one of its own
+		if m.state.CompareAndSwap(originSuspending, originReleased) {
+			// The signal interrupts the suspend. The Go runtime itself sends SIGURG to its threads, so one more does no harm.
+			_ = unix.Tgkill(os.Getpid(), int(m.threadID.Load()), unix.SIGURG)
 		}
 	}
 }
 
-// resumeAll resumes every origin that is suspended by this.
+// resumeAll resumes every origin that Take has suspended, except those whose thin snapshot is just being made.
 func (t *taking) resumeAll() {
 	for _, m := range t.members {
-		if m.state.CompareAndSwap(held, released) {
+		if m.state.CompareAndSwap(originSuspended, originReleased) {
 			t.resume(m)
 			failpoint.Hit("instant.resumed")
 		}
 	}
 }
 
+// resume resumes a member's origin, and keeps the error for outcome.
 func (t *taking) resume(m *member) {
-	if err := again(m.resume); err != nil {
+	if err := retryInterrupted(m.resume); err != nil {
 		err = deviceFault("resume", m.Origin, err)
-		t.resumed.Store(&err)
+		t.resumeErr.Store(&err)
 	}
-	m.ended = time.Now()
+	m.resumedAt = time.Now()
 }
 
-// verdict says what went wrong, the cause of the abort first.
-func (t *taking) verdict(ctx context.Context, failed error, limit time.Duration) error {
-	var left error
-	if p := t.resumed.Load(); p != nil {
-		left = *p
+// outcome returns the fault of Take, or nil. The cause of an abort comes before what followed from it.
+func (t *taking) outcome(ctx context.Context, takeErr error, limit time.Duration) error {
+	var resumeErr error
+	if stored := t.resumeErr.Load(); stored != nil {
+		resumeErr = *stored
 	}
 	switch {
-	case errors.Is(failed, ErrSuspending):
+	case errors.Is(takeErr, ErrSuspending):
 		return fault.All(fault.New(fault.FreezeTimeout, "%s could not be suspended within %s: %w", t.origins(), limit,
-			ErrSuspending), left)
-	case t.expired.Load():
+			ErrSuspending), resumeErr)
+	case t.limitReached.Load():
 		return fault.All(fault.New(fault.FreezeTimeout, "writes to %s waited for %s and the set was not taken; they go "+
 			"on again", t.origins(), limit).
 			WithHint("the disks are busy: try again at a quieter time, raise freeze_timeout, or take fewer volumes at "+
-				"once"), left)
-	case t.ended.Load():
+				"once"), resumeErr)
+	case t.ctxEnded.Load():
 		return fault.All(fault.New(fault.Of(ctx.Err()).Code, "asked to end while the set was taken; writes go on again").
-			WithHint("run the same again"), left)
+			WithHint("run the same again"), resumeErr)
 	}
-	return fault.All(failed, left)
+	return fault.All(takeErr, resumeErr)
 }
 
+// origins returns the names of the origins' devices, for a message.
 func (i *Instant) origins() string {
 	var names []string
 	for _, m := range i.members {

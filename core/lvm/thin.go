@@ -12,51 +12,49 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// ThinSnapshot is a thin snapshot, its origin and their pool, by their names in the
-// volume group VG.
+// ThinSnapshot names a thin snapshot, its origin and their pool, which are volumes of the volume group VG.
 type ThinSnapshot struct {
 	VG, Pool, Origin, Snapshot string
 
-	// Tag is one that the snapshot has and no other volume.
+	// Tag is a tag that the snapshot has and no other volume has.
 	Tag string
 }
 
-// thinIDs returns by which number (thin_id) the pools know the pairs' volumes, by
-// vg/lv. A pool is told these numbers, and LVM gives that of a removed volume to
-// the next one: so they are read, and used, while the groups are locked, and a
-// snapshot counts only with its tag.
+// thinIDs returns the ids (thin_id) by which the pools know the thin snapshots and origins of the pairs, by vg/lv. The
+// messages to a pool have only these ids, and LVM gives the id of a removed volume to the next one. So the ids are read
+// and used while the groups are locked, and the id of a snapshot is left out if the snapshot does not have its tag.
 func (l *LVM) thinIDs(ctx context.Context, pairs []Pair) (map[string]int64, error) {
 	var names []string
-	tags := map[string]string{}
+	tagOf := map[string]string{}
 	for _, p := range pairs {
 		if p.Thin != nil {
-			tags[p.Thin.snapshot()] = p.Thin.Tag
-			names = append(names, p.Thin.VG+"/"+p.Thin.Origin, p.Thin.snapshot())
+			tagOf[p.Thin.snapshotName()] = p.Thin.Tag
+			names = append(names, p.Thin.VG+"/"+p.Thin.Origin, p.Thin.snapshotName())
 		}
 	}
 	if len(names) == 0 {
 		return nil, nil
 	}
-	// With --readonly it does not wait for the locks that this process holds.
+	// With --readonly the command does not wait for the locks that this process holds.
 	argv := []string{"lvm", "lvs", "--readonly", "--reportformat", "json", "--config", reportConfig + config,
 		"--options", "vg_name,lv_name,thin_id,lv_tags", "--"}
-	out, err := l.look(ctx, append(argv, names...)...)
+	out, err := l.query(ctx, append(argv, names...)...)
 	if err != nil {
 		return nil, explain(err)
 	}
-	parts, err := decodeParts(out.Stdout)
+	entries, err := decodeEntries(out.Stdout)
 	if err != nil {
 		return nil, err
 	}
 	ids := map[string]int64{}
-	for _, p := range parts {
-		for _, row := range p.LV {
-			f := reader{row: row}
-			name, id, has := f.text("vg_name")+"/"+f.text("lv_name"), f.number("thin_id"), f.list("lv_tags")
-			if f.err != nil {
-				return nil, unreadable(out.Stdout, f.err)
+	for _, entry := range entries {
+		for _, row := range entry.LV {
+			cells := rowReader{row: row}
+			name, id, tags := cells.text("vg_name")+"/"+cells.text("lv_name"), cells.number("thin_id"), cells.list("lv_tags")
+			if cells.err != nil {
+				return nil, unreadableReport(out.Stdout, cells.err)
 			}
-			if tag, tagged := tags[name]; !tagged || slices.Contains(has, tag) {
+			if tag, tagged := tagOf[name]; !tagged || slices.Contains(tags, tag) {
 				ids[name] = id
 			}
 		}
@@ -64,75 +62,74 @@ func (l *LVM) thinIDs(ctx context.Context, pairs []Pair) (map[string]int64, erro
 	return ids, nil
 }
 
-func (t *ThinSnapshot) snapshot() string { return t.VG + "/" + t.Snapshot }
+// snapshotName returns the name of the snapshot, vg/lv.
+func (t *ThinSnapshot) snapshotName() string { return t.VG + "/" + t.Snapshot }
 
-// LocksHere refuses (unsupported) a server on which LVM locks volume groups
-// elsewhere than PrepareInstant does: then its commands do not wait for this
-// process, and thin volumes cannot be made ready. One command.
+// LocksHere checks that LVM keeps its lock files for volume groups in the directory that this package uses. If it does
+// not, LVM's commands do not wait for this process, and PrepareInstant cannot work safely on thin volumes. LocksHere
+// runs one command. Faults: unsupported if the directory is another one; command_failed.
 func (l *LVM) LocksHere(ctx context.Context) error {
 	dirs, err := l.directories(ctx, "global/locking_dir")
-	if err != nil || sameDirectory(dirs[0], lockDir) {
+	if err != nil || isSameDirectory(dirs[0], lockDir) {
 		return err
 	}
-	return fault.New(fault.Unsupported, "LVM locks volume groups in %s (global/locking_dir in lvm.conf), not in %s: "+
-		"nothing keeps its commands away from thin volumes while a set of several volumes is taken", dirs[0], lockDir).
+	return fault.New(fault.Unsupported, "LVM locks volume groups in %s (global/locking_dir in lvm.conf), not in %s, "+
+		"so that no LVM command would wait for Rewind", dirs[0], lockDir).
 		WithHint("set it to %s, or give consistency=volume if each volume may be of its own instant", lockDir)
 }
 
-// sameDirectory knows a directory by its other names. One that is not there yet is known by its own.
-func sameDirectory(a, b string) bool {
+// isSameDirectory reports whether two paths name the same directory. Paths of directories that do not exist are
+// compared as text.
+func isSameDirectory(a, b string) bool {
 	first, err1 := os.Stat(a)
 	second, err2 := os.Stat(b)
 	return err1 == nil && err2 == nil && os.SameFile(first, second) || filepath.Clean(a) == filepath.Clean(b)
 }
 
-// prepareThin deletes a snapshot from its pool, and has Take make it again under
-// the same number: the pool's messages are the kernel's (linux,
-// Documentation/admin-guide/device-mapper/thin-provisioning.rst). LVM's metadata
-// and the pool's transaction stay what they are. The kernel refuses to delete what
-// is active.
+// prepareThin deletes a thin snapshot from its pool. Take will make it again under the same id. Both are messages that
+// the kernel's thin-pool target takes (linux, Documentation/admin-guide/device-mapper/thin-provisioning.rst). LVM's
+// metadata and the pool's transaction id stay the same. The kernel refuses to delete an active snapshot.
 func (i *Instant) prepareThin(p Pair, ids map[string]int64) error {
 	origin, err := i.mapper.Mapping(p.Origin)
 	if err != nil {
 		return err
 	}
-	if err := atRest(p.Origin, origin); err != nil {
+	if err := requireAtRest(p.Origin, origin); err != nil {
 		return err
 	}
 	pool := DMName(p.Thin.VG, p.Thin.Pool) + poolSuffix
-	mapped, err := i.mapper.Mapping(pool)
+	poolMapping, err := i.mapper.Mapping(pool)
 	if err != nil {
 		return err
 	}
-	if err := atRest(pool, mapped); err != nil {
+	if err := requireAtRest(pool, poolMapping); err != nil {
 		return err
 	}
-	number, id := ids[p.Thin.VG+"/"+p.Thin.Origin], ids[p.Thin.snapshot()]
-	if id == 0 || id == number {
+	originID, snapshotID := ids[p.Thin.VG+"/"+p.Thin.Origin], ids[p.Thin.snapshotName()]
+	if snapshotID == 0 || snapshotID == originID {
 		return fault.New(fault.Busy, "another LVM command removed or changed %s, a snapshot of the set, while the "+
-			"set was taken", p.Thin.snapshot()).WithHint(takeAgain)
+			"set was taken", p.Thin.snapshotName()).WithHint(takeAgainHint)
 	}
-	want := []string{mapped.number(), fmt.Sprint(number)}
-	if !kindIs(mapped, "thin-pool") || !kindIs(origin, "thin") || len(origin.Table[0].Args) < 2 ||
+	want := []string{poolMapping.deviceNumber(), fmt.Sprint(originID)}
+	if !hasSingleTarget(poolMapping, "thin-pool") || !hasSingleTarget(origin, "thin") || len(origin.Table[0].Args) < 2 ||
 		!slices.Equal(origin.Table[0].Args[:2], want) {
 		return fault.New(fault.Unsupported, "%s is not mapped as LVM maps a volume of thin pool %s", p.Origin, pool).
-			With("tables", map[string]any{p.Origin: origin.Table, pool: mapped.Table, "wanted": want})
+			With("tables", map[string]any{p.Origin: origin.Table, pool: poolMapping.Table, "wanted": want})
 	}
 	if _, err := i.mapper.Mapping(p.Snapshot); !errors.Is(err, fault.NotFound) {
-		found := fault.New(fault.Busy, "there is a device %s already: another LVM command activated %s, a snapshot of "+
-			"the set, while the set was taken, or the device is a leftover", p.Snapshot, p.Thin.snapshot())
-		return fault.All(found.WithHint("take the set again; if that is of no use: dmsetup info %[1]s, "+
+		busy := fault.New(fault.Busy, "there is a device %s already: another LVM command activated %s, a snapshot of "+
+			"the set, while the set was taken, or the device is a leftover", p.Snapshot, p.Thin.snapshotName())
+		return fault.All(busy.WithHint("take the set again; if that is of no use: dmsetup info %[1]s, "+
 			"dmsetup remove %[1]s", p.Snapshot), err)
 	}
-	deletion := i.mapper.Message(pool, fmt.Sprintf("delete %d", id))
-	if err := deviceFault("empty the snapshot", p.Snapshot, again(deletion)); err != nil {
+	deletion := i.mapper.Message(pool, fmt.Sprintf("delete %d", snapshotID))
+	if err := deviceFault("delete from its pool", p.Snapshot, retryInterrupted(deletion)); err != nil {
 		return err
 	}
 	failpoint.Hit("instant.prepare")
-	i.add(p, i.mapper.Message(pool, fmt.Sprintf("create_snap %d %d", id, number)), nil)
+	i.addMember(p, i.mapper.Message(pool, fmt.Sprintf("create_snap %d %d", snapshotID, originID)), nil)
 	return nil
 }
 
-// poolSuffix is the end of the name of the device of an active thin pool
-// (dev_manager.c, "tpool").
+// poolSuffix ends the name of the device that has an active thin pool's target (dev_manager.c, "tpool").
 const poolSuffix = "-tpool"

@@ -7,12 +7,12 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// What holds LVM's commands back is a lock file: where they look for another one, no pool is told anything.
-func TestLVMMayLockElsewhere(t *testing.T) {
-	for said, here := range map[string]bool{"/run/lock/lvm": true, "/run/lock/lvm/": true, "/srv/locks": false} {
-		err := lvm.New(prints{stdout: "locking_dir=\"" + said + "\"\n"}).LocksHere(t.Context())
-		if f := fault.Of(err); (err == nil) != here || !here && (f.Code != fault.Unsupported || f.Hint == "") {
-			t.Errorf("%s: %v", said, err)
+// A lock file keeps LVM's commands waiting. If LVM uses other lock files, thin pools must not be changed.
+func TestLocksHereRejectsAnotherDirectory(t *testing.T) {
+	for lockingDir, ok := range map[string]bool{"/run/lock/lvm": true, "/run/lock/lvm/": true, "/srv/locks": false} {
+		err := lvm.New(fixedOutput{stdout: "locking_dir=\"" + lockingDir + "\"\n"}).LocksHere(t.Context())
+		if f := fault.Of(err); (err == nil) != ok || !ok && (f.Code != fault.Unsupported || f.Hint == "") {
+			t.Errorf("%s: %v", lockingDir, err)
 		}
 	}
 }

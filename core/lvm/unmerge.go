@@ -11,56 +11,54 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// unmergeLimit bounds the wait for other LVM commands: services are down meanwhile.
+// unmergeLimit bounds Unmerge's wait for other LVM commands. It is short because services are down meanwhile.
 const unmergeLimit = 30 * time.Second
 
-// KeepMetadata writes the metadata of each volume group into a file of dir, for
-// Unmerge. One command.
+// KeepMetadata writes LVM's metadata of each volume group to a file in dir, for Unmerge. It makes dir if necessary, and
+// runs one command. Faults: not_found, command_failed.
 func (l *LVM) KeepMetadata(ctx context.Context, dir string, groups ...string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return l.backup(ctx, filepath.Join(dir, "%s"), groups...)
+	return l.backupMetadata(ctx, filepath.Join(dir, "%s"), groups...)
 }
 
-// backup writes metadata into files as vgcfgbackup(8) does: %s in path is the
-// group. Without a path they are LVM's own (backup_dir in lvm.conf(5)).
-func (l *LVM) backup(ctx context.Context, path string, groups ...string) error {
-	// With --readonly it does not wait for the locks that this process holds.
+// backupMetadata writes the metadata of volume groups to files with vgcfgbackup(8), which replaces %s in path by the
+// name of the group. If path is empty, it writes LVM's own backup files (backup_dir in lvm.conf(5)).
+func (l *LVM) backupMetadata(ctx context.Context, path string, groups ...string) error {
+	// With --readonly the command does not wait for the locks that this process holds.
 	argv := []string{"lvm", "vgcfgbackup", "--readonly", "--config", config}
 	if path != "" {
 		argv = append(argv, "--file", path)
 	}
-	_, err := l.look(ctx, append(append(argv, "--"), groups...)...)
+	_, err := l.query(ctx, append(append(argv, "--"), groups...)...)
 	return explain(err)
 }
 
-// Waiting is a merge that LVM has recorded and put off.
+// Waiting is a deferred merge: LVM has recorded it and put it off. The names have no volume group.
 type Waiting struct{ Origin, Snapshot string }
 
-// Unmerge takes back merges that LVM has recorded in a volume group since
-// KeepMetadata(dir) and put off, because the origin or the snapshot was open.
-// Snapshots are shown again as they were; thin ones have no device until they are
-// activated.
+// Unmerge takes back deferred merges of one volume group. LVM recorded them after KeepMetadata(dir), and put them off
+// because the origin or the snapshot was open. The snapshots are then as they were before; thin ones have no device
+// until they are activated.
 //
-// LVM has no command for it: the kept metadata is restored (vgcfgrestore(8)), under
-// the lock of the group, and only if nothing but these merges has changed since,
-// and the kernel has each origin as it was before its merge.
+// LVM has no command for this. Unmerge restores the kept metadata (vgcfgrestore(8)) while it holds the lock of the
+// group. It does so only if nothing but these merges has changed since, and if the kernel has each origin as it was
+// before its merge.
 //
-// Faults: busy (another LVM command has changed the group, or a merge has begun or
-// is about to), locked, unsupported (LVM locks elsewhere), not_found (no metadata
-// was kept), command_failed.
+// Faults: busy (another LVM command has changed the group, or a merge has begun or is about to begin), locked,
+// unsupported (LVM keeps its lock files elsewhere), not_found (no metadata was kept), command_failed.
 func (l *LVM) Unmerge(ctx context.Context, dir, group string, merges ...Waiting) error {
-	kept := filepath.Join(dir, group)
-	before, err := os.ReadFile(kept)
+	keptFile := filepath.Join(dir, group)
+	keptMetadata, err := os.ReadFile(keptFile)
 	if err != nil {
-		return fault.New(fault.NotFound, "what LVM had recorded of volume group %s before is not there: %w", group, err)
+		return fault.New(fault.NotFound, "the metadata of volume group %s that was kept before the merge is missing: %w",
+			group, err)
 	}
 	if err := l.LocksHere(ctx); err != nil {
-		return fault.New(fault.Of(err).Code, "nothing would keep other LVM commands away: LVM locks volume groups "+
-			"elsewhere (global/locking_dir in lvm.conf)")
+		return fault.New(fault.Of(err).Code, "the merges cannot be taken back: %w", err)
 	}
-	locks, err := l.lock(ctx, []string{group}, unmergeLimit)
+	locks, err := l.lockGroups(ctx, []string{group}, unmergeLimit)
 	if err != nil {
 		return err
 	}
@@ -69,71 +67,76 @@ func (l *LVM) Unmerge(ctx context.Context, dir, group string, merges ...Waiting)
 	for _, m := range merges {
 		names = append(names, m.Origin, m.Snapshot)
 	}
-	volumes := withoutMerges(before, names)
-	if err := l.notBegun(group, merges, volumes); err != nil {
+	keptVolumes := withoutMerges(keptMetadata, names)
+	if err := l.requireNotBegun(group, merges, keptVolumes); err != nil {
 		return err
 	}
-	file := kept + "@now" // no volume group has such a name
-	defer os.Remove(file)
-	if err := l.backup(ctx, file, group); err != nil {
+	restoreFile := keptFile + "@now" // no volume group has such a name
+	defer os.Remove(restoreFile)
+	if err := l.backupMetadata(ctx, restoreFile, group); err != nil {
 		return err
 	}
-	now, err := os.ReadFile(file)
+	currentMetadata, err := os.ReadFile(restoreFile)
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(volumes, withoutMerges(now, names)) {
+	if !slices.Equal(keptVolumes, withoutMerges(currentMetadata, names)) {
 		return fault.New(fault.Busy, "another LVM command has changed volume group %s since the rollback began", group)
 	}
-	// LVM counts on from the number in the file: no two states of the group may have the same.
-	text := strings.Replace(string(before), seqno(before), seqno(now), 1)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	// LVM continues to count from the seqno in the file, and no two states of the group may have the same seqno.
+	text := strings.Replace(string(keptMetadata), seqnoLine(keptMetadata), seqnoLine(currentMetadata), 1)
+	if err := os.WriteFile(restoreFile, []byte(text), 0o600); err != nil {
 		return err
 	}
-	// --force: LVM restores no group with thin pools without it, because it cannot know whether the pools' own metadata
-	// is of the same time. It is: the two differ in merges only. --yes: some of its volumes are active.
-	argv := []string{"lvm", "vgcfgrestore", "--nolocking", "--yes", "--force", "--file", file, "--", group}
-	if err := l.changeUnder(ctx, locks, argv...); err != nil {
+	// Without --force LVM restores no group that has thin pools, because it cannot know whether the pools' own metadata is
+	// of the same time. Here it is, because the kept and the current metadata differ only in the merges. Without --yes LVM
+	// asks, because some volumes of the group are active.
+	argv := []string{"lvm", "vgcfgrestore", "--nolocking", "--yes", "--force", "--file", restoreFile, "--", group}
+	if err := l.changeLocked(ctx, locks, argv...); err != nil {
 		return err
 	}
-	_ = l.backup(ctx, "", group) // LVM makes no copy of what it restores, and its last one is of the merges
+	// vgcfgrestore writes no backup file of what it restores, and the last one still has the merges.
+	_ = l.backupMetadata(ctx, "", group)
 	return nil
 }
 
-// notBegun fails (busy) unless the kernel has every origin as it was before: a thick one as the origin of snapshots, a
-// thin one as the volume that its pool knew it by. Volumes are what the kept metadata says of each. A merge that LVM
-// has told the kernel of is recorded as one that waits until LVM's poller has seen its end.
-func (l *LVM) notBegun(group string, merges []Waiting, volumes []string) error {
-	m, err := l.mapper()
+// requireNotBegun returns busy unless the kernel has every origin as it was before the merges: a thick one as the
+// origin of snapshots, a thin one with its old device id. volumes are the kept metadata as withoutMerges returns it.
+// LVM's current metadata does not tell, because it shows a merge that runs as it shows one that is deferred, until
+// LVM's poller has seen its end.
+func (l *LVM) requireNotBegun(group string, merges []Waiting, volumes []string) error {
+	m, err := l.openMapper()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	for _, w := range merges {
-		device := DMName(group, w.Origin)
+	for _, merge := range merges {
+		device := DMName(group, merge.Origin)
 		origin, err := m.Mapping(device)
 		if err != nil {
 			return fault.New(fault.Busy, "whether the merge into %s has begun is not known: %w", device, err)
 		}
-		if err := atRest(device, origin); err != nil {
+		if err := requireAtRest(device, origin); err != nil {
 			return err
 		}
-		thin := thinID(volumes, w.Origin)
-		isThin := thin != "" && kindIs(origin, "thin") && len(origin.Table[0].Args) > 1 && origin.Table[0].Args[1] == thin
-		if !isThin && !(thin == "" && kindIs(origin, "snapshot-origin")) {
+		deviceID := thinDeviceID(volumes, merge.Origin)
+		unchangedThin := deviceID != "" && hasSingleTarget(origin, "thin") && len(origin.Table[0].Args) > 1 &&
+			origin.Table[0].Args[1] == deviceID
+		if !unchangedThin && !(deviceID == "" && hasSingleTarget(origin, "snapshot-origin")) {
 			return fault.New(fault.Busy, "the kernel has begun the merge into %s", device)
 		}
 	}
 	return nil
 }
 
-// thinID returns the number by which its pool knows a thin volume; empty: it is none.
-func thinID(volumes []string, name string) string {
-	for _, v := range volumes {
-		if !strings.HasPrefix(v, name+" {\n") || !strings.Contains(v, "\ntype = \"thin\"\n") {
+// thinDeviceID returns the id by which its pool knows a thin volume, or "" if the volume is not thin. volumes are
+// metadata as withoutMerges returns it.
+func thinDeviceID(volumes []string, name string) string {
+	for _, text := range volumes {
+		if !strings.HasPrefix(text, name+" {\n") || !strings.Contains(text, "\ntype = \"thin\"\n") {
 			continue
 		}
-		for line := range strings.Lines(v) {
+		for line := range strings.Lines(text) {
 			if key, id, _ := strings.Cut(strings.TrimSpace(line), " = "); key == "device_id" {
 				return id
 			}
@@ -142,8 +145,8 @@ func thinID(volumes []string, name string) string {
 	return ""
 }
 
-// seqno is the line of metadata that says how often the group was changed.
-func seqno(metadata []byte) string {
+// seqnoLine returns the line of a group's metadata that has the seqno, which LVM increases with each change.
+func seqnoLine(metadata []byte) string {
 	for line := range strings.Lines(string(metadata)) {
 		if strings.HasPrefix(strings.TrimSpace(line), "seqno = ") {
 			return line
@@ -152,22 +155,23 @@ func seqno(metadata []byte) string {
 	return ""
 }
 
-// withoutMerges returns what metadata says of each volume, in no order of LVM's, as it would be if the merges of the
-// named ones did not wait. Such a merge shows only in these (lvm2, lib/format_text/export.c and
-// metadata/snapshot_manip.c): a thick snapshot has a merging_store instead of a cow_store, a thin one the volume that
-// it merges into, and either is hidden, and written after what is visible. What is left out beside tells when the text
-// was written, and after how many changes.
+// withoutMerges returns metadata as if the deferred merges of the named volumes were not recorded, so that two states
+// of a group can be compared. Each element is the text of one volume, or of one other part of the metadata, and they
+// are sorted. A deferred merge changes only the following (lvm2, lib/format_text/export.c and
+// metadata/snapshot_manip.c): a thick snapshot has a merging_store instead of a cow_store, and a thin one names the
+// volume that it merges into. Either is hidden, and is written after the visible volumes. withoutMerges also leaves out
+// volatileKeys.
 func withoutMerges(metadata []byte, names []string) []string {
 	var volumes []string
 	volume, depth := "", 0
 	for line := range strings.Lines(string(metadata)) {
 		line = strings.TrimSpace(line)
 		key, value, _ := strings.Cut(line, " = ")
-		named := slices.Contains(names, strings.Trim(value, `"`))
+		isNamed := slices.Contains(names, strings.Trim(value, `"`))
 		switch {
-		case slices.Contains(ofWriting, key) || key == "merge" && named || strings.HasPrefix(line, "#"):
+		case slices.Contains(volatileKeys, key) || key == "merge" && isNamed || strings.HasPrefix(line, "#"):
 			continue
-		case key == "merging_store" && named:
+		case key == "merging_store" && isNamed:
 			line = strings.Replace(line, key, "cow_store", 1)
 		case key == "status":
 			line = strings.ReplaceAll(strings.ReplaceAll(line, `"VISIBLE"`, ""), ", ", "")
@@ -177,7 +181,7 @@ func withoutMerges(metadata []byte, names []string) []string {
 			depth--
 		}
 		volume += line + "\n"
-		if depth < 3 { // the group, its logical_volumes or physical_volumes, and one of them
+		if depth < 3 { // depth 1 is the group, 2 its logical_volumes or physical_volumes, 3 one volume
 			volumes, volume = append(volumes, volume), ""
 		}
 	}
@@ -185,5 +189,6 @@ func withoutMerges(metadata []byte, names []string) []string {
 	return volumes
 }
 
-// ofWriting are the parts of metadata that tell when it was written, and by which name a disk was known then.
-var ofWriting = []string{"seqno", "creation_time", "creation_host", "description", "device"}
+// volatileKeys are the keys of metadata that say when and after how many changes it was written, and by which name a
+// disk was known then.
+var volatileKeys = []string{"seqno", "creation_time", "creation_host", "description", "device"}

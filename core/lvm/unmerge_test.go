@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The texts are those of LVM 2.03.16 before and after `lvconvert --merge vg01/ts vg01/s` of open volumes.
-func TestMetadataWithoutMergesThatWait(t *testing.T) {
+// The two files are the metadata of LVM 2.03.16 before and after `lvconvert --merge vg01/ts vg01/s` of open volumes.
+func TestWithoutMergesIgnoresOnlyTheNamedMerges(t *testing.T) {
 	before, err1 := os.ReadFile("testdata/d12/metadata-before-merges")
 	after, err2 := os.ReadFile("testdata/d12/metadata-merges-wait")
 	if err1 != nil || err2 != nil {
@@ -17,12 +17,12 @@ func TestMetadataWithoutMergesThatWait(t *testing.T) {
 	same := func(change func(string) string, names ...string) bool {
 		return slices.Equal(withoutMerges(before, names), withoutMerges([]byte(change(string(after))), names))
 	}
-	as := func(s string) string { return s }
-	if !same(as, "s", "o", "ts", "thin") {
-		t.Error("the merges are seen as changes")
+	unchanged := func(s string) string { return s }
+	if !same(unchanged, "s", "o", "ts", "thin") {
+		t.Error("the merges themselves count as changes")
 	}
-	if same(as, "s", "o") || same(as, "ts", "thin") {
-		t.Error("the merge of another volume is not seen")
+	if same(unchanged, "s", "o") || same(unchanged, "ts", "thin") {
+		t.Error("the merge of another volume does not count as a change")
 	}
 	replaced := func(old, new string) func(string) string {
 		return func(s string) string {
@@ -37,24 +37,24 @@ func TestMetadataWithoutMergesThatWait(t *testing.T) {
 		{"\t\to {", "\t\tp {"}, {`status = ["READ", "WRITE"`, `status = ["READ"`}, {`origin = "o"`, `origin = "p"`},
 	} {
 		if same(replaced(change[0], change[1]), "s", "o", "ts", "thin") {
-			t.Errorf("%q for %q is not seen", change[1], change[0])
+			t.Errorf("%q in place of %q does not count as a change", change[1], change[0])
 		}
 	}
 	volumes := withoutMerges(before, nil)
-	o, thin, none := thinID(volumes, "o"), thinID(volumes, "thin"), thinID(volumes, "pv0")
+	o, thin, none := thinDeviceID(volumes, "o"), thinDeviceID(volumes, "thin"), thinDeviceID(volumes, "pv0")
 	if o != "" || thin != "1" || none != "" {
 		t.Errorf("the pool knows o as %q, thin as %q, pv0 as %q", o, thin, none)
 	}
-	if b, a := seqno(before), seqno(after); b != "\tseqno = 11\n" || a != "\tseqno = 13\n" {
+	if b, a := seqnoLine(before), seqnoLine(after); b != "\tseqno = 11\n" || a != "\tseqno = 13\n" {
 		t.Errorf("%q, %q", b, a)
 	}
-	// Two volumes that were given each other's name.
+	// Somebody has swapped the names of two volumes.
 	swapped := func(s string) string {
 		s = strings.Replace(s, "\t\to {", "\t\t@ {", 1)
 		s = strings.Replace(s, "\t\tthin {", "\t\to {", 1)
 		return strings.Replace(s, "\t\t@ {", "\t\tthin {", 1)
 	}
 	if same(swapped, "s", "o", "ts", "thin") {
-		t.Error("volumes with each other's names are not seen")
+		t.Error("swapped names do not count as a change")
 	}
 }

@@ -7,10 +7,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Version returns LVM's own version, such as 2.03.16(2). It fails with
-// unsupported where LVM is not installed.
+// Version returns LVM's own version, such as 2.03.16(2). Faults: unsupported if LVM is not installed; command_failed.
 func (l *LVM) Version(ctx context.Context) (string, error) {
-	out, err := l.look(ctx, "lvm", "version")
+	out, err := l.query(ctx, "lvm", "version")
 	if err != nil {
 		return "", explain(err)
 	}

@@ -5,30 +5,31 @@ import (
 	"time"
 )
 
-// A writer waits for one suspend: two that follow each other are not added up, and what is not suspended is no wait.
-func TestTheLongestSuspendIsTold(t *testing.T) {
+// A writer waits for one suspend only, so the times of two suspends are not added up, nor is the time between them.
+func TestLongestTrueReturnsTheLongestSuspend(t *testing.T) {
 	for name, c := range map[string]struct {
-		seen []bool
-		long time.Duration // how long the looks take during which the device is suspended, at least
+		looks   []bool
+		atLeast time.Duration // how long the looks at the longest suspend take at least
 	}{
-		"never":      {[]bool{false, false, false}, 0},
-		"for a look": {[]bool{false, true, false}, 0},
-		"twice":      {[]bool{true, true, false, true, true, true, false}, 2 * look},
+		"never":        {[]bool{false, false, false}, 0},
+		"for one look": {[]bool{false, true, false}, 0},
+		"twice":        {[]bool{true, true, false, true, true, true, false}, 2 * lookTime},
 	} {
-		end := make(chan struct{})
-		looks := 0
-		got := watch(func() (bool, error) {
-			time.Sleep(look)
-			is := looks < len(c.seen) && c.seen[looks]
-			if looks++; looks == len(c.seen) {
-				close(end)
+		stop := make(chan struct{})
+		count := 0
+		got := longestTrue(func() (bool, error) {
+			time.Sleep(lookTime)
+			suspended := count < len(c.looks) && c.looks[count]
+			if count++; count == len(c.looks) {
+				close(stop)
 			}
-			return is, nil
-		}, end)
-		if got < c.long || c.long == 0 && got != 0 {
-			t.Errorf("%s: suspended for %v, want at least %v", name, got, c.long)
+			return suspended, nil
+		}, stop)
+		if got < c.atLeast || c.atLeast == 0 && got != 0 {
+			t.Errorf("%s: suspended for %v, want at least %v", name, got, c.atLeast)
 		}
 	}
 }
 
-const look = 10 * time.Millisecond
+// lookTime is how long one look at the device takes.
+const lookTime = 10 * time.Millisecond

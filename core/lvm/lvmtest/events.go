@@ -17,39 +17,39 @@ func (f *Fake) Make(vg string, v Volume) {
 	panic("lvmtest: no group " + vg)
 }
 
-// SetOpen says how often a volume is open; a mount is one.
+// SetOpen sets the open count of a volume. A mount counts as one.
 func (f *Fake) SetOpen(name string, times int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.need(name).Open = times
+	f.mustFind(name).Open = times
 }
 
-// SetFrozen says that the file system on a volume is frozen, or thawed again.
+// SetFrozen freezes the file system on a volume, or thaws it.
 func (f *Fake) SetFrozen(name string, frozen bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.need(name).frozen = frozen
+	f.mustFind(name).frozen = frozen
 }
 
-// OldKernel makes this a kernel like 6.1, which suspends no frozen file system.
+// OldKernel makes the kernel one like 6.1, which cannot suspend a device with a frozen file system.
 func (f *Fake) OldKernel() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.thawed = false
+	f.suspendsFrozen = false
 }
 
 // Suspended reports whether a volume's device is suspended.
 func (f *Fake) Suspended(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.need(name).suspended
+	return f.mustFind(name).suspended
 }
 
 // Rename renames a volume, as an administrator would between two runs.
 func (f *Fake) Rename(name, to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v := f.need(name)
+	v := f.mustFind(name)
 	for _, s := range v.vg.snapshots(v) {
 		s.Origin = to
 	}
@@ -60,61 +60,63 @@ func (f *Fake) Rename(name, to string) {
 func (f *Fake) Fill(name string, percent float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v := f.need(name)
-	v.used = max(headerSectors, int64(float64(v.Size/sector)*percent/100))
+	v := f.mustFind(name)
+	v.usedSectors = max(headerSectors, int64(float64(v.Size/sector)*percent/100))
 	v.overflow()
 }
 
-// Write changes bytes of a volume that no snapshot has recorded yet: they fill
-// the COW space of each of its thick snapshots.
+// Write changes that many bytes of a volume. No snapshot has recorded them yet, so they fill the COW space of each of
+// the volume's thick snapshots.
 func (f *Fake) Write(name string, bytes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v := f.need(name)
+	v := f.mustFind(name)
 	for _, s := range v.vg.snapshots(v) {
-		if s.Kind == lvm.Snapshot && !s.running {
-			s.used += bytes / sector
+		if s.Kind == lvm.Snapshot && !s.kernelMerging {
+			s.usedSectors += bytes / sector
 			s.overflow()
 		}
 	}
 }
 
+// overflow makes a snapshot invalid if its COW space is used up.
 func (v *volume) overflow() {
-	if v.used >= v.Size/sector {
-		v.used, v.invalid = v.Size/sector, true
+	if v.usedSectors >= v.Size/sector {
+		v.usedSectors, v.invalid = v.Size/sector, true
 	}
 }
 
-// KillPoller ends LVM's poller: merges go on in the kernel, but LVM does not
-// notice their end before somebody polls or activates the origin.
+// KillPoller ends LVM's poller. Merges go on in the kernel, but LVM does not notice that they have ended until somebody
+// has it poll, or activates the origin.
 func (f *Fake) KillPoller() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.poller = false
+	f.pollerAlive = false
 }
 
-// Tick lets every merge that runs copy half of what is left, at least 1 MiB,
-// and the poller finish those that have nothing left.
+// Tick lets time pass. Every merge that runs copies half of what is left, but at least 1 MiB, and the poller finishes
+// the merges that have nothing left.
 func (f *Fake) Tick() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, v := range f.allVolumes() {
-		if v.running {
+		if v.kernelMerging {
 			v.mergeSome()
 		}
 	}
-	if f.poller {
+	if f.pollerAlive {
 		f.finishMerges()
 	}
 }
 
+// mergeSome has the kernel copy a part of a merging snapshot back to its origin.
 func (v *volume) mergeSome() {
-	left := v.used - headerSectors
+	left := v.usedSectors - headerSectors
 	step := min(left, max(left/2, mib/sector))
-	v.used -= step
+	v.usedSectors -= step
 	for _, s := range v.siblings() {
-		fill := min(step, s.debt)
-		s.used, s.debt = s.used+fill, s.debt-fill
+		fill := min(step, s.pendingFill)
+		s.usedSectors, s.pendingFill = s.usedSectors+fill, s.pendingFill-fill
 		s.overflow()
 	}
 }
@@ -130,23 +132,24 @@ func (v *volume) siblings() []*volume {
 	return others
 }
 
+// finishMerges removes the snapshots whose merges have nothing left to copy.
 func (f *Fake) finishMerges() {
 	for _, v := range f.allVolumes() {
-		if v.running && v.used <= headerSectors {
+		if v.kernelMerging && v.usedSectors <= headerSectors {
 			v.vg.remove(v)
 		}
 	}
 }
 
-// PowerCut ends everything that is not on disk: devices are activated again at
-// the next boot, which also starts merges that were deferred.
+// PowerCut is a power cut and the next boot. Everything that is not on disk is lost. The boot activates the devices
+// again, which also starts deferred merges.
 func (f *Fake) PowerCut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.poller = true
+	f.pollerAlive = true
 	for _, v := range f.allVolumes() {
 		v.suspended, v.frozen, v.halfMade, v.Open = false, false, false, 0
-		if v.merging && !v.running && v.Kind == lvm.Snapshot {
+		if v.merging && !v.kernelMerging && v.Kind == lvm.Snapshot {
 			v.startMerge()
 		}
 	}

@@ -1,10 +1,9 @@
-// Package lvmtest is an LVM without disks: a command.Runner that keeps volume
-// groups in memory and answers the commands of package lvm as LVM and the
-// kernel do, so that what is built on them can be tested at every step.
+// Package lvmtest is an LVM without disks, for tests. It has a command.Runner that keeps volume groups in memory and
+// answers the commands of package lvm as LVM and the kernel do. So the code that is built on package lvm can be tested
+// at every step.
 //
-// It refuses what it does not know: a command or option that package lvm does
-// not emit panics with the argv. Scenarios holds what the fake claims, as
-// functions that run against real LVM too.
+// A command or an option that package lvm does not use makes the fake panic with the argv. Scenarios returns the
+// behaviour that the fake claims to share with real LVM, as functions that also run against real LVM.
 package lvmtest
 
 import (
@@ -21,11 +20,11 @@ import (
 
 const (
 	mib    = 1 << 20
-	sector = 512
-	major  = 253
+	sector = 512 // bytes
+	major  = 253 // the major number of all devices
 )
 
-// Group is a volume group to start with.
+// Group is a volume group that a Fake has from the beginning.
 type Group struct {
 	Name       string
 	Size       int64 // bytes; 0: 4 GiB
@@ -34,8 +33,8 @@ type Group struct {
 	Volumes    []Volume
 }
 
-// Volume is a volume to start with. Thin ones name a Pool that comes before
-// them, snapshots an Origin that does.
+// Volume is a volume that a Fake has from the beginning, or that Make adds. The Pool of a thin volume and the Origin of
+// a snapshot must come before it.
 type Volume struct {
 	Name     string
 	Kind     lvm.Kind // "": linear, or thin if it has a Pool, or a thick snapshot if it has an Origin
@@ -44,33 +43,35 @@ type Volume struct {
 	Origin   string
 	Tags     []string
 	Inactive bool
-	Open     int // how often something has it open: 1 for a mount
+	Open     int // the open count; a mount counts as one
 }
 
-// Died is what Run panics with where a test wants the process to die.
+// Died is the value that Run panics with where a test wants the process to die.
 type Died struct {
-	At   int // the command's number, from 1
+	At   int // the number of the command, from 1
 	Argv []string
 }
 
-// Fake is the LVM. Volumes are named vg/lv. It is safe for concurrent use.
+// Fake is an LVM and a device-mapper in memory. Its methods take volumes by their names, vg/lv. It is safe for
+// concurrent use.
 type Fake struct {
-	mu     sync.Mutex
-	groups []*group
-	ran    [][]string
-	before map[int]func(argv []string) error
-	after  map[int]func(argv []string)
-	refuse []refusal
-	made   int             // volumes ever, for UUIDs, minors and times
-	poller bool            // LVM's poller lives and finishes merges
-	thawed bool            // the kernel can snapshot a frozen file system
-	gone   map[string]bool // what the command under way removed itself
-	dead   bool            // the process that asked died in a call to the kernel
-	stuck  chan struct{}   // a suspend waits until it is closed
-	locked []string        // the groups whose locks the process holds
+	mu             sync.Mutex
+	groups         []*group
+	commands       [][]string                        // every argv that was run, with the calls of the Mapper
+	before         map[int]func(argv []string) error // called before the command with that number, from 1
+	after          map[int]func(argv []string)       // called after the command with that number
+	failures       []injectedFailure
+	created        int             // how many groups and volumes were ever made; gives UUIDs, minors and times
+	pollerAlive    bool            // LVM's poller is alive, and finishes merges
+	suspendsFrozen bool            // the kernel can suspend a device with a frozen file system
+	removed        map[string]bool // the volumes that the current command has removed
+	dead           bool            // the process has died in a call of the Mapper
+	suspendGate    chan struct{}   // suspends wait until it is closed; nil: they do not wait
+	lockedGroups   []string        // the groups whose locks the process holds
 }
 
-type refusal struct {
+// injectedFailure makes the next command fail that has all of the words in its argv.
+type injectedFailure struct {
 	words []string
 	err   error
 }
@@ -83,32 +84,34 @@ type group struct {
 
 type volume struct {
 	Volume
-	vg                          *group
-	uuid                        string
-	originUUID                  string
-	minor                       int
-	thinID                      int  // by which its pool knows a thin volume
-	deleted                     bool // its pool does not know it any more, LVM does
-	skipped                     bool // when its group is activated
-	created                     time.Time
-	used                        int64 // sectors of a COW in use, its metadata included
-	debt                        int64 // sectors that the merge of another snapshot will add
-	chunk                       int64
-	active, suspended, frozen   bool
-	invalid, merging, running   bool            // merging: in the metadata; running: in the kernel
-	mergeFailed, halfMade, sick bool            // sick: a thin pool whose transaction id is wrong
-	layered                     bool            // an origin's inner device was left behind
-	live, prepared              []lvm.Target    // tables that were loaded by a Mapper; nil: LVM's own, none
-	resumes                     int             // how often its device was resumed
-	madeAt                      map[*volume]int // of a snapshot made live while these were suspended: their resumes
+	vg                              *group
+	uuid                            string
+	originUUID                      string
+	minor                           int
+	thinID                          int  // the id by which its pool knows a thin volume
+	deletedInPool                   bool // LVM's metadata has the thin volume, but its pool has deleted it
+	skipActivation                  bool // it has LVM's activation-skip flag
+	created                         time.Time
+	usedSectors                     int64 // how much of a snapshot's COW space is in use, metadata included
+	pendingFill                     int64 // how many sectors the merge of another snapshot will add to usedSectors
+	chunkSize                       int64 // bytes
+	active, suspended, frozen       bool
+	invalid, merging, kernelMerging bool            // merging: in LVM's metadata; kernelMerging: in the kernel
+	mergeFailed, halfMade, damaged  bool            // damaged: a thin pool whose transaction id is wrong
+	hasInner                        bool            // an origin's inner device was left behind
+	liveTable                       []lvm.Target    // a live table that a Mapper loaded; nil: LVM's own table is live
+	preparedTable                   []lvm.Target    // a prepared table; nil: there is none
+	resumeCount                     int             // how often its device was resumed
+	suspendedAtStart                map[*volume]int // see makeLive
 }
 
-// headerSectors is what an empty COW uses: a header and one metadata chunk.
+// headerSectors is how much of an empty COW space is in use: a header and one metadata chunk.
 const headerSectors = 2 * lvm.Chunk / sector
 
-// New returns a Fake with these groups.
+// New returns a Fake with these groups. Its kernel can suspend frozen file systems, as kernels since 6.12 can.
 func New(groups ...Group) *Fake {
-	f := &Fake{before: map[int]func([]string) error{}, after: map[int]func([]string){}, poller: true, thawed: true}
+	f := &Fake{before: map[int]func([]string) error{}, after: map[int]func([]string){}, pollerAlive: true,
+		suspendsFrozen: true}
 	for _, g := range groups {
 		f.addGroup(g)
 	}
@@ -129,18 +132,19 @@ func (f *Fake) addGroup(g Group) {
 	}
 }
 
+// uuid returns a new UUID.
 func (f *Fake) uuid() string {
-	f.made++
-	return fmt.Sprintf("rewind-fake-%04d-0000-0000-0000-000000", f.made)
+	f.created++
+	return fmt.Sprintf("rewind-fake-%04d-0000-0000-0000-000000", f.created)
 }
 
 func (f *Fake) add(vg *group, v Volume) *volume {
 	if v.Size == 0 {
 		v.Size = 64 * mib
 	}
-	added := &volume{Volume: v, vg: vg, uuid: f.uuid(), active: !v.Inactive, chunk: lvm.Chunk}
-	added.minor = f.made
-	added.created = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(f.made) * time.Second)
+	added := &volume{Volume: v, vg: vg, uuid: f.uuid(), active: !v.Inactive, chunkSize: lvm.Chunk}
+	added.minor = f.created
+	added.created = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(f.created) * time.Second)
 	origin := vg.volume(v.Origin)
 	if origin != nil {
 		added.originUUID = origin.uuid
@@ -149,13 +153,13 @@ func (f *Fake) add(vg *group, v Volume) *volume {
 		added.Kind = defaultKind(v)
 	}
 	if added.Kind == lvm.Thin {
-		added.thinID = f.made
+		added.thinID = f.created
 	}
 	if added.Kind == lvm.Thin && origin != nil {
 		added.Pool, added.Size = origin.Pool, origin.Size
 	}
 	if added.Kind == lvm.Snapshot {
-		added.used = headerSectors
+		added.usedSectors = headerSectors
 	}
 	vg.volumes = append(vg.volumes, added)
 	return added
@@ -171,7 +175,8 @@ func defaultKind(v Volume) lvm.Kind {
 	return lvm.Linear
 }
 
-// Run answers a command of package lvm.
+// Run answers a command of package lvm. It panics at a command that it does not know, and with Died where DieAt or
+// DieAfter say so.
 func (f *Fake) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -179,43 +184,44 @@ func (f *Fake) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 		return command.Output{}, &command.Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	argv := slices.Clone(c.Argv)
-	f.ran = append(f.ran, argv)
-	n := len(f.ran)
+	f.commands = append(f.commands, argv)
+	n := len(f.commands)
 	if f.dead {
 		panic(Died{n, argv})
 	}
-	if act := f.before[n]; act != nil {
-		if err := act(argv); err != nil {
-			return failed(argv, err)
+	if hook := f.before[n]; hook != nil {
+		if err := hook(argv); err != nil {
+			return failedCommand(argv, err)
 		}
 	}
-	if err := f.refused(argv); err != nil {
-		return failed(argv, err)
+	if err := f.takeFailure(argv); err != nil {
+		return failedCommand(argv, err)
 	}
 	stdout, err := f.dispatch(argv)
-	if act := f.after[n]; act != nil {
-		act(argv)
+	if hook := f.after[n]; hook != nil {
+		hook(argv)
 	}
 	if err != nil {
-		out, wrapped := failed(argv, err)
+		out, wrapped := failedCommand(argv, err)
 		out.Stdout = stdout
 		return out, wrapped
 	}
 	return command.Output{Stdout: stdout, Elapsed: time.Millisecond}, nil
 }
 
-// failed is a program that ended with LVM's exit code for a failure. LVM
-// indents its messages by two blanks.
-func failed(argv []string, err error) (command.Output, error) {
+// failedCommand returns the output and the error of a command that ended with LVM's exit code for a failure. LVM
+// indents its messages by two spaces.
+func failedCommand(argv []string, err error) (command.Output, error) {
 	const code = 5 // ECMD_FAILED (lvm2, lib/commands/errors.h)
 	stderr := "  " + strings.ReplaceAll(err.Error(), "\n", "\n  ") + "\n"
 	return command.Output{Stderr: stderr}, &command.Error{Argv: argv, Code: code, Stderr: stderr, Err: err}
 }
 
-func (f *Fake) refused(argv []string) error {
-	for i, r := range f.refuse {
+// takeFailure returns the error of the first injected failure that matches the argv, and removes that failure.
+func (f *Fake) takeFailure(argv []string) error {
+	for i, r := range f.failures {
 		if containsAll(argv, r.words) {
-			f.refuse = slices.Delete(f.refuse, i, i+1)
+			f.failures = slices.Delete(f.failures, i, i+1)
 			return r.err
 		}
 	}
@@ -231,44 +237,44 @@ func containsAll(argv, words []string) bool {
 	return true
 }
 
-// FailAt makes the n-th command, counted from 1 over the fake's life, fail with
-// exit code 5 and err's text, changing nothing.
+// FailAt makes the n-th command fail with exit code 5 and the text of err. The command then changes nothing. Commands
+// are counted from 1, from the beginning of the fake.
 func (f *Fake) FailAt(n int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.before[n] = func([]string) error { return err }
 }
 
-// FailOn makes the next command that has all these words in its argv fail so.
+// FailOn makes the next command that has all these words in its argv fail as with FailAt.
 func (f *Fake) FailOn(err error, words ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refuse = append(f.refuse, refusal{words, err})
+	f.failures = append(f.failures, injectedFailure{words, err})
 }
 
-// DieAt panics with Died before the n-th command does anything.
+// DieAt makes Run panic with Died before the n-th command does anything.
 func (f *Fake) DieAt(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.before[n] = func(argv []string) error { panic(Died{n, argv}) }
 }
 
-// DieAfter panics with Died when the n-th command has done its work.
+// DieAfter makes Run panic with Died when the n-th command has done its work.
 func (f *Fake) DieAfter(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.after[n] = func(argv []string) { panic(Died{n, argv}) }
 }
 
-// Commands returns every argv that was run.
+// Commands returns the argv of every command that was run, with the calls of the Mapper that change something.
 func (f *Fake) Commands() [][]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.ran)
+	return slices.Clone(f.commands)
 }
 
-// need finds a volume by vg/lv; a test that names none is wrong.
-func (f *Fake) need(name string) *volume {
+// mustFind returns the volume with that name, vg/lv. It panics if there is none, because then the test is wrong.
+func (f *Fake) mustFind(name string) *volume {
 	vg, lv, _ := strings.Cut(name, "/")
 	for _, g := range f.groups {
 		if v := g.volume(lv); g.Name == vg && v != nil {
@@ -278,6 +284,7 @@ func (f *Fake) need(name string) *volume {
 	panic("lvmtest: no volume " + name)
 }
 
+// volume returns the volume with that name; nil if there is none.
 func (g *group) volume(name string) *volume {
 	for _, v := range g.volumes {
 		if v.Name == name && name != "" {
@@ -287,11 +294,11 @@ func (g *group) volume(name string) *volume {
 	return nil
 }
 
-func (g *group) remove(gone *volume) {
-	g.volumes = slices.DeleteFunc(g.volumes, func(v *volume) bool { return v == gone })
+func (g *group) remove(removed *volume) {
+	g.volumes = slices.DeleteFunc(g.volumes, func(v *volume) bool { return v == removed })
 }
 
-// free returns the group's free bytes. Thin volumes take none: their pool does.
+// free returns the group's free bytes. Thin volumes take no space of the group, only their pool does.
 func (g *group) free() int64 {
 	free := g.Size
 	for _, v := range g.volumes {
@@ -302,11 +309,11 @@ func (g *group) free() int64 {
 	return free
 }
 
-// snapshots returns the thick or thin snapshots of a volume.
-func (g *group) snapshots(of *volume) []*volume {
+// snapshots returns the thick and thin snapshots of an origin.
+func (g *group) snapshots(origin *volume) []*volume {
 	var found []*volume
 	for _, v := range g.volumes {
-		if v.originUUID == of.uuid {
+		if v.originUUID == origin.uuid {
 			found = append(found, v)
 		}
 	}
@@ -324,9 +331,10 @@ func (g *group) byUUID(uuid string) *volume {
 
 func (v *volume) fullName() string { return v.vg.Name + "/" + v.Name }
 
-// words are what LVM prints.
-type words string
+// lvmText is an error with the text that LVM prints.
+type lvmText string
 
-func (w words) Error() string { return string(w) }
+func (w lvmText) Error() string { return string(w) }
 
-func says(format string, a ...any) error { return words(fmt.Sprintf(format, a...)) }
+// lvmError returns an error with the text that LVM prints.
+func lvmError(format string, a ...any) error { return lvmText(fmt.Sprintf(format, a...)) }

@@ -16,24 +16,26 @@ func TestScenarios(t *testing.T) {
 	for _, s := range lvmtest.Scenarios() {
 		t.Run(s.Name, func(t *testing.T) {
 			f := lvmtest.New(lvmtest.Group{Name: "vg"})
-			s.Run(t, bench(f))
+			s.Run(t, newBench(f))
 		})
 		t.Run(s.Name+", old kernel", func(t *testing.T) {
 			f := lvmtest.New(lvmtest.Group{Name: "vg"})
 			f.OldKernel()
-			s.Run(t, bench(f))
+			s.Run(t, newBench(f))
 		})
 	}
 }
 
-func bench(f *lvmtest.Fake) lvmtest.Bench {
+func newBench(f *lvmtest.Fake) lvmtest.Bench {
 	mapper, _ := f.Mapper()
 	return lvmtest.Bench{Host: f, VG: "vg", LVM: f.LVM(), Mapper: mapper}
 }
 
-func TestPollerKilled(t *testing.T) {
+func TestPollFinishesMergesAfterPollerDied(t *testing.T) {
 	ctx := context.Background()
-	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}, {Name: "s", Origin: "o", Size: 32 << 20}}})
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{
+		{Name: "o"}, {Name: "s", Origin: "o", Size: 32 << 20},
+	}})
 	l := lvm.New(f)
 	f.Write("vg/o", 8<<20)
 	if err := l.Merge(ctx, "vg/s"); err != nil {
@@ -57,7 +59,7 @@ func TestPollerKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, there := r.Volume("vg", "s"); there {
+	if _, exists := r.Volume("vg", "s"); exists {
 		t.Error("the snapshot is still there after the poll")
 	}
 }
@@ -76,7 +78,7 @@ func TestPowerCutStartsDeferredMerges(t *testing.T) {
 	}
 }
 
-func TestInjectedFailure(t *testing.T) {
+func TestInjectedFailuresHappenOnce(t *testing.T) {
 	ctx := context.Background()
 	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}}})
 	l := lvm.New(f)
@@ -93,20 +95,20 @@ func TestInjectedFailure(t *testing.T) {
 		t.Error("lvchange did not fail")
 	}
 	if err := l.AddTags(ctx, []string{"a"}, "vg/o"); err != nil {
-		t.Errorf("lvchange failed twice: %v", err)
+		t.Errorf("the second lvchange failed too: %v", err)
 	}
 	if n := len(f.Commands()); n != 4 {
 		t.Errorf("%d commands", n)
 	}
 }
 
-func TestDeath(t *testing.T) {
+func TestDieAtAndDieAfter(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}}})
 	f.DieAt(1)
 	f.DieAfter(2)
 	create := lvm.Create{VG: "vg", Origin: "o", Name: "s", Extents: 1}
 	for want := 1; want <= 2; want++ {
-		died := dies(t, func() { _ = lvm.New(f).CreateSnapshot(context.Background(), create) })
+		died := mustDie(t, func() { _ = lvm.New(f).CreateSnapshot(context.Background(), create) })
 		if died.At != want {
 			t.Errorf("died at %d, want %d", died.At, want)
 		}
@@ -117,11 +119,12 @@ func TestDeath(t *testing.T) {
 	}
 }
 
-func dies(t *testing.T, do func()) (died lvmtest.Died) {
+// mustDie returns the Died that act panics with.
+func mustDie(t *testing.T, act func()) (died lvmtest.Died) {
 	t.Helper()
 	defer func() { died, _ = recover().(lvmtest.Died) }()
-	do()
-	t.Error("it lives")
+	act()
+	t.Error("the process did not die")
 	return died
 }
 

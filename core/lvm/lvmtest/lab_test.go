@@ -21,15 +21,14 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// TestRealLVM runs the scenarios against the LVM of this machine, as root. It
-// removes every volume of the volume group named by REWIND_LAB_VG, so that group
-// must be named and must hold none to begin with.
+// TestRealLVM runs the scenarios against the LVM of this machine, as root. It removes every volume of the volume group
+// that REWIND_LAB_VG names. Therefore the variable must be set, and the group must be empty when the test begins.
 func TestRealLVM(t *testing.T) {
 	vg := os.Getenv("REWIND_LAB_VG")
 	if vg == "" {
 		t.Fatal("REWIND_LAB_VG names no volume group that may be emptied")
 	}
-	real := &machine{vg: vg}
+	host := &machine{vg: vg}
 	before, err := lvm.New(command.Local{}).Report(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -44,9 +43,9 @@ func TestRealLVM(t *testing.T) {
 	defer mapper.Close()
 	for _, s := range lvmtest.Scenarios() {
 		t.Run(s.Name, func(t *testing.T) {
-			real.t, real.at, real.open = t, map[string]int64{}, map[string]*os.File{}
-			t.Cleanup(real.empty)
-			s.Run(t, lvmtest.Bench{Host: real, VG: vg, LVM: lvm.New(real), Mapper: mapper})
+			host.t, host.nextWrite, host.open = t, map[string]int64{}, map[string]*os.File{}
+			t.Cleanup(host.removeAll)
+			s.Run(t, lvmtest.Bench{Host: host, VG: vg, LVM: lvm.New(host), Mapper: mapper})
 		})
 	}
 }
@@ -54,13 +53,14 @@ func TestRealLVM(t *testing.T) {
 // machine is a Host of real volumes.
 type machine struct {
 	command.Local
-	t    *testing.T
-	vg   string
-	at   map[string]int64 // where the next write goes
-	open map[string]*os.File
+	t         *testing.T
+	vg        string
+	nextWrite map[string]int64 // the offset of the next write, by volume
+	open      map[string]*os.File
 }
 
-func (m *machine) must(argv ...string) {
+// mustRun runs a program that must succeed.
+func (m *machine) mustRun(argv ...string) {
 	m.t.Helper()
 	if out, err := m.Run(context.Background(), command.Cmd{Argv: argv, Changes: true}); err != nil {
 		m.t.Fatalf("%q: %v\n%s", argv, err, out.Stderr)
@@ -79,13 +79,13 @@ func (m *machine) Make(vg string, v lvmtest.Volume) {
 	default:
 		create = append(create, "--wipesignatures", "n", "--type", "linear", "--size", size, vg)
 	}
-	m.must(create...)
-	m.must("udevadm", "settle")
+	m.mustRun(create...)
+	m.mustRun("udevadm", "settle")
 }
 
 func device(name string) string { return filepath.Join("/dev", name) }
 
-// Write changes bytes at the volume's front, further back each time.
+// Write changes n bytes of a volume, behind those that it has changed before.
 func (m *machine) Write(name string, n int64) {
 	m.t.Helper()
 	f, err := os.OpenFile(device(name), os.O_WRONLY, 0)
@@ -95,15 +95,15 @@ func (m *machine) Write(name string, n int64) {
 	defer f.Close()
 	data := make([]byte, n)
 	_, _ = rand.Read(data)
-	if _, err := f.WriteAt(data, m.at[name]); err != nil {
+	if _, err := f.WriteAt(data, m.nextWrite[name]); err != nil {
 		m.t.Fatal(err)
 	}
-	m.at[name] += n
+	m.nextWrite[name] += n
 	if err := f.Sync(); err != nil {
 		m.t.Fatal(err)
 	}
 	f.Close()
-	m.must("udevadm", "settle")
+	m.mustRun("udevadm", "settle")
 }
 
 func (m *machine) SetOpen(name string, times int) {
@@ -125,34 +125,34 @@ func (m *machine) SetOpen(name string, times int) {
 // SetFrozen makes, mounts and freezes a file system, or thaws and unmounts it.
 func (m *machine) SetFrozen(name string, frozen bool) {
 	m.t.Helper()
-	point := filepath.Join(os.TempDir(), "frozen-"+strings.ReplaceAll(name, "/", "-"))
+	mountPoint := filepath.Join(os.TempDir(), "frozen-"+strings.ReplaceAll(name, "/", "-"))
 	if !frozen {
-		m.must("fsfreeze", "--unfreeze", point)
-		if err := unix.Unmount(point, 0); err != nil {
+		m.mustRun("fsfreeze", "--unfreeze", mountPoint)
+		if err := unix.Unmount(mountPoint, 0); err != nil {
 			m.t.Fatal(err)
 		}
 		return
 	}
-	if err := os.MkdirAll(point, 0o700); err != nil {
+	if err := os.MkdirAll(mountPoint, 0o700); err != nil {
 		m.t.Fatal(err)
 	}
-	m.must("mkfs.ext4", "-q", "-F", device(name))
-	m.must("mount", device(name), point)
-	m.must("fsfreeze", "--freeze", point)
+	m.mustRun("mkfs.ext4", "-q", "-F", device(name))
+	m.mustRun("mount", device(name), mountPoint)
+	m.mustRun("fsfreeze", "--freeze", mountPoint)
 }
 
 func (m *machine) Tick() { time.Sleep(200 * time.Millisecond) }
 
-// empty removes what a scenario left, a damaged pool too.
-func (m *machine) empty() {
+// removeAll removes all volumes that a scenario has left, even a damaged pool.
+func (m *machine) removeAll() {
 	for name := range m.open {
 		m.SetOpen(name, 0)
 	}
-	m.must("udevadm", "settle")
-	m.must("lvm", "lvremove", "--yes", "--force", "--force", "--", m.vg)
+	m.mustRun("udevadm", "settle")
+	m.mustRun("lvm", "lvremove", "--yes", "--force", "--force", "--", m.vg)
 }
 
-// TestKernelSaysWhatDmsetupSays asks for all devices of this machine in both ways.
+// TestKernelSaysWhatDmsetupSays compares the answers of the kernel and of dmsetup about all devices of this machine.
 func TestKernelSaysWhatDmsetupSays(t *testing.T) {
 	ctx := context.Background()
 	programs := lvm.New(command.Local{})

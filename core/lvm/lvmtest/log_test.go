@@ -14,25 +14,26 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// writing is a device-mapper on which a suspend of vg/file writes to vg/log, as the freeze of a file system does whose
-// log lies there.
-type writing struct{ lvm.Mapper }
+// fileWritesToLog is a Mapper on which the suspend of vg/file needs vg/log, and fails if that is suspended already. It
+// acts like a file system on vg/file whose log lies on vg/log, and which writes to its log when it is frozen.
+type fileWritesToLog struct{ lvm.Mapper }
 
-// eager is a device-mapper beside which another LVM command loads an origin's tables anew once its snapshot is blank.
-type eager struct {
+// refreshAfterBlank is a Mapper on which another LVM command refreshes the origin as soon as the COW space of its
+// snapshot is blanked.
+type refreshAfterBlank struct {
 	lvm.Mapper
 	refresh func() error
 }
 
-func (e eager) Blank(device string, size int) error {
+func (e refreshAfterBlank) Blank(device string, size int) error {
 	return errors.Join(e.Mapper.Blank(device, size), e.refresh())
 }
 
-func TestASnapshotThatBecomesLiveWhileItIsMadeReadyIsRefused(t *testing.T) {
+func TestPrepareInstantRefusesSnapshotMadeLiveMeanwhile(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "a"}, {Name: "as", Origin: "a"}}})
 	l := f.LVM().On(func() (lvm.Mapper, error) {
 		m, err := f.Mapper()
-		return eager{m, func() error { return f.LVM().Refresh(t.Context(), "vg/a") }}, err
+		return refreshAfterBlank{m, func() error { return f.LVM().Refresh(t.Context(), "vg/a") }}, err
 	})
 	_, err := l.PrepareInstant(t.Context(), []lvm.Pair{{Origin: "vg-a", Snapshot: "vg-as"}}, nil, time.Minute)
 	if !errors.Is(err, fault.Busy) {
@@ -40,33 +41,33 @@ func TestASnapshotThatBecomesLiveWhileItIsMadeReadyIsRefused(t *testing.T) {
 	}
 }
 
-const file, log = "vg-file", "vg-log"
+const fileDevice, logDevice = "vg-file", "vg-log"
 
-func (w writing) Suspend(device string) func() error {
-	suspend, held := w.Mapper.Suspend(device), w.Mapper.Held(log)
-	if device != file {
+func (w fileWritesToLog) Suspend(device string) func() error {
+	suspend, isLogSuspended := w.Mapper.Suspend(device), w.Mapper.Held(logDevice)
+	if device != fileDevice {
 		return suspend
 	}
 	return func() error {
-		time.Sleep(20 * time.Millisecond) // long enough for a log that does not wait to be suspended first
-		if stuck, err := held(); stuck || err != nil {
+		time.Sleep(20 * time.Millisecond) // if the log did not wait for this suspend, it would be suspended by now
+		if logSuspended, err := isLogSuspended(); logSuspended || err != nil {
 			return unix.EIO
 		}
 		return suspend()
 	}
 }
 
-// The volume that a file system's log lies on stands still after the file system, which writes to it to the last, and
-// goes on before it.
-func TestALogIsSuspendedAfterItsFileSystem(t *testing.T) {
+// A file system writes to its log until it is suspended. So the volume of the log must be suspended after the volume of
+// the file system, and resumed before it.
+func TestLogIsSuspendedAfterAndResumedBeforeFileSystem(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{
 		{Name: "file"}, {Name: "log"}, {Name: "files", Origin: "file"}, {Name: "logs", Origin: "log"},
 	}})
 	l := f.LVM().On(func() (lvm.Mapper, error) {
 		m, err := f.Mapper()
-		return writing{m}, err
+		return fileWritesToLog{m}, err
 	})
-	pairs := []lvm.Pair{{Origin: file, Snapshot: "vg-files"}, {Origin: log, Snapshot: "vg-logs", Log: true}}
+	pairs := []lvm.Pair{{Origin: fileDevice, Snapshot: "vg-files"}, {Origin: logDevice, Snapshot: "vg-logs", Log: true}}
 	i, err := l.PrepareInstant(t.Context(), pairs, nil, time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -78,13 +79,13 @@ func TestALogIsSuspendedAfterItsFileSystem(t *testing.T) {
 	for _, argv := range f.Commands() {
 		command := strings.Join(argv, " ")
 		device := strings.TrimPrefix(strings.TrimPrefix(command, "device-mapper suspend "), "device-mapper resume ")
-		if device == file || device == log {
+		if device == fileDevice || device == logDevice {
 			order = append(order, command)
 		}
 	}
 	want := []string{
-		"device-mapper suspend " + file, "device-mapper suspend " + log,
-		"device-mapper resume " + log, "device-mapper resume " + file,
+		"device-mapper suspend " + fileDevice, "device-mapper suspend " + logDevice,
+		"device-mapper resume " + logDevice, "device-mapper resume " + fileDevice,
 	}
 	if !slices.Equal(order, want) {
 		t.Errorf("got  %q\nwant %q", order, want)

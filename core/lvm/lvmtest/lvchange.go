@@ -8,38 +8,38 @@ import (
 )
 
 func (f *Fake) lvchange(o options, names []string) (string, error) {
-	return f.onEach(names, func(v *volume) error {
+	return f.forEach(names, func(v *volume) error {
 		switch {
 		case o.has("--addtag") || o.has("--deltag"):
-			v.retag(o["--addtag"], o["--deltag"])
-			v.skipped = v.skipped && o.one("--setactivationskip") != "n"
+			v.changeTags(o["--addtag"], o["--deltag"])
+			v.skipActivation = v.skipActivation && o.value("--setactivationskip") != "n"
 		case o.has("--refresh"):
-			v.layered = len(v.vg.snapshots(v)) > 0
-			v.prepared = nil
+			v.hasInner = len(v.vg.snapshots(v)) > 0
+			v.preparedTable = nil
 			v.resume()
 			for _, s := range v.vg.snapshots(v) {
-				if s.live != nil || s.prepared != nil { // LVM loads the snapshots' tables, too
+				if s.liveTable != nil || s.preparedTable != nil { // LVM also loads the tables of the snapshots anew
 					f.makeLive(s)
 				}
 			}
-			v.startDeferred()
-		case o.one("--poll") == "y":
-			f.poller = true
+			v.startDeferredMerges()
+		case o.value("--poll") == "y":
+			f.pollerAlive = true
 			f.finishMerges()
-		case o.one("--activate") == "y" && o.has("--ignoreactivationskip"):
-			if v.deleted {
-				return says("device-mapper: reload ioctl on  (%d:%d) failed: No data available", major, v.minor)
+		case o.value("--activate") == "y" && o.has("--ignoreactivationskip"):
+			if v.deletedInPool {
+				return lvmError("device-mapper: reload ioctl on  (%d:%d) failed: No data available", major, v.minor)
 			}
 			v.active = true
 			for _, s := range v.vg.snapshots(v) {
 				s.active = s.active || s.Kind == lvm.Snapshot
 			}
-			v.startDeferred()
-			f.poller = true
-		case o.one("--activate") == "n" && v.Kind == lvm.Snapshot:
-			return says("Change of snapshot %s will also change its origin. Proceed? [y/n]: [n]\n"+
+			v.startDeferredMerges()
+			f.pollerAlive = true
+		case o.value("--activate") == "n" && v.Kind == lvm.Snapshot:
+			return lvmError("Change of snapshot %s will also change its origin. Proceed? [y/n]: [n]\n"+
 				"Logical volume %s not changed.", v.fullName(), v.fullName())
-		case o.one("--activate") == "n":
+		case o.value("--activate") == "n":
 			return v.deactivate()
 		default:
 			panic(fmt.Sprintf("lvmtest: lvchange with %v", o))
@@ -48,7 +48,8 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 	})
 }
 
-func (v *volume) retag(add, remove []string) {
+// changeTags removes and adds tags.
+func (v *volume) changeTags(add, remove []string) {
 	v.Tags = slices.DeleteFunc(slices.Clone(v.Tags), func(t string) bool { return slices.Contains(remove, t) })
 	for _, t := range add {
 		if !slices.Contains(v.Tags, t) {
@@ -57,9 +58,10 @@ func (v *volume) retag(add, remove []string) {
 	}
 }
 
-func (v *volume) startDeferred() {
+// startDeferredMerges starts the deferred merges into v for which neither v nor the snapshot is open any more.
+func (v *volume) startDeferredMerges() {
 	for _, s := range v.vg.snapshots(v) {
-		if s.merging && !s.running && v.Open == 0 && s.Open == 0 {
+		if s.merging && !s.kernelMerging && v.Open == 0 && s.Open == 0 {
 			s.startMerge()
 		}
 	}
@@ -67,7 +69,7 @@ func (v *volume) startDeferred() {
 
 func (v *volume) deactivate() error {
 	if v.Open > 0 {
-		return says("Logical volume %s contains a filesystem in use.", v.fullName())
+		return lvmError("Logical volume %s contains a filesystem in use.", v.fullName())
 	}
 	v.active, v.suspended = false, false
 	for _, s := range v.vg.snapshots(v) {

@@ -11,12 +11,12 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// fullreport prints the columns that were asked for and panics at one it does not know.
+// fullreport prints the columns that were asked for. It panics at a column that it does not know.
 func (f *Fake) fullreport(o options, names []string) (string, error) {
 	wanted := o["--configreport"]
 	if len(names) > 0 || len(wanted) != len(o["--options"]) || !o.has("--all") || !o.has("--binary") ||
-		!o.has("--nosuffix") || o.one("--units") != "b" || o.one("--reportformat") != "json" ||
-		!strings.Contains(o.one("--config"), `time_format="%s"`) {
+		!o.has("--nosuffix") || o.value("--units") != "b" || o.value("--reportformat") != "json" ||
+		!strings.Contains(o.value("--config"), `time_format="%s"`) {
 		panic(fmt.Sprintf("lvmtest: fullreport of %q with %v", names, o))
 	}
 	columns := map[string][]string{}
@@ -28,7 +28,7 @@ func (f *Fake) fullreport(o options, names []string) (string, error) {
 	for _, g := range f.groups {
 		parts = append(parts, g.report(columns))
 		if g.Partial {
-			warning = says("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pv()["pv_uuid"])
+			warning = lvmError("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pvRow()["pv_uuid"])
 		}
 	}
 	out, err := json.MarshalIndent(map[string]any{"report": parts}, "  ", "    ")
@@ -38,23 +38,24 @@ func (f *Fake) fullreport(o options, names []string) (string, error) {
 	return "  " + string(out) + "\n", warning
 }
 
-// lvs prints what LVM's metadata says of these volumes.
+// lvs prints the columns that were asked for, of the named volumes.
 func (f *Fake) lvs(o options, names []string) (string, error) {
-	if !o.has("--readonly") || o.one("--reportformat") != "json" || !strings.Contains(o.one("--config"), "prefixes=0") {
+	if !o.has("--readonly") || o.value("--reportformat") != "json" ||
+		!strings.Contains(o.value("--config"), "prefixes=0") {
 		panic(fmt.Sprintf("lvmtest: lvs of %q with %v", names, o))
 	}
 	rows := []any{}
 	for _, v := range f.allVolumes() {
 		if slices.Contains(names, v.fullName()) {
-			rows = append(rows, pick(v.row(), strings.Split(o.one("--options"), ",")))
+			rows = append(rows, pick(v.lvRow(), strings.Split(o.value("--options"), ",")))
 		}
 	}
 	out, err := json.Marshal(map[string]any{"report": []any{map[string]any{"lv": rows}}})
-	return string(out), errors.Join(append(f.missing(names), err)...)
+	return string(out), errors.Join(append(f.notFoundErrors(names), err)...)
 }
 
 func (f *Fake) lvmconfig(o options, names []string) (string, error) {
-	if o.one("--type") != "full" || !slices.Equal(names, []string{"global/locking_dir"}) {
+	if o.value("--type") != "full" || !slices.Equal(names, []string{"global/locking_dir"}) {
 		panic(fmt.Sprintf("lvmtest: lvmconfig of %q with %v", names, o))
 	}
 	return "locking_dir=\"/run/lock/lvm\"\n", nil
@@ -63,18 +64,19 @@ func (f *Fake) lvmconfig(o options, names []string) (string, error) {
 func (g *group) report(columns map[string][]string) map[string]any {
 	lv, seg := []any{}, []any{}
 	for _, v := range g.volumes {
-		lv = append(lv, pick(v.row(), columns["lv"]))
-		seg = append(seg, pick(v.row(), columns["seg"]))
+		lv = append(lv, pick(v.lvRow(), columns["lv"]))
+		seg = append(seg, pick(v.lvRow(), columns["seg"]))
 	}
 	return map[string]any{
-		"vg":    []any{pick(g.row(), columns["vg"])},
-		"pv":    []any{pick(g.pv(), columns["pv"])},
+		"vg":    []any{pick(g.vgRow(), columns["vg"])},
+		"pv":    []any{pick(g.pvRow(), columns["pv"])},
 		"lv":    lv,
 		"pvseg": []any{pick(map[string]string{"pvseg_start": "0"}, columns["pvseg"])},
 		"seg":   seg,
 	}
 }
 
+// pick returns those columns of a row. It panics at a column that the row does not have.
 func pick(row map[string]string, columns []string) map[string]string {
 	picked := map[string]string{}
 	for _, c := range columns {
@@ -87,63 +89,65 @@ func pick(row map[string]string, columns []string) map[string]string {
 	return picked
 }
 
-func (g *group) row() map[string]string {
+func (g *group) vgRow() map[string]string {
 	return map[string]string{
-		"vg_name": g.Name, "vg_uuid": g.uuid, "vg_extent_size": number(g.ExtentSize), "vg_size": number(g.Size),
-		"vg_free": number(g.free()), "vg_permissions": "writeable", "vg_partial": yes(g.Partial), "vg_shared": "0",
+		"vg_name": g.Name, "vg_uuid": g.uuid, "vg_extent_size": decimal(g.ExtentSize), "vg_size": decimal(g.Size),
+		"vg_free": decimal(g.free()), "vg_permissions": "writeable", "vg_partial": binary(g.Partial), "vg_shared": "0",
 		"vg_clustered": "0", "vg_exported": "0", "vg_lock_type": "",
 	}
 }
 
-func (g *group) pv() map[string]string {
+func (g *group) pvRow() map[string]string {
 	return map[string]string{
-		"pv_name": "/dev/loop0", "pv_uuid": g.uuid + "-pv", "pv_size": number(g.Size), "pv_free": number(g.free()),
-		"pv_missing": yes(g.Partial),
+		"pv_name": "/dev/loop0", "pv_uuid": g.uuid + "-pv", "pv_size": decimal(g.Size), "pv_free": decimal(g.free()),
+		"pv_missing": binary(g.Partial),
 	}
 }
 
-func (v *volume) row() map[string]string {
-	layout, role := v.words()
-	r := map[string]string{
+func (v *volume) lvRow() map[string]string {
+	layout, role := v.layoutAndRole()
+	row := map[string]string{
 		"lv_name": v.Name, "lv_uuid": v.uuid, "lv_path": "/dev/" + v.fullName(),
 		"lv_dm_path": "/dev/mapper/" + lvm.DMName(v.vg.Name, v.Name), "lv_layout": layout, "lv_role": role,
-		"lv_attr": v.attr(), "lv_size": number(v.Size), "lv_tags": strings.Join(v.Tags, ","),
-		"lv_time": number(v.created.Unix()), "origin": v.Origin, "origin_uuid": v.originUUID, "origin_size": "",
-		"pool_lv": v.Pool, "lv_kernel_major": "-1", "lv_kernel_minor": "-1", "lv_device_open": yes(v.Open > 0),
-		"lv_suspended": yes(v.suspended), "lv_merging": yes(v.merging || v.isMerging() && v.Kind != lvm.Thin),
-		"lv_merge_failed": "-1", "lv_snapshot_invalid": "-1", "lv_skip_activation": yes(v.skipped), "lv_historical": "0",
+		"lv_attr": v.lvAttr(), "lv_size": decimal(v.Size), "lv_tags": strings.Join(v.Tags, ","),
+		"lv_time": decimal(v.created.Unix()), "origin": v.Origin, "origin_uuid": v.originUUID, "origin_size": "",
+		"pool_lv": v.Pool, "lv_kernel_major": "-1", "lv_kernel_minor": "-1", "lv_device_open": binary(v.Open > 0),
+		"lv_suspended": binary(v.suspended), "lv_merging": binary(v.merging || v.hasMergingSnapshot() && v.Kind != lvm.Thin),
+		"lv_merge_failed": "-1", "lv_snapshot_invalid": "-1", "lv_skip_activation": binary(v.skipActivation),
+		"lv_historical":  "0",
 		"lv_permissions": "writeable", "data_percent": "", "metadata_percent": "", "snap_percent": "",
-		"chunk_size": "0", "transaction_id": "0", "vg_name": v.vg.Name, "thin_id": number(int64(v.thinID)), "devices": "/dev/loop0(0)",
+		"chunk_size": "0", "transaction_id": "0", "vg_name": v.vg.Name, "thin_id": decimal(int64(v.thinID)),
+		"devices": "/dev/loop0(0)",
 	}
 	if v.Kind == lvm.ThinPool {
-		r["transaction_id"], r["lv_path"] = number(poolTransaction), ""
+		row["transaction_id"], row["lv_path"] = decimal(poolTransaction), ""
 	}
 	if v.active {
-		r["lv_kernel_major"], r["lv_kernel_minor"] = strconv.Itoa(major), strconv.Itoa(v.minor)
+		row["lv_kernel_major"], row["lv_kernel_minor"] = strconv.Itoa(major), strconv.Itoa(v.minor)
 	}
 	if v.merging {
-		r["lv_name"], r["lv_path"] = "["+v.Name+"]", ""
+		row["lv_name"], row["lv_path"] = "["+v.Name+"]", ""
 	}
-	v.addSnapshot(r)
-	return r
+	v.addSnapshotColumns(row)
+	return row
 }
 
-func (v *volume) addSnapshot(r map[string]string) {
+func (v *volume) addSnapshotColumns(row map[string]string) {
 	if origin := v.vg.byUUID(v.originUUID); origin != nil && v.Kind == lvm.Snapshot {
-		r["origin_size"], r["chunk_size"] = number(origin.Size), number(v.chunk)
-		if v.running {
-			r["lv_kernel_minor"] = strconv.Itoa(origin.minor)
+		row["origin_size"], row["chunk_size"] = decimal(origin.Size), decimal(v.chunkSize)
+		if v.kernelMerging {
+			row["lv_kernel_minor"] = strconv.Itoa(origin.minor)
 		}
-		percent := fmt.Sprintf("%.2f", float64(v.used)/float64(v.Size/sector)*100)
+		percent := fmt.Sprintf("%.2f", float64(v.usedSectors)/float64(v.Size/sector)*100)
 		if v.active {
-			r["data_percent"], r["snap_percent"] = percent, percent
-			r["lv_merge_failed"], r["lv_snapshot_invalid"] = yes(v.mergeFailed), yes(v.invalid)
+			row["data_percent"], row["snap_percent"] = percent, percent
+			row["lv_merge_failed"], row["lv_snapshot_invalid"] = binary(v.mergeFailed), binary(v.invalid)
 		}
 	}
 }
 
-// words are lv_layout and lv_role.
-func (v *volume) words() (layout, role string) {
+// layoutAndRole returns lv_layout and lv_role.
+func (v *volume) layoutAndRole() (layout, role string) {
 	role = "public"
 	switch v.Kind {
 	case lvm.ThinPool:
@@ -169,13 +173,13 @@ func (v *volume) words() (layout, role string) {
 	return layout, role
 }
 
-// attr is lv_attr, all ten characters (lvs(8)).
-func (v *volume) attr() string {
+// lvAttr returns lv_attr, all ten characters of it (lvs(8)).
+func (v *volume) lvAttr() string {
 	kind, target := "-", "-"
 	snapshots := v.vg.snapshots(v)
 	thick := slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot })
 	switch {
-	case v.isMerging():
+	case v.hasMergingSnapshot():
 		kind, target = "O", "s"
 	case thick:
 		kind, target = "o", "s"
@@ -224,7 +228,7 @@ func (v *volume) healthLetter() string {
 	return "-"
 }
 
-func (f *Fake) byDevice(dm string) *volume {
+func (f *Fake) volumeOfDevice(dm string) *volume {
 	for _, v := range f.allVolumes() {
 		if v.active && lvm.DMName(v.vg.Name, v.Name) == dm {
 			return v
@@ -233,10 +237,10 @@ func (f *Fake) byDevice(dm string) *volume {
 	return nil
 }
 
-// poolTransaction is a thin pool's transaction, as LVM's metadata has it.
+// poolTransaction is the transaction id of every thin pool in LVM's metadata.
 const poolTransaction = 3
 
-// noDevices is dmsetup's answer on a host without any.
+// noDevices is what dmsetup prints on a host without device-mapper devices.
 const noDevices = "No devices found\n"
 
 func (f *Fake) dmStatus(options, []string) (string, error) {
@@ -259,14 +263,14 @@ func (v *volume) statusLines() string {
 	}
 	snapshots := v.vg.snapshots(v)
 	for _, s := range snapshots {
-		if s.running {
+		if s.kernelMerging {
 			return line(dm, "snapshot-merge "+s.cowStatus()) + line(dm+"-real", "linear ")
 		}
 	}
 	switch {
 	case v.halfMade:
 		return dm + ": \n" + line(dm+"-cow", "linear ")
-	case v.Kind == lvm.Snapshot && v.running:
+	case v.Kind == lvm.Snapshot && v.kernelMerging:
 		return line(dm, "error ") + line(dm+"-cow", "linear ")
 	case v.Kind == lvm.Snapshot:
 		return line(dm, "snapshot "+v.cowStatus()) + line(dm+"-cow", "linear ")
@@ -274,12 +278,12 @@ func (v *volume) statusLines() string {
 		return line(dm, "thin 0 -")
 	case v.Kind == lvm.ThinPool:
 		id := poolTransaction
-		if v.sick {
+		if v.damaged {
 			id -= 2
 		}
 		return line(dm, "linear ") +
 			line(dm+"-tpool", fmt.Sprintf("thin-pool %d 10/1024 20/3200 - rw no_discard_passdown queue_if_no_space - 256 ", id))
-	case v.layered:
+	case v.hasInner:
 		return line(dm, "linear ") + line(dm+"-real", "linear ")
 	case slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot }):
 		return line(dm, "snapshot-origin ") + line(dm+"-real", "linear ")
@@ -287,7 +291,7 @@ func (v *volume) statusLines() string {
 	return line(dm, "linear ")
 }
 
-// deviceSectors is how long the device is: a thick snapshot's is its origin's.
+// deviceSectors returns the length of the volume's device, which for a snapshot is that of its origin.
 func (v *volume) deviceSectors() int64 {
 	if origin := v.vg.byUUID(v.originUUID); origin != nil {
 		return origin.Size / sector
@@ -302,11 +306,11 @@ func (v *volume) cowStatus() string {
 	case v.mergeFailed:
 		return "Merge failed"
 	}
-	return fmt.Sprintf("%d/%d %d", v.used, v.Size/sector, headerSectors)
+	return fmt.Sprintf("%d/%d %d", v.usedSectors, v.Size/sector, headerSectors)
 }
 
 func (f *Fake) dmInfo(o options, _ []string) (string, error) {
-	if o.one("--options") != "name,uuid,major,minor,open,suspended" || o.one("--separator") != "|" {
+	if o.value("--options") != "name,uuid,major,minor,open,suspended" || o.value("--separator") != "|" {
 		panic(fmt.Sprintf("lvmtest: dmsetup info with %v", o))
 	}
 	out := ""
@@ -330,9 +334,9 @@ func (v *volume) infoLine() string {
 	return fmt.Sprintf("%s|%s|%d|%d|%d|%s\n", lvm.DMName(v.vg.Name, v.Name), uuid, major, v.minor, v.Open, state)
 }
 
-func number(n int64) string { return strconv.FormatInt(n, 10) }
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
-func yes(b bool) string {
+func binary(b bool) string {
 	if b {
 		return "1"
 	}

@@ -11,24 +11,24 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Host is what a scenario runs on: a Fake, or a machine with real LVM and an
-// empty volume group of 1.5 GiB or more.
+// Host is the machine that a scenario runs on: a Fake, or a machine with real LVM and an empty volume group of 1.5 GiB
+// or more. Volumes are named vg/lv.
 type Host interface {
 	command.Runner
-	Make(vg string, v Volume)           // linear, thin pool or thin
-	Write(name string, bytes int64)     // changes bytes that were not changed before
-	SetOpen(name string, times int)     // holds the device open, or lets go of it
-	SetFrozen(name string, frozen bool) // freezes a file system on it, or thaws it
+	Make(vg string, v Volume)           // makes a linear volume, a thin pool or a thin volume
+	Write(name string, bytes int64)     // changes that many bytes of a volume, which were not changed before
+	SetOpen(name string, times int)     // holds the volume's device open; 0: closes it
+	SetFrozen(name string, frozen bool) // freezes a file system on the volume, or thaws it
 	Tick()                              // lets time pass
 }
 
-// Scenario is one thing that LVM does, as package lvm reports it.
+// Scenario is one behaviour of LVM, as package lvm shows it.
 type Scenario struct {
 	Name string
 	Run  func(t *testing.T, s Bench)
 }
 
-// Bench is what a scenario works with.
+// Bench is what a scenario works with: a host, an empty volume group on it, and the host's LVM and device-mapper.
 type Bench struct {
 	Host   Host
 	VG     string
@@ -36,34 +36,34 @@ type Bench struct {
 	Mapper lvm.Mapper
 }
 
-// Scenarios returns what the Fake and real LVM must both do.
+// Scenarios returns the behaviour that the Fake and real LVM must share.
 func Scenarios() []Scenario {
 	return []Scenario{
-		{"snapshot", snapshot},
-		{"refusals leave nothing", refusals},
-		{"overflow", overflow},
-		{"merge of a closed origin", mergeClosed},
-		{"merge of an open origin waits", mergeDeferred},
-		{"merges that wait are taken back", mergeTakenBack},
-		{"half a merge", mergeHalf},
-		{"a merge fills the other snapshot", mergeFillsSibling},
-		{"thin merge", thinMerge},
-		{"thin merge of an open origin waits", thinDeferred},
-		{"one instant of snapshots that exist", instant},
-		{"an instant at its limit", instantExpires},
-		{"an instant that another program ends", instantInterfered},
-		{"an instant that an LVM command was ahead of", instantForestalled},
-		{"one instant of thin snapshots", thinInstant},
-		{"a thin snapshot that an instant left deleted", thinLeft},
-		{"a thin snapshot that is not the one", thinForestalled},
-		{"an instant of thin snapshots at its limit", thinExpires},
-		{"what a killed command left", leftovers},
-		{"frozen origin", frozen},
+		{"thick snapshot", thickSnapshot},
+		{"a refused snapshot leaves nothing", refusedSnapshots},
+		{"an overflowed snapshot is invalid", overflow},
+		{"merge into a closed origin", mergeOfClosedOrigin},
+		{"merge into an open origin is deferred", mergeOfOpenOrigin},
+		{"deferred merges are taken back", deferredMergesTakenBack},
+		{"one of two merges is refused", mergeOfOneFails},
+		{"a merge fills the other snapshot of its origin", mergeFillsSibling},
+		{"thin merge into a closed origin", thinMerge},
+		{"thin merge into an open origin is deferred", thinMergeOfOpenOrigin},
+		{"instant of thick snapshots", thickInstant},
+		{"instant of thick snapshots reaches its limit", thickInstantReachesLimit},
+		{"another program resumes an origin during an instant", originResumedByAnother},
+		{"an LVM command makes a snapshot live before the instant", thickSnapshotLiveTooEarly},
+		{"instant of thin snapshots", thinInstant},
+		{"thin snapshots that an abandoned instant deleted are removed", thinInstantAbandoned},
+		{"a thin snapshot that another program changed is refused", thinSnapshotChangedByAnother},
+		{"instant of thin snapshots reaches its limit", thinInstantReachesLimit},
+		{"leftovers of a killed command are cleaned up", leftoversOfKilledCommand},
+		{"snapshot of a frozen origin", frozenOrigin},
 		{"extend", extend},
 		{"remove", remove},
 		{"tags", tags},
 		{"activation", activation},
-		{"a suspended thin origin damages its pool", poolDamage},
+		{"a snapshot of a suspended thin origin damages the pool", suspendedOriginDamagesPool},
 	}
 }
 
@@ -87,24 +87,26 @@ func (b Bench) volume(t *testing.T, lv string) *lvm.Volume {
 	return v
 }
 
-func (b Bench) gone(t *testing.T, lv string) bool {
+// isGone reports whether the volume group has no such volume.
+func (b Bench) isGone(t *testing.T, lv string) bool {
 	t.Helper()
-	_, there := b.report(t).Volume(b.VG, lv)
-	return !there
+	_, exists := b.report(t).Volume(b.VG, lv)
+	return !exists
 }
 
-// linear makes a linear volume of 64 MiB.
-func (b Bench) linear(lv string) {
+// makeLinear makes a linear volume of 64 MiB.
+func (b Bench) makeLinear(lv string) {
 	b.Host.Make(b.VG, Volume{Name: lv, Size: 64 * mib})
 }
 
-// thin makes a thin pool and a thin volume in it.
-func (b Bench) thin(lv string) {
+// makeThin makes a thin pool and a thin volume in it.
+func (b Bench) makeThin(lv string) {
 	b.Host.Make(b.VG, Volume{Name: "pool", Kind: lvm.ThinPool, Size: 128 * mib})
 	b.Host.Make(b.VG, Volume{Name: lv, Pool: "pool", Size: 64 * mib})
 }
 
-func (b Bench) create(t *testing.T, origin, name string, extents int64, tags ...string) {
+// mustSnapshot takes a snapshot: a thick one with that many extents of COW space, or a thin one with 0.
+func (b Bench) mustSnapshot(t *testing.T, origin, name string, extents int64, tags ...string) {
 	t.Helper()
 	c := lvm.Create{VG: b.VG, Origin: origin, Name: name, Extents: extents, Tags: tags}
 	if err := b.LVM.CreateSnapshot(context.Background(), c); err != nil {
@@ -112,8 +114,8 @@ func (b Bench) create(t *testing.T, origin, name string, extents int64, tags ...
 	}
 }
 
-// refused checks that an error is of a code.
-func refused(t *testing.T, err error, code fault.Code) {
+// checkFault checks that an error is a fault with the given code.
+func checkFault(t *testing.T, err error, code fault.Code) {
 	t.Helper()
 	if !errors.Is(err, code) {
 		t.Errorf("got %v (%v), want %s", err, fault.Of(err), code)
@@ -127,20 +129,20 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// until lets time pass until a condition holds.
-func (b Bench) until(t *testing.T, what string, holds func() bool) {
+// waitUntil lets time pass until a condition holds, for two minutes at most.
+func (b Bench) waitUntil(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not: %s", what)
+			t.Fatalf("waited in vain until: %s", what)
 		}
 		b.Host.Tick()
 	}
 }
 
-// kernel returns the status of a device that has one target.
-func (b Bench) kernel(t *testing.T, lv string) lvm.Target {
+// kernelTarget returns the kernel's status of a volume's device, which must have exactly one target.
+func (b Bench) kernelTarget(t *testing.T, lv string) lvm.Target {
 	t.Helper()
 	status, err := b.LVM.Status(context.Background())
 	must(t, err)

@@ -10,13 +10,13 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// pairs makes two linear volumes with a snapshot each, and returns them for an instant.
-func (b Bench) pairs(t *testing.T) []lvm.Pair {
+// makeThickPairs makes two linear volumes, a and c, with a snapshot each, as and cs.
+func (b Bench) makeThickPairs(t *testing.T) []lvm.Pair {
 	t.Helper()
 	var pairs []lvm.Pair
 	for _, o := range []string{"a", "c"} {
-		b.linear(o)
-		b.create(t, o, o+"s", 4)
+		b.makeLinear(o)
+		b.mustSnapshot(t, o, o+"s", 4)
 		pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s")})
 	}
 	return pairs
@@ -29,8 +29,8 @@ func (b Bench) mapping(t *testing.T, lv string) lvm.Mapping {
 	return m
 }
 
-// atRest checks that a volume's device is not suspended, has no prepared table and maps what it is expected to.
-func (b Bench) atRest(t *testing.T, lv, kind string) {
+// checkAtRest checks that a volume's device is not suspended, has no prepared table, and has one target of type kind.
+func (b Bench) checkAtRest(t *testing.T, lv, kind string) {
 	t.Helper()
 	m := b.mapping(t, lv)
 	if m.Suspended || m.Prepared || len(m.Table) != 1 || m.Table[0].Type != kind {
@@ -38,32 +38,34 @@ func (b Bench) atRest(t *testing.T, lv, kind string) {
 	}
 }
 
-// whileHeld returns the bench's LVM, with something that happens once while the origins of thick snapshots are held.
-func (b Bench) whileHeld(happens func() error) *lvm.LVM {
-	once := sync.OnceValue(happens)
-	return b.LVM.On(func() (lvm.Mapper, error) { return held{b.Mapper, once}, nil })
+// lvmWithHook returns the bench's LVM with a hook, which Take calls once, while all origins are suspended. At least one
+// of the snapshots must be thick.
+func (b Bench) lvmWithHook(hook func() error) *lvm.LVM {
+	once := sync.OnceValue(hook)
+	return b.LVM.On(func() (lvm.Mapper, error) { return hookedMapper{b.Mapper, once}, nil })
 }
 
-// held is a Mapper beside which something happens when it is asked whether a table is prepared.
-type held struct {
+// hookedMapper is a Mapper that calls hook before it says whether a table is prepared. Take asks for that while all
+// origins are suspended.
+type hookedMapper struct {
 	lvm.Mapper
-	happens func() error
+	hook func() error
 }
 
-func (h held) Prepared(device string) func() (bool, error) {
+func (h hookedMapper) Prepared(device string) func() (bool, error) {
 	prepared := h.Mapper.Prepared(device)
 	return func() (bool, error) {
-		if err := h.happens(); err != nil {
+		if err := h.hook(); err != nil {
 			return false, err
 		}
 		return prepared()
 	}
 }
 
-func (held) Close() error { return nil }
+func (hookedMapper) Close() error { return nil }
 
-// taken has the instant taken, and checks that every origin waited.
-func taken(t *testing.T, i *lvm.Instant, pairs []lvm.Pair) {
+// mustTake takes the instant, and checks that writes to every origin waited.
+func mustTake(t *testing.T, i *lvm.Instant, pairs []lvm.Pair) {
 	t.Helper()
 	waited, err := i.Take(context.Background(), time.Minute)
 	must(t, err)
@@ -75,27 +77,27 @@ func taken(t *testing.T, i *lvm.Instant, pairs []lvm.Pair) {
 	}
 }
 
-func instant(t *testing.T, b Bench) {
+func thickInstant(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.pairs(t)
+	pairs := b.makeThickPairs(t)
 	b.Host.Write(b.name("a"), 4*mib)
 	if used := status(t, b, "as").UsedBytes(); used < 4*mib {
-		t.Errorf("the snapshot has recorded %d bytes of 4 MiB", used)
+		t.Errorf("4 MiB were written, and the snapshot has recorded %d bytes", used)
 	}
 	i, err := b.LVM.PrepareInstant(ctx, pairs, []string{b.VG}, time.Minute)
 	must(t, err)
 	for _, lv := range []string{"a", "c"} {
-		b.atRest(t, lv, "snapshot-origin")
+		b.checkAtRest(t, lv, "snapshot-origin")
 		if m := b.mapping(t, lv+"s"); !m.Prepared || m.Table[0].Type != "zero" {
 			t.Errorf("%s is not prepared: %+v", lv+"s", m)
 		}
 	}
-	taken(t, i, pairs)
+	mustTake(t, i, pairs)
 	for _, lv := range []string{"a", "c"} {
-		b.atRest(t, lv, "snapshot-origin")
-		b.atRest(t, lv+"s", "snapshot")
+		b.checkAtRest(t, lv, "snapshot-origin")
+		b.checkAtRest(t, lv+"s", "snapshot")
 		if used := status(t, b, lv+"s").UsedBytes(); used > mib {
-			t.Errorf("%s still has %d bytes of before the instant", lv+"s", used)
+			t.Errorf("%s still has %d bytes from before the instant", lv+"s", used)
 		}
 	}
 	b.Host.Write(b.name("a"), 2*mib)
@@ -106,108 +108,111 @@ func instant(t *testing.T, b Bench) {
 		t.Errorf("LVM says %+v", s)
 	}
 	must(t, b.LVM.Refresh(ctx, b.name("a")))
-	b.atRest(t, "a", "snapshot-origin")
+	b.checkAtRest(t, "a", "snapshot-origin")
 	must(t, b.LVM.Extend(ctx, b.name("cs"), 20*mib))
 	must(t, b.LVM.Merge(ctx, b.name("as")))
-	b.until(t, "the snapshot is merged", func() bool { return b.gone(t, "as") })
+	b.waitUntil(t, "the snapshot is merged", func() bool { return b.isGone(t, "as") })
 	must(t, b.LVM.Remove(ctx, b.name("cs")))
-	b.atRest(t, "c", "linear")
+	b.checkAtRest(t, "c", "linear")
 }
 
+// status returns the kernel's status of a thick snapshot.
 func status(t *testing.T, b Bench, lv string) lvm.SnapshotStatus {
 	t.Helper()
-	s, ok := b.kernel(t, lv).Snapshot()
+	s, ok := b.kernelTarget(t, lv).Snapshot()
 	if !ok {
 		t.Fatalf("%s is no snapshot", lv)
 	}
 	return s
 }
 
-// instantExpires has the limit strike while all origins are held.
-func instantExpires(t *testing.T, b Bench) {
+// thickInstantReachesLimit has Take reach its limit while all origins are suspended.
+func thickInstantReachesLimit(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.pairs(t)
-	i, err := b.whileHeld(func() error {
+	pairs := b.makeThickPairs(t)
+	i, err := b.lvmWithHook(func() error {
 		if !b.mapping(t, "a").Suspended || !b.mapping(t, "c").Suspended {
-			t.Error("the origins are not held")
+			t.Error("the origins are not suspended")
 		}
-		b.until(t, "the limit resumed both", func() bool {
+		b.waitUntil(t, "both origins are resumed at the limit", func() bool {
 			return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended
 		})
 		return nil
 	}).PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
 	_, err = i.Take(ctx, time.Second)
-	refused(t, err, fault.FreezeTimeout)
+	checkFault(t, err, fault.FreezeTimeout)
 	must(t, i.Close())
-	b.atRest(t, "a", "snapshot-origin")
+	b.checkAtRest(t, "a", "snapshot-origin")
 	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot, b.VG+"-gone"))
 	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
-	b.atRest(t, "a", "linear")
-	b.atRest(t, "c", "linear")
+	b.checkAtRest(t, "a", "linear")
+	b.checkAtRest(t, "c", "linear")
 }
 
-func instantInterfered(t *testing.T, b Bench) {
-	pairs := b.pairs(t)
+func originResumedByAnother(t *testing.T, b Bench) {
+	pairs := b.makeThickPairs(t)
 	ctx := context.Background()
-	i, err := b.whileHeld(b.Mapper.Resume(pairs[1].Origin)).PrepareInstant(ctx, pairs, nil, time.Minute)
+	i, err := b.lvmWithHook(b.Mapper.Resume(pairs[1].Origin)).PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
 	_, err = i.Take(ctx, time.Minute)
-	refused(t, err, fault.Busy)
+	checkFault(t, err, fault.Busy)
 	must(t, i.Close())
-	b.atRest(t, "a", "snapshot-origin")
-	b.atRest(t, "c", "snapshot-origin")
+	b.checkAtRest(t, "a", "snapshot-origin")
+	b.checkAtRest(t, "c", "snapshot-origin")
 }
 
-// instantForestalled has LVM load an origin's tables anew when its snapshot is ready for the instant, where no lock
-// keeps it from that: the snapshot records from there on.
-func instantForestalled(t *testing.T, b Bench) {
+// thickSnapshotLiveTooEarly has LVM refresh an origin whose snapshot is ready for the instant. No lock keeps LVM from
+// that here. The snapshot records changes from then on.
+func thickSnapshotLiveTooEarly(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.pairs(t)
+	pairs := b.makeThickPairs(t)
 	i, err := b.LVM.PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
 	must(t, b.LVM.Refresh(ctx, b.name("c")))
-	b.atRest(t, "cs", "snapshot")
+	b.checkAtRest(t, "cs", "snapshot")
 	_, err = i.Take(ctx, time.Minute)
-	refused(t, err, fault.Busy)
+	checkFault(t, err, fault.Busy)
 	must(t, i.Close())
-	b.atRest(t, "a", "snapshot-origin")
-	b.atRest(t, "c", "snapshot-origin")
+	b.checkAtRest(t, "a", "snapshot-origin")
+	b.checkAtRest(t, "c", "snapshot-origin")
 	if m := b.mapping(t, "as"); !m.Prepared {
 		t.Errorf("the other snapshot was made live: %+v", m)
 	}
 }
 
-// leftovers are a device that a killed command left suspended with a table that was never made live, and one without.
-func leftovers(t *testing.T, b Bench) {
+// leftoversOfKilledCommand has two devices that a killed command left suspended: a with a prepared table, and c without
+// one.
+func leftoversOfKilledCommand(t *testing.T, b Bench) {
 	ctx := context.Background()
-	b.linear("a")
-	b.linear("c")
+	b.makeLinear("a")
+	b.makeLinear("c")
 	a, c := lvm.DMName(b.VG, "a"), lvm.DMName(b.VG, "c")
 	must(t, b.Mapper.Suspend(a)())
 	must(t, b.Mapper.Load(a, []lvm.Target{{Length: 64 * mib / sector, Type: "error"}}))
 	must(t, b.Mapper.Suspend(c)())
 	must(t, b.LVM.Release(a, b.VG+"-gone", c))
-	b.atRest(t, "c", "linear")
+	b.checkAtRest(t, "c", "linear")
 	if m := b.mapping(t, "a"); !m.Suspended || !m.Prepared {
-		t.Errorf("a table that another command prepared was made live, or dropped under it: %+v", m)
+		t.Errorf("Release has changed a device with a table that another command prepared: %+v", m)
 	}
 	must(t, b.LVM.Unsuspend(ctx, map[string]string{a: b.name("a"), c: b.name("c"), b.VG + "-gone": b.name("gone")}))
-	b.atRest(t, "a", "linear")
-	b.atRest(t, "c", "linear")
+	b.checkAtRest(t, "a", "linear")
+	b.checkAtRest(t, "c", "linear")
 }
 
-// thinPairs makes two thin volumes in one pool, with a snapshot each that is not active and has a tag.
-func (b Bench) thinPairs(t *testing.T) []lvm.Pair {
+// makeThinPairs makes two thin volumes in one pool, a and c, with a snapshot each, as and cs. The snapshots are
+// inactive and have a tag.
+func (b Bench) makeThinPairs(t *testing.T) []lvm.Pair {
 	t.Helper()
-	b.thin("a")
+	b.makeThin("a")
 	b.Host.Make(b.VG, Volume{Name: "c", Pool: "pool", Size: 64 * mib})
 	var pairs []lvm.Pair
 	for _, o := range []string{"a", "c"} {
 		must(t, b.LVM.CreateSnapshot(context.Background(),
 			lvm.Create{VG: b.VG, Origin: o, Name: o + "s", Inactive: true, Tags: []string{"mine"}}))
 		if s := b.volume(t, o+"s"); s.Active || !s.SkipActivation || s.Origin != o {
-			t.Errorf("a snapshot that is not to be active: %+v", s)
+			t.Errorf("a snapshot that should be inactive: %+v", s)
 		}
 		pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s"),
 			Thin: &lvm.ThinSnapshot{VG: b.VG, Pool: "pool", Origin: o, Snapshot: o + "s", Tag: "mine"}})
@@ -215,99 +220,102 @@ func (b Bench) thinPairs(t *testing.T) []lvm.Pair {
 	return pairs
 }
 
-// soundPool checks that LVM and the kernel agree on the pool, and that it goes on making snapshots.
-func (b Bench) soundPool(t *testing.T) {
+// checkPoolSound checks that LVM and the kernel agree on the pool, and that it can still make snapshots.
+func (b Bench) checkPoolSound(t *testing.T) {
 	t.Helper()
 	status, err := b.LVM.Status(context.Background())
 	must(t, err)
 	if lvm.PoolDamaged(b.volume(t, "pool"), status) {
 		t.Errorf("the pool is damaged: %v", status)
 	}
-	b.create(t, "a", "another", 0)
+	b.mustSnapshot(t, "a", "another", 0)
 	must(t, b.LVM.Remove(context.Background(), b.name("another")))
 }
 
 func thinInstant(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.thinPairs(t)
+	pairs := b.makeThinPairs(t)
 	b.Host.Write(b.name("a"), 4*mib)
 	i, err := b.LVM.PrepareInstant(ctx, pairs, []string{b.VG}, time.Minute)
 	must(t, err)
-	b.atRest(t, "a", "thin")
-	b.atRest(t, "c", "thin")
-	taken(t, i, pairs)
+	b.checkAtRest(t, "a", "thin")
+	b.checkAtRest(t, "c", "thin")
+	mustTake(t, i, pairs)
 	must(t, b.LVM.Activate(ctx, b.name("as"), b.name("cs")))
 	must(t, b.LVM.Unskip(ctx, []string{"a-set"}, b.name("as"), b.name("cs")))
 	for _, lv := range []string{"a", "c", "as", "cs"} {
-		b.atRest(t, lv, "thin")
+		b.checkAtRest(t, lv, "thin")
 	}
-	b.soundPool(t)
+	b.checkPoolSound(t)
 	if s := b.volume(t, "as"); s.State != lvm.Active || s.Origin != "a" || s.SkipActivation || len(s.Tags) != 2 {
 		t.Errorf("LVM says %+v", s)
 	}
 	must(t, b.LVM.Merge(ctx, b.name("as")))
-	if !b.gone(t, "as") {
+	if !b.isGone(t, "as") {
 		t.Error("the snapshot is not merged")
 	}
 	must(t, b.LVM.Remove(ctx, b.name("cs")))
-	b.soundPool(t)
+	b.checkPoolSound(t)
 }
 
-// thinLeft has an instant end before its moment: LVM has snapshots that the pool does not have.
-func thinLeft(t *testing.T, b Bench) {
+// thinInstantAbandoned prepares an instant and does not take it. Then LVM's metadata has snapshots that the pool does
+// not have.
+func thinInstantAbandoned(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.thinPairs(t)
+	pairs := b.makeThinPairs(t)
 	i, err := b.LVM.PrepareInstant(ctx, pairs, []string{b.VG}, time.Minute)
 	must(t, err)
 	must(t, i.Close())
 	if err := b.LVM.Activate(ctx, b.name("as")); err == nil {
-		t.Error("a snapshot that the pool does not have is active")
+		t.Error("a snapshot that the pool does not have was activated")
 	}
 	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot))
 	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
-	b.atRest(t, "a", "thin")
-	b.soundPool(t)
+	b.checkAtRest(t, "a", "thin")
+	b.checkPoolSound(t)
 }
 
-// thinForestalled deletes nothing from the pool that is active, or is not the snapshot that was made for the instant.
-func thinForestalled(t *testing.T, b Bench) {
+// thinSnapshotChangedByAnother checks that a snapshot is not deleted from the pool if it is active, or if it does not
+// have the tag of the snapshot that was made for the instant.
+func thinSnapshotChangedByAnother(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.thinPairs(t)
+	pairs := b.makeThinPairs(t)
 	must(t, b.LVM.DelTags(ctx, []string{"mine"}, b.name("as")))
 	_, err := b.LVM.PrepareInstant(ctx, pairs[:1], []string{b.VG}, time.Minute)
-	refused(t, err, fault.Busy)
+	checkFault(t, err, fault.Busy)
 	must(t, b.LVM.Activate(ctx, b.name("cs")))
 	_, err = b.LVM.PrepareInstant(ctx, pairs[1:], []string{b.VG}, time.Minute)
-	refused(t, err, fault.Busy)
+	checkFault(t, err, fault.Busy)
 	must(t, b.LVM.Activate(ctx, b.name("as")))
-	b.atRest(t, "as", "thin")
-	b.atRest(t, "cs", "thin")
-	b.soundPool(t)
+	b.checkAtRest(t, "as", "thin")
+	b.checkAtRest(t, "cs", "thin")
+	b.checkPoolSound(t)
 }
 
-// thinExpires has the limit strike while a thick volume and thin ones are held: a pool that made a snapshot of a volume
-// that goes on again could lose what is written to the volume.
-func thinExpires(t *testing.T, b Bench) {
+// thinInstantReachesLimit has Take reach its limit while the origins of a thick snapshot and of thin ones are
+// suspended. No thin snapshot may be made then: a pool that makes a snapshot of a volume that is resumed can lose what
+// is written to the volume.
+func thinInstantReachesLimit(t *testing.T, b Bench) {
 	ctx := context.Background()
-	pairs := b.thinPairs(t)
-	b.linear("thick")
-	b.create(t, "thick", "thicks", 4)
+	pairs := b.makeThinPairs(t)
+	b.makeLinear("thick")
+	b.mustSnapshot(t, "thick", "thicks", 4)
 	pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, "thick"), Snapshot: lvm.DMName(b.VG, "thicks")})
-	i, err := b.whileHeld(func() error {
-		b.until(t, "the limit resumed all", func() bool {
+	i, err := b.lvmWithHook(func() error {
+		b.waitUntil(t, "all origins are resumed at the limit", func() bool {
 			return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended && !b.mapping(t, "thick").Suspended
 		})
 		return nil
 	}).PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
 	_, err = i.Take(ctx, time.Second)
-	refused(t, err, fault.FreezeTimeout)
+	checkFault(t, err, fault.FreezeTimeout)
 	must(t, i.Close())
 	if b.LVM.Activate(ctx, b.name("as")) == nil {
-		t.Error("a snapshot was made of a volume that was not held")
+		t.Error("a snapshot was made of a volume that was not suspended")
 	}
-	b.atRest(t, "a", "thin")
+	b.checkAtRest(t, "a", "thin")
 	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot, pairs[2].Snapshot))
 	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs"), b.name("thicks")))
-	b.soundPool(t)
+	b.checkPoolSound(t)
 }
