@@ -14,9 +14,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// linked makes a tree whose files are the very files of another one, as those
-// of a snapshot are: all their times are equal.
-func linked(t *testing.T, from string) string {
+// linkTree makes a tree of hard links to the files of another tree. As in a snapshot, all inodes and times are equal.
+func linkTree(t *testing.T, from string) string {
 	t.Helper()
 	to := t.TempDir()
 	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
@@ -35,12 +34,12 @@ func linked(t *testing.T, from string) string {
 	return to
 }
 
-func write(t *testing.T, file, text string) {
+func writeFile(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// A new file: writing into the old one would change both trees.
+	// The file must be a new one: writing into the existing hard link would change both trees.
 	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
@@ -49,16 +48,17 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// Directories that were given each other's names hold other files, though their sizes and times may be equal.
-func TestSwappedDirectories(t *testing.T) {
-	then := t.TempDir()
-	files := []string{filepath.Join(then, "a/file"), filepath.Join(then, "b/file")}
+// Two directories whose names were exchanged hold different files under the same paths, although the sizes and times of
+// these files may be equal.
+func TestChangedSeesSwappedDirectories(t *testing.T) {
+	snapshot := t.TempDir()
+	files := []string{filepath.Join(snapshot, "a/file"), filepath.Join(snapshot, "b/file")}
 	for i, file := range files {
-		write(t, file, []string{"one", "two"}[i])
+		writeFile(t, file, []string{"one", "two"}[i])
 	}
-	now := linked(t, then)
+	current := linkTree(t, snapshot)
 	date := time.Unix(1e9, 7)
-	for again := true; again; { // until both are changed within one tick of the clock
+	for differ := true; differ; { // until both files have the same ctime
 		var changed [2]unix.Timespec
 		for i, file := range files {
 			var st unix.Stat_t
@@ -67,41 +67,41 @@ func TestSwappedDirectories(t *testing.T) {
 			}
 			changed[i] = st.Ctim
 		}
-		again = changed[0] != changed[1]
+		differ = changed[0] != changed[1]
 	}
-	a, b := filepath.Join(now, "a"), filepath.Join(now, "b")
+	a, b := filepath.Join(current, "a"), filepath.Join(current, "b")
 	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Changed(t.Context(), now, then, 10)
+	got, err := Changed(t.Context(), current, snapshot, 10)
 	if err != nil || got.Changed != 2 || got.New+got.Deleted != 0 {
-		t.Errorf("two files are others than they were: %+v, %v", got, err)
+		t.Errorf("two files were exchanged: %+v, %v", got, err)
 	}
 }
 
-func TestChanged(t *testing.T) {
-	then := t.TempDir()
+func TestChangedCountsAndNamesChanges(t *testing.T) {
+	snapshot := t.TempDir()
 	for _, file := range []string{"a", "b/same", "b/written", "gone/1", "gone/deep/2", "kind", "z"} {
-		write(t, filepath.Join(then, file), "old")
+		writeFile(t, filepath.Join(snapshot, file), "old")
 	}
-	if err := os.Symlink("there", filepath.Join(then, "link")); err != nil {
+	if err := os.Symlink("there", filepath.Join(snapshot, "link")); err != nil {
 		t.Fatal(err)
 	}
-	now := linked(t, then)
-	write(t, filepath.Join(now, "b/written"), "longer")
-	write(t, filepath.Join(now, "new/1"), "12345")
-	if err := os.RemoveAll(filepath.Join(now, "gone")); err != nil {
+	current := linkTree(t, snapshot)
+	writeFile(t, filepath.Join(current, "b/written"), "longer")
+	writeFile(t, filepath.Join(current, "new/1"), "12345")
+	if err := os.RemoveAll(filepath.Join(current, "gone")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(now, "kind")); err != nil {
+	if err := os.Remove(filepath.Join(current, "kind")); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(now, "kind/inside"), "123")
-	if err := os.Chmod(filepath.Join(now, "b"), 0o700); err != nil {
+	writeFile(t, filepath.Join(current, "kind/inside"), "123")
+	if err := os.Chmod(filepath.Join(current, "b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 
-	got, err := Changed(t.Context(), now, then, 100)
+	got, err := Changed(t.Context(), current, snapshot, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,49 +115,49 @@ func TestChanged(t *testing.T) {
 		t.Error(diff)
 	}
 
-	few, err := Changed(t.Context(), now, then, 2)
+	few, err := Changed(t.Context(), current, snapshot, 2)
 	want.Paths = want.Paths[:2]
 	if diff := cmp.Diff(want, few); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 }
 
-// An old date does not hide a change: nobody can set a time of change.
-func TestChangedSeesThroughAnOldDate(t *testing.T) {
-	then := t.TempDir()
+// Setting the old mtime does not hide a change, because nobody can set the ctime.
+func TestChangedSeesAFileGivenItsOldDate(t *testing.T) {
+	snapshot := t.TempDir()
 	date := time.Unix(1e9, 0)
-	file := filepath.Join(then, "f")
-	write(t, file, "old")
+	file := filepath.Join(snapshot, "f")
+	writeFile(t, file, "old")
 	if err := os.Chtimes(file, date, date); err != nil {
 		t.Fatal(err)
 	}
-	now := linked(t, then)
-	for { // the kernel's clock for files goes in steps
-		write(t, filepath.Join(now, "f"), "new")
-		if err := os.Chtimes(filepath.Join(now, "f"), date, date); err != nil {
+	current := linkTree(t, snapshot)
+	for { // until the ctime differs: the kernel's clock for files advances in steps
+		writeFile(t, filepath.Join(current, "f"), "new")
+		if err := os.Chtimes(filepath.Join(current, "f"), date, date); err != nil {
 			t.Fatal(err)
 		}
-		was, _ := lstat(file)
-		if is, _ := lstat(filepath.Join(now, "f")); is.Ctim != was.Ctim {
+		snapshotStat, _ := lstat(file)
+		if currentStat, _ := lstat(filepath.Join(current, "f")); currentStat.Ctim != snapshotStat.Ctim {
 			break
 		}
 	}
-	got, err := Changed(t.Context(), now, then, 0)
+	got, err := Changed(t.Context(), current, snapshot, 0)
 	if err != nil || got.Changed != 1 || len(got.Paths) != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
-func TestChangedOfEqualTrees(t *testing.T) {
-	then := t.TempDir()
-	write(t, filepath.Join(then, "a/b"), "x")
-	got, err := Changed(t.Context(), linked(t, then), then, 9)
+func TestChangedFindsNothingInEqualTrees(t *testing.T) {
+	snapshot := t.TempDir()
+	writeFile(t, filepath.Join(snapshot, "a/b"), "x")
+	got, err := Changed(t.Context(), linkTree(t, snapshot), snapshot, 9)
 	if diff := cmp.Diff(Changes{Paths: []Change{}}, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 }
 
-func TestChangedEnds(t *testing.T) {
+func TestChangedFailsAfterCancelAndForAMissingTree(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Changed(ctx, t.TempDir(), t.TempDir(), 1); fault.Of(err).Code != fault.Interrupted {

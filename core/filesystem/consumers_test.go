@@ -7,52 +7,52 @@ import (
 	"testing"
 )
 
-// netNamespace gives a process a network namespace and its list of sockets.
-func (w *world) netNamespace(pid int, name, sockets string) {
-	w.t.Helper()
-	w.link("net:["+name+"]", w.scan.proc.path(pid, "ns/net"))
+// netNamespace gives a process a network namespace with a list of sockets.
+func (sys *fakeSystem) netNamespace(pid int, name, sockets string) {
+	sys.t.Helper()
+	sys.symlink("net:["+name+"]", sys.scan.proc.path(pid, "ns/net"))
 	const head = "Num       RefCount Protocol Flags    Type St Inode Path\n"
-	w.file(w.scan.proc.path(pid, "net/unix"), head+sockets)
+	sys.writeFile(sys.scan.proc.path(pid, "net/unix"), head+sockets)
 }
 
-// A bound socket shows its file nowhere but in the list of sockets, which has a line for each connection to it, too.
+// Only the list of sockets shows the file of a bound socket. The list has a further line for each connection to it.
 func TestHolderByABoundUnixSocket(t *testing.T) {
-	w := newWorld(t)
-	w.netNamespace(1, "host", `0000000000000000: 00000002 00000000 00010000 0001 01 1001 /dat/run/app one.sock
+	sys := newFakeSystem(t)
+	sys.netNamespace(1, "host", `0000000000000000: 00000002 00000000 00010000 0001 01 1001 /dat/run/app one.sock
 0000000000000000: 00000003 00000000 00000000 0001 03 1002 /dat/run/app one.sock
 0000000000000000: 00000002 00000000 00010000 0001 01 1003 /run/other.sock
 0000000000000000: 00000002 00000000 00010000 0001 01 1004 @/dat/abstract
 0000000000000000: 00000003 00000000 00000000 0001 03 1005
 `)
-	dir := w.process(812, "host", map[string]string{
+	dir := sys.addProcess(812, "host", map[string]string{
 		"fd/3": "socket:[1001]", "fd/4": "socket:[1002]", "fd/5": "socket:[1003]",
 	})
-	w.where[filepath.Join(dir, "root")+"/dat/run/app one.sock"] = dat
-	w.expect(Holder{
+	sys.fileDevs[filepath.Join(dir, "root")+"/dat/run/app one.sock"] = dat
+	sys.expect(Holder{
 		Kind: "process", How: "socket", Path: "/dat/run/app one.sock",
 		PID: 812, Command: "prog812", Unit: "prog.service", Dev: dat, More: 1,
 	})
 }
 
-// The file of a socket may be removed, its path be relative, its process live in a network of its own, or there be
-// none.
+// The socket's file may have been removed, its path may be relative, its process may be in another network namespace,
+// or no process may have the socket.
 func TestHolderByASocketThatIsHardToFind(t *testing.T) {
-	w := newWorld(t)
-	w.netNamespace(1, "host", "0: 00000002 00000000 00010000 0001 01 1001 /dat/removed\n"+
+	sys := newFakeSystem(t)
+	sys.netNamespace(1, "host", "0: 00000002 00000000 00010000 0001 01 1001 /dat/removed\n"+
 		"0: 00000002 00000000 00010000 0001 01 1009 /dat/sent\n")
-	w.process(812, "host", map[string]string{"fd/3": "socket:[1001]"})
-	dir := w.process(813, "host", map[string]string{"cwd": "/dat/pg", "fd/3": "socket:[2001]"})
-	w.netNamespace(813, "own", "0: 00000002 00000000 00010000 0001 01 2001 ./s\n")
-	w.where[filepath.Join(dir, "root")+"/dat/pg/s"] = dat
+	sys.addProcess(812, "host", map[string]string{"fd/3": "socket:[1001]"})
+	dir := sys.addProcess(813, "host", map[string]string{"cwd": "/dat/pg", "fd/3": "socket:[2001]"})
+	sys.netNamespace(813, "own", "0: 00000002 00000000 00010000 0001 01 2001 ./s\n")
+	sys.fileDevs[filepath.Join(dir, "root")+"/dat/pg/s"] = dat
 	process := Holder{Kind: "process", How: "socket", Unit: "prog.service", Dev: dat}
 	removed, relative := process, process
 	removed.Path, removed.PID, removed.Command = "/dat/removed", 812, "prog812"
 	relative.Path, relative.PID, relative.Command = "/dat/pg/s", 813, "prog813"
-	w.expect(removed, relative, Holder{Kind: "socket", How: "socket", Path: "/dat/sent", Dev: dat})
+	sys.expect(removed, relative, Holder{Kind: "socket", How: "socket", Path: "/dat/sent", Dev: dat})
 }
 
-// Marks alone keep nothing open: events do that are not read, and only those that come with an open file.
-func TestHolderByFanotifyEventsThatAreNotRead(t *testing.T) {
+// fanotify marks alone keep nothing open. Unread events do, but only those that bring an open file with them.
+func TestHolderByUnreadFanotifyEvents(t *testing.T) {
 	const group = "fanotify flags:0 event-flags:0\n"
 	const head = "pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1057\n"
 	for name, c := range map[string]struct {
@@ -68,10 +68,10 @@ func TestHolderByFanotifyEventsThatAreNotRead(t *testing.T) {
 		"another's events":   {group + "fanotify sdev:fd00003 mflags:0 mask:3b ignored_mask:0\n", []int{24, 24, 24}, false},
 		"nothing is watched": {group, []int{24, 24, 24}, false},
 	} {
-		w := newWorld(t)
-		dir := w.process(812, "host", map[string]string{"fd/9": "anon_inode:[fanotify]"})
-		w.file(filepath.Join(dir, "fdinfo/9"), head+w.numbered(c.fdinfo))
-		w.scan.unread = func(pid, fd int) int {
+		sys := newFakeSystem(t)
+		dir := sys.addProcess(812, "host", map[string]string{"fd/9": "anon_inode:[fanotify]"})
+		sys.writeFile(filepath.Join(dir, "fdinfo/9"), head+sys.withMountID(c.fdinfo))
+		sys.scan.unreadBytes = func(pid, fd int) int {
 			if pid != 812 || fd != 9 || len(c.queue) == 0 {
 				t.Errorf("%s: asked for %d of pid %d", name, fd, pid)
 				return 0
@@ -81,33 +81,33 @@ func TestHolderByFanotifyEventsThatAreNotRead(t *testing.T) {
 			return bytes
 		}
 		if !c.holds {
-			w.expect()
+			sys.expect()
 			continue
 		}
-		w.expect(Holder{
+		sys.expect(Holder{
 			Kind: "process", How: "fanotify", Path: "/dat", PID: 812, Command: "prog812", Unit: "prog.service", Dev: dat,
 		})
 	}
 }
 
-func TestHolderByTheKernelAlone(t *testing.T) {
-	w := newWorld(t)
-	w.file(string(w.scan.proc)+"/fs/nfsd/exports",
+func TestHoldersInTheKernel(t *testing.T) {
+	sys := newFakeSystem(t)
+	sys.writeFile(string(sys.scan.proc)+"/fs/nfsd/exports",
 		"# Version 1.1\n# Path Client(Flags) # IPs\n/dat/share\t10.0.0.0/8(rw,sync)\n/srv\t*(ro)\n")
-	w.file(w.scan.etab, "/dat/share\t10.0.0.0/8(rw,sync)\n/dat/two\\040words\t*(ro)\n")
-	w.file(w.scan.sys+"/kernel/config/target/core/fileio_0/disk/udev_path", "/dat/lun\n")
-	w.file(w.scan.sys+"/kernel/config/nvmet/subsystems/x/namespaces/1/device_path", "/dev/vg00/dat\n")
-	w.file(w.scan.sys+"/block/loop7/loop/backing_file", "/in/a/container\n")
-	w.file(string(w.scan.proc)+"/swaps", "Filename Type Size Used Priority\n/dat/hidden/swap file 1 0 -2\n")
+	sys.writeFile(sys.scan.etab, "/dat/share\t10.0.0.0/8(rw,sync)\n/dat/two\\040words\t*(ro)\n")
+	sys.writeFile(sys.scan.sys+"/kernel/config/target/core/fileio_0/disk/udev_path", "/dat/lun\n")
+	sys.writeFile(sys.scan.sys+"/kernel/config/nvmet/subsystems/x/namespaces/1/device_path", "/dev/vg00/dat\n")
+	sys.writeFile(sys.scan.sys+"/block/loop7/loop/backing_file", "/in/a/container\n")
+	sys.writeFile(string(sys.scan.proc)+"/swaps", "Filename Type Size Used Priority\n/dat/hidden/swap file 1 0 -2\n")
 	over := Mount{ID: 901, Parent: 1, Dev: Dev{0, 77}, Root: "/", Point: "/dat/hidden", Type: "tmpfs"}
-	w.scan.mounts = append(w.scan.mounts, over)
-	w.scan.loopOf = func(node string) (on, is Dev, ok bool) { return dat, Dev{}, node == "/dev/loop7" }
+	sys.scan.mounts = append(sys.scan.mounts, over)
+	sys.scan.loopFile = func(loop string) (on, node Dev, ok bool) { return dat, Dev{}, loop == "/dev/loop7" }
 	for _, path := range []string{"/dat/share", "/dat/two words", "/dat/lun"} {
-		w.where[path] = dat
+		sys.fileDevs[path] = dat
 	}
-	w.where["/srv"] = Dev{8, 1}
-	w.nodes["/dev/vg00/dat"] = dat
-	w.expect(
+	sys.fileDevs["/srv"] = Dev{8, 1}
+	sys.nodeDevs["/dev/vg00/dat"] = dat
+	sys.expect(
 		Holder{Kind: "export", How: "nfs", Path: "/dat/share", Unit: "nfs-server.service", Dev: dat},
 		Holder{Kind: "export", How: "nfs", Path: "/dat/two words", Unit: "nfs-server.service", Dev: dat},
 		Holder{Kind: "target", How: "lio", Path: "/dat/lun", Dev: dat},
@@ -117,17 +117,17 @@ func TestHolderByTheKernelAlone(t *testing.T) {
 	)
 }
 
-func TestHolderByALayer(t *testing.T) {
-	w := newWorld(t)
+func TestHolderByAnEcryptfsLayer(t *testing.T) {
+	sys := newFakeSystem(t)
 	above := Mount{
 		ID: 902, Parent: 22, Dev: Dev{0, 78}, Root: "/", Point: "/home/a", Type: "ecryptfs", Source: "/dat/.ecryptfs/a",
 	}
-	w.scan.mounts = append(w.scan.mounts, above)
-	w.expect(Holder{Kind: "mount", How: "ecryptfs", Path: "/home/a", Dev: dat})
+	sys.scan.mounts = append(sys.scan.mounts, above)
+	sys.expect(Holder{Kind: "mount", How: "ecryptfs", Path: "/home/a", Dev: dat})
 }
 
-// numbered puts the number of /dat's mount into a text.
-func (w *world) numbered(text string) string {
-	own := w.scan.own[0]
-	return strings.ReplaceAll(text, "MOUNT", strconv.FormatInt(int64(own.ID), 16)) // in hexadecimal there
+// withMountID replaces MOUNT in a text by the ID of the mount of /dat, in hexadecimal as in fdinfo files.
+func (sys *fakeSystem) withMountID(text string) string {
+	own := sys.scan.ownMounts[0]
+	return strings.ReplaceAll(text, "MOUNT", strconv.FormatInt(int64(own.ID), 16))
 }

@@ -9,12 +9,11 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// InContainer tells whether this system is a container, which cannot manage
-// its host's volumes, and which kind. The signs are those of systemd's
-// CONTAINER_INTERFACE and of Virtuozzo.
-func InContainer() (name string, yes bool) { return inContainer("/") }
+// InContainer reports whether this system is a container, and which kind of container. A container cannot manage the
+// volumes of its host. The signs are those of systemd's CONTAINER_INTERFACE and of Virtuozzo.
+func InContainer() (name string, inside bool) { return inContainer("/") }
 
-// OnHost refuses to work in a container (unsupported).
+// OnHost returns the fault unsupported if this system is a container.
 func OnHost() error {
 	name, inside := InContainer()
 	if !inside {
@@ -25,22 +24,22 @@ func OnHost() error {
 }
 
 func inContainer(root string) (string, bool) {
-	at := func(path string) string { return filepath.Join(root, path) }
-	if data, err := os.ReadFile(at("run/systemd/container")); err == nil {
+	inRoot := func(path string) string { return filepath.Join(root, path) }
+	if data, err := os.ReadFile(inRoot("run/systemd/container")); err == nil {
 		return orUnknown(strings.TrimSpace(string(data))), true
 	}
-	environ, _ := os.ReadFile(at("proc/1/environ"))
+	environ, _ := os.ReadFile(inRoot("proc/1/environ"))
 	for variable := range bytes.SplitSeq(environ, []byte{0}) {
 		if value, ok := bytes.CutPrefix(variable, []byte("container=")); ok {
 			return orUnknown(string(value)), true
 		}
 	}
-	for _, sign := range []struct{ name, here, away string }{
-		{"openvz", "proc/vz", "proc/bc"}, // the host has both
+	for _, sign := range []struct{ name, present, absent string }{
+		{"openvz", "proc/vz", "proc/bc"}, // the host has both directories
 		{"docker", ".dockerenv", ""},
 		{"podman", "run/.containerenv", ""},
 	} {
-		if exists(at(sign.here)) && (sign.away == "" || !exists(at(sign.away))) {
+		if exists(inRoot(sign.present)) && (sign.absent == "" || !exists(inRoot(sign.absent))) {
 			return sign.name, true
 		}
 	}

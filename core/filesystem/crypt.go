@@ -11,7 +11,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// crypttab is where systemd and cryptsetup are told how a device is opened at boot (crypttab(5)).
+// crypttab is the file that tells systemd and cryptsetup how to open encrypted devices at boot (crypttab(5)).
 const crypttab = "/etc/crypttab"
 
 // cryptEntry is one line of crypttab.
@@ -20,7 +20,7 @@ type cryptEntry struct {
 	options           []string
 }
 
-// parseCrypttab reads the lines of a crypttab; comments and short lines are passed over.
+// parseCrypttab parses the lines of a crypttab. Comments and lines with fewer than two fields are skipped.
 func parseCrypttab(text string) []cryptEntry {
 	var entries []cryptEntry
 	for _, line := range strings.Split(text, "\n") {
@@ -40,8 +40,8 @@ func parseCrypttab(text string) []cryptEntry {
 	return entries
 }
 
-// keyOf returns the key file that opens a crypt device without a person, or a no_key fault.
-func keyOf(name string) (string, error) {
+// keyFile returns the path of the key file that crypttab has for a crypt device. Fault: no_key if there is none.
+func keyFile(name string) (string, error) {
 	data, err := os.ReadFile(crypttab)
 	if err != nil && !os.IsNotExist(err) {
 		return "", fault.New(fault.NoKey, "%s: %w", crypttab, err)
@@ -52,7 +52,8 @@ func keyOf(name string) (string, error) {
 			continue
 		}
 		for _, o := range e.options {
-			if strings.HasPrefix(o, "keyfile-offset=") || strings.HasPrefix(o, "keyfile-size=") || strings.HasPrefix(o, "header=") {
+			if strings.HasPrefix(o, "keyfile-offset=") || strings.HasPrefix(o, "keyfile-size=") ||
+				strings.HasPrefix(o, "header=") {
 				return "", fault.New(fault.NoKey, "%s in %s has the option %s, which is not supported", name, crypttab, o)
 			}
 		}
@@ -64,18 +65,20 @@ func keyOf(name string) (string, error) {
 	return "", fault.New(fault.NoKey, "%s is not in %s", name, crypttab).WithHint("%s", hint)
 }
 
-// keyLimit bounds a proof or an opening: Argon2 takes seconds, on a slow machine tens of them.
-const keyLimit = 3 * time.Minute
+// cryptsetupLimit is the longest time for a test or an opening: Argon2 takes seconds, and tens of seconds on a slow
+// machine.
+const cryptsetupLimit = 3 * time.Minute
 
-// ProveKey proves that the key that crypttab names for a crypt device opens the LUKS header on device. Nothing is
-// changed. no_key if there is none, or it does not fit.
+// ProveKey tests that the key file that crypttab names for the crypt device called name opens the LUKS header on
+// device. It changes nothing. Fault: no_key if there is no key file, or if it does not open the header.
 func ProveKey(ctx context.Context, r command.Runner, name, device string) error {
-	key, err := keyOf(name)
+	key, err := keyFile(name)
 	if err != nil {
 		return err
 	}
 	_, err = r.Run(ctx, command.Cmd{
-		Argv: []string{"cryptsetup", "open", "--test-passphrase", "--batch-mode", "--key-file", key, "--", device}, Limit: keyLimit,
+		Argv:  []string{"cryptsetup", "open", "--test-passphrase", "--batch-mode", "--key-file", key, "--", device},
+		Limit: cryptsetupLimit,
 	})
 	if err != nil {
 		return fault.New(fault.NoKey, "the key file %s does not open %s: %w", key, device, err).
@@ -84,18 +87,19 @@ func ProveKey(ctx context.Context, r command.Runner, name, device string) error 
 	return nil
 }
 
-// OpenCrypt opens a crypt device with the key that crypttab names for it. exists if it is open.
+// OpenCrypt opens a crypt device on device, under the given name, with the key file that crypttab has for that name.
+// Faults: exists if it is open already, no_key, mount_failed.
 func OpenCrypt(ctx context.Context, r command.Runner, name, device string) error {
-	if isOpen(name) {
+	if isCryptOpen(name) {
 		return fault.New(fault.Exists, "crypt device %s is open", name)
 	}
-	key, err := keyOf(name)
+	key, err := keyFile(name)
 	if err != nil {
 		return err
 	}
 	_, err = r.Run(ctx, command.Cmd{
 		Argv:  []string{"cryptsetup", "open", "--batch-mode", "--key-file", key, "--", device, name},
-		Limit: keyLimit, Changes: true,
+		Limit: cryptsetupLimit, Changes: true,
 	})
 	if err != nil {
 		return fault.New(fault.MountFailed, "open crypt device %s on %s: %w", name, device, err).
@@ -104,20 +108,21 @@ func OpenCrypt(ctx context.Context, r command.Runner, name, device string) error
 	return nil
 }
 
-// CloseCrypt closes a crypt device; one that is not open is no error. busy if it is in use.
+// CloseCrypt closes the crypt device of that name. It is no error if the crypt device is not open. Fault: busy if it
+// could not be closed.
 func CloseCrypt(ctx context.Context, r command.Runner, name string) error {
-	if !isOpen(name) {
+	if !isCryptOpen(name) {
 		return nil
 	}
 	_, err := r.Run(ctx, command.Cmd{Argv: []string{"cryptsetup", "close", "--", name}, Changes: true})
-	if err != nil && isOpen(name) {
+	if err != nil && isCryptOpen(name) {
 		return fault.New(fault.Busy, "close crypt device %s: %w", name, err).
 			WithHint("`lsof /dev/mapper/%s` and `dmsetup ls --tree` show what has it open", name)
 	}
 	return nil
 }
 
-func isOpen(name string) bool {
+func isCryptOpen(name string) bool {
 	_, err := os.Stat("/dev/mapper/" + name)
 	return err == nil
 }

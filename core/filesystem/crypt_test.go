@@ -28,9 +28,11 @@ lonely
 	}
 }
 
-// Whatever stands in it, an entry has a name and a device, and no field with a blank or of a comment.
+// In any text, an entry has a name and a device, no field contains a blank, and no comment becomes an entry.
 func FuzzParseCrypttab(f *testing.F) {
-	for _, s := range []string{"dat /dev/vg00/dat /key luks", "#x y", "a b none", "a\tb\t-\t,", "\x00 \x00", "a b c d e f\n\n"} {
+	for _, s := range []string{
+		"dat /dev/vg00/dat /key luks", "#x y", "a b none", "a\tb\t-\t,", "\x00 \x00", "a b c d e f\n\n",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -1,9 +1,9 @@
-// Package filesystem knows what is mounted where and on which device, freezes
-// file systems for an instant, and finds whatever holds one open.
+// Package filesystem reads which devices are mounted where, mounts and unmounts, freezes file systems for an instant,
+// and finds whatever holds a file system open.
 //
-// Its promises: a file system it froze is thawed within the limit as long as
-// the process lives, and by ThawMount after its death; a directory that is no
-// mount point is never frozen; nothing is ever unmounted lazily.
+// It guarantees: a file system that it froze is thawed within the limit as long as the process lives, and can be thawed
+// by ThawMount after the process has died; a directory that is not a mount point is never frozen; nothing is ever
+// unmounted lazily.
 package filesystem
 
 import (
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dev is the number of a block device, as in stat(2)'s st_dev of the files on it.
+// Dev is the number of a block device, as in st_dev (stat(2)) of the files on it.
 type Dev struct {
 	Major uint32 `json:"major"`
 	Minor uint32 `json:"minor"`
@@ -30,8 +30,8 @@ type Dev struct {
 
 func (d Dev) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
-// NewDev makes a Dev of LVM's and device-mapper's numbers. Those of a volume that is
-// not active are -1, and no device's.
+// NewDev returns the Dev for numbers that LVM or device-mapper printed. For a volume that is not active they are -1,
+// which gives a Dev that no device has.
 func NewDev(major, minor int) Dev { return Dev{uint32(major), uint32(minor)} }
 
 func devOf(n uint64) Dev { return Dev{unix.Major(n), unix.Minor(n)} }
@@ -41,16 +41,16 @@ type Mount struct {
 	ID       int    `json:"id"`
 	Parent   int    `json:"parent"`
 	Dev      Dev    `json:"dev"`
-	Root     string `json:"root"`     // the directory of the file system that is mounted; "/" unless it is a bind mount or a subvolume
-	Point    string `json:"point"`    // where, seen from the process's root
-	Type     string `json:"type"`     // file system, such as xfs
-	Source   string `json:"source"`   // what mount(2) was given; a name, not a proof
-	Options  string `json:"options"`  // of this mount, by comma
-	Super    string `json:"super"`    // of the file system, by comma
-	Optional string `json:"optional"` // propagation, such as "shared:1 master:2", by space
+	Root     string `json:"root"`     // the mounted directory of the file system; "/" if it is no bind mount or subvolume
+	Point    string `json:"point"`    // the mount point, seen from the process's root
+	Type     string `json:"type"`     // the type of the file system, such as xfs
+	Source   string `json:"source"`   // the source given to mount(2); it need not name the device
+	Options  string `json:"options"`  // options of this mount, separated by commas
+	Super    string `json:"super"`    // options of the file system, separated by commas
+	Optional string `json:"optional"` // propagation, such as "shared:1 master:2", separated by blanks
 }
 
-// Mounts returns what is mounted in the namespace of the caller.
+// Mounts returns the mounts in the caller's mount namespace. Fault: internal.
 func Mounts() ([]Mount, error) {
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -79,14 +79,14 @@ func mountsOf(infos []*mountinfo.Info) []Mount {
 	return mounts
 }
 
-// Autofs is the type of a mount that waits for a first look to have something mounted there: an automount point.
+// Autofs is the type of the mount at an automount point, where something is mounted as soon as a program accesses it.
 const Autofs = "autofs"
 
-// Automounter returns the process that mounts something at an automount point when somebody looks there: 1 is systemd.
-// False for every other mount.
+// Automounter returns the process that mounts something at an automount point when a program accesses it; 1 is systemd.
+// It returns false for any other kind of mount.
 func (m Mount) Automounter() (pid int, ok bool) {
 	for _, option := range splitOptions(m.Super) {
-		if group, is := strings.CutPrefix(option, "pgrp="); is && m.Type == Autofs {
+		if group, isGroup := strings.CutPrefix(option, "pgrp="); isGroup && m.Type == Autofs {
 			pid, err := strconv.Atoi(group)
 			return pid, err == nil
 		}
@@ -94,7 +94,7 @@ func (m Mount) Automounter() (pid int, ok bool) {
 	return 0, false
 }
 
-// On returns the mounts of a device, bind mounts included, in the table's order.
+// On returns the mounts of a device, bind mounts included, in the order of the table.
 func On(mounts []Mount, dev Dev) []Mount {
 	var on []Mount
 	for _, m := range mounts {
@@ -105,18 +105,18 @@ func On(mounts []Mount, dev Dev) []Mount {
 	return on
 }
 
-// At returns the mount at exactly path: of several on top of each other, the
-// one that is seen. The table's order does not tell which that is, so it is the
-// one that is no other's parent there.
+// At returns the mount at exactly this path. If several are mounted on top of each other, it returns the topmost, which
+// is the one that programs see. The order of the table does not tell which that is: it is the mount that is not the
+// parent of another mount at the path.
 func At(mounts []Mount, path string) (Mount, bool) {
-	var there []Mount
+	var atPath []Mount
 	for _, m := range mounts {
 		if m.Point == path {
-			there = append(there, m)
+			atPath = append(atPath, m)
 		}
 	}
-	for _, m := range slices.Backward(there) {
-		covered := slices.ContainsFunc(there, func(above Mount) bool { return above.Parent == m.ID && above.ID != m.ID })
+	for _, m := range slices.Backward(atPath) {
+		covered := slices.ContainsFunc(atPath, func(above Mount) bool { return above.Parent == m.ID && above.ID != m.ID })
 		if !covered {
 			return m, true
 		}
@@ -124,29 +124,29 @@ func At(mounts []Mount, path string) (Mount, bool) {
 	return Mount{}, false
 }
 
-// Holding returns which of the mounts path is on; what does not exist yet is on
-// the mount of its nearest existing directory. Links are followed. The kernel is
-// asked first, because mounts may hide each other (statx(2), STATX_MNT_ID).
-// not_found if none of the mounts holds it.
+// Holding returns the mount that holds path. If path does not exist, this is the mount that holds its nearest existing
+// parent directory. Symbolic links are followed. The kernel is asked first, because mounts may hide each other
+// (statx(2), STATX_MNT_ID). Fault: not_found if none of the mounts holds path.
 func Holding(mounts []Mount, path string) (Mount, error) {
-	real, rest := resolve(path)
+	existing, missing := resolve(path)
 	var st unix.Statx_t
-	flags := unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC // must neither mount nor wait for a server
-	err := unix.Statx(unix.AT_FDCWD, real, flags, unix.STATX_MNT_ID, &st)
+	// The call must neither trigger an automount nor wait for a file server.
+	flags := unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+	err := unix.Statx(unix.AT_FDCWD, existing, flags, unix.STATX_MNT_ID, &st)
 	for _, m := range mounts {
-		same := uint64(m.ID) == st.Mnt_id && m.Dev == Dev{st.Dev_major, st.Dev_minor} && under(real, m.Point)
+		same := uint64(m.ID) == st.Mnt_id && m.Dev == Dev{st.Dev_major, st.Dev_minor} && isUnder(existing, m.Point)
 		if err == nil && st.Mask&unix.STATX_MNT_ID != 0 && same {
 			return m, nil
 		}
 	}
-	if m, ok := holding(mounts, filepath.Join(real, rest)); ok {
+	if m, ok := holdingByName(mounts, filepath.Join(existing, missing)); ok {
 		return m, nil
 	}
 	return Mount{}, fault.New(fault.NotFound, "no mount holds %s", path)
 }
 
-// holding is Holding by the names alone.
-func holding(mounts []Mount, path string) (Mount, bool) {
+// holdingByName is Holding without asking the kernel: it goes by the paths of the mount points.
+func holdingByName(mounts []Mount, path string) (Mount, bool) {
 	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
 		if m, ok := At(mounts, dir); ok {
 			return m, true
@@ -157,29 +157,27 @@ func holding(mounts []Mount, path string) (Mount, bool) {
 	}
 }
 
-// resolve returns the part of path that exists, without symbolic links, and
-// the rest of it.
-func resolve(path string) (real, rest string) {
+// resolve splits path: it returns the part that exists, with symbolic links resolved, and the part that does not exist.
+func resolve(path string) (existing, missing string) {
 	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
-		real, err := filepath.EvalSymlinks(dir)
+		existing, err := filepath.EvalSymlinks(dir)
 		if err == nil {
-			return real, rest
+			return existing, missing
 		}
 		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return dir, rest
+			return dir, missing
 		}
-		rest = filepath.Join(filepath.Base(dir), rest)
+		missing = filepath.Join(filepath.Base(dir), missing)
 	}
 }
 
-// InUse returns the devices that a running server cannot do without, each with
-// the path that is why: the root, /etc/lvm (LVM writes copies of its metadata
-// there), and the paths given.
+// InUse returns the devices that a running server needs, each with the path that is the reason: the root directory,
+// /etc/lvm (LVM writes copies of its metadata there), or one of the given paths.
 func InUse(mounts []Mount, paths ...string) map[Dev]string {
 	devices := make(map[Dev]string)
 	for _, path := range append([]string{"/", "/etc/lvm"}, paths...) {
-		real, rest := resolve(path)
-		m, ok := holding(mounts, filepath.Join(real, rest))
+		existing, missing := resolve(path)
+		m, ok := holdingByName(mounts, filepath.Join(existing, missing))
 		if _, known := devices[m.Dev]; ok && !known {
 			devices[m.Dev] = path
 		}
@@ -187,15 +185,15 @@ func InUse(mounts []Mount, paths ...string) map[Dev]string {
 	return devices
 }
 
-// under tells whether path is dir or below it.
-func under(path, dir string) bool {
+// isUnder reports whether path is dir or is below it.
+func isUnder(path, dir string) bool {
 	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(dir, "/"))
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// statDev returns the device that holds the file that path names, and the
-// device it is, if it is a block device.
-func statDev(path string) (on, is Dev, err error) {
+// statDev returns the device that holds the file at path and, if that file is a block device, the number of that
+// device.
+func statDev(path string) (on, node Dev, err error) {
 	var st unix.Stat_t
 	for {
 		err = unix.Stat(path, &st)
@@ -207,7 +205,7 @@ func statDev(path string) (on, is Dev, err error) {
 		return Dev{}, Dev{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		is = devOf(st.Rdev)
+		node = devOf(st.Rdev)
 	}
-	return devOf(st.Dev), is, nil
+	return devOf(st.Dev), node, nil
 }

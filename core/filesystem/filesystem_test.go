@@ -9,8 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A server with /dat and /pccehr, a bind mount, and something mounted on top of
-// /mnt twice.
+// table has the mounts of a server with /dat and /pccehr, a bind mount, and two mounts on top of each other at /mnt.
 const table = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
 30 22 0:22 / /proc rw,nosuid - proc proc rw
 40 22 253:0 / /dat rw,relatime shared:20 - xfs /dev/mapper/vg00-dat rw,attr2,inode64,usrquota,noquota
@@ -29,7 +28,7 @@ func mountsFrom(t *testing.T, text string) []Mount {
 	return mounts
 }
 
-func TestMounts(t *testing.T) {
+func TestParseMounts(t *testing.T) {
 	mounts := mountsFrom(t, table)
 	want := Mount{
 		ID: 42, Parent: 22, Dev: Dev{253, 0}, Root: "/pg", Point: "/srv/my data", Type: "xfs",
@@ -43,8 +42,8 @@ func TestMounts(t *testing.T) {
 	}
 }
 
-// The kernel lists mounts in no order that says which one is on top.
-func TestAtFindsTheTopmost(t *testing.T) {
+// The order of the kernel's table does not say which mount is on top.
+func TestAtFindsTheTopmostMount(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(table), "\n")
 	lines[5], lines[6] = lines[6], lines[5]
 	for _, text := range []string{table, strings.Join(lines, "\n")} {
@@ -62,7 +61,7 @@ func TestHoldingByName(t *testing.T) {
 	mounts := mountsFrom(t, table)
 	for path, point := range map[string]string{
 		"/":                 "/",
-		"/data/no/such":     "/", // /dat is no prefix of it
+		"/data/no/such":     "/", // it begins with /dat, but is not below /dat
 		"/dat":              "/dat",
 		"/dat/no/such/file": "/dat",
 		"/srv/my data/x":    "/srv/my data",
@@ -77,7 +76,7 @@ func TestHoldingByName(t *testing.T) {
 	}
 }
 
-// The kernel's own answer, on whatever runs the test.
+// This test uses the mounts of the machine that runs it.
 func TestHoldingAsksTheKernel(t *testing.T) {
 	mounts, err := Mounts()
 	if err != nil {
@@ -97,7 +96,7 @@ func TestHoldingAsksTheKernel(t *testing.T) {
 	}
 }
 
-func TestInUse(t *testing.T) {
+func TestInUseNamesADeviceOnce(t *testing.T) {
 	mounts := mountsFrom(t, table)
 	got := InUse(mounts, "/dat/no-such/rewind", "/dat/no-such/tmp")
 	want := map[Dev]string{{254, 1}: "/", {253, 0}: "/dat/no-such/rewind"}
@@ -106,14 +105,14 @@ func TestInUse(t *testing.T) {
 	}
 }
 
-func TestUnder(t *testing.T) {
+func TestIsUnder(t *testing.T) {
 	for _, c := range []struct {
 		path, dir string
 		want      bool
 	}{
 		{"/dat", "/dat", true}, {"/dat/x", "/dat", true}, {"/data", "/dat", false}, {"/x", "/", true}, {"/", "/dat", false},
 	} {
-		if got := under(c.path, c.dir); got != c.want {
+		if got := isUnder(c.path, c.dir); got != c.want {
 			t.Errorf("under(%s, %s) = %v", c.path, c.dir, got)
 		}
 	}

@@ -11,92 +11,87 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Target is a file system to freeze: the mount point and the device that must
-// be mounted there.
+// Target is a file system to freeze: its mount point, and the device that must be mounted there.
 type Target struct {
 	Point string `json:"point"`
 	Dev   Dev    `json:"dev"`
 }
 
-// The ioctls of linux/fs.h, which x/sys/unix does not name.
+// fiFreeze and fiThaw are the ioctls FIFREEZE and FITHAW of linux/fs.h, which x/sys/unix does not have.
 const (
 	fiFreeze = 0xC0045877
 	fiThaw   = 0xC0045878
 )
 
-// Frozen is a number of frozen file systems. They are thawed by Thaw, and at the
-// latest when the limit or the context ends.
+// Frozen is a group of frozen file systems. They are thawed by Thaw, or when the limit or the context ends.
 type Frozen struct {
-	holds []*hold
-	over  chan struct{} // closed by Thaw: nothing is left to watch
-	once  sync.Once
+	freezes []*fsFreeze
+	thawed  chan struct{} // closed by Thaw, which ends thawAtLimit
+	once    sync.Once
 }
 
-// Freeze stops all writes to the file systems of the targets: all of them, or
-// it returns an error and none. It returns when every one is frozen. Each stays
-// so until it is thawed, at most for limit, and no longer than ctx: that it came
-// to that is an error of Thaw.
+// Freeze stops all writes to the file systems of the targets, and returns when all of them are frozen. If one cannot be
+// frozen, it thaws the others and returns an error. Each file system stays frozen until it is thawed, but no longer
+// than limit, and not beyond the end of ctx; if one of these ended the freeze, Thaw returns an error.
 //
-// Dirty pages are written out before the first one is frozen, so that writers
-// wait for little more than the freeze itself; that may take limit once more.
-// Targets on one device are frozen once.
+// Dirty pages are written out before the first file system is frozen, so that writers wait for little more than the
+// freeze itself. Writing them out may take up to limit as well. Targets on one device are frozen once.
 //
-// Errors: not_found and unsupported if a target is not the mount point of its
-// device, busy if another program froze it, freeze_timeout at the limit; that
-// one is an ErrFreezing too if a file system may still freeze.
+// Faults: not_found or unsupported if a target is not the mount point of its device, unsupported if its file system
+// cannot be frozen, busy if another program has frozen it, freeze_timeout at the limit, interrupted or timeout if ctx
+// ends, not_root, internal. The error is also an ErrFreezing if a file system may still freeze later.
 func Freeze(ctx context.Context, targets []Target, limit time.Duration) (*Frozen, error) {
-	holds, err := openAll(targets)
+	freezes, err := openAll(targets)
 	if err != nil {
 		return nil, err
 	}
-	return freezeAll(ctx, holds, limit)
+	return freezeAll(ctx, freezes, limit)
 }
 
-func freezeAll(ctx context.Context, holds []*hold, limit time.Duration) (*Frozen, error) {
-	f := &Frozen{holds: holds, over: make(chan struct{})}
-	if err := f.each(ctx, limit, "written out", (*hold).sync); err != nil {
+func freezeAll(ctx context.Context, freezes []*fsFreeze, limit time.Duration) (*Frozen, error) {
+	f := &Frozen{freezes: freezes, thawed: make(chan struct{})}
+	if err := f.runAll(ctx, limit, "written out", (*fsFreeze).sync); err != nil {
 		return nil, fault.All(err, f.Thaw())
 	}
 	deadline := time.Now().Add(limit)
-	if err := f.each(ctx, limit, "frozen", (*hold).freeze); err != nil {
+	if err := f.runAll(ctx, limit, "frozen", (*fsFreeze).freeze); err != nil {
 		return nil, fault.All(err, f.Thaw())
 	}
-	go f.watch(ctx, time.Until(deadline))
+	go f.thawAtLimit(ctx, time.Until(deadline))
 	return f, nil
 }
 
-// openAll opens every target, or none.
-func openAll(targets []Target) ([]*hold, error) {
-	var holds []*hold
+// openAll opens every target, or returns an error and leaves none open.
+func openAll(targets []Target) ([]*fsFreeze, error) {
+	var freezes []*fsFreeze
 	var errs []error
-	byDev := make(map[Dev]*hold)
+	byDev := make(map[Dev]*fsFreeze)
 	for _, t := range targets {
 		dir, err := openMountPoint(t)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if h := byDev[t.Dev]; h != nil {
-			h.points = append(h.points, t.Point)
-			_ = dir.Close() // opened to prove the target only
+		if fs := byDev[t.Dev]; fs != nil {
+			fs.points = append(fs.points, t.Point)
+			_ = dir.Close() // it was opened only to check the target
 			continue
 		}
-		h := &hold{points: []string{t.Point}, dir: dir, mark: markOf(marks, t.Dev)}
-		byDev[t.Dev] = h
-		holds = append(holds, h)
+		fs := &fsFreeze{points: []string{t.Point}, dir: dir, mark: markOf(marksDir, t.Dev)}
+		byDev[t.Dev] = fs
+		freezes = append(freezes, fs)
 	}
 	if err := fault.All(errs...); err != nil {
-		for _, h := range holds {
-			_ = h.thaw()
+		for _, fs := range freezes {
+			_ = fs.thaw()
 		}
 		return nil, err
 	}
-	return holds, nil
+	return freezes, nil
 }
 
-// openMountPoint opens a directory and proves by the descriptor, which no
-// later mount can change, that it is the root of a mount of the device.
-// FIFREEZE on any other directory would freeze the file system that holds it.
+// openMountPoint opens a directory and checks through the descriptor, which later mounts do not affect, that it is the
+// root of a mount of the device. FIFREEZE on any other directory would freeze the file system that holds it.
 func openMountPoint(t Target) (*os.File, error) {
 	fd, err := unix.Open(t.Point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -128,17 +123,17 @@ func isMountOf(fd int, t Target) error {
 	return nil
 }
 
-// each does one step on every file system at the same time. At the limit or at
-// the end of ctx it returns without those that are still at it.
-func (f *Frozen) each(ctx context.Context, limit time.Duration, done string, step func(*hold) error) error {
+// runAll runs one step for all file systems at the same time. done is the step's participle for the error message, such
+// as "frozen". At the limit or at the end of ctx runAll returns without waiting for the steps that are still running.
+func (f *Frozen) runAll(ctx context.Context, limit time.Duration, done string, step func(*fsFreeze) error) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	results := make(chan error, len(f.holds))
-	for _, h := range f.holds {
-		go func() { results <- step(h) }()
+	results := make(chan error, len(f.freezes))
+	for _, fs := range f.freezes {
+		go func() { results <- step(fs) }()
 	}
 	var errs []error
-	for range f.holds {
+	for range f.freezes {
 		select {
 		case err := <-results:
 			errs = append(errs, err)
@@ -154,57 +149,59 @@ func (f *Frozen) each(ctx context.Context, limit time.Duration, done string, ste
 
 func (f *Frozen) points() string {
 	var points []string
-	for _, h := range f.holds {
-		points = append(points, h.points...)
+	for _, fs := range f.freezes {
+		points = append(points, fs.points...)
 	}
 	return strings.Join(points, ", ")
 }
 
-// watch thaws everything when the limit or ctx ends first.
-func (f *Frozen) watch(ctx context.Context, left time.Duration) {
+// thawAtLimit thaws all file systems when left has passed or ctx ends, unless Thaw is called first.
+func (f *Frozen) thawAtLimit(ctx context.Context, left time.Duration) {
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
-	case <-f.over:
+	case <-f.thawed:
 		return
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	for _, h := range f.holds {
-		h.expire()
+	for _, fs := range f.freezes {
+		fs.expire()
 	}
 }
 
-// Thaw thaws every file system that is still frozen, and every one whose freeze
-// comes back later, which is an ErrFreezing. It may be called at any time, and
-// again. It is an error (freeze_timeout) if the limit or another program thawed
-// one before, because the instant is lost.
+// Thaw thaws every file system that is still frozen. A file system whose freeze is still under way is thawed when that
+// freeze returns; then the error is an ErrFreezing. Thaw may be called at any time, and more than once. Faults:
+// freeze_timeout if the limit, the context or another program thawed a file system before, because then the file
+// systems were not all frozen at one instant; internal.
 func (f *Frozen) Thaw() error {
-	f.once.Do(func() { close(f.over) })
-	errs := make([]error, 0, len(f.holds))
-	for _, h := range f.holds {
-		errs = append(errs, h.thaw())
+	f.once.Do(func() { close(f.thawed) })
+	errs := make([]error, 0, len(f.freezes))
+	for _, fs := range f.freezes {
+		errs = append(errs, fs.thaw())
 	}
 	return fault.All(errs...)
 }
 
-// ThawMount thaws a file system that a killed process of this program left
-// frozen. One that is not frozen is no error, and one that another program froze
-// is left alone. If the point is gone, any other mount of the device
-// serves: the freeze belongs to the file system. not_found if it is mounted
-// nowhere in this namespace.
+// ThawMount thaws a file system that a killed process of this program left frozen. It is no error if the file system is
+// not frozen; if another program froze it, it stays frozen. If t.Point is no longer a mount point of the device, any
+// other mount of the device is used, because a freeze belongs to the file system and not to the mount. Faults:
+// not_found if the device is not mounted in this namespace, internal.
 func ThawMount(t Target) error {
-	mark := markOf(marks, t.Dev)
+	mark := markOf(marksDir, t.Dev)
 	if !mark.isSet() {
 		return nil
 	}
-	dir, err := openMountPoint(t)
-	if err != nil {
-		dir, err = openElsewhere(t.Dev, err)
+	dir, openErr := openMountPoint(t)
+	if openErr != nil {
+		var err error
+		if dir, err = openOtherMount(t.Dev); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		mark.clear() // it is mounted nowhere: what is mounted there later was not frozen by this
-		return err
+	if dir == nil {
+		mark.clear() // the device is not mounted: this program has not frozen what is mounted from it later
+		return openErr
 	}
 	defer dir.Close()
 	if err := ioctl(dir, fiThaw); err != nil && err != unix.EINVAL { // EINVAL: not frozen
@@ -215,7 +212,8 @@ func ThawMount(t Target) error {
 	return nil
 }
 
-func openElsewhere(dev Dev, because error) (*os.File, error) {
+// openOtherMount opens any mount point of the device; nil if there is none.
+func openOtherMount(dev Dev) (*os.File, error) {
 	mounts, err := Mounts()
 	if err != nil {
 		return nil, err
@@ -225,5 +223,5 @@ func openElsewhere(dev Dev, because error) (*os.File, error) {
 			return dir, nil
 		}
 	}
-	return nil, because
+	return nil, nil
 }

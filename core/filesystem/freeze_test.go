@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,23 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel plays the file systems of a test: it knows what is frozen, and can
-// keep a freeze waiting.
-type kernel struct {
-	mu     sync.Mutex
-	frozen map[string]bool
-	thaws  int
-	refuse map[string]error         // of FIFREEZE
-	wait   map[string]chan struct{} // FIFREEZE blocks until it is closed
+// fakeKernel plays the kernel's freezing: it remembers what is frozen, and can refuse a freeze or block it.
+type fakeKernel struct {
+	mu      sync.Mutex
+	frozen  map[string]bool
+	thaws   int
+	refuse  map[string]error         // the error of FIFREEZE
+	blocked map[string]chan struct{} // FIFREEZE returns after this channel is closed
 }
 
-func newKernel() *kernel {
-	return &kernel{frozen: map[string]bool{}, refuse: map[string]error{}, wait: map[string]chan struct{}{}}
+func newKernel() *fakeKernel {
+	return &fakeKernel{frozen: map[string]bool{}, refuse: map[string]error{}, blocked: map[string]chan struct{}{}}
 }
 
-func (k *kernel) ioctl(name string) func(*os.File, uint) error {
+func (k *fakeKernel) ioctl(name string) func(*os.File, uint) error {
 	return func(_ *os.File, request uint) error {
-		if blocked := k.wait[name]; request == fiFreeze && blocked != nil {
+		if blocked := k.blocked[name]; request == fiFreeze && blocked != nil {
 			<-blocked
 		}
 		k.mu.Lock()
@@ -52,27 +52,27 @@ func (k *kernel) ioctl(name string) func(*os.File, uint) error {
 	}
 }
 
-func (k *kernel) holds(t *testing.T, names ...string) []*hold {
+func (k *fakeKernel) freezes(t *testing.T, names ...string) []*fsFreeze {
 	t.Helper()
-	var holds []*hold
+	var freezes []*fsFreeze
 	for _, name := range names {
-		dir, err := os.Open("/proc") // syncfs of it is quick
+		dir, err := os.Open("/proc") // syncfs(2) of /proc is quick
 		if err != nil {
 			t.Fatal(err)
 		}
-		holds = append(holds, &hold{points: []string{name}, dir: dir, ioctl: k.ioctl(name)})
+		freezes = append(freezes, &fsFreeze{points: []string{name}, dir: dir, ioctl: k.ioctl(name)})
 	}
-	return holds
+	return freezes
 }
 
-func (k *kernel) isFrozen(name string) bool {
+func (k *fakeKernel) isFrozen(name string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.frozen[name]
 }
 
-// thawed waits until none of the file systems is frozen, which happens by itself.
-func (k *kernel) thawed(t *testing.T, names ...string) {
+// waitThawed waits until none of the file systems is frozen any more. Nothing here thaws them: the program must.
+func (k *fakeKernel) waitThawed(t *testing.T, names ...string) {
 	t.Helper()
 	until := time.Now().Add(10 * time.Second)
 	for slices.ContainsFunc(names, k.isFrozen) {
@@ -83,22 +83,22 @@ func (k *kernel) thawed(t *testing.T, names ...string) {
 	}
 }
 
-// What is frozen by this program has a mark while it may be frozen; what another program froze has none.
+// A file system that this program may have frozen has a mark; one that another program froze has none.
 func TestOnlyOurOwnFreezeIsMarked(t *testing.T) {
 	k := newKernel()
 	k.frozen["/theirs"] = true
-	holds := k.holds(t, "/ours", "/theirs")
-	for i, h := range holds {
-		h.mark = markOf(t.TempDir(), Dev{Major: 8, Minor: uint32(i)})
+	freezes := k.freezes(t, "/ours", "/theirs")
+	for i, fs := range freezes {
+		fs.mark = markOf(t.TempDir(), Dev{Major: 8, Minor: uint32(i)})
 	}
-	if err := holds[0].freeze(); err != nil || !holds[0].mark.isSet() {
-		t.Errorf("frozen: %v, marked: %v", err, holds[0].mark.isSet())
+	if err := freezes[0].freeze(); err != nil || !freezes[0].mark.isSet() {
+		t.Errorf("frozen: %v, marked: %v", err, freezes[0].mark.isSet())
 	}
-	if err := holds[1].freeze(); !errors.Is(err, fault.Busy) || holds[1].mark.isSet() {
-		t.Errorf("frozen by another: %v, marked: %v", err, holds[1].mark.isSet())
+	if err := freezes[1].freeze(); !errors.Is(err, fault.Busy) || freezes[1].mark.isSet() {
+		t.Errorf("frozen by another: %v, marked: %v", err, freezes[1].mark.isSet())
 	}
-	if err := fault.All(holds[0].thaw(), holds[1].thaw()); err != nil || holds[0].mark.isSet() {
-		t.Errorf("thawed: %v, marked: %v", err, holds[0].mark.isSet())
+	if err := fault.All(freezes[0].thaw(), freezes[1].thaw()); err != nil || freezes[0].mark.isSet() {
+		t.Errorf("thawed: %v, marked: %v", err, freezes[0].mark.isSet())
 	}
 	if !k.isFrozen("/theirs") {
 		t.Error("another program's freeze was thawed")
@@ -107,7 +107,7 @@ func TestOnlyOurOwnFreezeIsMarked(t *testing.T) {
 
 func TestFreezeAndThaw(t *testing.T) {
 	k := newKernel()
-	f, err := freezeAll(t.Context(), k.holds(t, "/a", "/b"), time.Minute)
+	f, err := freezeAll(t.Context(), k.freezes(t, "/a", "/b"), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,11 +129,12 @@ func TestFreezeIsAllOrNothing(t *testing.T) {
 		refusal error
 		code    fault.Code
 	}{
-		{unix.EBUSY, fault.Busy}, {unix.EOPNOTSUPP, fault.Unsupported}, {unix.EPERM, fault.NotRoot}, {unix.EIO, fault.Internal},
+		{unix.EBUSY, fault.Busy}, {unix.EOPNOTSUPP, fault.Unsupported},
+		{unix.EPERM, fault.NotRoot}, {unix.EIO, fault.Internal},
 	} {
 		k := newKernel()
 		k.refuse["/b"] = c.refusal
-		_, err := freezeAll(t.Context(), k.holds(t, "/a", "/b", "/c"), time.Minute)
+		_, err := freezeAll(t.Context(), k.freezes(t, "/a", "/b", "/c"), time.Minute)
 		if !errors.Is(err, c.code) {
 			t.Errorf("%v: %v, want %s", c.refusal, err, c.code)
 		}
@@ -143,11 +144,11 @@ func TestFreezeIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// What somebody else froze is not ours to thaw.
-func TestFreezeLeavesAnothersFreezeAlone(t *testing.T) {
+// A file system that another program froze stays frozen.
+func TestFreezeKeepsAnotherProgramsFreeze(t *testing.T) {
 	k := newKernel()
 	k.frozen["/b"] = true
-	_, err := freezeAll(t.Context(), k.holds(t, "/a", "/b"), time.Minute)
+	_, err := freezeAll(t.Context(), k.freezes(t, "/a", "/b"), time.Minute)
 	if !errors.Is(err, fault.Busy) {
 		t.Errorf("got %v, want busy", err)
 	}
@@ -158,62 +159,84 @@ func TestFreezeLeavesAnothersFreezeAlone(t *testing.T) {
 
 func TestFreezeExpires(t *testing.T) {
 	k := newKernel()
-	f, err := freezeAll(t.Context(), k.holds(t, "/a", "/b"), 20*time.Millisecond)
+	f, err := freezeAll(t.Context(), k.freezes(t, "/a", "/b"), 20*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.thawed(t, "/a", "/b")
+	k.waitThawed(t, "/a", "/b")
 	if err := f.Thaw(); !errors.Is(err, fault.FreezeTimeout) {
 		t.Errorf("thaw of all after the limit: %v, want freeze_timeout", err)
+	}
+}
+
+// Whoever is told that a file system "was thawed by the time limit" does not look at it again.
+func TestThawThatFailsAtTheLimitIsSaid(t *testing.T) {
+	k := newKernel()
+	freezes := k.freezes(t, "/a")
+	tried := make(chan struct{})
+	works := freezes[0].ioctl
+	freezes[0].ioctl = func(f *os.File, request uint) error {
+		if request == fiThaw {
+			defer close(tried)
+			return unix.EIO
+		}
+		return works(f, request)
+	}
+	f, err := freezeAll(t.Context(), freezes, 20*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-tried
+	if err := f.Thaw(); err == nil || !strings.Contains(err.Error(), "thaw /a") {
+		t.Errorf("thaw of what stays frozen: %v", err)
 	}
 }
 
 func TestFreezeEndsWithItsContext(t *testing.T) {
 	k := newKernel()
 	ctx, cancel := context.WithCancel(t.Context())
-	f, err := freezeAll(ctx, k.holds(t, "/a"), time.Minute)
+	f, err := freezeAll(ctx, k.freezes(t, "/a"), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cancel()
-	k.thawed(t, "/a")
+	k.waitThawed(t, "/a")
 	if err := f.Thaw(); !errors.Is(err, fault.FreezeTimeout) {
 		t.Errorf("thaw of all after the context ended: %v, want freeze_timeout", err)
 	}
 }
 
-// A freeze that hangs in the kernel cannot be called off. It must not stay when
-// it comes back, after nobody waits for it any more.
+// A freeze that hangs in the kernel cannot be cancelled. When it returns after Freeze has given up, it must be undone.
 func TestLateFreezeIsThawed(t *testing.T) {
 	k := newKernel()
-	k.wait["/slow"] = make(chan struct{})
-	holds := k.holds(t, "/a", "/slow")
+	k.blocked["/slow"] = make(chan struct{})
+	freezes := k.freezes(t, "/a", "/slow")
 	returned := make(chan struct{})
-	slow := holds[1].ioctl
-	holds[1].ioctl = func(f *os.File, request uint) error {
+	slow := freezes[1].ioctl
+	freezes[1].ioctl = func(f *os.File, request uint) error {
 		err := slow(f, request)
 		if request == fiThaw {
 			close(returned)
 		}
 		return err
 	}
-	_, err := freezeAll(t.Context(), holds, 20*time.Millisecond)
+	_, err := freezeAll(t.Context(), freezes, 20*time.Millisecond)
 	if !errors.Is(err, fault.FreezeTimeout) || !errors.Is(err, ErrFreezing) {
 		t.Fatalf("got %v, want freeze_timeout, and that a freeze is under way", err)
 	}
 	if k.isFrozen("/a") {
 		t.Error("/a is still frozen")
 	}
-	close(k.wait["/slow"])
+	close(k.blocked["/slow"])
 	<-returned
 	if k.isFrozen("/slow") {
 		t.Error("/slow stays frozen")
 	}
 }
 
-func TestThawTellsThatTheInstantIsLost(t *testing.T) {
+func TestThawReportsThatAnotherProgramThawedBefore(t *testing.T) {
 	k := newKernel()
-	f, err := freezeAll(t.Context(), k.holds(t, "/a"), time.Minute)
+	f, err := freezeAll(t.Context(), k.freezes(t, "/a"), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +248,7 @@ func TestThawTellsThatTheInstantIsLost(t *testing.T) {
 	}
 }
 
-// These ask the real kernel, and stop before anything is frozen.
+// This test asks the real kernel. Each Freeze fails before anything is frozen.
 func TestOnlyAMountPointOfTheDeviceIsFrozen(t *testing.T) {
 	dir := t.TempDir()
 	on, _, err := statDev(dir)
@@ -263,9 +286,9 @@ func TestTargetsOfOneDeviceAreFrozenOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	holds, err := openAll([]Target{{"/proc", proc}, {"/proc", proc}})
-	if err != nil || len(holds) != 1 || len(holds[0].points) != 2 {
-		t.Fatalf("%d holds, %v", len(holds), err)
+	freezes, err := openAll([]Target{{"/proc", proc}, {"/proc", proc}})
+	if err != nil || len(freezes) != 1 || len(freezes[0].points) != 2 {
+		t.Fatalf("%d freezes, %v", len(freezes), err)
 	}
-	_ = holds[0].thaw()
+	_ = freezes[0].thaw()
 }

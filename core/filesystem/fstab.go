@@ -19,8 +19,8 @@ type FstabEntry struct {
 	Options []string `json:"options"`
 }
 
-// Fstab reads a file such as /etc/fstab; one that does not exist has no
-// entries. Lines with fewer than two fields are passed over, as mount(8) does.
+// Fstab reads a file in the format of /etc/fstab. It returns no entries if the file does not exist. Lines with fewer
+// than two fields are skipped, as mount(8) does. Fault: internal if the file cannot be read.
 func Fstab(path string) ([]FstabEntry, error) {
 	data, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -41,7 +41,8 @@ func parseFstab(data []byte) []FstabEntry {
 		if len(fields) < 2 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		fields = append(fields, []string{"auto", "defaults"}[min(len(fields)-2, 2):]...) // what mount(8) takes for absent ones
+		// Missing fields get the defaults of mount(8).
+		fields = append(fields, []string{"auto", "defaults"}[min(len(fields)-2, 2):]...)
 		entries = append(entries, FstabEntry{
 			Spec: unquote(unescape(fields[0])), Point: unescape(fields[1]), Type: unescape(fields[2]),
 			Options: splitOptions(unescape(fields[3])),
@@ -59,15 +60,15 @@ func unquote(spec string) string {
 	return key + "=" + value[1:len(value)-1]
 }
 
-// unescape turns \040 and its like into what they stand for: fstab(5) and
-// proc(5) write blanks so. Anything else after a backslash stays as it is.
+// unescape replaces \040 and other octal escapes by the characters they stand for: fstab(5) and proc(5) write blanks in
+// this way. A backslash that is followed by anything else stays.
 func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		if c, ok := octal(s[i:]); ok {
+		if c, ok := parseOctal(s[i:]); ok {
 			b.WriteByte(c)
 			i += 3
 			continue
@@ -77,8 +78,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// octal reads a backslash and three octal digits, at most \377.
-func octal(s string) (byte, bool) {
+// parseOctal parses a backslash and three octal digits, up to \377, at the beginning of s.
+func parseOctal(s string) (byte, bool) {
 	if len(s) < 4 || s[0] != '\\' || s[1] > '3' {
 		return 0, false
 	}
@@ -92,8 +93,7 @@ func octal(s string) (byte, bool) {
 	return c, true
 }
 
-// splitOptions splits at commas, but not inside of quotes: SELinux contexts
-// have commas of their own (mount(8)).
+// splitOptions splits at commas, but not inside quotes: SELinux contexts contain commas (mount(8)).
 func splitOptions(s string) []string {
 	quoted := false
 	return strings.FieldsFunc(s, func(r rune) bool {
@@ -104,52 +104,52 @@ func splitOptions(s string) []string {
 	})
 }
 
-// byContent are the folders of links that name a device by what is written on it.
-var byContent = []string{"/dev/disk/by-uuid/", "/dev/disk/by-label/"}
+// contentLinkDirs are the directories of links that name a device by an identifier in its file system.
+var contentLinkDirs = []string{"/dev/disk/by-uuid/", "/dev/disk/by-label/"}
 
-// ByContent tells whether the entry names its device by an identifier that is
-// written in the file system, which a snapshot therefore has as well.
+// ByContent reports whether the entry names its device by an identifier that is stored in the file system. A snapshot
+// of the volume has the same identifier.
 func (e FstabEntry) ByContent() bool {
 	key, _, tagged := strings.Cut(e.Spec, "=")
 	if tagged && (key == "UUID" || key == "LABEL") {
 		return true
 	}
-	return slices.ContainsFunc(byContent, func(dir string) bool { return strings.HasPrefix(e.Spec, dir) })
+	return slices.ContainsFunc(contentLinkDirs, func(dir string) bool { return strings.HasPrefix(e.Spec, dir) })
 }
 
-// FstabWarnings warns of each entry for one of the mount points that might
-// mount a snapshot in place of the volume. device names the volume at a point,
-// such as /dev/vg00/dat.
-func FstabWarnings(entries []FstabEntry, device map[string]string) []string {
+// FstabWarnings returns a warning for each entry that might mount a snapshot instead of the volume at one of the mount
+// points. volumeAt maps each mount point to the path of its volume, such as /dev/vg00/dat.
+func FstabWarnings(entries []FstabEntry, volumeAt map[string]string) []string {
 	var warnings []string
 	for _, e := range entries {
-		volume, ours := device[e.Point]
-		if !ours || !e.ByContent() {
+		volume, isVolume := volumeAt[e.Point]
+		if !isVolume || !e.ByContent() {
 			continue
 		}
-		warnings = append(warnings, fmt.Sprintf("/etc/fstab mounts %s by %s, which the volume's snapshots share: write %s there instead",
+		warnings = append(warnings, fmt.Sprintf(
+			"/etc/fstab mounts %s by %s, which the volume's snapshots share: write %s there instead",
 			e.Point, e.Spec, volume))
 	}
 	return warnings
 }
 
-// FstabPoints returns where the entries have a device mounted.
+// FstabPoints returns the mount points at which the entries mount a device.
 func FstabPoints(entries []FstabEntry, dev Dev) []string {
 	var points []string
 	for _, e := range entries {
-		if is, ok := e.Device(); ok && is == dev && strings.HasPrefix(e.Point, "/") { // swap has none
+		if entryDev, ok := e.Device(); ok && entryDev == dev && strings.HasPrefix(e.Point, "/") { // swap has no mount point
 			points = append(points, e.Point)
 		}
 	}
 	return points
 }
 
-// Device returns the block device that the entry names now; false if there is none.
+// Device returns the block device that the entry's Spec stands for now. It returns false if there is no such device.
 func (e FstabEntry) Device() (Dev, bool) {
 	path := e.Spec
 	if key, value, tagged := strings.Cut(e.Spec, "="); tagged && !strings.HasPrefix(e.Spec, "/") {
 		path = "/dev/disk/by-" + strings.ToLower(key) + "/" + value
 	}
-	_, is, err := statDev(path)
-	return is, err == nil && is != Dev{}
+	_, node, err := statDev(path)
+	return node, err == nil && node != Dev{}
 }

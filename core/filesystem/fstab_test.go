@@ -19,7 +19,7 @@ alone
 /dev/disk/by-uuid/77 /byuuid ext4 defaults 0 2
 `
 
-func TestFstab(t *testing.T) {
+func TestFstabReadsEntries(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "fstab")
 	if err := os.WriteFile(file, []byte(fstabText), 0o600); err != nil {
 		t.Fatal(err)
@@ -43,11 +43,12 @@ func TestFstab(t *testing.T) {
 	}
 }
 
-func TestFstabWarnings(t *testing.T) {
+func TestFstabWarnsOfUUIDAndLabelLinks(t *testing.T) {
 	entries := parseFstab([]byte(fstabText))
 	volumes := map[string]string{"/dat": "/dev/vg00/dat", "/my data": "/dev/vg00/my", "/byuuid": "/dev/vg00/u"}
 	got := FstabWarnings(entries, volumes)
-	if len(got) != 2 || !strings.Contains(got[0], "/my data by UUID=0a1b-2c") || !strings.Contains(got[0], "/dev/vg00/my") ||
+	if len(got) != 2 || !strings.Contains(got[0], "/my data by UUID=0a1b-2c") ||
+		!strings.Contains(got[0], "/dev/vg00/my") ||
 		!strings.Contains(got[1], "/byuuid") {
 		t.Errorf("warnings: %q", got)
 	}
@@ -69,7 +70,7 @@ func FuzzFstab(f *testing.F) {
 	})
 }
 
-// escape is what the kernel and fstab do to blanks and backslashes.
+// escape escapes blanks and backslashes as the kernel and fstab do.
 func escape(s string) string {
 	return strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(s)
 }

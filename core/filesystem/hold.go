@@ -11,74 +11,74 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hold is one file system on its way into a freeze and out of it. FIFREEZE
-// blocks for as long as the disk does and cannot be called off, so whoever
-// comes last settles it: thaw if the freeze is over, else the freeze itself
-// when it comes back.
-type hold struct {
+// fsFreeze is the freeze of one file system, from its beginning to the thaw. FIFREEZE blocks for as long as the disk
+// does and cannot be cancelled. So the last of the two calls ends it: thaw if the freeze has returned, else freeze when
+// it returns after thaw was called.
+type fsFreeze struct {
 	points []string
 	dir    *os.File
-	mark   mark
-	ioctl  func(*os.File, uint) error // nil: the real one
+	mark   freezeMark
+	ioctl  func(*os.File, uint) error // replaces the function ioctl in tests; may be nil
 
 	mu       sync.Mutex
 	freezing bool   // FIFREEZE is under way
-	frozen   bool   // by us
-	released bool   // thawed, or to be thawed as soon as the freeze comes back
-	lost     string // who ended the freeze before thaw was called; empty: nobody
+	frozen   bool   // by this fsFreeze
+	released bool   // thawed, or to be thawed as soon as FIFREEZE returns
+	thawedBy string // what ended the freeze before thaw was called; empty: nothing did
+	thawErr  error  // of the thaw that was made before thaw was called
 }
 
-func (h *hold) name() string { return strings.Join(h.points, ", ") }
+func (fs *fsFreeze) name() string { return strings.Join(fs.points, ", ") }
 
-func (h *hold) call(request uint) error {
-	if h.ioctl != nil {
-		return h.ioctl(h.dir, request)
+func (fs *fsFreeze) callIoctl(request uint) error {
+	if fs.ioctl != nil {
+		return fs.ioctl(fs.dir, request)
 	}
-	return ioctl(h.dir, request)
+	return ioctl(fs.dir, request)
 }
 
-// sync writes dirty pages out while writers may still go on.
-func (h *hold) sync() error {
-	conn, err := h.dir.SyscallConn()
+// sync writes out dirty pages while programs can still write.
+func (fs *fsFreeze) sync() error {
+	conn, err := fs.dir.SyscallConn()
 	if err != nil {
-		return fault.New(fault.Internal, "sync %s: %w", h.name(), err)
+		return fault.New(fault.Internal, "sync %s: %w", fs.name(), err)
 	}
 	var failed error
 	if err := conn.Control(func(fd uintptr) { failed = unix.Syncfs(int(fd)) }); err != nil {
-		return fault.New(fault.Interrupted, "sync %s: %w", h.name(), err)
+		return fault.New(fault.Interrupted, "sync %s: %w", fs.name(), err)
 	}
 	if failed != nil {
-		return fault.New(fault.Internal, "sync %s: %w", h.name(), failed)
+		return fault.New(fault.Internal, "sync %s: %w", fs.name(), failed)
 	}
 	return nil
 }
 
-func (h *hold) freeze() error {
-	h.mu.Lock()
-	if h.released {
-		h.mu.Unlock()
-		return fault.New(fault.Interrupted, "freeze of %s called off", h.name())
+func (fs *fsFreeze) freeze() error {
+	fs.mu.Lock()
+	if fs.released {
+		fs.mu.Unlock()
+		return fault.New(fault.Interrupted, "freeze of %s called off", fs.name())
 	}
-	if err := h.mark.set(); err != nil {
-		h.mu.Unlock()
+	if err := fs.mark.set(); err != nil {
+		fs.mu.Unlock()
 		return err
 	}
-	h.freezing = true
-	h.mu.Unlock()
+	fs.freezing = true
+	fs.mu.Unlock()
 
-	err := h.call(fiFreeze)
+	err := fs.callIoctl(fiFreeze)
 	if err != nil {
-		h.mark.clear()
+		fs.mark.clear()
 	}
 
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.freezing = false
-	h.frozen = err == nil
-	if h.released { // nobody waits for this freeze any more
-		_ = h.finish()
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.freezing = false
+	fs.frozen = err == nil
+	if fs.released { // the caller has given up on this freeze
+		fs.thawErr = fs.finish()
 	}
-	return freezeFault(h.name(), err)
+	return freezeFault(fs.name(), err)
 }
 
 func freezeFault(name string, err error) error {
@@ -95,7 +95,7 @@ func freezeFault(name string, err error) error {
 	return fault.New(fault.Internal, "freeze %s: %w", name, err)
 }
 
-// frozenByAnother says that a file system is frozen, and not by this program.
+// frozenByAnother returns the fault busy for a file system that another program has frozen.
 func frozenByAnother(name string) error {
 	return fault.New(fault.Busy, "another program holds %s frozen", name).
 		WithHint("wait until it has thawed it: agents of virtual machines and of storage freeze file systems for their "+
@@ -103,66 +103,72 @@ func frozenByAnother(name string) error {
 			"If it never will: fsfreeze -u %s", name)
 }
 
-// ErrFreezing says that a freeze can be neither awaited nor called off: the file system may freeze later, and must be
-// thawed then. This process does so, if it lives to see it; ThawMount does it after its end.
+// ErrFreezing means that a freeze has not returned in time and cannot be cancelled: the file system may still freeze,
+// and must be thawed then. This process thaws it if it still lives then; after its death ThawMount does.
 var ErrFreezing = errors.New("its freeze is still under way, and is undone when it comes back")
 
-// thaw releases the file system: now, or when its freeze comes back.
-func (h *hold) thaw() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.released && !h.freezing {
-		return h.verdict()
+// thaw thaws the file system, at once or when its FIFREEZE returns.
+func (fs *fsFreeze) thaw() error {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.released && !fs.freezing {
+		if fs.thawErr != nil {
+			return fs.thawErr
+		}
+		return fs.thawedEarly()
 	}
-	h.released = true
-	if h.freezing {
-		return fault.New(fault.FreezeTimeout, "%s: %w", h.name(), ErrFreezing)
+	fs.released = true
+	if fs.freezing {
+		return fault.New(fault.FreezeTimeout, "%s: %w", fs.name(), ErrFreezing)
 	}
-	return h.finish()
+	return fs.finish()
 }
 
-// expire is thaw at the end of the limit or of the context.
-func (h *hold) expire() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.released {
+// expire thaws the file system when the limit has passed or the context has ended.
+func (fs *fsFreeze) expire() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.released {
 		return
 	}
-	h.released = true
-	_ = h.finish()
-	h.lost = "the time limit"
+	fs.released = true
+	fs.thawErr = fs.finish()
+	if fs.thawErr == nil {
+		fs.thawedBy = "the time limit"
+	}
 }
 
-// finish ends a hold that is released and not freezing. The caller has the lock.
-func (h *hold) finish() error {
-	defer h.dir.Close()
-	if !h.frozen {
+// finish thaws a file system that is released and whose FIFREEZE is not under way. The caller holds fs.mu.
+func (fs *fsFreeze) finish() error {
+	defer fs.dir.Close()
+	if !fs.frozen {
 		return nil
 	}
-	h.frozen = false
-	err := h.call(fiThaw)
+	fs.frozen = false
+	err := fs.callIoctl(fiThaw)
 	if err == nil || err == unix.EINVAL {
-		h.mark.clear()
+		fs.mark.clear()
 	}
-	if err == unix.EINVAL { // not frozen: another fsfreeze -u was faster
-		h.lost = "another program"
-		return h.verdict()
+	if err == unix.EINVAL { // not frozen: another program has thawed it
+		fs.thawedBy = "another program"
+		return fs.thawedEarly()
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "thaw %s: %w", h.name(), err).WithHint("fsfreeze -u %s", h.name())
+		return fault.New(fault.Internal, "thaw %s: %w", fs.name(), err).WithHint("fsfreeze -u %s", fs.name())
 	}
 	return nil
 }
 
-func (h *hold) verdict() error {
-	if h.lost == "" {
+// thawedEarly returns the fault freeze_timeout if the file system was thawed before thaw was called, else nil.
+func (fs *fsFreeze) thawedEarly() error {
+	if fs.thawedBy == "" {
 		return nil
 	}
-	return fault.New(fault.FreezeTimeout, "%s was thawed by %s before its time", h.name(), h.lost)
+	return fault.New(fault.FreezeTimeout, "%s was thawed by %s before its time", fs.name(), fs.thawedBy)
 }
 
-// ioctl calls FIFREEZE or FITHAW. A signal of the Go scheduler may interrupt
-// the first one before it froze anything (EINTR), and then it is called again.
+// ioctl calls FIFREEZE or FITHAW. A signal of Go's scheduler may interrupt FIFREEZE before it has frozen anything
+// (EINTR); then ioctl calls it again.
 func ioctl(dir *os.File, request uint) error {
 	defer runtime.KeepAlive(dir)
 	for {

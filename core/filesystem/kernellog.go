@@ -10,20 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelLog reads what the kernel says from the moment it was opened (linux, Documentation/ABI/testing/dev-kmsg).
-// mount(8) gets no more than an error number from the kernel, and points to dmesg(1) for the cause.
+// kernelLog reads what the kernel logs from the moment at which it was opened (linux,
+// Documentation/ABI/testing/dev-kmsg). mount(8) gets only an error number from the kernel, and refers to dmesg(1) for
+// the cause.
 type kernelLog struct {
-	fd int // -1: it cannot be read here, and nothing is known
+	fd int // -1: the log cannot be read
 }
 
+// Properties of the kernel's log, and limits for reading it.
 const (
-	kmsg           = "/dev/kmsg"
-	recordsRead    = 512 // at most: a broken disk says a lot
-	recordsKept    = 3
-	recordLength   = 8 << 10
-	kernelWarnings = 4 // the least grave level that counts (syslog(2))
+	kmsgPath       = "/dev/kmsg"
+	maxRecordsRead = 512 // a broken disk causes many records
+	maxRecordsKept = 3
+	recordSize     = 8 << 10
+	warningLevel   = 4 // KERN_WARNING; higher numbers are less severe (syslog(2))
 )
 
+// openKernelLog opens the kernel's log behind its last record, so that only later records are read.
 func openKernelLog(path string) kernelLog {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -42,41 +45,42 @@ func (k kernelLog) close() {
 	}
 }
 
-// about returns the first warnings and errors of a device, by its name in the kernel, and of a type of file system,
-// each once. What other devices have to say is left out.
-func (k kernelLog) about(device, fstype string) []string {
-	var said []string
-	buffer := make([]byte, recordLength)
-	for n := 0; k.fd >= 0 && n < recordsRead && len(said) < recordsKept; n++ {
+// messagesAbout returns the first warnings and errors about a device, given by its name in the kernel, or about a type
+// of file system. It returns each text once, and at most maxRecordsKept of them.
+func (k kernelLog) messagesAbout(device, fstype string) []string {
+	var messages []string
+	buffer := make([]byte, recordSize)
+	for n := 0; k.fd >= 0 && n < maxRecordsRead && len(messages) < maxRecordsKept; n++ {
 		read, err := unix.Read(k.fd, buffer)
 		if err == unix.EPIPE || err == unix.EINTR {
-			continue // the oldest were overwritten; the next read goes on behind them
+			continue // EPIPE: the next records were overwritten; the next read returns the oldest one left
 		}
 		if err != nil || read <= 0 {
 			break
 		}
 		for record := range strings.Lines(string(buffer[:read])) {
-			text, ok := warning(record)
-			if ok && concerns(text, device, fstype) && !slices.Contains(said, text) {
-				said = append(said, text)
+			text, ok := parseWarning(record)
+			if ok && isAbout(text, device, fstype) && !slices.Contains(messages, text) {
+				messages = append(messages, text)
 			}
 		}
 	}
-	return said
+	return messages
 }
 
-// warning reads one record, "level and facility,number,time,flags;text", and tells whether it is grave enough.
-func warning(record string) (string, bool) {
+// parseWarning parses one record, "level and facility,number,time,flags;text", and returns its text. It returns false
+// if the record is less severe than a warning.
+func parseWarning(record string) (string, bool) {
 	head, text, ok := strings.Cut(strings.TrimSpace(record), ";")
 	first, _, _ := strings.Cut(head, ",")
 	priority, err := strconv.Atoi(first)
 	const levels = 8
-	return text, ok && err == nil && priority%levels <= kernelWarnings
+	return text, ok && err == nil && priority%levels <= warningLevel
 }
 
-// concerns knows a line by the device in it, "XFS (dm-3): …", or, before the kernel has looked at the device, by the
-// type of file system at its beginning, "xfs: Unknown parameter 'x'".
-func concerns(text, device, fstype string) bool {
+// isAbout reports whether a line is about a device, as "XFS (dm-3): …" is about dm-3, or about a type of file system.
+// Before the kernel has looked at the device, a line begins with the type only: "xfs: Unknown parameter 'x'".
+func isAbout(text, device, fstype string) bool {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" ():,[]", r) })
 	if device != "" && slices.Contains(words, device) {
 		return true
@@ -85,16 +89,17 @@ func concerns(text, device, fstype string) bool {
 	return ok && fstype != "" && (start == fstype || start == fstype+"-fs")
 }
 
-// kernelName is a device's name in the kernel's messages, such as dm-3; empty if it has none.
+// kernelName returns a device's name in the kernel's messages, such as dm-3, or an empty string if path is no block
+// device.
 func kernelName(path string) string {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return ""
 	}
 	dev := Dev{unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))}
-	to, err := os.Readlink(blockDir("/sys", dev))
+	target, err := os.Readlink(blockDir("/sys", dev))
 	if err != nil {
 		return ""
 	}
-	return filepath.Base(to)
+	return filepath.Base(target)
 }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each way to hold a mount open, made by a real program and found by name.
+// A real program makes each kind of holder, and the scan must find it.
 func TestLabHolders(t *testing.T) {
 	m := labMount(t)
 	at := func(name string) string { return filepath.Join(m.Point, name) }
@@ -56,7 +56,7 @@ func TestLabHolders(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = unix.Munmap(data) })
-			return os.Getpid(), at("ld.so") // the scan is told not to pass this process over
+			return os.Getpid(), at("ld.so") // this scan does not leave the test's own process out
 		}},
 		{"mount", "bind", func(t *testing.T) (int, string) {
 			dir := t.TempDir()
@@ -111,7 +111,7 @@ func labHolders(t *testing.T, m Mount, selfToo bool) []Holder {
 	s := newScan([]Dev{m.Dev}, []Mount{m}, mounts)
 	s.self = self
 	begun := time.Now()
-	found, err := s.within(t.Context())
+	found, err := s.runWithin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func labHolders(t *testing.T, m Mount, selfToo bool) []Holder {
 	return found
 }
 
-// A lazy unmount by somebody else leaves a name that says nothing.
+// After a lazy unmount by another program, the name of an open file does not show where it is.
 func TestLabHolderBehindALazyUnmount(t *testing.T) {
 	m := labMount(t)
 	dir := t.TempDir()
@@ -132,8 +132,8 @@ func TestLabHolderBehindALazyUnmount(t *testing.T) {
 	}
 }
 
-// The kernel is the judge: what Holders passes over in a unit with a namespace
-// of its own must not keep the device open.
+// Units with a mount namespace of their own that Holders does not name must not keep the device open. The kernel's open
+// count decides.
 func TestLabUnitsWithPrivateMounts(t *testing.T) {
 	m := labMount(t)
 	for _, c := range []struct {
@@ -183,7 +183,7 @@ func TestLabUnitsWithPrivateMounts(t *testing.T) {
 	}
 }
 
-// unitName makes a unit's name of a property.
+// unitName makes part of a unit's name from a property.
 func unitName(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {

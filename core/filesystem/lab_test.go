@@ -3,9 +3,9 @@
 // These tests ask a real kernel, as root, on a machine that may be harmed:
 //
 //	CGO_ENABLED=0 go test -c -tags lab -o filesystem.test ./core/filesystem
-//	REWIND_LAB_MOUNT=/dat ./filesystem.test -test.v -test.run Lab    # there
+//	REWIND_LAB_MOUNT=/dat ./filesystem.test -test.v -test.run Lab    # on that machine
 //
-// /dat stands for a mounted file system of its own with an entry in fstab.
+// /dat stands for a mount point that has a file system of its own and an entry in fstab.
 package filesystem
 
 import (
@@ -25,7 +25,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// labMount returns the mount to be used, and fails without one.
+// labMount returns the mount that the tests use. It fails the test if there is none.
 func labMount(t *testing.T) Mount {
 	t.Helper()
 	mounts, err := Mounts()
@@ -49,7 +49,7 @@ func run(t *testing.T, argv ...string) string {
 	return string(out)
 }
 
-// start starts a shell that says "ready" and then waits; it ends with the test.
+// start starts a shell that runs script, prints "ready" and waits. The shell ends with the test.
 func start(t *testing.T, script string, wrap ...string) *exec.Cmd {
 	t.Helper()
 	argv := append(wrap, "bash", "-c", script+"; echo ready; read -r")
@@ -77,7 +77,7 @@ func start(t *testing.T, script string, wrap ...string) *exec.Cmd {
 	return nil
 }
 
-// written returns a channel that closes when a file was written to the mount.
+// written writes a file on the mount in the background. It returns a channel that is closed when the file is written.
 func written(t *testing.T, m Mount) <-chan struct{} {
 	t.Helper()
 	done := make(chan struct{})
@@ -92,13 +92,13 @@ func written(t *testing.T, m Mount) <-chan struct{} {
 	return done
 }
 
-const still = 500 * time.Millisecond // a write that takes longer is held up
+const writeLimit = 500 * time.Millisecond // a write that takes longer is blocked
 
-func blocked(done <-chan struct{}) bool {
+func isBlocked(done <-chan struct{}) bool {
 	select {
 	case <-done:
 		return false
-	case <-time.After(still):
+	case <-time.After(writeLimit):
 		return true
 	}
 }
@@ -111,13 +111,13 @@ func TestLabFreezeHoldsWritesUntilTheThaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	write := written(t, m)
-	if !blocked(write) {
+	if !isBlocked(write) {
 		t.Error("a write went through a frozen file system")
 	}
 	if _, err := Freeze(t.Context(), []Target{target}, time.Minute); !errors.Is(err, fault.Busy) {
 		t.Errorf("a second freeze: %v, want busy", err)
 	}
-	if !blocked(write) {
+	if !isBlocked(write) {
 		t.Error("the failed second freeze thawed the first")
 	}
 	if err := f.Thaw(); err != nil {
@@ -132,13 +132,13 @@ func TestLabFreezeEndsAtItsLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-written(t, m) // goes on by itself
+	<-written(t, m) // the write is no longer blocked at the limit
 	if err := f.Thaw(); !errors.Is(err, fault.FreezeTimeout) {
 		t.Errorf("after the limit: %v", err)
 	}
 }
 
-// A directory below a mount point would freeze what holds it.
+// FIFREEZE on a directory below a mount point would freeze the whole file system.
 func TestLabDirectoryIsNotFrozen(t *testing.T) {
 	m := labMount(t)
 	dir, err := os.MkdirTemp(m.Point, "dir")
@@ -152,8 +152,8 @@ func TestLabDirectoryIsNotFrozen(t *testing.T) {
 	<-written(t, m)
 }
 
-// What another program has frozen is its own to thaw.
-func TestLabAForeignFreezeIsLeftAlone(t *testing.T) {
+// Only the program that froze a file system may thaw it.
+func TestLabAnotherProgramsFreezeIsKept(t *testing.T) {
 	m := labMount(t)
 	target := Target{m.Point, m.Dev}
 	dir, err := openMountPoint(target)
@@ -177,10 +177,10 @@ func TestLabAForeignFreezeIsLeftAlone(t *testing.T) {
 
 const frozenChild = "REWIND_LAB_FROZEN_CHILD"
 
-// Not a test: the process that TestLabThawAfterSIGKILL kills.
+// TestLabFrozenChild is no test: it is the process that TestLabThawAfterSIGKILL kills.
 func TestLabFrozenChild(t *testing.T) {
 	if os.Getenv(frozenChild) == "" {
-		return // it is started below only
+		return // only TestLabThawAfterSIGKILL starts it
 	}
 	m := labMount(t)
 	if _, err := Freeze(context.Background(), []Target{{m.Point, m.Dev}}, time.Hour); err != nil {
@@ -209,7 +209,7 @@ func TestLabThawAfterSIGKILL(t *testing.T) {
 	}
 	_ = child.Wait()
 	write := written(t, m)
-	if !blocked(write) {
+	if !isBlocked(write) {
 		t.Error("the freeze went away with its process: this test proves nothing")
 	}
 	for range 2 { // thawing what is not frozen is no error
@@ -220,7 +220,7 @@ func TestLabThawAfterSIGKILL(t *testing.T) {
 	<-write
 }
 
-// remount mounts what was unmounted, as it was.
+// remount mounts a file system that was unmounted with its earlier options.
 func remount(t *testing.T, m Mount) {
 	t.Helper()
 	fstab, err := Fstab("/etc/fstab")

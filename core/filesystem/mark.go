@@ -9,18 +9,18 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// marks is where each file system that this program freezes has a file, from
-// before the freeze until after the thaw. It lies in memory: a boot ends every
-// freeze. What has no mark was frozen by somebody else, and is theirs to thaw.
-const marks = "/run/rewind/frozen"
+// marksDir has a file for each file system that this program freezes, from before the freeze until after the thaw. The
+// directory is in memory, because a boot ends every freeze. A frozen file system without a mark was frozen by another
+// program, and this program must not thaw it.
+const marksDir = "/run/rewind/frozen"
 
-// mark is the file of one file system; an empty one is none.
-type mark string
+// freezeMark is the path of the file for one file system. If it is empty, no file is written.
+type freezeMark string
 
-func markOf(dir string, dev Dev) mark { return mark(filepath.Join(dir, dev.String())) }
+func markOf(dir string, dev Dev) freezeMark { return freezeMark(filepath.Join(dir, dev.String())) }
 
-// set is called before the freeze: a process that is killed in it may have frozen the file system all the same.
-func (m mark) set() error {
+// set must be called before the freeze: a process that is killed during the FIFREEZE may have frozen the file system.
+func (m freezeMark) set() error {
 	if m == "" {
 		return nil
 	}
@@ -33,14 +33,14 @@ func (m mark) set() error {
 	return nil
 }
 
-// clear is called when the file system is thawed, or was frozen by somebody else.
-func (m mark) clear() {
+// clear must be called when the file system is thawed, or turns out to be frozen by another program.
+func (m freezeMark) clear() {
 	if m != "" {
 		_ = os.Remove(string(m))
 	}
 }
 
-func (m mark) isSet() bool {
+func (m freezeMark) isSet() bool {
 	_, err := os.Lstat(string(m))
 	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -12,22 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountLimit is long because a mount may replay a file system's log first, and
-// through the COW of a merge at that.
+// mountLimit is long, because a mount may have to replay the file system's log first, and during a merge the kernel
+// reads that log through the snapshot.
 const mountLimit = 10 * time.Minute
 
-// MountSpec is one mount to be made.
+// MountSpec describes a mount that is to be made.
 type MountSpec struct {
 	Source  string   `json:"source"` // the device
 	Point   string   `json:"point"`
-	Type    string   `json:"type,omitempty"` // empty: as mount(8) finds out
+	Type    string   `json:"type,omitempty"` // empty: mount(8) finds it out
 	Options []string `json:"options,omitempty"`
-	Bind    string   `json:"bind,omitempty"` // instead of Source: a directory that is to be seen at Point too
+	Bind    string   `json:"bind,omitempty"` // instead of Source: a directory to bind to Point
 }
 
-// MountDevice mounts by mount(8), which also loads the modules that a file
-// system needs and helps those that have a mount program. It fails with
-// mount_failed.
+// MountDevice makes the mount by mount(8), which also loads the kernel modules that a file system needs, and starts the
+// mount helper of file systems that have one. Fault: mount_failed.
 func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
 	argv := []string{"mount"}
 	options, source := spec.Options, spec.Source
@@ -40,15 +39,15 @@ func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
 		argv = append(argv, "-o", strings.Join(options, ","))
 	}
 	argv = append(argv, "--", source, spec.Point)
-	log := openKernelLog(kmsg)
+	log := openKernelLog(kmsgPath)
 	defer log.close()
 	if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
-		return notMounted(err, source, spec, log.about(kernelName(source), spec.Type))
+		return mountFault(err, source, spec, log.messagesAbout(kernelName(source), spec.Type))
 	}
 	return nil
 }
 
-// mountHints say what to do about what mount(8) or the kernel says.
+// mountHints has a hint for each known text of mount(8) or the kernel. The first one that occurs in the message counts.
 var mountHints = []struct{ says, hint string }{
 	{"has duplicate UUID", "a copy of this file system is mounted: the option nouuid lets XFS mount both"},
 	{"unknown filesystem type", "the kernel has no driver for it: load its module, or install the package that has it"},
@@ -67,8 +66,8 @@ var mountHints = []struct{ says, hint string }{
 
 const checkHint = "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"
 
-// notMounted is the fault of a mount: mount's cause, the kernel's own words, and what to do.
-func notMounted(err error, source string, spec MountSpec, kernel []string) error {
+// mountFault returns the fault of a mount that failed: the cause that mount(8) gave, the kernel's messages, and a hint.
+func mountFault(err error, source string, spec MountSpec, kernel []string) error {
 	f := fault.New(fault.MountFailed, "mount %s on %s: %w", source, spec.Point, err)
 	if len(kernel) > 0 {
 		f.Msg += "; the kernel: " + strings.Join(kernel, "; ")
@@ -82,16 +81,15 @@ func notMounted(err error, source string, spec MountSpec, kernel []string) error
 	return f
 }
 
-// umount is the kernel's. Tests have one that hangs.
-var umount = unix.Unmount
+// kernelUnmount is umount2(2). Tests replace it by a function that hangs.
+var kernelUnmount = unix.Unmount
 
-// Unmount unmounts what is seen at point, at once and really: never lazily,
-// which would leave the device open behind a name that is gone. Whoever still
-// uses it makes it fail with busy. It takes as long as the kernel writes what is
-// in memory.
+// Unmount unmounts the topmost mount at point. It never unmounts lazily, which would leave the device open without a
+// path to it. It returns when the kernel has written what is in memory, however long that takes. Faults: busy if the
+// mount is in use, not_found if point is not a mount point, not_root, mount_failed.
 func Unmount(point string) error {
 	for {
-		err := umount(point, unix.UMOUNT_NOFOLLOW)
+		err := kernelUnmount(point, unix.UMOUNT_NOFOLLOW)
 		switch err {
 		case nil:
 			return nil
@@ -108,9 +106,10 @@ func Unmount(point string) error {
 	}
 }
 
-// within waits for a call of the kernel's until ctx ends. The call cannot be ended: it goes on beside what comes next.
-// At the end of ctx none is made.
-func within(ctx context.Context, what string, call func() error) error {
+// waitWithin makes a system call and waits for it until ctx ends. A system call cannot be cancelled: after the end of
+// ctx it goes on in the background. If ctx has ended already, the call is not made. what names the call in the error,
+// such as "the unmount of /dat". Faults: timeout or interrupted at the end of ctx.
+func waitWithin(ctx context.Context, what string, call func() error) error {
 	if ctx.Err() != nil {
 		return fault.New(fault.Of(ctx.Err()).Code, "%s was not begun: %w", what, ctx.Err())
 	}
@@ -124,14 +123,16 @@ func within(ctx context.Context, what string, call func() error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fault.New(fault.Interrupted, "%s goes on, and this run was asked to end: %w", what, ctx.Err())
 	}
-	return fault.New(fault.Timeout, "%s was not waited for any longer, and goes on: the kernel waits for its device", what).
+	return fault.New(fault.Timeout,
+		"%s was not waited for any longer, and goes on: the kernel waits for its device", what).
 		WithHint("look whether the disk answers: `dmesg | tail`; whether a device is suspended: `dmsetup info -c`")
 }
 
-// UnmountOf unmounts what is seen at point if it is on one of the devices. It may have gone since the caller looked:
-// with another mount, where both are below mounts that share what is mounted there, or by an automount's idle
-// timeout. That is no error, and what is seen then, such as the automount itself, is left alone. An unmount that does not
-// end by the end of ctx, since its device takes nothing, goes on, and is a timeout.
+// UnmountOf unmounts the topmost mount at point if it is on one of the devices. It is no error if the mount is gone:
+// another unmount may have taken it along, where both are below mounts that share what is mounted there, or an
+// automount's idle timeout. What is mounted at point then, such as the automount itself, stays. If the unmount has not
+// returned when ctx ends, because its device accepts no writes, it goes on in the background. Faults: timeout or
+// interrupted at the end of ctx, busy, not_root, mount_failed, internal.
 func UnmountOf(ctx context.Context, point string, devs ...Dev) error {
 	for {
 		mounts, err := Mounts()
@@ -141,49 +142,50 @@ func UnmountOf(ctx context.Context, point string, devs ...Dev) error {
 		if m, ok := At(mounts, point); !ok || !slices.Contains(devs, m.Dev) {
 			return nil
 		}
-		err = within(ctx, "the unmount of "+point, func() error { return Unmount(point) })
+		err = waitWithin(ctx, "the unmount of "+point, func() error { return Unmount(point) })
 		if !errors.Is(err, fault.NotFound) {
 			return err
 		}
 	}
 }
 
-// notGiven are options that the kernel shows but mount(2) refuses or warns of: they say what is the case anyway, such
-// as what ext4 did at an error.
-var notGiven = []string{"seclabel", "attr2", "noquota", "rw", "ro", "emergency_ro", "shutdown"}
+// shownOnlyOptions are options that the kernel shows but that mount(2) refuses or warns about: they describe a state,
+// such as what ext4 did after an error.
+var shownOnlyOptions = []string{"seclabel", "attr2", "noquota", "rw", "ro", "emergency_ro", "shutdown"}
 
-// RestoreOptions returns the options that mount the same device at the same
-// place as it is mounted now: those of fstab if it names this device for this
-// point, else those that the kernel shows. What was mounted read-only stays so:
-// that is an option of the mount. The file system's own says no more than that it
-// is read-only now, which ext4 makes it at an error (errors=remount-ro).
+// RestoreOptions returns the options that mount the device again as it is mounted now: those of fstab if it names this
+// device for this mount point, else those that the kernel shows. A mount that is read-only stays read-only, by the
+// option of the mount. The "ro" among the options of the file system does not count: it says only that the file system
+// is read-only now, and ext4 may have made it so after an error (errors=remount-ro).
 func (m Mount) RestoreOptions(fstab []FstabEntry) []string {
 	options := []string{"rw"}
 	if m.ReadOnly() {
 		options[0] = "ro"
 	}
 	shown := slices.Concat(splitOptions(m.Options), splitOptions(m.Super))
-	if listed, ok := m.listed(fstab); ok {
-		shown = listed
+	if inFstab, ok := m.fstabOptions(fstab); ok {
+		shown = inFstab
 	}
 	for _, o := range shown {
-		if !slices.Contains(notGiven, o) && !slices.Contains(options, o) && o != "defaults" {
+		if !slices.Contains(shownOnlyOptions, o) && !slices.Contains(options, o) && o != "defaults" {
 			options = append(options, o)
 		}
 	}
 	return options
 }
 
-// ReadOnly says that it was mounted read-only, whatever the file system is now.
+// ReadOnly reports whether the mount is read-only, even if the file system itself is writable.
 func (m Mount) ReadOnly() bool { return slices.Contains(splitOptions(m.Options), "ro") }
 
-// Flags returns the options of the mount itself, which a bind mount has, too: of one file system each mount has its
+// Flags returns the options of the mount itself without "rw". Each mount of a file system, also a bind mount, has its
 // own.
 func (m Mount) Flags() []string {
 	return slices.DeleteFunc(splitOptions(m.Options), func(o string) bool { return o == "rw" })
 }
 
-func (m Mount) listed(fstab []FstabEntry) ([]string, bool) {
+// fstabOptions returns the options of the fstab entry that mounts the same device at the same point. It returns false
+// if there is none.
+func (m Mount) fstabOptions(fstab []FstabEntry) ([]string, bool) {
 	for _, e := range fstab {
 		if e.Point != m.Point {
 			continue
@@ -195,16 +197,17 @@ func (m Mount) listed(fstab []FstabEntry) ([]string, bool) {
 	return nil, false
 }
 
-// xfsQuota are XFS's quota options. A mount without those that the file system
-// has on forgets its quota state (lvm2 issue 182).
-var xfsQuota = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenforce", "prjquota", "pqnoenforce"}
+// xfsQuotaOptions are XFS's quota options. If XFS is mounted without the quota options that are in use, it forgets its
+// quota state (lvm2 issue 182).
+var xfsQuotaOptions = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenforce", "prjquota", "pqnoenforce"}
 
-// restrictions are the options that keep users from doing more with a file system's files than is wanted of them.
-var restrictions = []string{"nosuid", "nodev", "noexec", "nosymfollow"}
+// restrictingOptions are mount options that restrict what users can do with the files of a file system.
+var restrictingOptions = []string{"nosuid", "nodev", "noexec", "nosymfollow"}
 
-// Inert adds options by which nothing on a file system can be run or used as a device: for what only we look into.
+// Inert adds the options nosuid, nodev and noexec if they are missing, for a file system that is only read by this
+// program: no file on it can be executed or used as a device.
 func Inert(options []string) []string {
-	for _, o := range restrictions[:3] { // nosymfollow takes Linux 5.10
+	for _, o := range restrictingOptions[:3] { // not nosymfollow, which needs Linux 5.10
 		if !slices.Contains(options, o) {
 			options = append(options, o)
 		}
@@ -212,24 +215,23 @@ func Inert(options []string) []string {
 	return options
 }
 
-// SnapshotOptions returns the options that mount a snapshot of origin, with a
-// file system of that type, for reading; what the origin's users may not do, they
-// may not do there; of one that is not mounted that is not known, and they get neither set-user-ID programs nor devices. With preview the log is not replayed
-// either, so that nothing at all is written to the snapshot; what is read may
-// then lack what was in the log.
+// SnapshotOptions returns the options that mount a snapshot of origin, with a file system of type fstype, read-only.
+// The restrictions of the origin's mount apply to the snapshot, too. If origin is not mounted (it is empty), its
+// restrictions are unknown, and nosuid and nodev are set. With preview the log is not replayed, so that nothing at all
+// is written to the snapshot; then changes that are only in the log are not visible.
 func SnapshotOptions(fstype string, origin Mount, preview bool) []string {
 	options := []string{"ro", "noatime"}
-	for _, o := range restrictions {
-		unknown := origin.Options == "" && (o == "nosuid" || o == "nodev") // what its users may do
+	for _, o := range restrictingOptions {
+		unknown := origin.Options == "" && (o == "nosuid" || o == "nodev") // the restrictions of the origin
 		if unknown || slices.Contains(splitOptions(origin.Options), o) {
 			options = append(options, o)
 		}
 	}
 	switch fstype {
 	case "xfs":
-		options = append(options, "nouuid") // the origin with the same UUID is mounted too
+		options = append(options, "nouuid") // the origin, which has the same UUID, is mounted too
 		for _, o := range splitOptions(origin.Super) {
-			if slices.Contains(xfsQuota, o) {
+			if slices.Contains(xfsQuotaOptions, o) {
 				options = append(options, o)
 			}
 		}

@@ -21,7 +21,7 @@ func (r *runner) Run(_ context.Context, c command.Cmd) (command.Output, error) {
 	return command.Output{}, r.err
 }
 
-func TestMountDevice(t *testing.T) {
+func TestMountDeviceRunsMount(t *testing.T) {
 	for _, c := range []struct {
 		spec MountSpec
 		want string
@@ -53,11 +53,11 @@ func TestUnmountRefusesWhatIsNoMountPoint(t *testing.T) {
 	}
 }
 
-// A device that takes nothing keeps the kernel's unmount, which cannot be ended, from returning.
-func TestUnmountHasALimit(t *testing.T) {
-	real, begun, stuck := umount, make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { <-begun; umount = real; close(stuck) })
-	umount = func(string, int) error { close(begun); <-stuck; return nil }
+// The kernel's unmount does not return, and cannot be cancelled, while the device accepts no writes.
+func TestUnmountOfEndsWithItsContext(t *testing.T) {
+	real, begun, stuck := kernelUnmount, make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { <-begun; kernelUnmount = real; close(stuck) })
+	kernelUnmount = func(string, int) error { close(begun); <-stuck; return nil }
 	mounts, err := Mounts()
 	if err != nil {
 		t.Fatal(err)
@@ -69,12 +69,13 @@ func TestUnmountHasALimit(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	err = UnmountOf(ctx, "/", root.Dev)
-	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "the unmount of / was not") || fault.Of(err).Hint == "" {
+	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "the unmount of / was not") ||
+		fault.Of(err).Hint == "" {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestRestoreOptions(t *testing.T) {
+func TestRestoreOptionsMountAsBefore(t *testing.T) {
 	dat := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "rw,seclabel,attr2,inode64,usrquota"}
 	readOnly := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "ro,noatime", Super: "rw,data=ordered"}
 	byExt4 := Mount{Dev: Dev{253, 0}, Point: "/dat", Options: "rw,relatime", Super: "ro,errors=remount-ro"}

@@ -10,23 +10,25 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// namespace is a mount namespace and a process that lives in it.
+// namespace is a mount namespace, and a process that lives in it.
 type namespace struct {
-	name   string // as ns/mnt of proc(5), empty for ours
+	name   string // the target of /proc/PID/ns/mnt; empty for our namespace
 	pid    int
 	mounts []Mount
 }
 
-// space returns the mount namespace of a process, whose mounts are read once.
-func (s *scan) space(pid int) (*namespace, error) {
+// namespaceOf returns the mount namespace of a process. The mounts of each namespace are read once. Fault: not_root if
+// the kernel denies access.
+func (s *scan) namespaceOf(pid int) (*namespace, error) {
 	name, err := os.Readlink(s.proc.path(pid, "ns/mnt"))
 	if os.IsPermission(err) && os.Geteuid() != 0 {
-		return nil, fault.New(fault.NotRoot, "only root can see what other users' processes hold open").WithHint("run as root (become: true)")
+		return nil, fault.New(fault.NotRoot, "only root can see what other users' processes hold open").
+			WithHint("run as root (become: true)")
 	}
 	if err != nil {
-		return &namespace{}, nil // it ended, or is a zombie
+		return &namespace{}, nil // the process has ended or is a zombie
 	}
-	if known := s.spaces[name]; known != nil {
+	if known := s.namespaces[name]; known != nil {
 		return known, nil
 	}
 	data, err := os.ReadFile(s.proc.path(pid, "mountinfo"))
@@ -37,20 +39,20 @@ func (s *scan) space(pid int) (*namespace, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "mount table of pid %d: %w", pid, err)
 	}
-	s.spaces[name] = &namespace{name: name, pid: pid, mounts: mounts}
-	return s.spaces[name], nil
+	s.namespaces[name] = &namespace{name: name, pid: pid, mounts: mounts}
+	return s.namespaces[name], nil
 }
 
-// bindMounts finds mounts of the devices in our namespace that the caller does
-// not know of, and overlays made of directories on them.
-func (s *scan) bindMounts() {
+// findOurMounts finds, in our namespace, mounts of the devices that are not among the caller's own, and overlay and
+// ecryptfs mounts with layers on the devices.
+func (s *scan) findOurMounts() {
 	for _, m := range s.mounts {
-		known := slices.ContainsFunc(s.own, func(o Mount) bool { return o.ID == m.ID && o.Point == m.Point })
-		if s.wanted(m.Dev) && !known {
+		known := slices.ContainsFunc(s.ownMounts, func(o Mount) bool { return o.ID == m.ID && o.Point == m.Point })
+		if s.isWanted(m.Dev) && !known {
 			s.found = append(s.found, Holder{Kind: "mount", How: mountKind(m), Path: m.Point, Dev: m.Dev})
 		}
 	}
-	s.overlays(s.mounts, Holder{})
+	s.findLayered(s.mounts, Holder{})
 }
 
 func mountKind(m Mount) string {
@@ -60,18 +62,18 @@ func mountKind(m Mount) string {
 	return "mount"
 }
 
-// overlays finds overlay and ecryptfs mounts with a layer on one of the devices.
-// The kernel keeps the layer's file system open although umount(2) of it succeeds.
-func (s *scan) overlays(mounts []Mount, h Holder) {
+// findLayered finds overlay and ecryptfs mounts with a layer on one of the devices. The kernel keeps the layer's file
+// system open even after umount(2) of it succeeded. h has what these holders have in common.
+func (s *scan) findLayered(mounts []Mount, h Holder) {
 	for _, m := range mounts {
-		copied := h.PID != 0 && len(On(s.mounts, m.Dev)) > 0 // ours, seen from another namespace
+		isCopyOfOurs := h.PID != 0 && len(On(s.mounts, m.Dev)) > 0 // a mount of our namespace that exists in this one as well
 		layers := m.layers()
-		if len(layers) == 0 || copied {
+		if len(layers) == 0 || isCopyOfOurs {
 			continue
 		}
 		for _, layer := range layers {
-			on, ok := holding(mounts, layer)
-			if !ok || !s.wanted(on.Dev) {
+			on, ok := holdingByName(mounts, layer)
+			if !ok || !s.isWanted(on.Dev) {
 				continue
 			}
 			h.Kind, h.How, h.Path, h.Dev = "mount", m.Type, m.Point, on.Dev
@@ -81,7 +83,7 @@ func (s *scan) overlays(mounts []Mount, h Holder) {
 	}
 }
 
-// layers returns the directories of other file systems that a mount is made of.
+// layers returns the directories of other file systems that an overlay or ecryptfs mount is made of.
 func (m Mount) layers() []string {
 	switch m.Type {
 	case "overlay":
@@ -92,8 +94,7 @@ func (m Mount) layers() []string {
 	return nil
 }
 
-// overlayLayers returns the directories of an overlay's options
-// (kernel: filesystems/overlayfs).
+// overlayLayers returns the directories in an overlay's options (linux, Documentation/filesystems/overlayfs.rst).
 func overlayLayers(options string) []string {
 	var layers []string
 	for _, option := range strings.Split(options, ",") {
@@ -108,12 +109,11 @@ func overlayLayers(options string) []string {
 	return layers
 }
 
-// foreignMounts finds mounts of the devices in other namespaces that stay
-// there when ours are unmounted. systemd gives many units a namespace of their
-// own; those follow what is unmounted outside and hold nothing.
-func (s *scan) foreignMounts() {
-	masters := s.masters()
-	for _, space := range s.spaces {
+// findForeignMounts finds mounts of the devices in other namespaces that stay when our mounts are unmounted. systemd
+// gives many units a mount namespace of their own; a mount there that is unmounted together with ours holds nothing.
+func (s *scan) findForeignMounts() {
+	masters := s.masterGroups()
+	for _, space := range s.namespaces {
 		if space.name == "" {
 			continue
 		}
@@ -122,22 +122,22 @@ func (s *scan) foreignMounts() {
 			Command: s.proc.Command(space.pid), Unit: s.proc.Unit(space.pid),
 		}
 		for _, m := range space.mounts {
-			if s.wanted(m.Dev) && !s.leaves(space.mounts, m, masters) {
+			if s.isWanted(m.Dev) && !s.isUnmountedWithOurs(space.mounts, m, masters) {
 				h.How, h.Path, h.Dev = mountKind(m), m.Point, m.Dev
 				s.found = append(s.found, h)
 			}
 		}
-		s.overlays(space.mounts, h)
+		s.findLayered(space.mounts, h)
 	}
 }
 
-// leaves tells whether a mount of another namespace goes away with one of
-// ours. An unmount reaches the same place on every mount that receives from
-// the parent of what is unmounted, unless something else is mounted on top
-// there (mount_namespaces(7)).
-func (s *scan) leaves(mounts []Mount, m Mount, masters map[int]int) bool {
+// isUnmountedWithOurs reports whether a mount m of another namespace, whose mounts are given, goes away when one of our
+// mounts is unmounted. An unmount propagates from the parent of the unmounted mount to every mount that receives from
+// this parent, and unmounts what is at the same place there, unless something else is mounted on top of it
+// (mount_namespaces(7)).
+func (s *scan) isUnmountedWithOurs(mounts []Mount, m Mount, masters map[int]int) bool {
 	for _, child := range mounts {
-		if child.Parent == m.ID && child.ID != m.ID && !s.leaves(mounts, child, masters) {
+		if child.Parent == m.ID && child.ID != m.ID && !s.isUnmountedWithOurs(mounts, child, masters) {
 			return false
 		}
 	}
@@ -147,8 +147,8 @@ func (s *scan) leaves(mounts []Mount, m Mount, masters map[int]int) bool {
 	}
 	return slices.ContainsFunc(On(s.mounts, m.Dev), func(o Mount) bool {
 		above, ok := byID(s.mounts, o.Parent)
-		return ok && above.Dev == parent.Dev && place(above, o) == place(parent, m) &&
-			receives(parent, above, masters)
+		return ok && above.Dev == parent.Dev && pathInParent(above, o) == pathInParent(parent, m) &&
+			receivesFrom(parent, above, masters)
 	})
 }
 
@@ -160,14 +160,14 @@ func byID(mounts []Mount, id int) (Mount, bool) {
 	return mounts[i], true
 }
 
-// place is where m is mounted, as a path in its parent's file system.
-func place(parent, m Mount) string {
+// pathInParent returns where m is mounted, as a path in the file system of its parent.
+func pathInParent(parent, m Mount) string {
 	return path.Join("/", parent.Root, strings.TrimPrefix(m.Point, parent.Point))
 }
 
-// receives tells whether what happens on from happens on to as well: they are
-// peers, or to is a slave of from's group, perhaps through other groups.
-func receives(to, from Mount, masters map[int]int) bool {
+// receivesFrom reports whether mounts and unmounts below from propagate to the mount to: both are in one peer group, or
+// to is a slave of from's peer group, directly or through other groups. masters maps each peer group to its master.
+func receivesFrom(to, from Mount, masters map[int]int) bool {
 	group, _ := propagation(from.Optional)
 	if group == 0 {
 		return false
@@ -185,11 +185,10 @@ func receives(to, from Mount, masters map[int]int) bool {
 	return false
 }
 
-// masters maps each peer group to the group it is a slave of, as far as any
-// namespace shows.
-func (s *scan) masters() map[int]int {
+// masterGroups maps each peer group to the group that it is a slave of, if a mount in any namespace shows that.
+func (s *scan) masterGroups() map[int]int {
 	masters := make(map[int]int)
-	for _, space := range s.spaces {
+	for _, space := range s.namespaces {
 		for _, m := range space.mounts {
 			if peer, master := propagation(m.Optional); peer != 0 && master != 0 {
 				masters[peer] = master
@@ -199,7 +198,8 @@ func (s *scan) masters() map[int]int {
 	return masters
 }
 
-// propagation parses the optional fields of a mountinfo line; 0 is none.
+// propagation parses the optional fields of a mountinfo line. It returns the peer group and the master's peer group; 0
+// means none.
 func propagation(optional string) (shared, master int) {
 	for _, field := range strings.Fields(optional) {
 		key, value, _ := strings.Cut(field, ":")

@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -9,35 +10,36 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Needs is what a superblock says about other devices: a file system whose log lies elsewhere is nothing without it,
-// and the log of another file system nothing by itself.
+// Needs is what a superblock says about other devices: a file system whose log is on another device is useless without
+// it, and a device that holds the log of another file system is useless alone.
 type Needs struct {
-	Log       bool // XFS: its log is on another device, which the superblock does not name
-	RealTime  bool // XFS: it has a real-time device, likewise
-	Journal   bool // ext3, ext4: its journal is on another device
-	JournalOn Dev  // that device as it was numbered when the journal was last opened
-	IsJournal bool // it is itself such a journal
-	Btrfs     bool // one of a file system that may have several devices
+	Log       bool // XFS: the log is on another device, which the superblock does not name
+	RealTime  bool // XFS: it has a real-time device, which the superblock does not name
+	Journal   bool // ext3, ext4: the journal is on another device
+	JournalOn Dev  // ext3, ext4: the number that this device had when the journal was last opened
+	IsJournal bool // the device is the journal of another file system
+	Btrfs     bool // it is btrfs, which may have several devices
 }
 
-// superblockLength holds the superblocks that NeedsOf knows; that of btrfs lies further back.
+// The superblocks of XFS and ext lie in the first superblockLength bytes of a device; that of btrfs is at btrfsOffset.
 const (
 	superblockLength = 4096
-	btrfsAt          = 64 << 10
+	btrfsOffset      = 64 << 10
 )
 
-// NeedsOf reads the superblock of a block device. What it does not know needs nothing. It must not be asked of a
-// suspended device, which would make it wait.
+// NeedsOf reads the superblock of the block device at a path. For an unknown file system it returns the zero Needs. It
+// must not be called for a suspended device, because the read would block. Faults: command_failed if the superblock
+// cannot be read, and what fault.Of finds in the error of opening the device.
 func NeedsOf(device string) (Needs, error) {
 	f, err := os.Open(device)
 	if err != nil {
 		return Needs{}, fault.New(fault.Of(err).Code, "read the superblock: %w", err)
 	}
 	defer f.Close()
-	block := make([]byte, btrfsAt+superblockLength)
+	block := make([]byte, btrfsOffset+superblockLength)
 	n, err := io.ReadFull(f, block)
-	if n >= superblockLength {
-		err = nil // it is smaller than any btrfs
+	if errors.Is(err, io.ErrUnexpectedEOF) && n >= superblockLength {
+		err = nil // the device is too small for btrfs, and XFS or ext may be on it
 	}
 	if err != nil {
 		return Needs{}, fault.New(fault.CommandFailed, "read the superblock of %s: %w", device, err)
@@ -45,39 +47,39 @@ func NeedsOf(device string) (Needs, error) {
 	return parseNeeds(block[:n]), nil
 }
 
-// parseNeeds reads XFS's superblock (linux, fs/xfs/libxfs/xfs_format.h, struct xfs_dsb), that of ext2 to ext4 (linux,
-// Documentation/filesystems/ext4/super.rst) or knows that of btrfs (linux, include/uapi/linux/btrfs_tree.h).
+// parseNeeds parses the superblock of XFS (linux, fs/xfs/libxfs/xfs_format.h, struct xfs_dsb) and that of ext2 to ext4
+// (linux, Documentation/filesystems/ext4/super.rst), and recognizes btrfs (linux, include/uapi/linux/btrfs_tree.h).
 func parseNeeds(block []byte) Needs {
 	if len(block) < superblockLength {
 		return Needs{}
 	}
-	const realTimeBlocks, logStart = 16, 48
+	const realTimeBlocksAt, logStartAt = 16, 48
 	if string(block[:4]) == "XFSB" {
 		return Needs{
-			Log:      binary.BigEndian.Uint64(block[logStart:]) == 0,
-			RealTime: binary.BigEndian.Uint64(block[realTimeBlocks:]) != 0,
+			Log:      binary.BigEndian.Uint64(block[logStartAt:]) == 0,
+			RealTime: binary.BigEndian.Uint64(block[realTimeBlocksAt:]) != 0,
 		}
 	}
-	const btrfsMagic = 64
-	if len(block) > btrfsAt+btrfsMagic && strings.HasPrefix(string(block[btrfsAt+btrfsMagic:]), "_BHRfS_M") {
+	const btrfsMagicAt = 64
+	if len(block) > btrfsOffset+btrfsMagicAt && strings.HasPrefix(string(block[btrfsOffset+btrfsMagicAt:]), "_BHRfS_M") {
 		return Needs{Btrfs: true}
 	}
 	const (
-		ext, magic            = 1024, 56
-		compatible, journaled = 92, 0x4
-		incompatible, journal = 96, 0x8
-		inode, device         = 224, 228
+		extSuperblockAt, magicAt        = 1024, 56
+		compatAt, hasJournal            = 92, 0x4
+		incompatAt, isJournalDevice     = 96, 0x8
+		journalInodeAt, journalDeviceAt = 224, 228
 	)
-	sb := block[ext:]
-	number := func(at int) uint32 { return binary.LittleEndian.Uint32(sb[at:]) }
+	superblock := block[extSuperblockAt:]
+	number := func(at int) uint32 { return binary.LittleEndian.Uint32(superblock[at:]) }
 	switch {
-	case binary.LittleEndian.Uint16(sb[magic:]) != 0xEF53:
+	case binary.LittleEndian.Uint16(superblock[magicAt:]) != 0xEF53:
 		return Needs{}
-	case number(incompatible)&journal != 0:
+	case number(incompatAt)&isJournalDevice != 0:
 		return Needs{IsJournal: true}
-	case number(compatible)&journaled == 0 || number(inode) != 0:
+	case number(compatAt)&hasJournal == 0 || number(journalInodeAt) != 0:
 		return Needs{}
 	}
-	n := number(device) // linux, include/linux/kdev_t.h, new_decode_dev
+	n := number(journalDeviceAt) // linux, include/linux/kdev_t.h, new_decode_dev
 	return Needs{Journal: true, JournalOn: Dev{n & 0xfff00 >> 8, n&0xff | n>>12&0xfff00}}
 }

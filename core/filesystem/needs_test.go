@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Superblocks as mke2fs makes them, and XFS's by its documented offsets.
-func TestNeeds(t *testing.T) {
+// mke2fs makes superblocks of ext. Those of XFS and btrfs are written here, by the documented offsets.
+func TestNeedsOfEachFileSystem(t *testing.T) {
 	image := func(args ...string) Needs {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "image")
@@ -60,8 +60,8 @@ func TestNeeds(t *testing.T) {
 	if got := parseNeeds(xfs); got != (Needs{RealTime: true}) {
 		t.Errorf("XFS with a real-time device: %+v", got)
 	}
-	large := make([]byte, btrfsAt+superblockLength)
-	copy(large[btrfsAt+64:], "_BHRfS_M")
+	large := make([]byte, btrfsOffset+superblockLength)
+	copy(large[btrfsOffset+64:], "_BHRfS_M")
 	if got := parseNeeds(large); got != (Needs{Btrfs: true}) {
 		t.Errorf("btrfs: %+v", got)
 	}

@@ -8,25 +8,23 @@ import (
 	"strings"
 )
 
-// Proc is a proc(5) file system by its mount point, "/proc".
+// Proc is the mount point of a proc(5) file system, usually "/proc".
 type Proc string
 
 func (p Proc) path(pid int, file string) string {
 	return filepath.Join(string(p), strconv.Itoa(pid), file)
 }
 
-// Command returns the kernel's name of a process (at most 15 bytes), empty if
-// it has ended.
+// Command returns the process's name in the kernel (at most 15 bytes), or an empty string if the process has ended.
 func (p Proc) Command(pid int) string {
 	data, _ := os.ReadFile(p.path(pid, "comm"))
 	return strings.TrimSuffix(string(data), "\n")
 }
 
-// Unit returns the unit of the system's systemd that a process belongs to: a
-// service or a scope. What runs under a user's own systemd belongs to that
-// user's user@UID.service, and what runs in a container to the container's unit:
-// a unit's name inside of those means another unit outside. Empty if the
-// process has ended or belongs to none.
+// Unit returns the unit of the system's systemd that a process belongs to: a service or a scope. A process under a
+// user's own systemd belongs to user@UID.service, and a process in a container belongs to the container's unit: the
+// name of a unit inside of these would mean a different unit outside. Unit returns an empty string if the process has
+// ended or belongs to no unit.
 func (p Proc) Unit(pid int) string {
 	data, err := os.ReadFile(p.path(pid, "cgroup"))
 	if err != nil {
@@ -35,34 +33,34 @@ func (p Proc) Unit(pid int) string {
 	return unitOf(string(data))
 }
 
-// unitOf parses /proc/PID/cgroup (cgroups(7)): the line of the unified
-// hierarchy, or systemd's own in a mixed one.
+// unitOf finds the unit in a file /proc/PID/cgroup (cgroups(7)). It uses the line of the unified hierarchy or, in a
+// mixed setup, the line of systemd's own hierarchy.
 func unitOf(cgroups string) string {
 	for line := range strings.Lines(cgroups) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(fields) != 3 || fields[0] != "0" && fields[1] != "name=systemd" {
 			continue
 		}
-		if unit := firstUnit(fields[2]); unit != "" {
+		if unit := outermostUnit(fields[2]); unit != "" {
 			return unit
 		}
 	}
 	return ""
 }
 
-// firstUnit returns the outermost service or scope of a control group's path.
-func firstUnit(path string) string {
+// outermostUnit returns the outermost service or scope in the path of a control group.
+func outermostUnit(path string) string {
 	for part := range strings.SplitSeq(path, "/") {
 		if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
-			return strings.TrimPrefix(part, "_") // systemd's escape for names that cgroupfs uses itself
+			return strings.TrimPrefix(part, "_") // systemd puts this before names that cgroupfs itself uses
 		}
 	}
 	return ""
 }
 
-// pids lists the processes, in order.
+// pids returns the ids of all processes in ascending order.
 func (p Proc) pids() ([]int, error) {
-	entries, err := names(string(p))
+	entries, err := dirNames(string(p))
 	if err != nil {
 		return nil, err
 	}
@@ -76,14 +74,14 @@ func (p Proc) pids() ([]int, error) {
 	return pids, nil
 }
 
-// tasks returns the folders that show what a process has open: its own. A
-// kernel thread and a zombie have no program and hold nothing; but the first
-// thread may have ended while others go on, which then show it.
-func (p Proc) tasks(pid int) []string {
+// taskDirs returns the directories in /proc that show what a process has open. In most cases this is the directory of
+// the process. A kernel thread and a zombie have no program and hold nothing, so there is none. If only the first
+// thread of a process has ended, these are the directories of its threads.
+func (p Proc) taskDirs(pid int) []string {
 	if _, err := os.Readlink(p.path(pid, "exe")); err == nil || os.IsPermission(err) {
 		return []string{p.path(pid, "")}
 	}
-	threads, err := names(p.path(pid, "task"))
+	threads, err := dirNames(p.path(pid, "task"))
 	if err != nil || len(threads) < 2 {
 		return nil
 	}
@@ -93,8 +91,8 @@ func (p Proc) tasks(pid int) []string {
 	return threads
 }
 
-// names lists a folder without asking for the kind of each entry.
-func names(dir string) ([]string, error) {
+// dirNames returns the names in a directory without asking the kernel for the type of each.
+func dirNames(dir string) ([]string, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err

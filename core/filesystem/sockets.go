@@ -9,41 +9,42 @@ import (
 
 const socketPrefix = "socket:["
 
-// owner is a process that has a socket, and the mounts that it sees.
-type owner struct {
+// socketOwner is a process that has a socket open, and the mount namespace in which it lives.
+type socketOwner struct {
 	pid   int
 	space *namespace
 }
 
-func (s *scan) owned(socket string, pid int, space *namespace) {
-	if _, known := s.owners[socket]; !known {
-		s.owners[socket] = owner{pid, space}
+func (s *scan) rememberSocketOwner(socket string, pid int, space *namespace) {
+	if _, known := s.socketOwners[socket]; !known {
+		s.socketOwners[socket] = socketOwner{pid, space}
 	}
 }
 
-// network remembers a process of each network namespace: each has its own list of sockets.
-func (s *scan) network(pid int) {
+// rememberNetNamespace remembers one process for each network namespace, because each of them has its own list of
+// sockets.
+func (s *scan) rememberNetNamespace(pid int) {
 	name, err := os.Readlink(s.proc.path(pid, "ns/net"))
-	if _, known := s.nets[name]; err == nil && !known {
-		s.nets[name] = pid
+	if _, known := s.netNamespaces[name]; err == nil && !known {
+		s.netNamespaces[name] = pid
 	}
 }
 
-// sockets finds unix sockets that are bound to a file on one of the devices: they keep its file system open, and no
-// descriptor shows the file (unix(7)).
-func (s *scan) sockets() {
-	for _, pid := range s.nets {
+// findSockets finds unix sockets that are bound to a file on one of the devices. They keep its file system open, and no
+// descriptor in /proc shows the file (unix(7)).
+func (s *scan) findSockets() {
+	for _, pid := range s.netNamespaces {
 		data, _ := os.ReadFile(s.proc.path(pid, "net/unix"))
 		for line := range strings.Lines(string(data)) {
 			if inode, path, ok := boundSocket(line); ok {
-				s.socket(inode, path)
+				s.noteSocket(inode, path)
 			}
 		}
 	}
 }
 
-// boundSocket parses a line of /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path. Abstract names, which
-// begin with @, are no files.
+// boundSocket parses a line of /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path. It returns false for a
+// socket that is not bound to a file: abstract names begin with @.
 func boundSocket(line string) (inode, path string, ok bool) {
 	rest := strings.TrimSuffix(line, "\n")
 	for range 7 {
@@ -55,40 +56,40 @@ func boundSocket(line string) (inode, path string, ok bool) {
 	return inode, rest, rest != "" && rest[0] != '@' && strings.Trim(inode, "0123456789") == ""
 }
 
-// socket notes a socket that is bound to a file on one of the devices. The path is as its process wrote it, and seen
-// from there. One that no process has is on its way from one to another.
-func (s *scan) socket(inode, path string) {
-	by, known := s.owners[socketPrefix+inode+"]"]
-	if !known {
-		by = owner{s.self, &namespace{mounts: s.mounts}}
+// noteSocket notes a socket that is bound to a file on one of the devices. path is as the process wrote it in bind(2),
+// and is seen from that process. A socket that no process has open is being sent from one process to another.
+func (s *scan) noteSocket(inode, path string) {
+	owner, hasOwner := s.socketOwners[socketPrefix+inode+"]"]
+	if !hasOwner {
+		owner = socketOwner{s.self, &namespace{mounts: s.mounts}}
 	}
 	if !strings.HasPrefix(path, "/") {
-		dir, err := os.Readlink(s.proc.path(by.pid, "cwd"))
-		if err != nil || !known {
+		dir, err := os.Readlink(s.proc.path(owner.pid, "cwd"))
+		if err != nil || !hasOwner {
 			return
 		}
 		path = filepath.Join(dir, path)
 	}
-	m, ok := holding(by.space.mounts, path)
-	if ok && mayHang(m.Type) && !s.wanted(m.Dev) {
+	m, ok := holdingByName(owner.space.mounts, path)
+	if ok && mayHang(m.Type) && !s.isWanted(m.Dev) {
 		return
 	}
-	on, _, err := s.stat(s.proc.path(by.pid, "root") + path)
-	if err != nil && ok { // its file was removed
+	on, _, err := s.stat(s.proc.path(owner.pid, "root") + path)
+	if err != nil && ok { // the socket's file was removed
 		on = m.Dev
 	}
-	if !s.wanted(on) {
+	if !s.isWanted(on) {
 		return
 	}
-	h := Holder{Kind: "process", How: "socket", Path: path, Dev: on, Namespace: by.space.name}
-	if known {
-		h.PID, h.Command, h.Unit = by.pid, s.proc.Command(by.pid), s.proc.Unit(by.pid)
+	h := Holder{Kind: "process", How: "socket", Path: path, Dev: on, Namespace: owner.space.name}
+	if hasOwner {
+		h.PID, h.Command, h.Unit = owner.pid, s.proc.Command(owner.pid), s.proc.Unit(owner.pid)
 	} else {
 		h.Kind = "socket"
 	}
 	same := func(o Holder) bool { return o.How == "socket" && o.PID == h.PID && o.Path == h.Path }
 	if i := slices.IndexFunc(s.found, same); i >= 0 {
-		s.found[i].More++ // a connection to it has its name, too
+		s.found[i].More++ // a connection to the socket is listed with the same path
 		return
 	}
 	s.found = append(s.found, h)

@@ -10,26 +10,26 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Layer is one block device of a stack.
+// Layer is one block device in a stack of block devices.
 type Layer struct {
-	Name string `json:"name"`           // vg00-dat, sda1, loop3: device-mapper's name or the kernel's
+	Name string `json:"name"`           // device-mapper's name, such as vg00-dat, or the kernel's, such as sda1 or loop3
 	Kind string `json:"kind"`           // crypt, lvm, mpath, part, dm, loop, md, disk
 	UUID string `json:"uuid,omitempty"` // device-mapper's: LVM-<group's 32 and volume's 32 characters>, CRYPT-LUKS2-…
 	Dev  Dev    `json:"dev"`
 }
 
-func (l Layer) path() string {
+func (l Layer) devPath() string {
 	if slices.Contains([]string{"part", "disk", "loop", "md"}, l.Kind) {
 		return "/dev/" + l.Name
 	}
 	return "/dev/mapper/" + l.Name
 }
 
-// Stack returns the device and all that it is made of, from top to bottom, as
-// the kernel's sysfs ("/sys") shows it. A device that several are made of is
-// named once. not_found if there is no such device.
+// Stack returns a device and all devices that it is made of, from top to bottom, as sysfs (mounted at "/sys") shows
+// them. A device that is found in several ways is returned once. Faults: not_found if there is no such device,
+// internal.
 func Stack(sysfs string, dev Dev) ([]Layer, error) {
-	top, err := layer(blockDir(sysfs, dev))
+	top, err := readLayer(blockDir(sysfs, dev))
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +48,10 @@ func Stack(sysfs string, dev Dev) ([]Layer, error) {
 	return stack, nil
 }
 
-// VolumeBelow returns the logical volume that a device is, or that its crypt
-// mapping lies on; false if there is none in between.
+// VolumeBelow returns the logical volume that a device is or, if it is a crypt mapping, the logical volume that the
+// mapping lies on. It returns false if there is none. Faults: not_found if there is no such device, internal.
 func VolumeBelow(sysfs string, dev Dev) (Layer, bool, error) {
-	l, err := layer(blockDir(sysfs, dev))
+	l, err := readLayer(blockDir(sysfs, dev))
 	for err == nil && l.Kind == "crypt" {
 		var below []Layer
 		below, err = neighbours(sysfs, l.Dev, "slaves")
@@ -65,24 +65,24 @@ func VolumeBelow(sysfs string, dev Dev) (Layer, bool, error) {
 	return l, err == nil && l.Kind == "lvm", err
 }
 
-// Above returns the devices made directly of a device: a crypt mapping on a
-// volume, for one.
+// Above returns the devices that are made directly of a device, such as a crypt mapping on a volume. Faults: not_found,
+// internal.
 func Above(sysfs string, dev Dev) ([]Layer, error) { return neighbours(sysfs, dev, "holders") }
 
-// Below returns the devices that a device is directly made of.
+// Below returns the devices that a device is directly made of. Faults: not_found, internal.
 func Below(sysfs string, dev Dev) ([]Layer, error) { return neighbours(sysfs, dev, "slaves") }
 
 func blockDir(sysfs string, dev Dev) string { return filepath.Join(sysfs, "dev/block", dev.String()) }
 
-// Counters returns what the kernel counts of a block device since it is there, in the order of
-// Documentation/block/stat.rst; none of a device that is not there.
+// Counters returns the statistics that the kernel has counted for a block device since the device appeared, in the
+// order of linux, Documentation/block/stat.rst. It returns none if there is no such device.
 func Counters(sysfs string, dev Dev) []string {
 	stat, _ := os.ReadFile(filepath.Join(blockDir(sysfs, dev), "stat"))
 	return strings.Fields(string(stat))
 }
 
-// neighbours returns the devices one step below ("slaves") or above
-// ("holders"), by name. A device that is gone has none.
+// neighbours returns the devices one step below ("slaves") or above ("holders"), in the order of their names. A device
+// that no longer exists has none.
 func neighbours(sysfs string, dev Dev, direction string) ([]Layer, error) {
 	dir := blockDir(sysfs, dev)
 	entries, err := os.ReadDir(filepath.Join(dir, direction))
@@ -94,7 +94,7 @@ func neighbours(sysfs string, dev Dev, direction string) ([]Layer, error) {
 	}
 	var layers []Layer
 	for _, e := range entries {
-		l, err := layer(filepath.Join(dir, direction, e.Name()))
+		l, err := readLayer(filepath.Join(dir, direction, e.Name()))
 		if err != nil {
 			return nil, err
 		}
@@ -103,26 +103,26 @@ func neighbours(sysfs string, dev Dev, direction string) ([]Layer, error) {
 	return layers, nil
 }
 
-// wholeDisk is what a partition is made of: sysfs shows it as the folder around
-// the partition's own.
+// wholeDisk returns the disk that a partition is part of: in sysfs the directory of the partition lies in that of the
+// disk.
 func wholeDisk(dir, direction string) ([]Layer, error) {
 	if _, err := os.Stat(filepath.Join(dir, "partition")); err != nil || direction != "slaves" {
 		return nil, nil
 	}
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return nil, nil // gone meanwhile
+		return nil, nil // the device was removed meanwhile
 	}
-	l, err := layer(filepath.Dir(real))
+	l, err := readLayer(filepath.Dir(real))
 	if err != nil {
 		return nil, err
 	}
 	return []Layer{l}, nil
 }
 
-// layer reads one device's folder.
-func layer(dir string) (Layer, error) {
-	dev, err := parseDev(line(dir, "dev"))
+// readLayer reads the directory of one device in sysfs.
+func readLayer(dir string) (Layer, error) {
+	dev, err := parseDev(readLine(dir, "dev"))
 	if err != nil {
 		return Layer{}, fault.New(fault.NotFound, "block device %s: %w", filepath.Base(dir), err)
 	}
@@ -130,17 +130,17 @@ func layer(dir string) (Layer, error) {
 	if err != nil {
 		real = dir
 	}
-	l := Layer{Name: filepath.Base(real), UUID: line(dir, "dm/uuid"), Dev: dev}
-	l.Kind = kind(dir, l.UUID)
-	if name := line(dir, "dm/name"); name != "" {
+	l := Layer{Name: filepath.Base(real), UUID: readLine(dir, "dm/uuid"), Dev: dev}
+	l.Kind = layerKind(dir, l.UUID)
+	if name := readLine(dir, "dm/name"); name != "" {
 		l.Name = name
 	}
 	return l, nil
 }
 
-// kind tells a device-mapper device by the prefix of its UUID, which every
-// program that makes one puts there, and others by what their folder has.
-func kind(dir, uuid string) string {
+// layerKind returns the kind of a device: for a device-mapper device by the prefix of its UUID, which programs that
+// create such devices set, and for others by the files in its directory.
+func layerKind(dir, uuid string) string {
 	prefix, _, _ := strings.Cut(uuid, "-")
 	switch {
 	case prefix == "LVM" || prefix == "CRYPT" || prefix == "mpath":
@@ -156,7 +156,7 @@ func kind(dir, uuid string) string {
 	return "disk"
 }
 
-func line(dir, file string) string {
+func readLine(dir, file string) string {
 	data, _ := os.ReadFile(filepath.Join(dir, file))
 	return strings.TrimSpace(string(data))
 }

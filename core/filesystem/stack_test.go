@@ -9,8 +9,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// block adds a device to a /sys made of files: folder below devices/, and
-// dev/block/M:m pointing to it.
+// block adds a device to a /sys made of files: a directory below devices/, and a link dev/block/MAJOR:MINOR to it.
 func block(t *testing.T, sys, folder, dev string, files map[string]string) {
 	t.Helper()
 	dir := filepath.Join(sys, "devices", folder)
@@ -40,7 +39,7 @@ func link(t *testing.T, to, path string) {
 	}
 }
 
-// luks is XFS on LUKS on a volume of two disks: a partition and a loop device.
+// luks returns a /sys with a LUKS mapping on a logical volume that lies on two devices: a partition and a loop device.
 func luks(t *testing.T) string {
 	t.Helper()
 	sys := t.TempDir()
@@ -79,7 +78,7 @@ func TestStack(t *testing.T) {
 	}
 }
 
-func TestVolumeBelowAndAbove(t *testing.T) {
+func TestVolumeBelowFindsTheVolumeOfACryptMapping(t *testing.T) {
 	sys := luks(t)
 	for _, dev := range []Dev{secret.Dev, volume.Dev} {
 		got, ok, err := VolumeBelow(sys, dev)
@@ -114,7 +113,7 @@ func TestInContainer(t *testing.T) {
 	} {
 		root := t.TempDir()
 		for name, text := range c.files {
-			write(t, filepath.Join(root, name), text)
+			writeFile(t, filepath.Join(root, name), text)
 		}
 		if got, yes := inContainer(root); got != c.want || yes != (c.want != "") {
 			t.Errorf("%v: %q, %v", c.files, got, yes)

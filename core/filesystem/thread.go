@@ -9,33 +9,33 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Private runs fn on a thread with a mount namespace of its own. What fn mounts is seen by fn and by the programs it
-// starts, and by no one else; it is gone when fn has returned and the last of those programs has ended, even after a
-// SIGKILL. What is unmounted outside meanwhile is unmounted there too.
+// Private runs fn on a thread with a mount namespace of its own. Only fn and the programs that it starts see what fn
+// mounts. These mounts are gone when fn has returned and the last of the programs has ended, even after a SIGKILL. What
+// is unmounted outside meanwhile is unmounted in this namespace too.
 //
-// fn must do its mounting, and start its programs, on the goroutine it is called on. Descriptors that it opens can be
-// used everywhere. Fault: not_root.
+// fn must mount and start programs on the goroutine on which it is called. Descriptors that it opens can be used on
+// every goroutine. Private returns the error of fn, or a fault: not_root, internal.
 func Private(fn func() error) error {
-	return elsewhere(func() error { return inPrivate(fn) })
+	return waitOnOwnThread(func() error { return inPrivateNamespace(fn) })
 }
 
-// elsewhere runs fn on a thread that ends with it, and waits.
-func elsewhere(fn func() error) error {
+// waitOnOwnThread runs fn on a thread that ends with fn, and waits for it.
+func waitOnOwnThread(fn func() error) error {
 	result := make(chan error, 1)
-	go ownThread(func() { result <- fn() })
+	go onOwnThread(func() { result <- fn() })
 	return <-result
 }
 
-// ownThread runs f on a thread that ends with it. The main thread cannot end, and what it sees of the system is what
-// /proc/self shows: if this goroutine happens to run there, another one gets f.
-func ownThread(f func()) {
+// onOwnThread runs f on a thread that ends with f. The main thread cannot end, and /proc/self shows the system as the
+// main thread sees it. So if this goroutine happens to run on the main thread, f runs on another goroutine.
+func onOwnThread(f func()) {
 	runtime.LockOSThread() // never unlocked, so that the runtime ends the thread
 	if unix.Gettid() != unix.Getpid() {
 		f()
 		return
 	}
 	begun := make(chan struct{})
-	go ownThread(func() {
+	go onOwnThread(func() {
 		close(begun)
 		f()
 	})
@@ -43,7 +43,7 @@ func ownThread(f func()) {
 	runtime.UnlockOSThread()
 }
 
-func inPrivate(fn func() error) error {
+func inPrivateNamespace(fn func() error) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fault.New(fault.NotRoot, "a mount namespace of its own: %w", err).WithHint("it takes root (CAP_SYS_ADMIN)")
 	}
@@ -53,12 +53,13 @@ func inPrivate(fn func() error) error {
 	return fn()
 }
 
-// Space is a mount namespace that lasts: programs can be started in it, and things be mounted for them later. What is
-// mounted and unmounted outside is mounted and unmounted there too, below what was mounted in it. It is gone, with all
-// mounts in it, when it is closed, or this process is killed, and the last program in it has ended.
+// Space is a lasting mount namespace: programs can be started in it, and file systems can be mounted for them later.
+// What is mounted or unmounted outside is mounted or unmounted in it too, but underneath what was mounted inside. The
+// namespace, with all its mounts, is gone when it is closed or this process is killed, and the last program in it has
+// ended.
 type Space struct{ file *os.File }
 
-// NewSpace makes one that shows what the caller sees. It must be closed. Faults: not_root, internal.
+// NewSpace makes a Space that shows what the caller sees. The caller must close it. Faults: not_root, internal.
 func NewSpace() (*Space, error) {
 	s := &Space{}
 	err := Private(func() (err error) {
@@ -70,13 +71,14 @@ func NewSpace() (*Space, error) {
 	return s, err
 }
 
-// Do runs fn in it, on a thread that ends with fn; what Private says of fn holds here too.
+// Do runs fn in the namespace, on a thread that ends with fn. The conditions on the fn of Private hold here too. Do
+// returns the error of fn, or the fault not_root.
 func (s *Space) Do(fn func() error) error {
-	return elsewhere(func() error { return s.enter(fn) })
+	return waitOnOwnThread(func() error { return s.runInside(fn) })
 }
 
-func (s *Space) enter(fn func() error) error {
-	// Threads share their working directory, and one that shares it cannot go elsewhere (setns(2)).
+func (s *Space) runInside(fn func() error) error {
+	// Threads share their working directory, and a thread that shares it cannot enter a mount namespace (setns(2)).
 	err := unix.Unshare(unix.CLONE_FS)
 	if err == nil {
 		err = unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNS)
@@ -87,5 +89,5 @@ func (s *Space) enter(fn func() error) error {
 	return fn()
 }
 
-// Close lets go of it.
+// Close gives up this process's handle on the namespace. Programs in it keep it.
 func (s *Space) Close() error { return s.file.Close() }

@@ -47,8 +47,8 @@ func TestPrivateMountsAreSeenOnlyInside(t *testing.T) {
 	}
 }
 
-// What is mounted in a space later is seen by a program that was started in it before, and by no one outside.
-func TestSpaceLasts(t *testing.T) {
+// A program that was started in a Space sees what is mounted in it later. Nobody outside sees it.
+func TestSpaceShowsLaterMountsToItsPrograms(t *testing.T) {
 	dir := t.TempDir()
 	space, err := NewSpace()
 	if err != nil {
@@ -95,7 +95,7 @@ func TestPrivateReturnsTheError(t *testing.T) {
 	}
 }
 
-// The main thread is where /proc/self looks: it must never be the private one.
+// /proc/self shows what the main thread sees, so fn must never run on the main thread.
 func TestPrivateNeverTakesTheMainThread(t *testing.T) {
 	for range 200 {
 		err := Private(func() error {

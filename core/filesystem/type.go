@@ -9,14 +9,14 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// blkid's exit codes (blkid(8), EXIT STATUS).
+// blkidNothing and blkidSeveral are exit codes of blkid (blkid(8), EXIT STATUS).
 const (
 	blkidNothing = 2
 	blkidSeveral = 8
 )
 
-// TypeOf returns what file system is on a device, as blkid(8) finds by looking at it. A device without one, or with
-// traces of several, is unsupported.
+// TypeOf returns the type of the file system on a device, as blkid(8) finds it on the device itself. Faults:
+// unsupported if the device has no known file system, or has the traces of several; that of the command if blkid fails.
 func TypeOf(ctx context.Context, r command.Runner, device string) (string, error) {
 	out, err := r.Run(ctx, command.Cmd{Argv: []string{"blkid", "-p", "-s", "TYPE", "-o", "value", "--", device}})
 	fstype := strings.TrimSpace(out.Stdout)

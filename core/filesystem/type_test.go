@@ -11,39 +11,42 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// says is a program that prints something and ends so.
-type says struct {
+// fakeProgram is a command.Runner whose programs print stdout and end with err.
+type fakeProgram struct {
 	stdout string
 	err    error
 }
 
-func (s says) Run(context.Context, command.Cmd) (command.Output, error) {
+func (s fakeProgram) Run(context.Context, command.Cmd) (command.Output, error) {
 	return command.Output{Stdout: s.stdout}, s.err
 }
 
-// That blkid found nothing is one thing, that it could not look another.
-func TestTypeOf(t *testing.T) {
+// A device on which blkid finds nothing is told from a device that blkid could not read.
+func TestTypeOfDistinguishesNothingFromUnreadable(t *testing.T) {
 	failed := func(code int, stderr string) error {
 		return &command.Error{Argv: []string{"blkid"}, Code: code, Stderr: stderr, Err: errors.New("exit status")}
 	}
 	for _, tt := range []struct {
 		name string
-		said says
+		said fakeProgram
 		code fault.Code
 		msg  string
 	}{
-		{"nothing", says{err: failed(2, "")}, fault.Unsupported, "no file system"},
-		{"several", says{err: failed(8, "blkid: /dev/x: ambivalent result\n")}, fault.Unsupported, "several file systems"},
+		{"nothing", fakeProgram{err: failed(2, "")}, fault.Unsupported, "no file system"},
 		{
-			"unreadable", says{err: failed(4, "blkid: error: /dev/x: Input/output error\n")},
+			"several", fakeProgram{err: failed(8, "blkid: /dev/x: ambivalent result\n")},
+			fault.Unsupported, "several file systems",
+		},
+		{
+			"unreadable", fakeProgram{err: failed(4, "blkid: error: /dev/x: Input/output error\n")},
 			fault.CommandFailed, "Input/output error",
 		},
 		{
-			"no blkid", says{err: &command.Error{Argv: []string{"blkid"}, Code: -1, Err: exec.ErrNotFound}},
+			"no blkid", fakeProgram{err: &command.Error{Argv: []string{"blkid"}, Code: -1, Err: exec.ErrNotFound}},
 			fault.Unsupported, "not installed",
 		},
 		{
-			"late", says{err: &command.Error{Argv: []string{"blkid"}, Code: -1, Err: context.DeadlineExceeded}},
+			"late", fakeProgram{err: &command.Error{Argv: []string{"blkid"}, Code: -1, Err: context.DeadlineExceeded}},
 			fault.Timeout, "blkid",
 		},
 	} {
@@ -52,7 +55,7 @@ func TestTypeOf(t *testing.T) {
 			t.Errorf("%s: %v, want %s: %s", tt.name, err, tt.code, tt.msg)
 		}
 	}
-	if fstype, err := TypeOf(t.Context(), says{stdout: "xfs\n"}, "/dev/x"); fstype != "xfs" || err != nil {
+	if fstype, err := TypeOf(t.Context(), fakeProgram{stdout: "xfs\n"}, "/dev/x"); fstype != "xfs" || err != nil {
 		t.Errorf("%q %v", fstype, err)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Names returns every path that leads to a block device by udev's record of it: its links below /dev. udev is its
-// directory of records, /run/udev/data. A device that udev does not know has none.
+// Names returns all paths of a block device that are in udev's record of it: the links below /dev. udev is the
+// directory of these records, /run/udev/data. It returns none if udev has no record of the device.
 func Names(udev string, dev Dev) []string {
 	data, _ := os.ReadFile(filepath.Join(udev, "b"+dev.String()))
 	var names []string

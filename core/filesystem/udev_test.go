@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestNamesOfADevice(t *testing.T) {
+func TestNamesReturnsAllLinks(t *testing.T) {
 	udev := t.TempDir()
 	record := "S:vg00/dat\nS:disk/by-uuid/5ebb20da\nI:28845550\nE:DM_NAME=vg00-dat\nS:mapper/vg00-dat\nV:1\n"
 	if err := os.WriteFile(filepath.Join(udev, "b253:0"), []byte(record), 0o600); err != nil {

@@ -6,23 +6,25 @@ import (
 	"strings"
 )
 
-// Unmounted returns the point at which the entries have something mounted that would hold path, and nothing is: path is
-// on what lies below then. An automount point is no such one, nor is what is mounted only when asked for (noauto).
+// Unmounted returns the mount point at which an fstab entry would mount a file system that holds path, although nothing
+// is mounted there now: path is then on the file system below that mount point. An automount point counts as mounted.
+// Entries with noauto, which are mounted only on request, are left out. It returns false if there is no such mount
+// point. Fault: not_found if no mount holds path.
 func Unmounted(entries []FstabEntry, mounts []Mount, path string) (point string, ok bool, err error) {
 	on, err := Holding(mounts, path)
 	if err != nil {
 		return "", false, err
 	}
-	real := filepath.Join(resolve(path))
+	realPath := filepath.Join(resolve(path))
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Point, "/") || slices.Contains(e.Options, "noauto") { // swap has none
+		if !strings.HasPrefix(e.Point, "/") || slices.Contains(e.Options, "noauto") { // swap has no mount point
 			continue
 		}
 		if _, mounted := At(mounts, filepath.Clean(e.Point)); mounted {
-			continue // nor is it looked at: its server may be gone
+			continue // the path is not resolved, which might wait for a file server
 		}
-		at := filepath.Join(resolve(e.Point))
-		if under(real, at) && under(at, on.Point) && at != on.Point {
+		realPoint := filepath.Join(resolve(e.Point))
+		if isUnder(realPath, realPoint) && isUnder(realPoint, on.Point) && realPoint != on.Point {
 			return e.Point, true, nil
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What fstab mounts at a point or above it, and is not mounted, would hide what is written there now.
-func TestUnmountedPoints(t *testing.T) {
+// A file system of fstab that is not mounted yet would hide what is written at its mount point, or below it, now.
+func TestUnmountedNamesThePointThatWouldHideAPath(t *testing.T) {
 	dir := t.TempDir()
 	srv, link := filepath.Join(dir, "srv"), filepath.Join(dir, "link")
 	if err := errors.Join(os.MkdirAll(srv+"/deep", 0o755), os.Symlink("srv/deep", link)); err != nil {

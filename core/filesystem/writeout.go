@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncfs writes a file system's dirty pages out. Tests have one that hangs.
+// syncfs writes out the dirty pages of the file system at point. Tests replace it by a function that hangs.
 var syncfs = func(point string) {
 	fd, err := unix.Open(point, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -17,16 +17,17 @@ var syncfs = func(point string) {
 	_ = unix.Syncfs(fd)
 }
 
-// WriteOut has file systems write out what is only in memory, all at the same time, while programs may still write:
-// a suspend, a freeze and an unmount write what is left, and whoever is kept from writing waits for that. It returns
-// the points at which that had not ended after limit, or by the end of ctx; there it goes on beside what comes next.
+// WriteOut writes out the dirty pages of the file systems at points, all at the same time, while programs can still
+// write. A later suspend, freeze or unmount then has less to write, and writers wait for a shorter time. WriteOut
+// returns the points whose file systems were not written out after limit or at the end of ctx; there the writing goes
+// on in the background.
 func WriteOut(ctx context.Context, points []string, limit time.Duration) (late []string) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	written, write := make([]chan struct{}, len(points)), syncfs
 	for i, point := range points {
 		written[i] = make(chan struct{})
-		go func() { // it cannot be ended: the kernel waits for the device
+		go func() { // syncfs(2) cannot be cancelled: the kernel waits for the device
 			defer close(written[i])
 			write(point)
 		}()

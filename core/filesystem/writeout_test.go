@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A disk that does not answer delays nothing past the limit, and nothing after the run was asked to end.
+// A disk that does not answer delays nothing beyond the limit, and nothing after the end of ctx.
 func TestWriteOutHasALimit(t *testing.T) {
 	real, stuck := syncfs, make(chan struct{})
 	t.Cleanup(func() { syncfs = real; close(stuck) })
@@ -19,7 +19,8 @@ func TestWriteOutHasALimit(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, cancel)
 	}
 	begun := time.Now()
-	if late := WriteOut(asked, []string{"/dat", "/quick", "/pccehr"}, time.Hour); !slices.Equal(late, []string{"/dat", "/pccehr"}) {
+	late := WriteOut(asked, []string{"/dat", "/quick", "/pccehr"}, time.Hour)
+	if !slices.Equal(late, []string{"/dat", "/pccehr"}) {
 		t.Errorf("late are %q", late)
 	}
 	limited := time.Now()

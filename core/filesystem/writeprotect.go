@@ -12,9 +12,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// WriteProtected tells whether a block device can only be read: what a program
-// writes to it fails, and what is mounted from it is mounted read-only. not_found
-// if there is no such device.
+// WriteProtected reports whether a block device is read-only: writes to it fail, and a file system on it can only be
+// mounted read-only. Fault: not_found if there is no such device.
 func WriteProtected(dev Dev) (bool, error) {
 	flag, err := os.ReadFile(filepath.Join(blockDir("/sys", dev), "ro"))
 	if err != nil {
@@ -23,22 +22,22 @@ func WriteProtected(dev Dev) (bool, error) {
 	return strings.TrimSpace(string(flag)) == "1", nil
 }
 
-// WriteProtect makes a block device one that can only be read, or ends that
-// (BLKROSET, as blockdev --setro). What device-mapper does below it, such as a
-// merge, goes on. It lasts until it is ended, the device is removed or the
-// server is booted; before Linux 5.12 device-mapper ends it when it swaps tables.
-// Before it ends, the kernel forgets what it keeps in memory of the device
-// (BLKFLSBUF): what lies on it may have changed below. It needs root.
+// WriteProtect makes a block device read-only or, if on is false, writable (BLKROSET, like blockdev --setro and
+// --setrw). It does not stop what device-mapper does below the device, such as a merge. The setting lasts until it is
+// changed, the device is removed or the server boots; before Linux 5.12 device-mapper also resets it when it swaps the
+// device's tables. Before the device becomes writable, the kernel drops its cached pages of it (BLKFLSBUF), because the
+// content may have changed below. It needs root. Fault: not_found if there is no such device, else what fault.Of finds
+// in the error.
 func WriteProtect(dev Dev, on bool) error {
 	name, err := os.Readlink(blockDir("/sys", dev))
 	if err != nil {
 		return noDevice(dev, err)
 	}
-	f, err := os.Open("/dev/" + filepath.Base(name)) // the kernel's own node
+	f, err := os.Open("/dev/" + filepath.Base(name)) // the device node that the kernel made
 	if err != nil {
 		return noDevice(dev, err)
 	}
-	defer f.Close() // as long as it is open, LVM neither merges into the device nor removes it
+	defer f.Close() // while the device is open, LVM neither merges into it nor removes it
 	fd, value := int(f.Fd()), 1
 	if !on {
 		value, err = 0, unix.IoctlSetInt(fd, unix.BLKFLSBUF, 0)

@@ -5,34 +5,35 @@ import (
 	"strings"
 )
 
-// Automounts plans the start of the automount units of those of the units that are mounts, as far as they are active
-// now.
+// Automounts returns a Plan that starts, among the automount units that belong to the given mount units, those that are
+// active now. Units that are not mounts are ignored.
 //
-// They are not part of any service's plan, and are never stopped: that would detach lazily whatever is mounted there,
-// and whoever came meanwhile would find an empty directory. Hold their mount units instead. Should one have gone
-// down, it is to be started before anything is mounted there, for systemd refuses it afterwards. What was mounted
-// below one is then mounted again by starting its mount unit.
+// Automount units are in no service's plan and are never stopped: stopping one would lazily unmount what is mounted
+// there, and a program that comes meanwhile would find an empty directory. The caller should hold their mount units
+// instead (Hold). An automount unit that has gone down must be started before anything is mounted there, because
+// systemd refuses to start it afterwards. What was mounted there is then mounted again by starting its mount unit.
 func (s *Systemd) Automounts(ctx context.Context, units []string) (Plan, error) {
 	var p Plan
 	for _, name := range units {
-		if kindOf(name) != "mount" {
+		if typeOf(name) != "mount" {
 			continue
 		}
 		u, err := s.unit(ctx, AutomountOf(name))
 		if err != nil {
 			return Plan{}, err
 		}
-		if !u.down() {
+		if !u.isDown() {
 			p.Active = append(p.Active, u.name)
 		}
 	}
 	return p, nil
 }
 
-// AutomountOf is the automount unit of a mount unit.
+// AutomountOf returns the name of the automount unit of a mount unit.
 func AutomountOf(mount string) string { return strings.TrimSuffix(mount, ".mount") + ".automount" }
 
-// What returns what a mount unit mounts, such as /dev/vg00/dat; empty if there is no such unit.
+// What returns the source that a mount unit mounts (What=), such as /dev/vg00/dat. It returns an empty string if there
+// is no such unit.
 func (s *Systemd) What(ctx context.Context, mount string) (string, error) {
 	value, err := s.bus.property(ctx, mount, "Mount", "What")
 	if err != nil {
@@ -42,11 +43,11 @@ func (s *Systemd) What(ctx context.Context, mount string) (string, error) {
 	return what, nil
 }
 
-// MountUnit is the unit that systemd makes of a mount point.
+// MountUnit returns the name of the mount unit of a mount point.
 func MountUnit(point string) string { return EscapePath(point) + ".mount" }
 
-// EscapePath makes a path part of a unit's name, as systemd-escape --path does
-// (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+// EscapePath escapes a path for use in the name of a unit, as systemd-escape --path does (systemd.unit(5), "String
+// Escaping for Inclusion in Unit Names").
 func EscapePath(path string) string {
 	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if len(parts) == 0 {
@@ -57,7 +58,7 @@ func EscapePath(path string) string {
 		switch {
 		case c == '/':
 			b.WriteByte('-')
-		case plain(c) && !(i == 0 && c == '.'):
+		case isPlainByte(c) && !(i == 0 && c == '.'):
 			b.WriteByte(c)
 		default:
 			const hex = "0123456789abcdef"
@@ -67,6 +68,7 @@ func EscapePath(path string) string {
 	return b.String()
 }
 
-func plain(c byte) bool {
+// isPlainByte reports whether a byte needs no escape in the name of a unit.
+func isPlainByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == ':' || c == '_' || c == '.'
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-func TestAfterMounts(t *testing.T) {
-	f := newFake()
+func TestAfterMountsDividesUnits(t *testing.T) {
+	f := newFakeBus()
 	f.add("app.service", "active", "After", "system.slice", "After", "basic.target")
 	f.add("app.socket", "active", "After", "sysinit.target")
 	f.add("early.service", "active", "After", "systemd-udevd.service")
@@ -17,8 +17,8 @@ func TestAfterMounts(t *testing.T) {
 	}
 }
 
-func TestFscks(t *testing.T) {
-	f := newFake()
+func TestFscksNamesEachCheckOnce(t *testing.T) {
+	f := newFakeBus()
 	const check = `systemd-fsck@dev-vg00-dat.service`
 	f.add("dat.mount", "active", "After", "local-fs-pre.target", "After", check, "Requires", check)
 	f.add("srv.mount", "active", "After", "local-fs-pre.target")
@@ -28,9 +28,9 @@ func TestFscks(t *testing.T) {
 	}
 }
 
-// What systemd has not loaded it need not forget: reading all files again is not for nothing.
-func TestForgetReadsFilesAgainOnlyForALoadedUnit(t *testing.T) {
-	f := newFake()
+// Reading all files again takes time. It is not needed if systemd has not loaded the unit.
+func TestForgetReloadsOnlyForALoadedUnit(t *testing.T) {
+	f := newFakeBus()
 	s := f.systemd(t)
 	if err := s.Forget(t.Context(), "rewind-guard.service"); err != nil || len(f.log) != 0 {
 		t.Errorf("not loaded: %v, %q", err, f.log)
@@ -42,13 +42,13 @@ func TestForgetReadsFilesAgainOnlyForALoadedUnit(t *testing.T) {
 	}
 }
 
-// A mount that systemd knows from the kernel alone, and one made for the moment, are not there after the next boot.
+// A mount that systemd knows only from the kernel's mount table and a transient mount do not exist after the next boot.
 func TestGoneAtBoot(t *testing.T) {
-	f := newFake()
-	f.add("dat.mount", "active").file = "/run/systemd/generator/dat.mount"
+	f := newFakeBus()
+	f.add("dat.mount", "active").fragmentPath = "/run/systemd/generator/dat.mount"
 	f.add("script.mount", "active")
 	made := f.add("moment.mount", "active")
-	made.file, made.flags["Transient"] = "/run/systemd/transient/moment.mount", true
+	made.fragmentPath, made.flags["Transient"] = "/run/systemd/transient/moment.mount", true
 	for name, want := range map[string]bool{"dat.mount": false, "script.mount": true, "moment.mount": true} {
 		if gone, err := f.systemd(t).GoneAtBoot(t.Context(), name); err != nil || gone != want {
 			t.Errorf("%s: %v, %v", name, gone, err)

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// BoundTo returns the units that are up and that systemd stops as soon as one of the given units is gone, whoever took
-// it away: those with BindsTo=, such as a service on a mount that is unmounted. systemd does not start them again when
-// it comes back. Mounts, and what is never stopped, are left out.
+// BoundTo returns the active units that systemd stops as soon as one of the given units is gone, whatever made it go:
+// those with BindsTo=, such as a service on a mount that is unmounted. systemd does not start them when the given unit
+// comes back. Mounts, targets and protected units are left out.
 func (s *Systemd) BoundTo(ctx context.Context, units []string) ([]string, error) {
 	var bound []string
 	for _, name := range units {
@@ -15,8 +15,8 @@ func (s *Systemd) BoundTo(ctx context.Context, units []string) ([]string, error)
 		if err != nil {
 			return nil, err
 		}
-		for _, other := range u.bound {
-			if !stops(other) || s.Protected(other) || slices.Contains(bound, other) {
+		for _, other := range u.boundBy {
+			if !mayStopUnnamed(other) || s.Protected(other) || slices.Contains(bound, other) {
 				continue
 			}
 			up, err := s.Active(ctx, other)

@@ -10,53 +10,52 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// bus is what is needed of systemd. start and stop queue a job and return at
-// once; its result comes through the channel, unless the
-// connection was lost meanwhile.
+// bus has the calls to systemd that this package needs. start, stop and startTransient queue a job and return at once.
+// The result of the job is sent to the channel, unless the connection is lost before.
 type bus interface {
-	unit(ctx context.Context, name string) (map[string]any, error) // loads it if need be
-	property(ctx context.Context, name, kind, property string) (any, error)
-	jobType(ctx context.Context, name string) (string, error) // start, restart, stop; empty: no job
-	loaded(ctx context.Context, pattern string) ([]string, error)
-	filed(ctx context.Context, patterns ...string) ([]string, error) // the units that files define, loaded or not
+	unitProperties(ctx context.Context, name string) (map[string]any, error) // loads the unit if necessary
+	property(ctx context.Context, name, unitType, property string) (any, error)
+	jobType(ctx context.Context, name string) (string, error) // such as start, restart or stop; empty: no job
+	loadedUnits(ctx context.Context, pattern string) ([]string, error)
+	unitFiles(ctx context.Context, patterns ...string) ([]string, error) // units that have a unit file, loaded or not
 	start(ctx context.Context, name, mode string) (<-chan string, error)
 	stop(ctx context.Context, name string) (<-chan string, error)
-	startTransient(ctx context.Context, name string, properties []property) (<-chan string, error)
+	startTransient(ctx context.Context, name string, settings []setting) (<-chan string, error)
 	resetFailed(ctx context.Context, name string) error
 	reload(ctx context.Context) error
-	watch(ctx context.Context, name string) (changed <-chan struct{}, end func(), err error) // changed may tell too often
-	rest()                                                                                   // until the next call
+	// watch signals every change of the unit, and perhaps more often, until end is called.
+	watch(ctx context.Context, name string) (changed <-chan struct{}, end func(), err error)
+	disconnect() // the next call connects again
 	close()
 }
 
-// The modes of a job (org.freedesktop.systemd1(5), StartUnit). In the usual one
-// a start brings up whatever is wanted along, such as a database cluster that
-// its administrator has stopped, and a stop takes targets down. In the other one
-// the job is of that unit alone: what is started and stopped is the plan's list
-// and nothing else. Ordering counts in both.
+// The modes of a job (org.freedesktop.systemd1(5), StartUnit). With withDependencies a start also starts the units that
+// the unit pulls in, such as a database cluster that its administrator has stopped, and a stop also stops targets. With
+// unitOnly the job is for this unit alone, so that exactly the units of the plan are started and stopped. The order of
+// the units counts in both modes.
 const (
-	alone = "ignore-requirements"
-	usual = "replace"
+	unitOnly         = "ignore-requirements"
+	withDependencies = "replace"
 )
 
-// property is a setting of a transient unit.
-type property struct {
+// setting is a property of a transient unit.
+type setting struct {
 	name  string
-	value any // as package dbus sends it
+	value any // a value that package dbus can send
 }
 
-// The names that systemd goes by (org.freedesktop.systemd1(5)).
+// The D-Bus names of systemd (org.freedesktop.systemd1(5)).
 const (
-	managerPath  = "/org/freedesktop/systemd1"
-	systemdFace  = "org.freedesktop.systemd1."
-	managerFace  = systemdFace + "Manager"
-	propertyFace = "org.freedesktop.DBus.Properties"
+	managerPath         = "/org/freedesktop/systemd1"
+	interfacePrefix     = "org.freedesktop.systemd1."
+	managerInterface    = interfacePrefix + "Manager"
+	propertiesInterface = "org.freedesktop.DBus.Properties"
 
-	transientStart = "StartTransientUnit"
+	methodStartTransient = "StartTransientUnit"
 )
 
-// unitPath is the path of a unit's object: what is no ASCII letter or digit, or
-// a digit at the beginning, is written as _ and two hexadecimal digits.
+// unitPath returns the object path of a unit: any byte that is not an ASCII letter or digit, and a digit at the
+// beginning, is written as _ and two hexadecimal digits.
 func unitPath(name string) string {
 	const digits = "0123456789abcdef"
 	path := []byte(managerPath + "/unit/")
@@ -72,207 +71,214 @@ func unitPath(name string) string {
 	return string(path)
 }
 
-func (w *wire) unit(ctx context.Context, name string) (map[string]any, error) {
-	body, err := w.do(ctx, dbus.Call{
-		Path: unitPath(name), Interface: propertyFace, Member: "GetAll", Args: []any{systemdFace + "Unit"},
+func (b *socketBus) unitProperties(ctx context.Context, name string) (map[string]any, error) {
+	body, err := b.call(ctx, dbus.Call{
+		Path: unitPath(name), Interface: propertiesInterface, Member: "GetAll", Args: []any{interfacePrefix + "Unit"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	properties, ok := first(body).(map[string]any)
+	properties, ok := firstValue(body).(map[string]any)
 	if !ok {
 		return nil, errUnexpected
 	}
 	return properties, nil
 }
 
-func (w *wire) property(ctx context.Context, name, kind, property string) (any, error) {
-	body, err := w.do(ctx, dbus.Call{
-		Path: unitPath(name), Interface: propertyFace, Member: "Get", Args: []any{systemdFace + kind, property},
+func (b *socketBus) property(ctx context.Context, name, unitType, property string) (any, error) {
+	body, err := b.call(ctx, dbus.Call{
+		Path: unitPath(name), Interface: propertiesInterface, Member: "Get",
+		Args: []any{interfacePrefix + unitType, property},
 	})
-	return first(body), err
+	return firstValue(body), err
 }
 
-func (w *wire) jobType(ctx context.Context, name string) (string, error) {
-	body, err := w.do(ctx, dbus.Call{
-		Path: managerPath, Interface: managerFace, Member: "ListUnitsByNames", Args: []any{[]string{name}},
+func (b *socketBus) jobType(ctx context.Context, name string) (string, error) {
+	body, err := b.call(ctx, dbus.Call{
+		Path: managerPath, Interface: managerInterface, Member: "ListUnitsByNames", Args: []any{[]string{name}},
 	})
 	if err != nil {
 		return "", err
 	}
-	const jobType = 8 // of the structure that describes a unit
-	units, _ := first(body).([]any)
-	about, _ := first(units).([]any)
-	if len(about) <= jobType {
+	const jobType = 8 // index in the structure that describes a unit
+	units, _ := firstValue(body).([]any)
+	description, _ := firstValue(units).([]any)
+	if len(description) <= jobType {
 		return "", errUnexpected
 	}
-	job, _ := about[jobType].(string)
+	job, _ := description[jobType].(string)
 	return job, nil
 }
 
-// loaded returns the units of a pattern, such as *.socket, that systemd has loaded.
-func (w *wire) loaded(ctx context.Context, pattern string) ([]string, error) {
-	return w.list(ctx, "ListUnitsByPatterns", []string{pattern})
+// loadedUnits returns the units that systemd has loaded and whose names match a pattern, such as *.socket.
+func (b *socketBus) loadedUnits(ctx context.Context, pattern string) ([]string, error) {
+	return b.listNames(ctx, "ListUnitsByPatterns", []string{pattern})
 }
 
-func (w *wire) filed(ctx context.Context, patterns ...string) ([]string, error) {
-	paths, err := w.list(ctx, "ListUnitFilesByPatterns", patterns)
+func (b *socketBus) unitFiles(ctx context.Context, patterns ...string) ([]string, error) {
+	paths, err := b.listNames(ctx, "ListUnitFilesByPatterns", patterns)
 	for i := range paths {
 		paths[i] = filepath.Base(paths[i])
 	}
 	return paths, err
 }
 
-// list calls a method that lists what matches one of the patterns, and returns the first word about each.
-func (w *wire) list(ctx context.Context, method string, patterns []string) ([]string, error) {
-	body, err := w.do(ctx, dbus.Call{
-		Path: managerPath, Interface: managerFace, Member: method, Args: []any{[]string{}, patterns},
+// listNames calls a method that lists what matches one of the patterns. It returns the first field of each item.
+func (b *socketBus) listNames(ctx context.Context, method string, patterns []string) ([]string, error) {
+	body, err := b.call(ctx, dbus.Call{
+		Path: managerPath, Interface: managerInterface, Member: method, Args: []any{[]string{}, patterns},
 	})
 	if err != nil {
 		return nil, err
 	}
 	var names []string
-	units, _ := first(body).([]any)
+	units, _ := firstValue(body).([]any)
 	for _, unit := range units {
-		about, _ := unit.([]any)
-		if name, ok := first(about).(string); ok {
+		description, _ := unit.([]any)
+		if name, ok := firstValue(description).(string); ok {
 			names = append(names, name)
 		}
 	}
 	return names, nil
 }
 
-func (w *wire) start(ctx context.Context, name, mode string) (<-chan string, error) {
-	return w.job(ctx, "StartUnit", name, mode)
+func (b *socketBus) start(ctx context.Context, name, mode string) (<-chan string, error) {
+	return b.queueJob(ctx, "StartUnit", name, mode)
 }
 
-func (w *wire) stop(ctx context.Context, name string) (<-chan string, error) {
-	return w.job(ctx, "StopUnit", name, alone)
+func (b *socketBus) stop(ctx context.Context, name string) (<-chan string, error) {
+	return b.queueJob(ctx, "StopUnit", name, unitOnly)
 }
 
-func (w *wire) startTransient(ctx context.Context, name string, properties []property) (<-chan string, error) {
+func (b *socketBus) startTransient(ctx context.Context, name string, settings []setting) (<-chan string, error) {
 	list := dbus.Array{Of: "(sv)"}
-	for _, p := range properties {
+	for _, p := range settings {
 		list.Items = append(list.Items, dbus.Struct{p.name, dbus.Variant{Value: p.value}})
 	}
-	return w.job(ctx, transientStart, name, "fail", list, dbus.Array{Of: "(sa(sv))"})
+	return b.queueJob(ctx, methodStartTransient, name, "fail", list, dbus.Array{Of: "(sa(sv))"})
 }
 
-// job calls a method whose answer is the path of a job.
-func (w *wire) job(ctx context.Context, method string, args ...any) (<-chan string, error) {
+// queueJob calls a method that queues a job and answers with the path of the job.
+func (b *socketBus) queueJob(ctx context.Context, method string, args ...any) (<-chan string, error) {
 	result := make(chan string, 1)
-	_, err := w.do(ctx, dbus.Call{
-		Path: managerPath, Interface: managerFace, Member: method, Args: args,
-		Answered: func(body []any) { // the job may be over before our caller runs again
-			path, _ := first(body).(string)
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.jobs[path] = result
+	_, err := b.call(ctx, dbus.Call{
+		Path: managerPath, Interface: managerInterface, Member: method, Args: args,
+		Answered: func(body []any) { // before the next signal is handled, which may say that the job has ended
+			path, _ := firstValue(body).(string)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.jobs[path] = result
 		},
 	})
 	return result, err
 }
 
-func (w *wire) resetFailed(ctx context.Context, name string) error {
-	_, err := w.do(ctx, dbus.Call{Path: managerPath, Interface: managerFace, Member: "ResetFailedUnit", Args: []any{name}})
+func (b *socketBus) resetFailed(ctx context.Context, name string) error {
+	_, err := b.call(ctx, dbus.Call{
+		Path: managerPath, Interface: managerInterface, Member: "ResetFailedUnit", Args: []any{name},
+	})
 	return err
 }
 
-// reload returns when systemd has read all its files again.
-func (w *wire) reload(ctx context.Context) error {
-	_, err := w.do(ctx, dbus.Call{Path: managerPath, Interface: managerFace, Member: "Reload"})
+// reload returns when systemd has read all unit files again.
+func (b *socketBus) reload(ctx context.Context) error {
+	_, err := b.call(ctx, dbus.Call{Path: managerPath, Interface: managerInterface, Member: "Reload"})
 	return err
 }
 
-// watch tells of every change of a unit.
-func (w *wire) watch(ctx context.Context, name string) (<-chan struct{}, func(), error) {
-	if _, err := w.live(ctx); err != nil {
+// watch signals every change of a unit.
+func (b *socketBus) watch(ctx context.Context, name string) (<-chan struct{}, func(), error) {
+	if _, err := b.liveConn(ctx); err != nil {
 		return nil, nil, err
 	}
 	changed := make(chan struct{}, 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.watchers[changed] = unitPath(name)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.watchers[changed] = unitPath(name)
 	end := func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.watchers, changed)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.watchers, changed)
 	}
 	return changed, end, nil
 }
 
-// hear takes systemd's signals to whom they concern.
-func (w *wire) hear(s dbus.Signal) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// handleSignal passes on a signal of systemd to the watchers of the unit, or to the caller that waits for the job.
+func (b *socketBus) handleSignal(s dbus.Signal) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch s.Member {
 	case "PropertiesChanged":
-		w.wake(s.Path)
+		b.notifyWatchers(s.Path)
 	case "JobRemoved": // number, path, unit, result
 		body, err := s.Body()
 		if err != nil || len(body) < 4 {
 			return
 		}
 		path, _ := body[1].(string)
-		if waiting := w.jobs[path]; waiting != nil {
+		if waiting := b.jobs[path]; waiting != nil {
 			result, _ := body[3].(string)
 			waiting <- result
-			delete(w.jobs, path)
+			delete(b.jobs, path)
 		}
 	}
 }
 
-// wake tells the watchers of a unit, or of all, to look. The caller has the lock.
-func (w *wire) wake(path string) {
-	for changed, watched := range w.watchers {
+// notifyWatchers signals the watchers of a unit, or all watchers if path is empty. The caller holds b.mu.
+func (b *socketBus) notifyWatchers(path string) {
+	for changed, watched := range b.watchers {
 		if path != "" && path != watched {
 			continue
 		}
 		select {
 		case changed <- struct{}{}:
-		default: // it has not looked since the last one
+		default: // it has not yet received the last signal
 		}
 	}
 }
 
-// rest ends the connection; live makes a new one.
-func (w *wire) rest() {
-	w.mu.Lock()
-	conn := w.conn
-	w.mu.Unlock()
+// disconnect ends the connection. The next call of liveConn makes a new one.
+func (b *socketBus) disconnect() {
+	b.mu.Lock()
+	conn := b.conn
+	b.mu.Unlock()
 	conn.Close()
 	<-conn.Lost()
 }
 
-func (w *wire) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-	w.conn.Close()
+func (b *socketBus) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.conn.Close()
 }
 
-var errUnexpected = errors.New("systemd answered with something else than its documentation says")
+var errUnexpected = errors.New("systemd's answer differs from its documentation")
 
-// first returns the first of some values; nil if there is none.
-func first(values []any) any {
+// firstValue returns the first of the values, or nil if there is none.
+func firstValue(values []any) any {
 	if len(values) == 0 {
 		return nil
 	}
 	return values[0]
 }
 
-// The names of systemd's errors, from its bus-common-errors.h.
+// Names of D-Bus errors: systemd's (systemd, src/libsystemd/sd-bus/bus-common-errors.h) and one of D-Bus itself.
 const (
-	noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
-	unitExists = "org.freedesktop.systemd1.UnitExists"
-	denied     = "org.freedesktop.DBus.Error.AccessDenied"
+	noSuchUnit   = "org.freedesktop.systemd1.NoSuchUnit"
+	unitExists   = "org.freedesktop.systemd1.UnitExists"
+	accessDenied = "org.freedesktop.DBus.Error.AccessDenied"
 )
 
-func isBus(err error, name string) bool {
+// isBusError reports whether err is the D-Bus error of this name.
+func isBusError(err error, name string) bool {
 	var e dbus.Error
 	return errors.As(err, &e) && e.Name == name
 }
 
+// busFault returns the fault for a call to systemd that failed. The format and a say what was asked. Faults:
+// interrupted or timeout if ctx has ended, timeout if systemd does not answer, not_root if systemd denies access, else
+// service_failed.
 func busFault(ctx context.Context, err error, format string, a ...any) error {
 	switch {
 	case ctx.Err() != nil:
@@ -280,7 +286,7 @@ func busFault(ctx context.Context, err error, format string, a ...any) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.New(fault.Timeout, format+": systemd does not answer: %w", append(a, err)...).
 			WithHint("look whether it works: `systemctl is-system-running`; while it reloads a large server it answers nobody")
-	case isBus(err, denied), errors.Is(err, fs.ErrPermission):
+	case isBusError(err, accessDenied), errors.Is(err, fs.ErrPermission):
 		return fault.New(fault.NotRoot, format+": %w", append(a, err)...).WithHint("run as root (become: true)")
 	}
 	return fault.New(fault.ServiceFailed, format+": %w", append(a, err)...)

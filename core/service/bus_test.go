@@ -20,31 +20,31 @@ func TestUnitPath(t *testing.T) {
 	}
 }
 
-func TestSignalsReachWhomTheyConcern(t *testing.T) {
+func TestSignalsReachTheirWatchersOnly(t *testing.T) {
 	result := make(chan string, 1)
 	mine, other := make(chan struct{}, 1), make(chan struct{}, 1)
-	w := &wire{
+	b := &socketBus{
 		jobs:     map[string]chan<- string{"/job/7": result},
 		watchers: map[chan<- struct{}]string{mine: unitPath("a.service"), other: unitPath("b.service")},
 	}
-	said := func(values ...any) dbus.Signal {
+	jobRemoved := func(values ...any) dbus.Signal {
 		return dbus.Signal{Path: managerPath, Member: "JobRemoved", Body: func() ([]any, error) { return values, nil }}
 	}
-	removed := func(path string) dbus.Signal { return said(uint32(7), path, "a.service", "done") }
-	w.hear(removed("/job/8"))
-	w.hear(said())
+	removed := func(path string) dbus.Signal { return jobRemoved(uint32(7), path, "a.service", "done") }
+	b.handleSignal(removed("/job/8"))
+	b.handleSignal(jobRemoved())
 	if len(result) != 0 {
-		t.Fatal("another job's result")
+		t.Fatal("got the result of another job")
 	}
-	w.hear(removed("/job/7"))
-	w.hear(removed("/job/7")) // must not block
+	b.handleSignal(removed("/job/7"))
+	b.handleSignal(removed("/job/7")) // must not block
 	if got := <-result; got != "done" {
 		t.Error(got)
 	}
-	for range 3 { // nobody has looked since the first: must not block
-		w.hear(dbus.Signal{Path: unitPath("a.service"), Member: "PropertiesChanged"})
+	for range 3 { // nobody receives from the channel: must not block
+		b.handleSignal(dbus.Signal{Path: unitPath("a.service"), Member: "PropertiesChanged"})
 	}
 	if len(mine) != 1 || len(other) != 0 {
-		t.Errorf("woken: %d, another: %d", len(mine), len(other))
+		t.Errorf("signals for the watched unit: %d, for another: %d", len(mine), len(other))
 	}
 }

@@ -16,9 +16,9 @@ import (
 	"go.pcc.com/rewind/core/proc"
 )
 
-// unified returns where below mount the unified hierarchy of control groups
-// is: mount itself, or its part of a mixed one; empty if there is none.
-func unified(mount string) string {
+// unifiedHierarchy returns the directory of the unified hierarchy of control groups: mount itself or, in a mixed setup,
+// a directory below it. It returns an empty string if there is none.
+func unifiedHierarchy(mount string) string {
 	for _, dir := range []string{mount, filepath.Join(mount, "unified")} {
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.controllers")); err == nil {
 			return dir
@@ -27,8 +27,8 @@ func unified(mount string) string {
 	return ""
 }
 
-// waitEmpty waits until no process is left in a control group and those below
-// it, or ctx ends. The kernel tells by cgroup.events (cgroups(7)).
+// waitEmpty waits until no process is left in a control group and in the groups below it, or ctx ends. The kernel
+// signals changes by the file cgroup.events (cgroups(7)).
 func waitEmpty(ctx context.Context, group string) error {
 	events := filepath.Join(group, "cgroup.events")
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -45,8 +45,8 @@ func waitEmpty(ctx context.Context, group string) error {
 	defer context.AfterFunc(ctx, func() { _ = changes.SetReadDeadline(time.Unix(1, 0)) })()
 	buffer := make([]byte, 4096)
 	for {
-		busy, err := populated(events)
-		if err != nil || !busy {
+		hasProcesses, err := isPopulated(events)
+		if err != nil || !hasProcesses {
 			return err
 		}
 		if _, err := changes.Read(buffer); err != nil {
@@ -55,8 +55,9 @@ func waitEmpty(ctx context.Context, group string) error {
 	}
 }
 
-// populated tells whether processes are in a group. A removed group has none.
-func populated(events string) (bool, error) {
+// isPopulated reports whether a control group, or a group below it, has processes. events is its file cgroup.events. A
+// removed group has none.
+func isPopulated(events string) (bool, error) {
 	data, err := os.ReadFile(events)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return false, nil
@@ -64,12 +65,12 @@ func populated(events string) (bool, error) {
 	return bytes.Contains(data, []byte("populated 1")), err
 }
 
-// members returns the processes of a group and those below it.
-func members(group string) []int {
+// processesIn returns the processes of a control group and of the groups below it.
+func processesIn(group string) []int {
 	var pids []int
 	_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
-			return nil // a group that was removed meanwhile has none
+			return nil // a group that was removed meanwhile has no processes
 		}
 		data, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		for _, field := range strings.Fields(string(data)) {
@@ -82,14 +83,15 @@ func members(group string) []int {
 	return pids
 }
 
-// waitProcess waits until a process of a unit has ended, or ctx does. Where that cannot be told it returns at once.
+// waitProcess waits until a process of a unit has ended, or ctx ends. It returns at once if the process cannot be
+// opened or does not belong to the unit.
 func (s *Systemd) waitProcess(ctx context.Context, unit string, pid int) {
 	p, err := proc.Open(pid)
 	if err != nil {
 		return
 	}
 	defer p.Close()
-	if s.proc.Unit(pid) == unit { // else the number is another process's by now
+	if s.proc.Unit(pid) == unit { // else the pid now belongs to another process
 		_ = p.Wait(ctx)
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Failed returns those units of a pattern, such as backup@*.service, whose last run failed, each with the time at which
-// that run began.
+// Failed returns the units whose names match a pattern, such as backup@*.service, and whose last run failed, each with
+// the time at which that run began.
 func (s *Systemd) Failed(ctx context.Context, pattern string) (map[string]time.Time, error) {
-	names, err := s.bus.loaded(ctx, pattern)
+	names, err := s.bus.loadedUnits(ctx, pattern)
 	if err != nil {
 		return nil, busFault(ctx, err, "ask systemd for %s", pattern)
 	}
@@ -19,7 +19,7 @@ func (s *Systemd) Failed(ctx context.Context, pattern string) (map[string]time.T
 			return nil, err
 		}
 		if u.active == "failed" {
-			failed[name] = u.began
+			failed[name] = u.lastStart
 		}
 	}
 	return failed, nil

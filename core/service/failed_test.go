@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// Not those that nobody has enabled, which are loaded all the same.
-func TestTimers(t *testing.T) {
-	f := newFake()
-	f.add("backup@nightly.timer", "active").last = map[string]any{"NextElapseUSecRealtime": uint64(1764468000_000000)}
-	f.add("backup@once.timer", "active").last = map[string]any{"NextElapseUSecRealtime": ^uint64(0)}
+// A timer that nobody has enabled may be loaded all the same. It must not be returned.
+func TestTimersReturnsActiveTimersOnly(t *testing.T) {
+	f := newFakeBus()
+	f.add("backup@nightly.timer", "active").typeProperties = map[string]any{
+		"NextElapseUSecRealtime": uint64(1764468000_000000),
+	}
+	f.add("backup@once.timer", "active").typeProperties = map[string]any{"NextElapseUSecRealtime": ^uint64(0)}
 	f.add("backup@off.timer", "inactive")
 	due, err := f.systemd(t).Timers(t.Context(), "backup@*.timer")
 	want := map[string]time.Time{"backup@nightly.timer": time.Unix(1764468000, 0), "backup@once.timer": {}}
@@ -20,8 +22,8 @@ func TestTimers(t *testing.T) {
 	}
 }
 
-func TestFailed(t *testing.T) {
-	f := newFake()
+func TestFailedReturnsFailedUnitsOfThePattern(t *testing.T) {
+	f := newFakeBus()
 	f.add("backup@nightly.service", "failed")
 	f.add("backup@weekly.service", "inactive")
 	f.add("other.service", "failed")

@@ -11,40 +11,42 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// fake is a systemd that keeps state: jobs change units, and what was asked of
-// it is written down in order.
-type fake struct {
+// fakeBus is a systemd that keeps state: jobs change units. It logs the calls in their order.
+type fakeBus struct {
 	mu       sync.Mutex
 	units    map[string]*fakeUnit
 	log      []string // "stop a.service", "start b.socket", "reset …"
 	watchers map[chan struct{}]string
-	sent     map[string][]property // transient units
+	settings map[string][]setting // by the name of the transient unit
 }
 
 type fakeUnit struct {
 	load, active, sub string
-	file              string
-	deps              map[string][]string // RequiredBy and so on
+	fragmentPath      string
+	deps              map[string][]string // by property, such as RequiredBy
 	flags             map[string]bool
-	job               string         // queued: its type
-	last              map[string]any // properties of its type
+	job               string         // the type of the queued job
+	typeProperties    map[string]any // properties of the unit's type, such as of Service
 
-	slow     bool   // a stop goes on until finish
-	starting bool   // so does a start
-	deaf     bool   // job results are lost, as with the connection
-	startsTo string // the state after a start; "active" if empty
-	result   string // of its start job; "done" if empty
-	onStop   func()
-	results  []chan string
+	stopHangs    bool   // a stop job goes on until finishStop
+	startHangs   bool   // a start job does not end
+	losesResults bool   // the results of jobs are lost, as if the connection had ended
+	startsTo     string // the state after a start; "active" if empty
+	startResult  string // the result of a start job; "done" if empty
+	onStop       func()
+	results      []chan string
 }
 
-func newFake() *fake {
-	return &fake{units: map[string]*fakeUnit{}, watchers: map[chan struct{}]string{}, sent: map[string][]property{}}
+func newFakeBus() *fakeBus {
+	return &fakeBus{units: map[string]*fakeUnit{}, watchers: map[chan struct{}]string{}, settings: map[string][]setting{}}
 }
 
-// add makes a unit; pairs of words are dependencies: "RequiredBy", "x.service".
-func (f *fake) add(name, active string, deps ...string) *fakeUnit {
-	u := &fakeUnit{load: "loaded", active: active, sub: "sub", deps: map[string][]string{}, flags: map[string]bool{"ConditionResult": true}}
+// add adds a unit. deps are pairs of a property and a unit, such as "RequiredBy", "x.service".
+func (f *fakeBus) add(name, active string, deps ...string) *fakeUnit {
+	u := &fakeUnit{
+		load: "loaded", active: active, sub: "sub",
+		deps: map[string][]string{}, flags: map[string]bool{"ConditionResult": true},
+	}
 	for i := 0; i < len(deps); i += 2 {
 		u.deps[deps[i]] = append(u.deps[deps[i]], deps[i+1])
 	}
@@ -52,31 +54,31 @@ func (f *fake) add(name, active string, deps ...string) *fakeUnit {
 	return u
 }
 
-func (f *fake) systemd(t *testing.T) *Systemd {
+func (f *fakeBus) systemd(t *testing.T) *Systemd {
 	t.Helper()
 	return &Systemd{bus: f, proc: filesystem.Proc(t.TempDir()), cgroups: t.TempDir(), own: "own.service"}
 }
 
-func (f *fake) get(name string) *fakeUnit {
+func (f *fakeBus) unitOrNone(name string) *fakeUnit {
 	if u := f.units[name]; u != nil {
 		return u
 	}
 	return &fakeUnit{load: "not-found", active: "inactive", sub: "dead"}
 }
 
-func (f *fake) unit(ctx context.Context, name string) (map[string]any, error) {
+func (f *fakeBus) unitProperties(ctx context.Context, name string) (map[string]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := f.get(name)
+	u := f.unitOrNone(name)
 	if alias := u.deps["alias of"]; alias != nil {
-		name, u = alias[0], f.get(alias[0])
+		name, u = alias[0], f.unitOrNone(alias[0])
 	}
 	number := uint32(0)
 	if u.job != "" {
 		number = 7
 	}
 	properties := map[string]any{
-		"Id": name, "LoadState": u.load, "ActiveState": u.active, "SubState": u.sub, "FragmentPath": u.file,
+		"Id": name, "LoadState": u.load, "ActiveState": u.active, "SubState": u.sub, "FragmentPath": u.fragmentPath,
 		"Job": []any{number, "/job/7"},
 	}
 	for key, list := range u.deps {
@@ -88,10 +90,10 @@ func (f *fake) unit(ctx context.Context, name string) (map[string]any, error) {
 	return properties, ctx.Err()
 }
 
-func (f *fake) property(_ context.Context, name, _, property string) (any, error) {
+func (f *fakeBus) property(_ context.Context, name, _, property string) (any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if value, ok := f.get(name).last[property]; ok {
+	if value, ok := f.unitOrNone(name).typeProperties[property]; ok {
 		return value, nil
 	}
 	return map[string]any{
@@ -99,13 +101,13 @@ func (f *fake) property(_ context.Context, name, _, property string) (any, error
 	}[property], nil
 }
 
-func (f *fake) jobType(_ context.Context, name string) (string, error) {
+func (f *fakeBus) jobType(_ context.Context, name string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.get(name).job, nil
+	return f.unitOrNone(name).job, nil
 }
 
-func (f *fake) loaded(_ context.Context, pattern string) ([]string, error) {
+func (f *fakeBus) loadedUnits(_ context.Context, pattern string) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var names []string
@@ -117,16 +119,16 @@ func (f *fake) loaded(_ context.Context, pattern string) ([]string, error) {
 	return names, nil
 }
 
-// filed are the units that have a file, loaded or not.
-func (f *fake) filed(ctx context.Context, patterns ...string) (names []string, err error) {
+// unitFiles returns the matching units that have a unit file, loaded or not.
+func (f *fakeBus) unitFiles(ctx context.Context, patterns ...string) (names []string, err error) {
 	for _, pattern := range patterns {
-		matching, _ := f.loaded(ctx, pattern)
+		matching, _ := f.loadedUnits(ctx, pattern)
 		names = append(names, matching...)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return f.units[name].file == "" }), nil
+	return slices.DeleteFunc(names, func(name string) bool { return f.units[name].fragmentPath == "" }), nil
 }
 
-func (f *fake) stop(_ context.Context, name string) (<-chan string, error) {
+func (f *fakeBus) stop(_ context.Context, name string) (<-chan string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "stop "+name)
@@ -136,19 +138,19 @@ func (f *fake) stop(_ context.Context, name string) (<-chan string, error) {
 	}
 	result := make(chan string, 1)
 	u.results, u.job = append(u.results, result), "stop"
-	if !u.down() {
+	if !u.isDown() {
 		u.active = "deactivating"
 	}
-	if !u.slow {
-		f.ended(name, "done")
+	if !u.stopHangs {
+		f.endJob(name, "done")
 	}
 	return result, nil
 }
 
-func (u *fakeUnit) down() bool { return u.active == "inactive" || u.active == "failed" }
+func (u *fakeUnit) isDown() bool { return u.active == "inactive" || u.active == "failed" }
 
-// ended ends the job of a unit. The caller has the lock.
-func (f *fake) ended(name, result string) {
+// endJob ends the job of a unit with this result. The caller holds f.mu.
+func (f *fakeBus) endJob(name, result string) {
 	u := f.units[name]
 	if u.job == "stop" && u.active != "failed" {
 		u.active = "inactive"
@@ -158,7 +160,7 @@ func (f *fake) ended(name, result string) {
 	}
 	u.job = ""
 	for _, r := range u.results {
-		if !u.deaf {
+		if !u.losesResults {
 			r <- result
 		}
 	}
@@ -173,17 +175,17 @@ func (f *fake) ended(name, result string) {
 	}
 }
 
-// finish ends a slow stop.
-func (f *fake) finish(name string) {
+// finishStop ends a stop job of a unit with stopHangs.
+func (f *fakeBus) finishStop(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ended(name, "done")
+	f.endJob(name, "done")
 }
 
-func (f *fake) start(_ context.Context, name, mode string) (<-chan string, error) {
+func (f *fakeBus) start(_ context.Context, name, mode string) (<-chan string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	verb := map[string]string{alone: "start ", usual: "start with all it wants "}[mode]
+	verb := map[string]string{unitOnly: "start ", withDependencies: "start with all it wants "}[mode]
 	f.log = append(f.log, verb+name)
 	u := f.units[name]
 	if u == nil {
@@ -194,44 +196,44 @@ func (f *fake) start(_ context.Context, name, mode string) (<-chan string, error
 	if u.startsTo != "" {
 		u.active = u.startsTo
 	}
-	if u.starting {
+	if u.startHangs {
 		u.active = "activating"
 		return result, nil
 	}
-	word := u.result
+	word := u.startResult
 	if word == "" {
 		word = "done"
 	}
-	f.ended(name, word)
+	f.endJob(name, word)
 	return result, nil
 }
 
-func (f *fake) startTransient(_ context.Context, name string, properties []property) (<-chan string, error) {
+func (f *fakeBus) startTransient(_ context.Context, name string, settings []setting) (<-chan string, error) {
 	if f.units[name] != nil {
 		return nil, dbus.Error{Name: unitExists}
 	}
-	f.sent[name] = properties
+	f.settings[name] = settings
 	f.add(name, "active")
 	result := make(chan string, 1)
 	result <- "done"
 	return result, nil
 }
 
-func (f *fake) reload(context.Context) error {
+func (f *fakeBus) reload(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "reload")
 	return nil
 }
 
-func (f *fake) resetFailed(_ context.Context, name string) error {
+func (f *fakeBus) resetFailed(_ context.Context, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "reset "+name)
 	return nil
 }
 
-func (f *fake) watch(_ context.Context, name string) (<-chan struct{}, func(), error) {
+func (f *fakeBus) watch(_ context.Context, name string) (<-chan struct{}, func(), error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := make(chan struct{}, 1)
@@ -243,21 +245,21 @@ func (f *fake) watch(_ context.Context, name string) (<-chan struct{}, func(), e
 	}, nil
 }
 
-func (f *fake) rest() {
+func (f *fakeBus) disconnect() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "rest")
 }
 
-func (f *fake) close() {}
+func (f *fakeBus) close() {}
 
-// states are the units that are up.
-func (f *fake) up() []string {
+// up returns the units that are not down.
+func (f *fakeBus) up() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var up []string
 	for name, u := range f.units {
-		if !u.down() {
+		if !u.isDown() {
 			up = append(up, name)
 		}
 	}

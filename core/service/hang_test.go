@@ -13,16 +13,16 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// While a systemd that has executed itself again accepts us and says nothing, nobody waits longer than they said, and
-// nobody waits for those who do.
-func TestNobodyWaitsForAnothersReconnect(t *testing.T) {
+// After systemd has executed itself again, it may accept a connection and not answer. Then no caller waits longer than
+// its own limit, and none waits for the limit of another caller.
+func TestReconnectWaitsNoLongerThanEachCallersContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "private")
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	first := make(chan net.Conn)
+	accepted := make(chan net.Conn)
 	go func() {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -31,41 +31,41 @@ func TestNobodyWaitsForAnothersReconnect(t *testing.T) {
 		}
 		_, _ = bufio.NewReader(conn).ReadString('\n')
 		_, _ = conn.Write([]byte("OK 1234\r\n"))
-		first <- conn
-	}() // whoever comes second is let in by the kernel, and hears nothing
-	w, err := dial(t.Context(), path)
+		accepted <- conn
+	}() // the kernel accepts the second connection, and nothing answers on it
+	b, err := dial(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	(<-first).Close()
-	<-w.conn.Lost()
+	(<-accepted).Close()
+	<-b.conn.Lost()
 
 	patient, stop := context.WithCancel(t.Context())
 	waiting := make(chan error, 1)
 	go func() {
-		_, err := w.unit(patient, "a.service")
+		_, err := b.unitProperties(patient, "a.service")
 		waiting <- err
 	}()
 	for begun := false; !begun; time.Sleep(time.Millisecond) {
-		w.mu.Lock()
-		begun = w.again != nil
-		w.mu.Unlock()
+		b.mu.Lock()
+		begun = b.reconnecting != nil
+		b.mu.Unlock()
 	}
 	brief, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := w.unit(brief, "b.service"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := b.unitProperties(brief, "b.service"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the second caller: %v", err)
 	}
-	w.hear(dbus.Signal{Path: unitPath("a.service"), Member: "PropertiesChanged"}) // must not wait either
+	b.handleSignal(dbus.Signal{Path: unitPath("a.service"), Member: "PropertiesChanged"}) // must not wait either
 	stop()
 	if err := <-waiting; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first caller: %v", err)
 	}
-	w.close()
+	b.close()
 }
 
-// A systemd that does not answer at all is told from one that is not there.
-func TestConnectHasALimit(t *testing.T) {
+// A systemd that does not answer gives another fault than a systemd that is not there.
+func TestDialTimesOutIfSystemdDoesNotAnswer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "private")
 	listener, err := net.Listen("unix", path)
 	if err != nil {

@@ -9,43 +9,44 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// Hold keeps units from starting until Release of the same name, by a transient unit whose start does not end and that
-// every one of them is ordered after. Whoever asks systemd for a start meanwhile waits: a program at an automount
-// point, a device that reappears, systemctl. A start that is under way already is waited for. No unit is stopped, and
-// systemd's configuration is not reloaded. The hold does not end with the calling process; it ends with the boot.
+// Hold keeps units from starting until Release is called with the same name. It starts a transient unit whose start
+// does not end, and that all the units are ordered after. Any request to systemd to start one of them waits meanwhile:
+// by a program at an automount point, by a device that reappears, or by systemctl. Hold waits for a start that is
+// already under way. No unit is stopped, and systemd's configuration is not reloaded. The hold does not end with the
+// calling process, but it ends when the server shuts down.
 //
-// A hold of this name that is there already is kept as it is. None is made for no units.
+// If there is a hold of this name already, it stays as it is. If units is empty, no hold is made.
 func (s *Systemd) Hold(ctx context.Context, name, description string, units []string) error {
 	if len(units) == 0 {
 		return nil
 	}
 	sleep := []string{"/bin/sleep", "infinity"}
-	_, err := s.bus.startTransient(ctx, name, []property{
+	_, err := s.bus.startTransient(ctx, name, []setting{
 		{"Description", description},
-		{"Type", "oneshot"}, // counts as being started as long as its program runs
-		// That its program is killed in the end is no failure.
+		{"Type", "oneshot"}, // the unit counts as starting while its program runs
+		// The "true" says that a failure of the program does not count: Release kills it.
 		{"ExecStart", dbus.Array{Of: "(sasb)", Items: []any{dbus.Struct{sleep[0], sleep, true}}}},
-		{"DefaultDependencies", false}, // which would order it after the mounts
+		{"DefaultDependencies", false}, // default dependencies would order the hold after the mounts
 		{"Conflicts", []string{"shutdown.target"}},
 		{"Before", append(slices.Clone(units), "shutdown.target")},
 		{"CollectMode", "inactive-or-failed"},
 	})
-	if err != nil && !isBus(err, unitExists) {
+	if err != nil && !isBusError(err, unitExists) {
 		return busFault(ctx, err, "start %s", name)
 	}
 	for _, name := range units {
-		settled := func(u unit) (bool, error) { return u.active != "activating" && u.active != "deactivating", nil }
-		if err := s.until(ctx, name, settled); err != nil {
+		isSteady := func(u unit) (bool, error) { return u.active != "activating" && u.active != "deactivating", nil }
+		if err := s.waitFor(ctx, name, isSteady); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Release ends a hold: what waits for it is started. That there is none is no error.
+// Release ends a hold. Requests to start its units go on. It is no error if there is no such hold.
 func (s *Systemd) Release(ctx context.Context, name string) error {
 	job, err := s.bus.stop(ctx, name)
-	if isBus(err, noSuchUnit) {
+	if isBusError(err, noSuchUnit) {
 		return nil
 	}
 	if err != nil {
@@ -57,10 +58,10 @@ func (s *Systemd) Release(ctx context.Context, name string) error {
 	return nil
 }
 
-// OnDevices returns the units that systemd starts on block devices: mounts, swaps, checks of file systems, what opens
-// encrypted ones, and services that are bound to a device. A device is given by each path that leads to it, because
-// units name it by any of them. A mount that systemd has not loaded, because nobody has asked for it lately, is one of
-// them: it may be asked for at any moment.
+// OnDevices returns the units that systemd starts on block devices: mounts, swaps, file system checks, services that
+// open encrypted devices, and services that are bound to a device. paths must have every path of each device, because
+// units may name it by any of them. A mount that systemd has not loaded, because nothing has asked for it lately, is
+// included: it may be started at any moment.
 func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, error) {
 	var units, devices []string
 	for _, path := range paths {
@@ -70,31 +71,31 @@ func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, erro
 		}
 		devices = append(devices, device.name)
 		for _, name := range device.dependents {
-			if slices.Contains([]string{"mount", "swap", "service"}, kindOf(name)) && !slices.Contains(units, name) {
+			if slices.Contains([]string{"mount", "swap", "service"}, typeOf(name)) && !slices.Contains(units, name) {
 				units = append(units, name)
 			}
 		}
 	}
-	filed, err := s.bus.filed(ctx, "*.mount", "*.swap")
+	fromFiles, err := s.bus.unitFiles(ctx, "*.mount", "*.swap")
 	if err != nil {
 		return nil, busFault(ctx, err, "ask systemd for its mounts")
 	}
-	for _, name := range filed {
-		if strings.Contains(name, "@.") { // a template
+	for _, name := range fromFiles {
+		if strings.Contains(name, "@.") { // a template is no unit
 			continue
 		}
 		u, err := s.unit(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(units, name) && overlap(u.after, devices) {
+		if !slices.Contains(units, name) && intersects(u.after, devices) {
 			units = append(units, name)
 		}
 	}
 	return units, nil
 }
 
-// overlap tells whether two lists have a name in common.
-func overlap(a, b []string) bool {
+// intersects reports whether two lists have a name in common.
+func intersects(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }

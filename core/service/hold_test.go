@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// What systemd starts on a device is found by each of the device's names; targets and devices open nothing.
-func TestUnitsOnADevice(t *testing.T) {
-	f := newFake()
+// Units on a device are found by each path of the device. Targets and devices are left out, because they open nothing.
+func TestOnDevicesFindsUnitsByEachPath(t *testing.T) {
+	f := newFakeBus()
 	f.add("dev-vg00-app.device", "active", "RequiredBy", "app.mount",
 		"BoundBy", "systemd-fsck@dev-vg00-app.service", "BoundBy", "x.target")
 	f.add(`dev-mapper-vg00\x2dapp.device`, "active", "RequiredBy", "app.mount", "BoundBy", "dev-vg00-app.swap")
-	// Nobody has asked for this one yet, so its device does not know it.
-	f.add("again.mount", "inactive", "After", "dev-vg00-app.device").file = "/etc/systemd/system/again.mount"
-	f.add("other.mount", "inactive", "After", "dev-vg00-other.device").file = "/etc/systemd/system/other.mount"
+	// systemd has not loaded this mount yet, so the properties of the device do not name it.
+	f.add("again.mount", "inactive", "After", "dev-vg00-app.device").fragmentPath = "/etc/systemd/system/again.mount"
+	f.add("other.mount", "inactive", "After", "dev-vg00-other.device").fragmentPath = "/etc/systemd/system/other.mount"
 	got, err := f.systemd(t).OnDevices(t.Context(), []string{"/dev/vg00/app", "/dev/mapper/vg00-app", "/dev/none"})
 	want := []string{"app.mount", "systemd-fsck@dev-vg00-app.service", "dev-vg00-app.swap", "again.mount"}
 	if err != nil || !slices.Equal(got, want) {
@@ -23,7 +23,7 @@ func TestUnitsOnADevice(t *testing.T) {
 }
 
 func TestHoldWaitsForAStartUnderWay(t *testing.T) {
-	f := newFake()
+	f := newFakeBus()
 	s := f.systemd(t)
 	f.add("app.mount", "activating")
 	held := make(chan error, 1)
@@ -40,13 +40,13 @@ func TestHoldWaitsForAStartUnderWay(t *testing.T) {
 	}
 	f.mu.Lock()
 	f.units["app.mount"].active = "active"
-	f.ended("app.mount", "done")
+	f.endJob("app.mount", "done")
 	f.mu.Unlock()
 	if err := <-held; err != nil {
 		t.Fatal(err)
 	}
-	before := f.sent["rewind-hold-1.service"]
-	i := slices.IndexFunc(before, func(p property) bool { return p.name == "Before" })
+	before := f.settings["rewind-hold-1.service"]
+	i := slices.IndexFunc(before, func(p setting) bool { return p.name == "Before" })
 	if list, _ := before[i].value.([]string); !slices.Contains(list, "app.mount") {
 		t.Errorf("it is started before %v", list)
 	}
@@ -59,7 +59,7 @@ func TestHoldWaitsForAStartUnderWay(t *testing.T) {
 		}
 	}
 	if err := s.Release(t.Context(), "rewind-hold-2.service"); err != nil {
-		t.Errorf("one that is not there: %v", err)
+		t.Errorf("release of a hold that does not exist: %v", err)
 	}
 	if up := f.up(); slices.Contains(up, "rewind-hold-1.service") {
 		t.Error(up)

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Notify tells systemd something of the service we run in, such as
-// EXTEND_TIMEOUT_USEC=1000000 (sd_notify(3)). Outside of a service that may tell
-// it does nothing.
+// Notify sends systemd a message about the service that this process runs in, such as EXTEND_TIMEOUT_USEC=1000000
+// (sd_notify(3)). It does nothing if the process is not in a service that may send such messages. Its error is that of
+// the system call.
 func Notify(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -19,6 +19,7 @@ func Notify(state string) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	err = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path}) // @… is an abstract name
+	// A path that begins with @ is an abstract address.
+	err = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path})
 	return os.NewSyscallError("sendto", err)
 }

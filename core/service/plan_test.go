@@ -10,11 +10,12 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// debian is PostgreSQL as Debian has it: a shell of a service around one
-// instance for each cluster, of which one is down.
-func debian() *fake {
-	f := newFake()
-	f.add("postgresql.service", "active", "ConsistsOf", "postgresql@15-main.service", "ConsistsOf", "postgresql@15-old.service",
+// debianPostgreSQL is PostgreSQL as Debian packages it: a service that does nothing itself, and an instance for each
+// cluster. One of the two clusters is down.
+func debianPostgreSQL() *fakeBus {
+	f := newFakeBus()
+	f.add("postgresql.service", "active",
+		"ConsistsOf", "postgresql@15-main.service", "ConsistsOf", "postgresql@15-old.service",
 		"After", "postgresql@15-main.service", "Wants", "postgresql@15-main.service", "RequiredBy", "multi-user.target")
 	f.add("postgresql@15-main.service", "active", "After", "network.target")
 	f.add("postgresql@15-old.service", "inactive")
@@ -23,7 +24,7 @@ func debian() *fake {
 }
 
 func TestPlanOfDebiansPostgreSQL(t *testing.T) {
-	p, err := debian().systemd(t).Plan(t.Context(), []string{"postgresql"})
+	p, err := debianPostgreSQL().systemd(t).Plan(t.Context(), []string{"postgresql"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,11 +38,12 @@ func TestPlanOfDebiansPostgreSQL(t *testing.T) {
 	}
 }
 
-func TestPlanOrder(t *testing.T) {
-	f := newFake()
+func TestPlanOrdersStopsAndStarts(t *testing.T) {
+	f := newFakeBus()
 	f.add("db.service", "active", "RequiredBy", "app.service", "TriggeredBy", "db.socket", "After", "db.socket",
 		"TriggeredBy", "db.path", "RequiredBy", "dat.mount", "BoundBy", "gone.slice")
-	f.add("app.service", "active", "After", "db.service", "TriggeredBy", "app.timer", "After", "web.service", "PropagatesStopTo", "side.service")
+	f.add("app.service", "active", "After", "db.service", "TriggeredBy", "app.timer", "After", "web.service",
+		"PropagatesStopTo", "side.service")
 	f.add("web.service", "active", "RequisiteOf", "app.service", "After", "db.service")
 	f.add("side.service", "activating")
 	f.add("db.socket", "active")
@@ -62,7 +64,7 @@ func TestPlanOrder(t *testing.T) {
 	}
 }
 
-func TestPlanKnowsWhatWasActive(t *testing.T) {
+func TestPlanActiveHasUnitsThatRunOrWillRun(t *testing.T) {
 	for _, c := range []struct {
 		active, job string
 		want        bool
@@ -71,7 +73,7 @@ func TestPlanKnowsWhatWasActive(t *testing.T) {
 		{"inactive", "", false}, {"failed", "", false}, {"deactivating", "", false}, {"deactivating", "stop", false},
 		{"deactivating", "restart", true}, {"inactive", "start", true},
 	} {
-		f := newFake()
+		f := newFakeBus()
 		f.add("a.service", c.active).job = c.job
 		p, err := f.systemd(t).Plan(t.Context(), []string{"a"})
 		if err != nil || (len(p.Active) == 1) != c.want || len(p.Stop) != 1 {
@@ -81,7 +83,7 @@ func TestPlanKnowsWhatWasActive(t *testing.T) {
 }
 
 func TestPlanFollowsAnAlias(t *testing.T) {
-	f := newFake()
+	f := newFakeBus()
 	f.add("mariadb.service", "active")
 	f.add("mysql.service", "active", "alias of", "mariadb.service")
 	f.add("ssh.service", "active")
@@ -95,16 +97,15 @@ func TestPlanFollowsAnAlias(t *testing.T) {
 	}
 }
 
-// A unit that systemd stops by itself once its user is gone has to come back
-// with its user.
+// A unit that systemd stops when no other unit needs it must be started again together with the unit that needs it.
 func TestPlanIncludesWhatBecomesUnneeded(t *testing.T) {
-	f := newFake()
+	f := newFakeBus()
 	f.add("app.service", "active", "Requires", "helper.service", "Wants", "other.service", "After", "helper.service")
 	f.add("helper.service", "active").flags["StopWhenUnneeded"] = true
 	f.add("other.service", "active")
 	f.add("db.service", "active", "RequiredBy", "app.service")
 	s := f.systemd(t)
-	p := plan(t, s, "db")
+	p := mustPlan(t, s, "db")
 	want := Plan{
 		Named:   []string{"db.service"},
 		Stop:    []string{"app.service", "helper.service", "db.service"},
@@ -122,8 +123,8 @@ func TestPlanIncludesWhatBecomesUnneeded(t *testing.T) {
 	}
 }
 
-func TestPlanRefusesAllAtOnce(t *testing.T) {
-	f := newFake()
+func TestPlanNamesAllProblemsAtOnce(t *testing.T) {
+	f := newFakeBus()
 	f.add("good.service", "active")
 	f.add("dbus.service", "active")
 	f.add("auditd.service", "active").flags["RefuseManualStop"] = true
@@ -133,32 +134,34 @@ func TestPlanRefusesAllAtOnce(t *testing.T) {
 	f.add("asleep.service", "inactive").load = "masked" // nothing to stop
 	f.add("broken.service", "inactive").load = "bad-setting"
 	names := []string{
-		"good", "no-such", "broken", "dbus", "auditd", "once", "run-u7", "masked", "asleep", "own", "session-3.scope", "dat.mount",
-		"postgresql@", "a/b", "-x", "a\nb", "",
+		"good", "no-such", "broken", "dbus", "auditd", "once", "run-u7", "masked", "asleep", "own",
+		"session-3.scope", "dat.mount", "postgresql@", "a/b", "-x", "a\nb", "",
 	}
 	_, err := f.systemd(t).Plan(t.Context(), names)
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"no unit no-such.service (not-found)", "no unit broken.service", "dbus.service is never stopped", "auditd.service cannot be stopped",
-		"once.service could not be started again", "run-u7.service could not be started again", "masked.service could not be started again", "own.service is never stopped",
-		"session-3.scope", "dat.mount", "postgresql@.service", "a/b", "-x", `a\nb`, `".service" is not`,
+		"no unit no-such.service (not-found)", "no unit broken.service", "dbus.service is never stopped",
+		"auditd.service cannot be stopped", "once.service could not be started again",
+		"run-u7.service could not be started again", "masked.service could not be started again",
+		"own.service is never stopped", "session-3.scope", "dat.mount", "postgresql@.service", "a/b", "-x", `a\nb`,
+		`".service" is not`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in: %v", want, err)
 		}
 	}
 	if strings.Contains(err.Error(), "good") || strings.Contains(err.Error(), "asleep") {
-		t.Errorf("names what is right: %v", err)
+		t.Errorf("it names a unit that is no problem: %v", err)
 	}
 	if len(f.log) != 0 {
 		t.Errorf("the plan changed something: %v", f.log)
 	}
 }
 
-func TestPlanCodes(t *testing.T) {
-	f := newFake()
+func TestPlanFaultCodes(t *testing.T) {
+	f := newFakeBus()
 	f.add("a.service", "active", "RequiredBy", "ssh.service", "TriggeredBy", "sleeping.socket")
 	f.add("ssh.service", "active")
 	f.add("b.service", "active", "UpheldBy", "multi-user.target")
@@ -184,10 +187,11 @@ func TestPlanCodes(t *testing.T) {
 }
 
 func TestProtected(t *testing.T) {
-	s := newFake().systemd(t)
+	s := newFakeBus().systemd(t)
 	for unit, want := range map[string]bool{
-		"ssh.service": true, "sshd@1-10.0.0.2:22-10.0.0.1:5.service": true, "session-12.scope": true, "user@1000.service": true,
-		"systemd-journald.service": true, "rewind-x.service": true, "own.service": true, "init.scope": true, "dbus.socket": true,
+		"ssh.service": true, "sshd@1-10.0.0.2:22-10.0.0.1:5.service": true, "session-12.scope": true,
+		"user@1000.service": true, "systemd-journald.service": true, "rewind-x.service": true, "own.service": true,
+		"init.scope": true, "dbus.socket": true,
 		"postgresql.service": false, "sshfs.service": false, "": false,
 	} {
 		if got := s.Protected(unit); got != want {
@@ -197,20 +201,22 @@ func TestProtected(t *testing.T) {
 }
 
 func FuzzUnitName(f *testing.F) {
-	for _, name := range []string{"postgresql", "postgresql@15-main.service", "a.b", "@.service", "x@", `a\x2db.socket`, "é"} {
+	for _, name := range []string{
+		"postgresql", "postgresql@15-main.service", "a.b", "@.service", "x@", `a\x2db.socket`, "é",
+	} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		full := fullName(name)
-		if wrongName(full) == "" && strings.ContainsAny(full, "/ \n\x00") {
+		if nameProblem(full) == "" && strings.ContainsAny(full, "/ \n\x00") {
 			t.Errorf("took %q", full)
 		}
 	})
 }
 
-// An unmount stops what is bound to the mount, and a mount starts none of it.
-func TestBoundTo(t *testing.T) {
-	f := newFake()
+// An unmount stops the units that are bound to the mount, and a mount does not start them.
+func TestBoundToReturnsActiveUnitsThatMayBeStopped(t *testing.T) {
+	f := newFakeBus()
 	f.add("dat.mount", "active", "BoundBy", "share.service", "BoundBy", "down.service", "BoundBy", "dat-sub.mount",
 		"BoundBy", "own.service", "RequiredBy", "app.service")
 	f.add("srv.mount", "active", "BoundBy", "share.service")

@@ -2,9 +2,9 @@ package service
 
 import "context"
 
-// ListensAt returns the socket unit for which systemd listens at a path; empty if there is none.
+// ListensAt returns the socket unit for which systemd listens at a path. It returns an empty string if there is none.
 func (s *Systemd) ListensAt(ctx context.Context, path string) (string, error) {
-	names, err := s.bus.loaded(ctx, "*.socket")
+	names, err := s.bus.loadedUnits(ctx, "*.socket")
 	if err != nil {
 		return "", busFault(ctx, err, "list systemd's sockets")
 	}
@@ -15,7 +15,7 @@ func (s *Systemd) ListensAt(ctx context.Context, path string) (string, error) {
 		}
 		all, _ := listens.([]any)
 		for _, one := range all {
-			pair, _ := one.([]any) // its type, such as Stream, and its address
+			pair, _ := one.([]any) // the type of the socket, such as Stream, and the address
 			if len(pair) == 2 && pair[1] == path {
 				return name, nil
 			}
@@ -24,11 +24,11 @@ func (s *Systemd) ListensAt(ctx context.Context, path string) (string, error) {
 	return "", nil
 }
 
-// CanStop tells whether a unit runs and may be stopped.
+// CanStop reports whether a unit is a service or a socket that runs and may be stopped.
 func (s *Systemd) CanStop(ctx context.Context, name string) (bool, error) {
-	if s.Protected(name) || kindOf(name) != "service" && kindOf(name) != "socket" {
+	if s.Protected(name) || typeOf(name) != "service" && typeOf(name) != "socket" {
 		return false, nil
 	}
 	u, err := s.unit(ctx, name)
-	return err == nil && u.load == "loaded" && u.up(), err
+	return err == nil && u.load == "loaded" && u.isUp(), err
 }

@@ -2,10 +2,12 @@ package service
 
 import "testing"
 
-func TestSocketUnitOfAPath(t *testing.T) {
-	f := newFake()
-	f.add("dbus.socket", "active").last = map[string]any{"Listen": []any{[]any{"Stream", "/run/dbus/system_bus_socket"}}}
-	f.add("app.socket", "active").last = map[string]any{"Listen": []any{
+func TestListensAtAndCanStop(t *testing.T) {
+	f := newFakeBus()
+	f.add("dbus.socket", "active").typeProperties = map[string]any{"Listen": []any{
+		[]any{"Stream", "/run/dbus/system_bus_socket"},
+	}}
+	f.add("app.socket", "active").typeProperties = map[string]any{"Listen": []any{
 		[]any{"Datagram", "/run/app"}, []any{"Stream", "/dat/app.sock"},
 	}}
 	f.add("app.service", "active")

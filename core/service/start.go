@@ -15,40 +15,39 @@ import (
 // Failure is a unit that did not start.
 type Failure struct {
 	Unit    string `json:"unit"`
-	Result  string `json:"result"`  // systemd's word: exit-code, signal, timeout, dependency, …
-	Sub     string `json:"sub"`     // the state it is in now, such as failed or auto-restart
-	Message string `json:"message"` // the same for people
+	Result  string `json:"result"`  // systemd's name of the cause: exit-code, signal, timeout, dependency, …
+	Sub     string `json:"sub"`     // its state now, such as failed or auto-restart
+	Message string `json:"message"` // the cause in words
 }
 
 func (f Failure) Error() string { return fmt.Sprintf("%s did not start: %s", f.Unit, f.Message) }
 
-// Fault makes it a service_failed with the fact "failed_services".
+// Fault returns the failure as a fault service_failed with the fact "failed_services".
 func (f Failure) Fault() *fault.Error {
 	return fault.New(fault.ServiceFailed, "%s", f.Error()).With("failed_services", []Failure{f}).
 		WithHint("journalctl -b -u %s shows why; then systemctl start %s", f.Unit, f.Unit)
 }
 
-// judgeLimit bounds the questions to systemd about units whose start is over.
-const judgeLimit = time.Minute
+// resultLimit is the longest time for asking systemd about all units whose starts are over.
+const resultLimit = time.Minute
 
-// Start starts the plan's active units, and only those, as fast as their order
-// allows, and returns when each has started or failed. One that fails does not
-// keep the others from starting, except those that require it. At the deadline
-// of ctx those that are not up yet are failures, and systemd goes on starting
-// them; Begun ones are not waited for at all. The error is for systemd being out
-// of reach, or for an interruption, after which systemd goes on starting, too.
+// Start starts the plan's active units, and only those, as fast as their order allows. It returns when each of them has
+// started or failed, with the units that failed. A unit that fails keeps only those units from starting that require
+// it. When the deadline of ctx passes, the units that are not up yet are returned as failures, and systemd goes on
+// starting them. The units in p.Begun are not waited for. An error means that systemd cannot be asked or that ctx was
+// cancelled; in the second case too, systemd goes on starting the units.
 func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
-	if err := s.settled(ctx, p.Active); err != nil {
+	if err := s.waitStopping(ctx, p.Active); err != nil {
 		return nil, err
 	}
 	jobs := make(map[string]<-chan string)
 	var failures []Failure
 	for _, name := range p.Active {
-		// Rehearsals in a row would otherwise meet the unit's StartLimitBurst=.
+		// Several rollbacks in a row would otherwise reach the unit's StartLimitBurst=.
 		_ = s.bus.resetFailed(ctx, name)
-		mode := alone
+		mode := unitOnly
 		if slices.Contains(p.Pulling, name) {
-			mode = usual
+			mode = withDependencies
 		}
 		job, err := s.bus.start(ctx, name, mode)
 		if ctx.Err() != nil {
@@ -76,14 +75,14 @@ func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
 			return failures, busFault(ctx, err, "waiting for %s to start", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), judgeLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultLimit)
 	defer cancel()
-	// The states only now: a service of Type=simple counts as started before it fails.
+	// The states are read only now, because a service of Type=simple counts as started before it fails.
 	for _, name := range p.Active {
 		if jobs[name] == nil {
 			continue
 		}
-		failure, err := s.judge(ctx, name, results[name])
+		failure, err := s.failureOf(ctx, name, results[name])
 		if err != nil {
 			return failures, err
 		}
@@ -94,22 +93,23 @@ func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
 	return failures, nil
 }
 
-// settled waits for units that a Stop left behind on their way down, if a
-// socket is to be started: it refuses to while its service still runs.
-func (s *Systemd) settled(ctx context.Context, units []string) error {
-	if !slices.ContainsFunc(units, func(name string) bool { return kindOf(name) == "socket" }) {
+// waitStopping waits for units that an earlier Stop has left stopping, if a socket is to be started: a socket refuses
+// to start while its service still runs.
+func (s *Systemd) waitStopping(ctx context.Context, units []string) error {
+	if !slices.ContainsFunc(units, func(name string) bool { return typeOf(name) == "socket" }) {
 		return nil
 	}
 	for _, name := range units {
-		if err := s.until(ctx, name, func(u unit) (bool, error) { return u.active != "deactivating", nil }); err != nil {
+		if err := s.waitFor(ctx, name, func(u unit) (bool, error) { return u.active != "deactivating", nil }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// judge tells whether a unit whose start job is over has started.
-func (s *Systemd) judge(ctx context.Context, name, result string) (*Failure, error) {
+// failureOf returns the failure of a unit whose start job has ended with result. It returns nil if the unit has
+// started.
+func (s *Systemd) failureOf(ctx context.Context, name, result string) (*Failure, error) {
 	u, err := s.unit(ctx, name)
 	if err != nil {
 		return nil, err
@@ -121,31 +121,31 @@ func (s *Systemd) judge(ctx context.Context, name, result string) (*Failure, err
 	case result == "dependency":
 		f.Message = "a unit that it requires did not start"
 		return f, nil
-	case !u.conditions && u.active == "inactive":
+	case !u.conditionsMet && u.active == "inactive":
 		f.Result, f.Message = "condition", "its conditions (Condition…=) are not met any more"
 		return f, nil
 	}
-	last, err := s.last(ctx, name)
+	run, err := s.readLastRun(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	succeeded := result == "done" || result == ""
-	if succeeded && last.result == "success" && u.active != "failed" && u.sub != "auto-restart" {
-		return nil, nil // a oneshot that has done its work, or a start that another start carries on
+	if succeeded && run.result == "success" && u.active != "failed" && u.sub != "auto-restart" {
+		return nil, nil // a oneshot service that has finished, or a start that another job continues
 	}
-	if last.result != "success" {
-		f.Result = last.result
+	if run.result != "success" {
+		f.Result = run.result
 	}
-	f.Message = last.explain(f.Result)
+	f.Message = run.explain(f.Result)
 	return f, nil
 }
 
-// run is what systemd remembers of a unit's last run.
-type run struct {
-	result string // exit-code, signal, timeout, …; success
-	code   int32  // how the main process ended: CLD_EXITED, CLD_KILLED, CLD_DUMPED of waitid(2)
-	status int32  // its exit status or signal
-	text   string // what the service itself told of its state, sd_notify(3)'s STATUS=
+// lastRun is what systemd remembers of a unit's last run.
+type lastRun struct {
+	result     string // success, exit-code, signal, timeout, …
+	mainCode   int32  // how the main process ended: CLD_EXITED, CLD_KILLED or CLD_DUMPED of waitid(2)
+	mainStatus int32  // the exit status or the signal of the main process
+	statusText string // what the service reported of its state: STATUS= of sd_notify(3)
 }
 
 const (
@@ -154,44 +154,46 @@ const (
 	cldDumped = 3
 )
 
-func (s *Systemd) last(ctx context.Context, name string) (run, error) {
+func (s *Systemd) readLastRun(ctx context.Context, name string) (lastRun, error) {
 	typeNames := map[string]string{
-		"service": "Service", "socket": "Socket", "timer": "Timer", "path": "Path", "automount": "Automount", "mount": "Mount",
+		"service": "Service", "socket": "Socket", "timer": "Timer", "path": "Path",
+		"automount": "Automount", "mount": "Mount",
 	}
-	kind := typeNames[kindOf(name)]
-	if kind == "" {
-		return run{result: "success"}, nil // a target has no result
+	typeName := typeNames[typeOf(name)]
+	if typeName == "" {
+		return lastRun{result: "success"}, nil // a target has no result
 	}
-	r := run{}
-	for property, into := range map[string]func(any){
+	r := lastRun{}
+	for property, store := range map[string]func(any){
 		"Result":         func(v any) { r.result, _ = v.(string) },
-		"ExecMainCode":   func(v any) { r.code, _ = v.(int32) },
-		"ExecMainStatus": func(v any) { r.status, _ = v.(int32) },
-		"StatusText":     func(v any) { r.text, _ = v.(string) },
+		"ExecMainCode":   func(v any) { r.mainCode, _ = v.(int32) },
+		"ExecMainStatus": func(v any) { r.mainStatus, _ = v.(int32) },
+		"StatusText":     func(v any) { r.statusText, _ = v.(string) },
 	} {
-		if property != "Result" && kind != "Service" {
+		if property != "Result" && typeName != "Service" {
 			continue
 		}
-		value, err := s.bus.property(ctx, name, kind, property)
+		value, err := s.bus.property(ctx, name, typeName, property)
 		if err != nil {
-			return run{}, busFault(ctx, err, "result of %s", name)
+			return lastRun{}, busFault(ctx, err, "result of %s", name)
 		}
-		into(value)
+		store(value)
 	}
 	return r, nil
 }
 
-// explain puts a result into words (systemd.service(5), $SERVICE_RESULT).
-func (r run) explain(result string) string {
-	said := ""
-	if r.text != "" {
-		said = fmt.Sprintf("; it said: %q", r.text)
+// explain describes a result in words (systemd.service(5), $SERVICE_RESULT).
+func (r lastRun) explain(result string) string {
+	serviceSaid := ""
+	if r.statusText != "" {
+		serviceSaid = fmt.Sprintf("; it said: %q", r.statusText)
 	}
 	switch {
-	case r.code == cldExited && r.status != 0:
-		return fmt.Sprintf("its main process ended with status %d (%s)%s", r.status, result, said)
-	case r.code == cldKilled || r.code == cldDumped:
-		return fmt.Sprintf("its main process was killed by %s (%s)%s", unix.SignalName(unix.Signal(r.status)), result, said)
+	case r.mainCode == cldExited && r.mainStatus != 0:
+		return fmt.Sprintf("its main process ended with status %d (%s)%s", r.mainStatus, result, serviceSaid)
+	case r.mainCode == cldKilled || r.mainCode == cldDumped:
+		return fmt.Sprintf("its main process was killed by %s (%s)%s",
+			unix.SignalName(unix.Signal(r.mainStatus)), result, serviceSaid)
 	}
 	words := map[string]string{
 		"timeout":         "it was not ready within its TimeoutStartSec=",
@@ -203,7 +205,7 @@ func (r run) explain(result string) string {
 		"assert":          "its assertions (Assert…=) are not met",
 	}
 	if word, ok := words[result]; ok {
-		return word + said
+		return word + serviceSaid
 	}
-	return "systemd says " + result + said
+	return "systemd says " + result + serviceSaid
 }

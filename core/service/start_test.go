@@ -8,10 +8,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A unit that is still starting at the deadline is its own failure, not that of all the others.
-func TestStartThatDoesNotEndIsAFailureOfThatUnit(t *testing.T) {
-	f := newFake()
-	f.add("hangs.service", "inactive").starting = true
+// A unit that still starts at the deadline is the only failure: the other units have started.
+func TestStartAtDeadlineReportsOnlyUnitsStillStarting(t *testing.T) {
+	f := newFakeBus()
+	f.add("hangs.service", "inactive").startHangs = true
 	f.add("good.service", "inactive")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -27,10 +27,10 @@ func TestStartThatDoesNotEndIsAFailureOfThatUnit(t *testing.T) {
 	}
 }
 
-// What has been interrupted is told as that.
-func TestStartThatIsInterrupted(t *testing.T) {
-	f := newFake()
-	f.add("hangs.service", "inactive").starting = true
+// A cancelled context is an error and not a failure of the unit.
+func TestStartFailsIfItsContextIsCancelled(t *testing.T) {
+	f := newFakeBus()
+	f.add("hangs.service", "inactive").startHangs = true
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
 	if _, err := f.systemd(t).Start(ctx, Plan{Active: []string{"hangs.service"}}); err == nil {
@@ -38,20 +38,20 @@ func TestStartThatIsInterrupted(t *testing.T) {
 	}
 }
 
-// A oneshot service that was at work is started again, and nobody waits until it has done its work.
-func TestWhatWasStillStartingIsNotWaitedFor(t *testing.T) {
-	f := newFake()
+// A oneshot service that was working is started again, and Start does not wait until it has finished.
+func TestStartDoesNotWaitForUnitsThatWereStillStarting(t *testing.T) {
+	f := newFakeBus()
 	f.add("nightly.service", "activating")
 	f.add("restarts.service", "activating").sub = "auto-restart"
 	s := f.systemd(t)
-	p := plan(t, s, "nightly", "restarts")
+	p := mustPlan(t, s, "nightly", "restarts")
 	if diff := cmp.Diff([]string{"nightly.service"}, p.Begun); diff != "" {
 		t.Error(diff)
 	}
 	if err := s.Stop(t.Context(), p, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	f.units["nightly.service"].starting = true
+	f.units["nightly.service"].startHangs = true
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	failures, err := s.Start(ctx, p)

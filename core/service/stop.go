@@ -7,29 +7,29 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Stop stops the plan's units, all at the same time as far as their order
-// allows, and returns when each one is down and has no process left. What starts
-// others goes first and stays down, so that nothing is woken meanwhile. A unit
-// that is down already is no error.
+// Stop stops the plan's units, at the same time as far as their order allows. It returns when each of them is down and
+// has no process left. Units that start others are stopped first, so that nothing is started meanwhile. It is no error
+// if a unit is down already.
 //
-// A service that ignores SIGTERM is waited for until systemd kills it
-// (TimeoutStopSec=). At limit the error is a timeout that names what is left;
-// systemd goes on stopping it. After any error Start brings the plan's active
-// units back.
+// Stop waits until systemd kills a service that ignores SIGTERM (TimeoutStopSec=). At limit it returns the fault
+// timeout, which names the processes that are left; systemd goes on stopping the units. After any error Start can start
+// the plan's active units again. Faults besides the common ones: unsupported without cgroup v2, service_failed if
+// something else starts a unit again.
 func (s *Systemd) Stop(ctx context.Context, p Plan, limit time.Duration) error {
 	if s.cgroups == "" {
-		return fault.New(fault.Unsupported, "this system has no unified control groups (cgroup v2), which tell when a service has really ended")
+		return fault.New(fault.Unsupported,
+			"this system has no unified control groups (cgroup v2), which tell when a service has really ended")
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	groups, err := s.groups(ctx, p.Stop)
+	groups, err := s.controlGroups(ctx, p.Stop)
 	if err != nil {
 		return err
 	}
 	jobs := make(map[string]<-chan string)
 	for _, name := range p.Stop {
 		job, err := s.bus.stop(ctx, name)
-		if isBus(err, noSuchUnit) {
+		if isBusError(err, noSuchUnit) {
 			continue // not even loaded: it cannot run
 		}
 		if err != nil {
@@ -40,23 +40,23 @@ func (s *Systemd) Stop(ctx context.Context, p Plan, limit time.Duration) error {
 	var errs []error
 	for _, name := range p.Stop {
 		if job := jobs[name]; job != nil {
-			errs = append(errs, s.stopped(ctx, name, job, groups[name], limit))
+			errs = append(errs, s.waitStopped(ctx, name, job, groups[name], limit))
 		}
 	}
 	return fault.All(errs...)
 }
 
-// groups returns the control groups of the units. They must be asked for
-// before the stop, because systemd forgets them with it.
-func (s *Systemd) groups(ctx context.Context, units []string) (map[string]string, error) {
+// controlGroups returns the control groups of the units. It must be called before the stop, because systemd forgets
+// them at the stop.
+func (s *Systemd) controlGroups(ctx context.Context, units []string) (map[string]string, error) {
 	groups := make(map[string]string)
-	kinds := map[string]string{"service": "Service", "socket": "Socket"} // the others have no processes
+	typeNames := map[string]string{"service": "Service", "socket": "Socket"} // units of other types have no processes
 	for _, name := range units {
-		kind := kinds[kindOf(name)]
-		if kind == "" {
+		typeName := typeNames[typeOf(name)]
+		if typeName == "" {
 			continue
 		}
-		group, err := s.bus.property(ctx, name, kind, "ControlGroup")
+		group, err := s.bus.property(ctx, name, typeName, "ControlGroup")
 		if err != nil {
 			return nil, busFault(ctx, err, "control group of %s", name)
 		}
@@ -65,14 +65,16 @@ func (s *Systemd) groups(ctx context.Context, units []string) (map[string]string
 	return groups, nil
 }
 
-// stopped waits until a unit is down and its control group is empty.
-func (s *Systemd) stopped(ctx context.Context, name string, job <-chan string, group string, limit time.Duration) error {
+// waitStopped waits until a unit is down and its control group is empty. job is its stop job.
+func (s *Systemd) waitStopped(
+	ctx context.Context, name string, job <-chan string, group string, limit time.Duration,
+) error {
 	if _, err := s.jobResult(ctx, name, job); err != nil {
-		return s.left(ctx, name, group, limit)
+		return s.notStopped(ctx, name, group, limit)
 	}
 	if err := s.waitDown(ctx, name); err != nil {
 		if ctx.Err() != nil {
-			return s.left(ctx, name, group, limit)
+			return s.notStopped(ctx, name, group, limit)
 		}
 		return err
 	}
@@ -81,60 +83,60 @@ func (s *Systemd) stopped(ctx context.Context, name string, job <-chan string, g
 	}
 	if err := waitEmpty(ctx, s.cgroups+group); err != nil {
 		if ctx.Err() != nil {
-			return s.left(ctx, name, group, limit)
+			return s.notStopped(ctx, name, group, limit)
 		}
 		return fault.New(fault.ServiceFailed, "%s: %w", name, err)
 	}
 	return nil
 }
 
-// Process is one that is left of a unit that should be down.
+// Process is a process that is left of a unit that should be down.
 type Process struct {
 	PID     int    `json:"pid"`
 	Command string `json:"command"`
 	Unit    string `json:"unit"`
 }
 
-// left is the fault for a unit that is not down when the time is over.
-func (s *Systemd) left(ctx context.Context, name, group string, limit time.Duration) error {
+// notStopped returns the fault for a unit that is not down at the end of ctx, with the processes that are left.
+func (s *Systemd) notStopped(ctx context.Context, name, group string, limit time.Duration) error {
 	if ctx.Err() == context.Canceled {
 		return fault.New(fault.Interrupted, "stopping %s: %w", name, ctx.Err())
 	}
 	f := fault.New(fault.Timeout, "%s has not stopped within %v", name, limit).
 		WithHint("see systemctl status %s; a longer timeout, or stop it yourself first", name)
 	processes := []Process{}
-	for _, pid := range members(s.cgroups + group) {
+	for _, pid := range processesIn(s.cgroups + group) {
 		processes = append(processes, Process{PID: pid, Command: s.proc.Command(pid), Unit: name})
 	}
 	return f.With("processes", processes)
 }
 
-// netEvery is how often a wait looks for itself, in case the signal it waits
-// for was lost with the connection.
-const netEvery = 2 * time.Second
+// pollInterval is how often a wait asks for the state, in case the signal that it waits for was lost with the
+// connection.
+const pollInterval = 2 * time.Second
 
-// jobResult waits for a job: done, failed, dependency, timeout, canceled and
-// more (org.freedesktop.systemd1(5), JobRemoved). Empty if the job is over but
-// its result was lost. The error is that of ctx.
+// jobResult waits for the end of a job and returns its result: done, failed, dependency, timeout, canceled or another
+// one (org.freedesktop.systemd1(5), JobRemoved). The result is empty if the job has ended but its result was lost. The
+// only error is that of ctx.
 func (s *Systemd) jobResult(ctx context.Context, name string, job <-chan string) (string, error) {
-	net := time.NewTicker(netEvery)
-	defer net.Stop()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
 	for {
 		select {
 		case result := <-job:
 			return result, nil
 		case <-ctx.Done():
 			select {
-			case result := <-job: // it had ended before, while another one was waited for
+			case result := <-job: // the job has ended, perhaps while the caller waited for another job
 				return result, nil
 			default:
 				return "", ctx.Err()
 			}
-		case <-net.C:
+		case <-poll.C:
 		}
 		u, err := s.unit(ctx, name)
-		if err != nil || u.job {
-			continue // systemd may be executing itself again: the limit bounds this
+		if err != nil || u.hasJob {
+			continue // after an error systemd may be executing itself again: ask until ctx ends
 		}
 		select {
 		case result := <-job:
@@ -145,31 +147,32 @@ func (s *Systemd) jobResult(ctx context.Context, name string, job <-chan string)
 	}
 }
 
-// waitDown waits until a unit with no stop job left is down. One that is up
-// then was started by somebody else.
+// waitDown waits until a unit whose stop job has ended is down. If it is up, something else has started it:
+// service_failed.
 func (s *Systemd) waitDown(ctx context.Context, name string) error {
-	return s.until(ctx, name, func(u unit) (bool, error) {
-		if u.up() {
-			return false, fault.New(fault.ServiceFailed, "%s was started again by something else while it was being stopped", name).
+	return s.waitFor(ctx, name, func(u unit) (bool, error) {
+		if u.isUp() {
+			return false, fault.New(fault.ServiceFailed,
+				"%s was started again by something else while it was being stopped", name).
 				WithHint("systemctl status %s shows what triggers it; name that in services, too", name)
 		}
-		return u.down(), nil
+		return u.isDown(), nil
 	})
 }
 
-// Wait waits until a service is down, its ExecStopPost= included. A unit that
-// systemd does not know, or knows no longer, is down.
+// Wait waits until a service is down and its ExecStopPost= has ended. A unit that systemd does not know, or no longer
+// knows, is down. Wait ends the connection while the main process runs (Rest).
 func (s *Systemd) Wait(ctx context.Context, name string) error {
-	pid, err := s.bus.property(ctx, name, "Service", "MainPID")
-	if main, ok := pid.(uint32); err == nil && ok && main != 0 {
+	value, err := s.bus.property(ctx, name, "Service", "MainPID")
+	if mainPID, ok := value.(uint32); err == nil && ok && mainPID != 0 {
 		s.Rest()
-		s.waitProcess(ctx, name, int(main))
+		s.waitProcess(ctx, name, int(mainPID))
 	}
-	return s.until(ctx, name, func(u unit) (bool, error) { return u.down(), nil })
+	return s.waitFor(ctx, name, func(u unit) (bool, error) { return u.isDown(), nil })
 }
 
-// until waits for a condition of a unit and looks whenever the unit changes.
-func (s *Systemd) until(ctx context.Context, name string, met func(unit) (bool, error)) error {
+// waitFor waits until a unit meets a condition. It asks whenever the unit changes, and every pollInterval.
+func (s *Systemd) waitFor(ctx context.Context, name string, met func(unit) (bool, error)) error {
 	u, err := s.unit(ctx, name)
 	if err != nil {
 		return err
@@ -182,8 +185,8 @@ func (s *Systemd) until(ctx context.Context, name string, met func(unit) (bool, 
 		return busFault(ctx, err, "watch %s", name)
 	}
 	defer end()
-	net := time.NewTicker(netEvery)
-	defer net.Stop()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
 	for {
 		u, err := s.unit(ctx, name)
 		if ctx.Err() != nil {
@@ -196,7 +199,7 @@ func (s *Systemd) until(ctx context.Context, name string, met func(unit) (bool, 
 		}
 		select {
 		case <-changed:
-		case <-net.C:
+		case <-poll.C:
 		case <-ctx.Done():
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func plan(t *testing.T, s *Systemd, names ...string) Plan {
+func mustPlan(t *testing.T, s *Systemd, names ...string) Plan {
 	t.Helper()
 	p, err := s.Plan(t.Context(), names)
 	if err != nil {
@@ -26,10 +26,10 @@ func plan(t *testing.T, s *Systemd, names ...string) Plan {
 }
 
 func TestStopAndStartLeaveEverythingAsItWas(t *testing.T) {
-	f := debian()
+	f := debianPostgreSQL()
 	s := f.systemd(t)
 	before := f.up()
-	p := plan(t, s, "postgresql")
+	p := mustPlan(t, s, "postgresql")
 	if err := s.Stop(t.Context(), p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -48,17 +48,18 @@ func TestStopAndStartLeaveEverythingAsItWas(t *testing.T) {
 	}
 }
 
-// Downtime is what users see: no job waits here for another one's end.
-func TestAllJobsAreQueuedBeforeAnyIsWaitedFor(t *testing.T) {
-	f := newFake()
+// The stops must run at the same time, because users notice the downtime: Stop queues every job before it waits for
+// one.
+func TestStopQueuesAllJobsBeforeItWaits(t *testing.T) {
+	f := newFakeBus()
 	for _, name := range []string{"a", "b", "c"} {
-		f.add(name+".service", "active").slow = true
+		f.add(name+".service", "active").stopHangs = true
 	}
 	s := f.systemd(t)
 	done := make(chan error, 1)
-	go func() { done <- s.Stop(t.Context(), plan(t, s, "a", "b", "c"), time.Minute) }()
-	for _, name := range []string{"a.service", "b.service", "c.service"} { // in the order in which Stop does not wait
-		until(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.units[name].job == "stop" })
+	go func() { done <- s.Stop(t.Context(), mustPlan(t, s, "a", "b", "c"), time.Minute) }()
+	for _, name := range []string{"a.service", "b.service", "c.service"} { // Stop waits in another order
+		waitUntil(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.units[name].job == "stop" })
 	}
 	select {
 	case err := <-done:
@@ -66,37 +67,37 @@ func TestAllJobsAreQueuedBeforeAnyIsWaitedFor(t *testing.T) {
 	default:
 	}
 	for _, name := range []string{"a.service", "b.service", "c.service"} {
-		f.finish(name)
+		f.finishStop(name)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-func until(t *testing.T, met func() bool) {
+func waitUntil(t *testing.T, met func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !met(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("it does not come to that")
+			t.Fatal("the condition was not met in time")
 		}
 	}
 }
 
-// group makes a control group of files.
-func group(t *testing.T, s *Systemd, u *fakeUnit, populated string, pids string) string {
+// fakeControlGroup makes a control group out of files. It returns the path of its file cgroup.events.
+func fakeControlGroup(t *testing.T, s *Systemd, u *fakeUnit, populated string, pids string) string {
 	t.Helper()
 	dir := filepath.Join(s.cgroups, "system.slice/a.service")
 	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	events := filepath.Join(dir, "cgroup.events")
-	put(t, events, "populated "+populated+"\nfrozen 0\n")
-	put(t, filepath.Join(dir, "below/cgroup.procs"), pids)
-	u.last = map[string]any{"ControlGroup": "/system.slice/a.service"}
+	writeFile(t, events, "populated "+populated+"\nfrozen 0\n")
+	writeFile(t, filepath.Join(dir, "below/cgroup.procs"), pids)
+	u.typeProperties = map[string]any{"ControlGroup": "/system.slice/a.service"}
 	return events
 }
 
-func put(t *testing.T, file, text string) {
+func writeFile(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
@@ -106,31 +107,31 @@ func put(t *testing.T, file, text string) {
 	}
 }
 
-// A shell of a service may be down while what it started still writes.
+// systemd may consider a service down while a process that it started still writes.
 func TestStopWaitsForTheLastProcess(t *testing.T) {
-	f := newFake()
+	f := newFakeBus()
 	s := f.systemd(t)
 	u := f.add("a.service", "active")
-	events := group(t, s, u, "1", "")
+	events := fakeControlGroup(t, s, u, "1", "")
 	done := make(chan error, 1)
 	go func() { done <- s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute) }()
-	until(t, func() bool { return len(f.up()) == 0 })
+	waitUntil(t, func() bool { return len(f.up()) == 0 })
 	select {
 	case err := <-done:
 		t.Fatalf("returned although a process was left: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	put(t, events, "populated 0\nfrozen 0\n")
+	writeFile(t, events, "populated 0\nfrozen 0\n")
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-func TestStopNamesWhatIsLeft(t *testing.T) {
-	f := newFake()
+func TestStopNamesProcessesThatAreLeft(t *testing.T) {
+	f := newFakeBus()
 	s := f.systemd(t)
-	group(t, s, f.add("a.service", "active"), "1", "812\n")
-	put(t, filepath.Join(string(s.proc), "812/comm"), "stubborn\n")
+	fakeControlGroup(t, s, f.add("a.service", "active"), "1", "812\n")
+	writeFile(t, filepath.Join(string(s.proc), "812/comm"), "stubborn\n")
 	err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, 30*time.Millisecond)
 	want := []Process{{PID: 812, Command: "stubborn", Unit: "a.service"}}
 	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service has not stopped") {
@@ -141,12 +142,13 @@ func TestStopNamesWhatIsLeft(t *testing.T) {
 	}
 }
 
-func TestStopOfAServiceThatNeverEnds(t *testing.T) {
-	f := newFake()
-	f.add("a.service", "active").slow = true
-	f.add("b.service", "active").slow = true
+func TestStopTimesOutIfAServiceNeverEnds(t *testing.T) {
+	f := newFakeBus()
+	f.add("a.service", "active").stopHangs = true
+	f.add("b.service", "active").stopHangs = true
 	err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service", "b.service"}}, 30*time.Millisecond)
-	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service") || !strings.Contains(err.Error(), "b.service") {
+	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service") ||
+		!strings.Contains(err.Error(), "b.service") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -157,8 +159,8 @@ func TestStopOfAServiceThatNeverEnds(t *testing.T) {
 	}
 }
 
-func TestStopSeesThatSomethingStartsTheUnitAgain(t *testing.T) {
-	f := newFake()
+func TestStopFailsIfSomethingStartsTheUnitAgain(t *testing.T) {
+	f := newFakeBus()
 	u := f.add("a.service", "active")
 	u.onStop = func() { u.active = "active" }
 	err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute)
@@ -167,53 +169,56 @@ func TestStopSeesThatSomethingStartsTheUnitAgain(t *testing.T) {
 	}
 }
 
-func TestStopWithoutTheJobsResult(t *testing.T) {
-	f := newFake()
-	f.add("a.service", "active").deaf = true
+func TestStopEndsWithoutTheJobsResult(t *testing.T) {
+	f := newFakeBus()
+	f.add("a.service", "active").losesResults = true
 	if err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
 		t.Error(err)
 	}
 }
 
-// After a power cut the units of the journal's plan may not even be loaded.
-func TestStopOfWhatIsNotLoaded(t *testing.T) {
-	f := newFake()
+// After a power cut the units of the journal's plan may not be loaded.
+func TestStopIgnoresUnitsThatAreNotLoaded(t *testing.T) {
+	f := newFakeBus()
 	if err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestStopNeedsUnifiedControlGroups(t *testing.T) {
-	f := newFake()
+	f := newFakeBus()
 	s := f.systemd(t)
-	s.cgroups = unified(t.TempDir())
+	s.cgroups = unifiedHierarchy(t.TempDir())
 	if err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("got %v", err)
 	}
 	mixed := t.TempDir()
-	put(t, filepath.Join(mixed, "unified/cgroup.controllers"), "")
-	if got := unified(mixed); got != filepath.Join(mixed, "unified") {
+	writeFile(t, filepath.Join(mixed, "unified/cgroup.controllers"), "")
+	if got := unifiedHierarchy(mixed); got != filepath.Join(mixed, "unified") {
 		t.Errorf("mixed hierarchy at %q", got)
 	}
 }
 
 func TestStartReportsEachFailureAndStartsTheOthers(t *testing.T) {
-	f := newFake()
+	f := newFakeBus()
 	broken := f.add("broken.service", "inactive")
-	broken.startsTo, broken.result = "failed", "failed"
-	broken.last = map[string]any{"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(3), "StatusText": "no disk"}
+	broken.startsTo, broken.startResult = "failed", "failed"
+	broken.typeProperties = map[string]any{
+		"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(3), "StatusText": "no disk",
+	}
 	needs := f.add("needs.service", "inactive")
-	needs.startsTo, needs.result = "inactive", "dependency"
-	shortLived := f.add("crash.service", "inactive") // started, says systemd, and then it crashed
+	needs.startsTo, needs.startResult = "inactive", "dependency"
+	shortLived := f.add("crash.service", "inactive") // systemd reports it as started, and then it crashes
 	shortLived.startsTo = "failed"
-	shortLived.last = map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(11)}
+	shortLived.typeProperties = map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(11)}
 	f.add("condition.service", "inactive").startsTo = "inactive"
 	f.units["condition.service"].flags["ConditionResult"] = false
-	f.add("oneshot.service", "inactive").startsTo = "inactive" // done and down again
+	f.add("oneshot.service", "inactive").startsTo = "inactive" // it has finished and is down again
 	f.add("good.service", "inactive")
 
 	p := Plan{Active: []string{
-		"broken.service", "needs.service", "crash.service", "condition.service", "oneshot.service", "gone.service", "good.service",
+		"broken.service", "needs.service", "crash.service", "condition.service", "oneshot.service", "gone.service",
+		"good.service",
 	}}
 	failures, err := f.systemd(t).Start(t.Context(), p)
 	if err != nil {
@@ -236,30 +241,31 @@ func TestStartReportsEachFailureAndStartsTheOthers(t *testing.T) {
 		t.Error("start limits were not reset")
 	}
 	f1 := failures[1].Fault()
-	if f1.Code != fault.ServiceFailed || !strings.Contains(f1.Hint, "journalctl -b -u broken.service") || len(f1.Facts) != 1 {
+	if f1.Code != fault.ServiceFailed || !strings.Contains(f1.Hint, "journalctl -b -u broken.service") ||
+		len(f1.Facts) != 1 {
 		t.Errorf("fault: %+v", f1)
 	}
 }
 
-// A socket refuses to start while its service is still on its way down.
-func TestStartWaitsForWhatAnInterruptedStopLeft(t *testing.T) {
-	f := newFake()
-	f.add("a.service", "active", "TriggeredBy", "a.socket").slow = true
+// A socket refuses to start while its service is still stopping.
+func TestStartWaitsForUnitsThatAreStillStopping(t *testing.T) {
+	f := newFakeBus()
+	f.add("a.service", "active", "TriggeredBy", "a.socket").stopHangs = true
 	f.add("a.socket", "active")
 	s := f.systemd(t)
-	p := plan(t, s, "a")
+	p := mustPlan(t, s, "a")
 	if err := s.Stop(t.Context(), p, 10*time.Millisecond); !errors.Is(err, fault.Timeout) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() { _, err := s.Start(t.Context(), p); done <- err }()
-	until(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.watchers) == 1 })
+	waitUntil(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.watchers) == 1 })
 	f.mu.Lock()
 	if slices.Contains(f.log, "start a.socket") {
 		t.Error("the socket was started too early")
 	}
 	f.mu.Unlock()
-	f.finish("a.service")
+	f.finishStop("a.service")
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -268,9 +274,9 @@ func TestStartWaitsForWhatAnInterruptedStopLeft(t *testing.T) {
 	}
 }
 
-func TestWait(t *testing.T) {
-	f := newFake()
-	f.add("rewind-1.service", "active").slow = true
+func TestWaitReturnsWhenTheUnitIsDown(t *testing.T) {
+	f := newFakeBus()
+	f.add("rewind-1.service", "active").stopHangs = true
 	s := f.systemd(t)
 	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {
 		t.Errorf("%v, %v", active, err)
@@ -283,7 +289,7 @@ func TestWait(t *testing.T) {
 	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {
 		t.Errorf("while it stops: %v, %v", active, err)
 	}
-	f.finish("rewind-1.service")
+	f.finishStop("rewind-1.service")
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -298,10 +304,11 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// While the main process runs nothing is heard of systemd; its end, or the caller's, ends the wait.
-func TestWaitForTheMainProcess(t *testing.T) {
+// While the main process runs, Wait has no connection to systemd. Wait returns when the process ends, and the wait for
+// the process when its context ends.
+func TestWaitDisconnectsUntilTheMainProcessEnds(t *testing.T) {
 	const name = "rewind-1.service"
-	f := newFake()
+	f := newFakeBus()
 	s := f.systemd(t)
 	main := exec.Command("sleep", "60")
 	if err := main.Start(); err != nil {
@@ -315,14 +322,14 @@ func TestWaitForTheMainProcess(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cgroup"), []byte("0::/system.slice/"+name+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.add(name, "inactive").last = map[string]any{"MainPID": uint32(main.Process.Pid)}
+	f.add(name, "inactive").typeProperties = map[string]any{"MainPID": uint32(main.Process.Pid)}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	s.waitProcess(ctx, name, main.Process.Pid)
 	if ctx.Err() == nil {
 		t.Error("did not wait for the process")
 	}
-	s.waitProcess(t.Context(), "other.service", main.Process.Pid) // returns: it is not that unit's
+	s.waitProcess(t.Context(), "other.service", main.Process.Pid) // returns at once: the process belongs to another unit
 	done := make(chan error, 1)
 	go func() { done <- s.Wait(t.Context(), name) }()
 	if err := main.Process.Kill(); err != nil {
@@ -333,8 +340,8 @@ func TestWaitForTheMainProcess(t *testing.T) {
 	}
 }
 
-func TestByProcess(t *testing.T) {
-	f := newFake()
+func TestByProcessNamesServicesOnce(t *testing.T) {
+	f := newFakeBus()
 	f.add("db.service", "active")
 	f.add("run-u7.service", "active").flags["Transient"] = true
 	s := f.systemd(t)
@@ -343,7 +350,7 @@ func TestByProcess(t *testing.T) {
 		"4": "/user.slice/user-1000.slice/user@1000.service/app.slice/db.service", "5": "/system.slice/ssh.service", "6": "/",
 		"7": "/system.slice/run-u7.service",
 	} {
-		put(t, filepath.Join(string(s.proc), pid, "cgroup"), "0::"+cgroup+"\n")
+		writeFile(t, filepath.Join(string(s.proc), pid, "cgroup"), "0::"+cgroup+"\n")
 	}
 	units, transient, err := s.ByProcess(t.Context(), []int{1, 2, 3, 4, 5, 6, 7, 8})
 	if err != nil {

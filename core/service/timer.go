@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Timers returns when each timer that matches a pattern with asterisks is due next, of those that wait; zero: never again.
+// Timers returns the active timers whose names match a pattern, such as backup@*.timer, each with the time at which it
+// elapses next. The time is zero if it never elapses again.
 func (s *Systemd) Timers(ctx context.Context, pattern string) (map[string]time.Time, error) {
-	names, err := s.bus.loaded(ctx, pattern)
+	names, err := s.bus.loadedUnits(ctx, pattern)
 	if err != nil {
 		return nil, busFault(ctx, err, "ask systemd for %s", pattern)
 	}
@@ -17,7 +18,7 @@ func (s *Systemd) Timers(ctx context.Context, pattern string) (map[string]time.T
 		if err != nil {
 			return nil, err
 		}
-		if u.down() {
+		if u.isDown() {
 			continue
 		}
 		value, err := s.bus.property(ctx, name, "Timer", "NextElapseUSecRealtime")

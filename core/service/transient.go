@@ -8,23 +8,22 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// Transient is a unit that exists while it runs. It does not end with whoever
-// started it.
+// Transient is a unit that exists while it runs. It goes on after the process that started it has ended.
 type Transient struct {
 	Name        string // rewind-….service
 	Description string
-	Exec        []string      // argv; an absolute path first
-	StopPost    []string      // argv of what runs after Exec has ended in any way, SIGKILL too; none if empty
-	Limit       time.Duration // Exec gets SIGTERM then; 0: never
-	StopLimit   time.Duration // between SIGTERM and SIGKILL, and again for StopPost; either may ask for more (sd_notify(3))
+	Exec        []string      // argv; begins with an absolute path
+	StopPost    []string      // argv of a program that runs after Exec has ended in any way, even by SIGKILL; empty: none
+	Limit       time.Duration // time after which Exec gets SIGTERM; 0: no limit
+	StopLimit   time.Duration // from SIGTERM to SIGKILL, and as long for StopPost; both may extend it (sd_notify(3))
 	Environment []string      // KEY=VALUE
 }
 
-// StartTransient starts the unit and returns when its program runs. exists if
-// there is a unit of that name, service_failed if it could not be started.
+// StartTransient starts a transient unit and returns when its program runs. Faults besides the common ones: exists if
+// there is a unit of that name, service_failed if its program could not be executed.
 func (s *Systemd) StartTransient(ctx context.Context, t Transient) error {
-	job, err := s.bus.startTransient(ctx, t.Name, t.properties())
-	if isBus(err, unitExists) {
+	job, err := s.bus.startTransient(ctx, t.Name, t.settings())
+	if isBusError(err, unitExists) {
 		return fault.New(fault.Exists, "%s runs already", t.Name)
 	}
 	if err != nil {
@@ -40,30 +39,31 @@ func (s *Systemd) StartTransient(ctx context.Context, t Transient) error {
 	return nil
 }
 
-func (t Transient) properties() []property {
-	properties := []property{
+func (t Transient) settings() []setting {
+	settings := []setting{
 		{"Description", t.Description},
 		{"Type", "exec"}, // the start fails if the program cannot be executed
 		{"ExecStart", commandLine(t.Exec)},
 		// Only the main process is killed: an lvcreate or mount that it started must come to its end.
 		{"KillMode", "process"},
-		// Nothing is to be cleaned up by hand, and the name is free again.
+		// systemd unloads the unit even if it failed, so that the name is free again.
 		{"CollectMode", "inactive-or-failed"},
-		// Lets the program and StopPost prolong their limits as long as they get on.
+		// The program and StopPost may extend their limits while they make progress.
 		{"NotifyAccess", "exec"},
 		{"TimeoutStopUSec", uint64(t.StopLimit.Microseconds())},
 		{"Environment", t.Environment},
 	}
 	if t.Limit > 0 {
-		properties = append(properties, property{"RuntimeMaxUSec", uint64(t.Limit.Microseconds())})
+		settings = append(settings, setting{"RuntimeMaxUSec", uint64(t.Limit.Microseconds())})
 	}
 	if len(t.StopPost) > 0 {
-		properties = append(properties, property{"ExecStopPost", commandLine(t.StopPost)})
+		settings = append(settings, setting{"ExecStopPost", commandLine(t.StopPost)})
 	}
-	return properties
+	return settings
 }
 
-// commandLine is a list of one command: its program, its argv, and that its failure counts.
+// commandLine returns a list of one command for ExecStart= and the like: the program, its argv, and that its failure
+// counts.
 func commandLine(argv []string) dbus.Array {
 	return dbus.Array{Of: "(sasb)", Items: []any{dbus.Struct{argv[0], argv, false}}}
 }

@@ -12,18 +12,19 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func TestStartTransient(t *testing.T) {
-	f := newFake()
+func TestStartTransientSendsItsSettings(t *testing.T) {
+	f := newFakeBus()
 	s := f.systemd(t)
 	unit := Transient{
-		Name: "rewind-1.service", Description: "Rewind", Exec: []string{"/bin/x", "journey", "1"}, StopPost: []string{"/bin/x", "settle"},
+		Name: "rewind-1.service", Description: "Rewind",
+		Exec: []string{"/bin/x", "journey", "1"}, StopPost: []string{"/bin/x", "settle"},
 		Limit: time.Hour, StopLimit: time.Minute, Environment: []string{"A=1"},
 	}
 	if err := s.StartTransient(t.Context(), unit); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
-	for _, p := range f.sent["rewind-1.service"] {
+	for _, p := range f.settings["rewind-1.service"] {
 		got[p.name] = fmt.Sprint(p.value)
 	}
 	want := map[string]string{
@@ -40,11 +41,11 @@ func TestStartTransient(t *testing.T) {
 	}
 }
 
-func TestAutomounts(t *testing.T) {
-	f := newFake()
+func TestAutomountsReturnsActiveUnitsOfMounts(t *testing.T) {
+	f := newFakeBus()
 	f.add("dat.automount", "active")
 	f.add("srv-idle.automount", "inactive")
-	f.add("systemd-fsck@dev-dat.service.automount", "active") // systemd knows no such name
+	f.add("systemd-fsck@dev-dat.service.automount", "active") // this unit must not be asked for: the check is no mount
 	units := []string{"dat.mount", "srv-idle.mount", "none.mount", "systemd-fsck@dev-dat.service"}
 	p, err := f.systemd(t).Automounts(t.Context(), units)
 	if diff := cmp.Diff(Plan{Active: []string{"dat.automount"}}, p); diff != "" || err != nil {
@@ -54,8 +55,9 @@ func TestAutomounts(t *testing.T) {
 
 func TestEscapePath(t *testing.T) {
 	for path, want := range map[string]string{
-		"/": "-", "": "-", "/dat": "dat", "/srv/my data/": "srv-my\\x20data", "/a-b//c": "a\\x2db-c", "/.hidden/.x": "\\x2ehidden-.x",
-		"/é": "\\xc3\\xa9",
+		"/": "-", "": "-", "/dat": "dat", "/srv/my data/": "srv-my\\x20data", "/a-b//c": "a\\x2db-c",
+		"/.hidden/.x": "\\x2ehidden-.x",
+		"/é":          "\\xc3\\xa9",
 	} {
 		if got := EscapePath(path); got != want {
 			t.Errorf("%s: %s, want %s", path, got, want)
@@ -66,7 +68,7 @@ func TestEscapePath(t *testing.T) {
 	}
 }
 
-// unescapePath is EscapePath backwards.
+// unescapePath reverses EscapePath.
 func unescapePath(t *testing.T, name string) string {
 	t.Helper()
 	if name == "-" {

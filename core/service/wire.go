@@ -10,85 +10,88 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// wire is the real bus: systemd's own socket, which needs no bus daemon.
-type wire struct {
-	path string // of the socket
+// socketBus is a bus over systemd's own socket, which needs no bus daemon.
+type socketBus struct {
+	path string // the path of the socket
 
-	mu       sync.Mutex // held for moments only: never while systemd is waited for
-	conn     *dbus.Conn
-	again    *attempt                   // to connect anew; nil: none is under way
-	closed   bool                       // by us
-	jobs     map[string]chan<- string   // who waits for the result, by the job's path
-	watchers map[chan<- struct{}]string // the path of the unit that each one watches
+	mu           sync.Mutex // never held while waiting for systemd
+	conn         *dbus.Conn
+	reconnecting *attempt                   // the attempt to connect again; nil: none is under way
+	closed       bool                       // close was called
+	jobs         map[string]chan<- string   // by the path of a job: receives its result
+	watchers     map[chan<- struct{}]string // the object path of the unit that each channel watches
 }
 
-// attempt is one try to connect anew, for all who wait for it. conn and err count when done is closed.
+// attempt is one attempt to connect again, shared by all callers that wait for it. conn and err are valid after done is
+// closed.
 type attempt struct {
 	done chan struct{}
 	conn *dbus.Conn
 	err  error
 }
 
-// executeLimit bounds the time in which systemd executes itself again and nobody listens at its socket, and that in
-// which it may let a first connection wait.
-const executeLimit = 30 * time.Second
+// reexecLimit is the longest time for making a connection. While systemd executes itself again nobody listens at its
+// socket, and afterwards systemd may let a new connection wait.
+const reexecLimit = 30 * time.Second
 
-func dial(ctx context.Context, path string) (*wire, error) {
-	limited, cancel := context.WithTimeout(ctx, executeLimit)
+// dial connects to systemd at the socket at path.
+func dial(ctx context.Context, path string) (*socketBus, error) {
+	limited, cancel := context.WithTimeout(ctx, reexecLimit)
 	defer cancel()
-	w := &wire{path: path, jobs: map[string]chan<- string{}, watchers: map[chan<- struct{}]string{}}
-	conn, err := redial(limited, path, w.hear)
-	w.conn = conn
-	return w, err
+	b := &socketBus{path: path, jobs: map[string]chan<- string{}, watchers: map[chan<- struct{}]string{}}
+	conn, err := redial(limited, path, b.handleSignal)
+	b.conn = conn
+	return b, err
 }
 
-// live returns the connection, a new one if systemd has executed itself again meanwhile, as an upgrade of its package
-// makes it do. Whoever waits for a new one waits no longer than ctx.
-func (w *wire) live(ctx context.Context) (*dbus.Conn, error) {
-	w.mu.Lock()
+// liveConn returns the connection. It makes a new one if systemd has executed itself again, as it does when its package
+// is upgraded. It waits no longer than ctx.
+func (b *socketBus) liveConn(ctx context.Context) (*dbus.Conn, error) {
+	b.mu.Lock()
 	select {
-	case <-w.conn.Lost():
+	case <-b.conn.Lost():
 	default:
-		defer w.mu.Unlock()
-		return w.conn, nil
+		defer b.mu.Unlock()
+		return b.conn, nil
 	}
-	if w.again == nil {
-		w.again = &attempt{done: make(chan struct{})}
-		go w.reconnect(w.again)
+	if b.reconnecting == nil {
+		b.reconnecting = &attempt{done: make(chan struct{})}
+		go b.reconnect(b.reconnecting)
 	}
-	again := w.again
-	w.mu.Unlock()
+	pending := b.reconnecting
+	b.mu.Unlock()
 	select {
-	case <-again.done:
-		return again.conn, again.err
+	case <-pending.done:
+		return pending.conn, pending.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-func (w *wire) reconnect(a *attempt) {
-	ctx, cancel := context.WithTimeout(context.Background(), executeLimit)
+// reconnect makes the attempt a to connect again.
+func (b *socketBus) reconnect(a *attempt) {
+	ctx, cancel := context.WithTimeout(context.Background(), reexecLimit)
 	defer cancel()
-	a.conn, a.err = redial(ctx, w.path, w.hear)
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	a.conn, a.err = redial(ctx, b.path, b.handleSignal)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	defer close(a.done)
-	w.again = nil
+	b.reconnecting = nil
 	if a.err != nil {
 		return
 	}
-	w.conn = a.conn
-	if w.closed {
+	b.conn = a.conn
+	if b.closed {
 		a.conn.Close()
 	}
-	w.wake("") // what changed meanwhile was not heard
+	b.notifyWatchers("") // signals that were sent meanwhile did not arrive
 }
 
-// redial dials until somebody answers: while systemd executes itself again, nobody does.
-func redial(ctx context.Context, path string, hear func(dbus.Signal)) (*dbus.Conn, error) {
+// redial dials until systemd answers: while it executes itself again, it does not.
+func redial(ctx context.Context, path string, handle func(dbus.Signal)) (*dbus.Conn, error) {
 	const pause = 50 * time.Millisecond
 	for {
-		conn, err := dbus.Dial(ctx, path, hear)
+		conn, err := dbus.Dial(ctx, path, handle)
 		if err == nil || ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
 			return conn, err
 		}
@@ -99,24 +102,25 @@ func redial(ctx context.Context, path string, hear func(dbus.Signal)) (*dbus.Con
 	}
 }
 
-// answerLimit is how long systemd may take to answer a call; while it reloads all units of a large server it answers
-// nobody. A job's result is no answer: that is waited for elsewhere.
+// answerLimit is the longest time for systemd to answer a call: while it reloads the units of a large server it answers
+// no call. The end of a job is not an answer; other code waits for that.
 const answerLimit = 3 * time.Minute
 
-// do calls systemd, and again if the connection was lost before the answer came: all that is asked here may be asked
-// twice, but for the start of a transient unit, which would find itself there.
-func (w *wire) do(ctx context.Context, c dbus.Call) ([]any, error) {
-	body, err := w.once(ctx, c)
-	if errors.Is(err, dbus.ErrLost) && c.Member != transientStart && ctx.Err() == nil {
-		body, err = w.once(ctx, c)
+// call calls a method of systemd, and calls it again if the connection is lost before the answer comes. Every method
+// that is called here may be called twice, except the one that starts a transient unit: the second call would find the
+// unit that the first has made.
+func (b *socketBus) call(ctx context.Context, c dbus.Call) ([]any, error) {
+	body, err := b.callOnce(ctx, c)
+	if errors.Is(err, dbus.ErrLost) && c.Member != methodStartTransient && ctx.Err() == nil {
+		body, err = b.callOnce(ctx, c)
 	}
 	return body, err
 }
 
-func (w *wire) once(ctx context.Context, c dbus.Call) ([]any, error) {
+func (b *socketBus) callOnce(ctx context.Context, c dbus.Call) ([]any, error) {
 	limited, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
-	conn, err := w.live(limited)
+	conn, err := b.liveConn(limited)
 	if err != nil {
 		return nil, err
 	}

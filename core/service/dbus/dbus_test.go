@@ -14,14 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// body returns what arrives when these values are sent.
-func sent(t *testing.T, args ...any) []any {
+// roundTrip returns the values that a receiver decodes when these values are sent.
+func roundTrip(t *testing.T, args ...any) []any {
 	t.Helper()
-	m, err := read(bytes.NewReader(call(7, "/a/b", "org.x", "Do", args)))
+	m, err := readMessage(bytes.NewReader(encodeCall(7, "/a/b", "org.x", "Do", args)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.kind != typeCall || m.text(fieldPath) != "/a/b" || m.text(fieldInterface) != "org.x" || m.text(fieldMember) != "Do" {
+	if m.kind != typeCall || m.text(fieldPath) != "/a/b" || m.text(fieldInterface) != "org.x" ||
+		m.text(fieldMember) != "Do" {
 		t.Errorf("header %+v", m)
 	}
 	body, err := m.values()
@@ -33,8 +34,9 @@ func sent(t *testing.T, args ...any) []any {
 
 func TestValuesArriveAsTheyWereSent(t *testing.T) {
 	commands := Array{"(sasb)", []any{Struct{"/bin/x", []string{"/bin/x", "journey"}, true}}}
-	got := sent(t, "ä", true, uint32(5), uint64(1<<40), []string{"a", ""}, []string{},
-		Array{"(sv)", []any{Struct{"ExecStart", Variant{commands}}, Struct{"Limit", Variant{uint64(9)}}}}, Array{Of: "(sa(sv))"}, Object("/o"))
+	got := roundTrip(t, "ä", true, uint32(5), uint64(1<<40), []string{"a", ""}, []string{},
+		Array{"(sv)", []any{Struct{"ExecStart", Variant{commands}}, Struct{"Limit", Variant{uint64(9)}}}},
+		Array{Of: "(sa(sv))"}, Object("/o"))
 	want := []any{"ä", true, uint32(5), uint64(1 << 40), []string{"a", ""}, []string{},
 		[]any{
 			[]any{"ExecStart", []any{[]any{"/bin/x", []string{"/bin/x", "journey"}, true}}},
@@ -45,10 +47,12 @@ func TestValuesArriveAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// The specification's own example of alignment: a byte, then an 8-byte value in a structure.
-func TestEveryNumberType(t *testing.T) {
-	d := decoder{buf: []byte{1, 0, 2, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255,
-		0, 0, 0, 0, 0, 0, 0xf0, 0x3f}}
+// The bytes include padding: every number is aligned to its own size.
+func TestEveryNumberTypeIsDecoded(t *testing.T) {
+	d := decoder{buf: []byte{
+		1, 0, 2, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255,
+		0, 0, 0, 0, 0, 0, 0xf0, 0x3f,
+	}}
 	var got []any
 	for _, types := range []string{"y", "n", "q", "i", "h", "t", "x", "d"} {
 		v, err := d.value(types, 0)
@@ -63,7 +67,7 @@ func TestEveryNumberType(t *testing.T) {
 	}
 }
 
-func TestPropertiesAreATable(t *testing.T) {
+func TestPropertiesAreDecodedToAMap(t *testing.T) {
 	var e encoder
 	e.array("{sv}", []any{Struct{"Id", Variant{"a.service"}}, Struct{"Job", Variant{Struct{uint32(3), Object("/job/3")}}}})
 	got, err := (&decoder{buf: e.buf}).value("a{sv}", 0)
@@ -73,38 +77,40 @@ func TestPropertiesAreATable(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
-	for in, want := range map[string]string{"s": "s", "asu": "as", "a(sasb)t": "a(sasb)", "(u(o))s": "(u(o))", "a{sv}": "a{sv}"} {
-		if one, rest, err := cut(in, 0); one != want || one+rest != in || err != nil {
+func TestCutType(t *testing.T) {
+	for in, want := range map[string]string{
+		"s": "s", "asu": "as", "a(sasb)t": "a(sasb)", "(u(o))s": "(u(o))", "a{sv}": "a{sv}",
+	} {
+		if one, rest, err := cutType(in, 0); one != want || one+rest != in || err != nil {
 			t.Errorf("%s: %q %q %v", in, one, rest, err)
 		}
 	}
 	for _, in := range []string{"", "a", "(s", "{", "z", ")", strings.Repeat("a", 100) + "s"} {
-		if _, _, err := cut(in, 0); err == nil {
+		if _, _, err := cutType(in, 0); err == nil {
 			t.Errorf("%q is a signature", in)
 		}
 	}
 }
 
-// server plays systemd at the other end of a socket.
-type server struct {
+// fakeSystemd plays systemd at the other end of a socket.
+type fakeSystemd struct {
 	t      *testing.T
 	socket *os.File
 	in     *bufio.Reader
 }
 
-func pair(t *testing.T) (*os.File, *server) {
+func connectedPair(t *testing.T) (*os.File, *fakeSystemd) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, there := os.NewFile(uintptr(fds[0]), "here"), os.NewFile(uintptr(fds[1]), "there")
-	t.Cleanup(func() { here.Close(); there.Close() })
-	return here, &server{t, there, bufio.NewReader(there)}
+	client, server := os.NewFile(uintptr(fds[0]), "here"), os.NewFile(uintptr(fds[1]), "there")
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, &fakeSystemd{t, server, bufio.NewReader(server)}
 }
 
-func (s *server) expect(prefix string) {
+func (s *fakeSystemd) expect(prefix string) {
 	s.t.Helper()
 	line, err := s.in.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, prefix) {
@@ -112,72 +118,76 @@ func (s *server) expect(prefix string) {
 	}
 }
 
-func (s *server) welcome() {
+func (s *fakeSystemd) authenticate() {
 	s.t.Helper()
 	s.expect("\x00AUTH EXTERNAL ")
-	s.say("OK 1234\r\n")
+	s.write("OK 1234\r\n")
 	s.expect("BEGIN")
 }
 
-func (s *server) say(text string) {
+func (s *fakeSystemd) write(text string) {
 	if _, err := s.socket.WriteString(text); err != nil {
 		s.t.Error(err)
 	}
 }
 
-// send sends a message with these header fields.
-func (s *server) send(kind byte, fields []any, args ...any) {
+// send sends a message with these header fields and values.
+func (s *fakeSystemd) send(kind byte, fields []any, args ...any) {
 	var body encoder
 	types := ""
 	for _, a := range args {
 		types += signature(a)
 		body.value(a)
 	}
-	fields = append(fields, Struct{byte(fieldSignature), Variant{signed(types)}})
-	head := encoder{[]byte{'l', kind, 0, protocol}}
-	head.uint32(uint32(len(body.buf)))
-	head.uint32(99)
-	head.array("(yv)", fields)
-	head.pad(8)
-	s.say(string(append(head.buf, body.buf...)))
+	fields = append(fields, Struct{byte(fieldSignature), Variant{signatureValue(types)}})
+	header := encoder{[]byte{'l', kind, 0, protocolVersion}}
+	header.uint32(uint32(len(body.buf)))
+	header.uint32(99)
+	header.array("(yv)", fields)
+	header.pad(8)
+	s.write(string(append(header.buf, body.buf...)))
 }
 
-// called reads a call and returns its serial.
-func (s *server) called() uint32 {
-	head, err := s.in.Peek(12)
+// readCall reads a call and returns its serial number.
+func (s *fakeSystemd) readCall() uint32 {
+	header, err := s.in.Peek(12)
 	if err != nil {
 		s.t.Error(err)
 		return 0
 	}
-	serial := binary.LittleEndian.Uint32(head[8:])
-	if _, err := read(s.in); err != nil {
+	serial := binary.LittleEndian.Uint32(header[8:])
+	if _, err := readMessage(s.in); err != nil {
 		s.t.Error(err)
 	}
 	return serial
 }
 
-func answerTo(serial uint32) []any { return []any{Struct{byte(fieldReply), Variant{serial}}} }
+func replyTo(serial uint32) []any { return []any{Struct{byte(fieldReplySerial), Variant{serial}}} }
 
-func TestConversation(t *testing.T) {
-	here, systemd := pair(t)
+func TestCallsSignalsAndErrorsArriveInOrder(t *testing.T) {
+	client, systemd := connectedPair(t)
 	heard := make(chan string, 10)
 	played := make(chan struct{})
 	go func() {
 		defer close(played)
-		systemd.welcome()
-		serial := systemd.called()
-		systemd.send(typeReturn, answerTo(serial), Object("/job/1"))
-		systemd.send(typeSignal, []any{Struct{byte(fieldPath), Variant{Object("/p")}}, Struct{byte(fieldMember), Variant{"JobRemoved"}}}, uint32(1))
-		serial = systemd.called()
-		systemd.send(typeError, append(answerTo(serial), Struct{byte(fieldError), Variant{"org.x.No"}}), "no such unit")
-		systemd.called()
+		systemd.authenticate()
+		serial := systemd.readCall()
+		systemd.send(typeReturn, replyTo(serial), Object("/job/1"))
+		systemd.send(typeSignal, []any{
+			Struct{byte(fieldPath), Variant{Object("/p")}}, Struct{byte(fieldMember), Variant{"JobRemoved"}},
+		}, uint32(1))
+		serial = systemd.readCall()
+		systemd.send(typeError, append(replyTo(serial), Struct{byte(fieldError), Variant{"org.x.No"}}), "no such unit")
+		systemd.readCall()
 		systemd.socket.Close()
 	}()
-	c, err := open(t.Context(), here, func(s Signal) { heard <- s.Member })
+	c, err := newConn(t.Context(), client, func(s Signal) { heard <- s.Member })
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := c.Do(t.Context(), Call{Path: "/", Interface: "i", Member: "m", Args: []any{"x"}, Answered: func([]any) { heard <- "answered" }})
+	body, err := c.Do(t.Context(), Call{
+		Path: "/", Interface: "i", Member: "m", Args: []any{"x"}, Answered: func([]any) { heard <- "answered" },
+	})
 	if diff := cmp.Diff([]any{"/job/1"}, body); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -188,7 +198,8 @@ func TestConversation(t *testing.T) {
 	if e := (Error{}); !errors.As(err, &e) || e.Name != "org.x.No" || err.Error() != "no such unit" {
 		t.Errorf("%#v", err)
 	}
-	if _, err = c.Do(t.Context(), Call{Path: "/", Interface: "i", Member: "m"}); err == nil || !strings.Contains(err.Error(), "is lost") {
+	_, err = c.Do(t.Context(), Call{Path: "/", Interface: "i", Member: "m"})
+	if err == nil || !strings.Contains(err.Error(), "is lost") {
 		t.Errorf("the connection ends: %v", err)
 	}
 	<-c.Lost()
@@ -198,14 +209,14 @@ func TestConversation(t *testing.T) {
 	<-played
 }
 
-func TestACallThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
-	here, systemd := pair(t)
+func TestCallWithoutAnswerEndsWithItsContext(t *testing.T) {
+	client, systemd := connectedPair(t)
 	welcomed := make(chan struct{})
 	go func() {
 		defer close(welcomed)
-		systemd.welcome()
+		systemd.authenticate()
 	}()
-	c, err := open(t.Context(), here, func(Signal) {})
+	c, err := newConn(t.Context(), client, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,52 +229,56 @@ func TestACallThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// systemd leaves a call that it reads together with BEGIN lying: BEGIN must be there before anything is answered, and no
-// call before the answer.
-func TestBeginComesWithTheFirstWrite(t *testing.T) {
-	here, systemd := pair(t)
+// systemd does not handle a call that it reads together with BEGIN. So BEGIN must be sent before systemd's answer, and
+// no call before it.
+func TestBeginIsSentInTheFirstWrite(t *testing.T) {
+	client, systemd := connectedPair(t)
 	go func() {
 		first := make([]byte, 4096)
 		n, err := systemd.socket.Read(first)
-		if text := string(first[:n]); err != nil || !strings.HasPrefix(text, "\x00AUTH EXTERNAL ") || !strings.HasSuffix(text, "\r\nBEGIN\r\n") {
+		text := string(first[:n])
+		if err != nil || !strings.HasPrefix(text, "\x00AUTH EXTERNAL ") ||
+			!strings.HasSuffix(text, "\r\nBEGIN\r\n") {
 			t.Errorf("%q %v", text, err)
 		}
-		systemd.say("OK 1234\r\n")
+		systemd.write("OK 1234\r\n")
 	}()
-	c, err := open(t.Context(), here, func(Signal) {})
+	c, err := newConn(t.Context(), client, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Close()
 }
 
-func TestNotLetIn(t *testing.T) {
-	here, systemd := pair(t)
+func TestDialReportsARejectedAuthentication(t *testing.T) {
+	client, systemd := connectedPair(t)
 	go func() {
 		systemd.expect("\x00AUTH")
-		systemd.say("REJECTED EXTERNAL\r\n")
+		systemd.write("REJECTED EXTERNAL\r\n")
 	}()
-	if _, err := open(t.Context(), here, func(Signal) {}); err == nil || !strings.Contains(err.Error(), "REJECTED") {
+	if _, err := newConn(t.Context(), client, func(Signal) {}); err == nil || !strings.Contains(err.Error(), "REJECTED") {
 		t.Error(err)
 	}
 }
 
-func TestNoSuchSocket(t *testing.T) {
+func TestDialReportsAMissingSocket(t *testing.T) {
 	if _, err := Dial(t.Context(), t.TempDir()+"/none", nil); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }
 
-// Whatever comes in is a message or an error, and what is a message fits its own signature.
+// Any input gives a message or an error, and a message has a body that fits its signature.
 func FuzzRead(f *testing.F) {
-	f.Add(call(1, "/a", "i", "m", []any{"s", uint32(1), []string{"x"}, Array{"(sv)", []any{Struct{"n", Variant{true}}}}}))
-	f.Add(call(2, "/", "i", "m", nil))
+	f.Add(encodeCall(1, "/a", "i", "m", []any{
+		"s", uint32(1), []string{"x"}, Array{"(sv)", []any{Struct{"n", Variant{true}}}},
+	}))
+	f.Add(encodeCall(2, "/", "i", "m", nil))
 	f.Add([]byte("l\x04\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) >= 16 && binary.LittleEndian.Uint32(data[4:])>>16+binary.LittleEndian.Uint32(data[12:])>>16 > 0 {
-			return // would only take memory and then be too short
+			return // a long message would only take memory and then be too short
 		}
-		m, err := read(bytes.NewReader(data))
+		m, err := readMessage(bytes.NewReader(data))
 		if err != nil {
 			return
 		}

@@ -8,64 +8,65 @@ import (
 	"math"
 )
 
-// The parts of a message (D-Bus specification, Message Format).
+// Values and field codes in the header of a message (D-Bus specification, Message Format).
 const (
-	protocol = 1
+	protocolVersion = 1
 
 	typeCall   = 1
 	typeReturn = 2
 	typeError  = 3
 	typeSignal = 4
 
-	fieldPath      = 1
-	fieldInterface = 2
-	fieldMember    = 3
-	fieldError     = 4
-	fieldReply     = 5 // serial of the call that is answered
-	fieldSignature = 8
+	fieldPath        = 1
+	fieldInterface   = 2
+	fieldMember      = 3
+	fieldError       = 4
+	fieldReplySerial = 5 // serial of the call that is answered
+	fieldSignature   = 8
 )
 
-// The specification's limits; what is larger or deeper is no D-Bus.
+// The limits of the specification: the bytes of a message, and how deep types and values may be nested.
 const (
 	maxMessage = 128 << 20
 	maxDepth   = 64
 )
 
-// message is what came in, its body as it came.
+// message is a message that came in. Its body is not decoded yet.
 type message struct {
 	kind   byte
 	fields map[byte]any
 	body   []byte
 }
 
+// text returns a header field that is a string, or an empty string if the field is missing.
 func (m message) text(field byte) string { s, _ := m.fields[field].(string); return s }
 
-// read reads one message.
-func read(r io.Reader) (message, error) {
-	var head [16]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
+// readMessage reads one message.
+func readMessage(r io.Reader) (message, error) {
+	var header [16]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return message{}, err
 	}
-	if head[0] != 'l' || head[3] != protocol {
+	if header[0] != 'l' || header[3] != protocolVersion {
 		return message{}, errors.New("no D-Bus message of this machine's byte order")
 	}
-	body := int64(binary.LittleEndian.Uint32(head[4:]))
-	fields := int64(binary.LittleEndian.Uint32(head[12:]))
+	body := int64(binary.LittleEndian.Uint32(header[4:]))
+	fields := int64(binary.LittleEndian.Uint32(header[12:]))
 	padded := (fields + 7) &^ 7
 	if padded+body > maxMessage {
 		return message{}, fmt.Errorf("a message of %d bytes", padded+body)
 	}
-	rest := make([]byte, padded+body)
-	if _, err := io.ReadFull(r, rest); err != nil {
+	remainder := make([]byte, padded+body)
+	if _, err := io.ReadFull(r, remainder); err != nil {
 		return message{}, err
 	}
-	return parse(head[1], head[12:], rest[:padded], rest[padded:])
+	return parseMessage(header[1], header[12:], remainder[:padded], remainder[padded:])
 }
 
-// parse reads the header's fields, which follow their length at offset 12.
-func parse(kind byte, length, fields, body []byte) (message, error) {
+// parseMessage decodes the header fields of a message. In the message their length is at offset 12, and they follow it.
+func parseMessage(kind byte, length, fields, body []byte) (message, error) {
 	m := message{kind: kind, fields: map[byte]any{}, body: body}
-	d := decoder{buf: append(append(make([]byte, 12, 16+len(fields)), length...), fields...), at: 12}
+	d := decoder{buf: append(append(make([]byte, 12, 16+len(fields)), length...), fields...), offset: 12}
 	list, err := d.value("a(yv)", 0)
 	if err != nil {
 		return m, fmt.Errorf("header: %w", err)
@@ -77,16 +78,16 @@ func parse(kind byte, length, fields, body []byte) (message, error) {
 	return m, nil
 }
 
-// values reads the body.
+// values decodes the body.
 func (m message) values() ([]any, error) {
 	var values []any
 	d := decoder{buf: m.body}
 	for types := m.text(fieldSignature); types != ""; {
-		one, rest, err := cut(types, 0)
+		first, rest, err := cutType(types, 0)
 		if err != nil {
 			return nil, err
 		}
-		v, err := d.value(one, 0)
+		v, err := d.value(first, 0)
 		if err != nil {
 			return nil, fmt.Errorf("body: %w", err)
 		}
@@ -95,77 +96,78 @@ func (m message) values() ([]any, error) {
 	return values, nil
 }
 
-// cut splits a signature after its first complete type.
-func cut(s string, depth int) (one, rest string, err error) {
-	bad := fmt.Errorf("signature %q", s)
-	if s == "" || depth > maxDepth {
-		return "", "", bad
+// cutType splits a signature after its first complete type.
+func cutType(signature string, depth int) (first, rest string, err error) {
+	badSignature := fmt.Errorf("signature %q", signature)
+	if signature == "" || depth > maxDepth {
+		return "", "", badSignature
 	}
-	switch s[0] {
+	switch signature[0] {
 	case 'a':
-		of, _, err := cut(s[1:], depth+1)
-		return s[:min(len(s), 1+len(of))], s[min(len(s), 1+len(of)):], err
+		element, _, err := cutType(signature[1:], depth+1)
+		return signature[:min(len(signature), 1+len(element))], signature[min(len(signature), 1+len(element)):], err
 	case '(', '{':
 		end := byte(')')
-		if s[0] == '{' {
+		if signature[0] == '{' {
 			end = '}'
 		}
-		for rest = s[1:]; rest != ""; {
+		for rest = signature[1:]; rest != ""; {
 			if rest[0] == end {
-				n := len(s) - len(rest) + 1
-				return s[:n], s[n:], nil
+				n := len(signature) - len(rest) + 1
+				return signature[:n], signature[n:], nil
 			}
-			if _, rest, err = cut(rest, depth+1); err != nil {
+			if _, rest, err = cutType(rest, depth+1); err != nil {
 				return "", "", err
 			}
 		}
-		return "", "", bad
+		return "", "", badSignature
 	case 'y', 'b', 'n', 'q', 'i', 'u', 'x', 't', 'd', 's', 'o', 'g', 'v', 'h':
-		return s[:1], s[1:], nil
+		return signature[:1], signature[1:], nil
 	}
-	return "", "", bad
+	return "", "", badSignature
 }
 
-// decoder unmarshals values. A variant becomes what is in it, a structure and a dictionary's entry []any; an array of
-// strings or paths []string, one of pairs of a string and a variant map[string]any, any other []any.
+// decoder unmarshals values. A variant becomes the value in it. A structure and an entry of a dictionary become []any.
+// An array of strings or paths becomes []string, an array of dictionary entries with a string and a variant becomes
+// map[string]any, and any other array []any.
 type decoder struct {
-	buf []byte
-	at  int
+	buf    []byte
+	offset int
 }
 
 var errShort = errors.New("it ends too early")
 
-// take returns the next n bytes after padding to the alignment.
-func (d *decoder) take(n, to int) ([]byte, error) {
-	start := (d.at + to - 1) / to * to
+// takeAligned skips the padding to the alignment and returns the n bytes after it.
+func (d *decoder) takeAligned(n, alignment int) ([]byte, error) {
+	start := (d.offset + alignment - 1) / alignment * alignment
 	if n < 0 || start > len(d.buf) || n > len(d.buf)-start {
 		return nil, errShort
 	}
-	d.at = start + n
-	return d.buf[start:d.at], nil
+	d.offset = start + n
+	return d.buf[start:d.offset], nil
 }
 
 func (d *decoder) uint32() (uint32, error) {
-	b, err := d.take(4, 4)
+	b, err := d.takeAligned(4, 4)
 	if err != nil {
 		return 0, err
 	}
 	return binary.LittleEndian.Uint32(b), nil
 }
 
-// text reads a string of n bytes and the zero after it.
+// text reads a string of n bytes and the zero byte after it.
 func (d *decoder) text(n uint32) (string, error) {
 	if n > maxMessage {
 		return "", errShort
 	}
-	b, err := d.take(int(n)+1, 1)
+	b, err := d.takeAligned(int(n)+1, 1)
 	if err != nil {
 		return "", err
 	}
 	return string(b[:n]), nil
 }
 
-// value reads one value of a complete type.
+// value reads one value. signature is one complete type.
 func (d *decoder) value(signature string, depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, errors.New("it is nested too deeply")
@@ -178,7 +180,7 @@ func (d *decoder) value(signature string, depth int) (any, error) {
 		}
 		return d.text(n)
 	case 'g':
-		n, err := d.take(1, 1)
+		n, err := d.takeAligned(1, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +193,7 @@ func (d *decoder) value(signature string, depth int) (any, error) {
 		return d.structure(signature[1:len(signature)-1], depth)
 	}
 	size := align(signature)
-	b, err := d.take(size, size)
+	b, err := d.takeAligned(size, size)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +223,7 @@ func number(kind byte, b []byte) any {
 }
 
 func (d *decoder) variant(depth int) (any, error) {
-	n, err := d.take(1, 1)
+	n, err := d.takeAligned(1, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -229,24 +231,24 @@ func (d *decoder) variant(depth int) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	one, rest, err := cut(types, 0)
+	first, rest, err := cutType(types, 0)
 	if err != nil || rest != "" {
 		return nil, fmt.Errorf("a variant of signature %q", types)
 	}
-	return d.value(one, depth+1)
+	return d.value(first, depth+1)
 }
 
 func (d *decoder) structure(types string, depth int) (any, error) {
-	if _, err := d.take(0, 8); err != nil {
+	if _, err := d.takeAligned(0, 8); err != nil {
 		return nil, err
 	}
 	parts := []any{}
 	for types != "" {
-		one, rest, err := cut(types, 0)
+		first, rest, err := cutType(types, 0)
 		if err != nil {
 			return nil, err
 		}
-		v, err := d.value(one, depth+1)
+		v, err := d.value(first, depth+1)
 		if err != nil {
 			return nil, err
 		}
@@ -255,32 +257,32 @@ func (d *decoder) structure(types string, depth int) (any, error) {
 	return parts, nil
 }
 
-func (d *decoder) array(of string, depth int) (any, error) {
+func (d *decoder) array(element string, depth int) (any, error) {
 	length, err := d.uint32()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.take(0, align(of)); err != nil || int64(length) > int64(len(d.buf)-d.at) {
+	if _, err := d.takeAligned(0, align(element)); err != nil || int64(length) > int64(len(d.buf)-d.offset) {
 		return nil, errShort
 	}
 	items := []any{}
-	for end := d.at + int(length); d.at < end; {
-		before := d.at
-		v, err := d.value(of, depth+1)
+	for end := d.offset + int(length); d.offset < end; {
+		before := d.offset
+		v, err := d.value(element, depth+1)
 		if err != nil {
 			return nil, err
 		}
-		if d.at > end || d.at == before {
+		if d.offset > end || d.offset == before {
 			return nil, errors.New("an array's length is wrong")
 		}
 		items = append(items, v)
 	}
-	return plain(of, items), nil
+	return simplify(element, items), nil
 }
 
-// plain gives the arrays that systemd's answers consist of Go's own types.
-func plain(of string, items []any) any {
-	switch of {
+// simplify turns the kinds of arrays that systemd often sends into a []string or a map[string]any.
+func simplify(element string, items []any) any {
+	switch element {
 	case "s", "o":
 		list := make([]string, len(items))
 		for i, v := range items {

@@ -5,22 +5,23 @@ import (
 	"fmt"
 )
 
-// The values that can be sent are string, bool, uint32, uint64, []string and these.
+// Types of values that can be sent, besides byte, bool, uint32, uint64, string and []string.
 type (
 	// Object is the path of an object.
 	Object string
-	// Struct is a structure: values of any type, one after the other.
+	// Struct is a structure: values of any types.
 	Struct []any
-	// Array is an array of values that each have the signature Of.
+	// Array is an array of values. Each has the signature Of.
 	Array struct {
 		Of    string
 		Items []any
 	}
-	// Variant is a value that brings its signature along.
+	// Variant is a value that is sent together with its signature.
 	Variant struct{ Value any }
 )
 
-// signature is the type of v in D-Bus's own letters. A type that cannot be sent is a defect of the caller.
+// signature returns the type of v as a D-Bus signature. It panics for a type that cannot be sent, which is a defect of
+// the caller.
 func signature(v any) string {
 	switch v := v.(type) {
 	case byte:
@@ -51,7 +52,7 @@ func signature(v any) string {
 	panic(fmt.Sprintf("dbus: a %T cannot be sent", v))
 }
 
-// align returns how the value that a signature begins with is aligned.
+// align returns the alignment, in bytes, of the first type of a signature.
 func align(signature string) int {
 	if signature == "" {
 		return 1
@@ -67,11 +68,11 @@ func align(signature string) int {
 	return 1 // y, g, v
 }
 
-// encoder marshals values in little-endian order.
+// encoder marshals values in little-endian byte order.
 type encoder struct{ buf []byte }
 
-func (e *encoder) pad(to int) {
-	for len(e.buf)%to != 0 {
+func (e *encoder) pad(alignment int) {
+	for len(e.buf)%alignment != 0 {
 		e.buf = append(e.buf, 0)
 	}
 }
@@ -86,8 +87,8 @@ func (e *encoder) text(s string) {
 	e.buf = append(append(e.buf, s...), 0)
 }
 
-// sign writes a signature, whose length is one byte.
-func (e *encoder) sign(s string) {
+// signature writes a signature. Its length is a single byte.
+func (e *encoder) signature(s string) {
 	e.buf = append(e.buf, byte(len(s)))
 	e.buf = append(append(e.buf, s...), 0)
 }
@@ -132,32 +133,32 @@ func (e *encoder) value(v any) {
 }
 
 func (e *encoder) variant(v Variant) {
-	if s, ok := v.Value.(signed); ok {
-		e.sign("g")
-		e.sign(string(s))
+	if s, ok := v.Value.(signatureValue); ok {
+		e.signature("g")
+		e.signature(string(s))
 		return
 	}
-	e.sign(signature(v.Value))
+	e.signature(signature(v.Value))
 	e.value(v.Value)
 }
 
-// array writes the length in bytes, without the padding before the first element, and the elements.
-func (e *encoder) array(of string, items []any) {
+// array writes the length of the elements in bytes, without the padding before the first one, and then the elements.
+func (e *encoder) array(element string, items []any) {
 	e.uint32(0)
-	at := len(e.buf)
-	e.pad(align(of))
+	lengthEnd := len(e.buf)
+	e.pad(align(element))
 	first := len(e.buf)
 	for _, item := range items {
 		e.value(item)
 	}
-	binary.LittleEndian.PutUint32(e.buf[at-4:], uint32(len(e.buf)-first))
+	binary.LittleEndian.PutUint32(e.buf[lengthEnd-4:], uint32(len(e.buf)-first))
 }
 
-// signed is a signature as a value; only headers hold one.
-type signed string
+// signatureValue is a signature that is sent as a value. Only headers have one.
+type signatureValue string
 
-// call returns a method call as it is sent.
-func call(serial uint32, path, iface, member string, args []any) []byte {
+// encodeCall returns the bytes of a method call.
+func encodeCall(serial uint32, path, iface, member string, args []any) []byte {
 	var body encoder
 	types := ""
 	for _, a := range args {
@@ -170,12 +171,12 @@ func call(serial uint32, path, iface, member string, args []any) []byte {
 		Struct{byte(fieldMember), Variant{member}},
 	}
 	if types != "" {
-		fields = append(fields, Struct{byte(fieldSignature), Variant{signed(types)}})
+		fields = append(fields, Struct{byte(fieldSignature), Variant{signatureValue(types)}})
 	}
-	head := encoder{[]byte{'l', typeCall, 0, protocol}}
-	head.uint32(uint32(len(body.buf)))
-	head.uint32(serial)
-	head.array("(yv)", fields)
-	head.pad(8)
-	return append(head.buf, body.buf...)
+	header := encoder{[]byte{'l', typeCall, 0, protocolVersion}}
+	header.uint32(uint32(len(body.buf)))
+	header.uint32(serial)
+	header.array("(yv)", fields)
+	header.pad(8)
+	return append(header.buf, body.buf...)
 }

@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each of these hangs the other side at one of the places where we wait for it. A limit that does not count hangs the
-// test itself.
+// In each of these tests the other side stops answering at one of the points where this package waits for it. If a
+// limit has no effect, the test itself hangs.
 
-const moment = 50 * time.Millisecond
+const shortWait = 50 * time.Millisecond
 
-// listener is a socket on which nobody accepts; queue is how many connections wait there beside the first.
-func listener(t *testing.T, queue int) string {
+// silentSocket returns the path of a socket on which nothing accepts connections. queue is how many connections may
+// wait there in addition to the first.
+func silentSocket(t *testing.T, queue int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -35,17 +36,17 @@ func listener(t *testing.T, queue int) string {
 	return path
 }
 
-func TestDialOfOneThatSaysNothing(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), moment)
+func TestDialTimesOutIfNothingAnswers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), shortWait)
 	defer cancel()
-	_, err := Dial(ctx, listener(t, 0), nil)
+	_, err := Dial(ctx, silentSocket(t, 0), nil)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not answer") {
 		t.Error(err)
 	}
 }
 
-func TestDialOfOneThatAcceptsNobody(t *testing.T) {
-	path := listener(t, 0)
+func TestDialTimesOutIfNothingAccepts(t *testing.T) {
+	path := silentSocket(t, 0)
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +55,7 @@ func TestDialOfOneThatAcceptsNobody(t *testing.T) {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil { // the queue is full now
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), moment)
+	ctx, cancel := context.WithTimeout(t.Context(), shortWait)
 	defer cancel()
 	_, err = Dial(ctx, path, nil)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "accepts nobody") {
@@ -62,24 +63,24 @@ func TestDialOfOneThatAcceptsNobody(t *testing.T) {
 	}
 }
 
-func TestDialEndsWithItsCaller(t *testing.T) {
+func TestDialEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(moment, cancel)
-	if _, err := Dial(ctx, listener(t, 0), nil); !errors.Is(err, context.Canceled) {
+	time.AfterFunc(shortWait, cancel)
+	if _, err := Dial(ctx, silentSocket(t, 0), nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
 
-func TestCallToOneThatReadsNothing(t *testing.T) {
-	here, server := pair(t)
+func TestCallEndsWithItsContextIfNothingReads(t *testing.T) {
+	client, systemd := connectedPair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		server.welcome()
-		_, _ = server.in.ReadByte() // the call has begun to come in; no more of it is read
+		systemd.authenticate()
+		_, _ = systemd.in.ReadByte() // the call begins to arrive; the rest of it is not read
 		cancel()
 	}()
-	c, err := open(t.Context(), here, func(Signal) {})
+	c, err := newConn(t.Context(), client, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,14 +89,14 @@ func TestCallToOneThatReadsNothing(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "takes no call") {
 		t.Error(err)
 	}
-	<-c.Lost() // half a message went out: nothing may follow it
+	<-c.Lost() // half a message was sent: nothing may follow it
 }
 
-// A connection that this side has closed, as to be at rest, is lost: what is called on it may be called again.
-func TestCallOnAConnectionThatWasClosed(t *testing.T) {
-	here, server := pair(t)
-	go server.welcome()
-	c, err := open(t.Context(), here, func(Signal) {})
+// A connection that this side has closed, as Systemd.Rest does, is lost: the caller may make the call again.
+func TestCallOnAClosedConnectionIsLost(t *testing.T) {
+	client, systemd := connectedPair(t)
+	go systemd.authenticate()
+	c, err := newConn(t.Context(), client, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,22 +107,23 @@ func TestCallOnAConnectionThatWasClosed(t *testing.T) {
 	select {
 	case <-c.Lost():
 	default:
-		t.Error("whoever asks again would be given the same connection")
+		t.Error("Lost is not closed: a second call would use the same connection")
 	}
 }
 
-// Calls that wait when the connection ends see it lost: whoever asks again is not given the same one.
-func TestCallsThatWaitWhenTheConnectionEnds(t *testing.T) {
-	const calls = 500 // many, so that the first is told long before the last
-	here, server := pair(t)
+// Calls that wait when the connection ends must find Lost closed, so that a second try does not use the same
+// connection.
+func TestWaitingCallsSeeTheConnectionLost(t *testing.T) {
+	const calls = 500 // many, so that the first call fails long before the last
+	client, systemd := connectedPair(t)
 	go func() {
-		server.welcome()
+		systemd.authenticate()
 		for range calls {
-			server.called()
+			systemd.readCall()
 		}
-		server.socket.Close()
+		systemd.socket.Close()
 	}()
-	c, err := open(t.Context(), here, func(Signal) {})
+	c, err := newConn(t.Context(), client, func(Signal) {})
 	if err != nil {
 		t.Fatal(err)
 	}
