@@ -13,46 +13,47 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// readFlags reads which files of the backup have inode flags, where the backend keeps that. Else those that were
-// recorded when it was made are believed.
-func (w *work) readFlags(p backup.Presented) error {
-	if p.Flags == "" {
+// readFlags reads the list of inode flags that the backend keeps for the files of the backup. A backend that keeps none
+// leaves r.flags as it is: the flags that this server recorded when the backup was made.
+func (r *restoreRun) readFlags(presented backup.Presented) error {
+	if presented.Flags == "" {
 		return nil
 	}
-	file, err := os.OpenFile(p.Flags, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	file, err := os.OpenFile(presented.Flags, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return fault.New(fault.BackendFailed, "backup %s: the list of inode flags: %w", w.stored.ID, err)
+		return fault.New(fault.BackendFailed, "backup %s: the list of inode flags: %w", r.backup.ID, err)
 	}
 	defer file.Close()
-	if w.flags, err = backup.ReadFlags(file); err != nil {
-		return fault.New(fault.BackendFailed, "backup %s: the list of inode flags cannot be read: %w", w.stored.ID, err)
+	if r.flags, err = backup.ReadFlags(file); err != nil {
+		return fault.New(fault.BackendFailed, "backup %s: the list of inode flags cannot be read: %w", r.backup.ID, err)
 	}
 	return nil
 }
 
-// few is how many paths of each volume a warning names.
-const few = 3
+// maxPathsNamed is how many paths of each volume a warning names.
+const maxPathsNamed = 3
 
-// flagsLost warns where the backend does not keep inode flags, none are recorded, the volumes have some, and files were
-// made anew: what is in its place has kept its own.
-func (w *work) flagsLost() []string {
-	if w.flags != nil {
+// lostFlagsWarnings warns if files were created without the inode flags that they may have had: the backend keeps no
+// inode flags, this server has no record of them, and files on the volumes have some. Files that were already in place
+// have kept their flags.
+func (r *restoreRun) lostFlagsWarnings() []string {
+	if r.flags != nil {
 		return nil
 	}
-	var made int64
+	var created int64
 	var flagged []string
-	for i, d := range w.done {
-		made += d.Created
-		for _, rel := range d.Flagged[:min(few, len(d.Flagged))] {
-			flagged = append(flagged, filepath.Join(run.Root(&w.planned.Targets[i]), rel))
+	for i, d := range r.synced {
+		created += d.Created
+		for _, rel := range d.Flagged[:min(maxPathsNamed, len(d.Flagged))] {
+			flagged = append(flagged, filepath.Join(run.Root(&r.planned.Targets[i]), rel))
 		}
 	}
-	if made == 0 || len(flagged) == 0 {
+	if created == 0 || len(flagged) == 0 {
 		return nil
 	}
 	return []string{fmt.Sprintf("backend %s keeps no inode flags (chattr +i, +a, +d), "+
 		"and this server has no record of them. "+
-		"What was in its place has kept its own, such as %s; "+
-		"%d files and directories that were made anew have none: see lsattr -R",
-		w.backend, strings.Join(flagged, ", "), made)}
+		"Files that were in place have kept their flags, such as %s; "+
+		"%d files and directories that were created have none: see lsattr -R",
+		r.backendName, strings.Join(flagged, ", "), created)}
 }

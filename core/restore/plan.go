@@ -14,68 +14,74 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// ask has the backend say what it is and what it has, which may take long, while fn looks at this host. It returns when
-// both have ended; if fn fails the list is not waited for, but what is wrong with the backend's options is said too.
-func (w *work) ask(ctx context.Context, client backup.Backend, fn func() error) (d backup.Description, all []backup.Stored, err error) {
-	listing, cancel := context.WithCancel(ctx)
+// queryBackend asks the backend for its description and its list of backups, which may take long, while lookAtHost
+// runs. It returns when both have ended. If lookAtHost fails, queryBackend does not wait for the list, but the error
+// also names what is wrong with the backend's options.
+func (r *restoreRun) queryBackend(
+	ctx context.Context, client backup.Backend, lookAtHost func() error,
+) (description backup.Description, backups []backup.Stored, err error) {
+	listCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var wrong, unlisted error
-	asked := make(chan struct{})
+	var describeErr, listErr error
+	answered := make(chan struct{})
 	go func() {
-		defer close(asked)
-		if d, wrong = client.Describe(ctx, w.host.Config()); wrong == nil {
-			wrong = run.Mounted(d, nil)
+		defer close(answered)
+		if description, describeErr = client.Describe(ctx, r.host.Config()); describeErr == nil {
+			describeErr = run.Mounted(description, nil)
 		}
-		if wrong == nil {
-			all, unlisted = client.List(listing, w.host.Config(), "")
+		if describeErr == nil {
+			backups, listErr = client.List(listCtx, r.host.Config(), "")
 		}
 	}()
-	err = fn()
+	err = lookAtHost()
 	if err != nil {
 		cancel()
 	}
-	<-asked
-	if err = fault.All(err, wrong); err != nil {
-		return d, nil, err
+	<-answered
+	if err = fault.All(err, describeErr); err != nil {
+		return description, nil, err
 	}
-	return d, all, unlisted
+	return description, backups, listErr
 }
 
-// planSet finds the volumes and plans the set.
-func (w *work) planSet(ctx context.Context) error {
-	volumes, err := w.volumes()
+// planSet resolves the volumes and plans the set.
+func (r *restoreRun) planSet(ctx context.Context) error {
+	volumes, err := r.requestedVolumes()
 	if err != nil {
 		return err
 	}
-	trip := w.trip
-	if w.Check {
-		trip = nil // a check locks nothing
+	lockingRun := r.thisRun
+	if r.Check {
+		lockingRun = nil // a check locks nothing
 	}
-	w.planned, err = snapset.PlanOwn(ctx, trip, w.commands, snapset.Request{
-		State: snapset.Present, Set: w.Set, Volumes: volumes, Size: w.Size, FreezeTimeout: w.FreezeTimeout, Use: snapset.ForRestore,
+	r.planned, err = snapset.PlanOwn(ctx, lockingRun, r.commands, snapset.Request{
+		State: snapset.Present, Set: r.Set, Volumes: volumes, Size: r.Size,
+		FreezeTimeout: r.FreezeTimeout, Use: snapset.ForRestore,
 	})
-	if errors.Is(err, fault.BadArguments) && len(w.Volumes) == 0 {
-		f := fault.New(fault.BadArguments, "not all that backup %s has can be restored into snapshots: %w", w.stored.ID, err)
-		return f.WithHint("name the volumes, of %s; what was read live is restored with the backend's own tool", strings.Join(w.stored.Roots, ", "))
+	if errors.Is(err, fault.BadArguments) && len(r.Volumes) == 0 {
+		return fault.New(fault.BadArguments, "not all that backup %s has can be restored into snapshots: %w",
+			r.backup.ID, err).
+			WithHint("name the volumes, of %s; what was read live is restored with the backend's own tool",
+				strings.Join(r.backup.Roots, ", "))
 	}
 	return err
 }
 
-// apart refuses a repository that lies on one of the volumes.
-func (w *work) apart(d backup.Description) error {
+// checkRepositoryApart refuses a repository that lies on one of the volumes.
+func (r *restoreRun) checkRepositoryApart(description backup.Description) error {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err
 	}
-	return run.OnMember(d, mounts, run.Members(w.planned.Targets))
+	return run.OnMember(description, mounts, run.Members(r.planned.Targets))
 }
 
-// mergeable says, before anything is written, what would keep the rollback that is to follow from beginning.
-func (w *work) mergeable(ctx context.Context) error {
-	if !w.Merge {
+// checkRollback returns, before anything is written, what would keep the following rollback from beginning.
+func (r *restoreRun) checkRollback(ctx context.Context) error {
+	if !r.Merge {
 		return nil
 	}
-	err := rollback.CheckVolumes(ctx, w.Rollback, w.planned.Targets)
+	err := rollback.CheckVolumes(ctx, r.Rollback, r.planned.Targets)
 	if err == nil {
 		return nil
 	}
@@ -84,33 +90,34 @@ func (w *work) mergeable(ctx context.Context) error {
 	return &f
 }
 
-// roots are the names that the planned volumes have in a backup.
-func (w *work) roots() []string {
-	if w.planned == nil {
+// plannedRoots returns the names that the planned volumes have in a backup; none before the set is planned.
+func (r *restoreRun) plannedRoots() []string {
+	if r.planned == nil {
 		return nil
 	}
-	return run.Roots(w.planned.Targets)
+	return run.Roots(r.planned.Targets)
 }
 
-// holdsAll fails if the backup lacks a volume.
-func (w *work) holdsAll() error {
-	var wrong []error
-	for _, root := range w.roots() {
-		if !slices.Contains(w.stored.Roots, root) {
-			wrong = append(wrong, fault.New(fault.NotFound, "backup %s has no %s; it has %s", w.stored.ID, root, strings.Join(w.stored.Roots, ", ")).
+// checkBackupHasVolumes fails with not_found if the backup lacks a planned volume.
+func (r *restoreRun) checkBackupHasVolumes() error {
+	var errs []error
+	for _, root := range r.plannedRoots() {
+		if !slices.Contains(r.backup.Roots, root) {
+			errs = append(errs, fault.New(fault.NotFound, "backup %s has no %s; it has %s",
+				r.backup.ID, root, strings.Join(r.backup.Roots, ", ")).
 				WithHint("name volumes that are in it, mounted where they were then"))
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// volumes are those that the user named, or all that are in the backup.
-func (w *work) volumes() ([]snapset.Volume, error) {
-	if len(w.Volumes) == 0 {
-		return run.OfRoots(w.stored.Roots), nil
+// requestedVolumes returns the volumes that the user named, or all that are in the backup if the user named none.
+func (r *restoreRun) requestedVolumes() ([]snapset.Volume, error) {
+	if len(r.Volumes) == 0 {
+		return run.OfRoots(r.backup.Roots), nil
 	}
 	var out []snapset.Volume
-	for _, v := range w.Volumes {
+	for _, v := range r.Volumes {
 		if v.Live {
 			return nil, fault.New(fault.BadArguments, "volumes: %s has no snapshot to restore into", v.Name).
 				WithHint("leave it out; what was read live is restored with the backend's own tool")

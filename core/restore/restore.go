@@ -1,9 +1,9 @@
-// Package restore puts a backup into a new set of snapshots while the server goes on working, and leaves the set to a
-// rollback: the restore takes as long as it takes, the services stop only for the rollback.
+// Package restore writes a backup into a new set of snapshots while the server goes on working. A rollback to that set
+// then puts it in place, so the services stop only for the rollback, however long the restore takes.
 //
-// What is promised: the origins are not touched before the merge; what differs is written, nothing else; the snapshots
-// are extended before they fill, and if there is no room left everything is undone; and whatever happens to the journey,
-// a half-filled set is removed and a filled one can be told from it.
+// The package promises: it does not touch the origins before the merge; it writes only what differs; it extends the
+// snapshots before they fill, and undoes everything if there is no space left. If a run is interrupted, its half-filled
+// set is removed. A tag tells a filled set from a half-filled one.
 package restore
 
 import (
@@ -34,159 +34,168 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// Kind is the kind of journey that restores. It has no records of its own in the journal: those of the set and of the
-// rollback say all there is to settle.
+// Kind is the kind of run that restores. Such a run has no entries of its own in the journal: those of the set and of
+// the rollback say all that settling needs.
 const Kind = "restore"
 
-// StepFilled ends the journal's record of a set that holds a backup.
+// StepFilled is the last step in the journal entry of a set that holds a backup.
 const StepFilled = "filled"
 
-// Request is a restore as the user asks for it.
+// Request is a restore as the user asks for it, passed to the run as JSON.
 type Request struct {
-	Volumes       []run.Volume     `json:"volumes"` // of those that are in the backup; empty: all
+	Volumes       []run.Volume     `json:"volumes"` // a selection from the backup; empty: all of its volumes
 	Set           string           `json:"set"`
-	Size          string           `json:"size,omitempty"` // empty: by the need
-	ID            string           `json:"id"`
+	Size          string           `json:"size,omitempty"`     // of each snapshot's COW space; empty: from the estimate
+	ID            string           `json:"id"`                 // of the backup, or run.Latest
 	ReadAll       bool             `json:"read_all,omitempty"` // compare the content of every file
 	FreezeTimeout time.Duration    `json:"freeze_timeout"`
 	Use           run.Use          `json:"use"`
-	Merge         bool             `json:"merge"`
-	Rollback      rollback.Request `json:"rollback"` // with Merge
-	Check         bool             `json:"check"`
+	Merge         bool             `json:"merge"`    // roll back to the filled set in the same run
+	Rollback      rollback.Request `json:"rollback"` // used if Merge is set
+	Check         bool             `json:"check"`    // only say what would be done
 }
 
-// Handler makes journeys of this kind with the backends that are built in.
+// Handler returns the handler of runs of this Kind. b are the built-in backends.
 func Handler(b run.Backends) journey.Handler {
-	return run.Journey(b, func(r Request) run.Use { return r.Use }, func(ctx context.Context, t *journey.Trip, h *run.Host, r Request) (ansible.Result, error) {
+	use := func(request Request) run.Use { return request.Use }
+	do := func(
+		ctx context.Context, thisRun *journey.Trip, host *run.Host, request Request,
+	) (ansible.Result, error) {
 		commands := command.NewRecorder(command.Local{})
-		w := &work{Request: r, trip: t, commands: commands, lvm: lvm.New(commands), host: h, begun: time.Now()}
-		return w.restore(ctx)
-	})
+		r := &restoreRun{
+			Request: request, thisRun: thisRun, commands: commands, lvm: lvm.New(commands), host: host,
+			started: time.Now(),
+		}
+		return r.restore(ctx)
+	}
+	return run.Journey(b, use, do)
 }
 
-// work is one restore under way.
-type work struct {
+// restoreRun is one restore under way, or a check of one.
+type restoreRun struct {
 	Request
-	trip     *journey.Trip
+	thisRun  *journey.Trip
 	commands *command.Recorder
 	lvm      *lvm.LVM
 	host     *run.Host
-	begun    time.Time
+	started  time.Time
 
-	stored   backup.Stored
-	backend  string                // its name
-	flags    map[string]tree.Flags // of what is in the backup, by the path on the host; nil: they are not known
-	warnings []string              // of the backups that there are
-	record   *record.Record        // of that backup; nil: there is none, or it is not to be believed
-	planned  *snapset.Planned
-	needs    []tree.Need // of the targets
-	own      *snapset.Own
-	touched  bool        // something may have been written into the set
-	done     []tree.Done // of the targets
+	backup       backup.Stored // the one that is restored
+	backendName  string
+	flags        map[string]tree.Flags // inode flags of the backup's files, by path on this server; nil: not known
+	warnings     []string
+	record       *record.Record // what the files were like at the backup; nil: compare every file's content
+	planned      *snapset.Planned
+	needs        []tree.Need // the estimate, one for each target
+	ownSet       *snapset.Own
+	maybeWritten bool        // something may have been written into the set
+	synced       []tree.Done // what was written, one for each target that was begun
 }
 
-// restore fills the set, and goes on to the rollback if that is asked for.
-func (w *work) restore(ctx context.Context) (ansible.Result, error) {
-	if err := w.fill(ctx); err != nil {
-		err = fault.All(w.told(err), w.undo())
-		return ansible.Result{Msg: "nothing was restored", Data: map[string]any{}, Commands: w.commands.Commands()}, err
+// restore fills the set, and goes on to the rollback if Merge asks for it.
+func (r *restoreRun) restore(ctx context.Context) (ansible.Result, error) {
+	if err := r.fill(ctx); err != nil {
+		err = fault.All(r.withHint(err), r.undo())
+		return ansible.Result{Msg: "nothing was restored", Data: map[string]any{}, Commands: r.commands.Commands()}, err
 	}
-	if w.Check {
-		return w.plan(), nil
+	if r.Check {
+		return r.checkResult(), nil
 	}
-	if w.nothingWritten() && !(w.planned.Existing && w.Merge) {
-		return w.same(ctx)
+	if r.nothingWritten() && !(r.planned.Existing && r.Merge) {
+		return r.finishUnchanged(ctx)
 	}
-	if err := w.keep(ctx); err != nil {
+	if err := r.keep(ctx); err != nil {
 		return ansible.Result{}, err
 	}
 	failpoint.Hit("restore.filled")
-	result := w.result()
-	if !w.Merge {
+	result := r.result()
+	if !r.Merge {
 		return result, nil
 	}
-	w.trip.Beside(result)
-	w.trip.Extend(rollback.Limit(w.Rollback))
-	rolled, err := rollback.Apply(ctx, w.trip, w.Rollback)
-	if err != nil && !rolled.Changed {
-		err = fault.New(fault.Of(err).Code, "set %s holds backup %s, but is not merged: %w", w.Set, w.stored.ID, err)
+	r.thisRun.Beside(result)
+	r.thisRun.Extend(rollback.Limit(r.Rollback))
+	rollbackResult, err := rollback.Apply(ctx, r.thisRun, r.Rollback)
+	if err != nil && !rollbackResult.Changed {
+		err = fault.New(fault.Of(err).Code, "set %s holds backup %s, but is not merged: %w", r.Set, r.backup.ID, err)
 	}
-	return rolled, err
+	return rollbackResult, err
 }
 
-// fill does everything that needs the backend. It sees no mounts but its own.
-func (w *work) fill(ctx context.Context) error {
-	client, err := w.host.StartApart(ctx)
+// fill does everything that needs the backend, whose process has mounts of its own.
+func (r *restoreRun) fill(ctx context.Context) error {
+	client, err := r.host.StartApart(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if !w.Check {
-		run.Settle(ctx, w.trip, w.host, client, w.Set)
+	if !r.Check {
+		run.Settle(ctx, r.thisRun, r.host, client, r.Set)
 	}
-	description, list, err := w.ask(ctx, client, func() error {
-		if len(w.Volumes) == 0 {
+	description, backups, err := r.queryBackend(ctx, client, func() error {
+		if len(r.Volumes) == 0 {
 			return nil // the backup names them
 		}
-		return w.planSet(ctx)
+		return r.planSet(ctx)
 	})
 	if err != nil {
 		return err
 	}
-	if w.stored, err = run.Pick(list, w.ID, w.Use.Host, w.roots(), w.begun); err != nil {
+	if r.backup, err = run.Pick(backups, r.ID, r.Use.Host, r.plannedRoots(), r.started); err != nil {
 		return err
 	}
-	w.warnings = run.Ahead(list, w.stored.Host, w.begun)
-	if w.stored.Incomplete {
-		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it", w.stored.ID, w.stored.Time.Format(time.RFC3339)).
+	r.warnings = run.Ahead(backups, r.backup.Host, r.started)
+	if r.backup.Incomplete {
+		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it",
+			r.backup.ID, r.backup.Time.Format(time.RFC3339)).
 			WithHint("restore a complete one (snap_backup_info lists them), or take single files out of this one by hand")
 	}
-	if w.planned == nil {
-		if err := w.planSet(ctx); err != nil {
+	if r.planned == nil {
+		if err := r.planSet(ctx); err != nil {
 			return err
 		}
 	}
-	if err := fault.All(w.holdsAll(), w.apart(description), w.mergeable(ctx)); err != nil {
-		return err
-	}
-	w.backend = description.Name
-	recorded := w.host.Records().Open(w.stored)
-	defer recorded.Close()
-	w.flags = recorded.Flags()
-	if !w.ReadAll {
-		w.record = recorded
-	}
-	label := "reading backup " + w.stored.ID
-	return client.Present(ctx, w.host.Config(), w.stored.ID, run.Report(w.trip, w.host, label), w.take)
-}
-
-// take estimates, takes the set, and has it filled.
-func (w *work) take(ctx context.Context, p backup.Presented) error {
-	if err := w.readFlags(p); err != nil {
-		return err
-	}
-	if err := w.estimate(ctx, p); err != nil {
-		return err
-	}
-	if err := w.size(); err != nil || w.Check {
-		return err
-	}
-	own, _, err := w.planned.Take(ctx)
+	err = fault.All(r.checkBackupHasVolumes(), r.checkRepositoryApart(description), r.checkRollback(ctx))
 	if err != nil {
 		return err
 	}
-	w.own = own
-	failpoint.Hit("restore.taken")
-	return filesystem.Private(func() error { return w.write(ctx, p) })
+	r.backendName = description.Name
+	recorded := r.host.Records().Open(r.backup)
+	defer recorded.Close()
+	r.flags = recorded.Flags()
+	if !r.ReadAll {
+		r.record = recorded
+	}
+	label := "reading backup " + r.backup.ID
+	return client.Present(ctx, r.host.Config(), r.backup.ID, run.Report(r.thisRun, r.host, label), r.takeAndFill)
 }
 
-// options are those of the comparison of a target. What is, by its inode and times, what was recorded when the backup
-// was made, is taken as it is. Other roots below this one are volumes of their own, though a backup may show them as
-// directories.
-func (w *work) options(root string) tree.Options {
+// takeAndFill estimates how much will be written, takes the set, and fills it. A check ends after the estimate.
+func (r *restoreRun) takeAndFill(ctx context.Context, presented backup.Presented) error {
+	if err := r.readFlags(presented); err != nil {
+		return err
+	}
+	if err := r.estimate(ctx, presented); err != nil {
+		return err
+	}
+	if err := r.sizeSnapshots(); err != nil || r.Check {
+		return err
+	}
+	own, _, err := r.planned.Take(ctx)
+	if err != nil {
+		return err
+	}
+	r.ownSet = own
+	failpoint.Hit("restore.taken")
+	return filesystem.Private(func() error { return r.writeSnapshots(ctx, presented) })
+}
+
+// compareOptions returns the options for comparing the target that has this root. A file whose inode and times are
+// those recorded when the backup was made counts as unchanged and is not read. Other roots below this one are skipped:
+// they are volumes of their own, though some backends show them as directories of this one.
+func (r *restoreRun) compareOptions(root string) tree.Options {
 	o := tree.Options{OneFileSystem: true}
-	o.Unchanged = func(rel string, st *unix.Statx_t) bool { return w.record.Same(filepath.Join(root, rel), st) }
-	for _, other := range w.stored.Roots {
+	o.Unchanged = func(rel string, st *unix.Statx_t) bool { return r.record.Same(filepath.Join(root, rel), st) }
+	for _, other := range r.backup.Roots {
 		if below, ok := strings.CutPrefix(other, root+"/"); ok {
 			o.Skip = append(o.Skip, below)
 		}
@@ -194,150 +203,158 @@ func (w *work) options(root string) tree.Options {
 	return o
 }
 
-// estimate compares the backup with the volumes as they are now, by their metadata.
-func (w *work) estimate(ctx context.Context, p backup.Presented) error {
-	for i := range w.planned.Targets {
-		t := &w.planned.Targets[i]
+// estimate compares the metadata of the backup with that of the volumes as they are now.
+func (r *restoreRun) estimate(ctx context.Context, presented backup.Presented) error {
+	for i := range r.planned.Targets {
+		t := &r.planned.Targets[i]
 		root := run.Root(t)
 		if len(t.Mounts) == 0 {
-			w.needs = append(w.needs, tree.Need{Most: t.LV.Size}) // nothing to compare with: it may be all
+			r.needs = append(r.needs, tree.Need{Most: t.LV.Size}) // nothing to compare with: all of it may differ
 			continue
 		}
-		need, err := tree.Estimate(ctx, p.Roots[root], t.Mounts[0].Point, w.telling("comparing "+t.Name, w.options(root)))
+		o := r.withProgress("comparing "+t.Name, r.compareOptions(root))
+		need, err := tree.Estimate(ctx, presented.Roots[root], t.Mounts[0].Point, o)
 		if err != nil {
-			return fault.New(fault.Of(err).Code, "comparing backup %s with %s: %w", w.stored.ID, t.Name, err)
+			return fault.New(fault.Of(err).Code, "comparing backup %s with %s: %w", r.backup.ID, t.Name, err)
 		}
-		w.needs = append(w.needs, need)
+		r.needs = append(r.needs, need)
 	}
 	return nil
 }
 
-// write mounts the snapshots, on the calling thread, writes into each what differs, and unmounts them.
-func (w *work) write(outer context.Context, p backup.Presented) error {
-	points, err := w.mount(outer)
+// writeSnapshots mounts the snapshots in the mount namespace of the calling thread, writes into each what differs from
+// the backup, and unmounts them.
+func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Presented) error {
+	mounted, err := r.mount(outer)
 	if err != nil {
 		return err
 	}
-	defer points.close()
-	space, ctx := watch(outer, w.lvm, w.own, points)
-	defer space.stop()
-	for i := range w.own.Parts {
-		t := &w.own.Parts[i].Target
+	defer mounted.close()
+	guard, ctx := watchSpace(outer, r.lvm, r.ownSet, mounted)
+	defer guard.stop()
+	for i := range r.ownSet.Parts {
+		t := &r.ownSet.Parts[i].Target
 		root := run.Root(t)
-		o := w.telling("restoring "+t.Name, w.options(root))
-		o.NoDevices, o.Direct, o.Unlock = p.NoDevices, p.Direct, true
-		if w.flags != nil {
-			o.Flags = func(rel string) tree.Flags { return w.flags[filepath.Join(root, rel)] }
+		o := r.withProgress("restoring "+t.Name, r.compareOptions(root))
+		o.NoDevices, o.Direct, o.Unlock = presented.NoDevices, presented.Direct, true
+		if r.flags != nil {
+			o.Flags = func(rel string) tree.Flags { return r.flags[filepath.Join(root, rel)] }
 		}
 		o.Gate = func(n int64) error {
-			err := space.gate(ctx, i, n)
-			w.touched = w.touched || err == nil
+			err := guard.reserve(ctx, i, n)
+			r.maybeWritten = r.maybeWritten || err == nil
 			return err
 		}
 		failpoint.Hit("restore.writing")
-		done, err := tree.Sync(ctx, p.Roots[root], points.path(i), o)
-		w.done = append(w.done, done)
+		done, err := tree.Sync(ctx, presented.Roots[root], mounted.path(i), o)
+		r.synced = append(r.synced, done)
 		if err == nil && len(done.Unreadable) > 0 {
-			err = fault.New(fault.BackendFailed, "%d files of the backup cannot be read, such as %s", len(done.Unreadable), done.Unreadable[0]).
+			err = fault.New(fault.BackendFailed, "%d files of the backup cannot be read, such as %s",
+				len(done.Unreadable), done.Unreadable[0]).
 				With("paths", done.Unreadable).WithHint("check the repository with the backend's own tool")
 		}
 		if err == nil {
-			report := run.Report(w.trip, w.host, "writing out "+t.Name)
-			err = points.flush(ctx, i, func() { report(backup.Progress{}) })
+			report := run.Report(r.thisRun, r.host, "writing out "+t.Name)
+			err = mounted.flush(ctx, i, func() { report(backup.Progress{}) })
 		}
 		if err != nil {
-			err = readable(space.cause(ctx, err), p.Roots[root], "backup:"+root, points.path(i), "snapshot:"+root)
-			return fault.New(fault.Of(err).Code, "restoring backup %s into the snapshot of %s: %w", w.stored.ID, t.Name, err)
+			err = replacePaths(guard.cause(ctx, err),
+				presented.Roots[root], "backup:"+root, mounted.path(i), "snapshot:"+root)
+			return fault.New(fault.Of(err).Code, "restoring backup %s into the snapshot of %s: %w",
+				r.backup.ID, t.Name, err)
 		}
 	}
-	space.stop()
-	return fault.All(points.unmount(), w.own.Look(outer))
+	guard.stop()
+	return fault.All(mounted.unmount(), r.ownSet.Look(outer))
 }
 
-// telling has the user told, under a label, how far a comparison is.
-func (w *work) telling(label string, o tree.Options) tree.Options {
-	report := run.Report(w.trip, w.host, label)
+// withProgress adds to the options a report of progress to the user, under the label.
+func (r *restoreRun) withProgress(label string, o tree.Options) tree.Options {
+	report := run.Report(r.thisRun, r.host, label)
 	o.Report = func(p tree.Progress) { report(backup.Progress{Done: p.Done, Total: p.Total, Files: p.Files}) }
 	return o
 }
 
-// readable names paths in an error as people know them, not as this process reached them: pairs of old and new.
-func readable(err error, names ...string) error {
+// replacePaths replaces paths in an error's message and hint, which name how this process reached the files, by what a
+// user understands. pairs are old and new, as in strings.NewReplacer.
+func replacePaths(err error, pairs ...string) error {
 	f := *fault.Of(err)
-	r := strings.NewReplacer(names...)
-	f.Msg, f.Hint = r.Replace(f.Msg), r.Replace(f.Hint)
+	replacer := strings.NewReplacer(pairs...)
+	f.Msg, f.Hint = replacer.Replace(f.Msg), replacer.Replace(f.Hint)
 	return &f
 }
 
 // undoLimit bounds the removal of a set that was not filled.
 const undoLimit = 5 * time.Minute
 
-// nothingWritten tells, after all went well, whether the set is what it was when it was taken, or taken again. After a
-// failure only touched tells: what was written of a file that was not finished counts nowhere.
-func (w *work) nothingWritten() bool {
-	return !slices.ContainsFunc(w.done, func(d tree.Done) bool { return !d.Same() })
+// nothingWritten says that no target was changed. It is right only after a success: a failed restore may have written a
+// part of a file that is counted nowhere. After a failure, maybeWritten tells.
+func (r *restoreRun) nothingWritten() bool {
+	return !slices.ContainsFunc(r.synced, func(d tree.Done) bool { return !d.Same() })
 }
 
-// told adds to an error without a next step what becomes of the set.
-func (w *work) told(err error) error {
+// withHint adds to an error what becomes of the set, and "run the same again" if it has no hint.
+func (r *restoreRun) withHint(err error) error {
 	f := *fault.Of(err)
-	if f.Hint != "" && f.Code != fault.BackendFailed { // the others say what is as it was
+	if f.Hint != "" && f.Code != fault.BackendFailed { // such a hint already says what becomes of the set
 		return &f
 	}
-	is := "nothing was changed"
+	state := "nothing was changed"
 	switch {
-	case w.own == nil:
-	case w.planned.Existing && !w.touched:
-		is = "set " + w.Set + " is as it was, and the volumes are untouched"
+	case r.ownSet == nil:
+	case r.planned.Existing && !r.maybeWritten:
+		state = "set " + r.Set + " is as it was, and the volumes are untouched"
 	default:
-		is = "set " + w.Set + " is removed again, and the volumes are untouched"
+		state = "set " + r.Set + " is removed again, and the volumes are untouched"
 	}
-	f.Hint = is + "; " + cmp.Or(f.Hint, "run the same again")
+	f.Hint = state + "; " + cmp.Or(f.Hint, "run the same again")
 	return &f
 }
 
-// undo removes the set, if it was taken. One that was there before and is as it was stays.
-func (w *work) undo() error {
-	if w.own == nil {
+// undo removes the set if this run took it or may have written into it. A set that existed before and is unchanged is
+// kept.
+func (r *restoreRun) undo() error {
+	if r.ownSet == nil {
 		return nil
 	}
-	if w.planned.Existing && !w.touched {
-		return w.own.Keep(StepFilled)
+	if r.planned.Existing && !r.maybeWritten {
+		return r.ownSet.Keep(StepFilled)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
-	return w.own.Remove(ctx, journal.Undone)
+	return r.ownSet.Remove(ctx, journal.Undone)
 }
 
-// same is the result where nothing differs: the set, unless it was there before, is of no use.
-func (w *work) same(ctx context.Context) (ansible.Result, error) {
-	result := w.result()
+// finishUnchanged returns the result if the backup and the volumes do not differ. A set that this run took is of no use
+// then and is removed; one that existed before is kept.
+func (r *restoreRun) finishUnchanged(ctx context.Context) (ansible.Result, error) {
+	result := r.result()
 	result.Changed = false
-	if w.planned.Existing {
-		result.Msg = fmt.Sprintf("set %s holds backup %s already", w.Set, w.stored.ID)
-		err := w.keep(ctx)
-		result.Warnings = w.warnings
+	if r.planned.Existing {
+		result.Msg = fmt.Sprintf("set %s holds backup %s already", r.Set, r.backup.ID)
+		err := r.keep(ctx)
+		result.Warnings = r.warnings
 		return result, err
 	}
 	result.Msg = fmt.Sprintf("%s hold what backup %s of %s holds; nothing to do",
-		strings.Join(names(w.planned.Targets), ", "), w.stored.ID, w.stored.Time.Format(time.RFC3339))
+		strings.Join(targetNames(r.planned.Targets), ", "), r.backup.ID, r.backup.Time.Format(time.RFC3339))
 	delete(result.Data, "discarded_since")
-	return result, w.undo()
+	return result, r.undo()
 }
 
-// keep leaves the set to whoever wants it, with a note of the backup that it holds.
-func (w *work) keep(ctx context.Context) error {
-	err := w.own.Holds(ctx, snapset.Restored{ID: w.stored.ID, Time: w.stored.Time})
+// keep makes the set an ordinary one that this run does not remove, with a tag that names the backup it holds.
+func (r *restoreRun) keep(ctx context.Context) error {
+	err := r.ownSet.Holds(ctx, snapset.Restored{ID: r.backup.ID, Time: r.backup.Time})
 	if errors.Is(err, fault.SnapshotInvalid) {
 		return err
 	}
 	if err != nil {
-		w.warnings = append(w.warnings, fmt.Sprintf("which backup set %s holds could not be written on it: %v", w.Set, err))
+		r.warnings = append(r.warnings, fmt.Sprintf("set %s could not be tagged with the ID of its backup: %v", r.Set, err))
 	}
-	return w.own.Keep(StepFilled)
+	return r.ownSet.Keep(StepFilled)
 }
 
-func names(targets []snapset.Target) []string {
+func targetNames(targets []snapset.Target) []string {
 	var out []string
 	for _, t := range targets {
 		out = append(out, t.Name)
@@ -345,7 +362,8 @@ func names(targets []snapset.Target) []string {
 	return out
 }
 
-// pointDir is where the snapshots are mounted in a namespace of their own, each below its number.
-const pointDir = journey.Run + "/restore"
+// mountDir is where the snapshots are mounted, in a private mount namespace. Each has a subdirectory named by its
+// number.
+const mountDir = journey.Run + "/restore"
 
-func point(i int) string { return filepath.Join(pointDir, fmt.Sprint(i)) }
+func mountPoint(i int) string { return filepath.Join(mountDir, fmt.Sprint(i)) }

@@ -12,127 +12,138 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// Volume is what a result says of one volume. Sizes are bytes.
+// Volume is what a result says of one volume.
 type Volume struct {
-	Volume   string `json:"volume"`   // vg/lv
-	Path     string `json:"path"`     // in the backup
-	Snapshot string `json:"snapshot"` // vg/lv
-	Least    int64  `json:"need_least_bytes"`
+	Volume   string `json:"volume"`           // the origin, vg/lv
+	Path     string `json:"path"`             // the volume's name in the backup
+	Snapshot string `json:"snapshot"`         // vg/lv
+	Least    int64  `json:"need_least_bytes"` // the estimate of what is written
 	Most     int64  `json:"need_most_bytes"`
 
-	Compared int64 `json:"compared_bytes"`
+	Compared int64 `json:"compared_bytes"` // read from the backup
 	Written  int64 `json:"written_bytes"`
-	Used     int64 `json:"cow_used_bytes"` // by all that was written to snapshot and origin
-	Created  int64 `json:"created"`
+	Used     int64 `json:"cow_used_bytes"` // of the snapshot, by writes to it and to its origin
+	Created  int64 `json:"created"`        // this and the next two: files and directories
 	Changed  int64 `json:"changed"`
 	Deleted  int64 `json:"deleted"`
-	Metadata int64 `json:"metadata"` // entries whose owner, mode, time or attributes were set
+	Metadata int64 `json:"metadata"` // files and directories of which only owner, mode, time or attributes were set
 }
 
-// size gives each volume the COW space that it will need, and refuses before anything is created what cannot fit.
-func (w *work) size() error {
-	if w.planned.Existing {
+// sizeSnapshots sets the COW space of each thick volume from the estimate. It fails with no_space, before anything is
+// created, if the volume groups have too little free space.
+func (r *restoreRun) sizeSnapshots() error {
+	if r.planned.Existing {
 		return nil
 	}
-	if w.Size != "" {
-		return w.planned.Resize() // of an instant after the comparison
+	if r.Size != "" {
+		return r.planned.Resize() // so that the set's time is after the comparison
 	}
-	var wrong []error
-	least, count := map[string]int64{}, map[string]int64{}
-	reserved := w.planned.Reserved()
-	for _, t := range w.planned.Targets {
-		count[t.LV.VG]++
+	var errs []error
+	minimum, members := map[string]int64{}, map[string]int64{}
+	reserved := r.planned.Reserved()
+	for _, t := range r.planned.Targets {
+		members[t.LV.VG]++
 	}
-	for i := range w.planned.Targets {
-		t := &w.planned.Targets[i]
+	for i := range r.planned.Targets {
+		t := &r.planned.Targets[i]
 		if t.LV.Kind == lvm.Thin {
 			continue
 		}
-		least[t.LV.VG] += w.needs[i].Least + 2*floor
+		minimum[t.LV.VG] += r.needs[i].Least + 2*minFree
 		if t.Size == "" {
-			share := (t.Group.Free - reserved[t.LV.VG]) / count[t.LV.VG] / 10 * 9
-			t.Size = fmt.Sprintf("%db", min(w.wanted(i), max(share, 2*floor)))
+			share := (t.Group.Free - reserved[t.LV.VG]) / members[t.LV.VG] / 10 * 9
+			t.Size = fmt.Sprintf("%db", min(r.wantedCOW(i), max(share, 2*minFree)))
 		}
 	}
-	for i := range w.planned.Targets {
-		group := w.planned.Targets[i].Group
-		need, ok := least[group.Name]
+	for i := range r.planned.Targets {
+		group := r.planned.Targets[i].Group
+		need, ok := minimum[group.Name]
 		need += reserved[group.Name]
 		if ok && need > group.Free {
-			wrong = append(wrong, fault.New(fault.NoSpace, "restoring backup %s writes at least %s to snapshots in volume group %s, which has %s free",
-				w.stored.ID, ansible.Bytes(need), group.Name, ansible.Bytes(group.Free)).
+			errs = append(errs, fault.New(fault.NoSpace,
+				"restoring backup %s writes at least %s to snapshots in volume group %s, which has %s free",
+				r.backup.ID, ansible.Bytes(need), group.Name, ansible.Bytes(group.Free)).
 				With("space", []map[string]any{{"vg": group.Name, "free_bytes": group.Free, "need_bytes": need}}).
-				WithHint("add a physical volume (vgextend %s), remove old snapshots, or restore fewer volumes at once", group.Name))
+				WithHint("add a physical volume (vgextend %s), remove old snapshots, or restore fewer volumes at once",
+					group.Name))
 		}
-		delete(least, group.Name)
+		delete(minimum, group.Name)
 	}
-	if err := fault.All(wrong...); err != nil {
+	if err := fault.All(errs...); err != nil {
 		return err
 	}
-	return w.planned.Resize()
+	return r.planned.Resize()
 }
 
-// wanted is the COW space for the need of a target: what may be written, the exception store's own share of it (one part
-// in 256), what the file system writes besides, and room for what the origin is written meanwhile. A set that waits for
-// somebody to look at it is given no less than any other.
-func (w *work) wanted(i int) int64 {
-	n := w.needs[i].Most
-	room := n + n/16 + 4*floor
-	if w.Merge {
-		return room
+// wantedCOW returns the COW space, in bytes, for the target with this index. It is the sum of what may be written, of
+// LVM's own records in the COW space (one part in 256), of what the file system writes besides, and of what may be
+// written to the origin meanwhile. A set that is not merged at once, so that somebody can look at it, gets no less than
+// any other set.
+func (r *restoreRun) wantedCOW(i int) int64 {
+	most := r.needs[i].Most
+	need := most + most/16 + 4*minFree
+	if r.Merge {
+		return need
 	}
-	return max(room, snapset.DefaultCOW(w.planned.Targets[i].LV.Size))
+	return max(need, snapset.DefaultCOW(r.planned.Targets[i].LV.Size))
 }
 
-// plan is the result of a check.
-func (w *work) plan() ansible.Result {
+// checkResult returns what a restore would do.
+func (r *restoreRun) checkResult() ansible.Result {
 	var least, most int64
-	for _, n := range w.needs {
+	for _, n := range r.needs {
 		least, most = least+n.Least, most+n.Most
 	}
-	result := ansible.Result{Changed: most > 0, Data: w.data(), Commands: w.commands.Commands(), Warnings: w.warnings}
-	result.Msg = fmt.Sprintf("would restore backup %s of %s into set %s of %s, writing %s to %s", w.stored.ID,
-		w.stored.Time.Format(time.RFC3339), w.Set, strings.Join(names(w.planned.Targets), ", "), ansible.Bytes(least), ansible.Bytes(most))
-	if w.Merge {
+	result := ansible.Result{
+		Changed: most > 0, Data: r.resultData(), Commands: r.commands.Commands(), Warnings: r.warnings,
+	}
+	result.Msg = fmt.Sprintf("would restore backup %s of %s into set %s of %s, writing %s to %s", r.backup.ID,
+		r.backup.Time.Format(time.RFC3339), r.Set, strings.Join(targetNames(r.planned.Targets), ", "),
+		ansible.Bytes(least), ansible.Bytes(most))
+	if r.Merge {
 		result.Msg += ", and roll back to it"
 	}
 	return result
 }
 
-// result is what was restored.
-func (w *work) result() ansible.Result {
-	result := ansible.Result{Changed: true, Data: w.data(), Commands: w.commands.Commands(), Warnings: w.warnings}
+// result returns what was restored.
+func (r *restoreRun) result() ansible.Result {
+	result := ansible.Result{
+		Changed: true, Data: r.resultData(), Commands: r.commands.Commands(), Warnings: r.warnings,
+	}
 	var written int64
-	for _, d := range w.done {
+	for _, d := range r.synced {
 		written += d.Written
 		result.Warnings = append(result.Warnings, d.Warnings...)
 	}
-	result.Warnings = append(result.Warnings, w.flagsLost()...)
-	result.Data["discarded_since"] = w.stored.Time.UTC().Format(time.RFC3339) // what was written since then differs, and goes
-	result.Msg = fmt.Sprintf("restored backup %s of %s into set %s, writing %s", w.stored.ID, w.stored.Time.Format(time.RFC3339),
-		w.Set, ansible.Bytes(written))
-	if !w.Merge {
-		result.Msg += fmt.Sprintf("; lvm_merge name=%s puts it in place", w.Set)
+	result.Warnings = append(result.Warnings, r.lostFlagsWarnings()...)
+	// A rollback to the set discards what was written to the volumes since the backup.
+	result.Data["discarded_since"] = r.backup.Time.UTC().Format(time.RFC3339)
+	result.Msg = fmt.Sprintf("restored backup %s of %s into set %s, writing %s", r.backup.ID,
+		r.backup.Time.Format(time.RFC3339), r.Set, ansible.Bytes(written))
+	if !r.Merge {
+		result.Msg += fmt.Sprintf("; lvm_merge name=%s puts it in place", r.Set)
 	}
 	return result
 }
 
-func (w *work) data() map[string]any {
+func (r *restoreRun) resultData() map[string]any {
 	var volumes []Volume
-	for i := range w.planned.Targets {
-		t := &w.planned.Targets[i]
-		v := Volume{Volume: t.LV.FullName(), Path: run.Root(t), Least: w.needs[i].Least, Most: w.needs[i].Most}
-		if w.own != nil {
-			v.Snapshot, v.Used = w.own.Parts[i].Snapshot.FullName(), w.own.Parts[i].Snapshot.COWUsed
+	for i := range r.planned.Targets {
+		t := &r.planned.Targets[i]
+		v := Volume{Volume: t.LV.FullName(), Path: run.Root(t), Least: r.needs[i].Least, Most: r.needs[i].Most}
+		if r.ownSet != nil {
+			v.Snapshot, v.Used = r.ownSet.Parts[i].Snapshot.FullName(), r.ownSet.Parts[i].Snapshot.COWUsed
 		}
-		if i < len(w.done) {
-			d := w.done[i]
-			v.Compared, v.Written, v.Created, v.Changed, v.Deleted, v.Metadata = d.Compared, d.Written, d.Created, d.Changed, d.Deleted, d.Metadata
+		if i < len(r.synced) {
+			d := r.synced[i]
+			v.Compared, v.Written = d.Compared, d.Written
+			v.Created, v.Changed, v.Deleted, v.Metadata = d.Created, d.Changed, d.Deleted, d.Metadata
 		}
 		volumes = append(volumes, v)
 	}
 	return map[string]any{
-		"backend": w.Use.Backend, "restore_id": w.stored.ID, "backup_time": w.stored.Time.UTC().Format(time.RFC3339),
-		"name": w.Set, "restored": volumes, "restore_ms": time.Since(w.begun).Milliseconds(),
+		"backend": r.Use.Backend, "restore_id": r.backup.ID, "backup_time": r.backup.Time.UTC().Format(time.RFC3339),
+		"name": r.Set, "restored": volumes, "restore_ms": time.Since(r.started).Milliseconds(),
 	}
 }

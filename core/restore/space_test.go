@@ -18,8 +18,9 @@ import (
 
 const mib = 1 << 20
 
-// snapshotted is a server with one volume of 1 GiB, a snapshot of it with little COW space, and so much free space.
-func snapshotted(t *testing.T, free int64) (*lvmtest.Fake, *space) {
+// newGuardedSnapshot returns a server with a volume of 1 GiB, a snapshot of it with 32 MiB of COW space, and free bytes
+// in the volume group.
+func newGuardedSnapshot(t *testing.T, free int64) (*lvmtest.Fake, *spaceGuard) {
 	t.Helper()
 	const cow = 32 * mib
 	f := lvmtest.New(lvmtest.Group{
@@ -43,13 +44,15 @@ func snapshotted(t *testing.T, free int64) (*lvmtest.Fake, *space) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	return f, &space{lvm: l, own: own, points: &points{dirs: []*os.File{dir}}, rooms: make([]room, 1)}
+	return f, &spaceGuard{
+		lvm: l, own: own, mounted: &mountedSnapshots{dirs: []*os.File{dir}}, allowances: make([]allowance, 1),
+	}
 }
 
-// state is what the fake's kernel says of the snapshot.
-func state(t *testing.T, s *space) lvm.SnapshotStatus {
+// kernelStatus returns what the fake's kernel says of the snapshot.
+func kernelStatus(t *testing.T, g *spaceGuard) lvm.SnapshotStatus {
 	t.Helper()
-	status, err := s.lvm.Status(t.Context())
+	status, err := g.lvm.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,120 +65,123 @@ func state(t *testing.T, s *space) lvm.SnapshotStatus {
 	return lvm.SnapshotStatus{}
 }
 
-// fillUp writes through the gate, in pieces of 512 KiB, until it says no or all is written.
-func fillUp(t *testing.T, f *lvmtest.Fake, s *space, bytes int64) (written int64, err error) {
+// writeUntilRefused reserves and writes pieces of 512 KiB, until reserve fails or all is written.
+func writeUntilRefused(t *testing.T, f *lvmtest.Fake, g *spaceGuard, bytes int64) (written int64, err error) {
 	t.Helper()
 	const piece = 512 << 10
 	for written < bytes {
-		if err := s.gate(t.Context(), 0, piece); err != nil {
+		if err := g.reserve(t.Context(), 0, piece); err != nil {
 			return written, err
 		}
-		f.Write("vg00/dat", piece) // the fake fills a COW by its origin; a write to the snapshot itself does it alike
+		f.Write("vg00/dat", piece) // in the fake, writes to the origin fill the COW space; those to the snapshot would too
 		written += piece
 	}
 	return written, nil
 }
 
 func TestCOWIsExtendedBeforeItFills(t *testing.T) {
-	f, s := snapshotted(t, 1024*mib)
-	if _, err := fillUp(t, f, s, 600*mib); err != nil {
+	f, g := newGuardedSnapshot(t, 1024*mib)
+	if _, err := writeUntilRefused(t, f, g, 600*mib); err != nil {
 		t.Fatal(err)
 	}
-	if st := state(t, s); st.Lost() || st.TotalBytes() < 600*mib {
+	if st := kernelStatus(t, g); st.Lost() || st.TotalBytes() < 600*mib {
 		t.Errorf("after 600 MiB the snapshot is %+v", st)
 	}
 }
 
-func TestWithoutRoomTheGateClosesBeforeTheCOWIsFull(t *testing.T) {
-	f, s := snapshotted(t, 64*mib)
-	written, err := fillUp(t, f, s, 600*mib)
+func TestReserveFailsBeforeCOWIsFull(t *testing.T) {
+	f, g := newGuardedSnapshot(t, 64*mib)
+	written, err := writeUntilRefused(t, f, g, 600*mib)
 	if !errors.Is(err, fault.NoSpace) {
 		t.Fatalf("after %d bytes: %v", written, err)
 	}
 	if fault.Of(err).Hint == "" {
 		t.Error("no hint")
 	}
-	st := state(t, s)
+	st := kernelStatus(t, g)
 	if st.Lost() {
 		t.Fatal("the snapshot overflowed")
 	}
 	if written < 80*mib {
 		t.Errorf("it ends after %d MiB of %d", written/mib, st.TotalBytes()/mib)
 	}
-	if left := st.TotalBytes() - st.UsedBytes(); left < floor/2 {
+	if left := st.TotalBytes() - st.UsedBytes(); left < minFree/2 {
 		t.Errorf("%d bytes were left for what the file system still writes", left)
 	}
 }
 
-// While the gate is not asked, what the server writes to the origin fills the COW too.
-func TestWritesToTheOriginExtendToo(t *testing.T) {
-	f, s := snapshotted(t, 1024*mib)
+// While nothing is reserved, what the server writes to the origin fills the COW space too.
+func TestWritesToOriginExtendCOW(t *testing.T) {
+	f, g := newGuardedSnapshot(t, 1024*mib)
 	for range 40 {
 		f.Write("vg00/dat", 4*mib)
-		if err := s.lookAtAll(t.Context()); err != nil {
+		if err := g.checkAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if st := state(t, s); st.Lost() || st.TotalBytes() < 160*mib {
-		t.Errorf("after 160 MiB of the origin's the snapshot is %+v", st)
+	if st := kernelStatus(t, g); st.Lost() || st.TotalBytes() < 160*mib {
+		t.Errorf("after 160 MiB written to the origin the snapshot is %+v", st)
 	}
 }
 
-// A look from outside must not give back room for what is written and not flushed: the kernel does not count it yet.
-func TestALookNeverRaisesWhatMayBeWritten(t *testing.T) {
-	_, s := snapshotted(t, 0)
-	if err := s.gate(t.Context(), 0, mib); err != nil {
+// A check in the background must not raise the allowance for what is written and not flushed: the kernel does not count
+// it yet.
+func TestCheckAllNeverRaisesAllowance(t *testing.T) {
+	_, g := newGuardedSnapshot(t, 0)
+	if err := g.reserve(t.Context(), 0, mib); err != nil {
 		t.Fatal(err)
 	}
-	before := s.rooms[0].left
+	before := g.allowances[0].bytes
 	for range 10 { // accepted, and still in memory
-		if err := s.gate(t.Context(), 0, 512<<10); err != nil {
+		if err := g.reserve(t.Context(), 0, 512<<10); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.lookAtAll(t.Context()); err != nil {
+		if err := g.checkAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if s.rooms[0].left > before-10*(512<<10) {
-		t.Errorf("%d bytes may be written after 5 MiB of %d", s.rooms[0].left, before)
+	if g.allowances[0].bytes > before-10*(512<<10) {
+		t.Errorf("%d bytes may be written after 5 MiB of %d", g.allowances[0].bytes, before)
 	}
 }
 
-func TestALostSnapshotEndsTheRestore(t *testing.T) {
-	f, s := snapshotted(t, 0)
+func TestReserveFailsOnOverflowedSnapshot(t *testing.T) {
+	f, g := newGuardedSnapshot(t, 0)
 	f.Fill("vg00/dat_restore", 100)
-	if err := s.gate(t.Context(), 0, 4096); !errors.Is(err, fault.SnapshotInvalid) {
+	if err := g.reserve(t.Context(), 0, 4096); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// What reads an overflowed snapshot gets an I/O error; the cause of that is what is said.
-func TestAnIOErrorOfALostSnapshotIsNamedSo(t *testing.T) {
-	f, s := snapshotted(t, 0)
-	if got := s.cause(t.Context(), unix.EIO); !errors.Is(got, unix.EIO) {
-		t.Errorf("of a snapshot that is well: %v", got)
+// A read from an overflowed snapshot fails with an I/O error; the overflow is reported as its cause.
+func TestCauseOfIOErrorIsOverflow(t *testing.T) {
+	f, g := newGuardedSnapshot(t, 0)
+	if got := g.cause(t.Context(), unix.EIO); !errors.Is(got, unix.EIO) {
+		t.Errorf("of a healthy snapshot: %v", got)
 	}
 	f.Fill("vg00/dat_restore", 100)
-	if got := s.cause(t.Context(), unix.EIO); !errors.Is(got, fault.SnapshotInvalid) {
+	if got := g.cause(t.Context(), unix.EIO); !errors.Is(got, fault.SnapshotInvalid) {
 		t.Errorf("of one that has overflowed: %v", got)
 	}
 }
 
-// overflowing is LVM where a snapshot overflows while it is made larger: it cannot be suspended then, and LVM says so.
-type overflowing struct{ *lvmtest.Fake }
+// overflowsOnExtend is an LVM in which the snapshot overflows during lvextend. The snapshot cannot be suspended then,
+// and that is all that LVM's error says.
+type overflowsOnExtend struct{ *lvmtest.Fake }
 
-func (o overflowing) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+func (o overflowsOnExtend) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	if !slices.Contains(c.Argv, "lvextend") {
 		return o.Fake.Run(ctx, c)
 	}
 	o.Fill("vg00/dat_restore", 100)
-	return command.Output{}, &command.Error{Argv: c.Argv, Code: 5, Stderr: "  Unable to suspend vg00-dat_restore (253:4)\n"}
+	stderr := "  Unable to suspend vg00-dat_restore (253:4)\n"
+	return command.Output{}, &command.Error{Argv: c.Argv, Code: 5, Stderr: stderr}
 }
 
-func TestASnapshotThatOverflowsBeforeItIsExtendedIsNamedSo(t *testing.T) {
-	f, s := snapshotted(t, 1024*mib)
-	s.lvm = lvm.New(overflowing{f})
-	if _, err := fillUp(t, f, s, 600*mib); !errors.Is(err, fault.SnapshotInvalid) {
+func TestOverflowDuringExtendIsReported(t *testing.T) {
+	f, g := newGuardedSnapshot(t, 1024*mib)
+	g.lvm = lvm.New(overflowsOnExtend{f})
+	if _, err := writeUntilRefused(t, f, g, 600*mib); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -10,21 +10,21 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// byAutomount returns the volume that the first look at an automount point would mount there. It is looked up and not
-// mounted: it may be unmounted again at any time.
-func (v *View) byAutomount(word string, m filesystem.Mount) (*lvm.Volume, error) {
+// findByAutomount returns the volume that an automount point would mount at its first use. It looks the volume up and
+// does not mount it: the mount might be gone again at any time.
+func (v *View) findByAutomount(name string, m filesystem.Mount) (*lvm.Volume, error) {
 	if v.Behind != nil {
 		if dev, ok := v.Behind(m.Point); ok {
-			return v.byDevice(word, dev, m.Type)
+			return v.findByDevice(name, dev, m.Type)
 		}
 	}
 	return nil, fault.New(fault.Unsupported,
-		"volumes: %s is an automount point, and neither /etc/fstab nor its unit names a device for it", word).
+		"volumes: %s is an automount point, and neither /etc/fstab nor its unit names a device for it", name).
 		WithHint("name its volume: vg/lv; or look into it first, so that it is mounted: ls %s", m.Point)
 }
 
-// automount returns the automount point that would mount a device; empty if there is none.
-func (v *View) automount(dev filesystem.Dev) string {
+// automountPoint returns the automount point that would mount a device; empty if there is none.
+func (v *View) automountPoint(dev filesystem.Dev) string {
 	for _, m := range v.Mounts {
 		if m.Type != filesystem.Autofs || v.Behind == nil {
 			continue
@@ -36,28 +36,28 @@ func (v *View) automount(dev filesystem.Dev) string {
 	return ""
 }
 
-// unitLimit bounds the question to systemd what a mount unit mounts.
-const unitLimit = 30 * time.Second
+// unitQueryLimit bounds the wait for systemd's answer to what a mount unit mounts.
+const unitQueryLimit = 30 * time.Second
 
-// behindAutomount is View.Behind for the real system. /etc/fstab says it of most automount points, a mount unit of
-// the others.
+// behindAutomount is View.Behind for the real system. It finds the device of most automount points in /etc/fstab, and
+// of the others in their mount units.
 func behindAutomount(point string) (filesystem.Dev, bool) {
-	fstab, _ := filesystem.Fstab("/etc/fstab")
+	fstab, _ := filesystem.Fstab(fstabFile)
 	for _, e := range fstab {
 		if e.Point == point {
 			return e.Device()
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), unitLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), unitQueryLimit)
 	defer cancel()
 	systemd, err := service.Connect(ctx)
 	if err != nil {
 		return filesystem.Dev{}, false
 	}
 	defer systemd.Close()
-	what, err := systemd.What(ctx, service.MountUnit(point))
+	source, err := systemd.What(ctx, service.MountUnit(point))
 	if err != nil {
 		return filesystem.Dev{}, false
 	}
-	return filesystem.FstabEntry{Spec: what}.Device()
+	return filesystem.FstabEntry{Spec: source}.Device()
 }

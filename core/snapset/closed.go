@@ -9,46 +9,50 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// sysfs has what the kernel counts of each block device. Tests have a directory of their own.
+// sysfs is where sysfs is mounted. The kernel shows there how much was written to each block device. Tests have a
+// directory of their own.
 var sysfs = "/sys"
 
-// closedMembers are those whose snapshots LVM makes before the instant, because they have no device.
+// closedMembers returns the members that have no device. LVM makes their snapshots before the set's instant, and nobody
+// may write to them in between.
 func (p *Plan) closedMembers() []*Member {
-	if p.Each || !p.late() {
+	if p.Each || !p.hasSeveralMembers() {
 		return nil
 	}
-	return p.pick(func(m *Member) bool { return m.Method == Closed })
+	return p.membersWhere(func(m *Member) bool { return m.Method == Closed })
 }
 
-// written says how much has been written by now to each of the members that are closed.
-func (t *taker) written(ctx context.Context) ([]string, error) {
+// closedWriteCounts returns the write counters of each closed member as they are now.
+func (t *taker) closedWriteCounts(ctx context.Context) ([]string, error) {
 	members := t.plan.closedMembers()
 	if len(members) == 0 {
 		return nil, nil
 	}
 	info, err := t.lvm.Info(ctx)
-	var written []string
+	var counts []string
 	for _, m := range members {
-		written = append(written, sectors(info[m.DMName]))
+		counts = append(counts, writeCounters(info[m.DMName]))
 	}
-	return written, err
+	return counts, err
 }
 
-// sectors are those that were written to a device or discarded on it; none where there is no device.
-func sectors(device lvm.Info) string {
-	const write, discard = 6, 13
-	count := ""
-	for i, word := range filesystem.Counters(sysfs, filesystem.NewDev(device.Major, device.Minor)) {
-		if (i == write || i == discard) && word != "0" {
-			count += fmt.Sprint(i, ": ", word, " ")
+// writeCounters returns the kernel's counts of sectors that were written to a device or discarded on it, as a text to
+// be compared. It is empty if there is no such device, or if both counts are 0.
+func writeCounters(device lvm.Info) string {
+	const write, discard = 6, 13 // places in /sys/dev/block/*/stat, from 0
+	counters := ""
+	for i, value := range filesystem.Counters(sysfs, filesystem.NewDev(device.Major, device.Minor)) {
+		if (i == write || i == discard) && value != "0" {
+			counters += fmt.Sprint(i, ": ", value, " ")
 		}
 	}
-	return count
+	return counters
 }
 
-// stayedClosed refuses a set of which somebody opened a member, or wrote to it, after its snapshot was made: that is of
-// an earlier moment than the others. udev, which opens what changed for a moment, is waited for.
-func (t *taker) stayedClosed(ctx context.Context, before []string) error {
+// checkStayedClosed fails with busy if somebody opened a closed member or wrote to it after its snapshot was made: that
+// snapshot would show an earlier moment than the others. It waits for udev, which opens a device for a moment when it
+// has changed.
+func (t *taker) checkStayedClosed(ctx context.Context, before []string) error {
 	members := t.plan.closedMembers()
 	if len(members) == 0 {
 		return nil
@@ -64,13 +68,13 @@ func (t *taker) stayedClosed(ctx context.Context, before []string) error {
 	if err != nil {
 		return err
 	}
-	var wrong []error
+	var errs []error
 	for i, m := range members {
-		if device := info[m.DMName]; device.Open > 0 || sectors(device) != before[i] {
-			wrong = append(wrong, fault.New(fault.Busy, "%s was inactive, and somebody opened it or wrote to it while the set "+
+		if device := info[m.DMName]; device.Open > 0 || writeCounters(device) != before[i] {
+			errs = append(errs, fault.New(fault.Busy, "%s was inactive, and somebody opened it or wrote to it while the set "+
 				"was taken: its snapshot is of an earlier moment than the set", m.origin()).
 				WithHint("take the set again: what is active is held with the others"))
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }

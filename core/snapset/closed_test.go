@@ -16,31 +16,31 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// A member without a device is taken before the instant: nobody may write to it from then on.
-func TestAMemberThatWasInactiveStaysClosedOrTheSetIsRefused(t *testing.T) {
+// The snapshot of a member without a device is made before the instant, so nobody may write to the member from then on.
+func TestTakeRefusesSetIfInactiveMemberWasOpenedOrWritten(t *testing.T) {
 	for name, c := range map[string]struct {
-		meanwhile func(w *world, count func(written, discarded int))
+		meanwhile func(srv *testServer, count func(written, discarded int))
 		busy      bool
 	}{
-		"nothing happens": {func(*world, func(int, int)) {}, false},
-		"it is activated": {func(_ *world, count func(int, int)) { count(0, 0) }, false},
-		"it is mounted":   {func(w *world, count func(int, int)) { count(0, 0); w.SetOpen("vg01/off", 1) }, true},
-		"it is written":   {func(_ *world, count func(int, int)) { count(16, 0) }, true},
-		"it is discarded": {func(_ *world, count func(int, int)) { count(0, 64) }, true},
+		"nothing happens": {func(*testServer, func(int, int)) {}, false},
+		"it is activated": {func(_ *testServer, count func(int, int)) { count(0, 0) }, false},
+		"it is mounted":   {func(srv *testServer, count func(int, int)) { count(0, 0); srv.SetOpen("vg01/off", 1) }, true},
+		"it is written":   {func(_ *testServer, count func(int, int)) { count(16, 0) }, true},
+		"it is discarded": {func(_ *testServer, count func(int, int)) { count(0, 64) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{{Name: "dat"}, {Name: "pccehr"}}},
+			srv := newTestServer(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{{Name: "dat"}, {Name: "pccehr"}}},
 				lvmtest.Group{Name: "vg01", Volumes: []lvmtest.Volume{{Name: "off", Inactive: true}}})
 			closeLimit = 10 * time.Millisecond
 			t.Cleanup(func() { closeLimit = 30 * time.Second })
-			p := w.mustPlan(Want{Set: "s", Volumes: words("vg01/off", "vg00/dat", "vg00/pccehr")})
+			p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("vg01/off", "vg00/dat", "vg00/pccehr")})
 			if p.Members[0].Method != Closed {
 				t.Fatalf("taken by %s", p.Members[0].Method)
 			}
-			happened := sync.OnceFunc(func() { c.meanwhile(w, w.activated("vg01/off")) })
-			l := w.lvm.On(func() (lvm.Mapper, error) {
-				m, err := w.Mapper()
-				return meanwhile{m, happened}, err
+			happened := sync.OnceFunc(func() { c.meanwhile(srv, srv.activateWithCounters("vg01/off")) })
+			l := srv.lvm.On(func() (lvm.Mapper, error) {
+				m, err := srv.Mapper()
+				return hookedMapper{m, happened}, err
 			})
 			_, err := take(t.Context(), l, p, time.Minute)
 			if !c.busy {
@@ -49,39 +49,39 @@ func TestAMemberThatWasInactiveStaysClosedOrTheSetIsRefused(t *testing.T) {
 				}
 				return
 			}
-			expect(t, err, fault.Busy, "vg01/off was inactive, and somebody opened it or wrote to it")
-			w.untouched("vg00/dat", "vg00/pccehr", "vg01/off")
+			expectFault(t, err, fault.Busy, "vg01/off was inactive, and somebody opened it or wrote to it")
+			srv.assertUntouched("vg00/dat", "vg00/pccehr", "vg01/off")
 		})
 	}
 }
 
-// meanwhile is a device-mapper beside which something happens while a set is made ready.
-type meanwhile struct {
+// hookedMapper is a device-mapper that calls hook while a set is made ready.
+type hookedMapper struct {
 	lvm.Mapper
-	happens func()
+	hook func()
 }
 
-func (m meanwhile) Blank(device string, size int) error {
-	m.happens()
+func (m hookedMapper) Blank(device string, size int) error {
+	m.hook()
 	return m.Mapper.Blank(device, size)
 }
 
-// activated has an administrator activate a volume, and the kernel count what is then written to it and discarded of
-// it, in sectors.
-func (w *world) activated(name string) func(written, discarded int) {
+// activateWithCounters returns a function that activates a volume, as an administrator would, and sets the kernel's
+// counts of sectors that were written to it and discarded on it.
+func (srv *testServer) activateWithCounters(name string) func(written, discarded int) {
 	return func(written, discarded int) {
-		if err := w.lvm.Activate(w.t.Context(), name); err != nil {
-			w.t.Error(err)
+		if err := srv.lvm.Activate(srv.t.Context(), name); err != nil {
+			srv.t.Error(err)
 		}
-		info, err := w.lvm.Info(w.t.Context())
+		info, err := srv.lvm.Info(srv.t.Context())
 		device := info[strings.ReplaceAll(name, "/", "-")]
-		sysfs = w.t.TempDir()
-		w.t.Cleanup(func() { sysfs = "/sys" })
+		sysfs = srv.t.TempDir()
+		srv.t.Cleanup(func() { sysfs = "/sys" })
 		dir := filepath.Join(sysfs, "dev/block", filesystem.NewDev(device.Major, device.Minor).String())
 		text := fmt.Sprintf("%8d 0 80 1 7 0 %d 2 0 5 5 3 0 %d 0 9 4\n", time.Now().UnixNano()%1000, written, discarded)
 		err = errors.Join(err, os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "stat"), []byte(text), 0o644))
 		if err != nil {
-			w.t.Error(err)
+			srv.t.Error(err)
 		}
 	}
 }

@@ -11,39 +11,41 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// undoLimit bounds the undoing of a set that failed.
+// undoLimit bounds the undoing of an operation that failed.
 const undoLimit = 5 * time.Minute
 
 // groupLimit bounds the wait for an LVM command that is at work on a member's volume group.
 const groupLimit = time.Minute
 
-// Pause is how long writes to a volume waited, at most, as its device was seen to hold them.
+// Pause is how long writes to each volume waited, at most, as observed at its device.
 type Pause map[string]time.Duration // by origin, vg/lv
 
-// errLeft says that a set failed and could not be undone either.
-var errLeft = errors.New("something of it is left, which is undone when this journey has ended, or by the next run")
+// errLeftover says that an operation failed and could not be undone either.
+var errLeftover = errors.New("what is left is undone when this run has ended, or by the next run")
 
-// take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all
-// members go on, unless the error is errLeft, filesystem.ErrFreezing or lvm.ErrSuspending. limit bounds how long any
-// file system stays frozen or suspended by this program; LVM's own suspend of a single volume cannot be cut short.
+// take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all members
+// go on, unless the error is errLeftover, filesystem.ErrFreezing or lvm.ErrSuspending. limit bounds how long this
+// program keeps any file system frozen or any device suspended. It does not bound LVM's own suspend of a single volume,
+// which nothing can cut short.
 func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
 	t := &taker{lvm: l, plan: p, limit: limit, pause: Pause{}}
 	err := t.take(ctx)
 	if err == nil {
 		return t.pause, nil
 	}
-	if mayHold(err) {
+	if mayHoldVolume(err) {
 		return nil, err
 	}
-	return nil, fault.All(err, undone(ctx, l, p))
+	return nil, fault.All(err, undoAfterFailure(ctx, l, p))
 }
 
-// undone is Undo after a failure: an error of it is errLeft.
-func undone(ctx context.Context, l *lvm.LVM, p *Plan) error {
+// undoAfterFailure is Undo for an operation that failed. It works within undoLimit, even if ctx has ended. Its error is
+// errLeftover.
+func undoAfterFailure(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	if err := Undo(ctx, l, p); err != nil {
-		return fault.New(fault.Of(err).Code, "%w (%w)", err, errLeft)
+		return fault.New(fault.Of(err).Code, "%w (%w)", err, errLeftover)
 	}
 	return nil
 }
@@ -57,34 +59,34 @@ type taker struct {
 }
 
 func (t *taker) take(ctx context.Context) (err error) {
-	room := lvmRoom(t.plan.ID)
-	defer func() { giveBack(room, err) }()
-	if err := setAside(room); err != nil {
+	reserve := lvmReserve(t.plan.ID)
+	defer func() { removeReserve(reserve, err) }()
+	if err := createReserve(reserve); err != nil {
 		return err
 	}
-	written, err := t.written(ctx)
+	countsBefore, err := t.closedWriteCounts(ctx)
 	if err != nil {
 		return err
 	}
-	if err := t.create(ctx); err != nil || !t.plan.late() {
+	if err := t.createSnapshots(ctx); err != nil || !t.plan.hasSeveralMembers() {
 		return err
 	}
-	if err := t.hold(ctx); err != nil {
+	if err := t.takeHeld(ctx); err != nil {
 		return err
 	}
 	failpoint.Hit("snapset.still")
-	if err := t.stayedClosed(ctx, written); err != nil {
+	if err := t.checkStayedClosed(ctx, countsBefore); err != nil {
 		return err
 	}
-	return inRoom(room, func() error { return t.becomes(ctx) })
+	return runWithReserve(reserve, func() error { return t.completeSet(ctx) })
 }
 
-// becomes has the snapshots be a set, which they are when all of them have its last tag. What was left without a device
-// is activated before.
-func (t *taker) becomes(ctx context.Context) error {
+// completeSet makes the snapshots a set, by giving each its last tag, the number of members. It first activates the
+// snapshots that were created inactive.
+func (t *taker) completeSet(ctx context.Context) error {
 	var inactive, active []string
 	for _, m := range t.plan.Members {
-		if m.inactive() {
+		if m.isCreatedInactive() {
 			inactive = append(inactive, m.snapshot())
 		} else {
 			active = append(active, m.snapshot())
@@ -100,15 +102,16 @@ func (t *taker) becomes(ctx context.Context) error {
 	return t.lvm.AddTags(ctx, tags, active...)
 }
 
-// create has LVM make the members' snapshots, one after the other, while nothing stands still.
-func (t *taker) create(ctx context.Context) error {
-	for _, m := range t.plan.inOrder() {
-		if err := t.goOn(ctx); err != nil {
+// createSnapshots has LVM make the members' snapshots one after the other. Only LVM's own suspend of each volume makes
+// writes wait.
+func (t *taker) createSnapshots(ctx context.Context) error {
+	for _, m := range t.plan.creationOrder() {
+		if err := t.checkInterrupted(ctx); err != nil {
 			return err
 		}
-		seen := t.lvm.WatchSuspended(m.DMName)
-		err := t.lvm.CreateSnapshot(ctx, m.create(t.plan.firstTags()))
-		t.waited(m, seen())
+		longestSuspend := t.lvm.WatchSuspended(m.DMName)
+		err := t.lvm.CreateSnapshot(ctx, m.createOptions(t.plan.initialTags()))
+		t.notePause(m, longestSuspend())
 		if errors.Is(err, fault.Busy) {
 			return fault.New(fault.Busy, "snapshot of %s: another program holds its file system frozen: %w", m.origin(), err)
 		}
@@ -120,48 +123,53 @@ func (t *taker) create(ctx context.Context) error {
 	return nil
 }
 
-func (t *taker) waited(m *Member, d time.Duration) {
+// notePause records how long writes to a member waited. The longest time counts.
+func (t *taker) notePause(m *Member, d time.Duration) {
 	t.pause[m.origin()] = max(t.pause[m.origin()], d)
 }
 
-func (m *Member) create(tags []string) lvm.Create {
-	return lvm.Create{VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags,
-		Inactive: m.inactive()}
+// createOptions returns what lvcreate needs for the member's snapshot.
+func (m *Member) createOptions(tags []string) lvm.Create {
+	return lvm.Create{
+		VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags,
+		Inactive: m.isCreatedInactive(),
+	}
 }
 
-// inactive says that the snapshot is without a device until its instant is over: a pool makes no snapshot anew whose
-// device is there.
-func (m *Member) inactive() bool { return m.Thin && m.Method == Held }
+// isCreatedInactive says that the snapshot has no device until the set's instant is over: a pool cannot make a snapshot
+// again while its device exists.
+func (m *Member) isCreatedInactive() bool { return m.Thin && m.Method == Held }
 
-// goOn says that the run was asked to end.
-func (t *taker) goOn(ctx context.Context) error {
+// checkInterrupted fails with interrupted if the run was asked to end, and with the context's error if its time is up.
+func (t *taker) checkInterrupted(ctx context.Context) error {
 	if err := ctx.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fault.New(fault.Interrupted, "asked to end while the set was taken; writes go on, and what was taken of it is removed").
+		return fault.New(fault.Interrupted,
+			"asked to end while the set was taken; writes go on, and what was taken of it is removed").
 			WithHint("run the same again")
 	}
 	return ctx.Err()
 }
 
-// hold gives the snapshots of the members that are held one instant. When it is over everything goes on, and other LVM
-// commands, too.
-func (t *taker) hold(ctx context.Context) error {
-	if len(t.plan.held()) == 0 {
+// takeHeld gives the snapshots of the held members one common instant. When it returns, writes and other LVM commands
+// go on.
+func (t *taker) takeHeld(ctx context.Context) error {
+	if len(t.plan.heldMembers()) == 0 {
 		return nil
 	}
-	instant, err := t.prepare(ctx)
+	instant, err := t.prepareInstant(ctx)
 	if err != nil {
 		return err
 	}
 	defer instant.Close()
 	failpoint.Hit("snapset.prepared")
-	return t.still(ctx, instant)
+	return t.freezeAndTake(ctx, instant)
 }
 
-// prepare makes the snapshots of the members that are held ready for their common instant.
-func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
+// prepareInstant makes the snapshots of the held members ready for their common instant.
+func (t *taker) prepareInstant(ctx context.Context) (*lvm.Instant, error) {
 	var pairs []lvm.Pair
 	var points, groups []string
-	for _, m := range t.plan.held() {
+	for _, m := range t.plan.heldMembers() {
 		pair := lvm.Pair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log}
 		if m.Thin {
 			pair.Thin = &lvm.ThinSnapshot{VG: m.VG, Pool: m.Pool, Origin: m.LV, Snapshot: m.Snapshot,
@@ -171,35 +179,36 @@ func (t *taker) prepare(ctx context.Context) (*lvm.Instant, error) {
 		points = append(points, m.Points...)
 		groups = append(groups, m.VG)
 	}
-	// What takes long is written out before other commands of LVM's have to wait and snapshots are without their tables;
-	// then what has come since.
+	// Most dirty pages are written out now, before other LVM commands have to wait and the snapshots are without their
+	// tables. Those that come in the meantime are written out afterwards.
 	filesystem.WriteOut(ctx, points, flushLimit)
-	instant, err := t.lvm.PrepareInstant(ctx, pairs, unique(groups), groupLimit)
+	instant, err := t.lvm.PrepareInstant(ctx, pairs, sortedUnique(groups), groupLimit)
 	if err != nil {
 		return nil, err
 	}
-	filesystem.WriteOut(ctx, points, briefly)
+	filesystem.WriteOut(ctx, points, shortFlushLimit)
 	return instant, nil
 }
 
-// flushLimit bounds the wait for dirty pages; briefly does while other LVM commands wait, such as the one by which
-// dmeventd extends a thin pool that fills: the kernel fails writes to a full one after a minute (no_space_timeout).
-const flushLimit, briefly = 10 * time.Minute, 20 * time.Second
+// flushLimit bounds the first wait for dirty pages, and shortFlushLimit the second one, during which other LVM commands
+// wait. One of these may be the command with which dmeventd extends a thin pool that fills up: the kernel fails writes
+// to a full pool after a minute (no_space_timeout).
+const flushLimit, shortFlushLimit = 10 * time.Minute, 20 * time.Second
 
-// still freezes the file systems that are frozen for this set, and takes the instant of all that are held. At the end
-// everything goes on.
-func (t *taker) still(ctx context.Context, instant *lvm.Instant) (err error) {
+// freezeAndTake freezes the file systems that lie on crypt devices, and takes the common instant of all held members.
+// When it returns, all of them go on.
+func (t *taker) freezeAndTake(ctx context.Context, instant *lvm.Instant) (err error) {
 	frozen, err := t.freeze(ctx)
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
+	start := time.Now()
 	if frozen != nil {
 		defer func() {
 			err = fault.All(err, frozen.Thaw())
 			for _, m := range t.plan.Members {
 				if m.Target != nil {
-					t.waited(m, time.Since(begun))
+					t.notePause(m, time.Since(start))
 				}
 			}
 		}()
@@ -208,13 +217,13 @@ func (t *taker) still(ctx context.Context, instant *lvm.Instant) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, m := range t.plan.held() {
-		t.waited(m, waited[m.DMName])
+	for _, m := range t.plan.heldMembers() {
+		t.notePause(m, waited[m.DMName])
 	}
 	return nil
 }
 
-// freeze freezes the file systems that are frozen for this set; nil if there is none.
+// freeze freezes the file systems of the members that have a Target; it returns nil if there are none.
 func (t *taker) freeze(ctx context.Context) (*filesystem.Frozen, error) {
 	var targets []filesystem.Target
 	for _, m := range t.plan.Members {

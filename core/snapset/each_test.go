@@ -8,53 +8,55 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// A set of which each volume has its own instant is known as one for as long as it is there.
-func TestASetWithoutOneInstantIsNotTakenForOneWithIt(t *testing.T) {
+// Whether each volume of a set was taken at an instant of its own is known for as long as the set exists.
+func TestSetWithConsistencyVolumeIsRefusedForConsistencySet(t *testing.T) {
 	for name, c := range map[string]struct {
-		volumes []Volume
-		each    bool
-		is      string
+		volumes     []Volume
+		each        bool
+		consistency string
 	}{
-		"each":                                  {words("/dat", "/pccehr"), true, "volume"},
-		"one instant":                           {words("/dat", "/pccehr"), false, "set"},
-		"one volume is of one instant, however": {words("/dat"), true, "set"},
+		"each":                              {volumesNamed("/dat", "/pccehr"), true, "volume"},
+		"one instant":                       {volumesNamed("/dat", "/pccehr"), false, "set"},
+		"one volume always has one instant": {volumesNamed("/dat"), true, "set"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := server(t)
-			p := w.mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
-			if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+			srv := newServer(t)
+			p := srv.mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
+			if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 				t.Fatal(err)
 			}
-			info := w.info(Query{}).Sets[0]
-			again := w.request(Request{State: Present, Volumes: c.volumes, Each: c.each})
-			kept, err := again.keep(t.Context())
-			if err != nil || info.Consistency != c.is || kept.Data["consistency"] != c.is {
+			info := srv.info(Query{}).Sets[0]
+			again := srv.operation(Request{State: Present, Volumes: c.volumes, Each: c.each})
+			kept, err := again.keepExisting(t.Context())
+			if err != nil || info.Consistency != c.consistency || kept.Data["consistency"] != c.consistency {
 				t.Errorf("the set's consistency is %q, %q: %v", info.Consistency, kept.Data["consistency"], err)
 			}
-			_, err = w.request(Request{State: Present, Volumes: c.volumes}).keep(t.Context())
-			if c.is == "set" && err != nil {
+			_, err = srv.operation(Request{State: Present, Volumes: c.volumes}).keepExisting(t.Context())
+			if c.consistency == "set" && err != nil {
 				t.Error(err)
 			}
-			if c.is == "volume" {
-				expect(t, err, fault.SetDiffers, "set s exists", "each volume was taken by itself")
+			if c.consistency == "volume" {
+				expectFault(t, err, fault.SetDiffers, "set s exists", "each volume was taken by itself")
 			}
-			if _, err := w.request(Request{State: Mounted}).keep(t.Context()); err != nil {
-				t.Errorf("a set is asked for without its volumes: %v", err)
+			if _, err := srv.operation(Request{State: Mounted}).keepExisting(t.Context()); err != nil {
+				t.Errorf("without volumes: %v", err)
 			}
 		})
 	}
 }
 
-// A set that held a backup is not taken anew when it has overflowed: whoever rolls back to it by its name wants the backup.
-func TestASetThatHeldABackupIsNotTakenAnew(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat"), Use: ForRestore})
-	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+// If a set that held a backup has overflowed, it is not taken again from the volumes: whoever rolls back to it by its
+// name wants the backup.
+func TestReplaceRefusesOverflowedRestoreSet(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat"), Use: ForRestore})
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	w.Fill("vg00/dat_s", 101)
-	_, err := w.request(Request{State: Present, Set: "s", Volumes: words("/dat"), Replace: true}).keep(t.Context())
-	expect(t, err, fault.SnapshotInvalid, "held a backup")
+	srv.Fill("vg00/dat_s", 101)
+	request := Request{State: Present, Set: "s", Volumes: volumesNamed("/dat"), Replace: true}
+	_, err := srv.operation(request).keepExisting(t.Context())
+	expectFault(t, err, fault.SnapshotInvalid, "held a backup")
 	if hint := fault.Of(err).Hint; !strings.Contains(hint, "snap_backup action=restore name=s") {
 		t.Error(hint)
 	}

@@ -6,18 +6,19 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// foremost puts the mount first that speaks for the volume, and by which a backup knows it: the one that was named; or
-// one of the whole file system, before others that of fstab. Which one the kernel's table has first says nothing: it is
-// a bind mount, where the mount that was bound has been made anew since.
-func foremost(mounts []filesystem.Mount, word string) []filesystem.Mount {
+// mainMountFirst moves a volume's main mount to the front. Its mount point is the volume's name in a backup, and its
+// options are those that the mounts of snapshots begin with. It is the mount that the user named; else one of the whole
+// file system, preferably one that fstab lists. The order of the kernel's table does not tell: it has a bind mount
+// first if the mount that it was made from has been unmounted and mounted again since.
+func mainMountFirst(mounts []filesystem.Mount, name string) []filesystem.Mount {
 	if len(mounts) < 2 {
 		return mounts
 	}
-	fstab, _ := filesystem.Fstab(fstabFile) // where it counts what it says, one that cannot be read is an error
+	fstab, _ := filesystem.Fstab(fstabFile) // an unreadable fstab is reported where its content matters
 	listed := filesystem.FstabPoints(fstab, mounts[0].Dev)
 	rank := func(m filesystem.Mount) int {
 		switch {
-		case m.Point == word:
+		case m.Point == name:
 			return 3
 		case m.Root != "/":
 			return 0

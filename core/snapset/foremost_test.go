@@ -11,19 +11,20 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// The mount that was named speaks for the volume, wherever the table has it: a backup knows the volume by it. The
-// table has a bind mount before the mount that it was made from once that one was made anew.
-func TestTheMountThatIsNamedIsTheFirst(t *testing.T) {
+// The mount that the user named is the main one, wherever it is in the kernel's table, because a backup names the
+// volume by it. If the mount that a bind mount was made from has been unmounted and mounted again, the table has the
+// bind mount first.
+func TestNamedMountComesFirst(t *testing.T) {
 	noFstab(t)
-	w := server(t)
-	dat, _ := filesystem.At(w.mounts, "/dat")
+	srv := newServer(t)
+	dat, _ := filesystem.At(srv.mounts, "/dat")
 	part, bind, second := dat, dat, dat
 	part.Root, part.Point, bind.Point, second.Point = "/logs", "/var/log/app", "/export/dat", "/second"
-	w.mounts = append([]filesystem.Mount{w.mounts[0], part, bind}, append(w.mounts[1:], second)...)
+	srv.mounts = append([]filesystem.Mount{srv.mounts[0], part, bind}, append(srv.mounts[1:], second)...)
 	for word, want := range map[string]string{
 		"/dat": "/dat", "/export/dat": "/export/dat", "/second": "/second", "vg00/dat": "/export/dat",
 	} {
-		targets, err := w.view().Resolve(words(word))
+		targets, err := srv.view().Resolve(volumesNamed(word))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,13 +33,13 @@ func TestTheMountThatIsNamedIsTheFirst(t *testing.T) {
 			t.Errorf("%s: the first of %d is %s", word, len(mounts), mounts[0].Point)
 		}
 	}
-	if m := w.view().mountOf("vg00", "dat"); m.Point != "/export/dat" {
-		t.Errorf("a bind mount of a part of it speaks for the volume: %s", m.Point)
+	if m := srv.view().mainMount("vg00", "dat"); m.Point != "/export/dat" {
+		t.Errorf("the main mount is a bind mount of a directory: %s", m.Point)
 	}
 }
 
-func TestOfMountsThatAreNotNamedFstabsIsTheFirst(t *testing.T) {
-	device, dev := someDevice(t)
+func TestFstabMountComesFirstIfNoneIsNamed(t *testing.T) {
+	device, dev := fakeDevice(t)
 	fstabFile = filepath.Join(t.TempDir(), "fstab")
 	t.Cleanup(func() { fstabFile = "/etc/fstab" })
 	if err := os.WriteFile(fstabFile, []byte(fmt.Sprintf("%s /dat xfs defaults 0 2\n", device)), 0o600); err != nil {
@@ -48,13 +49,13 @@ func TestOfMountsThatAreNotNamedFstabsIsTheFirst(t *testing.T) {
 		{Dev: dev, Root: "/", Point: "/export/dat"}, {Dev: dev, Root: "/", Point: "/dat"},
 		{Dev: dev, Root: "/x", Point: "/x"},
 	}
-	if first := foremost(mounts, device)[0]; first.Point != "/dat" {
+	if first := mainMountFirst(mounts, device)[0]; first.Point != "/dat" {
 		t.Errorf("the first is %s", first.Point)
 	}
 }
 
-// someDevice makes the node of a block device that need not be there.
-func someDevice(t *testing.T) (string, filesystem.Dev) {
+// fakeDevice makes the device node of a block device that does not exist.
+func fakeDevice(t *testing.T) (string, filesystem.Dev) {
 	t.Helper()
 	path, dev := filepath.Join(t.TempDir(), "device"), filesystem.NewDev(240, 7)
 	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(dev.Major, dev.Minor))); err != nil {

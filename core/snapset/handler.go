@@ -17,17 +17,17 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Kind is the kind of journey that changes sets.
+// Kind is the kind of run that changes sets.
 const Kind = "snapshot"
 
-// The steps that end the journal's entry of a journey that only mounted a set, and of one whose set was rolled back together
+// The last steps in the journal entry of a run that only mounted a set, and of one whose set was rolled back together
 // with the journal.
 const (
 	StepMounted    = "mounted"
 	StepRolledBack = "rolled back"
 )
 
-// The states a set can be asked to be in.
+// The states that a set can be asked to be in.
 const (
 	Present   = "present"
 	Absent    = "absent"
@@ -35,22 +35,22 @@ const (
 	Unmounted = "unmounted"
 )
 
-// Request is what lvm_snapshot asks of a set.
+// Request is what lvm_snapshot asks of a set. It is passed to the run as JSON.
 type Request struct {
-	State         string        `json:"state"`
-	Set           string        `json:"set"`
+	State         string        `json:"state"` // Present, Absent, Mounted or Unmounted
+	Set           string        `json:"set"`   // its name
 	Volumes       []Volume      `json:"volumes"`
-	Size          string        `json:"size"`
-	Each          bool          `json:"each"`
-	FreezeTimeout time.Duration `json:"freeze_timeout"`
-	Replace       bool          `json:"replace"` // an overflowed set is taken anew
+	Size          string        `json:"size"`           // of each COW space, as lvm.ParseSize reads it; empty: the default
+	Each          bool          `json:"each"`           // consistency=volume: each volume at an instant of its own
+	FreezeTimeout time.Duration `json:"freeze_timeout"` // how long writes may wait
+	Replace       bool          `json:"replace"`        // take an overflowed set again
 	Mount         MountOptions  `json:"mount"`
-	Check         bool          `json:"check"`
+	Check         bool          `json:"check"` // only say what would be done
 	Use           Use           `json:"use,omitempty"`
 }
 
-// what is what others read who wait for the locks.
-func (r Request) what() string {
+// description is the command that asked for this. Other runs name it when they wait for this run's locks.
+func (r Request) description() string {
 	switch r.Use {
 	case ForBackup:
 		return "snap_backup action=backup name=" + r.Set
@@ -60,74 +60,79 @@ func (r Request) what() string {
 	return "lvm_snapshot " + r.State + " " + r.Set
 }
 
-// Handler makes and settles journeys of this kind.
+// Handler returns the handler that makes and settles runs of this Kind.
 func Handler() journey.Handler {
 	return journey.Handler{Do: do, Settle: settle, Release: release}
 }
 
-func do(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+func do(ctx context.Context, run *journey.Trip, data json.RawMessage) (ansible.Result, error) {
 	var req Request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	return Apply(ctx, t, command.Local{}, req)
+	return Apply(ctx, run, command.Local{}, req)
 }
 
-// Apply brings a set into the wanted state, or with Check says what that would change. trip is nil with Check.
-func Apply(ctx context.Context, trip *journey.Trip, r command.Runner, req Request) (ansible.Result, error) {
-	w, err := look(ctx, trip, r, req)
+// Apply brings a set into the requested state, or with Check says what that would change. run is nil with Check.
+// Faults: those of View.Resolve, View.New, Find and Set.Check; locked, not_found, set_differs, merging, busy, no_space,
+// freeze_timeout, interrupted, mount_failed, command_failed.
+func Apply(ctx context.Context, run *journey.Trip, r command.Runner, req Request) (ansible.Result, error) {
+	op, err := readAndLock(ctx, run, r, req)
 	if err != nil {
-		return ansible.Result{Commands: w.commands.Commands()}, err
+		return ansible.Result{Commands: op.commands.Commands()}, err
 	}
 	var result ansible.Result
 	switch {
 	case req.State == Absent:
-		result, err = w.absent(ctx)
+		result, err = op.makeAbsent(ctx)
 	case req.State == Unmounted:
-		result, err = w.unmounted(ctx)
-	case w.set == nil:
-		result, err = w.create(ctx)
+		result, err = op.makeUnmounted(ctx)
+	case op.set == nil:
+		result, err = op.takeNew(ctx)
 	default:
-		result, err = w.keep(ctx)
+		result, err = op.keepExisting(ctx)
 	}
 	if err == nil && req.State == Mounted {
-		result, err = w.mounted(ctx, result)
+		result, err = op.makeMounted(ctx, result)
 	}
-	result.Commands = w.commands.Commands()
+	result.Commands = op.commands.Commands()
 	return result, err
 }
 
-// work is one request with all that was seen for it.
-type work struct {
+// setOperation is one operation on a set: the request, and the state of the server that was read for it.
+type setOperation struct {
 	Request
-	trip     *journey.Trip
+	run      *journey.Trip
 	commands *command.Recorder
 	lvm      *lvm.LVM
 	view     *View
 	targets  []Target
-	set      *Set   // nil: there is none of that name
-	made     string // the id of the set that this run took
+	set      *Set   // the set of that name; nil: there is none
+	takenID  string // the ID of the set that this operation took; empty: none
 }
 
-// look looks at everything, takes the locks, and looks again if something may have changed meanwhile.
-func look(ctx context.Context, trip *journey.Trip, r command.Runner, req Request) (*work, error) {
+// readAndLock reads the state of the server, takes the locks, and reads the state again if another run may have changed
+// it meanwhile. Without a run it takes no locks.
+func readAndLock(ctx context.Context, run *journey.Trip, r command.Runner, req Request) (*setOperation, error) {
 	commands := command.NewRecorder(r)
-	w := &work{Request: req, trip: trip, commands: commands, lvm: lvm.New(commands)}
-	begun := time.Now()
-	groups, err := w.see(ctx)
-	if err != nil || trip == nil {
-		return w, err
+	op := &setOperation{Request: req, run: run, commands: commands, lvm: lvm.New(commands)}
+	start := time.Now()
+	locks, err := op.readState(ctx)
+	if err != nil || run == nil {
+		return op, err
 	}
-	stale, err := trip.Lock(ctx, groups, req.what(), begun)
+	stale, err := run.Lock(ctx, locks, req.description(), start)
 	if err != nil || !stale {
-		return w, err
+		return op, err
 	}
-	_, err = w.see(ctx)
-	return w, err
+	_, err = op.readState(ctx)
+	return op, err
 }
 
-func (w *work) see(ctx context.Context) (groups []string, err error) {
-	report, err := w.lvm.Report(ctx)
+// readState reads the state of LVM and the mounts, and finds the set and the volumes in it. It returns the names of the
+// locks that the operation needs.
+func (op *setOperation) readState(ctx context.Context) (locks []string, err error) {
+	report, err := op.lvm.Report(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -135,149 +140,153 @@ func (w *work) see(ctx context.Context) (groups []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.view = NewView(report, mounts)
-	w.view.TakeParts = w.Use == ForRestore // a backup has the names of file systems, and nothing of their logs
-	if w.set, err = Find(report, w.Set); err != nil {
+	op.view = NewView(report, mounts)
+	op.view.TakeParts = op.Use == ForRestore // a backup names file systems, but not the volumes of their logs
+	if op.set, err = Find(report, op.Set); err != nil {
 		return nil, err
 	}
-	if w.targets, err = w.view.Resolve(w.Volumes); err != nil {
+	if op.targets, err = op.view.Resolve(op.Volumes); err != nil {
 		return nil, err
 	}
-	// Two sets of one name must not be taken at once in two groups.
-	groups = []string{journey.SetLock(w.Set)}
-	if w.set != nil {
-		groups = append(groups, w.set.Groups()...)
+	// Two sets of one name must not be taken at the same time in two groups.
+	locks = []string{journey.SetLock(op.Set)}
+	if op.set != nil {
+		locks = append(locks, op.set.Groups()...)
 	}
-	for _, t := range w.targets {
-		groups = append(groups, t.LV.VG)
+	for _, t := range op.targets {
+		locks = append(locks, t.LV.VG)
 	}
-	return unique(groups), nil
+	return sortedUnique(locks), nil
 }
 
-// canLock refuses a set of which a thin volume cannot be made ready, because LVM's commands cannot be held back.
-func (w *work) canLock(ctx context.Context) error {
+// checkLocking refuses a set with a thin volume if the program cannot make LVM's commands wait, as the common instant
+// of a thin volume requires.
+func (op *setOperation) checkLocking(ctx context.Context) error {
 	thin := func(t Target) bool { return t.LV.Kind == lvm.Thin }
-	if len(w.targets) < 2 || w.Each || !slices.ContainsFunc(w.targets, thin) {
+	if len(op.targets) < 2 || op.Each || !slices.ContainsFunc(op.targets, thin) {
 		return nil
 	}
-	return w.lvm.LocksHere(ctx)
+	return op.lvm.LocksHere(ctx)
 }
 
-// create takes the set, which does not exist.
-func (w *work) create(ctx context.Context) (ansible.Result, error) {
-	if len(w.targets) == 0 {
-		none := None(w.view.Report, w.Set)
+// takeNew takes the set, which does not exist yet.
+func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
+	if len(op.targets) == 0 {
+		none := None(op.view.Report, op.Set)
 		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
-	want := Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Each: w.Each}
-	plan, err := w.view.New(want, journal.NewID(), w.targets)
-	if err := fault.All(err, w.canLock(ctx)); err != nil {
+	want := Want{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Each: op.Each}
+	plan, err := op.view.New(want, journal.NewID(), op.targets)
+	if err := fault.All(err, op.checkLocking(ctx)); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := checkRoom(); err != nil {
+	if err := checkReserveSpace(); err != nil {
 		return ansible.Result{}, err
 	}
-	if w.Check {
-		return w.warned(created(plan, nil, "would take")), nil
+	if op.Check {
+		return op.withFstabWarnings(newSetResult(plan, nil, "would take")), nil
 	}
-	result, err := w.takePlanned(ctx, plan, func() error { return w.trip.Finish("taken", journal.Done, nil) })
-	if w.made == "" {
+	result, err := op.takePlanned(ctx, plan, func() error { return op.run.Finish("taken", journal.Done, nil) })
+	if op.takenID == "" {
 		return ansible.Result{}, err
 	}
-	return w.warned(result), err
+	return op.withFstabWarnings(result), err
 }
 
-// takePlanned takes the planned set, and has it recorded. After an error nothing of it is left, unless only its record failed:
-// then made says that it is there.
-func (w *work) takePlanned(ctx context.Context, plan *Plan, record func() error) (result ansible.Result, err error) {
-	room := journalRoom(plan.ID)
-	defer func() { giveBack(room, err) }()
-	if err := setAside(room); err != nil {
+// takePlanned takes the planned set, and calls record to write that into the journal. After an error nothing of the set
+// is left, unless only record failed: then takenID is set.
+func (op *setOperation) takePlanned(
+	ctx context.Context, plan *Plan, record func() error,
+) (result ansible.Result, err error) {
+	reserve := journalReserve(plan.ID)
+	defer func() { removeReserve(reserve, err) }()
+	if err := createReserve(reserve); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := w.trip.Begin(Kind, w.Set, plan.Groups(), "taking", plan); err != nil {
+	if err := op.run.Begin(Kind, op.Set, plan.Groups(), "taking", plan); err != nil {
 		return ansible.Result{}, err
 	}
-	w.trip.Progress("taking set "+w.Set, -1)
-	pause, err := take(ctx, w.lvm, plan, w.FreezeTimeout)
+	op.run.Progress("taking set "+op.Set, -1)
+	pause, err := take(ctx, op.lvm, plan, op.FreezeTimeout)
 	if err == nil {
-		err = w.verify(ctx, plan)
+		err = op.verify(ctx, plan)
 	}
 	if err != nil {
-		return ansible.Result{}, w.failed(err)
+		return ansible.Result{}, op.closeFailed(err)
 	}
-	w.made = plan.ID
-	return took(plan, pause, w.FreezeTimeout), inRoom(room, record)
+	op.takenID = plan.ID
+	return takenResult(plan, pause, op.FreezeTimeout), runWithReserve(reserve, record)
 }
 
-// mayHold says that after this error a volume may still be held.
-func mayHold(err error) bool {
+// mayHoldVolume says that a volume may still be suspended, or a file system frozen, after this error.
+func mayHoldVolume(err error) bool {
 	return errors.Is(err, filesystem.ErrFreezing) || errors.Is(err, lvm.ErrSuspending)
 }
 
-// failed closes the record of what failed, if nothing of it is left. Otherwise the record stays open: it is settled when
-// this process has ended, and before anything else is done in these volume groups.
-func (w *work) failed(err error) error {
-	if errors.Is(err, errLeft) || mayHold(err) {
+// closeFailed closes the journal entry of an operation that failed, if nothing is left of the operation. Otherwise the
+// entry stays open: it is settled when this process has ended, and before any other run changes these volume groups.
+func (op *setOperation) closeFailed(err error) error {
+	if errors.Is(err, errLeftover) || mayHoldVolume(err) {
 		return err
 	}
-	return fault.All(err, w.trip.Finish("undone", journal.Undone, nil))
+	return fault.All(err, op.run.Finish("undone", journal.Undone, nil))
 }
 
-// verify looks once more when nothing is frozen: LVM must know every member, and none may have overflowed already.
-func (w *work) verify(ctx context.Context, p *Plan) error {
-	report, err := w.lvm.Report(ctx)
+// verify reads LVM's state again when nothing is frozen any more. LVM must list every member, and none may have
+// overflowed already. It undoes the set otherwise.
+func (op *setOperation) verify(ctx context.Context, p *Plan) error {
+	report, err := op.lvm.Report(ctx)
 	if err == nil {
-		w.view.Report = report
-		w.set, err = Find(report, p.Set)
+		op.view.Report = report
+		op.set, err = Find(report, p.Set)
 	}
-	if err == nil && (w.set == nil || w.set.ID != p.ID || !w.set.Complete()) {
+	if err == nil && (op.set == nil || op.set.ID != p.ID || !op.set.Complete()) {
 		err = fault.New(fault.CommandFailed, "LVM took the snapshots of set %q but does not list all of them", p.Set)
 	}
 	if err == nil {
-		err = w.set.Check()
+		err = op.set.Check()
 	}
 	if err == nil {
 		return nil
 	}
-	return fault.All(err, undone(ctx, w.lvm, p))
+	return fault.All(err, undoAfterFailure(ctx, op.lvm, p))
 }
 
-// settle undoes a set that was not finished. One whose last step was lost is not worth guessing about: nobody was told
-// that it exists.
-func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
+// settle undoes a set that was not finished. If only the last step is missing from the journal, the set is undone too:
+// nobody was told that it exists.
+func settle(ctx context.Context, run *journey.Trip, e *journal.Entry) error {
 	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(journalRoom(p.ID))
+	_ = os.Remove(journalReserve(p.ID))
 	l := lvm.New(command.Local{})
-	rest, back, err := cameBack(ctx, t, l, e, p)
+	remaining, journalVolume, err := findJournalRollback(ctx, run, l, e, p)
 	switch {
 	case err != nil:
 		return err
-	case back != nil && AllMerging(rest):
-		return endMerges(ctx, t, l, rest, back)
-	case back != nil:
-		return t.Finish("taken", journal.Done, nil)
+	case journalVolume != nil && AllMerging(remaining):
+		return finishMerges(ctx, run, l, remaining, journalVolume)
+	case journalVolume != nil:
+		return run.Finish("taken", journal.Done, nil)
 	}
 	if err := Undo(ctx, l, p); err != nil {
 		return err
 	}
-	return t.Finish("undone", journal.Undone, nil)
+	return run.Finish("undone", journal.Undone, nil)
 }
 
-// release lets writes go on at once that wait for a set which cannot be finished any more.
+// release immediately lets writes go on that wait for a set which cannot be finished any more.
 func release(e *journal.Entry) error {
 	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
-	return p.letGo(lvm.New(command.Local{}))
+	return p.resumeWrites(lvm.New(command.Local{}))
 }
 
-// PlanOf reads how a set was to be taken from the journal's entry of that. Fault: journal_damaged.
+// PlanOf reads the plan of a set from its journal entry. Fault: journal_damaged.
 func PlanOf(e *journal.Entry) (*Plan, error) {
 	var p Plan
 	if err := json.Unmarshal(e.State, &p); err != nil {
@@ -286,15 +295,17 @@ func PlanOf(e *journal.Entry) (*Plan, error) {
 	return &p, nil
 }
 
-// AllMerging says that there is nothing among the snapshots but what LVM merges, or has marked to be merged.
+// AllMerging says that LVM merges all of the snapshots, or has marked them to be merged. It is true if there are none.
 func AllMerging(snapshots []*lvm.Volume) bool {
 	return !slices.ContainsFunc(snapshots, func(v *lvm.Volume) bool { return !v.Merging })
 }
 
-// endMerges has LVM end merges that began when the server booted. That of a root file system began before there was anything
-// that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done. home is the volume that holds
-// the journal.
-func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.Volume, home *lvm.Volume) error {
+// finishMerges has LVM finish merges that began when the server booted, closes the journal entry, and removes BackTag's
+// tag from journalVolume, the volume that holds the journal. The merge of a root file system begins before any program
+// that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done.
+func finishMerges(
+	ctx context.Context, run *journey.Trip, l *lvm.LVM, merging []*lvm.Volume, journalVolume *lvm.Volume,
+) error {
 	var origins []string
 	for _, v := range merging {
 		origins = append(origins, v.VG+"/"+v.Origin)
@@ -302,23 +313,29 @@ func endMerges(ctx context.Context, t *journey.Trip, l *lvm.LVM, merging []*lvm.
 	if err := l.Poll(ctx, origins...); err != nil {
 		return err
 	}
-	if err := t.Finish(StepRolledBack, journal.Done, nil); err != nil {
+	if err := run.Finish(StepRolledBack, journal.Done, nil); err != nil {
 		return err
 	}
-	if id, ok := home.Tag(tagBack); ok {
-		return l.DelTags(ctx, []string{BackTag(id)}, home.FullName())
+	if id, ok := journalVolume.Tag(tagRollback); ok {
+		return l.DelTags(ctx, []string{BackTag(id)}, journalVolume.FullName())
 	}
 	return nil
 }
 
-// cameBack returns what is left of the set, and the volume that holds the journal, if the record was found in a
-// volume that has itself been rolled back to it: the journal is what it was at the set's instant then, when the set
-// was being taken. Its members were taken, and are nobody's to remove. A set that was not finished is never rolled
-// back to, and its snapshots lack the tag with their number. The snapshot of the volume that holds the journal is
-// made first and removed last, so that without it there is either such a rollback or no snapshot of the set at all.
-// When no snapshot is left, BackTag tells the two apart.
-func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan) (rest []*lvm.Volume, home *lvm.Volume, err error) {
-	if p.ID == "" || t.Journal.ThisBoot(e) {
+// findJournalRollback recognizes that the journal itself was rolled back to the set that its entry e says is being
+// taken. That happens if the volume that holds the journal is a member: a rollback brings the journal back as it was at
+// the set's instant, while the set was being taken. The set was finished all the same, so its snapshots must not be
+// removed. findJournalRollback returns the snapshots that remain of the set, and the volume that holds the journal; nil
+// if there was no such rollback.
+//
+// A set that was not finished is never rolled back to, and its snapshots lack the tag with the number of members. The
+// snapshot of the volume that holds the journal is made first and removed last. So if it is missing, either there was
+// such a rollback, or there is no snapshot of the set at all. If no snapshot remains, BackTag tells these two cases
+// apart.
+func findJournalRollback(
+	ctx context.Context, run *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan,
+) (remaining []*lvm.Volume, journalVolume *lvm.Volume, err error) {
+	if p.ID == "" || run.Journal.ThisBoot(e) {
 		return nil, nil, nil
 	}
 	report, err := l.Report(ctx)
@@ -329,28 +346,34 @@ func cameBack(ctx context.Context, t *journey.Trip, l *lvm.LVM, e *journal.Entry
 	if err != nil {
 		return nil, nil, err
 	}
-	at, err := filesystem.Holding(mounts, journey.State)
+	journalMount, err := filesystem.Holding(mounts, journey.State)
 	if err != nil {
 		return nil, nil, err
 	}
-	rest, home = p.cameBack(report, at.Point)
-	return rest, home, nil
+	remaining, journalVolume = p.journalRollback(report, journalMount.Point)
+	return remaining, journalVolume, nil
 }
 
-// cameBack is cameBack with the journal below the mount point at.
-func (p *Plan) cameBack(r *lvm.Report, at string) (rest []*lvm.Volume, home *lvm.Volume) {
-	rest = p.snapshots(r)
-	if slices.ContainsFunc(rest, func(s *lvm.Volume) bool { label, _ := LabelOf(s); return label.Count == 0 }) {
+// journalRollback is findJournalRollback for a journal that lies on the mount point journalPoint.
+func (p *Plan) journalRollback(
+	r *lvm.Report, journalPoint string,
+) (remaining []*lvm.Volume, journalVolume *lvm.Volume) {
+	remaining = p.snapshots(r)
+	isUnfinished := func(s *lvm.Volume) bool {
+		label, _ := LabelOf(s)
+		return label.Count == 0
+	}
+	if slices.ContainsFunc(remaining, isUnfinished) {
 		return nil, nil
 	}
 	for _, m := range p.Members {
-		there := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
-		home, found := r.Volume(m.VG, m.LV)
-		if !found || !slices.Contains(m.Points, at) || slices.ContainsFunc(rest, there) {
+		isOfMember := func(s *lvm.Volume) bool { return s.VG == m.VG && s.Name == m.Snapshot && !s.Merging }
+		journalVolume, found := r.Volume(m.VG, m.LV)
+		if !found || !slices.Contains(m.Points, journalPoint) || slices.ContainsFunc(remaining, isOfMember) {
 			continue
 		}
-		if len(rest) > 0 || slices.Contains(home.Tags, BackTag(p.ID)) {
-			return rest, home
+		if len(remaining) > 0 || slices.Contains(journalVolume.Tags, BackTag(p.ID)) {
+			return remaining, journalVolume
 		}
 	}
 	return nil, nil

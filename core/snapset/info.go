@@ -11,23 +11,24 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Query says what Look looks for. Empty fields leave nothing out.
+// Query says what Look is to return. A field that is empty restricts nothing.
 type Query struct {
 	Set string // only the set of that name
-	VG  string // only in that volume group
-	// Merging is how many bytes of COW space merges began with, by the snapshot's UUID, where that is known.
+	VG  string // only what lies in that volume group
+	// Merging has how many bytes of COW space were in use when each merge began, by the snapshot's UUID, where that is
+	// known.
 	Merging map[string]int64
 }
 
-// Info is what there is on this server. Sizes are bytes, percentages 0 to 100.
+// Info is the state of this server. Sizes are bytes, percentages are 0 to 100.
 type Info struct {
 	Host      Host        `json:"host"`
 	Groups    []GroupInfo `json:"groups"`
 	Sets      []SetInfo   `json:"sets"`
 	Unmanaged []Shot      `json:"unmanaged"` // snapshots that belong to no set
 	Mounts    []MountInfo `json:"mounts"`    // file systems on logical volumes
-	None      string      `json:"-"`         // that there is no set of the name that was asked for, and which there are
-	Warnings  []string    `json:"-"`         // LVM's own: where there are some, a volume that is not listed may exist
+	None      string      `json:"-"`         // the message that there is no set of the requested name
+	Warnings  []string    `json:"-"`         // LVM's own; if there are any, volumes may exist that are not listed
 }
 
 // GroupInfo is a volume group.
@@ -35,7 +36,7 @@ type GroupInfo struct {
 	Name    string     `json:"vg"`
 	Size    int64      `json:"size_bytes"`
 	Free    int64      `json:"free_bytes"`
-	Extent  int64      `json:"extent_bytes"`
+	Extent  int64      `json:"extent_bytes"`      // the size of one extent
 	Partial bool       `json:"partial,omitempty"` // a physical volume is missing
 	Pools   []PoolInfo `json:"pools,omitempty"`
 }
@@ -44,17 +45,17 @@ type GroupInfo struct {
 type PoolInfo struct {
 	Pool     string   `json:"pool"` // vg/lv
 	Size     int64    `json:"size_bytes"`
-	Data     *float64 `json:"data_percent,omitempty"`
+	Data     *float64 `json:"data_percent,omitempty"` // used; nil if LVM does not say it
 	Metadata *float64 `json:"metadata_percent,omitempty"`
-	Problem  string   `json:"problem,omitempty"`
+	Problem  string   `json:"problem,omitempty"` // empty if there is none
 }
 
 // The states of a set.
 const (
 	SetOK         = "ok"
-	SetMerging    = "merging"    // it is being rolled back, or that was asked for and waits for the next activation
-	SetIncomplete = "incomplete" // members were removed by somebody
-	SetBad        = "bad"        // a member cannot be relied on: see its problem
+	SetMerging    = "merging"    // it is being rolled back, now or at the next activation of a volume
+	SetIncomplete = "incomplete" // snapshots of it are missing: somebody removed them
+	SetBad        = "bad"        // a snapshot of it cannot be relied on: see its problem
 )
 
 // SetInfo is a set with its snapshots.
@@ -65,75 +66,75 @@ type SetInfo struct {
 	Age   int64  `json:"age_seconds"`
 	Count int    `json:"count"` // of members when it was taken
 	State string `json:"state"`
-	// Consistency is set, or volume where each of its volumes was taken at an instant of its own.
+	// Consistency is "set", or "volume" if each volume was taken at an instant of its own.
 	Consistency string    `json:"consistency"`
-	Restored    *Restored `json:"backup,omitempty"` // what it was filled with
+	Restored    *Restored `json:"backup,omitempty"` // the backup that it was filled with; nil: none
 	Snapshots   []Shot    `json:"snapshots"`
 }
 
 // Shot is one snapshot.
 type Shot struct {
 	Snapshot    string     `json:"snapshot"`         // vg/lv
-	Volume      string     `json:"volume,omitempty"` // its origin, vg/lv; empty for a thin one that has lost it
+	Volume      string     `json:"volume,omitempty"` // its origin, vg/lv; empty for a thin snapshot whose origin is gone
 	Thin        bool       `json:"thin,omitempty"`
-	Pool        string     `json:"pool,omitempty"`
-	State       string     `json:"state"`             // LVM's, by name
-	Health      string     `json:"health,omitempty"`  // LVM's, unless ok
+	Pool        string     `json:"pool,omitempty"`    // of a thin snapshot, vg/lv
+	State       string     `json:"state"`             // as lvm.State names it
+	Health      string     `json:"health,omitempty"`  // as lvm.Health names it; empty if healthy
 	Problem     string     `json:"problem,omitempty"` // why it cannot be relied on
 	Time        string     `json:"time"`
 	Age         int64      `json:"age_seconds"`
-	Size        int64      `json:"size_bytes"` // of what it shows: its origin's then
-	COW         int64      `json:"cow_bytes,omitempty"`
-	Used        int64      `json:"cow_used_bytes,omitempty"`
+	Size        int64      `json:"size_bytes"`               // of its content: that of the origin when it was taken
+	COW         int64      `json:"cow_bytes,omitempty"`      // COW space; 0 for a thin snapshot
+	Used        int64      `json:"cow_used_bytes,omitempty"` // of it
 	UsedPercent *float64   `json:"cow_used_percent,omitempty"`
-	ToFull      *int64     `json:"seconds_to_full,omitempty"` // at the mean rate since it was taken; nil where that says nothing
+	ToFull      *int64     `json:"seconds_to_full,omitempty"` // at the mean rate since it was taken; nil if not known
 	Merge       *MergeInfo `json:"merge,omitempty"`
-	Mountpoints []string   `json:"mountpoints,omitempty"`        // of the snapshot
+	Mountpoints []string   `json:"mountpoints,omitempty"`        // of the snapshot itself
 	OriginAt    []string   `json:"volume_mountpoints,omitempty"` // of its origin
 	Tags        []string   `json:"tags,omitempty"`
 }
 
 // The states of a merge.
 const (
-	MergeRunning  = "running"  // the kernel copies
-	MergeFinished = "finished" // the kernel has copied all; LVM is yet to be told
-	MergeDeferred = "deferred" // recorded by LVM, to begin at the volume's next activation
-	MergeFailed   = "failed"
+	MergeRunning  = "running"  // the kernel is copying
+	MergeFinished = "finished" // the kernel has copied everything, and LVM does not know it yet
+	MergeDeferred = "deferred" // LVM begins it at the volume's next activation
+	MergeFailed   = "failed"   // the kernel gave up after an I/O error, or the snapshot has overflowed
 )
 
-// MergeInfo is how far a merge is, as the kernel says.
+// MergeInfo is the progress of a merge, as the kernel reports it.
 type MergeInfo struct {
 	State   string   `json:"state"`
-	Left    int64    `json:"left_bytes"`
-	Percent *float64 `json:"percent,omitempty"` // nil where it is not known how much there was to merge
+	Left    int64    `json:"left_bytes"`        // still to be copied
+	Percent *float64 `json:"percent,omitempty"` // done; nil if the amount at the beginning is not known
 }
 
-// MountInfo is a mounted file system and all that it lies on.
+// MountInfo is a mounted file system with all the devices that it lies on.
 type MountInfo struct {
 	Point  string  `json:"mountpoint"`
-	Volume string  `json:"volume"` // vg/lv
+	Volume string  `json:"volume"` // that it lies on, vg/lv
 	Type   string  `json:"fstype"`
-	Root   string  `json:"root,omitempty"` // of a bind mount: the directory that is mounted
+	Root   string  `json:"root,omitempty"` // of a bind mount of a directory: that directory
 	Stack  []Layer `json:"stack"`          // from the file system down to the disks
 }
 
-// Layer is one part of a stack: fs, crypt, lvm, pv, or what else the kernel calls it.
+// Layer is one element of a stack. Kind is fs, crypt, lvm, pv, or what else the kernel calls it.
 type Layer struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 }
 
-// looker is one look with all that was seen.
-type looker struct {
+// inspection is one call of Look, with the state of the server that was read for it.
+type inspection struct {
 	Query
 	view   *View
 	status map[string][]lvm.Target
-	pvs    map[filesystem.Dev]bool
-	now    time.Time
+	pvs    map[filesystem.Dev]bool // the devices that are physical volumes
+	readAt time.Time
 }
 
-// Look says what there is and what this server can do. It changes nothing, takes no lock, and runs at most three
-// commands. Where LVM is missing or this is a container, the answer says so in Host and is otherwise empty.
+// Look returns the state of this server and what it can do. It changes nothing, takes no lock, and runs at most three
+// commands. If there is no LVM or this is a container, Info.Host says so and the rest of the answer is empty.
 func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
 	release, err := kernelRelease()
 	if err != nil {
@@ -143,7 +144,7 @@ func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
 	version, noLVM := l.Version(ctx)
 	container, _ := filesystem.InContainer()
 	info := &Info{
-		Host:   host("/", release, container, version, noLVM),
+		Host:   inspectHost("/", release, container, version, noLVM),
 		Groups: []GroupInfo{}, Sets: []SetInfo{}, Unmanaged: []Shot{}, Mounts: []MountInfo{},
 	}
 	if noLVM != nil || container != "" {
@@ -161,54 +162,58 @@ func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &looker{
-		Query: q, status: status, now: time.Now(), pvs: map[filesystem.Dev]bool{},
+	insp := &inspection{
+		Query: q, status: status, readAt: time.Now(), pvs: map[filesystem.Dev]bool{},
 		view: NewView(report, mounts),
 	}
-	return info, k.fill(info)
+	return info, insp.collect(info)
 }
 
-func (k *looker) fill(info *Info) error {
-	info.Warnings = k.view.Report.Warnings
-	for i := range k.view.Report.Groups {
-		g := &k.view.Report.Groups[i]
-		if k.VG != "" && g.Name != k.VG {
+// collect fills info with what the query selects.
+func (insp *inspection) collect(info *Info) error {
+	info.Warnings = insp.view.Report.Warnings
+	for i := range insp.view.Report.Groups {
+		g := &insp.view.Report.Groups[i]
+		if insp.VG != "" && g.Name != insp.VG {
 			continue
 		}
-		info.Groups = append(info.Groups, k.group(g))
+		info.Groups = append(info.Groups, insp.groupInfo(g))
 	}
-	if err := k.mounts(info); err != nil {
+	if err := insp.addMounts(info); err != nil {
 		return err
 	}
-	for _, s := range All(k.view.Report) {
-		if k.Set != "" && s.Set != k.Set || k.VG != "" && !slices.Contains(s.Groups(), k.VG) {
+	for _, s := range All(insp.view.Report) {
+		if insp.Set != "" && s.Set != insp.Set || insp.VG != "" && !slices.Contains(s.Groups(), insp.VG) {
 			continue
 		}
-		info.Sets = append(info.Sets, k.set(s, info.Mounts))
+		info.Sets = append(info.Sets, insp.setInfo(s, info.Mounts))
 	}
-	if k.Set != "" && k.VG == "" && len(info.Sets) == 0 {
-		info.None = None(k.view.Report, k.Set)
+	if insp.Set != "" && insp.VG == "" && len(info.Sets) == 0 {
+		info.None = None(insp.view.Report, insp.Set)
 	}
-	if k.Set == "" {
-		info.Unmanaged = append(info.Unmanaged, k.unmanaged(info.Mounts)...)
+	if insp.Set == "" {
+		info.Unmanaged = append(info.Unmanaged, insp.unmanagedSnapshots(info.Mounts)...)
 		return nil
 	}
-	info.Mounts = slices.DeleteFunc(info.Mounts, func(m MountInfo) bool { return !info.concerns(m.Volume) })
+	info.Mounts = slices.DeleteFunc(info.Mounts, func(m MountInfo) bool { return !info.coversVolume(m.Volume) })
 	return nil
 }
 
-// concerns says whether a volume is a snapshot of one of the sets, or the origin of one.
-func (i *Info) concerns(volume string) bool {
+// coversVolume says whether a volume, vg/lv, is a snapshot of one of the listed sets or the origin of one.
+func (i *Info) coversVolume(volume string) bool {
 	return slices.ContainsFunc(i.Sets, func(s SetInfo) bool {
-		return slices.ContainsFunc(s.Snapshots, func(shot Shot) bool { return volume == shot.Snapshot || volume == shot.Volume })
+		return slices.ContainsFunc(s.Snapshots, func(snapshot Shot) bool {
+			return volume == snapshot.Snapshot || volume == snapshot.Volume
+		})
 	})
 }
 
-func (k *looker) group(g *lvm.Group) GroupInfo {
+// groupInfo describes a volume group and its thin pools. It also notes the group's physical volumes, for addMounts.
+func (insp *inspection) groupInfo(g *lvm.Group) GroupInfo {
 	out := GroupInfo{Name: g.Name, Size: g.Size, Free: g.Free, Extent: g.ExtentSize, Partial: g.Partial}
 	for _, pv := range g.PVs {
-		if dev, err := k.view.Device(pv.Device); err == nil {
-			k.pvs[dev] = true
+		if dev, err := insp.view.Device(pv.Device); err == nil {
+			insp.pvs[dev] = true
 		}
 	}
 	for i := range g.Volumes {
@@ -218,7 +223,7 @@ func (k *looker) group(g *lvm.Group) GroupInfo {
 		}
 		pool := PoolInfo{Pool: v.FullName(), Size: v.Size, Data: v.DataPercent, Metadata: v.MetadataPercent}
 		_, pool.Problem = v.Bad()
-		if pool.Problem == "" && lvm.PoolDamaged(v, k.status) {
+		if pool.Problem == "" && lvm.PoolDamaged(v, insp.status) {
 			pool.Problem = "its transaction id in the kernel is not the one LVM expects"
 		}
 		out.Pools = append(out.Pools, pool)
@@ -226,18 +231,18 @@ func (k *looker) group(g *lvm.Group) GroupInfo {
 	return out
 }
 
-// mounts lists every file system that lies on a logical volume, directly or through a crypt device.
-func (k *looker) mounts(info *Info) error {
-	for _, m := range k.view.Mounts {
-		below, ok, err := filesystem.VolumeBelow(k.view.Sysfs, m.Dev)
+// addMounts adds to info every file system that lies on a logical volume, directly or on a crypt device.
+func (insp *inspection) addMounts(info *Info) error {
+	for _, m := range insp.view.Mounts {
+		below, ok, err := filesystem.VolumeBelow(insp.view.Sysfs, m.Dev)
 		if err != nil || !ok {
-			continue // no block device, or none of ours
+			continue // not on a block device, or not on a logical volume
 		}
-		v, ok := k.view.Report.ByDevice(int(below.Dev.Major), int(below.Dev.Minor))
-		if !ok || k.VG != "" && v.VG != k.VG {
+		v, ok := insp.view.Report.ByDevice(int(below.Dev.Major), int(below.Dev.Minor))
+		if !ok || insp.VG != "" && v.VG != insp.VG {
 			continue
 		}
-		layers, err := filesystem.Stack(k.view.Sysfs, m.Dev)
+		layers, err := filesystem.Stack(insp.view.Sysfs, m.Dev)
 		if err != nil {
 			return err
 		}
@@ -247,7 +252,7 @@ func (k *looker) mounts(info *Info) error {
 		}
 		for _, l := range layers {
 			kind := l.Kind
-			if k.pvs[l.Dev] {
+			if insp.pvs[l.Dev] {
 				kind = "pv"
 			}
 			out.Stack = append(out.Stack, Layer{kind, l.Name})
@@ -257,49 +262,51 @@ func (k *looker) mounts(info *Info) error {
 	return nil
 }
 
-func (k *looker) set(s *Set, mounts []MountInfo) SetInfo {
+func (insp *inspection) setInfo(s *Set, mounts []MountInfo) SetInfo {
 	out := SetInfo{
-		Name: s.Set, ID: s.ID, Time: s.Time.UTC().Format(time.RFC3339), Age: k.age(s.Time), Count: s.Count, State: SetOK,
+		Name: s.Set, ID: s.ID, Time: s.Time.UTC().Format(time.RFC3339), Age: insp.age(s.Time), Count: s.Count, State: SetOK,
 		Consistency: s.Consistency(), Restored: s.Restored,
 	}
 	if !s.Complete() {
 		out.State = SetIncomplete
 	}
 	for _, v := range s.Snapshots {
-		shot := k.shot(v, mounts)
+		snapshot := insp.snapshotInfo(v, mounts)
 		switch {
-		case shot.Merge != nil:
+		case snapshot.Merge != nil:
 			out.State = SetMerging
-		case shot.Problem != "" && out.State != SetMerging:
+		case snapshot.Problem != "" && out.State != SetMerging:
 			out.State = SetBad
 		}
-		out.Snapshots = append(out.Snapshots, shot)
+		out.Snapshots = append(out.Snapshots, snapshot)
 	}
 	return out
 }
 
-func (k *looker) unmanaged(mounts []MountInfo) []Shot {
+// unmanagedSnapshots returns the snapshots that belong to no set.
+func (insp *inspection) unmanagedSnapshots(mounts []MountInfo) []Shot {
 	var out []Shot
-	for gi := range k.view.Report.Groups {
-		g := &k.view.Report.Groups[gi]
+	for gi := range insp.view.Report.Groups {
+		g := &insp.view.Report.Groups[gi]
 		for vi := range g.Volumes {
 			v := &g.Volumes[vi]
-			if _, ours := LabelOf(v); ours || !v.IsSnapshot() || k.VG != "" && v.VG != k.VG {
+			if _, inSet := LabelOf(v); inSet || !v.IsSnapshot() || insp.VG != "" && v.VG != insp.VG {
 				continue
 			}
-			out = append(out, k.shot(v, mounts))
+			out = append(out, insp.snapshotInfo(v, mounts))
 		}
 	}
 	return out
 }
 
-func (k *looker) age(t time.Time) int64 { return max(0, int64(k.now.Sub(t).Seconds())) }
+// age returns how long ago t was, in seconds.
+func (insp *inspection) age(t time.Time) int64 { return max(0, int64(insp.readAt.Sub(t).Seconds())) }
 
-// shot describes one snapshot. Of how full it is the kernel's own figures count: LVM rounds them.
-func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
+// snapshotInfo describes one snapshot. The use of its COW space is the kernel's figure, because LVM rounds its own.
+func (insp *inspection) snapshotInfo(v *lvm.Volume, mounts []MountInfo) Shot {
 	s := Shot{
 		Snapshot: v.FullName(), Thin: v.Kind == lvm.Thin, State: string(v.State), Size: v.Size, Tags: v.Tags,
-		Time: v.Created.UTC().Format(time.RFC3339), Age: k.age(v.Created), COW: v.COWSize, Used: v.COWUsed,
+		Time: v.Created.UTC().Format(time.RFC3339), Age: insp.age(v.Created), COW: v.COWSize, Used: v.COWUsed,
 	}
 	if v.Origin != "" {
 		s.Volume = v.VG + "/" + v.Origin
@@ -318,15 +325,21 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 		s.Problem = "it has no origin any more: it was merged, or a sibling was"
 	}
 	if v.Merging {
-		s.Merge = k.merge(v)
+		s.Merge = insp.mergeInfo(v)
 		s.Used = s.Merge.Left
-	} else if kernel, ok := snapshotStatus(k.status[v.DMName]); ok && kernel.Total > 0 {
+	} else if kernel, ok := snapshotStatus(insp.status[v.DMName]); ok && kernel.Total > 0 {
 		s.Used = kernel.UsedBytes()
 	}
-	if s.COW > 0 && (s.Merge == nil || s.Merge.State != MergeFailed) { // of a failed merge the kernel tells nothing
+	if s.COW > 0 && (s.Merge == nil || s.Merge.State != MergeFailed) { // the kernel has no figures of a failed merge
 		s.UsedPercent = percent(float64(s.Used) / float64(s.COW))
 	}
-	s.ToFull = s.toFull()
+	s.ToFull = s.secondsToFull()
+	s.addMountpoints(mounts)
+	return s
+}
+
+// addMountpoints says where the snapshot and its origin are mounted.
+func (s *Shot) addMountpoints(mounts []MountInfo) {
 	for _, m := range mounts {
 		switch m.Volume {
 		case s.Snapshot:
@@ -335,30 +348,30 @@ func (k *looker) shot(v *lvm.Volume, mounts []MountInfo) Shot {
 			s.OriginAt = append(s.OriginAt, m.Point)
 		}
 	}
-	return s
 }
 
-// youngest is the age in seconds from which on the rate at which a snapshot has filled says something of the next hours.
-const youngest = 60
+// minRateAge is the least age, in seconds, of a snapshot whose mean rate so far can predict the next hours.
+const minRateAge = 60
 
-// toFull is in how many seconds the COW space is used up, if as much goes on being written. Of what merges, thin or lost
-// there is none.
-func (s *Shot) toFull() *int64 {
-	if s.Merge != nil || s.Problem != "" || s.Used == 0 || s.Age < youngest {
+// secondsToFull returns after how many seconds the COW space is used up if writes go on at the mean rate so far. It is
+// nil for a snapshot that is empty, too young, thin, lost or being merged.
+func (s *Shot) secondsToFull() *int64 {
+	if s.Merge != nil || s.Problem != "" || s.Used == 0 || s.Age < minRateAge {
 		return nil
 	}
 	seconds := int64(float64(s.COW-s.Used) / float64(s.Used) * float64(s.Age))
 	return &seconds
 }
 
-// merge asks the table of the snapshot's origin: LVM records a merge before the kernel begins it.
-func (k *looker) merge(v *lvm.Volume) *MergeInfo {
+// mergeInfo describes the merge of a snapshot. It reads the kernel's table of the origin, because LVM records a merge
+// before the kernel begins it.
+func (insp *inspection) mergeInfo(v *lvm.Volume) *MergeInfo {
 	m := &MergeInfo{State: MergeDeferred, Left: v.COWUsed}
-	origin, ok := k.view.Report.Volume(v.VG, v.Origin)
+	origin, ok := insp.view.Report.Volume(v.VG, v.Origin)
 	if !ok {
 		return m
 	}
-	s, ok := snapshotStatus(k.status[origin.DMName])
+	s, ok := snapshotStatus(insp.status[origin.DMName])
 	switch {
 	case !ok || !s.Merging:
 		return m
@@ -370,18 +383,19 @@ func (k *looker) merge(v *lvm.Volume) *MergeInfo {
 	if s.Merged() {
 		m.State = MergeFinished
 	}
-	if begun := k.Merging[v.UUID]; begun > 0 {
-		m.Percent = percent(1 - float64(m.Left)/float64(begun))
+	if total := insp.Merging[v.UUID]; total > 0 {
+		m.Percent = percent(1 - float64(m.Left)/float64(total))
 	}
 	return m
 }
 
-// percent makes a percentage with two places, as LVM's, of a part of one.
-func percent(part float64) *float64 {
-	p := math.Round(10000*min(1, max(0, part))) / 100
+// percent returns a fraction as a percentage from 0 to 100, with two decimal places as LVM shows it.
+func percent(fraction float64) *float64 {
+	p := math.Round(10000*min(1, max(0, fraction))) / 100
 	return &p
 }
 
+// snapshotStatus returns the status of a snapshot target; false if the device has none, or several targets.
 func snapshotStatus(targets []lvm.Target) (lvm.SnapshotStatus, bool) {
 	if len(targets) != 1 {
 		return lvm.SnapshotStatus{}, false

@@ -8,29 +8,31 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Method is how it comes that nobody writes to a member at the set's instant.
+// Method is how a member is kept from being written to at the set's instant.
 type Method string
 
 // The methods.
 const (
-	// ByLVM is lvcreate's own suspend: a set of one, or each by itself.
+	// ByLVM is lvcreate's own suspend of the volume, for a set of one volume and for volumes that are taken each by
+	// itself.
 	ByLVM Method = "lvm"
-	// Closed is a member without a device: nobody can write to it.
+	// Closed is for an inactive volume: it has no device, so nobody can write to it.
 	Closed Method = "closed"
-	// Held is lvcreate, whose snapshot is made anew at the instant, while device-mapper holds all writes.
+	// Held is for all other volumes: lvcreate makes the snapshot, and it is made again at the set's instant, while
+	// device-mapper holds all writes.
 	Held Method = "hold"
 )
 
-// choose gives every member its method, or says why no single instant can be had.
-func (v *View) choose(p *Plan, targets []Target) error {
-	home, _ := filesystem.Holding(v.Mounts, v.Journal)
-	var wrong []error
+// chooseMethods gives every member its method, or says why the members cannot have a common instant.
+func (v *View) chooseMethods(p *Plan, targets []Target) error {
+	journalMount, _ := filesystem.Holding(v.Mounts, v.Journal)
+	var errs []error
 	for i, m := range p.Members {
 		t := &targets[i]
 		mounted := len(t.Mounts) > 0
-		m.Home = v.Journal != "" && mounted && t.FS == home.Dev
+		m.Home = v.Journal != "" && mounted && t.FS == journalMount.Dev
 		switch {
-		case !p.late() || p.Each:
+		case !p.hasSeveralMembers() || p.Each:
 			m.Method = ByLVM
 			continue
 		case !t.LV.Active:
@@ -38,17 +40,17 @@ func (v *View) choose(p *Plan, targets []Target) error {
 			continue
 		}
 		m.Method = Held
-		if t.Crypt != "" && mounted { // the suspend of the volume freezes what lies on it, and nothing above that
+		if t.Crypt != "" && mounted { // a suspend of the volume does not freeze the file system on the crypt device
 			m.Target = &filesystem.Target{Point: t.Mounts[0].Point, Dev: t.FS}
 		}
-		wrong = append(wrong, v.holdable(t))
+		errs = append(errs, v.checkHoldable(t))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// holdable refuses a volume whose device is not its own, but belongs to what uses it: there is nothing that could be
-// held and of which a pool could make a snapshot.
-func (v *View) holdable(t *Target) error {
+// checkHoldable fails with no_single_instant for a volume whose device belongs to its thick snapshots or its thin
+// volumes: there is no device that could be held, and of which a pool could make a snapshot.
+func (v *View) checkHoldable(t *Target) error {
 	var thick []string
 	for _, s := range v.Report.Snapshots(t.LV) {
 		if s.Kind == lvm.Snapshot {

@@ -16,227 +16,236 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// MountDir is where a set is mounted if the user names no place: below it, set/group/volume.
+// MountDir is the directory below which a set is mounted if the user names no mount point: each snapshot on
+// set/group/volume.
 const MountDir = journey.Run + "/mounts"
 
 // MountOptions say where and how a set is mounted.
 type MountOptions struct {
-	Point   string `json:"point"`   // for one snapshot the mount point, for several the directory of theirs
+	Point   string `json:"point"`   // of a single snapshot; for several, the directory that their mount points lie in
 	Create  bool   `json:"create"`  // make mount points that do not exist
-	Options string `json:"options"` // beside ro, noatime, and nouuid for XFS; rw instead of ro
+	Options string `json:"options"` // in addition to ro, noatime, and nouuid for XFS; rw takes the place of ro
 }
 
-// place is where one snapshot is, or will be, mounted.
-type place struct {
+// snapshotMount is the mount of one snapshot, planned or existing.
+type snapshotMount struct {
 	snapshot *lvm.Volume
 	point    string
 	options  string
 }
 
-// mounted mounts what is not mounted yet. before is the result of making the set; after a failure a set that was made
-// by this call is removed again, and no other.
-func (w *work) mounted(ctx context.Context, before ansible.Result) (ansible.Result, error) {
-	if w.Check && (w.set == nil || before.Changed) {
-		before.Msg += " and mount it"
-		return before, nil
+// makeMounted mounts the snapshots that are not mounted yet, and adds that to setResult, the result of making the set.
+// If it fails, it removes the set again, but only if this operation took it.
+func (op *setOperation) makeMounted(ctx context.Context, setResult ansible.Result) (ansible.Result, error) {
+	if op.Check && (op.set == nil || setResult.Changed) {
+		setResult.Msg += " and mount it"
+		return setResult, nil
 	}
-	mounted := before
-	places, err := w.places()
+	result := setResult
+	mounts, err := op.planMounts()
 	if err == nil {
-		mounted, err = w.mountPlaces(ctx, before, places)
+		result, err = op.mountAll(ctx, setResult, mounts)
 	}
 	switch {
 	case err == nil:
-		return mounted, nil
-	case w.made != "":
-		return ansible.Result{}, fault.All(err, w.removeMade(ctx))
-	case before.Changed:
-		err = fault.New(fault.Of(err).Code, "%s, which stays so, but it is not mounted: %w", before.Msg, err)
+		return result, nil
+	case op.takenID != "":
+		return ansible.Result{}, fault.All(err, op.removeTaken(ctx))
+	case setResult.Changed:
+		err = fault.New(fault.Of(err).Code, "%s, which stays so, but it is not mounted: %w", setResult.Msg, err)
 	}
 	return ansible.Result{}, err
 }
 
-// removeMade removes the set that this run took.
-func (w *work) removeMade(ctx context.Context) error {
-	plan := w.set.removal(nil)
-	if err := w.trip.Begin(Kind, w.Set, plan.Groups(), "removing", plan); err != nil {
+// removeTaken removes the set that this operation took.
+func (op *setOperation) removeTaken(ctx context.Context) error {
+	plan := op.set.removalPlan(nil)
+	if err := op.run.Begin(Kind, op.Set, plan.Groups(), "removing", plan); err != nil {
 		return err
 	}
-	if err := undone(ctx, w.lvm, plan); err != nil {
+	if err := undoAfterFailure(ctx, op.lvm, plan); err != nil {
 		return err
 	}
-	return w.trip.Finish("removed", journal.Done, nil)
+	return op.run.Finish("removed", journal.Done, nil)
 }
 
-// places says where each snapshot goes, and refuses points that cannot be.
-func (w *work) places() ([]place, error) {
-	if len(w.targets) == 0 {
-		if err := w.targetsOfSet(); err != nil {
+// planMounts returns where each snapshot is to be mounted, and refuses mount points that cannot be used.
+func (op *setOperation) planMounts() ([]snapshotMount, error) {
+	if len(op.targets) == 0 {
+		if err := op.targetSetOrigins(); err != nil {
 			return nil, err
 		}
 	}
 	count := map[string]int{}
-	for _, t := range w.targets {
+	for _, t := range op.targets {
 		count[t.LV.Name]++
 	}
-	var out []place
-	var wrong []error
-	for i := range w.targets {
-		t := &w.targets[i]
-		if IsPart(t, w.targets) {
+	var out []snapshotMount
+	var errs []error
+	for i := range op.targets {
+		t := &op.targets[i]
+		if IsPart(t, op.targets) {
 			continue
 		}
-		p := place{snapshot: w.snapshotOf(t.LV), point: t.Mountpoint, options: t.Options}
+		m := snapshotMount{snapshot: op.snapshotOf(t.LV), point: t.Mountpoint, options: t.Options}
 		switch {
-		case p.point != "":
-		case w.Mount.Point == "":
-			p.point = filepath.Join(MountDir, w.Set, t.LV.VG, t.LV.Name)
-		case len(w.targets) == 1:
-			p.point = w.Mount.Point
+		case m.point != "":
+		case op.Mount.Point == "":
+			m.point = filepath.Join(MountDir, op.Set, t.LV.VG, t.LV.Name)
+		case len(op.targets) == 1:
+			m.point = op.Mount.Point
 		case count[t.LV.Name] > 1:
-			p.point = filepath.Join(w.Mount.Point, t.LV.VG, t.LV.Name)
+			m.point = filepath.Join(op.Mount.Point, t.LV.VG, t.LV.Name)
 		default:
-			p.point = filepath.Join(w.Mount.Point, t.LV.Name)
+			m.point = filepath.Join(op.Mount.Point, t.LV.Name)
 		}
-		if p.options == "" {
-			p.options = w.Mount.Options
+		if m.options == "" {
+			m.options = op.Mount.Options
 		}
-		wrong = append(wrong, w.placeable(t, p))
-		out = append(out, p)
+		errs = append(errs, op.checkMount(t, m))
+		out = append(out, m)
 	}
-	return out, fault.All(wrong...)
+	return out, fault.All(errs...)
 }
 
-func (w *work) placeable(t *Target, p place) error {
-	if p.snapshot == nil {
-		return fault.New(fault.SetDiffers, "set %s has no snapshot of %s", w.Set, t.LV.FullName())
+// checkMount refuses a mount that cannot be made.
+func (op *setOperation) checkMount(t *Target, m snapshotMount) error {
+	if m.snapshot == nil {
+		return fault.New(fault.SetDiffers, "set %s has no snapshot of %s", op.Set, t.LV.FullName())
 	}
 	if t.Crypt != "" {
-		return fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting", t.LV.FullName()).
-			WithHint("by hand: cryptsetup open --readonly %s NAME, then mount -o ro /dev/mapper/NAME", p.snapshot.Path)
+		return fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting",
+			t.LV.FullName()).
+			WithHint("by hand: cryptsetup open --readonly %s NAME, then mount -o ro /dev/mapper/NAME", m.snapshot.Path)
 	}
-	if m, ok := filesystem.At(w.view.Mounts, p.point); ok && m.Dev != devOf(p.snapshot) {
-		return fault.New(fault.Busy, "%s: %s is mounted there already", p.point, m.Source).WithHint("choose another mountpoint")
+	if other, ok := filesystem.At(op.view.Mounts, m.point); ok && other.Dev != devOf(m.snapshot) {
+		return fault.New(fault.Busy, "%s: %s is mounted there already", m.point, other.Source).
+			WithHint("choose another mountpoint")
 	}
-	if _, err := os.Stat(p.point); err != nil && !w.Mount.Create {
-		return fault.New(fault.NotFound, "mount point %s: %w", p.point, err).WithHint("mountpoint_create=true makes it")
+	if _, err := os.Stat(m.point); err != nil && !op.Mount.Create {
+		return fault.New(fault.NotFound, "mount point %s: %w", m.point, err).WithHint("mountpoint_create=true makes it")
 	}
 	return nil
 }
 
-func (w *work) mountPlaces(ctx context.Context, result ansible.Result, places []place) (ansible.Result, error) {
-	var todo []place
-	for _, p := range places {
-		if m, ok := filesystem.At(w.view.Mounts, p.point); !ok || m.Dev != devOf(p.snapshot) {
-			todo = append(todo, p)
+// mountAll mounts what is not mounted yet, and adds that to the result. If a mount fails, it undoes those before.
+func (op *setOperation) mountAll(
+	ctx context.Context, result ansible.Result, mounts []snapshotMount,
+) (ansible.Result, error) {
+	var missing []snapshotMount
+	for _, m := range mounts {
+		if other, ok := filesystem.At(op.view.Mounts, m.point); !ok || other.Dev != devOf(m.snapshot) {
+			missing = append(missing, m)
 		}
 	}
-	result.Data["snapshots"] = w.listMounted(places)
-	if len(todo) == 0 {
+	result.Data["snapshots"] = op.listWithMountpoints(mounts)
+	if len(missing) == 0 {
 		return result, nil
 	}
 	result.Changed = true
-	result.Msg = fmt.Sprintf("%s; %s it on %s", result.Msg, w.verb("mounted", "mount"), points(todo))
-	if w.Check {
+	result.Msg = fmt.Sprintf("%s; %s it on %s", result.Msg, op.doneOrWould("mounted", "mount"), joinPoints(missing))
+	if op.Check {
 		return result, nil
 	}
-	undo := &Plan{Set: w.Set, Mounted: targetsOf(todo)}
-	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "mounting", undo); err != nil {
+	undoPlan := &Plan{Set: op.Set, Mounted: targetsOf(missing)}
+	if err := op.run.Begin(Kind, op.Set, op.set.Groups(), "mounting", undoPlan); err != nil {
 		return result, err
 	}
-	for _, p := range todo {
-		if err := w.mountOne(ctx, p); err != nil {
-			return result, w.failed(fault.All(err, undone(ctx, w.lvm, undo)))
+	for _, m := range missing {
+		if err := op.mountOne(ctx, m); err != nil {
+			return result, op.closeFailed(fault.All(err, undoAfterFailure(ctx, op.lvm, undoPlan)))
 		}
 	}
-	return result, w.trip.Finish(StepMounted, journal.Done, nil)
+	return result, op.run.Finish(StepMounted, journal.Done, nil)
 }
 
-func (w *work) mountOne(ctx context.Context, p place) error {
-	if err := os.MkdirAll(p.point, 0o755); err != nil {
-		return fault.New(fault.MountFailed, "mount point %s: %w", p.point, err)
+func (op *setOperation) mountOne(ctx context.Context, m snapshotMount) error {
+	if err := os.MkdirAll(m.point, 0o755); err != nil {
+		return fault.New(fault.MountFailed, "mount point %s: %w", m.point, err)
 	}
-	var more []string
-	for i := range w.targets {
-		if t := &w.targets[i]; t.LV.VG == p.snapshot.VG && t.LV.Name == p.snapshot.Origin {
-			more = w.snapshotOptions(t)
+	var partOptions []string
+	for i := range op.targets {
+		if t := &op.targets[i]; t.LV.VG == m.snapshot.VG && t.LV.Name == m.snapshot.Origin {
+			partOptions = op.snapshotOptions(t)
 		}
 	}
-	origin := w.view.mountOf(p.snapshot.VG, p.snapshot.Origin)
-	spec := filesystem.MountSpec{Source: p.snapshot.Path, Point: p.point, Type: origin.Type}
+	origin := op.view.mainMount(m.snapshot.VG, m.snapshot.Origin)
+	spec := filesystem.MountSpec{Source: m.snapshot.Path, Point: m.point, Type: origin.Type}
 	if spec.Type == "" {
-		fstype, err := filesystem.TypeOf(ctx, w.commands, p.snapshot.Path)
+		fstype, err := filesystem.TypeOf(ctx, op.commands, m.snapshot.Path)
 		if err != nil {
 			return err
 		}
 		spec.Type = fstype
 	}
-	spec.Options = mergeOptions(append(filesystem.SnapshotOptions(spec.Type, origin, false), more...), p.options)
-	return filesystem.MountDevice(ctx, w.commands, spec)
+	spec.Options = mergeOptions(append(filesystem.SnapshotOptions(spec.Type, origin, false), partOptions...), m.options)
+	return filesystem.MountDevice(ctx, op.commands, spec)
 }
 
-// mergeOptions adds what the user says to the defaults; rw takes the place of ro, any *atime that of noatime.
+// mergeOptions adds the user's mount options to the defaults. rw takes the place of ro, and any *atime option that of
+// noatime.
 func mergeOptions(defaults []string, user string) []string {
-	var asked []string
+	var userOptions []string
 	for _, o := range strings.Split(user, ",") {
 		if o = strings.TrimSpace(o); o != "" {
-			asked = append(asked, o)
+			userOptions = append(userOptions, o)
 		}
 	}
 	out := slices.DeleteFunc(slices.Clone(defaults), func(o string) bool {
 		if o == "ro" {
-			return slices.Contains(asked, "rw")
+			return slices.Contains(userOptions, "rw")
 		}
 		if o == "noatime" {
-			return slices.ContainsFunc(asked, func(a string) bool { return strings.HasSuffix(a, "atime") })
+			return slices.ContainsFunc(userOptions, func(a string) bool { return strings.HasSuffix(a, "atime") })
 		}
-		return slices.Contains(asked, o)
+		return slices.Contains(userOptions, o)
 	})
-	return append(out, asked...)
+	return append(out, userOptions...)
 }
 
-// unmounted unmounts the set wherever it is mounted.
-func (w *work) unmounted(ctx context.Context) (ansible.Result, error) {
-	if w.set == nil {
-		return ansible.Result{}, fault.New(fault.NotFound, "%s", None(w.view.Report, w.Set)).
+// makeUnmounted unmounts the set wherever it is mounted.
+func (op *setOperation) makeUnmounted(ctx context.Context) (ansible.Result, error) {
+	if op.set == nil {
+		return ansible.Result{}, fault.New(fault.NotFound, "%s", None(op.view.Report, op.Set)).
 			WithHint("lvm_snapshot_info shows the sets")
 	}
-	if err := w.same(); err != nil {
+	if err := op.checkSameVolumes(); err != nil {
 		return ansible.Result{}, err
 	}
-	points := w.mountedOn()
+	points := op.mountPoints()
 	if len(points) == 0 {
-		return describe(w.set, false, fmt.Sprintf("set %s is not mounted", w.Set)), nil
+		return existingSetResult(op.set, false, fmt.Sprintf("set %s is not mounted", op.Set)), nil
 	}
-	result := describe(w.set, true, fmt.Sprintf("%s set %s from %s", w.verb("unmounted", "unmount"), w.Set, strings.Join(points, ", ")))
-	if err := w.notInUse(ctx); err != nil || w.Check {
+	msg := fmt.Sprintf("%s set %s from %s", op.doneOrWould("unmounted", "unmount"), op.Set, strings.Join(points, ", "))
+	result := existingSetResult(op.set, true, msg)
+	if err := op.checkNotInUse(ctx); err != nil || op.Check {
 		return result, err
 	}
-	return result, unmountTargets(ctx, w.mountsOf())
+	return result, unmountTargets(ctx, op.setMounts())
 }
 
-// mountedOn is where the set's snapshots are mounted, whoever did it.
-func (w *work) mountedOn() []string {
+// mountPoints returns where the set's snapshots are mounted, whoever mounted them.
+func (op *setOperation) mountPoints() []string {
 	var points []string
-	for _, m := range w.mountsOf() {
+	for _, m := range op.setMounts() {
 		points = append(points, m.Point)
 	}
 	return points
 }
 
-// mountsOf are all mounts of the set's snapshots.
-func (w *work) mountsOf() []filesystem.Target {
+// setMounts returns all mounts of the set's snapshots.
+func (op *setOperation) setMounts() []filesystem.Target {
 	var out []filesystem.Target
-	for _, v := range w.set.Snapshots {
-		for _, m := range filesystem.On(w.view.Mounts, devOf(v)) {
+	for _, v := range op.set.Snapshots {
+		for _, m := range filesystem.On(op.view.Mounts, devOf(v)) {
 			out = append(out, filesystem.Target{Point: m.Point, Dev: m.Dev})
 		}
 	}
 	return out
 }
 
-// unmountTargets unmounts what is still mounted of them, the last one first, for the settling of an interrupted mount or
-// removal. What else has come to their mount points is not touched.
+// unmountTargets unmounts those of the targets that are still mounted, the last one first. It leaves alone what else is
+// mounted on their mount points by now, so it can also settle an interrupted mount or removal.
 func unmountTargets(ctx context.Context, targets []filesystem.Target) error {
 	var errs []error
 	for _, t := range slices.Backward(targets) {
@@ -246,17 +255,17 @@ func unmountTargets(ctx context.Context, targets []filesystem.Target) error {
 	return fault.All(errs...)
 }
 
-// targetsOf are the mounts that are to be made.
-func targetsOf(places []place) []filesystem.Target {
+// targetsOf returns the mount point and the device of each mount.
+func targetsOf(mounts []snapshotMount) []filesystem.Target {
 	var out []filesystem.Target
-	for _, p := range places {
-		out = append(out, filesystem.Target{Point: p.point, Dev: devOf(p.snapshot)})
+	for _, m := range mounts {
+		out = append(out, filesystem.Target{Point: m.point, Dev: devOf(m.snapshot)})
 	}
 	return out
 }
 
-// Tidy removes those of the points that are our own mount points, with the directories above them that are empty now.
-// Those the user named stay.
+// Tidy removes those of the mount points that lie below MountDir, and the directories above them that are empty then.
+// Mount points that the user named stay.
 func Tidy(points []string) {
 	for _, point := range points {
 		for strings.HasPrefix(point, MountDir+"/") && os.Remove(point) == nil {
@@ -265,24 +274,25 @@ func Tidy(points []string) {
 	}
 }
 
-func (w *work) listMounted(places []place) []Taken {
-	out := list(w.set)
+// listWithMountpoints lists the set's snapshots with their mount points.
+func (op *setOperation) listWithMountpoints(mounts []snapshotMount) []Taken {
+	out := listSnapshots(op.set)
 	for i := range out {
-		for _, p := range places {
-			if p.snapshot.FullName() == out[i].Snapshot {
-				out[i].Mountpoint = p.point
+		for _, m := range mounts {
+			if m.snapshot.FullName() == out[i].Snapshot {
+				out[i].Mountpoint = m.point
 			}
 		}
 	}
 	return out
 }
 
-func pointList(places []place) []string {
+func pointList(mounts []snapshotMount) []string {
 	var out []string
-	for _, p := range places {
-		out = append(out, p.point)
+	for _, m := range mounts {
+		out = append(out, m.point)
 	}
 	return out
 }
 
-func points(places []place) string { return strings.Join(pointList(places), ", ") }
+func joinPoints(mounts []snapshotMount) string { return strings.Join(pointList(mounts), ", ") }

@@ -9,20 +9,23 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Need is a volume that a file system is nothing without: its log, its real-time device.
+// Need is a volume that a file system cannot be used without: its log, its real-time device or its journal.
 type Need struct {
-	What   string         // such as "log"
-	Option string         // the mount option that names it; empty where its snapshot is mounted without
-	Dev    filesystem.Dev // zero: it is not known which
-	LV     *lvm.Volume    // nil: none of the set's
+	What   string         // log, real-time device or journal
+	Option string         // the mount option that names it; empty if a snapshot is mounted without it
+	Dev    filesystem.Dev // zero if not known
+	LV     *lvm.Volume    // nil if it is none of the set's volumes
 }
 
-// no is an unsupported fault.
-func no(format string, a ...any) *fault.Error { return fault.New(fault.Unsupported, format, a...) }
+// unsupported returns an unsupported fault.
+func unsupported(format string, a ...any) *fault.Error {
+	return fault.New(fault.Unsupported, format, a...)
+}
 
-// whole refuses a set that lacks a part of one of its file systems, or has such a part and not the file system: a
-// rollback would leave the two at different times. It notes what each target needs, and with TakeParts adds that.
-func (v *View) whole(targets []Target) ([]Target, error) {
+// resolveNeeds sets the Needs of each target, and with TakeParts adds the volumes that they name to the targets. It
+// refuses a set that has a file system without one of its parts, or a part without its file system: a rollback would
+// leave the two at different times.
+func (v *View) resolveNeeds(targets []Target) ([]Target, error) {
 	if v.Needs == nil {
 		return targets, nil
 	}
@@ -30,44 +33,44 @@ func (v *View) whole(targets []Target) ([]Target, error) {
 	if err != nil {
 		return targets, err
 	}
-	var wrong []error
+	var errs []error
 	for i := 0; i < len(targets); i++ {
 		t := &targets[i]
 		if !t.LV.Active || Unreliable(t.LV) != nil {
-			continue // nothing can be read of it; a set of what is unreliable is refused later, with the reason
+			continue // it cannot be read; a set with an unreliable volume is refused later, with the reason
 		}
-		needs, err := v.Needs(t.device())
+		needs, err := v.Needs(t.devicePath())
 		if err != nil {
 			return targets, err
 		}
 		if needs.Btrfs {
-			wrong = append(wrong, noBtrfs(t.LV.FullName()))
+			errs = append(errs, noBtrfs(t.LV.FullName()))
 			continue
 		}
 		t.Journal = needs.IsJournal
 		t.Needs = v.needsOf(t, needs, fstab)
 		if v.TakeParts {
-			targets = v.withParts(targets, t.Needs)
+			targets = v.addParts(targets, t.Needs)
 			t = &targets[i]
 		}
 		for j := range t.Needs {
-			wrong = append(wrong, v.needed(t, &t.Needs[j], targets))
+			errs = append(errs, v.locateNeed(t, &t.Needs[j], targets))
 		}
-		wrong = append(wrong, v.stacked(t, targets))
+		errs = append(errs, v.checkStacked(t, targets))
 	}
 	for i := range targets {
-		wrong = append(wrong, v.partOf(&targets[i], targets))
+		errs = append(errs, v.refuseLonePart(&targets[i], targets))
 	}
-	return targets, fault.All(wrong...)
+	return targets, fault.All(errs...)
 }
 
-// withParts adds the volumes that are needed and not there yet. One that cannot be added is refused as one that is not
-// in the set.
-func (v *View) withParts(targets []Target, needs []Need) []Target {
+// addParts adds the needed volumes that are not yet among the targets. One that cannot be added is left out, and
+// locateNeed refuses the set because of it.
+func (v *View) addParts(targets []Target, needs []Need) []Target {
 	for _, n := range needs {
-		is := func(t Target) bool { return n.Dev == t.FS || n.Dev == devOf(t.LV) }
+		isNeeded := func(t Target) bool { return n.Dev == t.FS || n.Dev == devOf(t.LV) }
 		lv, found := v.Report.ByDevice(int(n.Dev.Major), int(n.Dev.Minor))
-		if !found || slices.ContainsFunc(targets, is) {
+		if !found || slices.ContainsFunc(targets, isNeeded) {
 			continue
 		}
 		if part, err := v.resolve(Volume{Name: lv.FullName()}); err == nil {
@@ -77,16 +80,17 @@ func (v *View) withParts(targets []Target, needs []Need) []Target {
 	return targets
 }
 
-// device is where the target's file system is.
-func (t *Target) device() string {
+// devicePath returns the path of the device that the target's file system is on.
+func (t *Target) devicePath() string {
 	if t.Crypt != "" {
 		return "/dev/mapper/" + t.Crypt
 	}
 	return t.LV.Path
 }
 
-// needsOf finds the devices. XFS is told of them at the mount; ext4's journal needs no option, and a snapshot that is
-// only read does without: it was frozen, so its journal is empty, and to open another one would be recorded in it.
+// needsOf returns what the file system needs, and on which devices. XFS is told of these by mount options. ext4 needs
+// no option for its journal, and a snapshot that is only read is mounted without the journal: the file system was
+// frozen, so the journal is empty, and opening another one would be recorded in the file system.
 func (v *View) needsOf(t *Target, n filesystem.Needs, fstab []filesystem.FstabEntry) []Need {
 	var needs []Need
 	for _, xfs := range []struct {
@@ -94,7 +98,7 @@ func (v *View) needsOf(t *Target, n filesystem.Needs, fstab []filesystem.FstabEn
 		what, option string
 	}{{n.Log, "log", "logdev"}, {n.RealTime, "real-time device", "rtdev"}} {
 		if xfs.needed {
-			dev, _ := v.Device(t.option(xfs.option, fstab)) // else it is not known
+			dev, _ := v.Device(t.mountOption(xfs.option, fstab)) // zero on an error: not known
 			needs = append(needs, Need{What: xfs.what, Option: xfs.option, Dev: dev})
 		}
 	}
@@ -104,8 +108,9 @@ func (v *View) needsOf(t *Target, n filesystem.Needs, fstab []filesystem.FstabEn
 	return needs
 }
 
-// option is the value of a mount option: of a mount of the target, or in fstab for it.
-func (t *Target) option(name string, fstab []filesystem.FstabEntry) string {
+// mountOption returns the value of a mount option of the target's file system, from its mounts or from fstab; empty if
+// there is none.
+func (t *Target) mountOption(name string, fstab []filesystem.FstabEntry) string {
 	var all []string
 	for _, m := range t.Mounts {
 		all = append(all, strings.Split(m.Super, ",")...)
@@ -116,17 +121,17 @@ func (t *Target) option(name string, fstab []filesystem.FstabEntry) string {
 		}
 	}
 	for _, o := range all {
-		if value, is := strings.CutPrefix(o, name+"="); is {
+		if value, ok := strings.CutPrefix(o, name+"="); ok {
 			return value
 		}
 	}
 	return ""
 }
 
-// needed looks for a part among the targets.
-func (v *View) needed(t *Target, n *Need, targets []Target) error {
+// locateNeed finds the target that a need names and sets n.LV, or refuses the set.
+func (v *View) locateNeed(t *Target, n *Need, targets []Target) error {
 	if n.Dev == (filesystem.Dev{}) {
-		return no("%s: its %s lies on another device, and it is not known on which", t.LV.FullName(), n.What).
+		return unsupported("%s: its %s lies on another device, and it is not known on which", t.LV.FullName(), n.What).
 			WithHint("mount it, or name the device in fstab with the option %s=", n.Option)
 	}
 	for i := range targets {
@@ -136,20 +141,20 @@ func (v *View) needed(t *Target, n *Need, targets []Target) error {
 		}
 	}
 	if lv, ok := v.Report.ByDevice(int(n.Dev.Major), int(n.Dev.Minor)); ok {
-		return no("%s: its %s lies on %s, which is not in the set", t.LV.FullName(), n.What, lv.FullName()).
+		return unsupported("%s: its %s lies on %s, which is not in the set", t.LV.FullName(), n.What, lv.FullName()).
 			WithHint("name %s in volumes too: a rollback must take both back", lv.FullName())
 	}
-	return no("%s: its %s lies on device %s, which is no logical volume", t.LV.FullName(), n.What, n.Dev).
+	return unsupported("%s: its %s lies on device %s, which is no logical volume", t.LV.FullName(), n.What, n.Dev).
 		WithHint("leave it out: a rollback could not take its %s back", n.What)
 }
 
-// partOf refuses a log or journal whose file system is not in the set.
-func (v *View) partOf(t *Target, targets []Target) error {
+// refuseLonePart refuses a log, real-time device or journal whose file system is not in the set.
+func (v *View) refuseLonePart(t *Target, targets []Target) error {
 	if IsPart(t, targets) {
 		return nil
 	}
 	if t.Journal {
-		return no("%s is the journal of a file system that is not in the set", t.LV.FullName()).
+		return unsupported("%s is the journal of a file system that is not in the set", t.LV.FullName()).
 			WithHint("name that file system too, or leave both out")
 	}
 	for _, m := range v.Mounts {
@@ -159,7 +164,7 @@ func (v *View) partOf(t *Target, targets []Target) error {
 				continue
 			}
 			if dev, err := v.Device(path); err == nil && t.LV.Active && (dev == t.FS || dev == devOf(t.LV)) {
-				return no("%s belongs to the file system on %s, which is not in the set", t.LV.FullName(), m.Point).
+				return unsupported("%s belongs to the file system on %s, which is not in the set", t.LV.FullName(), m.Point).
 					WithHint("name %s too, or leave both out", m.Point)
 			}
 		}
@@ -167,11 +172,11 @@ func (v *View) partOf(t *Target, targets []Target) error {
 	return nil
 }
 
-// snapshotOptions are the options by which a snapshot of t finds the snapshots of what it needs.
-func (w *work) snapshotOptions(t *Target) []string {
+// snapshotOptions returns the mount options by which a snapshot of t uses the snapshots of what t needs.
+func (op *setOperation) snapshotOptions(t *Target) []string {
 	var options []string
 	for _, n := range t.Needs {
-		snapshot := w.snapshotOf(n.LV)
+		snapshot := op.snapshotOf(n.LV)
 		switch {
 		case n.Option == "":
 			options = append(options, "noload")
@@ -182,7 +187,8 @@ func (w *work) snapshotOptions(t *Target) []string {
 	return options
 }
 
-// IsPart tells the log or journal of another target, which has no file system of its own to be mounted.
+// IsPart says whether t is a log, real-time device or journal that another of the targets needs. Such a volume has no
+// file system of its own to be mounted.
 func IsPart(t *Target, targets []Target) bool {
 	return slices.ContainsFunc(targets, func(other Target) bool {
 		return slices.ContainsFunc(other.Needs, func(n Need) bool { return n.LV == t.LV })

@@ -11,21 +11,21 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// A set is whole or it is none: a file system with its log, a log with its file system.
-func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
+// A set must have a file system together with its log, and a log together with its file system.
+func TestResolveRequiresAllPartsOfAFileSystem(t *testing.T) {
 	noFstab(t)
-	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+	srv := newTestServer(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "xfs"}, {Name: "log"}, {Name: "ext"}, {Name: "journal"}, {Name: "shut"}, {Name: "plain"}, {Name: "tree"},
 	}})
-	w.mount("vg00/xfs", "/xfs", "xfs")
-	w.mount("vg00/ext", "/ext", "ext4")
-	w.mount("vg00/plain", "/plain", "xfs")
-	w.mounts[0].Super = "rw,logdev=/dev/vg00/log,noquota"
+	srv.mount("vg00/xfs", "/xfs", "xfs")
+	srv.mount("vg00/ext", "/ext", "ext4")
+	srv.mount("vg00/plain", "/plain", "xfs")
+	srv.mounts[0].Super = "rw,logdev=/dev/vg00/log,noquota"
 	dev := func(name string) filesystem.Dev {
-		v, _ := w.report().ByPath("vg00/" + name)
+		v, _ := srv.report().ByPath("vg00/" + name)
 		return devOf(v)
 	}
-	view := w.view()
+	view := srv.view()
 	byName := func(path string) (filesystem.Dev, error) {
 		if v, ok := view.Report.ByPath(path); ok {
 			return devOf(v), nil
@@ -39,7 +39,7 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 			"/dev/vg00/ext": {Journal: true, JournalOn: dev("journal")}, "/dev/vg00/tree": {Btrfs: true},
 		}[device], nil
 	}
-	resolves(t, view, map[string]string{
+	assertResolves(t, view, map[string]string{
 		"/plain":                       "",
 		"/xfs vg00/log":                "",
 		"/ext vg00/journal /plain":     "",
@@ -53,19 +53,20 @@ func TestASetHasAllPartsOfAFileSystem(t *testing.T) {
 	})
 	view.Mounts[0].Super = "rw,logdev=/dev/sdz"
 	view.Device = func(string) (filesystem.Dev, error) { return filesystem.Dev{Major: 8, Minor: 99}, nil }
-	if _, err := view.Resolve(words("vg00/xfs")); err == nil || !strings.Contains(err.Error(), "no logical volume") {
+	_, err := view.Resolve(volumesNamed("vg00/xfs"))
+	if err == nil || !strings.Contains(err.Error(), "no logical volume") {
 		t.Errorf("a log on a disk: %v", err)
 	}
 	view.Mounts[0].Super = "rw,logdev=/dev/vg00/log"
 	view.Device = byName
 	view.TakeParts = true
-	targets, err := view.Resolve(words("/xfs", "/ext"))
+	targets, err := view.Resolve(volumesNamed("/xfs", "/ext"))
 	var names []string
 	for i := range targets {
 		names = append(names, fmt.Sprint(targets[i].LV.FullName(), " ", IsPart(&targets[i], targets)))
 	}
 	want := []string{"vg00/xfs false", "vg00/ext false", "vg00/log true", "vg00/journal true"}
 	if err != nil || !slices.Equal(names, want) {
-		t.Errorf("with the parts that are needed: %v, %v, want %v", names, err, want)
+		t.Errorf("with TakeParts: %v, %v, want %v", names, err, want)
 	}
 }

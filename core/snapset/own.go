@@ -15,12 +15,12 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Own is a set that a journey takes for its own use and removes again, such as the one a backup reads. Until Keep, the
-// journal says that it is to be removed, whatever happens to the journey; it is known by its id, so that no other set
-// is ever touched.
+// Own is a set that a run takes for its own use and removes again, such as the one that a backup reads. Until Keep, the
+// journal says that the set is to be removed, whatever happens to the run. The set is identified by its ID, so no other
+// set is ever removed in its place.
 type Own struct {
-	Parts []Part // without the logs and real-time devices of others, which are no file systems of their own
-	work  *work
+	Parts []Part // without logs, real-time devices and journals, which have no file system of their own
+	op    *setOperation
 	plan  *Plan
 }
 
@@ -28,44 +28,48 @@ type Own struct {
 type Part struct {
 	Target   Target
 	Snapshot *lvm.Volume
-	options  []string // by which the snapshot finds those of what its file system needs
+	options  []string // mount options that name the snapshots of what its file system needs
 }
 
-// Planned is what Own would take: for a check, and for a look at the targets before.
+// Planned is a set that Take would take, for a check, and for looking at its targets first.
 type Planned struct {
-	Targets  []Target // as in Own.Parts
-	Existing bool     // the set is there already, taken for the same use
-	Result   ansible.Result
-	work     *work
+	Targets  []Target       // as in Own.Parts
+	Existing bool           // the set exists and was taken for a restore: Take uses it again
+	Result   ansible.Result // of a check
+	op       *setOperation
 	plan     *Plan
 }
 
-// PlanOwn looks, locks the volume groups unless trip is nil, and plans the set. A set of that name that was taken for a
-// restore is taken again for one; any other is a fault, exists.
-func PlanOwn(ctx context.Context, trip *journey.Trip, r command.Runner, req Request) (*Planned, error) {
-	w, err := look(ctx, trip, r, req)
+// PlanOwn reads the state of the server, locks the volume groups unless run is nil, and plans the set. A set of that
+// name that was taken for a restore is planned to be used again for a restore. Faults: exists if there is any other set
+// of that name; unsupported for a LUKS volume; those of View.Resolve and View.New; those of a set that cannot be used
+// again.
+func PlanOwn(ctx context.Context, run *journey.Trip, r command.Runner, req Request) (*Planned, error) {
+	op, err := readAndLock(ctx, run, r, req)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.canBeMounted(); err != nil {
+	if err := op.checkMountable(); err != nil {
 		return nil, err
 	}
-	n := w.logsLast()
-	if w.set != nil && w.set.Use == ForRestore && req.Use == ForRestore {
-		return w.existing(n)
+	n := op.movePartsLast()
+	if op.set != nil && op.set.Use == ForRestore && req.Use == ForRestore {
+		return op.reuseExisting(n)
 	}
-	if w.set != nil {
-		return nil, fault.New(fault.Exists, "there is a set %s already: %s", w.Set, strings.Join(names(w.set.Snapshots), ", ")).
-			WithHint("choose another name, or remove it: lvm_snapshot name=%s state=absent", w.Set)
+	if op.set != nil {
+		return nil, fault.New(fault.Exists, "there is a set %s already: %s",
+			op.Set, strings.Join(fullNames(op.set.Snapshots), ", ")).
+			WithHint("choose another name, or remove it: lvm_snapshot name=%s state=absent", op.Set)
 	}
-	if err := w.canLock(ctx); err != nil {
+	if err := op.checkLocking(ctx); err != nil {
 		return nil, err
 	}
-	p := &Planned{Targets: w.targets[:n], work: w}
+	p := &Planned{Targets: op.targets[:n], op: op}
 	return p, p.Resize()
 }
 
-// Resolve finds the volumes that are named; it locks and changes nothing.
+// Resolve returns the targets for the volumes that the user named. It takes no lock and changes nothing. Faults: those
+// of View.Resolve.
 func Resolve(ctx context.Context, r command.Runner, volumes []Volume) ([]Target, error) {
 	report, err := lvm.New(r).Report(ctx)
 	if err != nil {
@@ -79,41 +83,43 @@ func Resolve(ctx context.Context, r command.Runner, volumes []Volume) ([]Target,
 	return view.Resolve(volumes)
 }
 
-// canBeMounted refuses targets whose snapshots cannot be looked into.
-func (w *work) canBeMounted() error {
-	var wrong []error
-	for i := range w.targets {
-		t := &w.targets[i]
+// checkMountable refuses targets whose snapshots cannot be mounted.
+func (op *setOperation) checkMountable() error {
+	var errs []error
+	for i := range op.targets {
+		t := &op.targets[i]
 		if t.Crypt != "" {
-			wrong = append(wrong, fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting", t.LV.FullName()).
+			errs = append(errs, fault.New(fault.Unsupported,
+				"%s is encrypted (LUKS); its snapshot is not opened for mounting", t.LV.FullName()).
 				WithHint("leave it out; a directory on it can be backed up as it is: {path: /dir, snapshot: false}"))
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// logsLast moves the targets that are parts of others to the end, and returns how many the others are. While a set is
-// filled nothing looks after the parts: their snapshots hold all that can be written.
-func (w *work) logsLast() int {
-	var files, logs []Target
-	for _, t := range w.targets {
-		if !IsPart(&t, w.targets) {
-			files = append(files, t)
+// movePartsLast moves the targets that are parts of others (see IsPart) to the end, and returns how many other targets
+// there are. In a restore, each part gets COW space for all of its volume: nothing watches its snapshot while the set
+// is filled.
+func (op *setOperation) movePartsLast() int {
+	var fileSystems, parts []Target
+	for _, t := range op.targets {
+		if !IsPart(&t, op.targets) {
+			fileSystems = append(fileSystems, t)
 			continue
 		}
-		if w.Use == ForRestore {
+		if op.Use == ForRestore {
 			t.Size = fmt.Sprintf("%db", lvm.MaxCOW(t.LV.Size, lvm.Chunk, t.Group.ExtentSize))
 		}
-		logs = append(logs, t)
+		parts = append(parts, t)
 	}
-	w.targets = append(files, logs...)
-	return len(files)
+	op.targets = append(fileSystems, parts...)
+	return len(fileSystems)
 }
 
-// Reserved is what the snapshots of the parts take, in bytes by volume group.
+// Reserved returns the COW space of the parts' snapshots, in bytes by volume group.
 func (p *Planned) Reserved() map[string]int64 {
 	reserved := map[string]int64{}
-	for i, t := range p.work.targets {
+	for i, t := range p.op.targets {
 		if m := p.plan.Members[i]; i >= len(p.Targets) {
 			reserved[t.LV.VG] += m.COW
 		}
@@ -121,70 +127,79 @@ func (p *Planned) Reserved() map[string]int64 {
 	return reserved
 }
 
-// existing plans to use a set of n file systems again, if it is of the same volumes and can be relied on.
-func (w *work) existing(n int) (*Planned, error) {
-	if err := fault.All(w.same(), w.set.Check()); err != nil {
-		f := fault.New(fault.Of(err).Code, "set %s cannot be used again: %w", w.Set, err)
-		if f.Code == fault.Merging { // it goes away by itself, and cannot be removed
+// reuseExisting plans to use an existing set again, if it is of the same volumes and can be relied on. n is the number
+// of targets that are not parts.
+func (op *setOperation) reuseExisting(n int) (*Planned, error) {
+	if err := fault.All(op.checkSameVolumes(), op.set.Check()); err != nil {
+		f := fault.New(fault.Of(err).Code, "set %s cannot be used again: %w", op.Set, err)
+		if f.Code == fault.Merging { // it cannot be removed, and vanishes when the merge is done
 			return nil, f
 		}
-		return nil, f.WithHint("remove it, and restore again: lvm_snapshot name=%s state=absent", w.Set)
+		return nil, f.WithHint("remove it, and restore again: lvm_snapshot name=%s state=absent", op.Set)
 	}
-	if merging := w.merging(); merging != "" {
-		return nil, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", w.Set, merging).
-			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
+	if merging := op.mergingSnapshot(); merging != "" {
+		return nil, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", op.Set, merging).
+			WithHint("lvm_merge name=%s wait=true waits for it", op.Set)
 	}
-	for _, v := range w.set.Snapshots {
-		if mounts := filesystem.On(w.view.Mounts, devOf(v)); len(mounts) > 0 {
-			return nil, fault.New(fault.Busy, "%s of set %s is mounted at %s", v.FullName(), w.Set, mounts[0].Point).
-				WithHint("lvm_snapshot name=%s state=unmounted", w.Set)
+	for _, v := range op.set.Snapshots {
+		if mounts := filesystem.On(op.view.Mounts, devOf(v)); len(mounts) > 0 {
+			return nil, fault.New(fault.Busy, "%s of set %s is mounted at %s", v.FullName(), op.Set, mounts[0].Point).
+				WithHint("lvm_snapshot name=%s state=unmounted", op.Set)
 		}
 	}
-	plan := w.set.removal(nil)
-	result := describe(w.set, false, "would use set "+w.Set+" again")
-	return &Planned{Targets: w.targets[:n], Existing: true, Result: result, work: w, plan: plan}, nil
+	plan := op.set.removalPlan(nil)
+	result := existingSetResult(op.set, false, "would use set "+op.Set+" again")
+	return &Planned{Targets: op.targets[:n], Existing: true, Result: result, op: op, plan: plan}, nil
 }
 
-// Resize plans anew, with the sizes that the Targets say now.
+// Resize plans the set again, with the sizes that the Targets have now. Faults: those of View.New; no_space if the disk
+// of the journal or of LVM's metadata copies is nearly full.
 func (p *Planned) Resize() (err error) {
-	w := p.work
-	p.plan, err = w.view.New(Want{Set: w.Set, Volumes: w.Volumes, Size: w.Size, Use: w.Use}, journal.NewID(), w.targets)
+	op := p.op
+	want := Want{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Use: op.Use}
+	p.plan, err = op.view.New(want, journal.NewID(), op.targets)
 	if err == nil {
-		p.Result = created(p.plan, nil, "would take")
-		err = checkRoom()
+		p.Result = newSetResult(p.plan, nil, "would take")
+		err = checkReserveSpace()
 	}
 	return err
 }
 
-// Take takes the planned set. After an error nothing of it is left.
+// Take takes the planned set, or begins to use the existing one. After an error nothing of a new set is left, unless a
+// set is returned as well: then only its journal entry could not be written.
 func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
-	w := p.work
+	op := p.op
 	if p.Existing {
-		return w.own(p.plan), p.Result, w.trip.Begin(Kind, w.Set, w.set.Groups(), "in use", p.plan)
+		return op.ownSet(p.plan), p.Result, op.run.Begin(Kind, op.Set, op.set.Groups(), "in use", p.plan)
 	}
-	result, err := w.takePlanned(ctx, p.plan, func() error { return w.trip.Record("in use", p.plan) })
-	if w.made == "" {
+	result, err := op.takePlanned(ctx, p.plan, func() error { return op.run.Record("in use", p.plan) })
+	if op.takenID == "" {
 		return nil, ansible.Result{}, err
 	}
-	return w.own(p.plan), result, err
+	return op.ownSet(p.plan), result, err
 }
 
-func (w *work) own(p *Plan) *Own {
-	own := &Own{work: w, plan: p}
-	for i := range w.targets {
-		t := &w.targets[i]
-		if !IsPart(t, w.targets) {
-			own.Parts = append(own.Parts, Part{Target: *t, Snapshot: w.snapshotOf(t.LV), options: w.snapshotOptions(t)})
+// ownSet returns the set of the plan as an Own.
+func (op *setOperation) ownSet(p *Plan) *Own {
+	own := &Own{op: op, plan: p}
+	for i := range op.targets {
+		t := &op.targets[i]
+		if !IsPart(t, op.targets) {
+			own.Parts = append(own.Parts, Part{Target: *t, Snapshot: op.snapshotOf(t.LV), options: op.snapshotOptions(t)})
 		}
 	}
 	return own
 }
 
-// Time is the set's instant.
+// Time returns the set's instant.
 func (o *Own) Time() time.Time { return o.plan.Time }
 
-// MountSpec says how to mount a part's snapshot at point, for reading or for writing.
-func (p *Part) MountSpec(ctx context.Context, r command.Runner, point string, write bool) (filesystem.MountSpec, error) {
+// MountSpec says how to mount a part's snapshot on point: for reading only, or with write for writing too. It is
+// mounted so that no program on it can be run and no device node used. Fault: unsupported if it has no known file
+// system.
+func (p *Part) MountSpec(
+	ctx context.Context, r command.Runner, point string, write bool,
+) (filesystem.MountSpec, error) {
 	spec := filesystem.MountSpec{Source: p.Snapshot.Path, Point: point}
 	var origin filesystem.Mount
 	if len(p.Target.Mounts) > 0 {
@@ -206,9 +221,10 @@ func (p *Part) MountSpec(ctx context.Context, r command.Runner, point string, wr
 	return spec, nil
 }
 
-// Look reads the set anew and says what became of it: its parts' fill, and snapshot_invalid if one has overflowed.
+// Look reads the set again, and updates the Parts with their use of COW space. Faults: snapshot_invalid if one has
+// overflowed; not_found if the set was removed; the others of Set.Check.
 func (o *Own) Look(ctx context.Context) error {
-	report, err := o.work.lvm.Report(ctx)
+	report, err := o.op.lvm.Report(ctx)
 	if err != nil {
 		return err
 	}
@@ -219,9 +235,9 @@ func (o *Own) Look(ctx context.Context) error {
 	if set == nil || set.ID != o.plan.ID {
 		return fault.New(fault.NotFound, "set %s was removed while it was in use", o.plan.Set)
 	}
-	o.work.set = set
+	o.op.set = set
 	for i := range o.Parts {
-		if v := o.work.snapshotOf(o.Parts[i].Target.LV); v != nil {
+		if v := o.op.snapshotOf(o.Parts[i].Target.LV); v != nil {
 			o.Parts[i].Snapshot = v
 		}
 		if g, ok := report.Group(o.Parts[i].Target.LV.VG); ok {
@@ -231,22 +247,24 @@ func (o *Own) Look(ctx context.Context) error {
 	return set.Check()
 }
 
-// Remove removes the set, and closes its record: done if the set has served its purpose.
+// Remove removes the set, and closes its journal entry with this outcome: journal.Done if the set has served its
+// purpose.
 func (o *Own) Remove(ctx context.Context, outcome journal.Outcome) error {
-	if err := Undo(ctx, o.work.lvm, o.plan); err != nil {
+	if err := Undo(ctx, o.op.lvm, o.plan); err != nil {
 		return err
 	}
-	return o.work.trip.Finish("removed", outcome, nil)
+	return o.op.run.Finish("removed", outcome, nil)
 }
 
-// Keep leaves the set to whoever wants it: it is one like any other from now on.
-func (o *Own) Keep(step string) error { return o.work.trip.Finish(step, journal.Done, o.plan) }
+// Keep makes the set an ordinary one, which the run does not remove, and closes its journal entry with this step.
+func (o *Own) Keep(step string) error { return o.op.run.Finish(step, journal.Done, o.plan) }
 
-// closeLimit bounds the wait for a device to be closed. What a program of a private mount namespace had mounted is
-// unmounted by the kernel some time after the last of its processes has ended.
+// closeLimit bounds the wait for a device to be closed. When the last process in a private mount namespace has ended,
+// the kernel unmounts what was mounted there only some time later.
 var closeLimit = 30 * time.Second
 
-// awaitClosed waits until none of the devices is open. Past the limit it leaves it to LVM to say that one is.
+// awaitClosed waits until none of the devices is open. After closeLimit it returns without an error: LVM's next command
+// then says that a device is open.
 func awaitClosed(ctx context.Context, l *lvm.LVM, devices []string) error {
 	until := time.Now().Add(closeLimit)
 	for {
@@ -264,7 +282,7 @@ func awaitClosed(ctx context.Context, l *lvm.LVM, devices []string) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(200 * time.Millisecond): // device-mapper tells nobody
+		case <-time.After(200 * time.Millisecond): // device-mapper has no event for a close
 		}
 	}
 }

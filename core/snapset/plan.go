@@ -12,71 +12,79 @@ import (
 type Want struct {
 	Set     string
 	Volumes []Volume
-	Size    string // for volumes that say none; empty: sized for the free space
-	Each    bool   // consistency: volume, each by itself
+	Size    string // COW space of volumes that have no size of their own; empty: a default that fits the free space
+	Each    bool   // consistency=volume: each volume at an instant of its own
 	Use     Use
 }
 
-// Member is one snapshot of a plan. It is kept in the journal, so it holds all that settling needs.
+// Member is one volume of a planned set, with its snapshot. It is kept in the journal, so it holds all that settling
+// needs.
 type Member struct {
 	VG       string             `json:"vg"`
 	LV       string             `json:"lv"`       // the origin
-	Snapshot string             `json:"snapshot"` // the name of the new volume
+	Snapshot string             `json:"snapshot"` // the name of its new snapshot, without the group
 	DMName   string             `json:"dm_name"`  // of the origin
 	Thin     bool               `json:"thin"`
 	Pool     string             `json:"pool,omitempty"`
-	Extents  int64              `json:"extents,omitempty"`
-	COW      int64              `json:"cow_bytes,omitempty"` // 0: thin
+	Extents  int64              `json:"extents,omitempty"`   // of COW space
+	COW      int64              `json:"cow_bytes,omitempty"` // COW space; 0 for a thin volume
 	Method   Method             `json:"method"`
-	Target   *filesystem.Target `json:"target,omitempty"` // what is frozen
-	Home     bool               `json:"home,omitempty"`   // it holds the journal
-	Points   []string           `json:"points,omitempty"`
-	Log      bool               `json:"log,omitempty"` // of another member's file system
+	Target   *filesystem.Target `json:"target,omitempty"` // the file system that is frozen; nil: none
+	Home     bool               `json:"home,omitempty"`   // the volume holds the journal
+	Points   []string           `json:"points,omitempty"` // where the origin is mounted
+	Log      bool               `json:"log,omitempty"`    // it is a part of another member's file system: see IsPart
 }
+
+// origin and snapshot return vg/lv.
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }
 func (m *Member) snapshot() string { return m.VG + "/" + m.Snapshot }
 
-// Plan is how a new set will be taken.
+// Plan is how a new set will be taken. It is kept in the journal.
 type Plan struct {
 	Set     string    `json:"set"`
 	ID      string    `json:"id"`
 	Time    time.Time `json:"time"`
-	Each    bool      `json:"each,omitempty"`
+	Each    bool      `json:"each,omitempty"` // each volume at an instant of its own
 	Use     Use       `json:"use,omitempty"`
 	Members []*Member `json:"members"`
-	// Mounted are mounts of an existing set's snapshots that are to be undone.
+	// Mounted are mounts of an existing set's snapshots that Undo unmounts.
 	Mounted []filesystem.Target `json:"mounted,omitempty"`
 }
 
+// label returns what the tags of the finished set's snapshots say.
 func (p *Plan) label() Label {
-	return Label{Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use, Each: p.Each && p.late()}
+	return Label{
+		Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use,
+		Each: p.Each && p.hasSeveralMembers(),
+	}
 }
 
-// late says that the set's snapshots are made before its instant: until that is over they lack the tag that makes a set
-// of them, so that nobody takes them for one.
-func (p *Plan) late() bool { return len(p.Members) > 1 }
+// hasSeveralMembers says whether the set has more than one member. The snapshots of such a set are made before its
+// instant. Until the instant is over they lack the tag with the number of members, so that nobody takes them for a set.
+func (p *Plan) hasSeveralMembers() bool { return len(p.Members) > 1 }
 
-// firstTags are what a member's snapshot is made with.
-func (p *Plan) firstTags() []string {
+// initialTags returns the tags that a member's snapshot is created with.
+func (p *Plan) initialTags() []string {
 	label := p.label()
-	if p.late() {
+	if p.hasSeveralMembers() {
 		label.Count = 0
 	}
 	return label.tags()
 }
 
-// inOrder are the members as their snapshots are made, the one that holds the journal first: see cameBack.
-func (p *Plan) inOrder() []*Member {
-	home := func(is bool) []*Member { return p.pick(func(m *Member) bool { return m.Home == is }) }
-	return append(home(true), home(false)...)
+// creationOrder returns the members in the order in which their snapshots are made. The member that holds the journal
+// comes first: see findJournalRollback.
+func (p *Plan) creationOrder() []*Member {
+	byHome := func(isHome bool) []*Member { return p.membersWhere(func(m *Member) bool { return m.Home == isHome }) }
+	return append(byHome(true), byHome(false)...)
 }
 
-func (p *Plan) held() []*Member {
-	return p.pick(func(m *Member) bool { return m.Method == Held })
+func (p *Plan) heldMembers() []*Member {
+	return p.membersWhere(func(m *Member) bool { return m.Method == Held })
 }
 
-func (p *Plan) pick(which func(*Member) bool) []*Member {
+func (p *Plan) membersWhere(which func(*Member) bool) []*Member {
 	var out []*Member
 	for _, m := range p.Members {
 		if which(m) {
@@ -86,94 +94,92 @@ func (p *Plan) pick(which func(*Member) bool) []*Member {
 	return out
 }
 
-// Groups are the names of the volume groups the set will lie in, sorted.
+// Groups returns the names of the volume groups that the set will lie in, sorted.
 func (p *Plan) Groups() []string {
 	var groups []string
 	for _, m := range p.Members {
 		groups = append(groups, m.VG)
 	}
-	return unique(groups)
+	return sortedUnique(groups)
 }
 
-// New plans a set of the targets. It changes nothing, and names everything that is in the way.
-func (v *View) New(w Want, id string, targets []Target) (*Plan, error) {
-	p := &Plan{Set: w.Set, ID: id, Time: time.Now(), Each: w.Each, Use: w.Use}
-	var wrong []error
+// New plans a set of the targets. It changes nothing. Its error names everything that is in the way: bad_arguments,
+// exists, merging, no_space, pool_damaged, no_single_instant, and those of Unreliable.
+func (v *View) New(want Want, id string, targets []Target) (*Plan, error) {
+	p := &Plan{Set: want.Set, ID: id, Time: time.Now(), Each: want.Each, Use: want.Use}
+	var errs []error
 	for i := range targets {
 		t := &targets[i]
 		m := &Member{
-			VG: t.LV.VG, LV: t.LV.Name, Snapshot: SnapshotName(t.LV.Name, w.Set), DMName: t.LV.DMName,
+			VG: t.LV.VG, LV: t.LV.Name, Snapshot: SnapshotName(t.LV.Name, want.Set), DMName: t.LV.DMName,
 			Thin: t.LV.Kind == lvm.Thin, Pool: t.LV.Pool,
 			Log: IsPart(t, targets),
 		}
 		for _, mount := range t.Mounts {
 			m.Points = append(m.Points, mount.Point)
 		}
-		wrong = append(wrong, v.takeable(t, m))
+		errs = append(errs, v.checkTakeable(t, m))
 		p.Members = append(p.Members, m)
 	}
-	if err := fault.All(wrong...); err != nil {
+	if err := fault.All(errs...); err != nil {
 		return nil, err
 	}
-	if err := v.size(w, p, targets); err != nil {
+	if err := v.sizeMembers(want, p, targets); err != nil {
 		return nil, err
 	}
-	return p, v.choose(p, targets)
+	return p, v.chooseMethods(p, targets)
 }
 
-// takeable says why no snapshot of that name can be taken of the target now.
-func (v *View) takeable(t *Target, m *Member) error {
+// checkTakeable says why no snapshot of the target can be taken now under the planned name.
+func (v *View) checkTakeable(t *Target, m *Member) error {
 	if err := lvm.CheckNew(m.VG, m.Snapshot); err != nil {
 		return fault.New(fault.BadArguments, "%s: %w", t.LV.FullName(), err).WithHint("choose a shorter name for the set")
 	}
-	if there, ok := v.Report.Volume(m.VG, m.Snapshot); ok {
-		return m.nameTaken(there)
+	if existing, ok := v.Report.Volume(m.VG, m.Snapshot); ok {
+		return m.nameTakenFault(existing)
 	}
-	if err := Unreliable(t.LV); err != nil { // a merge that failed is one that LVM still calls merging
+	if err := Unreliable(t.LV); err != nil { // first, since LVM calls a failed merge merging, too
 		return err
 	}
 	if t.LV.Merging {
-		return fault.New(fault.Merging, "%s is still merging; LVM takes no snapshot of it before that is done", t.LV.FullName()).
+		return fault.New(fault.Merging, "%s is still merging; LVM takes no snapshot of it before that is done",
+			t.LV.FullName()).
 			WithHint("wait for the merge: lvm_snapshot_info shows its progress")
 	}
 	if !m.Thin {
 		return nil
 	}
-	return v.poolHasRoom(m)
+	return v.checkPoolRoom(m)
 }
 
-func (m *Member) nameTaken(there *lvm.Volume) error {
-	f := fault.New(fault.Exists, "%s exists and is not of set %q", there.FullName(), setOf(there))
-	if label, ok := LabelOf(there); ok {
-		f.Msg = there.FullName() + " exists and belongs to set " + label.Set
-		return f.WithHint("choose another name for the set")
+// nameTakenFault returns the fault that a volume of the snapshot's name exists.
+func (m *Member) nameTakenFault(existing *lvm.Volume) error {
+	name := existing.FullName()
+	if label, ok := LabelOf(existing); ok {
+		return fault.New(fault.Exists, "%s exists and belongs to set %s", name, label.Set).
+			WithHint("choose another name for the set")
 	}
-	if there.IsSnapshot() && there.Origin == m.LV {
-		f.Msg = there.FullName() + " exists: a snapshot made by hand"
-		return f.WithHint("choose another name, remove it (lvremove %s), or roll back to it: lvm_merge snapshots=%s", there.FullName(), there.FullName())
+	if existing.IsSnapshot() && existing.Origin == m.LV {
+		return fault.New(fault.Exists, "%s exists: a snapshot made by hand", name).
+			WithHint("choose another name, remove it (lvremove %[1]s), or roll back to it: lvm_merge snapshots=%[1]s", name)
 	}
-	f.Msg = there.FullName() + " exists and is not Rewind's"
-	return f.WithHint("choose another name for the set")
+	return fault.New(fault.Exists, "%s exists and is not Rewind's", name).WithHint("choose another name for the set")
 }
 
-func setOf(v *lvm.Volume) string {
-	label, _ := LabelOf(v)
-	return label.Set
-}
+// poolLimit is how full, in percent, a thin pool's data or metadata may be for a snapshot to be taken. Beyond that, any
+// write to a volume of the pool might be the one that fills the pool.
+const poolLimit = 95
 
-// poolFull is how full, in percent, a thin pool's data or metadata may be before a snapshot is refused: beyond it every
-// write to any volume of the pool may be the last.
-const poolFull = 95
-
-func (v *View) poolHasRoom(m *Member) error {
+// checkPoolRoom refuses a thin pool that is nearly full or damaged.
+func (v *View) checkPoolRoom(m *Member) error {
 	pool, err := v.Report.Need(m.VG, m.Pool)
 	if err != nil {
 		return err
 	}
 	for what, percent := range map[string]*float64{"data": pool.DataPercent, "metadata": pool.MetadataPercent} {
-		if percent != nil && *percent >= poolFull {
+		if percent != nil && *percent >= poolLimit {
 			return fault.New(fault.NoSpace, "thin pool %s: its %s is %.1f%% full", pool.FullName(), what, *percent).
-				WithHint("extend it first (lvextend %s); at %d%% no snapshot is taken", pool.FullName(), poolFull)
+				WithHint("extend it first (lvextend %s); at %d%% no snapshot is taken", pool.FullName(), poolLimit)
 		}
 	}
 	if bad, why := pool.Bad(); bad {

@@ -11,37 +11,40 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// server has two thick volumes that are mounted, one that is closed, and two thin ones that are mounted.
-func server(t *testing.T) *world {
-	w := newWorld(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+// newServer returns a server with two thick volumes that are mounted, an active one that is not, an inactive one, and
+// two thin ones that are mounted.
+func newServer(t *testing.T) *testServer {
+	srv := newTestServer(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "dat", Size: 1024 * mib}, {Name: "pccehr", Size: 512 * mib}, {Name: "shut"}, {Name: "off", Inactive: true},
 		{Name: "pool", Kind: lvm.ThinPool, Size: 512 * mib}, {Name: "t1", Pool: "pool"}, {Name: "t2", Pool: "pool"},
 	}})
-	w.mounts = []filesystem.Mount{{ID: 1, Dev: filesystem.Dev{Major: 8, Minor: 1}, Root: "/", Point: "/", Type: "ext4", Source: "/dev/sda1"}}
-	w.mount("vg00/dat", "/dat", "xfs")
-	w.mount("vg00/pccehr", "/pccehr", "ext4")
-	w.mount("vg00/t1", "/t1", "xfs")
-	w.mount("vg00/t2", "/t2", "xfs")
-	return w
+	srv.mounts = []filesystem.Mount{
+		{ID: 1, Dev: filesystem.Dev{Major: 8, Minor: 1}, Root: "/", Point: "/", Type: "ext4", Source: "/dev/sda1"},
+	}
+	srv.mount("vg00/dat", "/dat", "xfs")
+	srv.mount("vg00/pccehr", "/pccehr", "ext4")
+	srv.mount("vg00/t1", "/t1", "xfs")
+	srv.mount("vg00/t2", "/t2", "xfs")
+	return srv
 }
 
-func TestMethods(t *testing.T) {
+func TestChooseMethods(t *testing.T) {
 	for name, c := range map[string]struct {
 		volumes []Volume
 		each    bool
 		want    []Method
 	}{
-		"thick":          {volumes: words("/dat", "vg00/pccehr"), want: []Method{Held, Held}},
-		"closed":         {volumes: words("/dat", "vg00/shut"), want: []Method{Held, Held}},
-		"inactive":       {volumes: words("/dat", "vg00/off"), want: []Method{Held, Closed}},
-		"alone":          {volumes: words("/dat"), want: []Method{ByLVM}},
-		"thin, alone":    {volumes: words("/t1"), want: []Method{ByLVM}},
-		"each by itself": {volumes: words("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
-		"thin":           {volumes: words("/t1", "/t2"), want: []Method{Held, Held}},
-		"thin and thick": {volumes: words("/t1", "/dat"), want: []Method{Held, Held}},
+		"thick":          {volumes: volumesNamed("/dat", "vg00/pccehr"), want: []Method{Held, Held}},
+		"closed":         {volumes: volumesNamed("/dat", "vg00/shut"), want: []Method{Held, Held}},
+		"inactive":       {volumes: volumesNamed("/dat", "vg00/off"), want: []Method{Held, Closed}},
+		"alone":          {volumes: volumesNamed("/dat"), want: []Method{ByLVM}},
+		"thin, alone":    {volumes: volumesNamed("/t1"), want: []Method{ByLVM}},
+		"each by itself": {volumes: volumesNamed("/dat", "/t1"), each: true, want: []Method{ByLVM, ByLVM}},
+		"thin":           {volumes: volumesNamed("/t1", "/t2"), want: []Method{Held, Held}},
+		"thin and thick": {volumes: volumesNamed("/t1", "/dat"), want: []Method{Held, Held}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := server(t).mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
+			p := newServer(t).mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
 			var got []Method
 			for _, m := range p.Members {
 				got = append(got, m.Method)
@@ -56,51 +59,56 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// The device of a thin volume with thick snapshots is theirs, that of an external origin the thin volumes'.
-func TestAVolumeWhoseDeviceIsNotItsOwnHasNoInstantWithOthers(t *testing.T) {
-	w := server(t)
-	w.Make("vg00", lvmtest.Volume{Name: "mine", Kind: lvm.Snapshot, Origin: "t1"})
-	_, err := w.plan(Want{Set: "s", Volumes: words("/t1", "/dat")})
-	expect(t, err, fault.NoSingleInstant, "vg00/t1 is thin and has thick snapshots (vg00/mine)")
-	view := w.view()
-	targets, err := view.Resolve(words("/dat", "/pccehr"))
+// The device of a thin volume with thick snapshots belongs to these snapshots, and that of an external origin to its
+// thin volumes.
+func TestVolumesThatCannotBeHeldAreRefused(t *testing.T) {
+	srv := newServer(t)
+	srv.Make("vg00", lvmtest.Volume{Name: "mine", Kind: lvm.Snapshot, Origin: "t1"})
+	_, err := srv.plan(Want{Set: "s", Volumes: volumesNamed("/t1", "/dat")})
+	expectFault(t, err, fault.NoSingleInstant, "vg00/t1 is thin and has thick snapshots (vg00/mine)")
+	view := srv.view()
+	targets, err := view.Resolve(volumesNamed("/dat", "/pccehr"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	targets[0].LV.IsExternalOrigin = true
 	_, err = view.New(Want{Set: "s"}, "id-1", targets)
-	expect(t, err, fault.NoSingleInstant, "vg00/dat is the external origin of thin volumes")
-	w.mustPlan(Want{Set: "s", Volumes: words("/t1")})
-	w.mustPlan(Want{Set: "s", Volumes: words("/t1", "/dat"), Each: true})
+	expectFault(t, err, fault.NoSingleInstant, "vg00/dat is the external origin of thin volumes")
+	srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/t1")})
+	srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/t1", "/dat"), Each: true})
 }
 
-// The snapshot of the volume that holds the journal is made first, so that no other one is there without it.
-func TestTheJournalsVolumeIsSnapshottedFirst(t *testing.T) {
-	w := server(t)
-	w.journal = "/pccehr"
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
-	if first := p.inOrder()[0]; first.LV != "pccehr" || !first.Home {
+// The snapshot of the volume that holds the journal is made first, so that no other snapshot exists without it.
+func TestJournalVolumeIsSnapshottedFirst(t *testing.T) {
+	srv := newServer(t)
+	srv.journalDir = "/pccehr"
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "vg00/shut")})
+	if first := p.creationOrder()[0]; first.LV != "pccehr" || !first.Home {
 		t.Errorf("%s is first", first.origin())
 	}
 }
 
-func TestSizes(t *testing.T) {
+func TestCOWSizes(t *testing.T) {
 	for name, c := range map[string]struct {
 		size    string
 		volumes []Volume
 		want    []int64 // MiB
 	}{
-		"a fifth of the origin":           {volumes: words("/dat", "/pccehr"), want: []int64{208, 104}},
-		"at least the floor":              {volumes: words("vg00/shut"), want: []int64{32}},
-		"asked for all":                   {size: "100m", volumes: words("/dat", "/pccehr"), want: []int64{100, 100}},
-		"a bare number is MiB":            {size: "64", volumes: words("/dat"), want: []int64{64}},
-		"of the origin, as lvcreate does": {size: "10%ORIGIN", volumes: words("/dat", "/pccehr"), want: []int64{112, 56}},
-		"one has its own":                 {size: "100m", volumes: []Volume{{Name: "/dat", Size: "40m"}, {Name: "/pccehr"}}, want: []int64{40, 100}},
-		"no more than can be used":        {size: "2g", volumes: words("vg00/shut"), want: []int64{68}},
-		"thin needs none":                 {size: "1g", volumes: words("/t1"), want: []int64{0}},
+		"a fifth of the origin": {volumes: volumesNamed("/dat", "/pccehr"), want: []int64{208, 104}},
+		"at least the floor":    {volumes: volumesNamed("vg00/shut"), want: []int64{32}},
+		"asked for all":         {size: "100m", volumes: volumesNamed("/dat", "/pccehr"), want: []int64{100, 100}},
+		"a bare number is MiB":  {size: "64", volumes: volumesNamed("/dat"), want: []int64{64}},
+		"of the origin, as lvcreate does": {
+			size: "10%ORIGIN", volumes: volumesNamed("/dat", "/pccehr"), want: []int64{112, 56},
+		},
+		"one has its own": {
+			size: "100m", volumes: []Volume{{Name: "/dat", Size: "40m"}, {Name: "/pccehr"}}, want: []int64{40, 100},
+		},
+		"no more than can be used": {size: "2g", volumes: volumesNamed("vg00/shut"), want: []int64{68}},
+		"thin needs none":          {size: "1g", volumes: volumesNamed("/t1"), want: []int64{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := server(t).mustPlan(Want{Set: "s", Size: c.size, Volumes: c.volumes})
+			p := newServer(t).mustPlan(Want{Set: "s", Size: c.size, Volumes: c.volumes})
 			var got []int64
 			for _, m := range p.Members {
 				got = append(got, m.COW/mib)
@@ -115,35 +123,38 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-func TestNoRoom(t *testing.T) {
-	crowded := func(free int64) *world {
-		return newWorld(t, lvmtest.Group{Name: "vg", Size: (200 + free) * mib, Volumes: []lvmtest.Volume{
+func TestPlanRefusesTooLittleFreeSpace(t *testing.T) {
+	crowded := func(free int64) *testServer {
+		return newTestServer(t, lvmtest.Group{Name: "vg", Size: (200 + free) * mib, Volumes: []lvmtest.Volume{
 			{Name: "a", Size: 100 * mib}, {Name: "b", Size: 100 * mib},
 		}})
 	}
-	both := words("vg/a", "vg/b")
+	both := volumesNamed("vg/a", "vg/b")
 	_, err := crowded(60).plan(Want{Set: "s", Volumes: both})
-	expect(t, err, fault.NoSpace, "60.0 MiB free", "needs 64.0 MiB")
+	expectFault(t, err, fault.NoSpace, "60.0 MiB free", "needs 64.0 MiB")
 	_, err = crowded(100).plan(Want{Set: "s", Size: "52m", Volumes: both})
-	expect(t, err, fault.NoSpace, "needs 104.0 MiB")
+	expectFault(t, err, fault.NoSpace, "needs 104.0 MiB")
 	p := crowded(76).mustPlan(Want{Set: "s", Volumes: both})
 	if got := p.Members[0].COW + p.Members[1].COW; got != 64*mib { // a tenth stays free
 		t.Errorf("%d MiB", got/mib)
 	}
 }
 
-func TestEverythingInTheWayIsNamed(t *testing.T) {
-	w := server(t)
-	w.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat"})
-	w.Make("vg00", lvmtest.Volume{Name: "pccehr_s"})
-	_, err := w.plan(Want{Set: "s", Volumes: words("/dat", "/pccehr", "vg00/shut")})
-	expect(t, err, fault.Exists, "vg00/dat_s exists: a snapshot made by hand", "vg00/pccehr_s exists and is not Rewind's")
-	_, err = w.plan(Want{Set: "s", Volumes: words("/dat", "vg00/none", "/nowhere", "/", "vg00/pool", "vg00/dat_s", "vg00/dat")})
-	expect(t, err, fault.NotFound, "vg00/none", "/nowhere", "volumes: / is on", "vg00/dat_s is itself a snapshot", "/dat and vg00/dat are the same volume")
+func TestAllObstaclesAreNamed(t *testing.T) {
+	srv := newServer(t)
+	srv.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat"})
+	srv.Make("vg00", lvmtest.Volume{Name: "pccehr_s"})
+	_, err := srv.plan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "vg00/shut")})
+	expectFault(t, err, fault.Exists,
+		"vg00/dat_s exists: a snapshot made by hand", "vg00/pccehr_s exists and is not Rewind's")
+	volumes := volumesNamed("/dat", "vg00/none", "/nowhere", "/", "vg00/pool", "vg00/dat_s", "vg00/dat")
+	_, err = srv.plan(Want{Set: "s", Volumes: volumes})
+	expectFault(t, err, fault.NotFound, "vg00/none", "/nowhere", "volumes: / is on", "vg00/dat_s is itself a snapshot",
+		"/dat and vg00/dat are the same volume")
 }
 
 func TestNamesAndTags(t *testing.T) {
-	p := server(t).mustPlan(Want{Set: "before-upgrade", Volumes: words("/dat", "/t1")})
+	p := newServer(t).mustPlan(Want{Set: "before-upgrade", Volumes: volumesNamed("/dat", "/t1")})
 	want := []string{"vg00/dat_before-upgrade", "vg00/t1_before-upgrade"}
 	var got []string
 	for _, m := range p.Members {
@@ -156,10 +167,11 @@ func TestNamesAndTags(t *testing.T) {
 		t.Error(diff)
 	}
 	label, ok := LabelOf(&lvm.Volume{Tags: append(p.label().tags(), "other")})
-	if !ok || label.Set != "before-upgrade" || label.ID != "id-1" || label.Count != 2 || label.Time.Unix() != p.Time.Unix() {
+	if !ok || label.Set != "before-upgrade" || label.ID != "id-1" || label.Count != 2 ||
+		label.Time.Unix() != p.Time.Unix() {
 		t.Errorf("%+v", label)
 	}
-	if _, ours := LabelOf(&lvm.Volume{Name: "dat_snap", Tags: []string{"rewind:set=snap"}}); ours {
+	if _, inSet := LabelOf(&lvm.Volume{Name: "dat_snap", Tags: []string{"rewind:set=snap"}}); inSet {
 		t.Error("a set without an id")
 	}
 }
@@ -178,5 +190,19 @@ func TestCheckName(t *testing.T) {
 		if err := CheckName(bad); bad != "mimage_" && err == nil {
 			t.Errorf("%q is a name", bad)
 		}
+	}
+}
+
+// A set that is to be taken again gives its space back in the plan: that of thick snapshots, for thin ones have none.
+func TestRemoveFromViewFreesTheSpaceOfThickSnapshots(t *testing.T) {
+	op := &setOperation{
+		set: &Set{Snapshots: []*lvm.Volume{
+			{VG: "vg00", UUID: "a", Kind: lvm.Snapshot, Size: 32 * mib}, {VG: "vg00", UUID: "b", Kind: lvm.Thin, Size: 1024 * mib},
+		}},
+		view: &View{Report: &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Free: 8 * mib}}}},
+	}
+	op.removeFromView()
+	if free := op.view.Report.Groups[0].Free; free != 40*mib {
+		t.Errorf("%d bytes are free, want %d", free, 40*mib)
 	}
 }

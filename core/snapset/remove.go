@@ -12,41 +12,44 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// absent removes the set.
-func (w *work) absent(ctx context.Context) (ansible.Result, error) {
-	if w.set == nil {
-		return ansible.Result{Msg: None(w.view.Report, w.Set), Data: map[string]any{"name": w.Set}}, nil
+// makeAbsent removes the set, if there is one.
+func (op *setOperation) makeAbsent(ctx context.Context) (ansible.Result, error) {
+	if op.set == nil {
+		return ansible.Result{Msg: None(op.view.Report, op.Set), Data: map[string]any{"name": op.Set}}, nil
 	}
-	if merging := w.merging(); merging != "" {
-		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging and goes away by itself", w.Set, merging).
-			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
+	if merging := op.mergingSnapshot(); merging != "" {
+		return ansible.Result{}, fault.New(fault.Merging,
+			"set %s is being rolled back: %s is merging and goes away by itself", op.Set, merging).
+			WithHint("lvm_merge name=%s wait=true waits for it", op.Set)
 	}
-	if err := fault.All(w.same(), w.removable()); err != nil {
+	if err := fault.All(op.checkSameVolumes(), op.checkRemovable()); err != nil {
 		return ansible.Result{}, err
 	}
-	result := describe(w.set, true, fmt.Sprintf("%s set %s: %s", w.verb("removed", "remove"), w.Set, strings.Join(names(w.set.Snapshots), ", ")))
-	result.Diff = setDiff(w.Set, list(w.set), nil)
-	if points := w.mountedOn(); len(points) > 0 {
-		result.Msg += "; " + w.verb("unmounted", "unmount") + " it from " + strings.Join(points, ", ")
+	result := existingSetResult(op.set, true, fmt.Sprintf("%s set %s: %s",
+		op.doneOrWould("removed", "remove"), op.Set, strings.Join(fullNames(op.set.Snapshots), ", ")))
+	result.Diff = setDiff(op.Set, listSnapshots(op.set), nil)
+	if points := op.mountPoints(); len(points) > 0 {
+		result.Msg += "; " + op.doneOrWould("unmounted", "unmount") + " it from " + strings.Join(points, ", ")
 		result.Data["unmounted"] = points
 	}
-	if w.Check {
-		return result, w.notInUse(ctx)
+	if op.Check {
+		return result, op.checkNotInUse(ctx)
 	}
-	return result, w.remove(ctx)
+	return result, op.remove(ctx)
 }
 
-// removable refuses to remove what has the set's tags and is more by now than a snapshot of it.
-func (w *work) removable() error {
-	wrong := []error{w.set.copied()}
-	for _, v := range w.set.Snapshots {
-		wrong = append(wrong, w.set.still(v), takenOf(w.view.Report, v))
+// checkRemovable refuses to remove a volume that has the set's tags, but may be more by now than a snapshot of the set.
+func (op *setOperation) checkRemovable() error {
+	errs := []error{op.set.checkNotCopied()}
+	for _, v := range op.set.Snapshots {
+		errs = append(errs, op.set.checkUnchanged(v), checkNoThickSnapshots(op.view.Report, v))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// takenOf names the thick snapshots that somebody took of a member, a thin one: LVM removes them with it.
-func takenOf(r *lvm.Report, member *lvm.Volume) error {
+// checkNoThickSnapshots fails with busy if somebody took thick snapshots of a member that is a thin snapshot: LVM would
+// remove them together with the member.
+func checkNoThickSnapshots(r *lvm.Report, member *lvm.Volume) error {
 	var thick []*lvm.Volume
 	for _, v := range r.Snapshots(member) {
 		if v.Kind == lvm.Snapshot {
@@ -57,13 +60,13 @@ func takenOf(r *lvm.Report, member *lvm.Volume) error {
 		return nil
 	}
 	return fault.New(fault.Busy, "%s has snapshots of its own, which would be removed with it: %s", member.FullName(),
-		strings.Join(names(thick), ", ")).
-		WithHint("remove them first (lvremove %s), then run this again", strings.Join(names(thick), " "))
+		strings.Join(fullNames(thick), ", ")).
+		WithHint("remove them first (lvremove %s), then run this again", strings.Join(fullNames(thick), " "))
 }
 
-// still says why a member cannot be taken for the snapshot that it was: a thin one may be the only one that has the
-// data by now, and be what is mounted in its origin's place.
-func (s *Set) still(v *lvm.Volume) error {
+// checkUnchanged fails with set_differs if a member is no longer what was taken. A thin snapshot may hold the only copy
+// of the data by now, and be mounted in place of its origin.
+func (s *Set) checkUnchanged(v *lvm.Volume) error {
 	why := ""
 	switch {
 	case v.Kind == lvm.Thin && v.Origin == "":
@@ -73,37 +76,37 @@ func (s *Set) still(v *lvm.Volume) error {
 	default:
 		return nil
 	}
-	return fault.New(fault.SetDiffers, "%s %s, and may be a volume of its own by now: it does not go with set %s",
+	return fault.New(fault.SetDiffers, "%s %s, and may be a volume of its own by now: it is not removed with set %s",
 		v.FullName(), why, s.Set).
 		WithHint("lvchange --deltag %s %s takes it out of the set and keeps it; lvremove %s removes it", tagID+s.ID,
 			v.FullName(), v.FullName())
 }
 
-// remove unmounts and removes the set. What an interruption leaves of it is removed by the journal's settling.
-func (w *work) remove(ctx context.Context) error {
-	if err := w.notInUse(ctx); err != nil {
+// remove unmounts and removes the set. If it is interrupted, settling the journal entry removes the rest.
+func (op *setOperation) remove(ctx context.Context) error {
+	if err := op.checkNotInUse(ctx); err != nil {
 		return err
 	}
-	plan := w.set.removal(w.mountsOf())
-	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "removing", plan); err != nil {
+	plan := op.set.removalPlan(op.setMounts())
+	if err := op.run.Begin(Kind, op.Set, op.set.Groups(), "removing", plan); err != nil {
 		return err
 	}
 	if err := unmountTargets(ctx, plan.Mounted); err != nil {
-		return fault.All(err, w.trip.Finish("kept", journal.Undone, nil))
+		return fault.All(err, op.run.Finish("kept", journal.Undone, nil))
 	}
-	if err := w.lvm.Remove(ctx, names(w.set.Snapshots)...); err != nil {
-		err = fault.New(fault.Of(err).Code, "remove set %s: %w", w.Set, err)
-		return fault.All(err, plan.putBack(ctx, w.lvm)) // the rest is settled when this run has ended
+	if err := op.lvm.Remove(ctx, fullNames(op.set.Snapshots)...); err != nil {
+		err = fault.New(fault.Of(err).Code, "remove set %s: %w", op.Set, err)
+		return fault.All(err, plan.repairOrigins(ctx, op.lvm)) // the open entry is settled when this run has ended
 	}
-	return w.trip.Finish("removed", journal.Done, nil)
+	return op.run.Finish("removed", journal.Done, nil)
 }
 
-// removal is the plan of what is left to do when the removal of the set is interrupted.
-func (s *Set) removal(mounted []filesystem.Target) *Plan {
+// removalPlan returns the plan that Undo needs if the removal of the set is interrupted. mounted are the set's mounts.
+func (s *Set) removalPlan(mounted []filesystem.Target) *Plan {
 	return &Plan{Set: s.Set, ID: s.ID, Time: s.Time, Use: s.Use, Members: s.origins(), Mounted: mounted}
 }
 
-// origins are the volumes that a killed LVM command may leave suspended when it changes the set.
+// origins returns the origins as members, for Undo. A killed LVM command that changes the set may leave them suspended.
 func (s *Set) origins() []*Member {
 	var members []*Member
 	for _, v := range s.Snapshots {
@@ -114,18 +117,19 @@ func (s *Set) origins() []*Member {
 	return members
 }
 
-// verb is what was done, or with Check what would be.
-func (w *work) verb(done, would string) string {
-	if w.Check {
+// doneOrWould returns the verb for what was done, or with Check "would" and the verb for what would be done.
+func (op *setOperation) doneOrWould(done, would string) string {
+	if op.Check {
 		return "would " + would
 	}
 	return done
 }
 
-// notInUse names whoever holds a snapshot of the set open, before anything is changed.
-func (w *work) notInUse(ctx context.Context) error {
+// checkNotInUse fails with busy, before anything is changed, and names everything that holds a snapshot of the set
+// open.
+func (op *setOperation) checkNotInUse(ctx context.Context) error {
 	var devs []filesystem.Dev
-	for _, v := range w.set.Snapshots {
+	for _, v := range op.set.Snapshots {
 		if v.Active && v.Open {
 			devs = append(devs, devOf(v))
 		}
@@ -135,12 +139,12 @@ func (w *work) notInUse(ctx context.Context) error {
 	}
 	var own []filesystem.Mount
 	for _, dev := range devs {
-		own = append(own, filesystem.On(w.view.Mounts, dev)...)
+		own = append(own, filesystem.On(op.view.Mounts, dev)...)
 	}
 	holders, err := filesystem.Holders(ctx, devs, own)
 	if err != nil || len(holders) == 0 {
 		return err
 	}
-	return fault.New(fault.Busy, "set %s is held open by %s", w.Set, filesystem.Named(holders)).With("holders", holders).
+	return fault.New(fault.Busy, "set %s is held open by %s", op.Set, filesystem.Named(holders)).With("holders", holders).
 		WithHint("end what uses the snapshots, then run this again")
 }

@@ -7,33 +7,35 @@ import (
 	"time"
 )
 
-// Restored is the backup that a set was filled with. The set's own instant is that of the restore and says nothing of
-// its content.
+// Restored names the backup that a set was filled with, and the time of that backup. The set's own instant is that of
+// the restore and does not say how old the content is.
 type Restored struct {
 	ID   string    `json:"id"`
 	Time time.Time `json:"time"`
 }
 
-// inTag tells whether LVM takes text in a tag (lvm(8)). No regexp: that alone is 200 KB, which Ansible sends.
-func inTag(text string) bool {
-	other := func(r rune) bool {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		return !letter && !strings.ContainsRune("_+./=!:&#-", r)
+// isValidTag says whether LVM allows a text in a tag (lvm(8)). It uses no regular expression, because the package
+// regexp would add 200 KB to the programs, which Ansible sends to the servers.
+func isValidTag(text string) bool {
+	isForbidden := func(r rune) bool {
+		isLetterOrDigit := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !isLetterOrDigit && !strings.ContainsRune("_+./=!:&#-", r)
 	}
-	return text != "" && len(text) <= 200 && strings.IndexFunc(text, other) < 0
+	return text != "" && len(text) <= 200 && strings.IndexFunc(text, isForbidden) < 0
 }
 
-// tag is what the snapshots of such a set have. An ID that LVM does not take is left out.
+// tag returns the tag for the snapshots of a set that holds the backup. An ID that LVM does not allow in a tag is left
+// out.
 func (r Restored) tag() string {
 	id := r.ID
-	if !inTag(id) {
+	if !isValidTag(id) {
 		id = ""
 	}
 	return tagRestored + strconv.FormatInt(r.Time.Unix(), 10) + ":" + id
 }
 
-// restoredOf reads a tag, without its beginning; nil if it is none.
-func restoredOf(text string) *Restored {
+// parseRestored reads the part of a tag after tagRestored; nil if that is not valid.
+func parseRestored(text string) *Restored {
 	seconds, id, ok := strings.Cut(text, ":")
 	n, err := strconv.ParseInt(seconds, 10, 64)
 	if !ok || err != nil {
@@ -42,7 +44,7 @@ func restoredOf(text string) *Restored {
 	return &Restored{id, time.Unix(n, 0).UTC()}
 }
 
-// String is how people are told of it.
+// String describes the backup, in local time.
 func (r Restored) String() string {
 	id := ""
 	if r.ID != "" {
@@ -51,16 +53,17 @@ func (r Restored) String() string {
 	return "backup " + id + "of " + r.Time.Local().Format(time.RFC3339)
 }
 
-// Holds writes on the set which backup it holds, for whoever looks at it later.
+// Holds gives the set's snapshots a tag that names the backup they hold, for whoever looks at the set later. It
+// replaces an older such tag. Faults: those of Look.
 func (o *Own) Holds(ctx context.Context, r Restored) error {
 	if err := o.Look(ctx); err != nil {
 		return err
 	}
-	set := o.work.set
+	set := o.op.set
 	if before := set.Restored; before != nil { // it was filled before
-		if err := o.work.lvm.DelTags(ctx, []string{before.tag()}, names(set.Snapshots)...); err != nil {
+		if err := o.op.lvm.DelTags(ctx, []string{before.tag()}, fullNames(set.Snapshots)...); err != nil {
 			return err
 		}
 	}
-	return o.work.lvm.AddTags(ctx, []string{r.tag()}, names(set.Snapshots)...)
+	return o.op.lvm.AddTags(ctx, []string{r.tag()}, fullNames(set.Snapshots)...)
 }

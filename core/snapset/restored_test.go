@@ -7,14 +7,14 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// A set says which backup it was filled with last; what LVM takes for no tag is left out.
-func TestASetSaysWhichBackupItHolds(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr"), Use: ForRestore})
-	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+// A set names the backup that it was last filled with. An ID that LVM does not allow in a tag is left out.
+func TestHoldsTagsSetWithItsBackup(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr"), Use: ForRestore})
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	own := w.request(Request{Use: ForRestore}).own(p)
+	own := srv.operation(Request{Use: ForRestore}).ownSet(p)
 	at := time.Unix(1767225600, 0).UTC()
 	for _, c := range []struct{ id, want string }{
 		{"20260101T000000Z-lab", "20260101T000000Z-lab"}, {"a b", ""}, {"0a1b2c3d", "0a1b2c3d"},
@@ -22,18 +22,19 @@ func TestASetSaysWhichBackupItHolds(t *testing.T) {
 		if err := own.Holds(t.Context(), Restored{c.id, at}); err != nil {
 			t.Fatal(err)
 		}
-		sets := w.info(Query{}).Sets
+		sets := srv.info(Query{}).Sets
 		if got := sets[0].Restored; len(sets) != 1 || got == nil || got.ID != c.want || !got.Time.Equal(at) {
 			t.Errorf("after %q it holds %v", c.id, got)
 		}
 	}
-	for _, v := range w.report().ByTag(tagID + "id-1") {
+	for _, v := range srv.report().ByTag(tagID + "id-1") {
 		if n := restoredTags(v); n != 1 {
 			t.Errorf("%s has %d tags of backups", v.FullName(), n)
 		}
 	}
 }
 
+// restoredTags returns how many tags of a volume name a backup.
 func restoredTags(v *lvm.Volume) (n int) {
 	for _, t := range v.Tags {
 		if l, _ := LabelOf(&lvm.Volume{Tags: []string{t}}); l.Restored != nil {

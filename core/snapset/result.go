@@ -10,21 +10,22 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Taken is what a result says of one snapshot. Sizes are bytes.
+// Taken is what a result says of one snapshot.
 type Taken struct {
 	Volume     string   `json:"volume"`   // the origin, vg/lv
 	Snapshot   string   `json:"snapshot"` // vg/lv
 	Size       int64    `json:"cow_bytes,omitempty"`
 	Used       int64    `json:"cow_used_bytes,omitempty"`
 	Thin       bool     `json:"thin,omitempty"`
-	State      string   `json:"state,omitempty"`
-	Method     Method   `json:"method,omitempty"`
-	Pause      *float64 `json:"pause_ms,omitempty"`
+	State      string   `json:"state,omitempty"`    // as lvm.State names it, of an existing snapshot
+	Method     Method   `json:"method,omitempty"`   // of a snapshot that was, or would be, taken
+	Pause      *float64 `json:"pause_ms,omitempty"` // how long writes to the origin waited
 	Mountpoint string   `json:"mountpoint,omitempty"`
 }
 
-// created is the result of a set that was, or would be, taken.
-func created(p *Plan, pause Pause, verb string) ansible.Result {
+// newSetResult returns the result for a set that was taken, or with Check would be: verb says which. pause is nil with
+// Check.
+func newSetResult(p *Plan, pause Pause, verb string) ansible.Result {
 	var list []Taken
 	var longest time.Duration
 	var origins []string
@@ -43,17 +44,17 @@ func created(p *Plan, pause Pause, verb string) ansible.Result {
 	}
 	msg := fmt.Sprintf("%s set %s of %s", verb, p.Set, strings.Join(origins, ", "))
 	if pause != nil {
-		ms := longest.Round(time.Millisecond).Milliseconds() // as each snapshot's own is shown
+		ms := longest.Round(time.Millisecond).Milliseconds()
 		data["pause_ms"] = ms
 		msg += fmt.Sprintf("; writes waited %d ms at most", ms)
 	}
 	return ansible.Result{Changed: true, Msg: msg, Data: data, Diff: setDiff(p.Set, nil, list)}
 }
 
-// took is the result of a set that was taken. LVM's own suspend cannot be cut short: that it took longer than the
-// limit is said.
-func took(p *Plan, pause Pause, limit time.Duration) ansible.Result {
-	result := created(p, pause, "took")
+// takenResult returns the result for a set that was taken. It warns if LVM's own suspend, which cannot be cut short,
+// took longer than the limit.
+func takenResult(p *Plan, pause Pause, limit time.Duration) ansible.Result {
+	result := newSetResult(p, pause, "took")
 	for _, m := range p.Members {
 		if waited := pause[m.origin()]; waited > limit {
 			result.Warnings = append(result.Warnings, fmt.Sprintf(
@@ -65,15 +66,16 @@ func took(p *Plan, pause Pause, limit time.Duration) ansible.Result {
 	return result
 }
 
-// describe is the result of a set that exists.
-func describe(s *Set, changed bool, msg string) ansible.Result {
+// existingSetResult returns the result for a set that exists.
+func existingSetResult(s *Set, changed bool, msg string) ansible.Result {
 	return ansible.Result{Changed: changed, Msg: msg, Data: map[string]any{
 		"name": s.Set, "id": s.ID, "time": s.Time.UTC().Format(time.RFC3339), "consistency": s.Consistency(),
-		"snapshots": list(s),
+		"snapshots": listSnapshots(s),
 	}}
 }
 
-func list(s *Set) []Taken {
+// listSnapshots describes the snapshots of a set that exists.
+func listSnapshots(s *Set) []Taken {
 	var out []Taken
 	for _, v := range s.Snapshots {
 		out = append(out, Taken{
@@ -84,12 +86,13 @@ func list(s *Set) []Taken {
 	return out
 }
 
-// setDiff shows a set before and after, one line for each snapshot.
+// setDiff returns the diff of a set, with one line for each snapshot.
 func setDiff(name string, before, after []Taken) *ansible.Diff {
-	return &ansible.Diff{Before: lines(before), After: lines(after), BeforeHeader: "set " + name, AfterHeader: "set " + name}
+	header := "set " + name
+	return &ansible.Diff{Before: diffText(before), After: diffText(after), BeforeHeader: header, AfterHeader: header}
 }
 
-func lines(list []Taken) string {
+func diffText(list []Taken) string {
 	var b strings.Builder
 	for _, t := range list {
 		fmt.Fprintf(&b, "%s of %s", t.Snapshot, t.Volume)
@@ -104,61 +107,69 @@ func lines(list []Taken) string {
 	return b.String()
 }
 
-// Check names every member of a set that cannot be relied on (snapshot_invalid), and says if some are missing
-// (set_differs), or are merged and the others follow (merging).
+// Check says what is wrong with a set. It names every snapshot that cannot be relied on, with the faults of Unreliable.
+// set_differs: snapshots are missing, there are more than the set was taken of, or another run is taking the set.
+// merging: the snapshots that are left are being merged, and the others were merged before.
 func (s *Set) Check() error {
-	var unreliable []error
+	var errs []error
 	for _, v := range s.Snapshots {
-		unreliable = append(unreliable, Unreliable(v))
+		errs = append(errs, Unreliable(v))
 	}
-	wrong, left := fault.All(unreliable...), strings.Join(names(s.Snapshots), ", ")
+	membersErr, left := fault.All(errs...), strings.Join(fullNames(s.Snapshots), ", ")
 	switch {
 	case s.Complete():
-		return wrong
-	case s.copied() != nil:
-		return s.copied()
+		return membersErr
+	case s.checkNotCopied() != nil:
+		return s.checkNotCopied()
 	case s.Count == 0:
 		return fault.New(fault.SetDiffers, "set %s is not finished: another run is taking it, or was interrupted; %s "+
 			"are of no common instant", s.Set, left).
 			WithHint("lvm_snapshot name=%s state=absent removes them, once no other run is at work (lvm_snapshot_info: "+
 				"under_way)", s.Set)
-	case wrong == nil && AllMerging(s.Snapshots):
+	case membersErr == nil && AllMerging(s.Snapshots):
 		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
-			WithHint("lvm_merge name=%s, without --check, sees to its end and says what became of it", s.Set)
+			WithHint("lvm_merge name=%s, without --check, finishes it and says what became of it", s.Set)
 	}
-	return fault.All(fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and of its snapshots only these are left: %s", s.Set, s.Count, left).
-		WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; a snapshot alone can be named in lvm_merge's snapshots", s.Set), wrong)
+	return fault.All(fault.New(fault.SetDiffers,
+		"set %s was taken of %d volumes, and of its snapshots only these are left: %s", s.Set, s.Count, left).
+		WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; "+
+			"a snapshot alone can be named in lvm_merge's snapshots", s.Set), membersErr)
 }
 
-// copied says that more snapshots have the set's tags than it was taken of: nothing tells which are its own.
-func (s *Set) copied() error {
+// checkNotCopied fails with set_differs if more snapshots have the set's tags than the set was taken of: nothing tells
+// which of them are its own.
+func (s *Set) checkNotCopied() error {
 	if s.Count == 0 || len(s.Snapshots) <= s.Count {
 		return nil
 	}
 	return fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and %d snapshots have its tags: %s", s.Set,
-		s.Count, len(s.Snapshots), strings.Join(names(s.Snapshots), ", ")).
+		s.Count, len(s.Snapshots), strings.Join(fullNames(s.Snapshots), ", ")).
 		WithHint("a volume group was copied (vgimportclone): lvchange --deltag %s takes the copy's snapshots out of the "+
 			"set", tagID+s.ID)
 }
 
-// MergeAgain is the hint for a volume, vg/lv, whose merge the kernel gave up after an I/O error.
+// MergeAgain returns the hint for a volume, vg/lv, whose merge the kernel gave up after an I/O error.
 func MergeAgain(origin string) string {
-	return "it reads as the snapshot did and must not be removed; dmesg says which disk failed. Once that is mended, unmount the volume and " +
-		"activate it anew, and the merge goes on: lvchange -an " + origin + " && lvchange -ay " + origin
+	return "it reads as the snapshot did and must not be removed; dmesg says which disk failed. Once that is mended, " +
+		"unmount the volume and activate it anew, and the merge goes on: " +
+		"lvchange -an " + origin + " && lvchange -ay " + origin
 }
 
-// Unreliable says why a volume or a snapshot cannot be relied on now: snapshot_invalid if what it held is lost,
-// merge_failed, pool_damaged, or unsupported if it is in another state that must be mended first. nil if nothing is wrong.
+// Unreliable says why a volume or a snapshot cannot be relied on now; nil if nothing is wrong. Faults: snapshot_invalid
+// if its content is lost, merge_failed, pool_damaged, or unsupported if it is in another state that must be mended
+// first.
 func Unreliable(v *lvm.Volume) error {
 	bad, why := v.Bad()
 	if !bad {
 		return nil
 	}
-	code, hint := fault.Unsupported, "it is not lost: mend that first; dmsetup info "+v.DMName+" and dmesg say more, dmsetup resume ends a suspension"
+	code, hint := fault.Unsupported, "it is not lost: mend that first; dmsetup info "+v.DMName+
+		" and dmesg say more, dmsetup resume ends a suspension"
 	switch {
 	case v.Lost():
-		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it any more; a set: state=absent removes it, "+
-			"on_invalid=replace takes one of what the volumes hold now; by itself: lvremove "+v.FullName()
+		code, hint = fault.SnapshotInvalid, "nothing can be rolled back to it any more; if it belongs to a set, "+
+			"state=absent removes the set, and on_invalid=replace takes one of what the volumes hold now; "+
+			"if it does not: lvremove "+v.FullName()
 	case v.Health == lvm.Partial:
 		hint = lvm.Missing
 	case v.State == lvm.MergeFailed || v.State == lvm.MergeFailedSuspended:

@@ -13,68 +13,71 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// Where a set writes after its instant: LVM its copies of its metadata, and the journal that the set is taken. Tests
-// have directories of their own.
+// lvmDir and stateDir are where files are written after a set's instant: LVM writes copies of its metadata, and this
+// program writes into the journal that the set is taken. Tests have directories of their own.
 var (
 	lvmDir   = "/etc/lvm"
 	stateDir = journey.State
 )
 
-// roomBytes is what is set aside in each of the two.
-const roomBytes = 1 << 20
+// reserveBytes is the size of the reserve file in each of the two directories.
+const reserveBytes = 1 << 20
 
-// lvmRoom and journalRoom are files that take the place of what is written after the instant of the set of that id, so
-// that a disk that fills meanwhile does not cost a good set. They have names and are closed: a process that is killed
-// while their file system is held could not end before it had given back a file without a name.
-func lvmRoom(id string) string     { return filepath.Join(lvmDir, ".rewind-"+id) }
-func journalRoom(id string) string { return filepath.Join(stateDir, ".room-"+id) }
+// lvmReserve and journalReserve return the paths of the reserve files for the set with this ID. A reserve file takes up
+// space until the set's instant is over, and is removed if the disk has filled up by then, so that a full disk does not
+// cost a good set. The files have names and are not kept open: while their file system is held, the kernel cannot free
+// an open file without a name, so a killed process that had one could not end.
+func lvmReserve(id string) string     { return filepath.Join(lvmDir, ".rewind-"+id) }
+func journalReserve(id string) string { return filepath.Join(stateDir, ".room-"+id) }
 
-// checkRoom refuses a set for which there is no room.
-func checkRoom() error {
-	var wrong []error
+// checkReserveSpace fails with no_space if a disk is too full for the reserve files.
+func checkReserveSpace() error {
+	var errs []error
 	for _, dir := range []string{lvmDir, stateDir} {
-		if free, err := durable.Free(dir); err == nil && free < 2*roomBytes { // both may lie on one file system
-			wrong = append(wrong, noRoomIn(dir, free))
+		// Twice the size of one file, because both may lie on one file system.
+		if free, err := durable.Free(dir); err == nil && free < 2*reserveBytes {
+			errs = append(errs, noSpaceIn(dir, free))
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-func noRoomIn(dir string, free int64) error {
+func noSpaceIn(dir string, free int64) error {
 	return fault.New(fault.NoSpace, "%s has %s free; a set wants %s there, for the journal and LVM's copies of its "+
-		"metadata", dir, ansible.Bytes(free), ansible.Bytes(2*roomBytes)).
+		"metadata", dir, ansible.Bytes(free), ansible.Bytes(2*reserveBytes)).
 		WithHint("make room: df -h %[1]s; df -i %[1]s", dir)
 }
 
-// setAside makes such a file. Where a file system cannot set anything aside, or cannot be written to, there is none:
-// whoever writes there says so.
-func setAside(path string) error {
+// createReserve creates a reserve file. It fails only if the disk is full. If the file system cannot preallocate, or
+// cannot be written to, there is no reserve: whatever is written there later reports that.
+func createReserve(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err == nil {
-		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, roomBytes), f.Close())
+		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, reserveBytes), f.Close())
 	}
 	if !durable.Full(err) {
 		return nil
 	}
 	_ = os.Remove(path)
 	free, _ := durable.Free(filepath.Dir(path))
-	return noRoomIn(filepath.Dir(path), free)
+	return noSpaceIn(filepath.Dir(path), free)
 }
 
-// giveBack removes such a file, unless a volume may still be held, on which the removal would wait: settling does it
-// then.
-func giveBack(path string, err error) {
-	if !mayHold(err) {
+// removeReserve removes a reserve file, unless err says that a volume may still be held: the removal would wait for
+// that volume. Settling removes the file then.
+func removeReserve(path string, err error) {
+	if !mayHoldVolume(err) {
 		_ = os.Remove(path)
 	}
 }
 
-// inRoom does what writes, and where the disk is full once more, in the room that was set aside for it.
-func inRoom(path string, do func() error) error {
-	err := do()
+// runWithReserve runs a function that writes. If the disk is full, it removes the reserve file and runs the function
+// again.
+func runWithReserve(path string, write func() error) error {
+	err := write()
 	full := durable.Full(err) || errors.Is(err, fault.Unwritable)
 	if full && os.Remove(path) == nil {
-		err = do()
+		err = write()
 	}
 	return err
 }

@@ -11,8 +11,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// What was set aside is used where the disk has filled, and for no other failure.
-func TestRoomIsForAFullDisk(t *testing.T) {
+// The reserve is used if the disk is full, and for no other failure.
+func TestReserveIsUsedOnlyOnFullDisk(t *testing.T) {
 	for _, c := range []struct {
 		err   error
 		tries int
@@ -22,17 +22,17 @@ func TestRoomIsForAFullDisk(t *testing.T) {
 		{fault.New(fault.CommandFailed, "another"), 1},
 	} {
 		room, tries := filepath.Join(t.TempDir(), "room"), 0
-		if err := setAside(room); err != nil {
+		if err := createReserve(room); err != nil {
 			t.Fatal(err)
 		}
 		var st unix.Stat_t
-		if err := unix.Stat(room, &st); err != nil || st.Blocks*512 < roomBytes {
+		if err := unix.Stat(room, &st); err != nil || st.Blocks*512 < reserveBytes {
 			t.Errorf("%d blocks are set aside, %v", st.Blocks, err)
 		}
-		err := inRoom(room, func() error {
+		err := runWithReserve(room, func() error {
 			tries++
 			if _, err := os.Stat(room); err != nil {
-				return nil // there is room
+				return nil // the reserve is gone: there is room
 			}
 			return c.err
 		})
@@ -42,24 +42,24 @@ func TestRoomIsForAFullDisk(t *testing.T) {
 	}
 }
 
-// LVM is given the room for what tells a finished set, its last command, and nothing is left of it.
-func TestASetIsFinishedOnAFullDisk(t *testing.T) {
-	begin := func() (*world, *Plan) {
-		w := server(t)
-		return w, w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+// The last command, which makes the snapshots a set, can use the reserve, and no reserve file is left.
+func TestTakeFinishesSetOnFullDisk(t *testing.T) {
+	begin := func() (*testServer, *Plan) {
+		srv := newServer(t)
+		return srv, srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	}
-	w, p := begin()
-	planned := len(w.Commands())
-	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+	srv, p := begin()
+	planned := len(srv.Commands())
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	last := len(w.Commands()) - planned
-	w, p = begin()
-	w.FailAt(len(w.Commands())+last, fault.New(fault.Unwritable, "archive: No space left on device"))
-	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+	last := len(srv.Commands()) - planned
+	srv, p = begin()
+	srv.FailAt(len(srv.Commands())+last, fault.New(fault.Unwritable, "archive: No space left on device"))
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if set, err := Find(w.report(), "s"); err != nil || set == nil || !set.Complete() {
+	if set, err := Find(srv.report(), "s"); err != nil || set == nil || !set.Complete() {
 		t.Errorf("set %+v, %v", set, err)
 	}
 	if left, _ := os.ReadDir(lvmDir); len(left) > 0 {

@@ -1,12 +1,12 @@
 // Package snapset takes a named set of LVM snapshots at one instant, finds it again, mounts it and removes it.
 //
-// A set is what its tags say it is: every snapshot carries the set's name, its id, the number of members and the
-// time. Names of volumes are for people and are never trusted: a snapshot without our tags, whatever its name, is
-// somebody else's.
+// A set is what its tags say it is: every snapshot has tags with the set's name, its ID, the number of members and the
+// time. Names of volumes are for people, and no decision is based on them: a snapshot without Rewind's tags, whatever
+// its name, is somebody else's.
 //
-// What is promised: a set has all of its members or does not exist; writers wait only for the instant itself, in which
-// no program runs; and whatever happens to the process, the Settle of Handler brings the server back to "no set, and
-// nothing frozen or suspended".
+// The package promises: a set has all of its members or does not exist; writes wait only during the instant itself, in
+// which no program runs; and whatever happens to the process, the Settle of Handler brings the server back to a state
+// in which there is no part of the set and nothing is frozen or suspended.
 package snapset
 
 import (
@@ -24,26 +24,26 @@ import (
 const (
 	tagSet      = "rewind:set="
 	tagID       = "rewind:id="
-	tagBack     = "rewind:back=" // of an origin: see BackTag
+	tagRollback = "rewind:back=" // given to an origin: see BackTag
 	tagCount    = "rewind:count="
 	tagTime     = "rewind:time=" // Unix seconds
-	tagUse      = "rewind:use="  // of a set that another journey took for itself
+	tagUse      = "rewind:use="  // what the set was taken for; not given for ForUser
 	tagEach     = "rewind:each=1"
-	tagRestored = "rewind:restored=" // Unix seconds and the ID of a backup: see Restored
+	tagRestored = "rewind:restored=" // Unix seconds, a colon, and the ID of a backup: see Restored
 )
 
-// Label is what the tags of one snapshot say of the set it belongs to.
+// Label is what the tags of a snapshot say of the set that it belongs to.
 type Label struct {
-	Set      string
+	Set      string // its name
 	ID       string
-	Count    int // of its members; 0 while the set is being taken
-	Time     time.Time
+	Count    int       // the number of members; 0 while the set is being taken
+	Time     time.Time // when it was taken, in whole seconds
 	Use      Use
-	Each     bool // its volumes were taken one after the other, each at an instant of its own
-	Restored *Restored
+	Each     bool      // each volume was taken at an instant of its own
+	Restored *Restored // the backup that it was filled with; nil: none
 }
 
-// Consistency is how the set was asked for, in lvm_snapshot's words.
+// Consistency returns how the set was taken, as a value of lvm_snapshot's argument consistency.
 func (l Label) Consistency() string {
 	if l.Each {
 		return "volume"
@@ -56,11 +56,12 @@ type Use string
 
 // The uses of a set.
 const (
-	ForUser    Use = ""
-	ForBackup  Use = "backup"  // to be read once, and removed
+	ForUser    Use = ""        // by lvm_snapshot
+	ForBackup  Use = "backup"  // to be read by a backup, and removed afterwards
 	ForRestore Use = "restore" // to be filled with a backup
 )
 
+// tags returns the tags that say all of the label except Restored, which is tagged when the set has been filled.
 func (l Label) tags() []string {
 	tags := []string{tagSet + l.Set, tagID + l.ID, tagTime + strconv.FormatInt(l.Time.Unix(), 10)}
 	if l.Count > 0 {
@@ -75,13 +76,14 @@ func (l Label) tags() []string {
 	return tags
 }
 
-// countTag makes a set of the snapshots that have it: without it they are of a set that is being taken, or was not
-// finished.
+// countTag returns the tag that makes snapshots a set. Snapshots without it belong to a set that is being taken, or
+// that was not finished.
 func (l Label) countTag() string { return tagCount + strconv.Itoa(l.Count) }
 
-// BackTag is the tag of the origin that holds the journal from the time on when it is to be rolled back at a boot, to the
-// set with this ID. After that boot the journal does not know of it, and when the merges have ended nothing else does.
-func BackTag(id string) string { return tagBack + id }
+// BackTag returns the tag for the origin that holds the journal, if it is to be rolled back at a boot to the set with
+// this ID. The merge brings back an older journal, which does not know of the rollback. When all merges have ended,
+// this tag is the only trace of it.
+func BackTag(id string) string { return tagRollback + id }
 
 // LabelOf reads the tags of a volume; false if it belongs to no set.
 func LabelOf(v *lvm.Volume) (Label, bool) {
@@ -104,7 +106,7 @@ func LabelOf(v *lvm.Volume) (Label, bool) {
 			l.Time = time.Unix(n, 0)
 		}
 		if s, ok := strings.CutPrefix(t, tagRestored); ok {
-			l.Restored = restoredOf(s)
+			l.Restored = parseRestored(s)
 		}
 		l.Each = l.Each || t == tagEach
 	}
@@ -117,19 +119,19 @@ type Set struct {
 	Snapshots []*lvm.Volume // sorted by name
 }
 
-// Complete says whether every member the tags speak of is there.
+// Complete says whether there are as many snapshots as the set has members.
 func (s *Set) Complete() bool { return len(s.Snapshots) == s.Count }
 
-// Groups are the names of the volume groups the set lies in, sorted.
+// Groups returns the names of the volume groups that the set lies in, sorted.
 func (s *Set) Groups() []string {
 	var names []string
 	for _, v := range s.Snapshots {
 		names = append(names, v.VG)
 	}
-	return unique(names)
+	return sortedUnique(names)
 }
 
-// All returns every set in the report, ordered by name, then age.
+// All returns every set in the report, ordered by name, the oldest first.
 func All(r *lvm.Report) []*Set {
 	byID := map[string]*Set{}
 	for gi := range r.Groups {
@@ -159,8 +161,8 @@ func All(r *lvm.Report) []*Set {
 	return sets
 }
 
-// Find returns the set of that name, or nil if there is none. Two sets of one name (two groups brought together
-// from two machines) are a set_differs fault: nothing can say which one is meant.
+// Find returns the set of that name, or nil if there is none. Fault: set_differs if there are two, as when volume
+// groups of two machines are brought together, because nothing tells which one is meant.
 func Find(r *lvm.Report, name string) (*Set, error) {
 	var found *Set
 	for _, s := range All(r) {
@@ -169,7 +171,7 @@ func Find(r *lvm.Report, name string) (*Set, error) {
 		}
 		if found != nil {
 			return nil, fault.New(fault.SetDiffers, "there are two sets named %q: %s and %s", name,
-				strings.Join(names(found.Snapshots), ", "), strings.Join(names(s.Snapshots), ", ")).
+				strings.Join(fullNames(found.Snapshots), ", "), strings.Join(fullNames(s.Snapshots), ", ")).
 				WithHint("remove one of them with lvremove, or name the snapshots themselves in lvm_merge's snapshots")
 		}
 		found = s
@@ -177,7 +179,7 @@ func Find(r *lvm.Report, name string) (*Set, error) {
 	return found, nil
 }
 
-// None says that there is no set of that name, and which there are.
+// None returns the message that there is no set of that name, with the names of the sets that there are.
 func None(r *lvm.Report, name string) string {
 	var others []string
 	for _, s := range All(r) {
@@ -185,13 +187,13 @@ func None(r *lvm.Report, name string) string {
 	}
 	msg := fmt.Sprintf("there is no set %q", name)
 	if len(others) > 0 {
-		msg += "; there is " + strings.Join(unique(others), ", ")
+		msg += "; there is " + strings.Join(sortedUnique(others), ", ")
 	}
 	return msg
 }
 
-// CheckName refuses a set name that LVM would not take in a tag or at the end of a volume's name, with a
-// bad_arguments fault. The rules are those of lvm(8), "Valid names".
+// CheckName refuses a set name that LVM would not allow in a tag or at the end of a volume's name (lvm(8), "Valid
+// names"). Fault: bad_arguments.
 func CheckName(name string) error {
 	hint := "use letters, digits, and . _ + - (not first), at most 64 characters, such as before-upgrade"
 	why := ""
@@ -207,18 +209,21 @@ func CheckName(name string) error {
 		return fault.New(fault.BadArguments, "%q is no name for a set, because %s", name, why).WithHint("%s", hint)
 	}
 	if err := lvm.CheckNew("vg", SnapshotName("lv", name)); err != nil {
-		return fault.New(fault.BadArguments, "%q is no name for a set: its snapshot of lv would be %v", name, err).WithHint("%s", hint)
+		return fault.New(fault.BadArguments, "%q is no name for a set: its snapshot of lv would be %v", name, err).
+			WithHint("%s", hint)
 	}
 	return nil
 }
 
-// maxName leaves room for the volume's own name: the two share LVM's 127 characters.
+// maxName is the greatest length of a set's name. It leaves room for the volume's own name: a snapshot's name consists
+// of both and may have 127 characters.
 const maxName = 64
 
-// SnapshotName is the name of the snapshot of volume lv in set.
+// SnapshotName returns the name of the snapshot of volume lv in set.
 func SnapshotName(lv, set string) string { return lv + "_" + set }
 
-func names(vs []*lvm.Volume) []string {
+// fullNames returns vg/lv of each volume.
+func fullNames(vs []*lvm.Volume) []string {
 	out := make([]string, len(vs))
 	for i, v := range vs {
 		out[i] = v.FullName()
@@ -226,7 +231,8 @@ func names(vs []*lvm.Volume) []string {
 	return out
 }
 
-func unique(in []string) []string {
+// sortedUnique sorts in, and returns its elements without repetitions.
+func sortedUnique(in []string) []string {
 	sort.Strings(in)
 	var out []string
 	for _, s := range in {

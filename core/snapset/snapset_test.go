@@ -14,77 +14,82 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-var taken = time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC)
+var takenAt = time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC)
 
-// snapshot is a member of a set of that name, id and count.
-func snapshot(name, origin, set, id string, count int) lvmtest.Volume {
-	return lvmtest.Volume{Name: name, Origin: origin, Size: 32 * mib, Tags: Label{Set: set, ID: id, Count: count, Time: taken}.tags()}
+// memberSnapshot returns a snapshot that is a member of a set of that name, ID and count.
+func memberSnapshot(name, origin, set, id string, count int) lvmtest.Volume {
+	label := Label{Set: set, ID: id, Count: count, Time: takenAt}
+	return lvmtest.Volume{Name: name, Origin: origin, Size: 32 * mib, Tags: label.tags()}
 }
 
-func TestSetsAreKnownByTheirTags(t *testing.T) {
-	w := server(t)
-	w.Make("vg00", snapshot("dat_snap", "dat", "snap", "1", 2))
-	w.Make("vg00", snapshot("renamed", "pccehr", "snap", "1", 2))
-	w.Make("vg00", lvmtest.Volume{Name: "shut_snap", Origin: "shut"}) // by hand, with a set's name
-	set, err := Find(w.report(), "snap")
+func TestFindIdentifiesSetsByTags(t *testing.T) {
+	srv := newServer(t)
+	srv.Make("vg00", memberSnapshot("dat_snap", "dat", "snap", "1", 2))
+	srv.Make("vg00", memberSnapshot("renamed", "pccehr", "snap", "1", 2))
+	srv.Make("vg00", lvmtest.Volume{Name: "shut_snap", Origin: "shut"}) // by hand, with a set's name
+	set, err := Find(srv.report(), "snap")
 	if err != nil || set == nil {
 		t.Fatal(set, err)
 	}
-	if diff := cmp.Diff([]string{"vg00/dat_snap", "vg00/renamed"}, names(set.Snapshots)); diff != "" {
+	if diff := cmp.Diff([]string{"vg00/dat_snap", "vg00/renamed"}, fullNames(set.Snapshots)); diff != "" {
 		t.Error(diff)
 	}
-	if !set.Complete() || set.Check() != nil || !set.Time.Equal(taken) {
+	if !set.Complete() || set.Check() != nil || !set.Time.Equal(takenAt) {
 		t.Errorf("%+v: %v", set.Label, set.Check())
 	}
-	w.Rename("vg00/dat", "data")
-	if set, err = Find(w.report(), "snap"); err != nil || set.Snapshots[0].Origin != "data" {
+	srv.Rename("vg00/dat", "data")
+	if set, err = Find(srv.report(), "snap"); err != nil || set.Snapshots[0].Origin != "data" {
 		t.Errorf("after a rename: %v %v", set, err)
 	}
-	if none, err := Find(w.report(), "other"); none != nil || err != nil {
+	if none, err := Find(srv.report(), "other"); none != nil || err != nil {
 		t.Error(none, err)
 	}
 }
 
-func TestTwoSetsOfOneName(t *testing.T) {
-	w := newWorld(t, lvmtest.Group{Name: "a", Volumes: []lvmtest.Volume{{Name: "dat"}, snapshot("dat_s", "dat", "s", "1", 1)}},
-		lvmtest.Group{Name: "b", Volumes: []lvmtest.Volume{{Name: "dat"}, snapshot("dat_s", "dat", "s", "2", 1)}})
-	_, err := Find(w.report(), "s")
-	expect(t, err, fault.SetDiffers, "a/dat_s", "b/dat_s")
+func TestFindRefusesTwoSetsOfOneName(t *testing.T) {
+	srv := newTestServer(t,
+		lvmtest.Group{Name: "a", Volumes: []lvmtest.Volume{{Name: "dat"}, memberSnapshot("dat_s", "dat", "s", "1", 1)}},
+		lvmtest.Group{Name: "b", Volumes: []lvmtest.Volume{{Name: "dat"}, memberSnapshot("dat_s", "dat", "s", "2", 1)}})
+	_, err := Find(srv.report(), "s")
+	expectFault(t, err, fault.SetDiffers, "a/dat_s", "b/dat_s")
 }
 
 func TestCheckNamesEveryBadMember(t *testing.T) {
-	w := server(t)
-	w.Make("vg00", snapshot("dat_s", "dat", "s", "1", 3))
-	w.Make("vg00", snapshot("pccehr_s", "pccehr", "s", "1", 3))
-	w.Fill("vg00/dat_s", 100)
-	w.Fill("vg00/pccehr_s", 100)
-	set, err := Find(w.report(), "s")
+	srv := newServer(t)
+	srv.Make("vg00", memberSnapshot("dat_s", "dat", "s", "1", 3))
+	srv.Make("vg00", memberSnapshot("pccehr_s", "pccehr", "s", "1", 3))
+	srv.Fill("vg00/dat_s", 100)
+	srv.Fill("vg00/pccehr_s", 100)
+	set, err := Find(srv.report(), "s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, set.Check(), fault.SetDiffers, "of its snapshots only these are left: ", "vg00/dat_s: its COW space overflowed", "vg00/pccehr_s: its COW")
+	expectFault(t, set.Check(), fault.SetDiffers, "of its snapshots only these are left: ",
+		"vg00/dat_s: its COW space overflowed", "vg00/pccehr_s: its COW")
 }
 
-// What the journey's unit is asked and answers goes through files: nothing may change on the way.
+// The request and the answer of a run's unit go through files: nothing may change on the way.
 func TestRequestPlanAndResultSurviveJSON(t *testing.T) {
-	w := server(t)
-	plan := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr", "/t1")})
-	plan.Time = taken
+	srv := newServer(t)
+	plan := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "/t1")})
+	plan.Time = takenAt
 	again := new(Plan)
-	through(t, plan, again)
+	roundTrip(t, plan, again)
 	if diff := cmp.Diff(plan, again); diff != "" {
 		t.Error(diff)
 	}
-	request := Request{State: Mounted, Set: "s", Volumes: []Volume{{Name: "/dat", Size: "1g", Mountpoint: "/m", Options: "rw"}},
-		Each: true, FreezeTimeout: time.Minute, Mount: MountOptions{Point: "/x", Create: true}}
+	request := Request{
+		State: Mounted, Set: "s", Volumes: []Volume{{Name: "/dat", Size: "1g", Mountpoint: "/m", Options: "rw"}},
+		Each: true, FreezeTimeout: time.Minute, Mount: MountOptions{Point: "/x", Create: true},
+	}
 	var sameRequest Request
-	through(t, request, &sameRequest)
+	roundTrip(t, request, &sameRequest)
 	if diff := cmp.Diff(request, sameRequest); diff != "" {
 		t.Error(diff)
 	}
-	result := created(plan, Pause{"vg00/dat": 1500 * time.Microsecond}, "took")
+	result := newSetResult(plan, Pause{"vg00/dat": 1500 * time.Microsecond}, "took")
 	var back ansible.Result
-	through(t, result, &back)
+	roundTrip(t, result, &back)
 	var data struct {
 		Snapshots []Taken `json:"snapshots"`
 	}
@@ -99,7 +104,8 @@ func TestRequestPlanAndResultSurviveJSON(t *testing.T) {
 	}
 }
 
-func through(t *testing.T, from, to any) {
+// roundTrip encodes a value as JSON and decodes it into another one.
+func roundTrip(t *testing.T, from, to any) {
 	t.Helper()
 	data, err := json.Marshal(from)
 	if err == nil {
@@ -110,15 +116,17 @@ func through(t *testing.T, from, to any) {
 	}
 }
 
-// Whatever the tags of a volume are: what is ours has a name and an id, and they are whole tags of it.
+// Whatever tags a volume has: if it belongs to a set, that set has a name and an ID, and each of them is the whole rest
+// of a tag.
 func FuzzLabelOf(f *testing.F) {
 	f.Add("rewind:set=s", "rewind:id=1", "rewind:count=2")
 	f.Add("rewind:set=", "rewind:time=99999999999999999999", "backup")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
 		tags := []string{a, b, c}
-		l, ours := LabelOf(&lvm.Volume{Tags: tags})
-		if ours != (l.Set != "" && l.ID != "") || ours && (!slices.Contains(tags, tagSet+l.Set) || !slices.Contains(tags, tagID+l.ID)) {
-			t.Errorf("%q is %+v, ours: %v", tags, l, ours)
+		l, inSet := LabelOf(&lvm.Volume{Tags: tags})
+		if inSet != (l.Set != "" && l.ID != "") ||
+			inSet && (!slices.Contains(tags, tagSet+l.Set) || !slices.Contains(tags, tagID+l.ID)) {
+			t.Errorf("%q is %+v, in a set: %v", tags, l, inSet)
 		}
 	})
 }

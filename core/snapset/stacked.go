@@ -6,16 +6,17 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// stacked refuses a target that other devices are made of, where a set of it is of no use or cannot be taken: a
-// physical volume of LVM, or one of several below one device, such as an md array, that are not all in the set.
-func (v *View) stacked(t *Target, targets []Target) error {
-	above, err := v.above(t.FS)
+// checkStacked refuses a target that other devices are made of if a set of it would be useless or cannot be taken: a
+// physical volume of LVM; one of several devices that make up another one, such as an md array, if not all of them are
+// in the set; and a target that lies in a file on another target.
+func (v *View) checkStacked(t *Target, targets []Target) error {
+	above, err := v.allAbove(t.FS)
 	if err != nil {
 		return err
 	}
 	for _, layer := range above {
 		if layer.Kind == "lvm" {
-			return no("%s is a physical volume of LVM: %s lies on it", t.LV.FullName(), v.nameOf(layer)).
+			return unsupported("%s is a physical volume of LVM: %s lies on it", t.LV.FullName(), v.layerName(layer)).
 				WithHint("name the volumes that lie on it instead: LVM would see the physical volume twice")
 		}
 		below, err := filesystem.Below(v.Sysfs, layer.Dev)
@@ -23,21 +24,22 @@ func (v *View) stacked(t *Target, targets []Target) error {
 			return err
 		}
 		for _, b := range below {
-			in, err := v.madeOf(b, targets)
+			inSet, err := v.consistsOfTargets(b, targets)
 			if err != nil {
 				return err
 			}
-			if !in {
-				return no("%s: %s is made of it and of %s, which is not in the set", t.LV.FullName(), layer.Name, v.nameOf(b)).
+			if !inSet {
+				return unsupported("%s: %s is made of it and of %s, which is not in the set",
+					t.LV.FullName(), layer.Name, v.layerName(b)).
 					WithHint("name all that %s is made of, or leave it out", layer.Name)
 			}
 		}
 	}
-	return v.inFile(t, targets)
+	return v.checkLoopFile(t, targets)
 }
 
-// above returns all devices that are made of a device, directly or not.
-func (v *View) above(dev filesystem.Dev) ([]filesystem.Layer, error) {
+// allAbove returns all devices that are made of a device, directly or through others.
+func (v *View) allAbove(dev filesystem.Dev) ([]filesystem.Layer, error) {
 	layers, err := filesystem.Above(v.Sysfs, dev)
 	for i := 0; i < len(layers) && err == nil; i++ {
 		var more []filesystem.Layer
@@ -51,10 +53,10 @@ func (v *View) above(dev filesystem.Dev) ([]filesystem.Layer, error) {
 	return layers, err
 }
 
-// madeOf says whether a device is one of the targets, or made of nothing but targets.
-func (v *View) madeOf(layer filesystem.Layer, targets []Target) (bool, error) {
-	is := func(t Target) bool { return layer.Dev == t.FS || layer.Dev == devOf(t.LV) }
-	if slices.ContainsFunc(targets, is) {
+// consistsOfTargets says whether a device is one of the targets, or made of nothing but targets.
+func (v *View) consistsOfTargets(layer filesystem.Layer, targets []Target) (bool, error) {
+	isTarget := func(t Target) bool { return layer.Dev == t.FS || layer.Dev == devOf(t.LV) }
+	if slices.ContainsFunc(targets, isTarget) {
 		return true, nil
 	}
 	if layer.Kind == "lvm" {
@@ -62,17 +64,17 @@ func (v *View) madeOf(layer filesystem.Layer, targets []Target) (bool, error) {
 	}
 	below, err := filesystem.Below(v.Sysfs, layer.Dev)
 	for _, b := range below {
-		in, err := v.madeOf(b, targets)
-		if err != nil || !in {
+		inSet, err := v.consistsOfTargets(b, targets)
+		if err != nil || !inSet {
 			return false, err
 		}
 	}
 	return len(below) > 0, err
 }
 
-// inFile refuses a target that lies in a file, behind a loop device, on another target: what is written to it could not
-// end while that one is held, and it could not be held before.
-func (v *View) inFile(t *Target, targets []Target) error {
+// checkLoopFile refuses a target that lies in a file on another target, through a loop device. While the other target
+// is held, writes to this one cannot end, so this one could not be held.
+func (v *View) checkLoopFile(t *Target, targets []Target) error {
 	if v.LoopFile == nil {
 		return nil
 	}
@@ -84,10 +86,10 @@ func (v *View) inFile(t *Target, targets []Target) error {
 		if layer.Kind != "loop" {
 			continue
 		}
-		on, is, ok := v.LoopFile("/dev/" + layer.Name)
+		backing, fileDevice, ok := v.LoopFile("/dev/" + layer.Name)
 		for _, other := range targets {
-			if ok && other.LV.Active && (on == other.FS || is == other.FS || is == devOf(other.LV)) {
-				return no("%s lies on %s, whose file is on %s, and both are in the set",
+			if ok && other.LV.Active && (backing == other.FS || fileDevice == other.FS || fileDevice == devOf(other.LV)) {
+				return unsupported("%s lies on %s, whose file is on %s, and both are in the set",
 					t.LV.FullName(), layer.Name, other.LV.FullName()).
 					WithHint("take them in sets of their own: writes to the one wait for the other")
 			}
@@ -96,8 +98,8 @@ func (v *View) inFile(t *Target, targets []Target) error {
 	return nil
 }
 
-// nameOf is vg/lv of a device that is a logical volume, or its own name.
-func (v *View) nameOf(layer filesystem.Layer) string {
+// layerName returns vg/lv of a device that is a logical volume, or the device's own name.
+func (v *View) layerName(layer filesystem.Layer) string {
 	if lv, ok := v.Report.ByDevice(int(layer.Dev.Major), int(layer.Dev.Minor)); ok {
 		return lv.FullName()
 	}

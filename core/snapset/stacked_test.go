@@ -12,7 +12,7 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// stackedOn makes a device in a /sys/dev/block that lies on others.
+// stackedOn adds to the directory sysfs a device that lies on others.
 func stackedOn(t *testing.T, sysfs, dev string, files map[string]string, on ...string) {
 	t.Helper()
 	dir := filepath.Join(sysfs, "dev/block", dev)
@@ -35,21 +35,21 @@ func stackedOn(t *testing.T, sysfs, dev string, files map[string]string, on ...s
 	}
 }
 
-// A volume that others are made of is taken with all that they are made of; a physical volume of LVM never, and never a
-// volume together with one that lies in a file on it.
-func TestWhatLiesOnAVolume(t *testing.T) {
+// A volume that a device is made of can be in a set only together with all others that the device is made of. A
+// physical volume of LVM is refused, and so is a volume together with one that lies in a file on it.
+func TestResolveChecksStackedDevices(t *testing.T) {
 	noFstab(t)
-	w := newWorld(t,
+	srv := newTestServer(t,
 		lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 			{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "pv"}, {Name: "secret"}, {Name: "files"}, {Name: "plain"},
 		}},
 		lvmtest.Group{Name: "vg01", Volumes: []lvmtest.Volume{{Name: "x"}, {Name: "y"}}})
-	w.mount("vg00/files", "/files", "ext4")
+	srv.mount("vg00/files", "/files", "ext4")
 	number := func(name string) string {
-		v, _ := w.report().ByPath(name)
+		v, _ := srv.report().ByPath(name)
 		return devOf(v).String()
 	}
-	view := w.view()
+	view := srv.view()
 	view.Needs = func(string) (filesystem.Needs, error) { return filesystem.Needs{}, nil }
 	stackedOn(t, view.Sysfs, "9:0", map[string]string{"md/level": "raid1"}, number("vg00/a"), "253:90")
 	stackedOn(t, view.Sysfs, "253:90", map[string]string{"dm/uuid": "x", "dm/name": "joined"},
@@ -61,7 +61,7 @@ func TestWhatLiesOnAVolume(t *testing.T) {
 	view.LoopFile = func(node string) (on, is filesystem.Dev, ok bool) {
 		return view.Mounts[0].Dev, is, node == "/dev/7:0"
 	}
-	resolves(t, view, map[string]string{
+	assertResolves(t, view, map[string]string{
 		"vg00/plain":                 "",
 		"vg00/a vg00/b vg00/c":       "",
 		"/files vg00/plain":          "",
@@ -74,11 +74,11 @@ func TestWhatLiesOnAVolume(t *testing.T) {
 	})
 }
 
-// A physical volume that LVM does not see may be there all the same: nobody is told to take it out of the group.
-func TestAMissingPhysicalVolumeMayOnlyBeUnseen(t *testing.T) {
-	w := newWorld(t, lvmtest.Group{Name: "vg00", Partial: true, Volumes: []lvmtest.Volume{{Name: "dat"}}})
-	_, err := w.view().Resolve(words("vg00/dat"))
-	expect(t, err, fault.Unsupported, "missing physical volumes")
+// LVM may only not see a physical volume that it calls missing, so the hint does not say to remove it from the group.
+func TestHintForMissingPhysicalVolumeIsLvmdevices(t *testing.T) {
+	srv := newTestServer(t, lvmtest.Group{Name: "vg00", Partial: true, Volumes: []lvmtest.Volume{{Name: "dat"}}})
+	_, err := srv.view().Resolve(volumesNamed("vg00/dat"))
+	expectFault(t, err, fault.Unsupported, "missing physical volumes")
 	if hint := fault.Of(err).Hint; !strings.Contains(hint, "lvmdevices --adddev") || strings.Contains(hint, "vgreduce") {
 		t.Errorf("hint %q", hint)
 	}

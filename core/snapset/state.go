@@ -12,47 +12,48 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// keep makes an existing set what is asked for: the same volumes, valid, and at least as large.
-func (w *work) keep(ctx context.Context) (ansible.Result, error) {
-	if err := w.same(); err != nil {
+// keepExisting checks that an existing set is what is asked for: of the same volumes and reliable. It extends snapshots
+// that are smaller than asked for, and replaces an overflowed set if Replace says so.
+func (op *setOperation) keepExisting(ctx context.Context) (ansible.Result, error) {
+	if err := op.checkSameVolumes(); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := w.set.Check(); err != nil {
-		if !w.Replace || fault.Of(err).Code != fault.SnapshotInvalid {
+	if err := op.set.Check(); err != nil {
+		if !op.Replace || fault.Of(err).Code != fault.SnapshotInvalid {
 			return ansible.Result{}, err
 		}
-		if w.set.Use == ForRestore { // by its name people take it for the backup that it held
-			return ansible.Result{}, fault.New(fault.SnapshotInvalid, "set %s held a backup, and taken anew it would hold what "+
-				"the volumes hold now: %w", w.Set, err).
+		if op.set.Use == ForRestore { // whoever uses it by its name expects the backup that it held
+			return ansible.Result{}, fault.New(fault.SnapshotInvalid,
+				"set %s held a backup, and taken again it would hold what the volumes hold now: %w", op.Set, err).
 				WithHint("lvm_snapshot name=%[1]s state=absent removes it, and snap_backup action=restore name=%[1]s "+
-					"restores again", w.Set)
+					"restores again", op.Set)
 		}
-		return w.replace(ctx)
+		return op.replace(ctx)
 	}
-	if merging := w.merging(); merging != "" {
-		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", w.Set, merging).
-			WithHint("lvm_merge name=%s wait=true waits for it", w.Set)
+	if merging := op.mergingSnapshot(); merging != "" {
+		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", op.Set, merging).
+			WithHint("lvm_merge name=%s wait=true waits for it", op.Set)
 	}
-	if w.set.Each && !w.Each && len(w.targets) > 0 {
+	if op.set.Each && !op.Each && len(op.targets) > 0 {
 		return ansible.Result{}, fault.New(fault.SetDiffers, "set %s exists, and is of no common instant: each volume was "+
-			"taken by itself", w.Set).
-			WithHint("choose another name, remove it first (lvm_snapshot name=%s state=absent), or say that it is what is "+
-				"asked for: consistency=volume", w.Set)
+			"taken by itself", op.Set).
+			WithHint("choose another name, remove it first (lvm_snapshot name=%s state=absent), or accept it as it is: "+
+				"consistency=volume", op.Set)
 	}
-	return w.extend(ctx)
+	return op.extend(ctx)
 }
 
-// same refuses to take a set of other volumes for the one that is asked for.
-func (w *work) same() error {
-	if len(w.targets) == 0 {
+// checkSameVolumes fails with set_differs if the set is not one of the requested volumes.
+func (op *setOperation) checkSameVolumes() error {
+	if len(op.targets) == 0 {
 		return nil
 	}
 	have := map[string]bool{}
-	for _, v := range w.set.Snapshots {
+	for _, v := range op.set.Snapshots {
 		have[v.VG+"/"+v.Origin] = true
 	}
 	var missing []string
-	for _, t := range w.targets {
+	for _, t := range op.targets {
 		if !have[t.LV.FullName()] {
 			missing = append(missing, t.LV.FullName())
 		}
@@ -62,31 +63,33 @@ func (w *work) same() error {
 	for name := range have {
 		extra = append(extra, name)
 	}
-	goes := w.State == Absent || w.State == Unmounted
-	if !w.set.Complete() { // that is Check's to report; what is missing may have been a member
+	removesOrUnmounts := op.State == Absent || op.State == Unmounted
+	if !op.set.Complete() { // Check reports that; a volume without a snapshot may have been a member
 		missing = nil
-		if !goes {
+		if !removesOrUnmounts {
 			return nil
 		}
 	}
 	if len(missing)+len(extra) == 0 {
 		return nil
 	}
-	f := fault.New(fault.SetDiffers, "set %s exists, taken %s, but not of these volumes", w.Set, w.set.Time.Local().Format(time.RFC3339))
+	f := fault.New(fault.SetDiffers, "set %s exists, taken %s, but not of these volumes",
+		op.Set, op.set.Time.Local().Format(time.RFC3339))
 	if len(missing) > 0 {
-		f.Msg += "; it has no snapshot of " + strings.Join(unique(missing), ", ")
+		f.Msg += "; it has no snapshot of " + strings.Join(sortedUnique(missing), ", ")
 	}
 	if len(extra) > 0 {
-		f.Msg += "; it also has one of " + strings.Join(unique(extra), ", ")
+		f.Msg += "; it also has one of " + strings.Join(sortedUnique(extra), ", ")
 	}
-	if goes {
-		return f.WithHint("leave volumes out to have the whole set %s, or name another set", w.State)
+	if removesOrUnmounts {
+		return f.WithHint("leave volumes out to have the whole set %s, or name another set", op.State)
 	}
-	return f.WithHint("choose another name, or remove it first: lvm_snapshot name=%s state=absent", w.Set)
+	return f.WithHint("choose another name, or remove it first: lvm_snapshot name=%s state=absent", op.Set)
 }
 
-func (w *work) merging() string {
-	for _, v := range w.set.Snapshots {
+// mergingSnapshot returns the name, vg/lv, of a snapshot of the set that is being merged; empty if there is none.
+func (op *setOperation) mergingSnapshot() string {
+	for _, v := range op.set.Snapshots {
 		if v.Merging {
 			return v.FullName()
 		}
@@ -94,140 +97,146 @@ func (w *work) merging() string {
 	return ""
 }
 
-// replace removes an overflowed set and takes it anew, of the same volumes unless others are named.
-func (w *work) replace(ctx context.Context) (ansible.Result, error) {
-	if err := w.removable(); err != nil {
+// replace removes an overflowed set and takes it again: of the named volumes, or of the same ones if none are named.
+func (op *setOperation) replace(ctx context.Context) (ansible.Result, error) {
+	if err := op.checkRemovable(); err != nil {
 		return ansible.Result{}, err
 	}
-	if len(w.targets) == 0 {
-		if err := w.targetsOfSet(); err != nil {
+	if len(op.targets) == 0 {
+		if err := op.targetSetOrigins(); err != nil {
 			return ansible.Result{}, err
 		}
 	}
-	before := list(w.set)
-	if !w.Check {
-		if err := w.remove(ctx); err != nil {
+	before := listSnapshots(op.set)
+	if !op.Check {
+		if err := op.remove(ctx); err != nil {
 			return ansible.Result{}, err
 		}
-		if _, err := w.see(ctx); err != nil {
+		if _, err := op.readState(ctx); err != nil {
 			return ansible.Result{}, err
 		}
 	} else {
-		w.forget()
+		op.removeFromView()
 	}
-	result, err := w.create(ctx)
+	result, err := op.takeNew(ctx)
 	if result.Diff != nil {
-		result.Diff.Before = lines(before)
+		result.Diff.Before = diffText(before)
 	}
 	return result, err
 }
 
-// forget takes the set out of the view, for a plan of what would be done after its removal.
-func (w *work) forget() {
-	for _, s := range w.set.Snapshots {
-		group, _ := w.view.Report.Group(s.VG)
-		group.Free += s.Size
-		var rest []lvm.Volume
+// removeFromView removes the set's snapshots from the view, so that a check can plan what would be done after their
+// removal.
+func (op *setOperation) removeFromView() {
+	for _, s := range op.set.Snapshots {
+		group, _ := op.view.Report.Group(s.VG)
+		if s.Kind == lvm.Snapshot { // a thin one takes no space of the group
+			group.Free += s.Size
+		}
+		var others []lvm.Volume
 		for _, v := range group.Volumes {
 			if v.UUID != s.UUID {
-				rest = append(rest, v)
+				others = append(others, v)
 			}
 		}
-		group.Volumes = rest
+		group.Volumes = others
 	}
 }
 
-// targetsOfSet makes the origins of the set the targets, where the user named none.
-func (w *work) targetsOfSet() error {
-	for _, v := range w.set.Snapshots {
-		w.Volumes = append(w.Volumes, Volume{Name: v.VG + "/" + v.Origin})
+// targetSetOrigins makes the set's origins the targets, if the user named no volumes.
+func (op *setOperation) targetSetOrigins() error {
+	for _, v := range op.set.Snapshots {
+		op.Volumes = append(op.Volumes, Volume{Name: v.VG + "/" + v.Origin})
 	}
 	var err error
-	w.targets, err = w.view.Resolve(w.Volumes)
+	op.targets, err = op.view.Resolve(op.Volumes)
 	return err
 }
 
-// extend gives snapshots that are smaller than asked for more COW space. It never shrinks one.
-func (w *work) extend(ctx context.Context) (ansible.Result, error) {
-	if len(w.targets) == 0 && w.Size != "" {
-		if err := w.targetsOfSet(); err != nil {
+// extend gives more COW space to the snapshots that are smaller than requested. It never shrinks one.
+func (op *setOperation) extend(ctx context.Context) (ansible.Result, error) {
+	if len(op.targets) == 0 && op.Size != "" {
+		if err := op.targetSetOrigins(); err != nil {
 			return ansible.Result{}, err
 		}
 	}
-	more, err := w.larger()
+	sizes, err := op.largerSizes()
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	if len(more) == 0 {
-		return describe(w.set, false, fmt.Sprintf("set %s is there, taken %s", w.Set, w.set.Time.Local().Format(time.RFC3339))), nil
+	if len(sizes) == 0 {
+		msg := fmt.Sprintf("set %s is there, taken %s", op.Set, op.set.Time.Local().Format(time.RFC3339))
+		return existingSetResult(op.set, false, msg), nil
 	}
-	before := list(w.set)
-	if !w.Check {
-		if err := w.grow(ctx, more); err != nil {
+	before := listSnapshots(op.set)
+	if !op.Check {
+		if err := op.extendSnapshots(ctx, sizes); err != nil {
 			return ansible.Result{}, err
 		}
 	}
-	for _, v := range w.set.Snapshots {
-		if size, ok := more[v.FullName()]; ok {
+	for _, v := range op.set.Snapshots {
+		if size, ok := sizes[v.FullName()]; ok {
 			v.COWSize = size
 		}
 	}
-	result := describe(w.set, true, fmt.Sprintf("extended set %s", w.Set))
-	result.Diff = setDiff(w.Set, before, list(w.set))
+	result := existingSetResult(op.set, true, fmt.Sprintf("extended set %s", op.Set))
+	result.Diff = setDiff(op.Set, before, listSnapshots(op.set))
 	return result, nil
 }
 
-// grow extends snapshots to these sizes. The journal has their origins, which a killed lvextend leaves suspended, and
-// no id of a set that would be removed.
-func (w *work) grow(ctx context.Context, sizes map[string]int64) error {
-	plan := &Plan{Set: w.Set, Members: w.set.origins()}
-	if err := w.trip.Begin(Kind, w.Set, w.set.Groups(), "extending", plan); err != nil {
+// extendSnapshots extends snapshots to these sizes, in bytes by vg/lv. The journal entry names their origins, because a
+// killed lvextend leaves these suspended. It has no ID of a set, so that settling it removes no set.
+func (op *setOperation) extendSnapshots(ctx context.Context, sizes map[string]int64) error {
+	plan := &Plan{Set: op.Set, Members: op.set.origins()}
+	if err := op.run.Begin(Kind, op.Set, op.set.Groups(), "extending", plan); err != nil {
 		return err
 	}
-	for _, v := range w.set.Snapshots {
+	for _, v := range op.set.Snapshots {
 		size, ok := sizes[v.FullName()]
 		if !ok {
 			continue
 		}
-		if err := w.lvm.Extend(ctx, v.FullName(), size); err != nil {
+		if err := op.lvm.Extend(ctx, v.FullName(), size); err != nil {
 			err = fault.New(fault.Of(err).Code, "extend %s to %s: %w", v.FullName(), ansible.Bytes(size), err)
-			return w.failed(fault.All(err, undone(ctx, w.lvm, plan)))
+			return op.closeFailed(fault.All(err, undoAfterFailure(ctx, op.lvm, plan)))
 		}
 	}
-	return w.trip.Finish("extended", journal.Done, nil)
+	return op.run.Finish("extended", journal.Done, nil)
 }
 
-// larger returns the new sizes of the snapshots that are smaller than asked for, after checking that all fit.
-func (w *work) larger() (map[string]int64, error) {
-	more, need := map[string]int64{}, map[string]int64{}
-	for i := range w.targets {
-		t := &w.targets[i]
-		asked, err := askedSize(Want{Size: w.Size}, t)
+// largerSizes returns the new sizes, in bytes by vg/lv, of the snapshots that are smaller than requested. It fails with
+// no_space if they do not all fit.
+func (op *setOperation) largerSizes() (map[string]int64, error) {
+	sizes, need := map[string]int64{}, map[string]int64{}
+	for i := range op.targets {
+		t := &op.targets[i]
+		requested, err := requestedSize(Want{Size: op.Size}, t)
 		if err != nil {
 			return nil, err
 		}
-		v := w.snapshotOf(t.LV)
+		v := op.snapshotOf(t.LV)
 		if v == nil || v.Kind == lvm.Thin {
 			continue
 		}
-		asked = min(asked, lvm.MaxCOW(t.LV.Size, v.ChunkSize, t.Group.ExtentSize))
-		if asked > v.COWSize {
-			more[v.FullName()] = asked
-			need[v.VG] += asked - v.COWSize
+		requested = min(requested, lvm.MaxCOW(t.LV.Size, v.ChunkSize, t.Group.ExtentSize))
+		if requested > v.COWSize {
+			sizes[v.FullName()] = requested
+			need[v.VG] += requested - v.COWSize
 		}
 	}
-	var wrong []error
+	var errs []error
 	for group, bytes := range need {
-		g, _ := w.view.Report.Group(group)
+		g, _ := op.view.Report.Group(group)
 		if bytes > g.Free {
-			wrong = append(wrong, noRoom(g, bytes).WithHint("ask for less, or extend the group (vgextend %s)", g.Name))
+			errs = append(errs, noSpaceInGroup(g, bytes).WithHint("ask for less, or extend the group (vgextend %s)", g.Name))
 		}
 	}
-	return more, fault.All(wrong...)
+	return sizes, fault.All(errs...)
 }
 
-func (w *work) snapshotOf(origin *lvm.Volume) *lvm.Volume {
-	for _, v := range w.set.Snapshots {
+// snapshotOf returns the set's snapshot of a volume; nil if there is none.
+func (op *setOperation) snapshotOf(origin *lvm.Volume) *lvm.Volume {
+	for _, v := range op.set.Snapshots {
 		if v.VG == origin.VG && v.Origin == origin.Name {
 			return v
 		}

@@ -14,71 +14,71 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// plans are the ways to take a set.
-func plans() map[string]func(w *world) *Plan {
-	three := words("/dat", "/pccehr", "vg00/shut")
-	return map[string]func(w *world) *Plan{
-		"held": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Volumes: three}) },
-		"each": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Each: true, Volumes: three}) },
-		"thin": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Volumes: words("/t1", "/t2")}) },
-		"thin and thick": func(w *world) *Plan {
-			return w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr", "/t2")})
+// planKinds returns functions that plan sets of each kind.
+func planKinds() map[string]func(srv *testServer) *Plan {
+	three := volumesNamed("/dat", "/pccehr", "vg00/shut")
+	return map[string]func(srv *testServer) *Plan{
+		"held": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Volumes: three}) },
+		"each": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Each: true, Volumes: three}) },
+		"thin": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/t1", "/t2")}) },
+		"thin and thick": func(srv *testServer) *Plan {
+			return srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/t1", "/pccehr", "/t2")})
 		},
-		"single": func(w *world) *Plan { return w.mustPlan(Want{Set: "s", Volumes: words("/dat")}) },
+		"single": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat")}) },
 	}
 }
 
 var origins = []string{"vg00/dat", "vg00/pccehr", "vg00/shut", "vg00/t1", "vg00/t2"}
 
 func TestTake(t *testing.T) {
-	for name, plan := range plans() {
+	for name, plan := range planKinds() {
 		t.Run(name, func(t *testing.T) {
-			w := server(t)
-			p := plan(w)
-			begun := len(w.Commands())
-			pause, err := take(t.Context(), w.lvm, p, time.Minute)
+			srv := newServer(t)
+			p := plan(srv)
+			before := len(srv.Commands())
+			pause, err := take(t.Context(), srv.lvm, p, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := len(p.Members) + 1
-			if slices.ContainsFunc(p.Members, (*Member).inactive) {
-				want += 3 // the numbers in the pool, the activation, the mark
+			if slices.ContainsFunc(p.Members, (*Member).isCreatedInactive) {
+				want += 3 // for the device ids in the pool, the activation, and the skip flag
 			}
-			if ran := w.programs(begun); len(ran) > want {
+			if ran := srv.commandsSince(before); len(ran) > want {
 				t.Errorf("%d commands for %d volumes: %q", len(ran), len(p.Members), ran)
 			}
 			for _, m := range p.Members {
-				if v, ok := w.report().Volume(m.VG, m.Snapshot); !ok || !v.Active || v.SkipActivation {
-					t.Errorf("%s: there %v, %+v", m.snapshot(), ok, v)
+				if v, ok := srv.report().Volume(m.VG, m.Snapshot); !ok || !v.Active || v.SkipActivation {
+					t.Errorf("%s: exists: %v, %+v", m.snapshot(), ok, v)
 				}
 			}
-			set, err := Find(w.report(), "s")
+			set, err := Find(srv.report(), "s")
 			if err != nil || set == nil || !set.Complete() || set.Check() != nil {
 				t.Fatalf("set %+v, %v", set, err)
 			}
 			var held []string
 			for _, m := range p.Members {
-				if w.Suspended(m.origin()) {
+				if srv.Suspended(m.origin()) {
 					t.Errorf("%s is still suspended", m.origin())
 				}
-				if _, told := pause[m.origin()]; !told {
-					t.Errorf("the pause of %s is not told", m.origin())
+				if _, reported := pause[m.origin()]; !reported {
+					t.Errorf("the pause of %s is not reported", m.origin())
 				}
 				if m.Method == Held {
 					held = append(held, m.snapshot())
 				}
 			}
-			if !w.OneInstant(held...) {
+			if !srv.OneInstant(held...) {
 				t.Errorf("%v are not of one instant", held)
 			}
 		})
 	}
 }
 
-// programs are the commands since the first ones, without calls to the kernel.
-func (w *world) programs(begun int) []string {
+// commandsSince returns the commands that were run after the first ones, without calls to the kernel.
+func (srv *testServer) commandsSince(first int) []string {
 	var out []string
-	for _, argv := range w.Commands()[begun:] {
+	for _, argv := range srv.Commands()[first:] {
 		if argv[0] != "device-mapper" {
 			out = append(out, strings.Join(argv, " "))
 		}
@@ -86,21 +86,20 @@ func (w *world) programs(begun int) []string {
 	return out
 }
 
-// No program runs while a volume is held.
 func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/t1", "/pccehr", "vg00/shut")})
-	begun := len(w.Commands())
-	if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/t1", "/pccehr", "vg00/shut")})
+	before := len(srv.Commands())
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	var verbs []string
-	for _, argv := range w.Commands()[begun:] {
+	for _, argv := range srv.Commands()[before:] {
 		verbs = append(verbs, argv[1])
 	}
-	// The last commands of all activate the thin one and add the tags.
+	// The last three commands activate the thin snapshot and add the tags.
 	first, last := slices.Index(verbs, "suspend"), len(verbs)-4
-	for _, argv := range w.Commands()[begun+first : begun+last+1] {
+	for _, argv := range srv.Commands()[before+first : before+last+1] {
 		if argv[0] != "device-mapper" {
 			t.Errorf("%q runs while volumes are held: %q", argv, verbs)
 		}
@@ -110,56 +109,55 @@ func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
 	}
 }
 
-// A set that is not finished is never taken for one.
-func TestAnUnfinishedSetIsRefused(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
-	w.FailOn(errors.New("no such luck"), "--addtag", "rewind:count=2")
-	w.FailOn(errors.New("in use"), "lvremove")
-	if _, err := take(t.Context(), w.lvm, p, time.Minute); !errors.Is(err, errLeft) {
+func TestCheckRefusesUnfinishedSet(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	srv.FailOn(errors.New("no such luck"), "--addtag", "rewind:count=2")
+	srv.FailOn(errors.New("in use"), "lvremove")
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); !errors.Is(err, errLeftover) {
 		t.Fatal(err)
 	}
-	set, err := Find(w.report(), "s")
+	set, err := Find(srv.report(), "s")
 	if err != nil || set == nil || set.Complete() {
 		t.Fatalf("set %+v, %v", set, err)
 	}
-	expect(t, set.Check(), fault.SetDiffers, "is not finished", "vg00/dat_s, vg00/pccehr_s")
+	expectFault(t, set.Check(), fault.SetDiffers, "is not finished", "vg00/dat_s, vg00/pccehr_s")
 }
 
-// Whichever command or call fails, nothing of the set is left and everything goes on.
-func TestAFailureAtAnyCommandLeavesNothing(t *testing.T) {
-	for name, plan := range plans() {
+// After a failure of any command or call, nothing of the set is left and writes go on.
+func TestFailureAtAnyCommandLeavesNothing(t *testing.T) {
+	for name, plan := range planKinds() {
 		t.Run(name, func(t *testing.T) {
-			w := server(t)
-			p := plan(w)
-			begun := len(w.Commands())
-			if _, err := take(t.Context(), w.lvm, p, time.Minute); err != nil {
+			srv := newServer(t)
+			p := plan(srv)
+			before := len(srv.Commands())
+			if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 				t.Fatal(err)
 			}
-			steps := len(w.Commands()) - begun
+			steps := len(srv.Commands()) - before
 			for n := 1; n <= steps; n++ {
-				w := server(t)
-				p := plan(w)
-				w.FailAt(len(w.Commands())+n, errors.New("no such luck"))
-				_, err := take(t.Context(), w.lvm, p, time.Minute)
+				srv := newServer(t)
+				p := plan(srv)
+				srv.FailAt(len(srv.Commands())+n, errors.New("no such luck"))
+				_, err := take(t.Context(), srv.lvm, p, time.Minute)
 				if err == nil {
 					t.Errorf("step %d of %d failed unnoticed", n, steps)
 					continue
 				}
-				if !errors.Is(err, errLeft) {
-					w.untouched(origins...)
+				if !errors.Is(err, errLeftover) {
+					srv.assertUntouched(origins...)
 				}
-				if err := Undo(t.Context(), w.lvm, p); err != nil {
+				if err := Undo(t.Context(), srv.lvm, p); err != nil {
 					t.Error(err)
 				}
-				w.untouched(origins...)
+				srv.assertUntouched(origins...)
 			}
 		})
 	}
 }
 
-// dies runs f and tells whether it died at a command, as of SIGKILL.
-func dies(f func()) (died bool) {
+// diesDuring runs f and says whether the process died at a command in it, as by SIGKILL.
+func diesDuring(f func()) (died bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if _, died = p.(lvmtest.Died); !died {
@@ -171,154 +169,159 @@ func dies(f func()) (died bool) {
 	return false
 }
 
-// Killed before or after any command or call, the plan in the journal is enough to undo it all, also when that is
-// killed too. Writes go on at once, before LVM is asked anything.
-func TestADeathAtAnyCommandIsUndone(t *testing.T) {
-	for name, plan := range plans() {
-		for when, arm := range map[string]func(w *world, n int){
-			"before": func(w *world, n int) { w.DieAt(n) },
-			"after":  func(w *world, n int) { w.DieAfter(n) },
+// If the process is killed before or after any command or call, the plan in the journal is enough to undo everything,
+// even if the undoing is killed too. Writes go on at once, before LVM is asked anything.
+func TestUndoAfterKillAtAnyCommand(t *testing.T) {
+	for name, plan := range planKinds() {
+		for when, arm := range map[string]func(srv *testServer, n int){
+			"before": func(srv *testServer, n int) { srv.DieAt(n) },
+			"after":  func(srv *testServer, n int) { srv.DieAfter(n) },
 		} {
 			t.Run(name+", "+when, func(t *testing.T) {
 				for n := 1; ; n++ {
-					w := server(t)
-					p := plan(w)
-					arm(w, len(w.Commands())+n)
-					if !dies(func() { _, _ = take(t.Context(), w.lvm, p, time.Minute) }) {
+					srv := newServer(t)
+					p := plan(srv)
+					arm(srv, len(srv.Commands())+n)
+					if !diesDuring(func() { _, _ = take(t.Context(), srv.lvm, p, time.Minute) }) {
 						if n <= len(p.Members) {
 							t.Errorf("there are only %d commands", n-1)
 						}
 						return
 					}
-					w.Revive()
-					if err := p.letGo(w.lvm); err != nil {
+					srv.Revive()
+					if err := p.resumeWrites(srv.lvm); err != nil {
 						t.Error(err)
 					}
 					for _, origin := range origins {
-						if w.Suspended(origin) {
+						if srv.Suspended(origin) {
 							t.Errorf("step %d: writes to %s still wait after the release", n, origin)
 						}
 					}
-					w.DieAt(len(w.Commands()) + 2)
-					dies(func() { _ = Undo(t.Context(), w.lvm, p) })
-					w.Revive()
+					srv.DieAt(len(srv.Commands()) + 2)
+					diesDuring(func() { _ = Undo(t.Context(), srv.lvm, p) })
+					srv.Revive()
 					var err error
-					for dies(func() { err = Undo(t.Context(), w.lvm, p) }) {
-						w.Revive()
+					for diesDuring(func() { err = Undo(t.Context(), srv.lvm, p) }) {
+						srv.Revive()
 					}
 					if err != nil {
 						t.Errorf("step %d: %v", n, err)
 					}
-					w.untouched(origins...)
+					srv.assertUntouched(origins...)
 				}
 			})
 		}
 	}
 }
 
-// Undo believes LVM: what has other tags is not touched, whatever it is called.
-func TestUndoTouchesNothingElse(t *testing.T) {
-	w := server(t)
-	w.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat", Tags: []string{"rewind:set=s", "rewind:id=another"}})
-	if err := Undo(t.Context(), w.lvm, &Plan{Set: "s", ID: "id-1", Members: []*Member{{VG: "vg00", LV: "dat", DMName: "vg00-dat", Snapshot: "dat_s"}}}); err != nil {
+// Undo goes by tags: it does not touch a snapshot with the tags of another set, whatever the snapshot's name is.
+func TestUndoKeepsSnapshotsOfOtherSets(t *testing.T) {
+	srv := newServer(t)
+	srv.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat", Tags: []string{"rewind:set=s", "rewind:id=another"}})
+	p := &Plan{Set: "s", ID: "id-1", Members: []*Member{
+		{VG: "vg00", LV: "dat", DMName: "vg00-dat", Snapshot: "dat_s"},
+	}}
+	if err := Undo(t.Context(), srv.lvm, p); err != nil {
 		t.Fatal(err)
 	}
-	if _, there := w.report().Volume("vg00", "dat_s"); !there {
+	if _, found := srv.report().Volume("vg00", "dat_s"); !found {
 		t.Error("another's snapshot was removed")
 	}
 }
 
-// One disk does not answer: at the limit the other volumes go on, and the stuck one as soon as its suspend comes back.
-func TestTheLimitLetsWritesGoOn(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
-	release := w.Stick()
+// One disk does not answer. At the limit the other volumes go on, and the volume on that disk does so as soon as its
+// suspend returns.
+func TestWritesResumeAtFreezeTimeout(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	release := srv.Stick()
 	done := make(chan error, 1)
 	go func() {
-		_, err := take(t.Context(), w.lvm, p, 50*time.Millisecond)
+		_, err := take(t.Context(), srv.lvm, p, 50*time.Millisecond)
 		done <- err
 	}()
 	time.AfterFunc(200*time.Millisecond, release)
-	expect(t, <-done, fault.FreezeTimeout, "writes to vg00-dat, vg00-pccehr waited for 50ms", "they go on again")
-	w.untouched("vg00/dat", "vg00/pccehr")
+	expectFault(t, <-done, fault.FreezeTimeout, "writes to vg00-dat, vg00-pccehr waited for 50ms", "they go on again")
+	srv.assertUntouched("vg00/dat", "vg00/pccehr")
 }
 
-func TestAskedToEndBeforeTheInstant(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+func TestTakeEndsWhenCancelled(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := take(ctx, w.lvm, p, time.Minute)
-	expect(t, err, fault.Interrupted, "writes go on")
-	w.untouched("vg00/dat", "vg00/pccehr")
+	_, err := take(ctx, srv.lvm, p, time.Minute)
+	expectFault(t, err, fault.Interrupted, "writes go on")
+	srv.assertUntouched("vg00/dat", "vg00/pccehr")
 }
 
-// What another command prepared for an origin is never made live: LVM's metadata may not say it.
-func TestALeftoverTableIsNotMadeLive(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
-	w.Suspend("vg00/pccehr", true)
-	if err := Undo(t.Context(), w.lvm, p); err != nil {
+// A table that another command prepared for an origin is never made live: LVM's metadata may say something else.
+func TestUndoDropsLeftoverTable(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	srv.Suspend("vg00/pccehr", true)
+	if err := Undo(t.Context(), srv.lvm, p); err != nil {
 		t.Fatal(err)
 	}
-	w.untouched("vg00/dat", "vg00/pccehr")
+	srv.assertUntouched("vg00/dat", "vg00/pccehr")
 }
 
-// A set that fails and cannot be undone either keeps its record open, so that it is settled; one of which nothing is left
-// closes it.
-func TestTheRecordOfAFailedSetSaysWhetherSomethingIsLeft(t *testing.T) {
+// The journal entry of a set that fails and cannot be undone either stays open, so that the set is settled. If nothing
+// of the set is left, the entry is closed.
+func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
 	for _, stuck := range []bool{false, true} {
-		w := server(t)
-		p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
-		w.FailOn(errors.New("no such luck"), "lvcreate", "pccehr_s")
+		srv := newServer(t)
+		p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+		srv.FailOn(errors.New("no such luck"), "lvcreate", "pccehr_s")
 		if stuck {
-			w.FailOn(errors.New("in use"), "lvremove")
+			srv.FailOn(errors.New("in use"), "lvremove")
 		}
 		j, err := journal.Open(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		work := &work{trip: &journey.Trip{Journal: j}, lvm: w.lvm}
-		if err := work.trip.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
+		op := &setOperation{run: &journey.Trip{Journal: j}, lvm: srv.lvm}
+		if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
 			t.Fatal(err)
 		}
-		_, err = take(t.Context(), w.lvm, p, time.Minute)
-		err = work.failed(err)
+		_, err = take(t.Context(), srv.lvm, p, time.Minute)
+		err = op.closeFailed(err)
 		open, _ := j.Unfinished()
-		if len(open) == 1 != stuck || errors.Is(err, errLeft) != stuck {
+		if len(open) == 1 != stuck || errors.Is(err, errLeftover) != stuck {
 			t.Errorf("something is left: %v; %v, unfinished: %v", stuck, err, open)
 		}
 		if !stuck {
-			w.untouched("vg00/dat", "vg00/pccehr")
+			srv.assertUntouched("vg00/dat", "vg00/pccehr")
 		}
 	}
 }
 
-// LVM's own suspend of a single volume cannot be cut short; that it was longer than the limit is said.
-func TestASuspendOfLVMBeyondTheLimitIsAWarning(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat")})
-	quick := took(p, Pause{"vg00/dat": time.Second}, 15*time.Second)
-	slow := took(p, Pause{"vg00/dat": 137 * time.Second}, 15*time.Second)
+// LVM's own suspend of a single volume cannot be cut short. If it takes longer than the limit, the result has a
+// warning.
+func TestLongSuspendByLVMIsWarnedOf(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat")})
+	quick := takenResult(p, Pause{"vg00/dat": time.Second}, 15*time.Second)
+	slow := takenResult(p, Pause{"vg00/dat": 137 * time.Second}, 15*time.Second)
 	if len(quick.Warnings) != 0 || len(slow.Warnings) != 1 || !strings.Contains(slow.Warnings[0], "waited 2m17s") {
 		t.Errorf("warnings: %q, %q", quick.Warnings, slow.Warnings)
 	}
 }
 
-// A file system writes to its log when it is thawed: the log's volume goes on first.
-func TestALogIsReleasedBeforeItsFileSystem(t *testing.T) {
-	w := server(t)
-	p := w.mustPlan(Want{Set: "s", Volumes: words("/dat", "/pccehr")})
+// A file system writes to its log when it is thawed, so the log's volume is resumed first.
+func TestLogIsResumedBeforeItsFileSystem(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	p.Members[1].Log = true
 	for _, m := range p.Members {
-		w.Suspend(m.origin(), false)
+		srv.Suspend(m.origin(), false)
 	}
-	begun := len(w.Commands())
-	if err := p.letGo(w.lvm); err != nil {
+	before := len(srv.Commands())
+	if err := p.resumeWrites(srv.lvm); err != nil {
 		t.Fatal(err)
 	}
 	var resumed []string
-	for _, argv := range w.Commands()[begun:] {
+	for _, argv := range srv.Commands()[before:] {
 		resumed = append(resumed, argv[len(argv)-1])
 	}
 	if want := []string{"vg00-pccehr", "vg00-dat"}; !slices.Equal(resumed, want) {

@@ -11,30 +11,31 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Undo brings the server back to the state without the planned set, whatever was done of it: lets writes to the
-// origins go on, puts back what an LVM command left of their devices, removes the snapshots. It believes LVM and the
-// kernel, not the plan, touches no snapshot of another id, and may be called again.
+// Undo brings the server back to the state without the planned set, however much of it was done: it lets writes to the
+// origins go on, repairs their devices if an LVM command did not finish with them, unmounts what the plan had mounted,
+// and removes the snapshots. It goes by what LVM and the kernel say, not by the plan, touches no snapshot with another
+// set's ID, and may be called again. A plan without an ID removes no snapshot.
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
-	err := fault.All(p.letGo(l), p.putBack(ctx, l))
+	err := fault.All(p.resumeWrites(l), p.repairOrigins(ctx, l))
 	if len(p.Mounted) > 0 {
 		err = fault.All(err, unmountTargets(ctx, p.Mounted))
 	}
 	if err != nil || p.ID == "" {
 		return err
 	}
-	_ = os.Remove(lvmRoom(p.ID))
+	_ = os.Remove(lvmReserve(p.ID))
 	report, err := l.Report(ctx)
 	if err != nil {
 		return err
 	}
-	// The snapshot of the volume that holds the journal goes last: see cameBack.
+	// The snapshot of the volume that holds the journal goes last: see findJournalRollback.
 	var first, last []*lvm.Volume
 	for _, v := range p.snapshots(report) {
-		if taken := takenOf(report, v); taken != nil {
-			err = fault.All(err, taken)
+		if busy := checkNoThickSnapshots(report, v); busy != nil {
+			err = fault.All(err, busy)
 			continue
 		}
-		if p.isHome(v) {
+		if p.isJournalSnapshot(v) {
 			last = append(last, v)
 		} else {
 			first = append(first, v)
@@ -43,11 +44,12 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if len(first)+len(last) == 0 {
 		return err
 	}
-	// What a half-made snapshot still used of its origin's devices is put back when it is gone.
-	return fault.All(err, p.remove(ctx, l, first), p.remove(ctx, l, last), p.putBack(ctx, l))
+	// A half-made snapshot may have used its origin's devices. They can be repaired once it is removed.
+	return fault.All(err, p.remove(ctx, l, first), p.remove(ctx, l, last), p.repairOrigins(ctx, l))
 }
 
-// snapshots are what there is of the set in the volume groups of its members: a copy of a group has the same tags.
+// snapshots returns what there is of the set in the volume groups of its members. Other groups are left out, because a
+// copy of a volume group has the same tags.
 func (p *Plan) snapshots(r *lvm.Report) []*lvm.Volume {
 	var found []*lvm.Volume
 	groups := p.Groups()
@@ -59,14 +61,16 @@ func (p *Plan) snapshots(r *lvm.Report) []*lvm.Volume {
 	return found
 }
 
-// putBack puts back what an LVM command left of the origins' devices.
-func (p *Plan) putBack(ctx context.Context, l *lvm.LVM) error {
+// repairOrigins repairs the origins' devices if an LVM command that failed or was killed left them suspended or with a
+// prepared table: see lvm.Unsuspend.
+func (p *Plan) repairOrigins(ctx context.Context, l *lvm.LVM) error {
 	if len(p.Members) == 0 {
 		return nil
 	}
-	return l.Unsuspend(ctx, p.devices())
+	return l.Unsuspend(ctx, p.originsByDevice())
 }
 
+// remove removes snapshots, when nothing holds them open any more.
 func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) error {
 	if len(snapshots) == 0 {
 		return nil
@@ -83,17 +87,18 @@ func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) 
 	if err := awaitClosed(ctx, l, devices); err != nil {
 		return err
 	}
-	return l.Remove(ctx, names(snapshots)...)
+	return l.Remove(ctx, fullNames(snapshots)...)
 }
 
-// letGo lets writes to the members go on that wait for this set. It asks no program, so it is done at once.
-func (p *Plan) letGo(l *lvm.LVM) error {
+// resumeWrites lets writes to the members go on that wait for this set. It starts no program, so it does not have to
+// wait.
+func (p *Plan) resumeWrites(l *lvm.LVM) error {
 	var held, logs []string
 	var errs []error
 	for _, m := range p.Members {
 		switch {
 		case m.Method != Held:
-		case m.Log: // the thaw of the file system writes to it
+		case m.Log: // thawing the file system writes to it, so it is resumed first
 			logs = append(logs, m.DMName)
 		default:
 			held = append(held, m.DMName)
@@ -107,16 +112,16 @@ func (p *Plan) letGo(l *lvm.LVM) error {
 		if m.Target == nil {
 			continue
 		}
-		if err := filesystem.ThawMount(*m.Target); !errors.Is(err,
-			fault.NotFound) { // unmounted meanwhile: it is not frozen any more
+		// not_found: it was unmounted meanwhile, and is not frozen any more.
+		if err := filesystem.ThawMount(*m.Target); !errors.Is(err, fault.NotFound) {
 			errs = append(errs, err)
 		}
 	}
 	return fault.All(errs...)
 }
 
-// devices are the origins, vg/lv, by their devices' names.
-func (p *Plan) devices() map[string]string {
+// originsByDevice returns the origins, vg/lv, by the names of their devices.
+func (p *Plan) originsByDevice() map[string]string {
 	out := map[string]string{}
 	for _, m := range p.Members {
 		out[m.DMName] = m.origin()
@@ -124,7 +129,8 @@ func (p *Plan) devices() map[string]string {
 	return out
 }
 
-func (p *Plan) isHome(snapshot *lvm.Volume) bool {
+// isJournalSnapshot says whether the snapshot is of the volume that holds the journal.
+func (p *Plan) isJournalSnapshot(snapshot *lvm.Volume) bool {
 	for _, m := range p.Members {
 		if m.Home && m.VG == snapshot.VG && m.Snapshot == snapshot.Name {
 			return true

@@ -10,8 +10,8 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Volume is one element of the argument `volumes`: a word (a mount point, vg/lv or a device path), or a mapping that
-// says more.
+// Volume is one element of the argument `volumes`: a string (a mount point, vg/lv or a device path), or a mapping with
+// more details.
 type Volume struct {
 	Name       string // as the user wrote it; for a mapping vg/lv
 	Size       string // of this volume's COW space; empty: as for the set
@@ -19,7 +19,8 @@ type Volume struct {
 	Options    string // mount options; empty: as for the set
 }
 
-// DecodeArg reads one element: a string or a mapping {vg, lv, size, mountpoint, options}.
+// DecodeArg decodes one element of `volumes`: a string or a mapping {vg, lv, size, mountpoint, options}. Its error
+// completes a sentence that begins with the argument's name.
 func (v *Volume) DecodeArg(arg any) error {
 	switch a := arg.(type) {
 	case string:
@@ -29,13 +30,14 @@ func (v *Volume) DecodeArg(arg any) error {
 			return err
 		}
 	default:
-		return fmt.Errorf("is a %T; each volume is a mount point, vg/lv, a device path, or a mapping of vg, lv, size, mountpoint, options", arg)
+		return fmt.Errorf("is a %T; each volume is a mount point, vg/lv, a device path, "+
+			"or a mapping of vg, lv, size, mountpoint, options", arg)
 	}
 	if v.Name == "" {
 		return fmt.Errorf("holds an empty volume")
 	}
 	if v.Name[0] == '/' {
-		v.Name = filepath.Clean(v.Name) // a shell completes directories with a slash
+		v.Name = filepath.Clean(v.Name) // a shell's completion ends a directory with a slash
 	}
 	return nil
 }
@@ -48,7 +50,7 @@ func (v *Volume) decodeMap(m map[string]any) error {
 		if !ok {
 			return fmt.Errorf("has an unknown key %q; a mapping has vg, lv, size, mountpoint, options", key)
 		}
-		text, err := word(value)
+		text, err := scalarText(value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
@@ -61,8 +63,8 @@ func (v *Volume) decodeMap(m map[string]any) error {
 	return nil
 }
 
-// word reads what YAML may make of a word: a size of 512 is a number, options may be a list.
-func word(value any) (string, error) {
+// scalarText returns a value of YAML as text. A size of 512 is a number in YAML, and options may be a list.
+func scalarText(value any) (string, error) {
 	switch v := value.(type) {
 	case nil:
 		return "", nil
@@ -71,7 +73,7 @@ func word(value any) (string, error) {
 	case []any:
 		var words []string
 		for _, e := range v {
-			w, err := word(e)
+			w, err := scalarText(e)
 			if err != nil {
 				return "", err
 			}
@@ -84,7 +86,7 @@ func word(value any) (string, error) {
 	return fmt.Sprint(value), nil
 }
 
-// Problems returns what is wrong with the volume by itself, with a bad_arguments fault.
+// Problems says what is wrong with the volume's size. Fault: bad_arguments.
 func (v Volume) Problems() error {
 	if v.Size == "" {
 		return nil
@@ -95,20 +97,21 @@ func (v Volume) Problems() error {
 	return nil
 }
 
-// CheckArguments names all that is wrong (bad_arguments) in what the modules that take sets take alike: the size of each
-// COW space, empty for the default, the volumes, and the seconds that writes may wait.
+// CheckArguments checks the arguments that all modules which take sets have in common, and names everything that is
+// wrong. size is that of each COW space, empty for the default. freezeTimeout is how many seconds writes may wait, 1 to
+// 600. Fault: bad_arguments.
 func CheckArguments[V interface{ Problems() error }](size string, volumes []V, freezeTimeout int) error {
-	var wrong []error
+	var errs []error
 	if _, err := lvm.ParseSize(size); size != "" && err != nil {
-		wrong = append(wrong, ansible.Bad("size", "%v", err))
+		errs = append(errs, ansible.Bad("size", "%v", err))
 	}
 	for _, v := range volumes {
 		if err := v.Problems(); err != nil {
-			wrong = append(wrong, ansible.Bad("volumes", "%v", err))
+			errs = append(errs, ansible.Bad("volumes", "%v", err))
 		}
 	}
 	if freezeTimeout < 1 || freezeTimeout > 600 {
-		wrong = append(wrong, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", freezeTimeout))
+		errs = append(errs, ansible.Bad("freeze_timeout", "is %d; it is 1 to 600 seconds", freezeTimeout))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }

@@ -28,7 +28,7 @@ func TestDecodeArg(t *testing.T) {
 	}
 }
 
-func TestDecodeArgSaysWhatIsWrong(t *testing.T) {
+func TestDecodeArgErrors(t *testing.T) {
 	for want, in := range map[string]any{
 		"empty volume":          " ",
 		"is a float64":          1.5,
@@ -44,7 +44,7 @@ func TestDecodeArgSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A word is refused or means something, however it was written, and nothing of it is lost.
+// An element of `volumes` is refused, or decoded without losing anything, however it was written.
 func FuzzDecodeArg(f *testing.F) {
 	for _, s := range []string{"/dat", "vg00/dat", "", " ", "-x", "a\nb", "/dev/mapper/vg--0-lv", "512"} {
 		f.Add(s, s, s)
@@ -55,7 +55,7 @@ func FuzzDecodeArg(f *testing.F) {
 			t.Errorf("%q: %+v", vg, word)
 		}
 		err := mapping.DecodeArg(map[string]any{"vg": vg, "lv": lv, "size": size})
-		if whole := strings.TrimSpace(vg) != "" && strings.TrimSpace(lv) != ""; whole != (err == nil) {
+		if isComplete := strings.TrimSpace(vg) != "" && strings.TrimSpace(lv) != ""; isComplete != (err == nil) {
 			t.Errorf("%q/%q: %v", vg, lv, err)
 		}
 		_ = mapping.Problems() // must not panic

@@ -8,24 +8,24 @@ import (
 // fstabFile is /etc/fstab; tests have one of their own.
 var fstabFile = "/etc/fstab"
 
-// warned adds what will matter at the rollback and can be put right today.
-func (w *work) warned(r ansible.Result) ansible.Result {
+// withFstabWarnings adds warnings of entries in fstab that may cause trouble at a rollback and can be corrected today.
+func (op *setOperation) withFstabWarnings(r ansible.Result) ansible.Result {
 	fstab, err := filesystem.Fstab(fstabFile)
 	if err != nil {
 		r.Warnings = append(r.Warnings, err.Error())
 		return r
 	}
-	r.Warnings = append(r.Warnings, filesystem.FstabWarnings(fstab, devicesAt(w.targets))...)
+	r.Warnings = append(r.Warnings, filesystem.FstabWarnings(fstab, devicesByPoint(op.targets))...)
 	return r
 }
 
-// devicesAt names the volume at each mount point of the targets, such as /dev/vg00/dat.
-func devicesAt(targets []Target) map[string]string {
-	at := map[string]string{}
+// devicesByPoint returns the path of the volume, such as /dev/vg00/dat, at each mount point of the targets.
+func devicesByPoint(targets []Target) map[string]string {
+	byPoint := map[string]string{}
 	for _, t := range targets {
 		for _, m := range t.Mounts {
-			at[m.Point] = t.LV.Path
+			byPoint[m.Point] = t.LV.Path
 		}
 	}
-	return at
+	return byPoint
 }

@@ -11,9 +11,9 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// That fstab may mount the snapshot in place of the volume is said when there is a snapshot, and not only when it is
-// rolled back.
-func TestASetThatFstabCouldMountIsWarnedOf(t *testing.T) {
+// The warning that fstab may mount the snapshot in place of the volume comes when the snapshot is taken, not only when
+// it is rolled back.
+func TestWarnsIfFstabMightMountSnapshot(t *testing.T) {
 	fstabFile = filepath.Join(t.TempDir(), "fstab")
 	t.Cleanup(func() { fstabFile = "/etc/fstab" })
 	fstab := "UUID=1234 /dat xfs defaults 0 0\n/dev/vg00/pccehr /pccehr ext4 defaults 0 0\nLABEL=x /other ext4\n"
@@ -24,13 +24,13 @@ func TestASetThatFstabCouldMountIsWarnedOf(t *testing.T) {
 		lv := &lvm.Volume{VG: "vg00", Name: name, Path: "/dev/vg00/" + name}
 		return Target{LV: lv, Mounts: []filesystem.Mount{{Point: point}}}
 	}
-	w := &work{targets: []Target{target("dat", "/dat"), target("pccehr", "/pccehr")}}
-	r := w.warned(ansible.Result{})
+	op := &setOperation{targets: []Target{target("dat", "/dat"), target("pccehr", "/pccehr")}}
+	r := op.withFstabWarnings(ansible.Result{})
 	said := strings.Join(r.Warnings, "\n")
 	if len(r.Warnings) != 1 || !strings.Contains(said, "UUID=1234") || !strings.Contains(said, "/dev/vg00/dat") {
 		t.Errorf("%q", r.Warnings)
 	}
-	if r := (&work{}).warned(ansible.Result{}); len(r.Warnings) != 0 {
-		t.Errorf("of no volume: %q", r.Warnings)
+	if r := (&setOperation{}).withFstabWarnings(ansible.Result{}); len(r.Warnings) != 0 {
+		t.Errorf("without volumes: %q", r.Warnings)
 	}
 }

@@ -16,66 +16,68 @@ import (
 
 const mib = 1 << 20
 
-// world is a server with the volumes of a fake LVM, of which some are mounted.
-type world struct {
+// testServer is a server with the volumes of a fake LVM, some of which are mounted.
+type testServer struct {
 	*lvmtest.Fake
 	t      *testing.T
 	lvm    *lvm.LVM
 	mounts []filesystem.Mount
 
-	journal string // the directory that holds the journal
+	journalDir string // as View.Journal
 }
 
-func newWorld(t *testing.T, groups ...lvmtest.Group) *world {
+func newTestServer(t *testing.T, groups ...lvmtest.Group) *testServer {
 	t.Helper()
 	lvmDir, stateDir = t.TempDir(), t.TempDir()
 	t.Cleanup(func() { lvmDir, stateDir = "/etc/lvm", journey.State })
-	f := lvmtest.New(groups...)
-	return &world{Fake: f, t: t, lvm: f.LVM()}
+	fake := lvmtest.New(groups...)
+	return &testServer{Fake: fake, t: t, lvm: fake.LVM()}
 }
 
-func (w *world) report() *lvm.Report {
-	w.t.Helper()
-	r, err := w.lvm.Report(w.t.Context())
+func (srv *testServer) report() *lvm.Report {
+	srv.t.Helper()
+	r, err := srv.lvm.Report(srv.t.Context())
 	if err != nil {
-		w.t.Fatal(err)
+		srv.t.Fatal(err)
 	}
 	return r
 }
 
-// mount says that a volume is mounted.
-func (w *world) mount(name, point, fstype string) {
-	w.t.Helper()
-	v, ok := w.report().ByPath(name)
+// mount marks a volume as mounted.
+func (srv *testServer) mount(name, point, fstype string) {
+	srv.t.Helper()
+	v, ok := srv.report().ByPath(name)
 	if !ok {
-		w.t.Fatalf("no volume %s", name)
+		srv.t.Fatalf("no volume %s", name)
 	}
-	w.mounts = append(w.mounts, filesystem.Mount{
-		ID: len(w.mounts) + 1, Dev: devOf(v), Root: "/", Point: point, Type: fstype, Source: v.Path, Options: "rw",
+	srv.mounts = append(srv.mounts, filesystem.Mount{
+		ID: len(srv.mounts) + 1, Dev: devOf(v), Root: "/", Point: point, Type: fstype, Source: v.Path, Options: "rw",
 	})
-	w.SetOpen(name, 1)
+	srv.SetOpen(name, 1)
 }
 
-func (w *world) view() *View {
-	w.t.Helper()
-	return &View{Report: w.report(), Mounts: w.mounts, Sysfs: w.sysfs(), Device: BlockDevice, Journal: w.journal}
+func (srv *testServer) view() *View {
+	srv.t.Helper()
+	return &View{
+		Report: srv.report(), Mounts: srv.mounts, Sysfs: srv.sysfs(), Device: BlockDevice, Journal: srv.journalDir,
+	}
 }
 
-// sysfs is a /sys/dev/block with the fake's volumes, none of which lies on another, and a disk.
-func (w *world) sysfs() string {
-	w.t.Helper()
-	dir := w.t.TempDir()
+// sysfs makes a directory like /sys with the fake's volumes, none of which lies on another device, and a disk.
+func (srv *testServer) sysfs() string {
+	srv.t.Helper()
+	dir := srv.t.TempDir()
 	device := func(dev filesystem.Dev, files map[string]string) {
 		files["dev"] = dev.String()
 		for file, text := range files {
 			path := filepath.Join(dir, "dev/block", dev.String(), file)
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
-				w.t.Fatal(err)
+				srv.t.Fatal(err)
 			}
 		}
 	}
 	device(filesystem.Dev{Major: 8, Minor: 1}, map[string]string{})
-	for _, g := range w.report().Groups {
+	for _, g := range srv.report().Groups {
 		for i := range g.Volumes {
 			v := &g.Volumes[i]
 			device(devOf(v), map[string]string{"dm/uuid": "LVM-" + v.UUID, "dm/name": v.DMName})
@@ -84,7 +86,8 @@ func (w *world) sysfs() string {
 	return dir
 }
 
-func words(names ...string) []Volume {
+// volumesNamed returns a Volume for each name.
+func volumesNamed(names ...string) []Volume {
 	var out []Volume
 	for _, name := range names {
 		out = append(out, Volume{Name: name})
@@ -93,9 +96,9 @@ func words(names ...string) []Volume {
 }
 
 // plan plans a set of these volumes.
-func (w *world) plan(want Want) (*Plan, error) {
-	w.t.Helper()
-	view := w.view()
+func (srv *testServer) plan(want Want) (*Plan, error) {
+	srv.t.Helper()
+	view := srv.view()
 	targets, err := view.Resolve(want.Volumes)
 	if err != nil {
 		return nil, err
@@ -103,38 +106,38 @@ func (w *world) plan(want Want) (*Plan, error) {
 	return view.New(want, "id-1", targets)
 }
 
-func (w *world) mustPlan(want Want) *Plan {
-	w.t.Helper()
-	p, err := w.plan(want)
+func (srv *testServer) mustPlan(want Want) *Plan {
+	srv.t.Helper()
+	p, err := srv.plan(want)
 	if err != nil {
-		w.t.Fatal(err)
+		srv.t.Fatal(err)
 	}
 	return p
 }
 
-// untouched fails if anything of a set is left: a snapshot, a suspended volume.
-func (w *world) untouched(origins ...string) {
-	w.t.Helper()
-	for _, g := range w.report().Groups {
+// assertUntouched fails the test if anything of a set is left: a snapshot, a suspended origin, or a changed table.
+func (srv *testServer) assertUntouched(origins ...string) {
+	srv.t.Helper()
+	for _, g := range srv.report().Groups {
 		for i := range g.Volumes {
 			v := &g.Volumes[i]
-			if _, of := v.Tag(tagSet); of {
-				w.t.Errorf("%s was left behind", v.FullName())
+			if _, inSet := v.Tag(tagSet); inSet {
+				srv.t.Errorf("%s was left behind", v.FullName())
 			}
 		}
 	}
 	for _, name := range origins {
-		if w.Suspended(name) {
-			w.t.Errorf("%s was left suspended", name)
+		if srv.Suspended(name) {
+			srv.t.Errorf("%s was left suspended", name)
 		}
-		if table, prepared := w.Mapped(name); table != "" || prepared {
-			w.t.Errorf("%s was left with the table %q, with a prepared one: %v", name, table, prepared)
+		if table, prepared := srv.Mapped(name); table != "" || prepared {
+			srv.t.Errorf("%s was left with the table %q, with a prepared one: %v", name, table, prepared)
 		}
 	}
 }
 
-// expect fails unless err has the code and says all of these words.
-func expect(t *testing.T, err error, code fault.Code, words ...string) {
+// expectFault fails the test unless err has the code and its message contains all of these texts.
+func expectFault(t *testing.T, err error, code fault.Code, words ...string) {
 	t.Helper()
 	if err == nil || !errors.Is(err, code) && fault.Of(err).Code != code {
 		t.Errorf("%v is no %s", err, code)
@@ -147,23 +150,24 @@ func expect(t *testing.T, err error, code fault.Code, words ...string) {
 	}
 }
 
-// noFstab has the test see no fstab.
+// noFstab makes the test run without an fstab.
 func noFstab(t *testing.T) {
 	fstabFile = t.TempDir() + "/none"
 	t.Cleanup(func() { fstabFile = "/etc/fstab" })
 }
 
-// resolves fails the test unless each list of volumes resolves, or is unsupported and its message says that.
-func resolves(t *testing.T, view *View, cases map[string]string) {
+// assertResolves fails the test unless each list of volumes resolves, or, if wantErrors has a text for it, is
+// unsupported with that text in the message.
+func assertResolves(t *testing.T, view *View, wantErrors map[string]string) {
 	t.Helper()
-	for volumes, says := range cases {
-		_, err := view.Resolve(words(strings.Fields(volumes)...))
+	for volumes, want := range wantErrors {
+		_, err := view.Resolve(volumesNamed(strings.Fields(volumes)...))
 		f := fault.Of(err)
 		switch {
-		case says == "" && err != nil:
+		case want == "" && err != nil:
 			t.Errorf("%s: %v", volumes, err)
-		case says != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, says) || f.Hint == ""):
-			t.Errorf("%s: %v, want %q", volumes, err, says)
+		case want != "" && (err == nil || f.Code != fault.Unsupported || !strings.Contains(f.Msg, want) || f.Hint == ""):
+			t.Errorf("%s: %v, want %q", volumes, err, want)
 		}
 	}
 }
