@@ -11,7 +11,8 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// Arguments are those of a rollback beside what is rolled back to, for every module that makes one.
+// Arguments are the arguments of a rollback, except for the set or the snapshots to roll back to. Every module that
+// makes rollbacks has them.
 type Arguments struct {
 	Services      []string `mapstructure:"services" doc:"Units to stop before and to start again after, in the order in which they start, such as postgresql,pccehr; they stop in the reverse one, and what they say themselves (After=) comes first. auto adds those that hold the volumes open."`
 	Holders       string   `mapstructure:"holders" choices:"fail,stop" doc:"What to do with other processes that hold the volumes open: fail names them; stop also stops the units of such, as auto does, and ends the others: SIGTERM, after 10 s SIGKILL. Those are not started again."`
@@ -22,12 +23,12 @@ type Arguments struct {
 	StartServices bool     `mapstructure:"start_services" doc:"Start the services again; false leaves them stopped for a look."`
 }
 
-// Defaults are the arguments where none is given.
+// Defaults returns the arguments with the values that they have if the user gives none.
 func Defaults() Arguments {
 	return Arguments{Holders: "fail", WhenBusy: "fail", Timeout: 600, StartServices: true}
 }
 
-// Validate says what is wrong with them.
+// Validate refuses a timeout that is not 1 to 86400 seconds (bad_arguments).
 func (a Arguments) Validate() error {
 	if a.Timeout < 1 || a.Timeout > 86400 {
 		return ansible.Bad("timeout", "is %d; it is 1 to 86400 seconds", a.Timeout)
@@ -35,35 +36,39 @@ func (a Arguments) Validate() error {
 	return nil
 }
 
-// Request is the rollback they ask for, of a set that is still to be named.
+// Request returns the request for the rollback that the arguments ask for. The caller must add the set or the
+// snapshots.
 func (a Arguments) Request() Request {
 	return Request{
 		Services: slices.DeleteFunc(slices.Clone(a.Services), func(s string) bool { return s == "auto" }),
 		Auto:     slices.Contains(a.Services, "auto"), StopHolders: a.Holders == "stop", Defer: a.WhenBusy == "defer",
-		Wait: a.Wait, Timeout: time.Duration(a.Timeout) * time.Second, Resnapshot: a.Resnapshot, StartServices: a.StartServices,
+		Wait: a.Wait, Timeout: time.Duration(a.Timeout) * time.Second,
+		Resnapshot: a.Resnapshot, StartServices: a.StartServices,
 	}
 }
 
-// CheckVolumes says what would keep a rollback of these volumes from beginning, where the rollback itself is hours away:
-// units that cannot be stopped (the faults of service.Systemd.Plan), what holds a volume open and would not be stopped
-// (busy), and volumes that the boot guard needs (unsupported). It changes nothing.
+// CheckVolumes says what would keep a rollback of these volumes from beginning, for a caller whose rollback follows
+// hours later. It changes nothing.
+//
+// Faults: those of service.Systemd.Plan for units that cannot be stopped; busy if something that would not be stopped
+// holds a volume open; unsupported for a volume that the boot guard needs.
 func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) error {
-	w := newWalk(nil, r)
-	defer w.close()
-	if err := w.connect(ctx); err != nil {
+	rb := newRollback(nil, r)
+	defer rb.close()
+	if err := rb.connect(ctx); err != nil {
 		return err
 	}
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err
 	}
-	w.state = &State{}
-	f := &found{sight: &sight{view: &snapset.View{Mounts: mounts}}, targets: targets}
-	if err := w.mounts(f); err != nil {
+	rb.state = &State{}
+	f := &findings{selection: &selection{view: &snapset.View{Mounts: mounts}}, targets: targets}
+	if err := rb.planMounts(f); err != nil {
 		return err
 	}
-	return w.services(ctx, f)
+	return rb.planServices(ctx, f)
 }
 
-// Limit is how long the journey of a rollback may take, unless it extends it.
+// Limit returns how long the run of a rollback may take. A run whose merges make progress extends the limit.
 func Limit(r Request) time.Duration { return journey.LockWait + 2*r.Timeout + 5*time.Minute }

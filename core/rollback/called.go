@@ -12,13 +12,13 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// programs are those that can ask for a rollback. Who called one waits for the unit that does the work, and holds the
-// file system open on which the called program lies.
-var programs = []string{"lvm_merge", "snap_backup"}
+// modulePrograms are the programs that a rollback can be asked for with. Such a program waits for the unit that does
+// the work, and meanwhile holds the file system open on which it lies.
+var modulePrograms = []string{"lvm_merge", "snap_backup"}
 
-// calledFrom is this program as a holder, if it lies on one of the devices: a run that only looks is the called program
-// itself, and a holder does not see itself.
-func calledFrom(devs []filesystem.Dev) []filesystem.Holder {
+// calledProgram returns this program as a holder, if it lies on one of the devices. That is needed with --check, where
+// this program is the called program itself: a search for holders leaves out the process that searches.
+func calledProgram(devs []filesystem.Dev) []filesystem.Holder {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/exe", &st); err != nil {
 		return nil
@@ -33,11 +33,12 @@ func calledFrom(devs []filesystem.Dev) []filesystem.Holder {
 	}}
 }
 
-// copyElsewhere says what to do about a called program that lies on a volume; nothing about other holders.
-func copyElsewhere(holders []filesystem.Holder) (hint string, others []filesystem.Holder) {
+// calledProgramAdvice returns the hint for called programs that lie on a volume, and all other holders. Without such a
+// program the hint is empty.
+func calledProgramAdvice(holders []filesystem.Holder) (hint string, others []filesystem.Holder) {
 	var paths []string
 	for _, h := range holders {
-		if h.How == "exe" && slices.Contains(programs, filepath.Base(h.Path)) {
+		if h.How == "exe" && slices.Contains(modulePrograms, filepath.Base(h.Path)) {
 			paths = append(paths, h.Path)
 		} else {
 			others = append(others, h)

@@ -10,8 +10,8 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// A run that only looks says what the real one would find: that the called program itself lies on a member.
-func TestTheCalledProgramHoldsItsFileSystem(t *testing.T) {
+// With --check the called program must find what a real run would find: that the program itself lies on a member.
+func TestCalledProgramIsAHolder(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -20,17 +20,17 @@ func TestTheCalledProgramHoldsItsFileSystem(t *testing.T) {
 	if err := unix.Stat(self, &st); err != nil {
 		t.Fatal(err)
 	}
-	its := filesystem.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}
-	found := calledFrom([]filesystem.Dev{{Major: 9999}, its})
+	selfDev := filesystem.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}
+	found := calledProgram([]filesystem.Dev{{Major: 9999}, selfDev})
 	if len(found) != 1 || found[0].Path != self || found[0].How != "exe" || found[0].PID != os.Getpid() {
 		t.Errorf("%+v", found)
 	}
-	if found := calledFrom([]filesystem.Dev{{Major: 9999}}); found != nil {
+	if found := calledProgram([]filesystem.Dev{{Major: 9999}}); found != nil {
 		t.Errorf("on another device: %+v", found)
 	}
 }
 
-func TestAdviceForACalledProgram(t *testing.T) {
+func TestAdviceForCalledProgram(t *testing.T) {
 	called := filesystem.Holder{Kind: "process", How: "exe", Path: "/pccehr/lvm_merge", PID: 7, Command: "lvm_merge"}
 	shell := filesystem.Holder{Kind: "process", How: "cwd", Path: "/pccehr", PID: 8, Command: "bash"}
 	shell.Unit = "session-1.scope"

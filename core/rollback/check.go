@@ -13,84 +13,94 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// found is what check found besides the state.
-type found struct {
-	sight   *sight
-	targets []snapset.Target
-	kill    []condemned         // processes to end, as the user asked
-	holders []filesystem.Holder // what keeps volumes open and may not be ended; only with Defer
+// findings is what check found, besides what it wrote to the state.
+type findings struct {
+	selection *selection
+	targets   []snapset.Target
+	toEnd     []processToEnd      // filled only with StopHolders
+	holders   []filesystem.Holder // what keeps volumes open and may not be ended; filled only with Defer
 }
 
-// check looks at everything that could be in the way, and names all of it. Nothing is changed.
-func (w *walk) check(ctx context.Context, s *sight) (*found, error) {
-	f := &found{sight: s}
-	if s.set != nil {
-		if err := s.set.Check(); err != nil {
+// check looks for everything that could be in the way, and returns faults for all of it. It changes nothing on the
+// server.
+func (rb *rollback) check(ctx context.Context, sel *selection) (*findings, error) {
+	f := &findings{selection: sel}
+	if sel.set != nil {
+		if err := sel.set.Check(); err != nil {
 			return nil, err
 		}
 	}
-	w.state = &State{Set: w.name(), Start: w.StartServices, Resnapshot: w.Resnapshot}
-	if s.set != nil {
-		w.state.ID, w.state.Taken, w.state.Restored = s.set.ID, s.set.Time, s.set.Restored
-		w.warnOfInstants(s.set)
+	rb.state = &State{Set: rb.name(), Start: rb.StartServices, Resnapshot: rb.Resnapshot}
+	if sel.set != nil {
+		rb.state.ID, rb.state.Taken, rb.state.Restored = sel.set.ID, sel.set.Time, sel.set.Restored
+		rb.warnOfSeveralInstants(sel.set)
 	}
-	var wrong []error
+	if err := rb.planMembers(ctx, f); err != nil {
+		return nil, err
+	}
+	if err := rb.planMounts(f); err != nil {
+		return nil, err
+	}
+	if err := rb.proveKeys(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, rb.planServices(ctx, f)
+}
+
+// planMembers plans the merge of each snapshot, and finds the volumes' file systems.
+func (rb *rollback) planMembers(ctx context.Context, f *findings) error {
+	sel := f.selection
+	var errs []error
 	var origins []snapset.Volume
-	for _, v := range s.snapshots {
-		m, err := member(s.view.Report, v)
+	for _, v := range sel.snapshots {
+		m, err := newMember(sel.view.Report, v)
 		if err == nil && m.Thin {
-			err = w.poolSound(ctx, s.view.Report, m)
+			err = rb.checkPool(ctx, sel.view.Report, m)
 		}
 		if err != nil {
-			wrong = append(wrong, err)
+			errs = append(errs, err)
 			continue
 		}
-		if w.state.Taken.IsZero() || v.Created.Before(w.state.Taken) {
-			w.state.Taken = v.Created
+		if rb.state.Taken.IsZero() || v.Created.Before(rb.state.Taken) {
+			rb.state.Taken = v.Created
 		}
-		m.Siblings = siblings(s.view.Report, m, v)
-		wrong = append(wrong, m.spares())
-		w.warnings = append(w.warnings, orphans(s.view.Report, m, v)...)
-		w.state.Members = append(w.state.Members, m)
+		m.Siblings = siblingsOf(sel.view.Report, m, v)
+		errs = append(errs, m.checkSiblings())
+		rb.warnings = append(rb.warnings, orphanWarnings(sel.view.Report, m, v)...)
+		rb.state.Members = append(rb.state.Members, m)
 		origins = append(origins, snapset.Volume{Name: m.origin()})
 	}
-	if err := fault.All(wrong...); err != nil {
-		return nil, err
+	if err := fault.All(errs...); err != nil {
+		return err
 	}
 	var err error
-	if f.targets, err = s.view.Resolve(origins); err != nil {
-		return nil, err
+	if f.targets, err = sel.view.Resolve(origins); err != nil {
+		return err
 	}
-	for i, m := range w.state.Members {
+	for i, m := range rb.state.Members {
 		m.LogOf = logOf(&f.targets[i], f.targets)
-		if m.Protect, err = w.writable(f.targets[i].LV); err != nil {
-			return nil, err
+		if m.Protect, err = rb.isWritable(f.targets[i].LV); err != nil {
+			return err
 		}
 	}
-	if err := w.mounts(f); err != nil {
-		return nil, err
-	}
-	if err := w.crypts(ctx, f); err != nil {
-		return nil, err
-	}
-	return f, w.services(ctx, f)
+	return nil
 }
 
-// warnOfInstants says that the volumes go back to several instants.
-func (w *walk) warnOfInstants(set *snapset.Set) {
+// warnOfSeveralInstants warns that the volumes of the set were not taken at one instant.
+func (rb *rollback) warnOfSeveralInstants(set *snapset.Set) {
 	if set.Each {
-		w.warnings = append(w.warnings, "set "+set.Set+" was taken with consistency=volume: its volumes go back to "+
+		rb.warnings = append(rb.warnings, "set "+set.Set+" was taken with consistency=volume: its volumes go back to "+
 			"instants that follow each other, not to one")
 	}
 }
 
-// member refuses a snapshot that cannot be merged.
-func member(r *lvm.Report, v *lvm.Volume) (*Member, error) {
+// newMember returns the member for snapshot v. It refuses a snapshot that cannot be merged.
+func newMember(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 	if err := snapset.Unreliable(v); err != nil {
 		return nil, err
 	}
 	if v.Merging {
-		return nil, fault.New(fault.Merging, "%s is merging already, by another hand", v.FullName()).
+		return nil, fault.New(fault.Merging, "%s is already merging, and Rewind did not start that merge", v.FullName()).
 			WithHint("lvs -a shows how far it is; if its volume is in use the merge waits for its next activation")
 	}
 	origin, ok := r.Volume(v.VG, v.Origin)
@@ -113,22 +123,22 @@ func member(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 	}, nil
 }
 
-// poolSound refuses a merge in a thin pool whose metadata cannot be trusted: it may lose the origin. A pool that has no
-// data space left is none of those, and a merge gives it back some.
-func (w *walk) poolSound(ctx context.Context, r *lvm.Report, m *Member) error {
+// checkPool refuses a merge in a thin pool whose metadata cannot be trusted, because such a merge may lose the origin.
+// A pool that is only out of data space is not refused: the merge frees space in it.
+func (rb *rollback) checkPool(ctx context.Context, r *lvm.Report, m *Member) error {
 	pool, err := r.Need(m.VG, m.Pool)
 	if err != nil {
 		return err
 	}
-	status, err := w.lvm.Status(ctx)
+	status, err := rb.lvm.Status(ctx)
 	if err != nil {
 		return err
 	}
-	seen := *pool
-	if seen.Health == lvm.OutOfData {
-		seen.Health = lvm.Healthy
+	judged := *pool
+	if judged.Health == lvm.OutOfData {
+		judged.Health = lvm.Healthy
 	}
-	bad, why := seen.Bad()
+	bad, why := judged.Bad()
 	if !bad && lvm.PoolDamaged(pool, status) {
 		bad, why = true, "its transaction id in the kernel is not the one LVM expects"
 	}
@@ -139,73 +149,75 @@ func (w *walk) poolSound(ctx context.Context, r *lvm.Report, m *Member) error {
 		WithHint("see lvmthin(7), \"Metadata check and repair\"")
 }
 
-// mounts plans what is unmounted and mounted again.
-func (w *walk) mounts(f *found) error {
-	needed := filesystem.InUse(f.sight.view.Mounts, journey.State, "/usr")
+// planMounts plans which mounts are unmounted and made again, and refuses members that cannot be unmounted.
+func (rb *rollback) planMounts(f *findings) error {
+	needed := filesystem.InUse(f.selection.view.Mounts, journey.State, "/usr")
 	fstab, err := filesystem.Fstab("/etc/fstab")
 	if err != nil {
 		return err
 	}
 	devices, crypt := map[string]string{}, map[filesystem.Dev]bool{}
-	var wrong []error
-	var all []filesystem.Mount
+	var errs []error
+	var toRestore []filesystem.Mount
 	for i := range f.targets {
 		t := &f.targets[i]
-		path, must := needed[t.FS]
-		if err := w.undermines(t, path); err != nil {
-			wrong = append(wrong, err)
-		} else if must && !w.Defer {
-			wrong = append(wrong, fault.New(fault.Busy, "%s holds %s and cannot be closed while the server runs", t.LV.FullName(), path).
+		path, isNeeded := needed[t.FS]
+		if err := rb.checkBootOrder(t, path); err != nil {
+			errs = append(errs, err)
+		} else if isNeeded && !rb.Defer {
+			errs = append(errs, fault.New(fault.Busy, "%s holds %s and cannot be closed while the server runs",
+				t.LV.FullName(), path).
 				WithHint("when_busy=defer merges it at the next boot"))
 		}
-		for _, m := range w.ownMounts(t) {
-			all = append(all, m)
+		for _, m := range rb.ownMounts(t) {
+			toRestore = append(toRestore, m)
 			devices[m.Point] = t.LV.Path
 			crypt[m.Dev] = t.Crypt != ""
 		}
 	}
-	inOrder(all, f.sight.view.Mounts)
-	for _, m := range all {
+	sortByTable(toRestore, f.selection.view.Mounts)
+	for _, m := range toRestore {
 		if !crypt[m.Dev] {
-			m.Source = devices[m.Point] // the kernel goes on calling the device what it was called at the mount
+			m.Source = devices[m.Point] // the kernel keeps the name that the device had when it was mounted
 		}
-		if _, pid := trapOf(f.sight.view.Mounts, m); pid > 1 {
-			continue // the program that has mounted it unmounts it when it is stopped, and mounts it at the next look
+		if _, pid := automountOf(f.selection.view.Mounts, m); pid > 1 {
+			continue // an automounter other than systemd unmounts it when it stops, and mounts it again on access
 		}
-		w.state.Mounts = append(w.state.Mounts, again(m, all, fstab))
+		rb.state.Mounts = append(rb.state.Mounts, mountSpecOf(m, toRestore, fstab))
 	}
-	for _, v := range f.sight.snapshots {
-		for _, m := range filesystem.On(f.sight.view.Mounts, filesystem.NewDev(v.Major, v.Minor)) {
-			w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
+	for _, v := range f.selection.snapshots {
+		for _, m := range filesystem.On(f.selection.view.Mounts, filesystem.NewDev(v.Major, v.Minor)) {
+			rb.state.SetMounts = append(rb.state.SetMounts, mountSpecOf(m, nil, nil))
 		}
 	}
 	for i := range f.targets {
-		w.state.Listed = append(w.state.Listed, filesystem.FstabPoints(fstab, f.targets[i].FS)...)
+		rb.state.Listed = append(rb.state.Listed, filesystem.FstabPoints(fstab, f.targets[i].FS)...)
 	}
-	w.warnings = append(w.warnings, filesystem.FstabWarnings(fstab, devices)...)
-	return fault.All(wrong...)
+	rb.warnings = append(rb.warnings, filesystem.FstabWarnings(fstab, devices)...)
+	return fault.All(errs...)
 }
 
-// inOrder sorts mounts as the kernel's table has them: one below another comes after it. Their numbers say nothing, the
-// kernel gives them again.
-func inOrder(some, table []filesystem.Mount) {
-	place := map[int]int{}
+// sortByTable sorts mounts in the order of the kernel's table, in which a mount comes after the one that it lies below.
+// The order of the mount IDs means nothing, because the kernel reuses them.
+func sortByTable(mounts, table []filesystem.Mount) {
+	position := map[int]int{}
 	for i, m := range table {
-		place[m.ID] = i
+		position[m.ID] = i
 	}
-	sort.SliceStable(some, func(i, j int) bool { return place[some[i].ID] < place[some[j].ID] })
+	sort.SliceStable(mounts, func(i, j int) bool { return position[mounts[i].ID] < position[mounts[j].ID] })
 }
 
-// ownMounts are the mounts of a volume that a rollback undoes and makes again by itself: those of the whole file
-// system. A bind mount of a part of it is somebody's doing and only touched if holders are to be stopped.
-func (w *walk) ownMounts(t *snapset.Target) []filesystem.Mount {
-	return slices.DeleteFunc(slices.Clone(t.Mounts), func(m filesystem.Mount) bool { return m.Root != "/" && !w.StopHolders })
+// ownMounts returns the mounts of a volume that a rollback unmounts and makes again: those of the whole file system. A
+// bind mount of a part of it was made by somebody on purpose, and belongs to them only with StopHolders.
+func (rb *rollback) ownMounts(t *snapset.Target) []filesystem.Mount {
+	notOwn := func(m filesystem.Mount) bool { return m.Root != "/" && !rb.StopHolders }
+	return slices.DeleteFunc(slices.Clone(t.Mounts), notOwn)
 }
 
-// again is how a mount is made again: from its device, or for a bind mount from the mount that shows the directory. A
-// second mount of a file system that differs from the first in being read-only is one, too: the device itself has
-// only one state.
-func again(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabEntry) filesystem.MountSpec {
+// mountSpecOf returns how m is made again: from its device, or, for a bind mount, from the mount that shows the
+// directory. A second mount of a whole file system that differs from the first in being read-only is made as a bind
+// mount too, because the device itself has only one read-only state. all are the mounts that are made again.
+func mountSpecOf(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabEntry) filesystem.MountSpec {
 	spec := filesystem.MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: m.RestoreOptions(fstab)}
 	first := slices.IndexFunc(all, func(whole filesystem.Mount) bool { return whole.Dev == m.Dev && whole.Root == "/" })
 	if first < 0 || m.Root == "/" && (all[first].Point == m.Point || all[first].ReadOnly() == m.ReadOnly()) {
@@ -213,70 +225,74 @@ func again(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabE
 	}
 	whole := all[first]
 	bind := filesystem.MountSpec{Bind: filepath.Join(whole.Point, m.Root), Point: m.Point}
-	if m.Options != whole.Options { // else it inherits them
+	if m.Options != whole.Options { // otherwise it inherits them
 		bind.Options = m.Flags()
 	}
 	return bind
 }
 
-// services plans what is stopped, and names whatever else holds the volumes open.
-func (w *walk) services(ctx context.Context, f *found) error {
-	bound, err := w.systemd.BoundTo(ctx, w.mountUnits()) // which the unmount would stop, and nobody start again
+// planServices plans which units are stopped, and names everything else that holds the volumes open (busy). With Defer
+// it returns the holders in f instead.
+func (rb *rollback) planServices(ctx context.Context, f *findings) error {
+	// The unmount would stop these units too, and nothing would start them again.
+	bound, err := rb.systemd.BoundTo(ctx, rb.mountUnits())
 	if err != nil {
 		return err
 	}
-	plan, err := w.systemd.Plan(ctx, w.Services)
+	plan, err := rb.systemd.Plan(ctx, rb.Services)
 	if err != nil {
 		return err
 	}
-	named := append(slices.Clone(w.Services), missing(bound, plan.Stop)...)
-	if len(named) > len(w.Services) {
-		if plan, err = w.systemd.Plan(ctx, named); err != nil {
+	named := append(slices.Clone(rb.Services), except(bound, plan.Stop)...)
+	if len(named) > len(rb.Services) {
+		if plan, err = rb.systemd.Plan(ctx, named); err != nil {
 			return err
 		}
 	}
-	holders, err := w.holders(ctx, f)
+	holders, err := rb.holders(ctx, f)
 	if err != nil {
 		return err
 	}
-	if w.Auto || w.StopHolders {
-		units, _, err := w.systemd.ByProcess(ctx, pids(holders))
+	if rb.Auto || rb.StopHolders {
+		units, _, err := rb.systemd.ByProcess(ctx, pids(holders))
 		if err != nil {
 			return err
 		}
 		units = append(units, unitsBehind(holders)...)
-		if plan, err = w.systemd.Plan(ctx, append(named, missing(units, plan.Stop)...)); err != nil {
+		if plan, err = rb.systemd.Plan(ctx, append(named, except(units, plan.Stop)...)); err != nil {
 			return err
 		}
 	}
-	w.state.Services = plan
-	if err := w.findHeld(ctx, f); err != nil {
+	rb.state.Services = plan
+	if err := rb.findHeldUnits(ctx, f); err != nil {
 		return err
 	}
 	stopped := func(h filesystem.Holder) bool { return h.Unit != "" && slices.Contains(plan.Stop, h.Unit) }
-	rest := slices.DeleteFunc(holders, stopped)
-	if w.StopHolders {
-		f.kill, rest = killable(rest)
+	remaining := slices.DeleteFunc(holders, stopped)
+	if rb.StopHolders {
+		f.toEnd, remaining = splitKillable(remaining)
 	}
-	if w.Defer {
-		f.holders = rest
+	if rb.Defer {
+		f.holders = remaining
 		return nil
 	}
-	_, transient, err := w.systemd.ByProcess(ctx, pids(rest))
+	_, transient, err := rb.systemd.ByProcess(ctx, pids(remaining))
 	if err != nil {
 		return err
 	}
-	return busy(rest, transient)
+	return busyFault(remaining, transient)
 }
 
-func missing(units, from []string) []string {
-	return slices.DeleteFunc(slices.Clone(units), func(u string) bool { return slices.Contains(from, u) })
+// except returns those of the units that are not excluded.
+func except(units, excluded []string) []string {
+	return slices.DeleteFunc(slices.Clone(units), func(u string) bool { return slices.Contains(excluded, u) })
 }
 
-func points(specs []filesystem.MountSpec) []string {
-	var out []string
+// mountPoints returns the mount points of specs.
+func mountPoints(specs []filesystem.MountSpec) []string {
+	var paths []string
 	for _, s := range specs {
-		out = append(out, s.Point)
+		paths = append(paths, s.Point)
 	}
-	return out
+	return paths
 }

@@ -8,26 +8,26 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// crypts proves that every encrypted member can be opened again without a person, before anything is closed. The key
-// must fit the header in the snapshot, which is the one that will be there after the merge.
-func (w *walk) crypts(ctx context.Context, f *found) error {
-	var wrong []error
+// proveKeys proves that every encrypted member can be opened again unattended, before anything is closed (no_key). The
+// key must fit the LUKS header in the snapshot, because that header is on the volume after the merge.
+func (rb *rollback) proveKeys(ctx context.Context, f *findings) error {
+	var errs []error
 	for i := range f.targets {
-		t, m := &f.targets[i], w.state.Members[i]
+		t, m := &f.targets[i], rb.state.Members[i]
 		m.Crypt = t.Crypt
 		if t.Crypt == "" {
 			continue
 		}
-		err := filesystem.ProveKey(ctx, w.commands, t.Crypt, f.sight.snapshots[i].Path)
+		err := filesystem.ProveKey(ctx, rb.commands, t.Crypt, f.selection.snapshots[i].Path)
 		if err != nil {
-			wrong = append(wrong, fault.New(fault.NoKey, "%s is encrypted (%s): %w", m.origin(), t.Crypt, err))
+			errs = append(errs, fault.New(fault.NoKey, "%s is encrypted (%s): %w", m.origin(), t.Crypt, err))
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// isOurCrypt says that a holder is the crypt device itself, which the rollback closes.
-func (w *walk) isOurCrypt(f *found, h filesystem.Holder) bool {
+// isMemberCrypt is true if a holder is the LUKS mapping of a member, which the rollback closes itself.
+func (rb *rollback) isMemberCrypt(f *findings, h filesystem.Holder) bool {
 	if h.Kind != "device" {
 		return false
 	}
@@ -39,25 +39,25 @@ func (w *walk) isOurCrypt(f *found, h filesystem.Holder) bool {
 	return false
 }
 
-// closeCrypts closes the crypt devices of members that are open.
-func (w *walk) closeCrypts(ctx context.Context, members []*Member) error {
+// closeCrypts closes the LUKS mappings of members.
+func (rb *rollback) closeCrypts(ctx context.Context, members []*Member) error {
 	var errs []error
 	for _, m := range members {
 		if m.Crypt != "" {
-			errs = append(errs, filesystem.CloseCrypt(ctx, w.commands, m.Crypt))
+			errs = append(errs, filesystem.CloseCrypt(ctx, rb.commands, m.Crypt))
 		}
 	}
 	return fault.All(errs...)
 }
 
-// openCrypts opens them again.
-func (w *walk) openCrypts(ctx context.Context) error {
+// openCrypts opens the LUKS mappings of all members again.
+func (rb *rollback) openCrypts(ctx context.Context) error {
 	var errs []error
-	for _, m := range w.state.Members {
+	for _, m := range rb.state.Members {
 		if m.Crypt == "" {
 			continue
 		}
-		err := filesystem.OpenCrypt(ctx, w.commands, m.Crypt, "/dev/"+m.origin())
+		err := filesystem.OpenCrypt(ctx, rb.commands, m.Crypt, "/dev/"+m.origin())
 		if err != nil && !errors.Is(err, fault.Exists) {
 			errs = append(errs, err)
 		}

@@ -18,126 +18,130 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// deferred leaves the merges to the next activation of the volumes, which for most is the next boot. home is the member
-// that holds the journal; nil if none does.
-func (w *walk) deferred(ctx context.Context, home *Member) (ansible.Result, error) {
-	w.state.Services = service.Plan{}
-	if home != nil {
-		w.state.Home = home.origin()
+// deferMerges has LVM merge the members at their next activation, which for most is the next boot. journalMember is the
+// member that holds the journal; nil if none does.
+func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (ansible.Result, error) {
+	rb.state.Services = service.Plan{}
+	if journalMember != nil {
+		rb.state.Home = journalMember.origin()
 	}
-	if err := w.reserve(); err != nil {
+	if err := rb.reserveSpace(); err != nil {
 		return ansible.Result{}, err
 	}
-	defer w.release()
-	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
-		return ansible.Result{}, unwritten(err)
+	defer rb.releaseSpace()
+	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), stepChecked, rb.state); err != nil {
+		return ansible.Result{}, journalFault(err)
 	}
-	if err := w.installGuard(); err != nil {
-		return ansible.Result{}, w.back(ctx, err)
+	if err := rb.installGuard(); err != nil {
+		return ansible.Result{}, rb.abort(ctx, err)
 	}
-	if err := w.record(StepDeferred, w.state); err != nil {
-		return ansible.Result{}, w.back(ctx, err)
+	if err := rb.record(StepDeferred, rb.state); err != nil {
+		return ansible.Result{}, rb.abort(ctx, err)
 	}
-	open, err := w.holdOpen()
+	devices, err := rb.openMembers()
 	if err != nil {
-		return ansible.Result{}, w.back(ctx, err)
+		return ansible.Result{}, rb.abort(ctx, err)
 	}
-	defer open.release()
-	if err := w.mergeLater(ctx, w.without(home), home); err != nil {
-		return w.undeferred(ctx, err)
+	defer devices.close()
+	if err := rb.tellLVMToDefer(ctx, rb.membersExcept(journalMember), journalMember); err != nil {
+		return rb.afterRefusedDefer(ctx, err)
 	}
-	return w.result(true, w.entry()), nil
+	return rb.result(true, rb.entry()), nil
 }
 
-// mergeLater has LVM defer the merges. LVM commits one after the other, and the power may fail in between: the member
-// that holds the journal comes last, when all others are seen to be deferred. Merged without them it would take the
-// journal along, and nobody would know that they are to be merged.
-func (w *walk) mergeLater(ctx context.Context, others []*Member, home *Member) error {
-	if err := w.lvm.Merge(ctx, snapshots(others)...); err != nil || home == nil {
+// tellLVMToDefer has LVM defer the merges of the members. LVM commits one merge after the other, and the power may fail
+// between two of them. Therefore the member that holds the journal comes last, when LVM shows all others as deferred.
+// If it were merged without them, the journal would be rolled back with it, and nobody would know that the others are
+// to be merged.
+func (rb *rollback) tellLVMToDefer(ctx context.Context, others []*Member, journalMember *Member) error {
+	if err := rb.lvm.Merge(ctx, snapshotNames(others)...); err != nil || journalMember == nil {
 		return err
 	}
-	states, err := w.states(ctx)
+	states, err := rb.memberStates(ctx)
 	if err != nil {
 		return err
 	}
-	if len(pick(states, others, deferred)) < len(others) {
+	if len(membersIn(states, others, stateDeferred)) < len(others) {
 		return fault.New(fault.MergeFailed, "LVM did not defer the merge of %s, and reports no error",
-			strings.Join(snapshots(others), ", "))
+			strings.Join(snapshotNames(others), ", "))
 	}
 	failpoint.Hit("rollback.deferred.others")
-	if err := w.leaveWord(ctx, home); err != nil {
+	if err := rb.tagJournalMember(ctx, journalMember); err != nil {
 		return err
 	}
-	return w.lvm.Merge(ctx, home.snapshot())
+	return rb.lvm.Merge(ctx, journalMember.snapshot())
 }
 
-// without are the members but for one.
-func (w *walk) without(one *Member) []*Member {
-	return slices.DeleteFunc(slices.Clone(w.state.Members), func(m *Member) bool { return m == one })
+// membersExcept returns all members but one.
+func (rb *rollback) membersExcept(excluded *Member) []*Member {
+	return slices.DeleteFunc(slices.Clone(rb.state.Members), func(m *Member) bool { return m == excluded })
 }
 
-// journalHome is the member whose file system holds the journal: mostly the root volume. nil if none does.
-func (w *walk) journalHome(f *found) (*Member, error) {
+// findJournalMember returns the member whose file system holds the journal, in most cases the root volume; nil if none
+// does.
+func (rb *rollback) findJournalMember(f *findings) (*Member, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(journey.State, &st); err != nil {
 		return nil, fault.New(fault.Internal, "%s: %w", journey.State, err)
 	}
 	for i := range f.targets {
 		if fs := f.targets[i].FS; unix.Mkdev(fs.Major, fs.Minor) == st.Dev {
-			return w.state.Members[i], nil
+			return rb.state.Members[i], nil
 		}
 	}
 	return nil, nil
 }
 
-// deviceDir is where udev puts the volumes' names; tests have one of their own.
+// deviceDir is the directory in which udev makes the names of the volumes. Tests set their own.
 var deviceDir = "/dev"
 
-// held are devices that are open.
-type held []*os.File
+// openDevices are devices that are held open.
+type openDevices []*os.File
 
-// holdOpen opens the members' volumes while LVM is told to merge them: it begins at once with those that are closed, and
-// they would be rolled back while the others wait.
-func (w *walk) holdOpen() (held, error) {
-	var open held
-	for _, m := range w.state.Members {
+// openMembers opens the devices of all members while LVM is told to merge them. Without that LVM would begin at once to
+// merge those that are closed, and they would be rolled back while the others still wait.
+func (rb *rollback) openMembers() (openDevices, error) {
+	var devices openDevices
+	for _, m := range rb.state.Members {
 		f, err := os.Open(filepath.Join(deviceDir, m.origin()))
 		if err != nil {
-			open.release()
+			devices.close()
 			return nil, fault.New(fault.Busy, "open %s, so that its merge waits as the others do: %w", m.origin(), err).
 				WithHint("lvchange -ay %s", m.origin())
 		}
-		open = append(open, f)
+		devices = append(devices, f)
 	}
-	return open, nil
+	return devices, nil
 }
 
-// leaveWord tags the member that holds the journal: see snapset.BackTag.
-func (w *walk) leaveWord(ctx context.Context, home *Member) error {
-	if w.state.ID == "" { // nobody has written down that snapshots made by hand were taken
+// tagJournalMember tags the member that holds the journal, so that the tag tells of the rollback after the journal has
+// been rolled back: see snapset.BackTag.
+func (rb *rollback) tagJournalMember(ctx context.Context, journalMember *Member) error {
+	if rb.state.ID == "" { // of snapshots made by hand the journal has no entry
 		return nil
 	}
-	return w.lvm.AddTags(ctx, []string{snapset.BackTag(w.state.ID)}, home.origin())
+	return rb.lvm.AddTags(ctx, []string{snapset.BackTag(rb.state.ID)}, journalMember.origin())
 }
 
-func (h held) release() {
-	for _, f := range h {
+func (devices openDevices) close() {
+	for _, f := range devices {
 		_ = f.Close()
 	}
 }
 
-// undeferred follows a merge that LVM refused: back if that is so for all members, else the ones it took are merged at
-// their next activation, which nothing takes back.
-func (w *walk) undeferred(ctx context.Context, because error) (ansible.Result, error) {
-	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultLimit)
+// afterRefusedDefer decides what becomes of a deferred rollback after LVM refused a merge. If LVM refused all members,
+// the rollback is undone. Otherwise the members that LVM took are merged at their next activation, and nothing can undo
+// that.
+func (rb *rollback) afterRefusedDefer(ctx context.Context, cause error) (ansible.Result, error) {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultLimit)
 	defer cancel()
-	states, gone, err := w.survey(look)
+	states, lostErr, err := rb.survey(limited)
 	if err != nil {
-		return w.result(true, w.entry()), fault.All(because, err)
+		return rb.result(true, rb.entry()), fault.All(cause, err)
 	}
 	var refused, taken []*Member
-	for _, m := range w.state.Members {
-		if states[m] == waiting || states[m] == lost {
+	for _, m := range rb.state.Members {
+		if states[m] == stateWaiting || states[m] == stateLost {
 			refused = append(refused, m)
 		} else {
 			taken = append(taken, m)
@@ -145,95 +149,101 @@ func (w *walk) undeferred(ctx context.Context, because error) (ansible.Result, e
 	}
 	switch {
 	case len(taken) == 0:
-		err := w.back(ctx, because)
-		return w.result(false, w.entry()), err
-	case len(refused) == 0: // it is what LVM has recorded that counts
-		return w.result(true, w.entry()), nil
+		err := rb.abort(ctx, cause)
+		return rb.result(false, rb.entry()), err
+	case len(refused) == 0: // LVM has recorded all merges, and only that counts
+		return rb.result(true, rb.entry()), nil
 	}
-	err = fault.New(fault.Of(because).Code,
+	err = fault.New(fault.Of(cause).Code,
 		"LVM did not take %s, but %s is merged all the same, at the latest at the next boot, and nothing takes that back: %w",
-		strings.Join(snapshots(refused), ", "), strings.Join(snapshots(taken), ", "), because).
-		WithHint("mend the cause before the next boot, which tries the others again: until all are merged it mounts none of the volumes")
-	return w.result(true, w.entry()), fault.All(err, gone)
+		strings.Join(snapshotNames(refused), ", "), strings.Join(snapshotNames(taken), ", "), cause).
+		WithHint("mend the cause before the next boot, which tries the others again: " +
+			"until all are merged it mounts none of the volumes")
+	return rb.result(true, rb.entry()), fault.All(err, lostErr)
 }
 
-// settleDeferred looks whether a deferred rollback has come: after the boot it waited for, all members merge.
-func (w *walk) settleDeferred(ctx context.Context) error {
-	states, err := w.states(ctx)
+// settleDeferred settles a deferred rollback. In the boot in which it was deferred, it has LVM defer the merges that
+// are missing. In a later boot, when no merge is waiting or deferred any more, it records that the rollback was made.
+func (rb *rollback) settleDeferred(ctx context.Context) error {
+	states, err := rb.memberStates(ctx)
 	if err != nil {
 		return err
 	}
-	wait := pick(states, w.state.Members, waiting)
-	if len(wait) > 0 && w.trip.Journal.ThisBoot(w.entry()) {
-		if err := w.deferRest(ctx, wait); err != nil {
-			journey.Say(err) // the guard tries it again
+	notBegun := membersIn(states, rb.state.Members, stateWaiting)
+	if len(notBegun) > 0 && rb.run.Journal.ThisBoot(rb.entry()) {
+		if err := rb.deferRemaining(ctx, notBegun); err != nil {
+			journey.Say(err) // the boot guard tries it again
 		}
 		return nil
 	}
-	if len(pick(states, w.state.Members, deferred))+len(wait) > 0 {
+	if len(membersIn(states, rb.state.Members, stateDeferred))+len(notBegun) > 0 {
 		return nil
 	}
-	w.state.Trouble = w.notRolledBack()
-	w.reached(StepStarted)
-	return w.tidy(ctx)
+	rb.state.Trouble = rb.notRolledBack()
+	rb.enterStep(StepStarted)
+	return rb.closeIfMerged(ctx)
 }
 
-// deferRest has LVM defer the merges that a journey which was killed had not come to.
-func (w *walk) deferRest(ctx context.Context, wait []*Member) error {
-	open, err := w.holdOpen()
+// deferRemaining has LVM defer the merges that a killed run had not come to.
+func (rb *rollback) deferRemaining(ctx context.Context, notBegun []*Member) error {
+	devices, err := rb.openMembers()
 	if err != nil {
 		return err
 	}
-	defer open.release()
-	var home *Member
-	others := slices.DeleteFunc(slices.Clone(wait), func(m *Member) bool {
-		if m.origin() == w.state.Home {
-			home = m
+	defer devices.close()
+	var journalMember *Member
+	others := slices.DeleteFunc(slices.Clone(notBegun), func(m *Member) bool {
+		if m.origin() == rb.state.Home {
+			journalMember = m
 		}
-		return m == home
+		return m == journalMember
 	})
-	return w.mergeLater(ctx, others, home)
+	return rb.tellLVMToDefer(ctx, others, journalMember)
 }
 
-// onceMore finishes at boot what a power cut interrupted between the deferred merges of the others and that of the
-// member that holds the journal. That one is in use, so its merge waits for yet another boot, which is brought about
-// here: until then no other member may be mounted. A boot that finds its merge deferred already brings about none.
-func (w *walk) onceMore(ctx context.Context, home *Member) error {
-	all := w.state.Members
-	w.state.Members = w.without(home)
-	err := w.merge(ctx)
-	w.join()
-	w.state.Members = all
+// mergeAndReboot continues, at boot, a deferred rollback during whose preparation the power failed: LVM had deferred
+// the merges of the other members, but not that of the member that holds the journal. It has the other members merged.
+// The member that holds the journal is in use, so LVM defers its merge to one more boot. mergeAndReboot requests that
+// reboot, because no other member may be mounted before it, unless LVM has merged the member at once. A boot that finds
+// the merge already deferred does not come here.
+func (rb *rollback) mergeAndReboot(ctx context.Context, journalMember *Member) error {
+	allMembers := rb.state.Members
+	rb.state.Members = rb.membersExcept(journalMember)
+	err := rb.merge(ctx)
+	rb.awaitLvconvert()
+	rb.state.Members = allMembers
 	if err != nil {
 		return err
 	}
-	if err := w.leaveWord(ctx, home); err != nil {
+	if err := rb.tagJournalMember(ctx, journalMember); err != nil {
 		return err
 	}
-	if err := w.lvm.Merge(ctx, home.snapshot()); err != nil {
+	if err := rb.lvm.Merge(ctx, journalMember.snapshot()); err != nil {
 		return err
 	}
-	states, err := w.states(ctx)
-	if err != nil || states[home] != deferred {
-		return err // merged at once: nothing holds it open
+	states, err := rb.memberStates(ctx)
+	if err != nil || states[journalMember] != stateDeferred {
+		return err // nothing holds it open, so LVM merges it at once
 	}
 	reboot := command.Cmd{Argv: []string{"systemctl", "--no-block", "reboot"}, Changes: true}
-	if _, err := w.commands.Run(ctx, reboot); err != nil {
-		return fault.New(fault.Busy, "%s is merged at the next boot, until which no volume of the set is mounted: %w",
-			home.origin(), err).WithHint("systemctl reboot")
+	if _, err := rb.commands.Run(ctx, reboot); err != nil {
+		return fault.New(fault.Busy, "%s is merged at the next boot, and no volume of the set is mounted before: %w",
+			journalMember.origin(), err).WithHint("systemctl reboot")
 	}
-	return fault.New(fault.Busy, "%s is merged at the next boot, for which this server goes down now: "+
-		"its rollback with %s was interrupted", home.origin(), strings.Join(origins(w.without(home)), ", "))
+	return fault.New(fault.Busy, "%s is merged at the next boot, and this server reboots now: "+
+		"its rollback with %s was interrupted",
+		journalMember.origin(), strings.Join(originNames(rb.membersExcept(journalMember)), ", "))
 }
 
-// homeWaits is the member that holds the journal, if LVM was not told to merge it. The others merge, then.
-func (w *walk) homeWaits(ctx context.Context) (*Member, error) {
-	for _, m := range w.state.Members {
-		if w.entry().Step != StepDeferred || m.origin() != w.state.Home {
+// waitingJournalMember returns the member that holds the journal, if LVM was not told to merge it while the others
+// merge; otherwise nil.
+func (rb *rollback) waitingJournalMember(ctx context.Context) (*Member, error) {
+	for _, m := range rb.state.Members {
+		if rb.entry().Step != StepDeferred || m.origin() != rb.state.Home {
 			continue
 		}
-		states, err := w.states(ctx)
-		if err != nil || states[m] != waiting {
+		states, err := rb.memberStates(ctx)
+		if err != nil || states[m] != stateWaiting {
 			return nil, err
 		}
 		return m, nil

@@ -14,179 +14,187 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// put is a rollback to these snapshots that is to be put off.
-func put(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
+// newDeferrable returns a rollback to these snapshots, with a journal, that can be deferred.
+func newDeferrable(t *testing.T, f *lvmtest.Fake, snapshots ...string) *rollback {
 	t.Helper()
-	w := walkOf(t, f, snapshots...)
-	w.systemd, w.commands = &service.Systemd{}, command.NewRecorder(f)
-	journaled(t, w)
-	return w
+	rb := newAtMerge(t, f, snapshots...)
+	rb.systemd, rb.commands = &service.Systemd{}, command.NewRecorder(f)
+	setUpJournal(t, rb)
+	return rb
 }
 
-// A guard that stays behind a refused merge would make the next boot merge what the user was told had failed.
-func TestADeferredMergeThatLVMRefusesIsUndone(t *testing.T) {
+// If the boot guard stayed after a refused merge, the next boot would merge what the user was told had failed.
+func TestRefusedDeferredMergeIsUndone(t *testing.T) {
 	for name, strike := range map[string]func(f *lvmtest.Fake){
-		"every command fails":  func(f *lvmtest.Fake) { f.FailOn(errors.New("no such luck"), "lvconvert") },
-		"all have overflowed":  func(f *lvmtest.Fake) { f.Fill("vg00/dat_s", 100); f.Fill("vg00/app_s", 100) },
-		"one, the other fails": func(f *lvmtest.Fake) { f.Fill("vg00/app_s", 100); f.FailOn(errors.New("no such luck"), "lvconvert") },
+		"every command fails": func(f *lvmtest.Fake) { f.FailOn(errors.New("no such luck"), "lvconvert") },
+		"all have overflowed": func(f *lvmtest.Fake) { f.Fill("vg00/dat_s", 100); f.Fill("vg00/app_s", 100) },
+		"one, the other fails": func(f *lvmtest.Fake) {
+			f.Fill("vg00/app_s", 100)
+			f.FailOn(errors.New("no such luck"), "lvconvert")
+		},
 	} {
 		f := server()
-		w := put(t, f, "vg00/dat_s", "vg00/app_s")
+		rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
 		f.SetOpen("vg00/dat", 1)
 		f.SetOpen("vg00/app", 1)
 		strike(f)
-		result, err := w.deferred(t.Context(), nil)
+		result, err := rb.deferMerges(t.Context(), nil)
 		if !errors.Is(err, fault.MergeFailed) || result.Changed || !strings.Contains(result.Msg, "did not roll back") {
 			t.Errorf("%s: %v, %+v", name, err, result)
 		}
-		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
 			t.Errorf("%s: %s %q, guard: %v", name, e.Step, e.Outcome, isGuarded(t))
 		}
 	}
 }
 
-// What LVM has taken it merges, whatever it said of the others.
-func TestADeferredMergeThatLVMTakesInPartIsSaid(t *testing.T) {
+// LVM merges the members that it took, although it refused the others.
+func TestPartlyRefusedDeferredMergeNamesBothParts(t *testing.T) {
 	f := server()
-	w := put(t, f, "vg00/dat_s", "vg00/app_s")
+	rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
 	f.SetOpen("vg00/dat", 1)
 	f.SetOpen("vg00/app", 1)
 	f.Fill("vg00/app_s", 100)
-	result, err := w.deferred(t.Context(), nil)
-	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), "did not take vg00/app_s, but vg00/dat_s is merged all the same") || !result.Changed {
+	result, err := rb.deferMerges(t.Context(), nil)
+	const want = "did not take vg00/app_s, but vg00/dat_s is merged all the same"
+	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), want) || !result.Changed {
 		t.Errorf("%v, %+v", err, result)
 	}
-	if e := w.entry(); e.Outcome != journal.Unfinished || e.Step != StepDeferred || !isGuarded(t) {
+	if e := rb.entry(); e.Outcome != journal.Unfinished || e.Step != StepDeferred || !isGuarded(t) {
 		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t))
 	}
 }
 
-// A deferred rollback whose snapshots all overflow before the boot will never come: nothing is mixed, so nothing is kept
-// from its mounts.
-func TestADeferredRollbackThatIsLostIsGivenUp(t *testing.T) {
+// If all snapshots of a deferred rollback overflow before the boot, nothing will be rolled back. The volumes do not
+// hold data of different times then, so the guard must not keep them from being mounted.
+func TestDeferredRollbackIsUndoneIfAllSnapshotsOverflow(t *testing.T) {
 	for _, boot := range []bool{false, true} {
 		f := server()
-		w := put(t, f, "vg00/dat_s")
+		rb := newDeferrable(t, f, "vg00/dat_s")
 		f.SetOpen("vg00/dat", 1)
-		if _, err := w.deferred(t.Context(), nil); err != nil {
+		if _, err := rb.deferMerges(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if begun, err := w.hasBegun(t.Context()); !begun || err != nil {
+		if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
 			t.Fatalf("before: %v %v", begun, err)
 		}
 		f.Fill("vg00/dat_s", 100)
 		if boot {
 			f.PowerCut()
 		}
-		_, gone, err := w.survey(t.Context())
-		if err != nil || !errors.Is(gone, fault.SnapshotInvalid) || !strings.Contains(fault.Of(gone).Hint, "lvremove vg00/dat_s") {
-			t.Errorf("boot %v: %v %v", boot, gone, err)
+		_, lostErr, err := rb.survey(t.Context())
+		if err != nil || !errors.Is(lostErr, fault.SnapshotInvalid) ||
+			!strings.Contains(fault.Of(lostErr).Hint, "lvremove vg00/dat_s") {
+			t.Errorf("boot %v: %v %v", boot, lostErr, err)
 		}
-		if err := w.atBoot(t.Context()); err != nil {
+		if err := rb.mergeAtBoot(t.Context()); err != nil {
 			t.Errorf("boot %v: the guard keeps the volumes from their mounts: %v", boot, err)
 		}
-		if err := w.settle(t.Context()); err != nil {
+		if err := rb.settle(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
 			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
 		}
 	}
 }
 
-// As long as one member merges, or will, the loss of another leaves a mix, which nobody is to mount.
-func TestADeferredRollbackThatIsHalfLostIsNotGivenUp(t *testing.T) {
+// If one member merges, or will, and the other is lost, the volumes hold data of different times, and must not be
+// mounted.
+func TestDeferredRollbackStaysGuardedIfOneSnapshotOverflows(t *testing.T) {
 	for _, boot := range []bool{false, true} {
 		f := server()
 		f.Fill("vg00/app_s", 50)
-		w := put(t, f, "vg00/dat_s", "vg00/app_s")
+		rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
 		f.SetOpen("vg00/dat", 1)
 		f.SetOpen("vg00/app", 1)
-		if _, err := w.deferred(t.Context(), nil); err != nil {
+		if _, err := rb.deferMerges(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		f.Fill("vg00/dat_s", 100)
 		if boot {
 			f.PowerCut()
-			if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
-				t.Errorf("the guard lets a mix be mounted: %v", err)
+			if err := rb.mergeAtBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+				t.Errorf("the guard lets volumes of different times be mounted: %v", err)
 			}
 		}
-		if err := w.settleDeferred(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+		if err := rb.settleDeferred(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 			t.Errorf("boot %v: %v", boot, err)
 		}
-		if e := w.entry(); e.Outcome != journal.Unfinished || !isGuarded(t) {
+		if e := rb.entry(); e.Outcome != journal.Unfinished || !isGuarded(t) {
 			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
 		}
 		if boot {
-			isAMixAfterItsSnapshotIsRemoved(t, f, w)
+			checkMixWithoutSnapshot(t, f, rb)
 		}
 	}
 }
 
-// isAMixAfterItsSnapshotIsRemoved goes on as the hint says. What the volumes hold is still of two times: no boot puts it
-// into use, and the run that ends the rollback says so.
-func isAMixAfterItsSnapshotIsRemoved(t *testing.T, f *lvmtest.Fake, w *walk) {
+// checkMixWithoutSnapshot removes the lost snapshot, as the hint says. The volumes still hold data of different times:
+// the guard must not let them be mounted, and the run that ends the rollback must report it.
+func checkMixWithoutSnapshot(t *testing.T, f *lvmtest.Fake, rb *rollback) {
 	t.Helper()
-	if err := w.lvm.Remove(t.Context(), "vg00/dat_s"); err != nil {
+	if err := rb.lvm.Remove(t.Context(), "vg00/dat_s"); err != nil {
 		t.Fatal(err)
 	}
 	f.PowerCut()
-	if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat is not") {
-		t.Errorf("the guard lets a mix be mounted once the lost snapshot is removed: %v", err)
+	err := rb.mergeAtBoot(t.Context())
+	if !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat is not") {
+		t.Errorf("the guard lets volumes of different times be mounted once the lost snapshot is removed: %v", err)
 	}
-	if err := w.settleDeferred(t.Context()); err != nil {
+	if err := rb.settleDeferred(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := w.failure(); !errors.Is(err, fault.SnapshotInvalid) {
+	if err := rb.failure(); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("the same task says: %v", err)
 	}
 }
 
-// A rollback that was deferred, or about to merge, and of which LVM has taken nothing is not made at the boot: nobody
-// was told that it would be, and what the volumes hold by then may be newer than the way back.
-func TestABootMergesNothingOfWhichNoMergeHasBegun(t *testing.T) {
+// If a rollback was deferred or about to merge, and LVM has taken no merge, the boot must not make it: nobody was told
+// that it would be made, and the volumes may hold newer data by then.
+func TestBootUndoesRollbackWithoutBegunMerge(t *testing.T) {
 	for _, step := range []string{StepDeferred, stepMerging} {
 		f := server()
-		w := put(t, f, "vg00/dat_s", "vg00/app_s")
-		begun(t, w, step)
+		rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
+		beginAt(t, rb, step)
 		f.PowerCut()
-		if err := w.atBoot(t.Context()); err != nil {
+		if err := rb.mergeAtBoot(t.Context()); err != nil {
 			t.Errorf("%s: the guard keeps the volumes from their mounts: %v", step, err)
 		}
-		if err := w.settle(t.Context()); err != nil {
+		if err := rb.settle(t.Context()); err != nil {
 			t.Errorf("%s: %v", step, err)
 		}
-		states, err := w.states(t.Context())
-		if err != nil || len(pick(states, w.state.Members, waiting)) != 2 {
+		states, err := rb.memberStates(t.Context())
+		if err != nil || len(membersIn(states, rb.state.Members, stateWaiting)) != 2 {
 			t.Errorf("%s: %v %v", step, states, err)
 		}
-		if e := w.entry(); e.Outcome != journal.Undone || isGuarded(t) {
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
 			t.Errorf("%s: now %s %q, guard: %v", step, e.Step, e.Outcome, isGuarded(t))
 		}
 	}
 }
 
-// Once one member merges, the loss of another is no reason to give up.
-func TestARollbackThatHasBegunIsNotGivenUp(t *testing.T) {
+// As soon as one member merges, the rollback is not undone if another member is lost.
+func TestBegunRollbackIsNotUndoneIfSnapshotOverflows(t *testing.T) {
 	f := server()
 	f.Fill("vg00/app_s", 50)
-	w := put(t, f, "vg00/dat_s", "vg00/app_s")
-	begun(t, w, stepMerging)
-	if err := w.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
+	rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
+	beginAt(t, rb, stepMerging)
+	if err := rb.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
 		t.Fatal(err)
 	}
 	f.Fill("vg00/dat_s", 100)
-	if err := w.atBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+	if err := rb.mergeAtBoot(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Error(err)
 	}
-	if err := w.settle(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || w.entry().Outcome != journal.Unfinished {
-		t.Errorf("%v, %q", err, w.entry().Outcome)
+	if err := rb.settle(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || rb.entry().Outcome != journal.Unfinished {
+		t.Errorf("%v, %q", err, rb.entry().Outcome)
 	}
 }
 
-// rootServer has a root volume, which holds the journal and comes first in its group, and two others. All are in use.
-func rootServer(t *testing.T) (f *lvmtest.Fake, w *walk, root *Member) {
+// rootServer returns a fake server whose volumes are all in use, and a rollback of them: the root volume, which holds
+// the journal and comes first in its group, and two others.
+func rootServer(t *testing.T) (f *lvmtest.Fake, rb *rollback, root *Member) {
 	t.Helper()
 	f = lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root", Size: 32 * mib},
@@ -196,14 +204,14 @@ func rootServer(t *testing.T) (f *lvmtest.Fake, w *walk, root *Member) {
 	for _, name := range []string{"root", "app", "dat"} {
 		f.Fill("vg00/"+name+"_s", 50)
 	}
-	w = put(t, f, "vg00/root_s", "vg00/app_s", "vg00/dat_s")
-	return f, w, w.state.Members[0]
+	rb = newDeferrable(t, f, "vg00/root_s", "vg00/app_s", "vg00/dat_s")
+	return f, rb, rb.state.Members[0]
 }
 
-// boots counts the reboots that are asked for, and knows no other program.
-type boots struct{ n *int }
+// rebootCounter counts the requests for a reboot. It panics for any other command.
+type rebootCounter struct{ n *int }
 
-func (b boots) Run(_ context.Context, c command.Cmd) (command.Output, error) {
+func (b rebootCounter) Run(_ context.Context, c command.Cmd) (command.Output, error) {
 	if !slices.Equal(c.Argv, []string{"systemctl", "--no-block", "reboot"}) {
 		panic(c.Argv)
 	}
@@ -211,10 +219,11 @@ func (b boots) Run(_ context.Context, c command.Cmd) (command.Output, error) {
 	return command.Output{}, nil
 }
 
-// Merged alone at a boot, the volume of the journal would take it along, and the others would be used as they were.
-func TestTheJournalsVolumeIsDeferredWhenAllOthersAre(t *testing.T) {
-	f, w, root := rootServer(t)
-	if _, err := w.deferred(t.Context(), root); err != nil {
+// If the volume that holds the journal were merged alone at a boot, the journal would be rolled back with it, and the
+// others would be used as they are.
+func TestJournalMemberIsDeferredLast(t *testing.T) {
+	f, rb, root := rootServer(t)
+	if _, err := rb.deferMerges(t.Context(), root); err != nil {
 		t.Fatal(err)
 	}
 	var converts []string
@@ -228,49 +237,49 @@ func TestTheJournalsVolumeIsDeferredWhenAllOthersAre(t *testing.T) {
 		t.Errorf("%q", converts)
 	}
 
-	f, w, root = rootServer(t)
+	f, rb, root = rootServer(t)
 	f.Fill("vg00/dat_s", 100)
-	if _, err := w.deferred(t.Context(), root); !errors.Is(err, fault.MergeFailed) {
+	if _, err := rb.deferMerges(t.Context(), root); !errors.Is(err, fault.MergeFailed) {
 		t.Errorf("dat is lost: %v", err)
 	}
-	if states, _, err := w.survey(t.Context()); err != nil || states[root] != waiting {
+	if states, _, err := rb.survey(t.Context()); err != nil || states[root] != stateWaiting {
 		t.Errorf("dat is lost: root is %s, %v", states[root], err)
 	}
 }
 
-// Whenever the journey dies or the power fails, no boot has the root volume merge without the others, and the boots
-// that follow end with all of them.
-func TestADeferredRollbackOfTheRootVolumeIsAllOrNothing(t *testing.T) {
+// Whenever the run is killed or the power fails, no boot merges the root volume without the others, and after further
+// boots either all members are rolled back or none.
+func TestInterruptedDeferredRollbackOfRootIsAllOrNothing(t *testing.T) {
 	for _, power := range []bool{true, false} {
 		for n := 1; ; n++ {
-			f, w, root := rootServer(t)
+			f, rb, root := rootServer(t)
 			f.DieAfter(len(f.Commands()) + n)
-			if !dies(func() { _, _ = w.deferred(t.Context(), root) }) {
+			if !isKilled(func() { _, _ = rb.deferMerges(t.Context(), root) }) {
 				break
 			}
 			if !power { // settled in the same boot
-				again, err := reopen(w.trip, w.entry())
+				resumed, err := reopen(rb.run, rb.entry())
 				if err != nil {
 					t.Fatal(err)
 				}
-				again.lvm, again.systemd, again.commands = w.lvm, w.systemd, w.commands
-				again.protected, again.writeProtect = w.protected, w.writeProtect
-				if err := again.settle(t.Context()); err != nil {
+				resumed.lvm, resumed.systemd, resumed.commands = rb.lvm, rb.systemd, rb.commands
+				resumed.isWriteProtected, resumed.setWriteProtect = rb.isWriteProtected, rb.setWriteProtect
+				if err := resumed.settle(t.Context()); err != nil {
 					t.Errorf("command %d: %v", n, err)
 				}
 			}
 			reboots := 0
-			w.commands = command.NewRecorder(boots{&reboots})
+			rb.commands = command.NewRecorder(rebootCounter{&reboots})
 			for range 3 {
 				f.PowerCut()
 				f.SetOpen("vg00/root", 1)
 				asked := reboots
-				if w.entry().Outcome != journal.Unfinished {
+				if rb.entry().Outcome != journal.Unfinished {
 					break
 				}
-				err := w.atBoot(t.Context())
-				states, _ := w.states(t.Context())
-				if states[root] == merging && states[w.state.Members[1]] == waiting {
+				err := rb.mergeAtBoot(t.Context())
+				states, _ := rb.memberStates(t.Context())
+				if states[root] == stateMerging && states[rb.state.Members[1]] == stateWaiting {
 					t.Errorf("command %d: root merges alone: %v", n, states)
 				}
 				if err == nil {
@@ -280,8 +289,9 @@ func TestADeferredRollbackOfTheRootVolumeIsAllOrNothing(t *testing.T) {
 					t.Fatalf("command %d: the boot ends in %v", n, err)
 				}
 			}
-			states, err := w.states(t.Context())
-			done := len(pick(states, w.state.Members, merging)) + len(pick(states, w.state.Members, merged))
+			states, err := rb.memberStates(t.Context())
+			done := len(membersIn(states, rb.state.Members, stateMerging)) +
+				len(membersIn(states, rb.state.Members, stateMerged))
 			if err != nil || done != 0 && done != 3 || reboots > 1 {
 				t.Errorf("power %v, command %d: %v %v, %d reboots", power, n, states, err, reboots)
 			}

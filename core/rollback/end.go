@@ -14,79 +14,82 @@ import (
 	"go.pcc.com/rewind/core/proc"
 )
 
-// killGrace is how long a process may take to end after SIGTERM.
+// killGrace is how long a process may take to end after SIGTERM, and again after SIGKILL.
 const killGrace = 10 * time.Second
 
-// condemned is a process that is to be ended. Between the check that finds it and its end lie minutes in which services
-// stop, and its number may be given to another process: only with the time of its start does it name one.
-type condemned struct {
+// processToEnd is a process that is to be ended. Between the check that finds it and its end the services stop, which
+// may take minutes, and the kernel may give its PID to another process. Only PID and start time together identify a
+// process.
+type processToEnd struct {
 	filesystem.Holder
-	began uint64 // proc.Stat.StartTicks
+	startTicks uint64 // proc.Stat.StartTicks
 }
 
-// end ends processes: SIGTERM, and SIGKILL for those that are still there after the grace.
-func end(ctx context.Context, processes []condemned) error {
+// endProcesses ends processes with SIGTERM, and those that are still there after killGrace with SIGKILL.
+func endProcesses(ctx context.Context, processes []processToEnd) error {
 	var errs []error
-	for _, h := range processes {
-		if err := endOne(ctx, h.PID, h.began); err != nil {
-			errs = append(errs, fault.New(fault.Busy, "%s (pid %d) cannot be ended: %w", h.Command, h.PID, err).
-				WithHint("look at what it waits for: cat /proc/%d/stack", h.PID))
+	for _, p := range processes {
+		if err := endProcess(ctx, p.PID, p.startTicks); err != nil {
+			errs = append(errs, fault.New(fault.Busy, "%s (pid %d) cannot be ended: %w", p.Command, p.PID, err).
+				WithHint("look at what it waits for: cat /proc/%d/stack", p.PID))
 		}
 	}
 	return fault.All(errs...)
 }
 
-// endOne ends the process of that number that started then. If another has the number now, that one has ended.
-func endOne(ctx context.Context, pid int, began uint64) error {
-	p, err := proc.Open(pid)
+// endProcess ends the process with this PID and this start time. If another process has the PID now, the process has
+// ended already.
+func endProcess(ctx context.Context, pid int, startTicks uint64) error {
+	handle, err := proc.Open(pid)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	// Only now, with p held, can the number not change hands any more.
-	if now, ok := proc.Find(pid); !ok || now.StartTicks != began {
+	defer handle.Close()
+	// Only now, while handle is held, can the PID not be given to another process any more.
+	if current, ok := proc.Find(pid); !ok || current.StartTicks != startTicks {
 		return nil
 	}
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := p.Signal(signal); err != nil {
+		if err := handle.Signal(signal); err != nil {
 			return err
 		}
-		if ended(ctx, p) {
+		if awaitEnd(ctx, handle) {
 			return nil
 		}
 	}
 	return fault.New(fault.Timeout, "still there %s after SIGKILL", killGrace)
 }
 
-func ended(ctx context.Context, p *proc.Handle) bool {
+// awaitEnd waits for the end of a process, for killGrace at most, and reports whether it has ended.
+func awaitEnd(ctx context.Context, handle *proc.Handle) bool {
 	ctx, cancel := context.WithTimeout(ctx, killGrace)
 	defer cancel()
-	return p.Wait(ctx) == nil
+	return handle.Wait(ctx) == nil
 }
 
-// spared is true for what is never ended: another run of our own, sshd, and the leader of a session with a terminal,
-// which is somebody's login.
-func spared(h filesystem.Holder) bool {
-	if ofARun(h) || strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
+// mustNotEnd is true for a process that is never ended: one of another run, sshd, and the leader of a session with a
+// terminal, which is the login of a person.
+func mustNotEnd(h filesystem.Holder) bool {
+	if isOfRun(h) || strings.HasPrefix(h.Command, "sshd") || h.Command == "login" || h.Command == "systemd" {
 		return true
 	}
 	p, ok := proc.Find(h.PID)
 	return ok && p.Leads() && p.Terminal != 0
 }
 
-// ofARun says that it is another run's, which has a journal to keep.
-func ofARun(h filesystem.Holder) bool { return strings.HasPrefix(h.Unit, journey.UnitPrefix) }
+// isOfRun is true for a process of another run. Such a process must be able to keep its journal entry up to date.
+func isOfRun(h filesystem.Holder) bool { return strings.HasPrefix(h.Unit, journey.UnitPrefix) }
 
-// ancestors are the process and those it descends from.
+// ancestors returns the process and all processes that it descends from, by PID.
 func ancestors(pid int) map[int]bool {
-	out := map[int]bool{}
-	for pid > 0 && !out[pid] {
-		out[pid] = true
+	pids := map[int]bool{}
+	for pid > 0 && !pids[pid] {
+		pids[pid] = true
 		p, _ := proc.Find(pid)
 		pid = p.Parent
 	}
-	return out
+	return pids
 }

@@ -13,121 +13,128 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// gates stand for the kernel: they remember which devices are write-protected.
-type gates map[filesystem.Dev]bool
+// writeProtection stands in for the kernel: it knows which devices are write-protected.
+type writeProtection map[filesystem.Dev]bool
 
-// of gives them to a walk.
-func (g gates) of(w *walk) *walk {
-	w.protected = func(d filesystem.Dev) (bool, error) { return g[d], nil }
-	w.writeProtect = func(d filesystem.Dev, on bool) error { g[d] = on; return nil }
-	return w
+// install makes a rollback use it instead of the kernel.
+func (p writeProtection) install(rb *rollback) *rollback {
+	rb.isWriteProtected = func(d filesystem.Dev) (bool, error) { return p[d], nil }
+	rb.setWriteProtect = func(d filesystem.Dev, on bool) error { p[d] = on; return nil }
+	return rb
 }
 
-// watched runs LVM's commands, and notes how many devices are protected as each begins to merge.
-type watched struct {
+// lvmWatcher runs LVM's commands, and records how many devices are protected at the start of each command that can
+// begin a merge.
+type lvmWatcher struct {
 	command.Runner
-	gates
-	seen    []int
-	changes int
+	writeProtection
+	protectedCounts []int
+	protectChanges  int
 }
 
-// of gives the gates to a walk, and counts.
-func (r *watched) of(w *walk) *walk {
-	r.gates.of(w)
-	change := w.writeProtect
-	w.writeProtect = func(d filesystem.Dev, on bool) error { r.changes++; return change(d, on) }
-	return w
+// install makes a rollback use the write protection, and counts the changes to it.
+func (w *lvmWatcher) install(rb *rollback) *rollback {
+	w.writeProtection.install(rb)
+	change := rb.setWriteProtect
+	rb.setWriteProtect = func(d filesystem.Dev, on bool) error { w.protectChanges++; return change(d, on) }
+	return rb
 }
 
-func (r *watched) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+func (w *lvmWatcher) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	if slices.Contains(c.Argv, "lvconvert") || slices.Contains(c.Argv, "--refresh") {
-		r.seen = append(r.seen, r.shut())
+		w.protectedCounts = append(w.protectedCounts, w.count())
 	}
-	return r.Runner.Run(ctx, c)
+	return w.Runner.Run(ctx, c)
 }
 
-func (g gates) shut() (n int) {
-	for _, is := range g {
-		if is {
+// count returns how many devices are write-protected.
+func (p writeProtection) count() (n int) {
+	for _, protected := range p {
+		if protected {
 			n++
 		}
 	}
 	return n
 }
 
-// guarded is a rollback with systemd at hand that has come to the point of no return, the kernel's part in it, and what
-// LVM was told.
-func guarded(t *testing.T, f *lvmtest.Fake, snapshots ...string) (*walk, *watched) {
+// newWatched returns a rollback that has come to the merge, with a connection to systemd, and the watcher of its
+// commands.
+func newWatched(t *testing.T, f *lvmtest.Fake, snapshots ...string) (*rollback, *lvmWatcher) {
 	t.Helper()
-	w := walkOf(t, f, snapshots...)
-	r := &watched{Runner: f, gates: gates{}}
-	r.of(w).lvm = lvm.New(r).On(f.Mapper)
-	w.systemd = &service.Systemd{}
-	return w, r
+	rb := newAtMerge(t, f, snapshots...)
+	w := &lvmWatcher{Runner: f, writeProtection: writeProtection{}}
+	w.install(rb).lvm = lvm.New(w).On(f.Mapper)
+	rb.systemd = &service.Systemd{}
+	return rb, w
 }
 
-// Whoever mounts a volume while LVM makes it merge can only read it, and all can be written to afterwards.
-func TestMembersAreReadOnlyWhileTheirMergesBegin(t *testing.T) {
-	w, r := guarded(t, server(), all...)
-	w.state.Members[1].Protect = false // it was read-only before
-	if err := w.merge(t.Context()); err != nil {
+// What mounts a volume while LVM begins to merge it can only read it. Afterwards all volumes can be written to.
+func TestMembersAreReadOnlyWhileMergesBegin(t *testing.T) {
+	rb, w := newWatched(t, server(), allSnapshots...)
+	rb.state.Members[1].Protect = false // it was read-only before
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := len(w.state.Members) - 1; len(r.seen) == 0 || slices.Min(r.seen) != want || r.shut() != 0 {
-		t.Errorf("%v volumes were read-only when LVM began to merge, want %d each time; %d stay so", r.seen, want, r.shut())
+	want := len(rb.state.Members) - 1
+	if len(w.protectedCounts) == 0 || slices.Min(w.protectedCounts) != want || w.count() != 0 {
+		t.Errorf("%v volumes were read-only when LVM began to merge, want %d each time; %d stay so",
+			w.protectedCounts, want, w.count())
 	}
 }
 
-// One that was open, so that LVM put its merge off, is read-only when LVM is told again; the other one is not any more.
-func TestAMemberIsReadOnlyWhileItsDeferredMergeBegins(t *testing.T) {
+// A member whose merge LVM deferred because it was open is made read-only when LVM is told again. The other member
+// merges already.
+func TestMemberIsReadOnlyWhileDeferredMergeBegins(t *testing.T) {
 	f := server()
-	w, r := guarded(t, f, "vg00/dat_s", "vg00/app_s")
+	rb, w := newWatched(t, f, "vg00/dat_s", "vg00/app_s")
 	f.SetOpen("vg00/dat", 1)
-	if err := w.begin(t.Context(), w.state.Members); err != nil {
+	if err := rb.startMerge(t.Context(), rb.state.Members); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(r.seen, []int{1}) {
-		t.Fatalf("%v volumes were read-only, want the one that was closed", r.seen)
+	if !slices.Equal(w.protectedCounts, []int{1}) {
+		t.Fatalf("%v volumes were read-only, want the one that was closed", w.protectedCounts)
 	}
 	f.SetOpen("vg00/dat", 0)
-	if err := w.merge(t.Context()); err != nil {
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(r.seen, []int{1, 2}) || r.shut() != 0 {
-		t.Errorf("%v volumes were read-only each time, want the second as well; %d stay so", r.seen, r.shut())
+	if !slices.Equal(w.protectedCounts, []int{1, 2}) || w.count() != 0 {
+		t.Errorf("%v volumes were read-only each time, want the second as well; %d stay so", w.protectedCounts, w.count())
 	}
 }
 
-// Early in a boot / may be a member, and mounted.
-func TestNoMemberIsProtectedAtBoot(t *testing.T) {
-	w, r := guarded(t, server(), all...)
-	w.systemd = nil
-	if err := w.merge(t.Context()); err != nil || len(r.seen) == 0 || slices.Max(r.seen) != 0 {
-		t.Errorf("%v; %v volumes were read-only", err, r.seen)
+// Early in a boot a member, such as /, may be mounted and in use.
+func TestMembersAreWritableAtBoot(t *testing.T) {
+	rb, w := newWatched(t, server(), allSnapshots...)
+	rb.systemd = nil
+	if err := rb.merge(t.Context()); err != nil || len(w.protectedCounts) == 0 || slices.Max(w.protectedCounts) != 0 {
+		t.Errorf("%v; %v volumes were read-only", err, w.protectedCounts)
 	}
 }
 
-// A merge that LVM refuses leaves no volume read-only: nothing is known to go on.
-func TestARefusedMergeLeavesNothingReadOnly(t *testing.T) {
+// A merge that LVM refuses leaves no volume read-only.
+func TestRefusedMergeLeavesNothingReadOnly(t *testing.T) {
 	f := server()
-	w, r := guarded(t, f, "vg00/dat_s", "vg00/app_s")
+	rb, w := newWatched(t, f, "vg00/dat_s", "vg00/app_s")
 	for range 2 {
 		f.FailOn(errors.New("no"), "lvconvert")
 	}
-	if err := w.merge(t.Context()); err == nil || len(r.seen) == 0 || slices.Min(r.seen) != 2 || r.shut() != 0 {
-		t.Errorf("%v; %v volumes were read-only each time, and %d are", err, r.seen, r.shut())
+	err := rb.merge(t.Context())
+	if err == nil || len(w.protectedCounts) == 0 || slices.Min(w.protectedCounts) != 2 || w.count() != 0 {
+		t.Errorf("%v; %v volumes were read-only each time, and %d are", err, w.protectedCounts, w.count())
 	}
 }
 
-// A run that goes on with a rollback whose volumes are in use leaves them alone.
-func TestWhatIsMountedSinceStays(t *testing.T) {
-	w, r := guarded(t, server(), all...)
-	if err := w.merge(t.Context()); err != nil {
+// A run that continues a rollback whose volumes are in use leaves them alone.
+func TestSecondMergeLeavesUsedVolumesAlone(t *testing.T) {
+	rb, w := newWatched(t, server(), allSnapshots...)
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	began := len(r.seen)
-	if err := w.merge(t.Context()); err != nil || len(r.seen) != began || r.changes != 2*len(w.state.Members) {
+	began := len(w.protectedCounts)
+	err := rb.merge(t.Context())
+	if err != nil || len(w.protectedCounts) != began || w.protectChanges != 2*len(rb.state.Members) {
 		t.Errorf("%v; LVM was told %d times after %d; volumes were made read-only or writable %d times",
-			err, len(r.seen), began, r.changes)
+			err, len(w.protectedCounts), began, w.protectChanges)
 	}
 }

@@ -17,15 +17,16 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// unitDir is where an administrator's units live; what is there survives a power cut, and systemd reads it at boot. Tests
-// have one of their own.
+// unitDir is where an administrator's units lie. What is there survives a power cut, and systemd reads it at boot.
+// Tests set their own.
 var unitDir = "/etc/systemd/system"
 
-// guardLock is held while the guard is installed or removed: rollbacks of different volume groups share it.
+// guardLock is held while the guard is installed or removed, because rollbacks of different volume groups share the
+// guard.
 var guardLock = journey.Run + "/guard.lock"
 
-// The boot guard: a unit that finishes a rollback before its volumes are mounted, and one that mounts and starts the
-// rest afterwards. systemd is not told of them now: they are for the next boot, and a reload costs seconds.
+// The boot guard: one unit finishes a rollback before its volumes are mounted, and another one mounts and starts the
+// rest afterwards. systemd is not told of them now: they are for the next boot, and a reload of systemd takes seconds.
 const (
 	guardUnit  = "rewind-guard.service"
 	resumeUnit = "rewind-resume.service"
@@ -70,7 +71,7 @@ After=rewind-guard.service
 type guardFile struct {
 	path string
 	text string
-	link string // where it leads; empty for a file
+	link string // the target of the symbolic link; empty for a file
 }
 
 func (f guardFile) write() error {
@@ -83,7 +84,7 @@ func (f guardFile) write() error {
 	return durable.WriteFile(f.path, []byte(f.text), 0o644)
 }
 
-// remove removes the file, and its directory unless somebody else's files are in it.
+// remove removes the file, and its directory unless that contains other files.
 func (f guardFile) remove() error {
 	if err := durable.Remove(f.path); err != nil {
 		return err
@@ -94,18 +95,19 @@ func (f guardFile) remove() error {
 	return nil
 }
 
-// guardFiles are the files of the guard of this rollback in the order in which they are written: what is required,
-// then what starts it at boot (as systemctl enable does), and last what requires it. The power may fail between any
-// two: a mount that requires a unit which does not exist is never made, and local-fs.target fails with it.
-func (w *walk) guardFiles() ([]guardFile, error) {
+// guardFiles returns the files of the guard of this rollback in the order in which they are written: first the unit
+// that is required, then the link that starts it at boot (as systemctl enable makes it), and last the drop-ins that
+// require it. The power may fail between any two files. A mount that requires a unit which does not exist is never
+// made, and local-fs.target fails with it.
+func (rb *rollback) guardFiles() ([]guardFile, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "own program: %w", err)
 	}
-	return append(sharedFiles(self), dropIns(w.guarded())...), nil
+	return append(sharedFiles(self), dropIns(rb.guardedUnits())...), nil
 }
 
-// sharedFiles are those that all rollbacks have in common.
+// sharedFiles returns the files that all rollbacks have in common.
 func sharedFiles(self string) []guardFile {
 	needs := strings.Join(guardNeeds(filepath.Dir(self)), " ")
 	return []guardFile{
@@ -116,15 +118,15 @@ func sharedFiles(self string) []guardFile {
 	}
 }
 
-// guardNeeds are the directories that the guard reads, with its program in one of them.
-func guardNeeds(programs string) []string {
-	if strings.HasPrefix(programs+"/", journey.State+"/") {
+// guardNeeds returns the directories that the guard reads, including the one that contains its program.
+func guardNeeds(programDir string) []string {
+	if strings.HasPrefix(programDir+"/", journey.State+"/") {
 		return []string{journey.State}
 	}
-	return []string{journey.State, programs}
+	return []string{journey.State, programDir}
 }
 
-// dropIns have units require the guard.
+// dropIns returns the drop-ins that make units require the guard.
 func dropIns(units []string) []guardFile {
 	var files []guardFile
 	for _, unit := range units {
@@ -133,8 +135,8 @@ func dropIns(units []string) []guardFile {
 	return files
 }
 
-// allDropIns are those that there are, of whatever rollback.
-func allDropIns() ([]guardFile, error) {
+// installedDropIns returns all drop-ins of the guard that exist, of any rollback.
+func installedDropIns() ([]guardFile, error) {
 	paths, err := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
 	if err != nil {
 		return nil, fault.New(fault.Internal, "drop-ins of the boot guard: %w", err)
@@ -146,21 +148,22 @@ func allDropIns() ([]guardFile, error) {
 	return files, nil
 }
 
-// guarded are the units that must not start before the guard: the members' mounts, those that fstab has and that are not
-// mounted now too, what opens encrypted members, and what findGuarded found.
-func (w *walk) guarded() []string {
-	units := w.mountUnits()
-	for _, m := range w.state.Members {
+// guardedUnits returns the units that must not start before the guard: the mounts of the members, also those that fstab
+// has and that are not made now; the units that open encrypted members; and the units that findGuardedUnits found.
+func (rb *rollback) guardedUnits() []string {
+	units := rb.mountUnits()
+	for _, m := range rb.state.Members {
 		if m.Crypt != "" {
 			units = append(units, "systemd-cryptsetup@"+strings.TrimPrefix(service.EscapePath("/"+m.Crypt), "-")+".service")
 		}
 	}
-	return append(units, missing(w.state.Guarded, units)...)
+	return append(units, except(rb.state.Guarded, units)...)
 }
 
-func (w *walk) mountUnits() []string {
+// mountUnits returns the units of the members' mounts, and of the mounts that fstab has for the members.
+func (rb *rollback) mountUnits() []string {
 	var units []string
-	for _, point := range append(points(w.state.Mounts), w.state.Listed...) {
+	for _, point := range append(mountPoints(rb.state.Mounts), rb.state.Listed...) {
 		if unit := service.MountUnit(point); !slices.Contains(units, unit) {
 			units = append(units, unit)
 		}
@@ -168,42 +171,44 @@ func (w *walk) mountUnits() []string {
 	return units
 }
 
-// findGuarded finds what else must not start before the guard. Mounts alone are not enough: systemd checks a file
-// system before it mounts it, a mount with nofail keeps no service waiting, and what is no file system has no mount.
-// So the checks wait, and the services that this rollback stops.
-func (w *walk) findGuarded(ctx context.Context, f *found) error {
-	checks, err := w.systemd.Fscks(ctx, w.mountUnits())
+// findGuardedUnits finds what else must not start before the guard. The mounts alone are not enough: systemd checks a
+// file system before it mounts it, a mount with the option nofail delays no service, and a volume without a file system
+// has no mount. Therefore the file system checks, and the services that this rollback stops, wait for the guard too.
+func (rb *rollback) findGuardedUnits(ctx context.Context, f *findings) error {
+	checks, err := rb.systemd.Fscks(ctx, rb.mountUnits())
 	if err != nil {
 		return err
 	}
-	late, early, err := w.systemd.AfterMounts(ctx, w.state.Services.Stop)
+	afterMounts, beforeMounts, err := rb.systemd.AfterMounts(ctx, rb.state.Services.Stop)
 	if err != nil {
 		return err
 	}
-	w.state.Guarded = append(checks, late...)
-	for _, unit := range early {
-		w.warnings = append(w.warnings, unit+" may start at boot before file systems are mounted (DefaultDependencies=no): "+
+	rb.state.Guarded = append(checks, afterMounts...)
+	for _, unit := range beforeMounts {
+		rb.warnings = append(rb.warnings, unit+
+			" may start at boot before file systems are mounted (DefaultDependencies=no): "+
 			"should the power fail during the rollback, it does not wait until all volumes are rolled back")
 	}
-	if err := w.warnOfScripts(ctx); err != nil {
+	if err := rb.warnOfScripts(ctx); err != nil {
 		return err
 	}
-	return w.unguarded(f)
+	return rb.checkGuarded(f)
 }
 
-// warnOfScripts names mounts that the next boot does not have: whoever has made them, such as a script, does not wait
-// for the guard. The rollback itself makes them again, also after a power cut.
-func (w *walk) warnOfScripts(ctx context.Context) error {
-	for _, point := range points(w.state.Mounts) {
-		if point == "/" || slices.Contains(w.state.Listed, point) {
+// warnOfScripts warns of mounts for which no unit exists at the next boot: what made them, such as a script, does not
+// wait for the guard. The rollback itself makes these mounts again, also after a power cut.
+func (rb *rollback) warnOfScripts(ctx context.Context) error {
+	for _, point := range mountPoints(rb.state.Mounts) {
+		if point == "/" || slices.Contains(rb.state.Listed, point) {
 			continue
 		}
-		gone, err := w.systemd.GoneAtBoot(ctx, service.MountUnit(point))
+		isGone, err := rb.systemd.GoneAtBoot(ctx, service.MountUnit(point))
 		if err != nil {
 			return err
 		}
-		if gone {
-			w.warnings = append(w.warnings, point+" is in neither fstab nor a unit: should the power fail during the rollback, "+
+		if isGone {
+			rb.warnings = append(rb.warnings, point+" is in neither fstab nor a unit: "+
+				"should the power fail during the rollback, "+
 				"the rollback mounts it again, but what else mounts it at boot, such as a script, does not wait for the merge; "+
 				"add it to fstab, or name the unit that mounts it in services")
 		}
@@ -211,68 +216,72 @@ func (w *walk) warnOfScripts(ctx context.Context) error {
 	return nil
 }
 
-// unguarded refuses members that nothing would keep from being used at boot before they are merged: neither a mount
-// nor a service that is known.
-func (w *walk) unguarded(f *found) error {
-	if len(w.state.Services.Stop) > 0 {
+// checkGuarded refuses members that nothing would keep from being used at boot before they are merged, because they
+// have neither a mount nor a known service (unsupported).
+func (rb *rollback) checkGuarded(f *findings) error {
+	if len(rb.state.Services.Stop) > 0 {
 		return nil
 	}
 	fstab, err := filesystem.Fstab("/etc/fstab")
 	if err != nil {
 		return err
 	}
-	var wrong []error
+	var errs []error
 	for i := range f.targets {
 		t := &f.targets[i]
 		if len(t.Mounts) > 0 || t.Crypt != "" || len(filesystem.FstabPoints(fstab, t.FS)) > 0 {
 			continue
 		}
 		if snapset.IsPart(t, f.targets) {
-			continue // a log is opened by the mount of its file system, which waits
+			continue // the mount of its file system opens a log, and that mount waits for the guard
 		}
-		wrong = append(wrong, fault.New(fault.Unsupported, "%s is not mounted, and no service is named that uses it: should "+
+		errs = append(errs, fault.New(fault.Unsupported, "%s is not mounted, and no service is named that uses it: should "+
 			"the power fail during the rollback, whatever opens it at boot would find it as it is now", t.LV.FullName()).
 			WithHint("name the unit that uses it, such as a virtual machine's: services=UNIT; it is stopped, and waits at boot"))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// undermines refuses a volume that must be mounted before the guard can run: its mount would wait for the guard, and
-// systemd breaks such a cycle by leaving out one of the two. The root file system is mounted before any unit starts.
-// holds is what the volume holds that the server cannot do without, if anything.
-func (w *walk) undermines(t *snapset.Target, holds string) error {
-	programs, err := journey.ProgramDir()
+// checkBootOrder refuses a volume that must be mounted before the guard can run (unsupported). Its mount would wait for
+// the guard and the guard for its mount; systemd breaks such a cycle by leaving one of the two out. The root file
+// system is mounted before any unit starts, and is not refused. neededPath is a path on the volume that the server
+// cannot do without; empty if there is none.
+func (rb *rollback) checkBootOrder(t *snapset.Target, neededPath string) error {
+	programDir, err := journey.ProgramDir()
 	if err != nil {
 		return err
 	}
-	why := ""
-	for _, m := range w.ownMounts(t) {
-		for _, dir := range guardNeeds(programs) {
-			// RequiresMountsFor= waits for every mount point on the way.
+	reason := ""
+	for _, m := range rb.ownMounts(t) {
+		for _, dir := range guardNeeds(programDir) {
+			// RequiresMountsFor= waits for every mount point on the way to the directory.
 			if m.Point != "/" && strings.HasPrefix(dir+"/", m.Point+"/") {
-				why = "is mounted on " + m.Point + ", above " + dir
+				reason = "is mounted on " + m.Point + ", above " + dir
 			}
 		}
 	}
-	if holds == journey.State {
-		why = "holds " + journey.State
+	if neededPath == journey.State {
+		reason = "holds " + journey.State
 	}
-	if why == "" {
+	if reason == "" {
 		return nil
 	}
-	return fault.New(fault.Unsupported, "%s %s, which the boot guard needs before it lets any volume of the set be mounted", t.LV.FullName(), why).
-		WithHint("leave %s out: take sets without it, or name the other snapshots of this one (lvm_merge snapshots=...)", t.LV.FullName())
+	return fault.New(fault.Unsupported,
+		"%s %s, which the boot guard needs before it lets any volume of the set be mounted", t.LV.FullName(), reason).
+		WithHint("leave %s out: take sets without it, or name the other snapshots of this one (lvm_merge snapshots=...)",
+			t.LV.FullName())
 }
 
-func (w *walk) installGuard() error {
-	files, err := w.guardFiles()
+// installGuard writes the files of the guard.
+func (rb *rollback) installGuard() error {
+	files, err := rb.guardFiles()
 	if err != nil {
 		return err
 	}
-	return journey.Alone(guardLock, func() error { return install(files) })
+	return journey.Alone(guardLock, func() error { return writeFiles(files) })
 }
 
-func install(files []guardFile) error {
+func writeFiles(files []guardFile) error {
 	for _, f := range files {
 		if err := f.write(); err != nil {
 			return err
@@ -282,60 +291,62 @@ func install(files []guardFile) error {
 	return nil
 }
 
-// removeGuard takes the guard away, but for what other rollbacks still need. No other may begin in between: its record
-// comes before its guard.
-func (w *walk) removeGuard(ctx context.Context) error {
-	return journey.Alone(guardLock, func() error { return w.dismantle(ctx) })
+// removeGuard removes the guard, except for what other unfinished rollbacks still need. It cannot miss a rollback that
+// begins at the same time, because a rollback writes its journal entry before it installs the guard, and both take
+// guardLock.
+func (rb *rollback) removeGuard(ctx context.Context) error {
+	return journey.Alone(guardLock, func() error { return rb.removeGuardFiles(ctx) })
 }
 
-// dismantle removes the guard's files in the reverse order, and stops at the first that stays: what it requires must
-// stay, too. In between systemd forgets that anything requires the guard: a timer or an automount may start a unit of
-// which it has read so.
-func (w *walk) dismantle(ctx context.Context) error {
-	entries, err := w.trip.Journal.Unfinished()
+// removeGuardFiles removes the files of the guard in the reverse order. It stops at the first file that cannot be
+// removed, because the units which that file requires must stay too. After the drop-ins are removed and before the
+// units are, systemd is made to forget what it has read of the guard: otherwise it could start a unit, for a timer or
+// an automount, that still requires the guard.
+func (rb *rollback) removeGuardFiles(ctx context.Context) error {
+	entries, err := rb.run.Journal.Unfinished()
 	if err != nil {
 		return err
 	}
-	alone, units := true, w.guarded()
+	isOnly, units := true, rb.guardedUnits()
 	for _, e := range entries {
-		if e.Kind != Kind || e.ID == w.trip.Entry().ID {
+		if e.Kind != Kind || e.ID == rb.run.Entry().ID {
 			continue
 		}
-		other, err := reopen(&journey.Trip{Journal: w.trip.Journal}, e)
+		other, err := reopen(&journey.Trip{Journal: rb.run.Journal}, e)
 		if err != nil {
 			return err
 		}
-		alone, units = false, missing(units, other.guarded())
+		isOnly, units = false, except(units, other.guardedUnits())
 	}
-	drops := dropIns(units)
-	if alone {
-		// Also those of a rollback whose record somebody has taken away: what requires a guard that is not there is never
-		// mounted.
-		if drops, err = allDropIns(); err != nil {
+	files := dropIns(units)
+	if isOnly {
+		// Drop-ins of a rollback whose journal entry somebody has removed are removed too: a mount that requires a guard
+		// which does not exist is never made.
+		if files, err = installedDropIns(); err != nil {
 			return err
 		}
 	}
-	if err := remove(drops); err != nil || !alone {
+	if err := removeFiles(files); err != nil || !isOnly {
 		return err
 	}
-	if w.forget != nil {
-		if err := w.forget(ctx); err != nil {
+	if rb.forgetGuard != nil {
+		if err := rb.forgetGuard(ctx); err != nil {
 			return err
 		}
 	}
-	return remove(sharedFiles(""))
+	return removeFiles(sharedFiles(""))
 }
 
-// forgetGuard has systemd forget what it has read of the guard.
-func (w *walk) forgetGuard(ctx context.Context) error {
-	if err := w.connect(ctx); err != nil {
+// forgetGuardUnit has systemd forget what it has read of the guard.
+func (rb *rollback) forgetGuardUnit(ctx context.Context) error {
+	if err := rb.connect(ctx); err != nil {
 		return err
 	}
-	return w.systemd.Forget(ctx, guardUnit)
+	return rb.systemd.Forget(ctx, guardUnit)
 }
 
-// remove removes files, the last first.
-func remove(files []guardFile) error {
+// removeFiles removes files, the last first.
+func removeFiles(files []guardFile) error {
 	for _, f := range slices.Backward(files) {
 		if err := f.remove(); err != nil {
 			return err

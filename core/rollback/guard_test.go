@@ -16,10 +16,10 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// The guard's files in the order in which they are written: testdata/guard.txt has each with its path. SELF stands
-// for the running program, PROGRAMS for its directory.
+// testdata/guard.txt has the path and the content of each file of the guard, in the order in which they are written.
+// SELF stands for the path of the running program, PROGRAMS for its directory.
 func TestGuardFiles(t *testing.T) {
-	w := &walk{state: &State{
+	rb := &rollback{state: &State{
 		Mounts:  []filesystem.MountSpec{{Point: "/dat"}, {Point: "/srv/my-app data"}},
 		Listed:  []string{"/dat", "/idle"},
 		Guarded: []string{"systemd-fsck@dev-vg00-dat.service", "postgresql@15-main.service"},
@@ -28,7 +28,7 @@ func TestGuardFiles(t *testing.T) {
 			{VG: "vg00", LV: "app", Crypt: "crypt-app"},
 		},
 	}}
-	files, err := w.guardFiles()
+	files, err := rb.guardFiles()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,118 +60,132 @@ func TestGuardFiles(t *testing.T) {
 	}
 }
 
-// The guard reads its records before it lets the members be mounted: a member that holds them would wait for itself.
-func TestAVolumeThatTheGuardNeedsIsRefused(t *testing.T) {
+// The guard reads the journal before it lets the members be mounted. If a member held the journal, its mount would wait
+// for the guard and the guard for its mount.
+func TestVolumeThatGuardNeedsIsRefused(t *testing.T) {
 	root := filesystem.Mount{ID: 1, Dev: filesystem.Dev{Major: 253}, Root: "/", Point: "/", Type: "ext4"}
 	separate := func(point string) filesystem.Mount {
-		return filesystem.Mount{ID: 2, Parent: 1, Dev: filesystem.Dev{Major: 253, Minor: 2}, Root: "/", Point: point, Type: "ext4"}
+		dev := filesystem.Dev{Major: 253, Minor: 2}
+		return filesystem.Mount{ID: 2, Parent: 1, Dev: dev, Root: "/", Point: point, Type: "ext4"}
 	}
-	records := filesystem.Mount{ID: 3, Parent: 2, Dev: filesystem.Dev{Major: 253, Minor: 3}, Root: "/", Point: "/var/lib/rewind", Type: "ext4"}
+	journal := filesystem.Mount{ID: 3, Parent: 2, Root: "/", Point: "/var/lib/rewind", Type: "ext4"}
+	journal.Dev = filesystem.Dev{Major: 253, Minor: 3}
 	for name, c := range map[string]struct {
 		mounts []filesystem.Mount
 		member filesystem.Mount
-		says   string // nothing: it is not refused as one that the guard needs
+		says   string // empty: the volume is not refused
 	}{
-		"a separate /var":           {[]filesystem.Mount{root, separate("/var")}, separate("/var"), "holds /var/lib/rewind"},
-		"a volume for the records":  {[]filesystem.Mount{root, separate("/var"), records}, records, "holds /var/lib/rewind"},
-		"on the way to the records": {[]filesystem.Mount{root, separate("/var"), records}, separate("/var"), "is mounted on /var, above /var/lib/rewind"},
-		"a neighbour":               {[]filesystem.Mount{root, separate("/var/lib/rew")}, separate("/var/lib/rew"), ""},
-		"the root file system":      {[]filesystem.Mount{root}, root, ""},
+		"a separate /var": {[]filesystem.Mount{root, separate("/var")}, separate("/var"), "holds /var/lib/rewind"},
+		"a volume for the journal": {
+			[]filesystem.Mount{root, separate("/var"), journal}, journal, "holds /var/lib/rewind",
+		},
+		"on the way to the journal": {
+			[]filesystem.Mount{root, separate("/var"), journal}, separate("/var"),
+			"is mounted on /var, above /var/lib/rewind",
+		},
+		"a neighbour":          {[]filesystem.Mount{root, separate("/var/lib/rew")}, separate("/var/lib/rew"), ""},
+		"the root file system": {[]filesystem.Mount{root}, root, ""},
 	} {
-		for _, put := range []bool{true, false} {
-			w := &walk{Request: Request{Defer: put}, state: &State{}}
-			target := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "v", Path: "/dev/vg00/v"}, FS: c.member.Dev, Mounts: []filesystem.Mount{c.member}}
-			err := w.mounts(&found{sight: &sight{view: &snapset.View{Mounts: c.mounts}}, targets: []snapset.Target{target}})
+		for _, deferred := range []bool{true, false} {
+			rb := &rollback{Request: Request{Defer: deferred}, state: &State{}}
+			lv := &lvm.Volume{VG: "vg00", Name: "v", Path: "/dev/vg00/v"}
+			target := snapset.Target{LV: lv, FS: c.member.Dev, Mounts: []filesystem.Mount{c.member}}
+			sel := &selection{view: &snapset.View{Mounts: c.mounts}}
+			err := rb.planMounts(&findings{selection: sel, targets: []snapset.Target{target}})
 			if refused := errors.Is(err, fault.Unsupported); refused != (c.says != "") {
-				t.Errorf("%s, deferred %v: %v", name, put, err)
-			} else if refused && (!strings.Contains(err.Error(), "vg00/v "+c.says) || !strings.Contains(fault.Of(err).Hint, "leave vg00/v out")) {
+				t.Errorf("%s, deferred %v: %v", name, deferred, err)
+			} else if refused && (!strings.Contains(err.Error(), "vg00/v "+c.says) ||
+				!strings.Contains(fault.Of(err).Hint, "leave vg00/v out")) {
 				t.Errorf("%s: %v, hint: %s", name, err, fault.Of(err).Hint)
 			}
 		}
 	}
 }
 
-// A power cut may come after any of the guard's files. A mount that requires a unit which does not exist is never
-// made, so what others require is there before them, and longer.
-func TestTheGuardsFilesNeverRequireAFileThatIsNotThere(t *testing.T) {
+// A power cut may come after each of the guard's files is written or removed. A mount that requires a unit which does
+// not exist is never made, so a required unit must be written before the files that require it, and removed after them.
+func TestGuardFilesNeverRequireMissingUnit(t *testing.T) {
 	for range 3 {
-		w := walkOf(t, server(), "vg00/dat_s")
-		w.state.Mounts = at("/a", "/b", "/c", "/d")
-		journaled(t, w)
-		// b.mount.d cannot be made: what was written before it stays.
+		rb := newAtMerge(t, server(), "vg00/dat_s")
+		rb.state.Mounts = mountsAt("/a", "/b", "/c", "/d")
+		setUpJournal(t, rb)
+		// The file b.mount.d is in the way of the directory of b's drop-in. What was written before it stays.
 		if err := os.WriteFile(filepath.Join(unitDir, "b.mount.d"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.installGuard(); err == nil {
+		if err := rb.installGuard(); err == nil {
 			t.Fatal("installed without b.mount.d")
 		}
-		sound(t, "half installed")
+		checkGuardFiles(t, "half installed")
 		if err := os.Remove(filepath.Join(unitDir, "b.mount.d")); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.trip.Begin(Kind, "s", []string{"vg00"}, stepStopping, w.state); err != nil {
+		if err := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.installGuard(); err != nil {
+		if err := rb.installGuard(); err != nil {
 			t.Fatal(err)
 		}
-		// b's drop-in cannot be removed, because it is a directory that is not empty.
+		// b's drop-in cannot be removed, because it is now a directory that is not empty.
 		b := filepath.Join(unitDir, "b.mount.d", dropIn)
 		if err := errors.Join(os.Remove(b), os.MkdirAll(filepath.Join(b, "x"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.removeGuard(t.Context()); err == nil {
+		if err := rb.removeGuard(t.Context()); err == nil {
 			t.Error("removed although b's drop-in is there")
 		}
-		sound(t, "half removed")
+		checkGuardFiles(t, "half removed")
 	}
 }
 
-// A record that somebody took away, as after a settling by hand, leaves its drop-ins. What requires a guard that is gone
-// is not mounted at the next boot.
-func TestDropInsOfARecordThatIsGoneGoWithTheGuard(t *testing.T) {
-	w := walkOf(t, server(), "vg00/dat_s")
-	w.state.Mounts = at("/a")
-	journaled(t, w)
-	if err := errors.Join(w.trip.Begin(Kind, "s", []string{"vg00"}, stepStopping, w.state), w.installGuard()); err != nil {
+// If somebody removes a journal entry, for example after settling it by hand, its drop-ins remain. If they required a
+// guard that does not exist, their mounts would not be made at the next boot.
+func TestRemoveGuardRemovesOrphanedDropIns(t *testing.T) {
+	rb := newAtMerge(t, server(), "vg00/dat_s")
+	rb.state.Mounts = mountsAt("/a")
+	setUpJournal(t, rb)
+	begin := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state)
+	if err := errors.Join(begin, rb.installGuard()); err != nil {
 		t.Fatal(err)
 	}
-	if err := install(dropIns([]string{"srv-old.mount"})); err != nil {
+	if err := writeFiles(dropIns([]string{"srv-old.mount"})); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.removeGuard(t.Context()); err != nil || isGuarded(t) {
+	if err := rb.removeGuard(t.Context()); err != nil || isGuarded(t) {
 		t.Fatalf("%v, guard left: %v", err, isGuarded(t))
 	}
-	sound(t, "removed")
+	checkGuardFiles(t, "removed")
 	if left, _ := filepath.Glob(filepath.Join(unitDir, "*.mount.d")); len(left) > 0 {
 		t.Errorf("left: %s", left)
 	}
 }
 
-// While a drop-in is read, or was, its unit is there: systemd may start what it has read it for, as a timer's service.
-func TestSystemdForgetsTheGuardBeforeItIsGone(t *testing.T) {
-	w := walkOf(t, server(), "vg00/dat_s")
-	w.state.Mounts = at("/a", "/b")
-	journaled(t, w)
-	if err := errors.Join(w.trip.Begin(Kind, "s", []string{"vg00"}, stepStopping, w.state), w.installGuard()); err != nil {
+// While systemd still knows a drop-in that it has read, the guard's unit must exist, because systemd may start a unit
+// that requires it, for example for a timer.
+func TestGuardIsForgottenBeforeItsUnitIsRemoved(t *testing.T) {
+	rb := newAtMerge(t, server(), "vg00/dat_s")
+	rb.state.Mounts = mountsAt("/a", "/b")
+	setUpJournal(t, rb)
+	begin := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state)
+	if err := errors.Join(begin, rb.installGuard()); err != nil {
 		t.Fatal(err)
 	}
 	called := 0
-	w.forget = func(context.Context) error {
+	rb.forgetGuard = func(context.Context) error {
 		called++
 		drops, _ := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
 		if len(drops) > 0 || !isGuarded(t) {
-			t.Errorf("systemd reads its files with %q there, and the guard: %v", drops, isGuarded(t))
+			t.Errorf("systemd reads its files while these drop-ins exist: %q; the guard exists: %v", drops, isGuarded(t))
 		}
 		return nil
 	}
-	if err := w.removeGuard(t.Context()); err != nil || called != 1 || isGuarded(t) {
+	if err := rb.removeGuard(t.Context()); err != nil || called != 1 || isGuarded(t) {
 		t.Errorf("%v, called %d times, guard left: %v", err, called, isGuarded(t))
 	}
 }
 
-// sound fails unless every unit that a file of the guard requires or starts is there.
-func sound(t *testing.T, when string) {
+// checkGuardFiles fails the test unless every unit that a file of the guard requires or starts exists.
+func checkGuardFiles(t *testing.T, when string) {
 	t.Helper()
 	drops, _ := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
 	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", "*"))
@@ -185,8 +199,9 @@ func sound(t *testing.T, when string) {
 	}
 }
 
-// A virtual machine's disk has no mount that could wait for the guard; the machine can.
-func TestARawVolumeWithoutAServiceIsRefused(t *testing.T) {
+// A volume that is a virtual machine's disk has no mount that could wait for the guard, but the unit of the virtual
+// machine can wait.
+func TestRawVolumeWithoutServiceIsRefused(t *testing.T) {
 	raw := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "vm"}, FS: filesystem.Dev{Major: 253, Minor: 9}}
 	mounted, encrypted := raw, raw
 	mounted.Mounts = []filesystem.Mount{{ID: 1, Root: "/", Point: "/vm"}}
@@ -201,9 +216,9 @@ func TestARawVolumeWithoutAServiceIsRefused(t *testing.T) {
 		"mounted":            {mounted, nil, false},
 		"opened by crypttab": {encrypted, nil, false},
 	} {
-		w := &walk{state: &State{}}
-		w.state.Services.Stop = c.stop
-		err := w.unguarded(&found{targets: []snapset.Target{c.target}})
+		rb := &rollback{state: &State{}}
+		rb.state.Services.Stop = c.stop
+		err := rb.checkGuarded(&findings{targets: []snapset.Target{c.target}})
 		if errors.Is(err, fault.Unsupported) != c.refused {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -213,17 +228,17 @@ func TestARawVolumeWithoutAServiceIsRefused(t *testing.T) {
 	}
 }
 
-// The log of a member is opened by that member's mount alone, and that waits.
-func TestALogOfAMemberNeedsNoService(t *testing.T) {
+// Only the mount of its file system opens a log, and that mount waits for the guard.
+func TestLogOfMemberNeedsNoService(t *testing.T) {
 	log := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xlog"}, FS: filesystem.Dev{Major: 253, Minor: 9}}
 	xfs := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xl"}, FS: filesystem.Dev{Major: 253, Minor: 8}}
 	xfs.Mounts = []filesystem.Mount{{ID: 1, Root: "/", Point: "/xl"}}
-	w := &walk{state: &State{}}
-	if err := w.unguarded(&found{targets: []snapset.Target{xfs, log}}); !errors.Is(err, fault.Unsupported) {
+	rb := &rollback{state: &State{}}
+	if err := rb.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("a raw volume beside it: %v", err)
 	}
 	xfs.Needs = []snapset.Need{{What: "log", LV: log.LV}}
-	if err := w.unguarded(&found{targets: []snapset.Target{xfs, log}}); err != nil {
+	if err := rb.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); err != nil {
 		t.Errorf("its log: %v", err)
 	}
 }

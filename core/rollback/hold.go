@@ -16,33 +16,33 @@ const udevRecords = "/run/udev/data"
 
 const holdText = "Rewind: a rollback is under way; what mounts its volumes, and the stopped services, wait for its end"
 
-// findHeld finds the units that could open a member while it is rolled back: those that systemd starts on its
-// devices, and the mounts that are made or that fstab has.
-func (w *walk) findHeld(ctx context.Context, f *found) error {
+// findHeldUnits finds the units that could open a member while it is rolled back: those that systemd starts on its
+// devices, and those that must not start before the boot guard. It also finds their automounts.
+func (rb *rollback) findHeldUnits(ctx context.Context, f *findings) error {
 	var paths []string
 	for i := range f.targets {
 		for _, dev := range f.devices(i) {
 			paths = append(paths, filesystem.Names(udevRecords, dev)...)
 		}
 	}
-	units, err := w.systemd.OnDevices(ctx, paths)
+	units, err := rb.systemd.OnDevices(ctx, paths)
 	if err != nil {
 		return err
 	}
-	for _, unit := range w.guarded() {
+	for _, unit := range rb.guardedUnits() {
 		if !slices.Contains(units, unit) {
 			units = append(units, unit)
 		}
 	}
-	if w.state.Automounts, err = w.systemd.Automounts(ctx, units); err != nil {
+	if rb.state.Automounts, err = rb.systemd.Automounts(ctx, units); err != nil {
 		return err
 	}
-	w.state.Held = units
+	rb.state.Held = units
 	return nil
 }
 
-// devices are those of one member: its volume, and the device that its file system is on.
-func (f *found) devices(member int) []filesystem.Dev {
+// devices returns the devices of one member: its volume, and the device that its file system is on.
+func (f *findings) devices(member int) []filesystem.Dev {
 	t := &f.targets[member]
 	lv := filesystem.NewDev(t.LV.Major, t.LV.Minor)
 	if lv == t.FS {
@@ -51,24 +51,25 @@ func (f *found) devices(member int) []filesystem.Dev {
 	return []filesystem.Dev{t.FS, lv}
 }
 
-// automounters names the programs other than systemd that have mounted one of the mounts: they would mount it again
-// at the next look, and cannot be told to wait.
-func automounters(mounts, own []filesystem.Mount) []filesystem.Holder {
-	var out []filesystem.Holder
+// automounters returns the programs other than systemd that have mounted one of the mounts. They would mount it again
+// on the next access, and cannot be told to wait.
+func automounters(mounts, ownMounts []filesystem.Mount) []filesystem.Holder {
+	var holders []filesystem.Holder
 	proc := filesystem.Proc("/proc")
-	for _, m := range own {
-		if trap, pid := trapOf(mounts, m); pid > 1 {
-			out = append(out, filesystem.Holder{
-				Kind: "process", How: "automount", Path: trap.Point, Dev: m.Dev,
+	for _, m := range ownMounts {
+		if automount, pid := automountOf(mounts, m); pid > 1 {
+			holders = append(holders, filesystem.Holder{
+				Kind: "process", How: "automount", Path: automount.Point, Dev: m.Dev,
 				PID: pid, Command: proc.Command(pid), Unit: proc.Unit(pid),
 			})
 		}
 	}
-	return out
+	return holders
 }
 
-// trapOf returns the automount point that a mount lies on, and the process that serves it; 0 if there is none.
-func trapOf(mounts []filesystem.Mount, m filesystem.Mount) (trap filesystem.Mount, pid int) {
+// automountOf returns the automount point that a mount lies on, and the process that serves it; pid is 0 if there is
+// none.
+func automountOf(mounts []filesystem.Mount, m filesystem.Mount) (automount filesystem.Mount, pid int) {
 	for _, parent := range mounts {
 		if parent.ID == m.Parent {
 			pid, _ = parent.Automounter()
@@ -78,55 +79,55 @@ func trapOf(mounts []filesystem.Mount, m filesystem.Mount) (trap filesystem.Moun
 	return filesystem.Mount{}, 0
 }
 
-// held splits the units that are held into two. systemd alone can mount at an automount point: those mounts, and the
-// checks of file systems that they wait for, are let go before anything is mounted. The others are let go when all is
-// mounted and there is nothing left for them to do. With them wait the stopped services: started by a monitoring
-// program or by hand, they would write into the directories below the mount points.
-func (w *walk) held() (below, others []string) {
-	someBelow := slices.ContainsFunc(w.state.Held, w.automounted)
-	for _, unit := range w.state.Held {
-		if w.automounted(unit) || someBelow && !strings.HasSuffix(unit, ".mount") {
-			below = append(below, unit)
+// heldUnits returns the units that are held, in two lists. At an automount point only systemd can mount; such mounts,
+// and the checks of file systems that they wait for, must be released before the rollback mounts anything. The others
+// are released when everything is mounted and they have nothing left to do. Among them are the stopped services: if a
+// monitoring program or a person started them earlier, they would write into the directories below the mount points.
+func (rb *rollback) heldUnits() (belowAutomounts, others []string) {
+	anyAutomounted := slices.ContainsFunc(rb.state.Held, rb.isAutomounted)
+	for _, unit := range rb.state.Held {
+		if rb.isAutomounted(unit) || anyAutomounted && !strings.HasSuffix(unit, ".mount") {
+			belowAutomounts = append(belowAutomounts, unit)
 		} else {
 			others = append(others, unit)
 		}
 	}
-	return below, append(others, missing(w.state.Services.Stop, others)...)
+	return belowAutomounts, append(others, except(rb.state.Services.Stop, others)...)
 }
 
-// automounted says that a mount unit lies below an automount.
-func (w *walk) automounted(unit string) bool {
-	return slices.Contains(w.state.Automounts.Active, service.AutomountOf(unit))
+// isAutomounted is true if a mount unit lies below an automount.
+func (rb *rollback) isAutomounted(unit string) bool {
+	return slices.Contains(rb.state.Automounts.Active, service.AutomountOf(unit))
 }
 
-// holdNames are the names of the two holds of this rollback.
-func (w *walk) holdNames() (below, others string) {
-	id := w.entry().ID
+// holdNames returns the names of the two units that hold other units for this rollback.
+func (rb *rollback) holdNames() (automountHold, otherHold string) {
+	id := rb.entry().ID
 	return "rewind-hold-" + id + "-auto.service", "rewind-hold-" + id + ".service"
 }
 
 // hold keeps systemd from mounting a member, from opening it in any other way, and from starting the services, until
-// letGo.
-func (w *walk) hold(ctx context.Context) error {
-	nameBelow, nameOthers := w.holdNames()
-	below, others := w.held()
-	if err := w.systemd.Hold(ctx, nameBelow, holdText, below); err != nil {
+// releaseHold.
+func (rb *rollback) hold(ctx context.Context) error {
+	automountHold, otherHold := rb.holdNames()
+	belowAutomounts, others := rb.heldUnits()
+	if err := rb.systemd.Hold(ctx, automountHold, holdText, belowAutomounts); err != nil {
 		return err
 	}
-	if err := w.systemd.Hold(ctx, nameOthers, holdText, others); err != nil {
+	if err := rb.systemd.Hold(ctx, otherHold, holdText, others); err != nil {
 		return err
 	}
-	return w.stillDown(ctx)
+	return rb.checkStopped(ctx)
 }
 
-// stillDown refuses to go on where a service was started again before it was held.
-func (w *walk) stillDown(ctx context.Context) error {
-	for _, unit := range w.state.Services.Stop {
-		up, err := w.systemd.Active(ctx, unit)
+// checkStopped refuses to go on if a service was started again before it was held (busy).
+func (rb *rollback) checkStopped(ctx context.Context) error {
+	for _, unit := range rb.state.Services.Stop {
+		isActive, err := rb.systemd.Active(ctx, unit)
 		if err != nil {
 			return err
 		}
-		if up {
+		if isActive {
 			return fault.New(fault.Busy, "%s was started again by something else while the volumes were to be unmounted", unit).
 				WithHint("systemctl status %s shows what started it; stop that first", unit)
 		}
@@ -134,49 +135,51 @@ func (w *walk) stillDown(ctx context.Context) error {
 	return nil
 }
 
-// holdLate holds the units of mount points that were not held so far, together.
-func (w *walk) holdLate(ctx context.Context, points []string) error {
-	var late []string
+// holdMounts holds the units of those mount points whose units are not held yet, with one more hold unit.
+func (rb *rollback) holdMounts(ctx context.Context, points []string) error {
+	var notHeld []string
 	for _, point := range points {
 		unit := service.MountUnit(point)
-		if !slices.Contains(slices.Concat(append(w.state.Late, w.state.Held)...), unit) {
-			late = append(late, unit)
+		if !slices.Contains(slices.Concat(append(rb.state.Late, rb.state.Held)...), unit) {
+			notHeld = append(notHeld, unit)
 		}
 	}
-	if len(late) == 0 || w.systemd == nil { // nobody is there to mount anything early in a boot
+	if len(notHeld) == 0 || rb.systemd == nil { // systemd is nil early in a boot, when nothing mounts members
 		return nil
 	}
-	if err := w.systemd.Hold(ctx, w.lateName(len(w.state.Late)), holdText, late); err != nil {
+	if err := rb.systemd.Hold(ctx, rb.lateHoldName(len(rb.state.Late)), holdText, notHeld); err != nil {
 		return err
 	}
-	w.state.Late = append(w.state.Late, late)
+	rb.state.Late = append(rb.state.Late, notHeld)
 	return nil
 }
 
-func (w *walk) lateName(i int) string {
-	return fmt.Sprintf("rewind-hold-%s-late%d.service", w.entry().ID, i)
+// lateHoldName returns the name of the unit that holds the units of rb.state.Late[i].
+func (rb *rollback) lateHoldName(i int) string {
+	return fmt.Sprintf("rewind-hold-%s-late%d.service", rb.entry().ID, i)
 }
 
-// letOthersGo ends all holds but that of what is below automounts, which has ended. down has the services stay down,
-// whoever asked for their start meanwhile.
-func (w *walk) letOthersGo(ctx context.Context, down bool) error {
+// releaseOtherHolds ends all holds except that of units below automounts, which was ended before. With stayStopped it
+// also stops the services, so that they do not start if somebody asked for their start during the hold.
+func (rb *rollback) releaseOtherHolds(ctx context.Context, stayStopped bool) error {
 	var errs []error
-	if down && len(w.state.Services.Stop) > 0 {
-		errs = append(errs, w.systemd.Stop(ctx, w.state.Services, stopKeep))
+	if stayStopped && len(rb.state.Services.Stop) > 0 {
+		errs = append(errs, rb.systemd.Stop(ctx, rb.state.Services, stopReserve))
 	}
-	_, others := w.holdNames()
-	errs = append(errs, w.letGo(ctx, others))
-	for i := range len(w.state.Late) + 1 { // a run may have ended before it wrote down the last one
-		errs = append(errs, w.letGo(ctx, w.lateName(i)))
+	_, otherHold := rb.holdNames()
+	errs = append(errs, rb.releaseHold(ctx, otherHold))
+	for i := range len(rb.state.Late) + 1 { // an earlier run may have been killed before it recorded its last hold
+		errs = append(errs, rb.releaseHold(ctx, rb.lateHoldName(i)))
 	}
 	return fault.All(errs...)
 }
 
-func (w *walk) letGo(ctx context.Context, name string) error {
-	if len(w.state.Held)+len(w.state.Late)+len(w.state.Services.Stop) == 0 {
+// releaseHold ends one hold. What waits for it is started.
+func (rb *rollback) releaseHold(ctx context.Context, name string) error {
+	if len(rb.state.Held)+len(rb.state.Late)+len(rb.state.Services.Stop) == 0 {
 		return nil
 	}
-	if err := w.systemd.Release(ctx, name); err != nil {
+	if err := rb.systemd.Release(ctx, name); err != nil {
 		return fault.New(fault.Of(err).Code, "what mounts the volumes, and the services, are still held: %w", err).
 			WithHint("systemctl stop %s", name)
 	}

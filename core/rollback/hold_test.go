@@ -10,39 +10,40 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// systemd alone can mount at an automount point, and its mount waits for the check of the file system.
-func TestWhatIsBelowAnAutomountIsLetGoFirst(t *testing.T) {
+// At an automount point only systemd can mount, and the mount waits for the check of its file system.
+func TestHeldUnitsSeparatesUnitsBelowAutomounts(t *testing.T) {
 	const fsck = "systemd-fsck@dev-vg00-app.service"
-	w := &walk{state: &State{
+	rb := &rollback{state: &State{
 		Held: []string{"dat.mount", "app.mount", fsck}, Services: service.Plan{Stop: []string{"db.service"}},
 	}}
-	below, others := w.held()
+	below, others := rb.heldUnits()
 	if len(below) != 0 || len(others) != 4 {
 		t.Errorf("without an automount: %v, %v", below, others)
 	}
-	w.state.Automounts = service.Plan{Active: []string{"app.automount"}}
-	below, others = w.held()
+	rb.state.Automounts = service.Plan{Active: []string{"app.automount"}}
+	below, others = rb.heldUnits()
 	if !slices.Equal(below, []string{"app.mount", fsck}) || !slices.Equal(others, []string{"dat.mount", "db.service"}) {
 		t.Errorf("with one: %v, %v", below, others)
 	}
 }
 
-func TestMountsThatCameSinceTheCheck(t *testing.T) {
+func TestUnknownMounts(t *testing.T) {
 	app := filesystem.Dev{Major: 253, Minor: 1}
 	mounts := []filesystem.Mount{
 		{ID: 1, Dev: app, Root: "/", Point: "/app"},
 		{ID: 2, Dev: app, Root: "/", Point: "/srv/again"},
-		{ID: 3, Dev: app, Root: "/logs", Point: "/var/log/app"}, // somebody's bind mount
+		{ID: 3, Dev: app, Root: "/logs", Point: "/var/log/app"}, // a bind mount of a part
 		{ID: 4, Dev: filesystem.Dev{Major: 253, Minor: 2}, Root: "/", Point: "/dat"},
 	}
-	since := came(mounts, at("/app", "/srv/gone"), []filesystem.Dev{app})
+	since := unknownMounts(mounts, mountsAt("/app", "/srv/gone"), []filesystem.Dev{app})
 	if len(since) != 1 || since[0].Point != "/srv/again" {
 		t.Errorf("%+v", since)
 	}
 }
 
-// autofs is told by its daemon's process group; systemd's automounts are held and so are in nobody's way.
-func TestAnotherAutomounterIsNamed(t *testing.T) {
+// The automount daemon is the process group of an autofs mount. systemd's own automounts are held, and so are no
+// holders.
+func TestForeignAutomounterIsAHolder(t *testing.T) {
 	self := strconv.Itoa(os.Getpid())
 	mounts := []filesystem.Mount{
 		{ID: 1, Root: "/", Point: "/app", Type: filesystem.Autofs, Super: "rw,fd=50,pgrp=1,timeout=2,direct"},
@@ -54,7 +55,7 @@ func TestAnotherAutomounterIsNamed(t *testing.T) {
 	if len(got) != 1 || got[0].Path != "/misc" || got[0].PID != os.Getpid() || got[0].Command == "" {
 		t.Errorf("%+v", got)
 	}
-	if kill, rest := killable(got); len(kill) != 0 || len(rest) != 1 {
+	if kill, rest := splitKillable(got); len(kill) != 0 || len(rest) != 1 {
 		t.Errorf("it would be killed, with what it has mounted: %+v", kill)
 	}
 }

@@ -14,44 +14,48 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// holders are all that keep the volumes, their crypt devices and the set's snapshots open, but for the mounts that the
-// rollback undoes itself.
-func (w *walk) holders(ctx context.Context, f *found) ([]filesystem.Holder, error) {
+// holders returns everything that keeps the volumes, their LUKS mappings and the snapshots open, except for the mounts
+// that the rollback unmounts itself.
+func (rb *rollback) holders(ctx context.Context, f *findings) ([]filesystem.Holder, error) {
 	var devs []filesystem.Dev
-	var own []filesystem.Mount
+	var ownMounts []filesystem.Mount
 	for i := range f.targets {
 		devs = append(devs, f.devices(i)...)
-		own = append(own, w.ownMounts(&f.targets[i])...)
+		ownMounts = append(ownMounts, rb.ownMounts(&f.targets[i])...)
 	}
-	for _, v := range f.sight.snapshots {
+	for _, v := range f.selection.snapshots {
 		dev := filesystem.NewDev(v.Major, v.Minor)
 		devs = append(devs, dev)
-		own = append(own, filesystem.On(f.sight.view.Mounts, dev)...)
+		ownMounts = append(ownMounts, filesystem.On(f.selection.view.Mounts, dev)...)
 	}
-	holders, err := filesystem.Holders(ctx, devs, own)
+	holders, err := filesystem.Holders(ctx, devs, ownMounts)
 	if err != nil {
 		return nil, err
 	}
-	if w.trip == nil {
-		holders = append(holders, calledFrom(devs)...)
+	if rb.run == nil {
+		holders = append(holders, calledProgram(devs)...)
 	}
-	holders = slices.DeleteFunc(holders, func(h filesystem.Holder) bool { return w.isOurCrypt(f, h) || isWhole(h) })
-	if err := nameUnits(ctx, w.systemd, holders); err != nil {
+	closedByRollback := func(h filesystem.Holder) bool { return rb.isMemberCrypt(f, h) || isWholeMount(h) }
+	holders = slices.DeleteFunc(holders, closedByRollback)
+	if err := nameUnits(ctx, rb.systemd, holders); err != nil {
 		return nil, err
 	}
-	unseen, err := w.unseen(ctx, holders)
+	withoutHolder, err := rb.persistentlyOpen(ctx, holders)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(holders, unseen, below(f.sight.view.Mounts, own), automounters(f.sight.view.Mounts, own)), nil
+	mounts := f.selection.view.Mounts
+	return slices.Concat(holders, withoutHolder, nestedMounts(mounts, ownMounts), automounters(mounts, ownMounts)), nil
 }
 
-// isWhole says that a holder is a mount of a whole member that has come since the mounts were looked at, as by an
-// automount: unmount takes it in.
-func isWhole(h filesystem.Holder) bool { return h.Kind == "mount" && h.How == "mount" && h.PID == 0 }
+// isWholeMount is true for a mount of a whole member that was made after the mounts were read, for example by an
+// automount. addNewMounts takes care of it.
+func isWholeMount(h filesystem.Holder) bool {
+	return h.Kind == "mount" && h.How == "mount" && h.PID == 0
+}
 
-// nameUnits names the units of what no process of theirs holds: sockets that systemd listens at, and what the kernel
-// does for a unit, if that unit runs.
+// nameUnits sets the unit of holders that are not processes of that unit: of sockets on which systemd itself listens,
+// and of what the kernel does for a unit. A unit that does not run is cleared.
 func nameUnits(ctx context.Context, systemd *service.Systemd, holders []filesystem.Holder) error {
 	for i := range holders {
 		h := &holders[i]
@@ -76,7 +80,7 @@ func nameUnits(ctx context.Context, systemd *service.Systemd, holders []filesyst
 	return nil
 }
 
-// unitsBehind are the units of holders that are not found by a process of theirs: see nameUnits.
+// unitsBehind returns the units that nameUnits found.
 func unitsBehind(holders []filesystem.Holder) []string {
 	var units []string
 	for _, h := range holders {
@@ -87,24 +91,24 @@ func unitsBehind(holders []filesystem.Holder) []string {
 	return units
 }
 
-// below names mounts inside the file systems that are to be unmounted, which keep them busy.
-func below(mounts, own []filesystem.Mount) []filesystem.Holder {
+// nestedMounts returns mounts inside the file systems that are to be unmounted, which keep those busy.
+func nestedMounts(mounts, ownMounts []filesystem.Mount) []filesystem.Holder {
 	ids := map[int]bool{}
-	for _, m := range own {
+	for _, m := range ownMounts {
 		ids[m.ID] = true
 	}
-	var out []filesystem.Holder
+	var holders []filesystem.Holder
 	for _, m := range mounts {
 		if ids[m.Parent] && !ids[m.ID] {
-			out = append(out, filesystem.Holder{Kind: "mount", How: "mount", Path: m.Point, Dev: m.Dev})
+			holders = append(holders, filesystem.Holder{Kind: "mount", How: "mount", Path: m.Point, Dev: m.Dev})
 		}
 	}
-	return out
+	return holders
 }
 
-// busy names what holds the volumes open, and what to do about it. transient are those of its units that are not
-// stopped because they could not be started again.
-func busy(holders []filesystem.Holder, transient []string) error {
+// busyFault names what holds the volumes open, and what to do about it. transient are units among the holders that are
+// not stopped because they could not be started again. It returns nil if there are no holders.
+func busyFault(holders []filesystem.Holder, transient []string) error {
 	if len(holders) == 0 {
 		return nil
 	}
@@ -112,13 +116,14 @@ func busy(holders []filesystem.Holder, transient []string) error {
 		WithHint("%s", advice(holders, transient))
 }
 
+// advice returns the hint that says what to do about holders.
 func advice(holders []filesystem.Holder, transient []string) string {
-	var first []string
-	if hint, others := copyElsewhere(holders); hint != "" {
+	var parts []string
+	if hint, others := calledProgramAdvice(holders); hint != "" {
 		if len(others) == 0 {
 			return hint
 		}
-		first, holders = append(first, hint), others
+		parts, holders = append(parts, hint), others
 	}
 	logins, dirs := []string{}, []string{}
 	for _, h := range holders {
@@ -128,119 +133,127 @@ func advice(holders []filesystem.Holder, transient []string) string {
 	}
 	if len(logins) > 0 {
 		slices.Sort(dirs)
-		first = append(first, fmt.Sprintf("have %s leave %s (cd /): services=auto does not end a login session", strings.Join(logins, ", "),
-			strings.Join(slices.Compact(dirs), ", ")))
+		parts = append(parts, fmt.Sprintf("have %s leave %s (cd /): services=auto does not end a login session",
+			strings.Join(logins, ", "), strings.Join(slices.Compact(dirs), ", ")))
 	}
 	if len(transient) > 0 {
-		first = append(first, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again", strings.Join(transient, ", ")))
+		parts = append(parts, fmt.Sprintf("stop %s yourself: made by systemd-run or the like, it could not be started again",
+			strings.Join(transient, ", ")))
 	}
-	runs, waits := 0, map[string]bool{}
+	runs, named := 0, map[string]bool{}
 	for _, h := range holders {
-		if !ofARun(h) {
+		if !isOfRun(h) {
 			continue
 		}
 		runs++
-		if !waits[h.Unit] {
-			first = append(first, fmt.Sprintf("wait for the end of %s, an earlier run, which may wait for the disk itself: "+
+		if !named[h.Unit] {
+			parts = append(parts, fmt.Sprintf("wait for the end of %s, an earlier run, which may wait for the disk itself: "+
 				"systemctl status %[1]s", h.Unit))
 		}
-		waits[h.Unit] = true
+		named[h.Unit] = true
 	}
-	kernel := releases(holders)
-	first = append(first, kernel...)
-	if len(logins)+len(kernel)+runs == len(holders) {
-		return strings.Join(first, "; ")
+	kernelParts := kernelAdvice(holders)
+	parts = append(parts, kernelParts...)
+	if len(logins)+len(kernelParts)+runs == len(holders) {
+		return strings.Join(parts, "; ")
 	}
-	return strings.Join(append(first, "add the units to services, end the processes, or unmount; holders=stop ends processes, services=auto finds the units"), "; ")
+	parts = append(parts, "add the units to services, end the processes, or unmount; "+
+		"holders=stop ends processes, services=auto finds the units")
+	return strings.Join(parts, "; ")
 }
 
-// releases says for each thing that the kernel itself holds open how it lets go.
-func releases(holders []filesystem.Holder) []string {
-	var out []string
+// kernelAdvice says for each device, file or socket that the kernel itself holds open how to make the kernel release
+// it.
+func kernelAdvice(holders []filesystem.Holder) []string {
+	var parts []string
 	for _, h := range holders {
 		switch h.Kind {
 		case "swap":
-			out = append(out, "swapoff "+h.Path)
+			parts = append(parts, "swapoff "+h.Path)
 		case "loop":
-			out = append(out, fmt.Sprintf("unmount what is on %s, then losetup -d %s", h.Path, h.Path))
+			parts = append(parts, fmt.Sprintf("unmount what is on %s, then losetup -d %s", h.Path, h.Path))
 		case "device":
 			if h.How == "open" {
-				out = append(out, fmt.Sprintf("no process has %s open, the kernel does, as for DRBD: end that", h.Path))
+				parts = append(parts, fmt.Sprintf("no process has %s open, the kernel does, as for DRBD: end that", h.Path))
 			}
 		case "export":
-			out = append(out, fmt.Sprintf("name nfs-server in services, or take the export away: exportfs -u CLIENT:%s", h.Path))
+			parts = append(parts,
+				fmt.Sprintf("name nfs-server in services, or take the export away: exportfs -u CLIENT:%s", h.Path))
 		case "target":
-			out = append(out, fmt.Sprintf("no process holds %s, the kernel serves it as a disk (%s): end that", h.Path, h.How))
+			parts = append(parts,
+				fmt.Sprintf("no process holds %s, the kernel serves it as a disk (%s): end that", h.Path, h.How))
 		case "socket":
-			out = append(out, fmt.Sprintf("no process has the socket %s: it is being handed over; see ss -xp", h.Path))
+			parts = append(parts, fmt.Sprintf("no process has the socket %s: it is being handed over; see ss -xp", h.Path))
 		}
 	}
-	return out
+	return parts
 }
 
-// killable splits off the processes that may be ended: not the leaders of login sessions, sshd, or anything we are
-// started by.
-func killable(holders []filesystem.Holder) (kill []condemned, rest []filesystem.Holder) {
-	above := ancestors(os.Getpid())
+// splitKillable splits off the processes that may be ended. It spares init, this process and those that it descends
+// from, automounters, and what mustNotEnd names.
+func splitKillable(holders []filesystem.Holder) (toEnd []processToEnd, others []filesystem.Holder) {
+	callers := ancestors(os.Getpid())
 	for _, h := range holders {
-		if h.Kind == "process" && h.PID > 1 && h.How != "automount" && !above[h.PID] && !spared(h) {
-			p, _ := proc.Find(h.PID) // one that has ended meanwhile began at no time that another could have
-			kill = append(kill, condemned{h, p.StartTicks})
+		if h.Kind == "process" && h.PID > 1 && h.How != "automount" && !callers[h.PID] && !mustNotEnd(h) {
+			p, _ := proc.Find(h.PID) // not found: it has ended, and no process has start time 0
+			toEnd = append(toEnd, processToEnd{h, p.StartTicks})
 		} else {
-			rest = append(rest, h)
+			others = append(others, h)
 		}
 	}
-	return kill, rest
+	return toEnd, others
 }
 
-// pids are the processes behind the holders; behind a mount in another namespace, one that lives there.
+// pids returns the processes behind the holders. For a mount in another mount namespace that is a process in that
+// namespace.
 func pids(holders []filesystem.Holder) []int {
-	var out []int
+	var list []int
 	for _, h := range holders {
 		if h.PID != 0 {
-			out = append(out, h.PID)
+			list = append(list, h.PID)
 		}
 	}
-	return out
+	return list
 }
 
-// stillBusy adds to an error who holds the volumes open now.
-func (w *walk) stillBusy(ctx context.Context, because error) error {
-	volumes, snapshots, err := w.devices(ctx, w.state.Members)
+// withHolders adds to an error what holds the volumes open now.
+func (rb *rollback) withHolders(ctx context.Context, cause error) error {
+	volumes, snapshots, err := rb.devices(ctx, rb.state.Members)
 	if err != nil {
-		return because
+		return cause
 	}
 	devs := slices.Concat(volumes, snapshots)
 	mounts, err := filesystem.Mounts()
 	if err != nil {
-		return because
+		return cause
 	}
-	var own []filesystem.Mount
+	var ownMounts []filesystem.Mount
 	for _, dev := range devs {
-		own = append(own, filesystem.On(mounts, dev)...)
+		ownMounts = append(ownMounts, filesystem.On(mounts, dev)...)
 	}
-	holders, err := filesystem.Holders(ctx, devs, own)
+	holders, err := filesystem.Holders(ctx, devs, ownMounts)
 	if err != nil {
-		return because
+		return cause
 	}
-	return fault.All(w.comeSince(holders, because), because)
+	return fault.All(rb.newHoldersFault(holders, cause), cause)
 }
 
-// comeSince says who came to hold a volume open after the check found nobody, or after all were ended, or where nobody
-// was found.
-func (w *walk) comeSince(holders []filesystem.Holder, because error) error {
-	const again = "something opens files there again and again: stop what does (name its unit in services), then run the same again"
+// newHoldersFault names the holders that are there although an earlier check found none, or all were ended. If there
+// are none, it says where they were looked for.
+func (rb *rollback) newHoldersFault(holders []filesystem.Holder, cause error) error {
+	const advice = "something opens files there again and again: stop what does (name its unit in services), " +
+		"then run the same again"
 	if len(holders) == 0 {
-		nobody := fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s",
+		f := fault.New(fault.Busy, "nothing is found that still holds a volume open; looked at were %s",
 			filesystem.LookedAt)
-		if fault.Of(because).Hint != "" {
-			return nobody
+		if fault.Of(cause).Hint != "" {
+			return f
 		}
-		return nobody.WithHint(again + "; if it stays so, the kernel itself holds it: umount and dmsetup info show it")
+		return f.WithHint(advice + "; if it stays so, the kernel itself holds it: umount and dmsetup info show it")
 	}
-	found := fault.Of(busy(holders, nil))
-	if w.StopHolders {
-		found = found.WithHint("holders=stop had ended what was there; " + again)
+	f := fault.Of(busyFault(holders, nil))
+	if rb.StopHolders {
+		f = f.WithHint("holders=stop had ended what was there; " + advice)
 	}
-	return found
+	return f
 }

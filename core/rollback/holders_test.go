@@ -11,8 +11,8 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// sleeper starts a process and returns its number and a channel that tells of its end.
-func sleeper(t *testing.T) (int, <-chan struct{}) {
+// startSleep starts a process and returns its PID and a channel that is closed when it ends.
+func startSleep(t *testing.T) (int, <-chan struct{}) {
 	t.Helper()
 	c := exec.Command("sleep", "600")
 	if err := c.Start(); err != nil {
@@ -24,16 +24,16 @@ func sleeper(t *testing.T) (int, <-chan struct{}) {
 	return c.Process.Pid, gone
 }
 
-// A number that was given to another process while the services stopped must not bring that one its end.
-func TestOnlyTheProcessThatWasSeenIsEnded(t *testing.T) {
-	pid, gone := sleeper(t)
-	kill, _ := killable([]filesystem.Holder{{Kind: "process", PID: pid, Command: "sleep"}})
-	if len(kill) != 1 || kill[0].began == 0 {
+// A process that got the PID of another one while the services stopped must not be ended in its place.
+func TestEndProcessesSparesReusedPID(t *testing.T) {
+	pid, gone := startSleep(t)
+	kill, _ := splitKillable([]filesystem.Holder{{Kind: "process", PID: pid, Command: "sleep"}})
+	if len(kill) != 1 || kill[0].startTicks == 0 {
 		t.Fatalf("%+v", kill)
 	}
 	other := kill[0]
-	other.began--
-	if err := end(t.Context(), []condemned{other}); err != nil {
+	other.startTicks--
+	if err := endProcesses(t.Context(), []processToEnd{other}); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -41,7 +41,7 @@ func TestOnlyTheProcessThatWasSeenIsEnded(t *testing.T) {
 		t.Fatal("a process that started at another time was ended")
 	case <-time.After(50 * time.Millisecond):
 	}
-	if err := end(t.Context(), kill); err != nil {
+	if err := endProcesses(t.Context(), kill); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -51,31 +51,31 @@ func TestOnlyTheProcessThatWasSeenIsEnded(t *testing.T) {
 	}
 }
 
-// A result names what is ended as it names other holders.
-func TestCondemnedIsReportedAsAHolder(t *testing.T) {
-	data, err := json.Marshal(condemned{filesystem.Holder{Kind: "process", PID: 7, Command: "tail"}, 4711})
+// The result shows a process that is ended like any other holder.
+func TestProcessToEndIsReportedAsHolder(t *testing.T) {
+	data, err := json.Marshal(processToEnd{filesystem.Holder{Kind: "process", PID: 7, Command: "tail"}, 4711})
 	if err != nil || !strings.Contains(string(data), `"pid":7`) || strings.Contains(string(data), "4711") {
 		t.Errorf("%s %v", data, err)
 	}
 }
 
-// A volume that is found open when the services are down has a hint, whether or not anybody can be named.
-func TestWhoeverCameSinceIsNamedOrToBeLookedFor(t *testing.T) {
-	busyBare := fault.New(fault.Busy, "unmount /dat: device or resource busy")
-	loop := []filesystem.Holder{{Kind: "process", How: "cwd", PID: 7, Command: "sleep", Path: "/dat"}}
+// If a volume is open after the services have stopped, the fault has a hint, whether holders are found or not.
+func TestStillBusyNamesNewHolders(t *testing.T) {
+	noHint := fault.New(fault.Busy, "unmount /dat: device or resource busy")
+	holders := []filesystem.Holder{{Kind: "process", How: "cwd", PID: 7, Command: "sleep", Path: "/dat"}}
 	for _, c := range []struct {
 		stop    bool
 		holders []filesystem.Holder
 		because error
 		hint    string
 	}{
-		{false, nil, busyBare, "again and again"},
-		{true, loop, busyBare, "holders=stop had ended what was there"},
-		{false, loop, busyBare, "add the units to services"},
+		{false, nil, noHint, "again and again"},
+		{true, holders, noHint, "holders=stop had ended what was there"},
+		{false, holders, noHint, "add the units to services"},
 		{false, nil, fault.New(fault.Busy, "open").WithHint("lsof"), "lsof"},
 	} {
-		w := &walk{Request: Request{StopHolders: c.stop}}
-		f := fault.Of(fault.All(w.comeSince(c.holders, c.because), c.because))
+		rb := &rollback{Request: Request{StopHolders: c.stop}}
+		f := fault.Of(fault.All(rb.newHoldersFault(c.holders, c.because), c.because))
 		listed := strings.Contains(f.Msg, "looked at were "+filesystem.LookedAt)
 		if f.Code != fault.Busy || !strings.Contains(f.Hint, c.hint) || listed != (len(c.holders) == 0) {
 			t.Errorf("%v %v: %v, %s", c.stop, c.holders, f, f.Hint)
@@ -83,19 +83,22 @@ func TestWhoeverCameSinceIsNamedOrToBeLookedFor(t *testing.T) {
 	}
 }
 
-// A run that could not write out what is in memory waits for the disk itself; another one may have its backups here.
-func TestAnotherRunIsWaitedFor(t *testing.T) {
-	run := filesystem.Holder{Kind: "process", How: "fd", Path: "/dat", PID: 1<<22 - 1, Command: "rewind-12", Unit: "rewind-20261130t035720-057863-63a12b.service"}
-	if kill, rest := killable([]filesystem.Holder{run}); len(kill) != 0 || len(rest) != 1 {
+// Another run is never ended: it may be waiting for the disk, or have its backups on the volume.
+func TestAdviceIsToWaitForOtherRun(t *testing.T) {
+	run := filesystem.Holder{Kind: "process", How: "fd", Path: "/dat", PID: 1<<22 - 1, Command: "rewind-12"}
+	run.Unit = "rewind-20261130t035720-057863-63a12b.service"
+	if kill, rest := splitKillable([]filesystem.Holder{run}); len(kill) != 0 || len(rest) != 1 {
 		t.Errorf("it would be ended: %v", kill)
 	}
-	if got := advice([]filesystem.Holder{run}, nil); !strings.HasPrefix(got, "wait for the end of "+run.Unit) || strings.Contains(got, "end the processes") {
+	got := advice([]filesystem.Holder{run}, nil)
+	if !strings.HasPrefix(got, "wait for the end of "+run.Unit) || strings.Contains(got, "end the processes") {
 		t.Error(got)
 	}
 }
 
-// What no process of its own holds is stopped by its unit, or the advice is what makes the kernel let go of it.
-func TestWhatTheKernelHoldsIsLetGoByItsUnitOrByHand(t *testing.T) {
+// A holder that is no process is stopped with its unit; without a unit the advice says how to make the kernel release
+// the volume.
+func TestAdviceForHoldersInKernel(t *testing.T) {
 	holders := []filesystem.Holder{
 		{Kind: "process", How: "fd", Path: "/dat/x", PID: 9, Command: "dd", Unit: "dd.service"},
 		{Kind: "process", How: "socket", Path: "/dat/s", PID: 1, Command: "systemd", Unit: "app.socket"},

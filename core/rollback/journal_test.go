@@ -16,8 +16,8 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// full leaves no room in the directory, a small file system of its own, until give is called.
-func full(t *testing.T, dir string) (give func()) {
+// fill fills the file system of dir, which is small, until free is called.
+func fill(t *testing.T, dir string) (free func()) {
 	t.Helper()
 	filler := filepath.Join(dir, "filler")
 	if err := os.WriteFile(filler, make([]byte, 2<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
@@ -26,151 +26,152 @@ func full(t *testing.T, dir string) (give func()) {
 	return func() { _ = os.Remove(filler) }
 }
 
-// mounted is a rollback of vg00/dat, mounted on /rw-test/a, that has come to a step. tried are the mounts that were
-// made. Its journal lies on a file system of its own, in dir.
-func mounted(t *testing.T, step string) (w *walk, tried *[]string, dir string) {
+// newAtStep returns a rollback of vg00/dat, mounted on /rw-test/a, that has come to a step; tried collects the mount
+// points that mount(8) is called for. The journal is on a small file system of its own, in dir.
+func newAtStep(t *testing.T, step string) (rb *rollback, tried *[]string, dir string) {
 	t.Helper()
 	dir, tried = t.TempDir(), &[]string{}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	w = walkOf(t, server(), "vg00/dat_s")
-	w.systemd = &service.Systemd{}
-	w.commands = command.NewRecorder(mounter{nil, tried})
-	w.state.Mounts, w.state.Start = at("/rw-test/a"), true
-	journaled(t, w)
+	rb = newAtMerge(t, server(), "vg00/dat_s")
+	rb.systemd = &service.Systemd{}
+	rb.commands = command.NewRecorder(fakeMount{nil, tried})
+	rb.state.Mounts, rb.state.Start = mountsAt("/rw-test/a"), true
+	setUpJournal(t, rb)
 	j, err := journal.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.trip.Journal = j
-	if err := errors.Join(w.installGuard(), w.trip.Begin(Kind, "s", []string{"vg00"}, step, w.state)); err != nil {
+	rb.run.Journal = j
+	if err := errors.Join(rb.installGuard(), rb.run.Begin(Kind, "s", []string{"vg00"}, step, rb.state)); err != nil {
 		t.Fatal(err)
 	}
-	return w, tried, dir
+	return rb, tried, dir
 }
 
-// inJournal is the entry as the journal has it; nil without one.
-func inJournal(t *testing.T, w *walk) *journal.Entry {
+// readEntry returns the entry as the journal has it; nil if there is none.
+func readEntry(t *testing.T, rb *rollback) *journal.Entry {
 	t.Helper()
-	e, err := w.trip.Journal.Load(w.entry().ID)
+	e, err := rb.run.Journal.Load(rb.entry().ID)
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		t.Fatal(err)
 	}
 	return e
 }
 
-// Volumes that are rolled back are mounted and used, whatever becomes of the record of it; and a later run closes it.
-func TestTheWayOnDoesNotWaitForTheJournal(t *testing.T) {
-	w, tried, dir := mounted(t, stepMerging)
-	give := full(t, dir)
-	if err := w.ascend(t.Context()); err != nil || !slices.Equal(*tried, []string{"/rw-test/a"}) {
+// Volumes that are rolled back are mounted and used even if that cannot be written to the journal, and a later run
+// closes the entry.
+func TestMergeAndStartGoesOnWithFullJournal(t *testing.T) {
+	rb, tried, dir := newAtStep(t, stepMerging)
+	free := fill(t, dir)
+	if err := rb.mergeAndStart(t.Context()); err != nil || !slices.Equal(*tried, []string{"/rw-test/a"}) {
 		t.Errorf("%v; mounts were tried on %v", err, *tried)
 	}
-	w.warn()
-	result := w.result(true, w.entry())
-	if err := w.finish(t.Context()); err != nil || result.Data["state"] != merging ||
+	rb.warnOfJournal()
+	result := rb.result(true, rb.entry())
+	if err := rb.finish(t.Context()); err != nil || result.Data["state"] != stateMerging ||
 		len(result.Warnings) == 0 || !strings.Contains(result.Warnings[0], "journal") {
 		t.Errorf("%v, %+v", err, result)
 	}
-	give()
-	e := inJournal(t, w)
+	free()
+	e := readEntry(t, rb)
 	if e == nil || e.Step != stepMerging || e.Outcome != journal.Unfinished {
 		t.Fatalf("the test proves nothing: %+v", e)
 	}
-	next, err := reopen(w.trip, e)
+	resumed, err := reopen(rb.run, e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next.lvm, next.systemd, next.commands, next.atOnce = w.lvm, w.systemd, w.commands, nil
-	next.protected, next.writeProtect = w.protected, w.writeProtect
-	next.forget = nil
-	if err := next.settle(t.Context()); err != nil {
+	resumed.lvm, resumed.systemd, resumed.commands, resumed.mountAtOnce = rb.lvm, rb.systemd, rb.commands, nil
+	resumed.isWriteProtected, resumed.setWriteProtect = rb.isWriteProtected, rb.setWriteProtect
+	resumed.forgetGuard = nil
+	if err := resumed.settle(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if e := inJournal(t, w); e == nil || e.Outcome != journal.Done || isGuarded(t) {
+	if e := readEntry(t, rb); e == nil || e.Outcome != journal.Done || isGuarded(t) {
 		t.Errorf("%+v, guard: %v", e, isGuarded(t))
 	}
 }
 
-// The way back ends with everything in use, and with no record that has a boot merge after all.
-func TestTheWayBackDoesNotWaitForTheJournal(t *testing.T) {
+// Undoing a rollback ends with everything in use, and leaves no entry with which a boot would merge after all.
+func TestAbortGoesOnWithFullJournal(t *testing.T) {
 	for _, step := range []string{stepChecked, stepUnmounting, stepMerging, StepDeferred} {
-		w, tried, dir := mounted(t, step)
-		give := full(t, dir)
+		rb, tried, dir := newAtStep(t, step)
+		free := fill(t, dir)
 		why := fault.New(fault.Busy, "vg00/dat is open")
-		if err := w.back(t.Context(), why); err != why || !slices.Equal(*tried, []string{"/rw-test/a"}) {
+		if err := rb.abort(t.Context(), why); err != why || !slices.Equal(*tried, []string{"/rw-test/a"}) {
 			t.Errorf("%s: %v; mounts were tried on %v", step, err, *tried)
 		}
-		got := w.result(wayOf(w.entry().Step) != turnsBack, w.entry())
+		got := rb.result(directionOf(rb.entry().Step) != backward, rb.entry())
 		if got.Changed || !strings.Contains(got.Msg, "did not roll back") {
 			t.Errorf("%s: %+v", step, got)
 		}
-		give()
-		if e := inJournal(t, w); e != nil && e.Outcome != journal.Undone || isGuarded(t) {
+		free()
+		if e := readEntry(t, rb); e != nil && e.Outcome != journal.Undone || isGuarded(t) {
 			t.Errorf("%s: %+v, guard: %v", step, e, isGuarded(t))
 		}
 	}
 }
 
-// LVM refuses every merge, as it does without room for its archive: nothing has begun, so the way is back, and
-// nothing says that other volumes are rolled back.
-func TestAMergeThatLVMDoesNotBeginIsTurnedBack(t *testing.T) {
+// LVM refuses every merge, for example because it lacks disk space for its metadata archive. Then no merge has begun,
+// the rollback is undone, and the fault must not say that other volumes are rolled back.
+func TestMergeThatLVMRefusesHasNotBegun(t *testing.T) {
 	f := server()
-	w := put(t, f, "vg00/dat_s", "vg00/app_s")
-	begun(t, w, stepMerging)
-	for range 2 { // LVM is asked twice
+	rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
+	beginAt(t, rb, stepMerging)
+	for range 2 { // lvconvert is run twice
 		f.FailOn(errors.New("archive: No space left on device"), "lvconvert")
 	}
-	err := w.ascend(t.Context())
+	err := rb.mergeAndStart(t.Context())
 	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), "nothing was rolled back") ||
 		strings.Contains(err.Error(), "rolled back already") {
 		t.Errorf("%v", err)
 	}
-	if begun, err := w.hasBegun(t.Context()); begun || err != nil {
+	if begun, err := rb.hasBegun(t.Context()); begun || err != nil {
 		t.Errorf("it has begun: %v %v", begun, err)
 	}
 }
 
-// Room is looked for before anything is changed, and what is set aside is there for the journal when a disk has
+// Disk space is checked before anything is changed, and the reserved space is used for the journal if the disk has
 // filled since.
-func TestRoomForTheJournalIsSetAside(t *testing.T) {
-	w, _, dir := mounted(t, stepChecked)
+func TestReservedSpaceIsUsedForJournal(t *testing.T) {
+	rb, _, dir := newAtStep(t, stepChecked)
 	journalDir = dir
-	if err := w.checkRoom(); err != nil {
+	if err := rb.checkSpace(); err != nil {
 		t.Fatal(err)
 	}
-	give := full(t, dir)
-	for name, try := range map[string]func() error{"check": w.checkRoom, "reserve": w.reserve} {
+	free := fill(t, dir)
+	for name, try := range map[string]func() error{"check": rb.checkSpace, "reserve": rb.reserveSpace} {
 		err := try()
 		if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), dir) ||
 			!strings.Contains(fault.Of(err).Hint, "df -h "+dir) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if w.release() {
+	if rb.releaseSpace() {
 		t.Error("a refused rollback keeps room")
 	}
-	give()
-	if err := w.reserve(); err != nil {
+	free()
+	if err := rb.reserveSpace(); err != nil {
 		t.Fatal(err)
 	}
-	full(t, dir)
-	if err := w.trip.Record(stepStopping, w.state); err == nil {
+	fill(t, dir)
+	if err := rb.run.Record(stepStopping, rb.state); err == nil {
 		t.Error("the test proves nothing: there is room")
 	}
-	if err := w.record(stepStopping, w.state); err != nil || inJournal(t, w).Step != stepStopping {
-		t.Errorf("%v, %+v", err, inJournal(t, w))
+	if err := rb.record(stepStopping, rb.state); err != nil || readEntry(t, rb).Step != stepStopping {
+		t.Errorf("%v, %+v", err, readEntry(t, rb))
 	}
 }
 
-// An administrator may have LVM keep its copies elsewhere (backup_dir, archive_dir): the room is needed there.
-func TestRoomForLVMsCopiesIsWhereLVMKeepsThem(t *testing.T) {
-	w, _, dir := mounted(t, stepChecked)
-	w.copies = []string{dir}
-	full(t, dir)
-	err := w.checkRoom()
+// LVM may be configured to keep its copies elsewhere (backup_dir, archive_dir); the space is needed there.
+func TestSpaceIsCheckedInLVMBackupDirs(t *testing.T) {
+	rb, _, dir := newAtStep(t, stepChecked)
+	rb.lvmBackupDirs = []string{dir}
+	fill(t, dir)
+	err := rb.checkSpace()
 	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}

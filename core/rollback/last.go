@@ -12,9 +12,9 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// Last is what the journal says of a rollback.
+// Last is the summary of a rollback that the journal has.
 type Last struct {
-	Set      string   `json:"name"`    // the set, or the snapshots' names
+	Set      string   `json:"name"`    // the set, or the names of the snapshots, comma-separated
 	Volumes  []string `json:"volumes"` // vg/lv
 	Begun    string   `json:"time"`    // RFC 3339
 	Updated  string   `json:"updated"` // when the step was reached
@@ -22,18 +22,19 @@ type Last struct {
 	Outcome  string   `json:"outcome"` // done, undone, or unfinished: under way, deferred, or to be settled
 	Downtime int64    `json:"downtime_ms,omitempty"`
 
-	// Failures are the units that did not start then; whether they run by now is systemd's to say.
+	// Failures are the units that did not start after the rollback. They may run by now: only systemd knows.
 	Failures []service.Failure `json:"failed_services,omitempty"`
 
-	// Merging is how many bytes of COW space each member's merge began with, by the snapshot's UUID, while the merges
-	// are not all done.
+	// Merging is empty if all merges are finished. Otherwise it has, for the snapshot UUID of each member, the bytes of
+	// COW space in use when the merge began.
 	Merging map[string]int64 `json:"-"`
 }
 
-// Newest returns the newest rollback in the journal in dir, or of that set if one is named; nil if there is none.
-// Beside a result the error names entries that cannot be read.
+// Newest returns the newest rollback in the journal in dir, or, if set is not empty, the newest of that name. It
+// returns nil if there is none. If some entries cannot be read, it returns the fault journal_damaged in addition to the
+// result.
 func Newest(dir, set string) (*Last, error) {
-	list, damaged := entries(dir)
+	list, damaged := journalEntries(dir)
 	for _, e := range list {
 		if e.Kind != Kind || set != "" && e.Set != set {
 			continue
@@ -44,8 +45,9 @@ func Newest(dir, set string) (*Last, error) {
 	return nil, damaged
 }
 
-// entries are the journal's, the newest first. It does not make a journal that is not there: to look is no change.
-func entries(dir string) ([]*journal.Entry, error) {
+// journalEntries returns the entries of the journal in dir, the newest first. It does not create a journal that does
+// not exist, because reading must not change anything.
+func journalEntries(dir string) ([]*journal.Entry, error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -56,6 +58,8 @@ func entries(dir string) ([]*journal.Entry, error) {
 	return j.Entries()
 }
 
+// lastOf returns the summary of an entry. If the state of the entry cannot be read, it returns an incomplete summary
+// and the fault journal_damaged.
 func lastOf(e *journal.Entry) (*Last, error) {
 	l := &Last{
 		Set: e.Set, Begun: e.Begun.Format(time.RFC3339), Updated: e.Updated.Format(time.RFC3339),

@@ -15,48 +15,51 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// sight is what was seen of the server for one rollback.
-type sight struct {
+// selection is what the request selects: the members' snapshots, with the view of the server in which they were found.
+type selection struct {
 	view      *snapset.View
-	set       *snapset.Set  // nil for snapshots named by hand
-	snapshots []*lvm.Volume // the members
+	set       *snapset.Set  // nil if the request names single snapshots
+	snapshots []*lvm.Volume // one for each member
 }
 
-// look finds the snapshots, takes the locks, and looks again if something may have changed meanwhile. If there is
-// nothing left to merge because the journal says it was done, or is being done, it returns that entry.
-func (w *walk) look(ctx context.Context) (*sight, *journal.Entry, error) {
-	s, err := w.see(ctx)
+// selectAndLock finds the snapshots, takes the locks of their volume groups, and finds the snapshots again if another
+// run may have changed something before the locks were taken. If the journal shows that this rollback was made before,
+// or is under way, it also returns the journal entry.
+func (rb *rollback) selectAndLock(ctx context.Context) (*selection, *journal.Entry, error) {
+	sel, err := rb.selectSnapshots(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if w.trip != nil {
-		w.trip.WaitAtMost(w.Timeout)
-		locks := w.groupsOf(s)
-		if w.Resnapshot {
-			locks = append(locks, journey.SetLock(w.Set))
+	if rb.run != nil {
+		rb.run.WaitAtMost(rb.Timeout)
+		locks := rb.groupsToLock(sel)
+		if rb.Resnapshot {
+			locks = append(locks, journey.SetLock(rb.Set))
 		}
-		stale, err := w.trip.Lock(ctx, locks, "lvm_merge "+w.name(), w.begun)
+		stale, err := rb.run.Lock(ctx, locks, "lvm_merge "+rb.name(), rb.startedAt)
 		if err != nil {
 			return nil, nil, err
 		}
 		if stale {
-			if s, err = w.see(ctx); err != nil {
+			if sel, err = rb.selectSnapshots(ctx); err != nil {
 				return nil, nil, err
 			}
 		}
 	}
-	earlier, err := w.earlier(s)
+	earlier, err := rb.earlierRollback(sel)
 	if err != nil || earlier != nil {
-		return s, earlier, err
+		return sel, earlier, err
 	}
-	if len(s.snapshots) == 0 {
-		return nil, nil, w.notFound(s)
+	if len(sel.snapshots) == 0 {
+		return nil, nil, rb.notFound(sel)
 	}
-	return s, nil, nil
+	return sel, nil, nil
 }
 
-func (w *walk) see(ctx context.Context) (*sight, error) {
-	report, err := w.lvm.Report(ctx)
+// selectSnapshots finds the snapshots of the request. If there are none, that is no fault yet: the journal may explain
+// why.
+func (rb *rollback) selectSnapshots(ctx context.Context) (*selection, error) {
+	report, err := rb.lvm.Report(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -64,74 +67,80 @@ func (w *walk) see(ctx context.Context) (*sight, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sight{view: snapset.NewView(report, mounts)}
-	if len(w.Snapshots) > 0 {
-		return s, w.seeNamed(s)
+	sel := &selection{view: snapset.NewView(report, mounts)}
+	if len(rb.Snapshots) > 0 {
+		return sel, rb.selectNamed(sel)
 	}
-	if s.set, err = snapset.Find(report, w.Set); err != nil {
+	if sel.set, err = snapset.Find(report, rb.Set); err != nil {
 		return nil, err
 	}
-	if s.set != nil {
-		s.snapshots = s.set.Snapshots
+	if sel.set != nil {
+		sel.snapshots = sel.set.Snapshots
 	}
-	return s, nil
+	return sel, nil
 }
 
-// seeNamed finds snapshots by their own names. None of them there is no error yet: the journal may know why.
-func (w *walk) seeNamed(s *sight) error {
-	var wrong []error
-	for _, name := range w.Snapshots {
-		v, ok := s.view.Report.ByPath(name)
+// selectNamed finds the snapshots that the request names one by one. If none of them exists, that is no fault yet: the
+// journal may explain why.
+func (rb *rollback) selectNamed(sel *selection) error {
+	var errs []error
+	for _, name := range rb.Snapshots {
+		v, ok := sel.view.Report.ByPath(name)
 		if !ok {
-			wrong = append(wrong, fault.New(fault.NotFound, "there is no snapshot %s", name).WithHint("lvs -o lv_name,origin lists the snapshots"))
+			errs = append(errs, fault.New(fault.NotFound, "there is no snapshot %s", name).
+				WithHint("lvs -o lv_name,origin lists the snapshots"))
 			continue
 		}
 		if !v.IsSnapshot() {
-			wrong = append(wrong, fault.New(fault.BadArguments, "%s is no snapshot", v.FullName()).WithHint("lvs -o lv_name,origin lists the snapshots"))
+			errs = append(errs, fault.New(fault.BadArguments, "%s is no snapshot", v.FullName()).
+				WithHint("lvs -o lv_name,origin lists the snapshots"))
 		}
-		s.snapshots = append(s.snapshots, v)
+		sel.snapshots = append(sel.snapshots, v)
 	}
-	if len(s.snapshots) == 0 {
+	if len(sel.snapshots) == 0 {
 		return nil
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-func (w *walk) groupsOf(s *sight) []string {
+// groupsToLock returns the volume groups of the selected snapshots, or, if there are none, those that the journal has
+// for this rollback.
+func (rb *rollback) groupsToLock(sel *selection) []string {
 	var groups []string
-	for _, v := range s.snapshots {
+	for _, v := range sel.snapshots {
 		groups = append(groups, v.VG)
 	}
 	if len(groups) > 0 {
 		return groups
 	}
-	list, _ := entries(journey.JournalDir) // a damaged one is reported by Lock
-	return recordedGroups(list, w.name())
+	list, _ := journalEntries(journey.JournalDir) // Lock reports a damaged entry
+	return recordedGroups(list, rb.name())
 }
 
-// recordedGroups are those of what is still to be settled, which may turn out to be a rollback that took its own record along,
-// or else of the newest rollback of that name.
-func recordedGroups(entries []*journal.Entry, name string) []string {
-	for _, e := range entries {
+// recordedGroups returns the volume groups of the unfinished entry of that name. Settling it may show that it is a
+// rollback whose own entry was rolled back. If no entry is unfinished, recordedGroups returns the groups of the newest
+// rollback of that name.
+func recordedGroups(list []*journal.Entry, name string) []string {
+	for _, e := range list {
 		if e.Set == name && e.Outcome == journal.Unfinished {
 			return e.Groups
 		}
 	}
-	if e := newestOf(entries, name); e != nil {
+	if e := newestOf(list, name); e != nil {
 		return e.Groups
 	}
 	return nil
 }
 
-// newest returns the newest rollback of this name that was not undone.
-func (w *walk) newest() *journal.Entry {
-	list, _ := entries(journey.JournalDir) // a damaged one is reported by Lock
-	return newestOf(list, w.name())
+// newestEntry returns the newest rollback of this name that was not undone; nil if there is none.
+func (rb *rollback) newestEntry() *journal.Entry {
+	list, _ := journalEntries(journey.JournalDir) // Lock reports a damaged entry
+	return newestOf(list, rb.name())
 }
 
-// newestOf looks for it in entries, which begin with the newest.
-func newestOf(entries []*journal.Entry, name string) *journal.Entry {
-	for _, e := range entries {
+// newestOf is newestEntry for a list of entries that begins with the newest.
+func newestOf(list []*journal.Entry, name string) *journal.Entry {
+	for _, e := range list {
 		if e.Set != name || e.Outcome == journal.Undone {
 			continue
 		}
@@ -145,19 +154,19 @@ func newestOf(entries []*journal.Entry, name string) *journal.Entry {
 	return nil
 }
 
-// earlier returns the rollback of what is asked for that was already made, or is on its way. A set of the same name
-// that was taken since is another one.
-func (w *walk) earlier(s *sight) (*journal.Entry, error) {
-	return sameRollback(w.newest(), s.snapshots)
+// earlierRollback returns the entry of the same rollback if it was already made or is under way, otherwise nil. A
+// rollback to an older set with the same name is not the same rollback.
+func (rb *rollback) earlierRollback(sel *selection) (*journal.Entry, error) {
+	return sameRollback(rb.newestEntry(), sel.snapshots)
 }
 
-// sameRollback returns e if it is a rollback to just these snapshots that is still under way, or one after which none
-// is left.
+// sameRollback returns e if no snapshot is left, or if e is a rollback under way that all these snapshots are members
+// of. Otherwise it returns nil.
 func sameRollback(e *journal.Entry, snapshots []*lvm.Volume) (*journal.Entry, error) {
 	if e == nil || len(snapshots) == 0 {
 		return e, nil
 	}
-	if e.Kind == snapset.Kind { // it came back, and knows no more of them than that they were taken
+	if e.Kind == snapset.Kind { // the entry was rolled back to when the set was being taken, and names no snapshot UUIDs
 		if snapset.AllMerging(snapshots) {
 			return e, nil
 		}
@@ -168,17 +177,18 @@ func sameRollback(e *journal.Entry, snapshots []*lvm.Volume) (*journal.Entry, er
 		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
 	for _, v := range snapshots {
-		if !st.has(v) {
+		if !st.hasSnapshot(v) {
 			return nil, nil
 		}
 	}
 	if e.Outcome == journal.Done {
-		return nil, nil // it cannot be done and still there: another hand is at work, so look anew
+		return nil, nil // its snapshots cannot be here any more: somebody else has changed the volumes since
 	}
 	return e, nil
 }
 
-func (st *State) has(v *lvm.Volume) bool {
+// hasSnapshot is true if v is the snapshot of a member.
+func (st *State) hasSnapshot(v *lvm.Volume) bool {
 	for _, m := range st.Members {
 		if m.SnapshotID == v.UUID {
 			return true
@@ -187,93 +197,104 @@ func (st *State) has(v *lvm.Volume) bool {
 	return false
 }
 
-// cameBack answers for a rollback that took its own record along: that of the volume that holds the journal, such as the
-// root file system, deferred to a boot. From here on the journal knows of it again.
-func (w *walk) cameBack(ctx context.Context, s *sight, e *journal.Entry) (ansible.Result, error) {
+// answerRevertedJournal answers for a rollback that also rolled back the journal, and with it its own entry: a
+// rollback, deferred to a boot, of the volume that holds the journal, such as the root file system. e is the entry of
+// the set, which is what the journal shows then. The new entry that is written here makes the rollback known to the
+// journal again.
+func (rb *rollback) answerRevertedJournal(
+	ctx context.Context, sel *selection, e *journal.Entry,
+) (ansible.Result, error) {
 	p, err := snapset.PlanOf(e)
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	w.state = &State{Set: p.Set, ID: p.ID, Taken: p.Time, Start: true}
+	rb.state = &State{Set: p.Set, ID: p.ID, Taken: p.Time, Start: true}
 	for _, m := range p.Members {
-		member := &Member{VG: m.VG, LV: m.LV, Snapshot: m.Snapshot, DMName: m.DMName, Thin: m.Thin, Pool: m.Pool, COWSize: m.COW}
-		if v, ok := s.view.Report.Volume(m.VG, m.Snapshot); ok && v.Merging {
+		member := &Member{
+			VG: m.VG, LV: m.LV, Snapshot: m.Snapshot, DMName: m.DMName, Thin: m.Thin, Pool: m.Pool, COWSize: m.COW,
+		}
+		if v, ok := sel.view.Report.Volume(m.VG, m.Snapshot); ok && v.Merging {
 			member.SnapshotDM, member.SnapshotID, member.Used = v.DMName, v.UUID, v.COWUsed
 		}
-		w.state.Members = append(w.state.Members, member)
+		rb.state.Members = append(rb.state.Members, member)
 	}
-	states, _, err := w.survey(ctx)
+	states, _, err := rb.survey(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	for _, m := range pick(states, w.state.Members, lost) {
+	for _, m := range membersIn(states, rb.state.Members, stateLost) {
 		m.Lost = true
 	}
-	w.state.Trouble = w.notRolledBack()
-	if w.Check {
-		return w.result(false, &journal.Entry{Step: StepStarted, Begun: e.Begun}), w.failure()
+	rb.state.Trouble = rb.notRolledBack()
+	if rb.Check {
+		return rb.result(false, &journal.Entry{Step: StepStarted, Begun: e.Begun}), rb.failure()
 	}
-	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), StepStarted, w.state); err != nil {
+	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), StepStarted, rb.state); err != nil {
 		return ansible.Result{}, err
 	}
-	return w.rest(ctx, false)
+	return rb.answerAndFinish(ctx, false)
 }
 
-// again answers for a rollback that was made before. Units that did not start after it are started now; what fails still
-// fails this call, too: the call that made it may never have been answered, as after a power cut.
-func (w *walk) again(ctx context.Context, e *journal.Entry) (ansible.Result, error) {
-	w.state = &State{}
-	if err := json.Unmarshal(e.State, w.state); err != nil {
+// answerEarlier answers for a rollback that was made before. It starts the units that did not start after that
+// rollback. What failed then and still fails is a failure of this call too, because the earlier call may never have
+// been answered, as after a power cut.
+func (rb *rollback) answerEarlier(ctx context.Context, e *journal.Entry) (ansible.Result, error) {
+	rb.state = &State{}
+	if err := json.Unmarshal(e.State, rb.state); err != nil {
 		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
-	w.wanted()
-	if err := w.forgive(ctx, w.systemd.Active); err != nil {
+	rb.addLeftStopped()
+	if err := rb.dropRunning(ctx, rb.systemd.Active); err != nil {
 		return ansible.Result{}, err
 	}
-	if w.Check {
-		return w.wouldRevive(e)
+	if rb.Check {
+		return rb.answerEarlierCheck(e)
 	}
-	if err := w.revive(ctx, w.systemd.Start); err != nil {
+	if err := rb.startFailed(ctx, rb.systemd.Start); err != nil {
 		return ansible.Result{}, err
 	}
 	if e.Outcome == journal.Done {
-		return w.result(len(w.revived) > 0, e), w.failure()
+		return rb.result(len(rb.unitsStartedNow) > 0, e), rb.failure()
 	}
-	w.trip.Resume(e)
+	rb.run.Resume(e)
 	if e.Step == stepMerging {
-		e.Step = StepStarted // it was settled just now, and the journal could not be written
+		e.Step = StepStarted // this run has just settled it, and could not write that to the journal
 	}
 	if e.Step == StepDeferred {
-		return w.result(false, e), nil
+		return rb.result(false, e), nil
 	}
-	return w.rest(ctx, len(w.revived) > 0 || e.Updated.After(w.begun)) // changed also if this very call settled it on its way in
+	settledNow := e.Updated.After(rb.startedAt) // this run has settled it while it took the locks
+	return rb.answerAndFinish(ctx, len(rb.unitsStartedNow) > 0 || settledNow)
 }
 
-func (w *walk) notFound(s *sight) error {
-	if len(w.Snapshots) > 0 {
-		return fault.New(fault.NotFound, "there is no snapshot %s", strings.Join(w.Snapshots, ", ")).
+// notFound returns the fault for a set or for snapshots that do not exist. Its hint names snapshots that were made by
+// hand with the names that the snapshots of the set would have.
+func (rb *rollback) notFound(sel *selection) error {
+	if len(rb.Snapshots) > 0 {
+		return fault.New(fault.NotFound, "there is no snapshot %s", strings.Join(rb.Snapshots, ", ")).
 			WithHint("lvs -o lv_name,origin lists the snapshots")
 	}
-	var alike []string
-	for gi := range s.view.Report.Groups {
-		for vi := range s.view.Report.Groups[gi].Volumes {
-			v := &s.view.Report.Groups[gi].Volumes[vi]
-			if _, ours := snapset.LabelOf(v); v.IsSnapshot() && !ours && v.Name == snapset.SnapshotName(v.Origin, w.Set) {
-				alike = append(alike, v.FullName())
+	var byHand []string
+	for gi := range sel.view.Report.Groups {
+		for vi := range sel.view.Report.Groups[gi].Volumes {
+			v := &sel.view.Report.Groups[gi].Volumes[vi]
+			if _, ours := snapset.LabelOf(v); v.IsSnapshot() && !ours && v.Name == snapset.SnapshotName(v.Origin, rb.Set) {
+				byHand = append(byHand, v.FullName())
 			}
 		}
 	}
-	f := fault.New(fault.NotFound, "%s", snapset.None(s.view.Report, w.Set))
-	if warnings := s.view.Report.Warnings; len(warnings) > 0 {
+	f := fault.New(fault.NotFound, "%s", snapset.None(sel.view.Report, rb.Set))
+	if warnings := sel.view.Report.Warnings; len(warnings) > 0 {
 		return f.With("warnings", warnings).WithHint("LVM could not read everything: see warnings")
 	}
-	if len(alike) > 0 {
-		return f.WithHint("snapshots made by hand are named one by one: lvm_merge snapshots=%s", join(alike))
+	if len(byHand) > 0 {
+		return f.WithHint("snapshots made by hand are named one by one: lvm_merge snapshots=%s", joinSorted(byHand))
 	}
 	return f.WithHint("lvm_snapshot_info lists the sets there are")
 }
 
-func join(names []string) string {
+// joinSorted returns the names in alphabetical order, separated by commas.
+func joinSorted(names []string) string {
 	sorted := append([]string(nil), names...)
 	sort.Strings(sorted)
 	return strings.Join(sorted, ",")

@@ -21,8 +21,8 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// What was done to a set, the newest first, decides whether it was rolled back before.
-func TestNewest(t *testing.T) {
+// What was last done to a set decides whether it was rolled back. The entries begin with the newest.
+func TestNewestOf(t *testing.T) {
 	rolledBack := &journal.Entry{ID: "r", Kind: Kind, Set: "snap", Outcome: journal.Done, Step: stepMerged}
 	underWay := &journal.Entry{ID: "u", Kind: Kind, Set: "snap", Step: StepStarted}
 	undone := &journal.Entry{ID: "x", Kind: Kind, Set: "snap", Outcome: journal.Undone}
@@ -30,25 +30,26 @@ func TestNewest(t *testing.T) {
 	removed := &journal.Entry{ID: "d", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: "removed"}
 	mounted := &journal.Entry{ID: "m", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: snapset.StepMounted}
 	failed := &journal.Entry{ID: "f", Kind: snapset.Kind, Set: "snap", Outcome: journal.Undone, Step: "undone"}
-	cameBack := &journal.Entry{ID: "c", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done, Step: snapset.StepRolledBack}
+	reverted := &journal.Entry{ID: "c", Kind: snapset.Kind, Set: "snap", Outcome: journal.Done}
+	reverted.Step = snapset.StepRolledBack
 	other := &journal.Entry{ID: "o", Kind: Kind, Set: "other", Outcome: journal.Done}
 	for name, c := range map[string]struct {
 		entries []*journal.Entry
 		want    *journal.Entry
 	}{
-		"nothing":                   {nil, nil},
-		"of another set only":       {[]*journal.Entry{other}, nil},
-		"rolled back":               {[]*journal.Entry{other, rolledBack, taken}, rolledBack},
-		"under way":                 {[]*journal.Entry{underWay, taken}, underWay},
-		"with its own record":       {[]*journal.Entry{cameBack, taken}, cameBack},
-		"and taken since":           {[]*journal.Entry{taken, cameBack}, nil},
-		"taken since":               {[]*journal.Entry{taken, rolledBack}, nil},
-		"removed since":             {[]*journal.Entry{removed, rolledBack}, nil},
-		"only mounted since":        {[]*journal.Entry{mounted, rolledBack}, rolledBack},
-		"could not be taken since":  {[]*journal.Entry{failed, rolledBack}, rolledBack},
-		"the last one was undone":   {[]*journal.Entry{undone, rolledBack}, rolledBack},
-		"only one, and undone":      {[]*journal.Entry{undone, taken}, nil},
-		"taken, removed, and again": {[]*journal.Entry{rolledBack, taken, removed, undone}, rolledBack},
+		"nothing":                             {nil, nil},
+		"of another set only":                 {[]*journal.Entry{other}, nil},
+		"rolled back":                         {[]*journal.Entry{other, rolledBack, taken}, rolledBack},
+		"under way":                           {[]*journal.Entry{underWay, taken}, underWay},
+		"with its own entry":                  {[]*journal.Entry{reverted, taken}, reverted},
+		"with its own entry, and taken since": {[]*journal.Entry{taken, reverted}, nil},
+		"taken since":                         {[]*journal.Entry{taken, rolledBack}, nil},
+		"removed since":                       {[]*journal.Entry{removed, rolledBack}, nil},
+		"only mounted since":                  {[]*journal.Entry{mounted, rolledBack}, rolledBack},
+		"could not be taken since":            {[]*journal.Entry{failed, rolledBack}, rolledBack},
+		"the last one was undone":             {[]*journal.Entry{undone, rolledBack}, rolledBack},
+		"only one, and undone":                {[]*journal.Entry{undone, taken}, nil},
+		"taken, removed, and again":           {[]*journal.Entry{rolledBack, taken, removed, undone}, rolledBack},
 	} {
 		if got := newestOf(c.entries, "snap"); got != c.want {
 			t.Errorf("%s: %+v", name, got)
@@ -56,7 +57,7 @@ func TestNewest(t *testing.T) {
 	}
 }
 
-// With no snapshot left the journal says where there may be something to settle.
+// If no snapshot is left, the journal says which volume groups may have something to settle.
 func TestRecordedGroups(t *testing.T) {
 	rolledBack := &journal.Entry{Kind: Kind, Set: "snap", Outcome: journal.Done, Groups: []string{"vg0"}}
 	taking := &journal.Entry{Kind: snapset.Kind, Set: "snap", Groups: []string{"vg1"}}
@@ -112,27 +113,30 @@ func TestSameRollback(t *testing.T) {
 			t.Errorf("%s: %v %v", name, got, err)
 		}
 	}
-	if _, err := sameRollback(&journal.Entry{ID: "1", State: []byte("{")}, volumes("1")); !errors.Is(err, fault.JournalDamaged) {
+	damaged := &journal.Entry{ID: "1", State: []byte("{")}
+	if _, err := sameRollback(damaged, volumes("1")); !errors.Is(err, fault.JournalDamaged) {
 		t.Error(err)
 	}
 }
 
-// A record that came back with its volume knows only that the set was being taken. Of its members LVM knows which still merge.
-func TestRolledBackTogetherWithItsRecord(t *testing.T) {
+// A set's entry that was rolled back with its volume knows only that the set was being taken. LVM knows which of its
+// members still merge.
+func TestAnswerAfterJournalWasRolledBack(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "root", Open: 1}, {Name: "root_s", Origin: "root"}, {Name: "dat"},
 	}})
-	w := &walk{Request: Request{Set: "s", Check: true}, commands: command.NewRecorder(f), lvm: f.LVM()}
-	gates{}.of(w)
-	if err := w.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
+	rb := &rollback{Request: Request{Set: "s", Check: true}, commands: command.NewRecorder(f), lvm: f.LVM()}
+	writeProtection{}.install(rb)
+	if err := rb.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
 		t.Fatal(err)
 	}
-	report, err := w.lvm.Report(t.Context())
+	report, err := rb.lvm.Report(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	plan := snapset.Plan{Set: "s", ID: "1", Members: []*snapset.Member{
-		{VG: "vg00", LV: "root", Snapshot: "root_s", DMName: "vg00-root"}, {VG: "vg00", LV: "dat", Snapshot: "dat_s", DMName: "vg00-dat"},
+		{VG: "vg00", LV: "root", Snapshot: "root_s", DMName: "vg00-root"},
+		{VG: "vg00", LV: "dat", Snapshot: "dat_s", DMName: "vg00-dat"},
 	}}
 	data, err := json.Marshal(plan)
 	if err != nil {
@@ -146,33 +150,33 @@ func TestRolledBackTogetherWithItsRecord(t *testing.T) {
 	if same, err := sameRollback(e, []*lvm.Volume{{Name: "root_s"}}); same != nil || err != nil {
 		t.Errorf("a set of that name was taken since: %v, %v", same, err)
 	}
-	r, err := w.cameBack(t.Context(), &sight{view: &snapset.View{Report: report}}, e)
+	r, err := rb.answerRevertedJournal(t.Context(), &selection{view: &snapset.View{Report: report}}, e)
 	if err != nil || r.Changed || !strings.Contains(r.Msg, "rolled back vg00/dat,vg00/root to set s") {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if w.state.Members[0].SnapshotID != merging.UUID || w.state.Members[1].SnapshotID != "" {
-		t.Errorf("members %+v, %+v", w.state.Members[0], w.state.Members[1])
+	if rb.state.Members[0].SnapshotID != merging.UUID || rb.state.Members[1].SnapshotID != "" {
+		t.Errorf("members %+v, %+v", rb.state.Members[0], rb.state.Members[1])
 	}
 	f.Fill("vg00/root_s", 100)
 	f.PowerCut()
-	w.state = nil
-	r, err = w.cameBack(t.Context(), &sight{view: &snapset.View{Report: report}}, e)
-	if !errors.Is(err, fault.SnapshotInvalid) || r.Data["state"] != forsaken {
+	rb.state = nil
+	r, err = rb.answerRevertedJournal(t.Context(), &selection{view: &snapset.View{Report: report}}, e)
+	if !errors.Is(err, fault.SnapshotInvalid) || r.Data["state"] != stateNotRolledBack {
 		t.Errorf("a member that was lost while it waited for the boot: %+v, %v", r, err)
 	}
 	e.State = []byte("{")
-	if _, err := w.cameBack(t.Context(), nil, e); !errors.Is(err, fault.JournalDamaged) {
+	if _, err := rb.answerRevertedJournal(t.Context(), nil, e); !errors.Is(err, fault.JournalDamaged) {
 		t.Error(err)
 	}
 }
 
-func TestNewestOfTheJournal(t *testing.T) {
+func TestNewestReadsJournal(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "journal")
 	if last, err := Newest(dir, ""); last != nil || err != nil {
 		t.Error(last, err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Error("to look has made a journal")
+		t.Error("reading has created a journal")
 	}
 	j, err := journal.Open(dir)
 	if err != nil {
@@ -193,11 +197,13 @@ func TestNewestOfTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	last, err := Newest(dir, "")
-	if err != nil || last.Set != "other" || last.Outcome != "unfinished" || last.Merging["u"] != 7 || last.Downtime != 1500 {
+	if err != nil || last.Set != "other" || last.Outcome != "unfinished" || last.Merging["u"] != 7 ||
+		last.Downtime != 1500 {
 		t.Errorf("%+v %v", last, err)
 	}
 	last, err = Newest(dir, "snap")
-	if err != nil || last.Step != stepMerged || last.Outcome != "done" || len(last.Merging) > 0 || last.Volumes[0] != "vg00/dat" {
+	if err != nil || last.Step != stepMerged || last.Outcome != "done" || len(last.Merging) > 0 ||
+		last.Volumes[0] != "vg00/dat" {
 		t.Errorf("%+v %v", last, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "a4.json"), []byte("{"), 0o600); err != nil {
@@ -208,14 +214,20 @@ func TestNewestOfTheJournal(t *testing.T) {
 	}
 }
 
-// What the journal keeps is all that the way on after a power cut has.
+// After a power cut the state in the journal is all that the rollback is continued from.
 func TestStateSurvivesTheJournal(t *testing.T) {
 	stopped := time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC)
 	st := State{
 		Set: "snap", ID: "1", Taken: stopped, Start: true, Resnapshot: true, Stopped: stopped, Downtime: time.Second,
-		Members:  []*Member{{VG: "vg00", LV: "dat", Snapshot: "dat_snap", DMName: "vg00-dat", SnapshotID: "u", COWSize: 1 << 40, Crypt: "c"}},
-		Services: service.Plan{Named: []string{"a.service"}, Stop: []string{"b.service", "a.service"}, Active: []string{"a.service"}},
-		Mounts:   []filesystem.MountSpec{{Source: "/dev/vg00/dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"}}},
+		Members: []*Member{{
+			VG: "vg00", LV: "dat", Snapshot: "dat_snap", DMName: "vg00-dat", SnapshotID: "u", COWSize: 1 << 40, Crypt: "c",
+		}},
+		Services: service.Plan{
+			Named: []string{"a.service"}, Stop: []string{"b.service", "a.service"}, Active: []string{"a.service"},
+		},
+		Mounts: []filesystem.MountSpec{{
+			Source: "/dev/vg00/dat", Point: "/dat", Type: "xfs", Options: []string{"rw", "noatime"},
+		}},
 		Failures: []service.Failure{{Unit: "a.service", Result: "exit-code"}},
 		Trouble:  []*fault.Error{{Code: fault.NoSpace, Msg: "set snap was not taken again", Hint: "make room"}},
 	}
@@ -232,34 +244,37 @@ func TestStateSurvivesTheJournal(t *testing.T) {
 	}
 }
 
-// failing is a walk that finds in the journal a rollback which ended, with a set that was not taken again.
-func failing(t *testing.T) (*walk, *journal.Entry) {
+// newEnded returns a rollback, and the journal entry of an earlier rollback of the same set that ended without taking
+// the set again.
+func newEnded(t *testing.T) (*rollback, *journal.Entry) {
 	t.Helper()
-	w := walkOf(t, server(), "vg00/dat_s")
-	w.systemd, w.commands = &service.Systemd{}, command.NewRecorder(command.Local{})
-	w.state.Trouble = []*fault.Error{fault.New(fault.NoSpace, "set s was not taken again").WithHint("make room")}
-	data, err := json.Marshal(w.state)
+	rb := newAtMerge(t, server(), "vg00/dat_s")
+	rb.systemd, rb.commands = &service.Systemd{}, command.NewRecorder(command.Local{})
+	rb.state.Trouble = []*fault.Error{fault.New(fault.NoSpace, "set s was not taken again").WithHint("make room")}
+	data, err := json.Marshal(rb.state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, &journal.Entry{ID: "1", Kind: Kind, Set: "s", Step: stepMerged, Outcome: journal.Done, State: data}
+	return rb, &journal.Entry{ID: "1", Kind: Kind, Set: "s", Step: stepMerged, Outcome: journal.Done, State: data}
 }
 
-// The call that made a rollback may never have been answered, as after a power cut: the next one tells what went wrong.
-func TestWhatFailedIsSaidAgain(t *testing.T) {
-	w, e := failing(t)
-	result, err := w.again(t.Context(), e)
-	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "rolled back, but set s was not taken again") || fault.Of(err).Hint != "make room" || result.Changed {
+// The call that made a rollback may never have been answered, as after a power cut, so the next call repeats what went
+// wrong.
+func TestAnswerEarlierRepeatsFailure(t *testing.T) {
+	rb, e := newEnded(t)
+	result, err := rb.answerEarlier(t.Context(), e)
+	if !errors.Is(err, fault.NoSpace) || !strings.Contains(err.Error(), "rolled back, but set s was not taken again") ||
+		fault.Of(err).Hint != "make room" || result.Changed {
 		t.Errorf("%v, %+v", err, result)
 	}
-	w, e = failing(t)
-	w.Check, e.Outcome, e.Step = true, journal.Unfinished, StepStarted
-	if _, err := w.again(t.Context(), e); !errors.Is(err, fault.NoSpace) {
+	rb, e = newEnded(t)
+	rb.Check, e.Outcome, e.Step = true, journal.Unfinished, StepStarted
+	if _, err := rb.answerEarlier(t.Context(), e); !errors.Is(err, fault.NoSpace) {
 		t.Errorf("with --check: %v", err)
 	}
-	w, e = failing(t)
+	rb, e = newEnded(t)
 	e.State = []byte("{}")
-	if _, err := w.again(t.Context(), e); err != nil {
+	if _, err := rb.answerEarlier(t.Context(), e); err != nil {
 		t.Errorf("nothing failed: %v", err)
 	}
 }

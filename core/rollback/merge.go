@@ -11,314 +11,362 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// The states of a member.
+// The states of a member. stateDetached and stateLost are in no result: there such a member is merged or
+// not_rolled_back.
 const (
-	waiting  = "waiting"  // not merging yet
-	deferred = "deferred" // recorded as merging, but the kernel does not
-	merging  = "merging"
-	detached = "detached" // merged, but its COW volume is still there
-	merged   = "merged"
-	lost     = "lost"            // its COW space overflowed before its merge began
-	forsaken = "not_rolled_back" // lost, and somebody has removed its snapshot since
+	stateWaiting       = "waiting"  // LVM has not been told to merge it, or has refused
+	stateDeferred      = "deferred" // LVM has recorded the merge, and the kernel has not begun it
+	stateMerging       = "merging"
+	stateDetached      = "detached" // merged, but LVM has left its COW volume behind
+	stateMerged        = "merged"
+	stateLost          = "lost"            // its COW space overflowed before its merge began
+	stateNotRolledBack = "not_rolled_back" // lost, and its snapshot has been removed since
 )
 
 const (
-	// closeLimit bounds the wait for a volume that something opened just when its merge was to begin (udev does).
-	closeLimit = 5 * time.Minute
-	// tick is how often the kernel is asked while nothing tells of a change: device-mapper has no event for it.
-	tick = 500 * time.Millisecond
-	// glance is how often it is asked while LVM is about to make it merge and services are down.
-	glance = 40 * time.Millisecond
+	// mergeStartLimit bounds the wait for a volume that something opened just when its merge was to begin, as udev does.
+	mergeStartLimit = 5 * time.Minute
+	// statusInterval is how often the kernel is asked for changes that device-mapper has no event for.
+	statusInterval = 500 * time.Millisecond
+	// fastStatusInterval is how often the kernel is asked between the start of lvconvert and the start of the merges,
+	// while services are stopped.
+	fastStatusInterval = 40 * time.Millisecond
 )
 
-// merge has LVM merge all members and returns when the kernel merges each of them, or has merged it, and they can be
-// written to again.
-func (w *walk) merge(ctx context.Context) error {
-	err := w.mergeAll(ctx)
-	if open := w.unprotect(ctx); err == nil {
-		err = open
+// merge has LVM merge all members. It returns when the kernel merges each of them, or has merged it, and all of them
+// can be written to again.
+func (rb *rollback) merge(ctx context.Context) error {
+	err := rb.mergeAll(ctx)
+	if unprotectErr := rb.unprotect(ctx); err == nil {
+		err = unprotectErr
 	}
 	return err
 }
 
-func (w *walk) mergeAll(ctx context.Context) error {
-	w.trip.Progress("merging", -1)
-	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+// mergeAll is merge without making the members writable again. It tells LVM to merge the members, twice at most, and
+// retries merges that LVM deferred because something held the volume open. If a member is still open after openLimit,
+// LVM is told to forget the merges, which works only if no member merges yet; otherwise the retries go on until
+// mergeStartLimit.
+func (rb *rollback) mergeAll(ctx context.Context) error {
+	rb.run.Progress("merging", -1)
+	ctx, cancel := context.WithTimeout(ctx, mergeStartLimit)
 	defer cancel()
-	var failed error
-	var late []*Member  // whose merges LVM has put off
-	var since time.Time // when that was first seen
-	tried, back := 0, false
-	if w.ready {
-		tried, failed = 1, w.begin(ctx, w.state.Members)
+	var mergeErr error
+	var deferred deferral
+	attempts := 0
+	if rb.readyToMerge {
+		attempts, mergeErr = 1, rb.startMerge(ctx, rb.state.Members)
 	}
 	for {
-		states, gone, err := w.survey(ctx)
-		if ctx.Err() != nil && len(late) > 0 {
-			_, err := w.heldOpen(context.WithoutCancel(ctx), late, closeLimit)
+		states, lostErr, err := rb.survey(ctx)
+		if ctx.Err() != nil && len(deferred.members) > 0 {
+			_, err := rb.giveUpOpened(context.WithoutCancel(ctx), deferred.members, mergeStartLimit)
 			return err
 		}
 		if err != nil {
-			return fault.All(failed, err)
+			return fault.All(mergeErr, err)
 		}
-		if gone != nil && w.untouched(states) {
-			return gone
+		if lostErr != nil {
+			return rb.endWithLost(states, lostErr)
 		}
-		if gone != nil {
-			return fault.All(gone, w.mourn(pick(states, w.state.Members, lost)))
-		}
-		wait := pick(states, w.state.Members, waiting)
-		late = pick(states, w.state.Members, deferred)
+		notBegun := membersIn(states, rb.state.Members, stateWaiting)
+		deferred.members = membersIn(states, rb.state.Members, stateDeferred)
 		switch {
-		case len(wait)+len(late) == 0:
-			return w.awake(ctx)
-		case len(wait) > 0 && tried < 2:
-			tried++
-			w.release() // LVM may lack room for its archive
-			failed = w.begin(ctx, wait)
+		case len(notBegun)+len(deferred.members) == 0:
+			return rb.resumeSuspended(ctx)
+		case len(notBegun) > 0 && attempts < 2:
+			attempts++
+			rb.releaseSpace() // LVM may have failed for lack of disk space for its metadata archive
+			mergeErr = rb.startMerge(ctx, notBegun)
 			continue
-		case len(wait) > 0:
-			return w.refused(wait, failed, w.unmerge(ctx, states))
-		case since.IsZero():
-			since = time.Now()
-			if err := w.awake(ctx); err != nil { // whoever looks at what a killed command left suspended keeps it open
-				return err
-			}
-		case !back && time.Since(since) > w.patience:
-			back = true
-			if done, err := w.heldOpen(ctx, late, w.patience); done {
-				return err
-			}
+		case len(notBegun) > 0:
+			return rb.mergeRefused(notBegun, mergeErr, rb.unmerge(ctx, states))
 		}
-		if err := w.unlatch(ctx, late); err != nil && ctx.Err() == nil {
+		if gaveUp, err := rb.retryOrGiveUp(ctx, &deferred); gaveUp || err != nil {
 			return err
 		}
 	}
 }
 
-// mourn writes down which members are lost past the point of no return: once their snapshots are removed, LVM shows them as
-// it shows those that are merged.
-func (w *walk) mourn(members []*Member) error {
+// deferral is what is known of merges that LVM has put off.
+type deferral struct {
+	members      []*Member
+	since        time.Time // when that was first seen
+	triedUnmerge bool
+}
+
+// retryOrGiveUp tries the deferred merges again. After openLimit it has LVM forget them, once; gaveUp is true if that
+// succeeded.
+func (rb *rollback) retryOrGiveUp(ctx context.Context, d *deferral) (gaveUp bool, err error) {
+	switch {
+	case d.since.IsZero():
+		d.since = time.Now()
+		// Whatever reads a volume that a killed command left suspended hangs, and so keeps the volume open.
+		if err := rb.resumeSuspended(ctx); err != nil {
+			return false, err
+		}
+	case !d.triedUnmerge && time.Since(d.since) > rb.openLimit:
+		d.triedUnmerge = true
+		if undone, err := rb.giveUpOpened(ctx, d.members, rb.openLimit); undone {
+			return true, err
+		}
+	}
+	if err := rb.retryDeferred(ctx, d.members); err != nil && ctx.Err() == nil {
+		return false, err
+	}
+	return false, nil
+}
+
+// endWithLost returns lostErr, and records which members were lost unless nothing is rolled back.
+func (rb *rollback) endWithLost(states map[*Member]string, lostErr error) error {
+	if rb.isUntouched(states) {
+		return lostErr
+	}
+	return fault.All(lostErr, rb.recordLost(membersIn(states, rb.state.Members, stateLost)))
+}
+
+// recordLost writes to the journal which members were lost past the point of no return. Once their snapshots are
+// removed, LVM's metadata shows no difference between them and merged members.
+func (rb *rollback) recordLost(members []*Member) error {
 	for _, m := range members {
 		m.Lost = true
 	}
-	return w.record(w.entry().Step, w.state)
+	return rb.record(rb.entry().Step, rb.state)
 }
 
-// begin has LVM merge members, and returns as soon as the kernel does: that it does is the proof, while LVM goes on to
-// wait for udev, to back up its metadata and to start its poller. Thin members are merged only when LVM's command has ended.
-func (w *walk) begin(ctx context.Context, members []*Member) error {
-	if err := w.protect(ctx, members); err != nil {
+// startMerge has LVM merge members. It returns as soon as the kernel merges all of them, which proves that the merges
+// have begun; lvconvert may then still wait for udev, back up its metadata and start its poller. For thin members it
+// returns when lvconvert ends, because only then they are merged.
+func (rb *rollback) startMerge(ctx context.Context, members []*Member) error {
+	if err := rb.protect(ctx, members); err != nil {
 		return err
 	}
-	if !w.ahead {
-		return w.lvm.Merge(ctx, snapshots(members)...)
+	if !rb.overlapLvconvert {
+		return rb.lvm.Merge(ctx, snapshotNames(members)...)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- w.lvm.Merge(context.WithoutCancel(ctx), snapshots(members)...) }()
-	look := time.NewTicker(glance)
-	defer look.Stop()
+	done := make(chan error, 1)
+	go func() { done <- rb.lvm.Merge(context.WithoutCancel(ctx), snapshotNames(members)...) }()
+	ticker := time.NewTicker(fastStatusInterval)
+	defer ticker.Stop()
 	for {
 		select {
-		case err := <-ended:
+		case err := <-done:
 			return err
-		case <-look.C:
+		case <-ticker.C:
 		}
-		status, err := w.lvm.Status(ctx)
-		waits := func(m *Member) bool { return kernelState(status[m.DMName]) != merging }
-		if err == nil && !slices.ContainsFunc(members, waits) {
-			w.merger = ended
+		status, err := rb.lvm.Status(ctx)
+		notMerging := func(m *Member) bool { return kernelState(status[m.DMName]) != stateMerging }
+		if err == nil && !slices.ContainsFunc(members, notMerging) {
+			rb.lvconvertDone = done
 			return nil
 		}
 	}
 }
 
-// join waits for the end of LVM's command. What it says does not count any more: the kernel merges.
-func (w *walk) join() {
-	if w.merger != nil {
-		<-w.merger
-		w.merger = nil
+// awaitLvconvert waits for the end of an lvconvert that is still running. Its result does not matter, because the
+// kernel merges.
+func (rb *rollback) awaitLvconvert() {
+	if rb.lvconvertDone != nil {
+		<-rb.lvconvertDone
+		rb.lvconvertDone = nil
 	}
 }
 
-// refused says that LVM does not take members for merging. Without a way back the services stay down.
-func (w *walk) refused(wait []*Member, because, noWayBack error) error {
-	if because == nil {
-		because = fault.New(fault.MergeFailed, "LVM reports no error")
+// mergeRefused returns the fault for members that LVM does not take for merging. unmergeErr is why the rollback could
+// not be undone; then the services stay stopped. It is nil if the rollback could be undone.
+func (rb *rollback) mergeRefused(notBegun []*Member, cause, unmergeErr error) error {
+	if cause == nil {
+		cause = fault.New(fault.MergeFailed, "LVM reports no error")
 	}
-	if noWayBack == nil {
+	if unmergeErr == nil {
 		return fault.New(fault.MergeFailed, "LVM did not begin to merge %s, and nothing was rolled back: %w",
-			strings.Join(snapshots(wait), ", "), because).
+			strings.Join(snapshotNames(notBegun), ", "), cause).
 			WithHint("mend the cause and run the same task again")
 	}
 	return fault.New(fault.MergeFailed, "%s cannot be merged; the services stay down, because %w: %w",
-		strings.Join(snapshots(wait), ", "), noWayBack, because).
+		strings.Join(snapshotNames(notBegun), ", "), unmergeErr, cause).
 		WithHint("lvs -a shows each snapshot; mend the cause and run the same task again: it goes on from here")
 }
 
-// unlatch starts merges that LVM deferred because it found their volumes open. Nothing of ours is: it was udev, or a
-// monitoring tool that looked for a moment; or somebody has mounted one.
-func (w *walk) unlatch(ctx context.Context, late []*Member) error {
-	if err := w.evict(ctx, late); err != nil && !errors.Is(err, fault.Busy) { // who is busy there is named at the limit
+// retryDeferred starts merges that LVM deferred because it found their volumes open. Rewind itself holds no volume
+// open: udev or a monitoring program did for a moment, or somebody has mounted one.
+func (rb *rollback) retryDeferred(ctx context.Context, deferred []*Member) error {
+	// At the limit the fault names what keeps a mount busy.
+	if err := rb.unmountNew(ctx, deferred); err != nil && !errors.Is(err, fault.Busy) {
 		return err
 	}
-	if err := w.protect(ctx, late); err != nil {
+	if err := rb.protect(ctx, deferred); err != nil {
 		return err
 	}
-	info, err := w.lvm.Info(ctx)
+	info, err := rb.lvm.Info(ctx)
 	if err != nil {
 		return err
 	}
 	var closed []string
-	for _, m := range late {
+	for _, m := range deferred {
 		if info[m.DMName].Open == 0 {
 			closed = append(closed, m.origin())
 		}
 	}
 	if len(closed) > 0 {
-		if err := w.lvm.Refresh(ctx, closed...); err == nil {
+		if err := rb.lvm.Refresh(ctx, closed...); err == nil {
 			return nil
 		}
 	}
 	select {
-	case <-time.After(tick):
+	case <-time.After(statusInterval):
 	case <-ctx.Done():
 	}
 	return nil
 }
 
-// finish waits until every member is merged and LVM has tidied up, then takes the boot guard away and closes the entry.
-func (w *walk) finish(ctx context.Context) error {
-	if err := w.waitMerged(ctx); err != nil {
+// finish waits until every member is merged and LVM has finished its part, then removes the boot guard and closes the
+// entry.
+func (rb *rollback) finish(ctx context.Context) error {
+	if err := rb.waitMerged(ctx); err != nil {
 		return err
 	}
-	return w.done(ctx)
+	return rb.closeMerged(ctx)
 }
 
-// stalled is how long a merge may make no progress at all before the wait for it ends. The merge itself goes on.
-const stalled = 10 * time.Minute
+// stallLimit is how long Rewind waits for a merge that makes no progress at all. The merge itself goes on after that.
+const stallLimit = 10 * time.Minute
 
-// pollAgain is how long LVM may take to end a merge that it was told of, before it is told again.
-const pollAgain = 10 * time.Second
+// pollInterval is how long LVM may take to finish a merge after it was told that the kernel has merged everything.
+// After that LVM is told again.
+const pollInterval = 10 * time.Second
 
-func (w *walk) waitMerged(ctx context.Context) error {
-	last, moved, told := int64(-1), time.Now(), time.Time{}
+// waitMerged waits until all merges are finished, and extends the time limit of the run as long as they make progress.
+func (rb *rollback) waitMerged(ctx context.Context) error {
+	previous, lastProgress, lastPoll := int64(-1), time.Now(), time.Time{}
 	for {
-		left, idle, err := w.left(ctx)
+		bytesLeft, unreported, err := rb.remaining(ctx)
 		if err != nil {
 			return err
 		}
-		if left == 0 && len(idle) == 0 {
-			states, err := w.states(ctx)
-			if err != nil {
-				return err
-			}
-			if w.settled(states) {
-				return nil
-			}
-			if err := w.sweep(ctx, pick(states, w.state.Members, detached)); err != nil {
+		if bytesLeft == 0 && len(unreported) == 0 {
+			if complete, err := rb.completeMerge(ctx); complete || err != nil {
 				return err
 			}
 		}
-		if left != last {
-			last, moved = left, time.Now()
-			w.trip.Extend(2 * stalled)
+		if bytesLeft != previous {
+			previous, lastProgress = bytesLeft, time.Now()
+			rb.run.Extend(2 * stallLimit)
 		}
-		w.trip.Progress("merging", w.percent(left))
-		if len(idle) > 0 && time.Since(told) > pollAgain {
-			// The kernel is done and LVM does not know yet: its poller looks late, or is gone. Watching twice does no harm.
-			// LVM 2.03.31 was seen to fail at the end of a merge that a killed lvconvert had begun, with the volume suspended.
-			if err := w.awake(ctx); err != nil {
+		rb.run.Progress("merging", rb.percentMerged(bytesLeft))
+		if len(unreported) > 0 && time.Since(lastPoll) > pollInterval {
+			if err := rb.pollMerges(ctx, unreported); err != nil {
 				return err
 			}
-			if err := w.lvm.Poll(ctx, origins(idle)...); err != nil {
-				return err
-			}
-			told = time.Now()
+			lastPoll = time.Now()
 		}
-		if time.Since(moved) > stalled {
-			return fault.New(fault.Timeout, "the merge of %s made no progress for %s; it goes on in the kernel", join(origins(w.state.Members)), stalled).
+		if time.Since(lastProgress) > stallLimit {
+			return fault.New(fault.Timeout, "the merge of %s made no progress for %s; it goes on in the kernel",
+				joinSorted(originNames(rb.state.Members)), stallLimit).
 				WithHint("dmsetup status; the volumes are in use meanwhile, and the next run looks again")
 		}
 		select {
 		case <-ctx.Done():
-			return fault.New(fault.Interrupted, "the merge goes on without this journey").WithHint("lvm_snapshot_info shows its progress")
-		case <-time.After(tick):
+			return fault.New(fault.Interrupted, "the merge goes on without this run").
+				WithHint("lvm_snapshot_info shows its progress")
+		case <-time.After(statusInterval):
 		}
 	}
 }
 
-// awake lets volumes go on that an LVM command that was killed left suspended, from LVM's metadata: whoever mounts or writes
-// would wait for ever. While a command of LVM's is at work it has the group's lock, for which this one waits.
-func (w *walk) awake(ctx context.Context) error {
-	if w.merger != nil {
-		return nil // ours is under way, and resumes what it suspends
+// completeMerge is true if every merge is finished. It removes what LVM left behind of them.
+func (rb *rollback) completeMerge(ctx context.Context) (complete bool, err error) {
+	states, err := rb.memberStates(ctx)
+	if err != nil || rb.isMergeComplete(states) {
+		return err == nil, err
+	}
+	return false, rb.removeDetached(ctx, membersIn(states, rb.state.Members, stateDetached))
+}
+
+// pollMerges tells LVM that the kernel has merged everything of these members: LVM's poller asks only now and then, or is
+// gone. A second poller does no harm. LVM 2.03.31 was seen to fail at the end of a merge that a killed lvconvert had
+// begun, and to leave the volume suspended.
+func (rb *rollback) pollMerges(ctx context.Context, members []*Member) error {
+	if err := rb.resumeSuspended(ctx); err != nil {
+		return err
+	}
+	return rb.lvm.Poll(ctx, originNames(members)...)
+}
+
+// resumeSuspended resumes volumes that a killed LVM command left suspended, with the tables that LVM's metadata
+// describes: whatever mounts or writes to such a volume would hang. An LVM command that is still running holds the lock
+// of the volume group, and resumeSuspended waits for it.
+func (rb *rollback) resumeSuspended(ctx context.Context) error {
+	if rb.lvconvertDone != nil {
+		return nil // our own lvconvert is running, and resumes what it suspends
 	}
 	volumes := map[string]string{}
-	for _, m := range w.state.Members {
+	for _, m := range rb.state.Members {
 		volumes[m.DMName] = m.origin()
 	}
-	return w.lvm.Unsuspend(ctx, volumes)
+	return rb.lvm.Unsuspend(ctx, volumes)
 }
 
-// settled says that there is nothing left to merge.
-func (w *walk) settled(states map[*Member]string) bool {
-	return len(pick(states, w.state.Members, merged))+len(pick(states, w.state.Members, forsaken)) == len(w.state.Members)
+// isMergeComplete is true if no member is left to be merged.
+func (rb *rollback) isMergeComplete(states map[*Member]string) bool {
+	members := rb.state.Members
+	return len(membersIn(states, members, stateMerged))+len(membersIn(states, members, stateNotRolledBack)) == len(members)
 }
 
-// sweep removes the COW volumes that LVM left behind. LVM may just have done so itself.
-func (w *walk) sweep(ctx context.Context, detached []*Member) error {
-	err := w.lvm.Remove(ctx, snapshots(detached)...)
+// removeDetached removes the COW volumes that LVM left behind. It is no error if LVM has just removed them itself.
+func (rb *rollback) removeDetached(ctx context.Context, members []*Member) error {
+	err := rb.lvm.Remove(ctx, snapshotNames(members)...)
 	if errors.Is(err, fault.NotFound) {
 		return nil
 	}
 	return err
 }
 
-// retake takes the same set again, for rehearsals. LVM takes no thick snapshot of a volume that is merging, so the
-// services wait for the merge; thin ones are merged by now.
-func (w *walk) retake(ctx context.Context) error {
-	if err := w.waitMerged(ctx); err != nil {
+// retake takes the same set again, for rehearsals. LVM takes no thick snapshot of a volume that is merging, so for
+// thick members the services wait until the merge is finished. Thin members are already merged here.
+func (rb *rollback) retake(ctx context.Context) error {
+	if err := rb.waitMerged(ctx); err != nil {
 		return err
 	}
 	var volumes []snapset.Volume
-	for _, m := range w.state.Members {
+	for _, m := range rb.state.Members {
 		v := snapset.Volume{Name: m.origin()}
 		if m.COWSize > 0 {
-			v.Size = size(m.COWSize)
+			v.Size = sizeInBytes(m.COWSize)
 		}
 		volumes = append(volumes, v)
 	}
-	mine := w.trip.Entry()
-	defer w.trip.Resume(mine)
-	_, err := snapset.Apply(ctx, w.trip, w.commands, snapset.Request{
-		State: snapset.Present, Set: w.state.Set, Volumes: volumes, FreezeTimeout: time.Minute,
+	ownEntry := rb.run.Entry()
+	defer rb.run.Resume(ownEntry)
+	_, err := snapset.Apply(ctx, rb.run, rb.commands, snapset.Request{
+		State: snapset.Present, Set: rb.state.Set, Volumes: volumes, FreezeTimeout: time.Minute,
 	})
 	return err
 }
 
-func pick(states map[*Member]string, members []*Member, state string) []*Member {
-	var out []*Member
+// membersIn returns those of the members that are in a state.
+func membersIn(states map[*Member]string, members []*Member, state string) []*Member {
+	var list []*Member
 	for _, m := range members {
 		if states[m] == state {
-			out = append(out, m)
+			list = append(list, m)
 		}
 	}
-	return out
+	return list
 }
 
-func snapshots(members []*Member) []string {
-	var out []string
+func snapshotNames(members []*Member) []string {
+	var names []string
 	for _, m := range members {
-		out = append(out, m.snapshot())
+		names = append(names, m.snapshot())
 	}
-	return out
+	return names
 }
 
-func origins(members []*Member) []string {
-	var out []string
+func originNames(members []*Member) []string {
+	var names []string
 	for _, m := range members {
-		out = append(out, m.origin())
+		names = append(names, m.origin())
 	}
-	return out
+	return names
 }

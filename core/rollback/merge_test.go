@@ -16,7 +16,7 @@ import (
 
 const mib = 1 << 20
 
-// server has a set of two thick snapshots and a thin one.
+// server returns a fake LVM with two thick snapshots and a thin one.
 func server() *lvmtest.Fake {
 	return lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
 		{Name: "dat"}, {Name: "dat_s", Origin: "dat", Size: 32 * mib},
@@ -25,47 +25,47 @@ func server() *lvmtest.Fake {
 	}})
 }
 
-// walkOf is a rollback to these snapshots that has come to the point of no return.
-func walkOf(t *testing.T, f *lvmtest.Fake, snapshots ...string) *walk {
+// newAtMerge returns a rollback to these snapshots that has come to the merge.
+func newAtMerge(t *testing.T, f *lvmtest.Fake, snapshots ...string) *rollback {
 	t.Helper()
-	w := &walk{trip: &journey.Trip{}, lvm: f.LVM(), state: &State{Set: "s"}}
-	gates{}.of(w)
-	r := report(t, w)
+	rb := &rollback{run: &journey.Trip{}, lvm: f.LVM(), state: &State{Set: "s"}}
+	writeProtection{}.install(rb)
+	r := readReport(t, rb)
 	for _, name := range snapshots {
 		v, ok := r.ByPath(name)
 		if !ok {
 			t.Fatal("no " + name)
 		}
-		m, err := member(r, v)
+		m, err := newMember(r, v)
 		if err != nil {
 			t.Fatal(err)
 		}
 		m.Protect = true
-		w.state.Members = append(w.state.Members, m)
+		rb.state.Members = append(rb.state.Members, m)
 	}
-	return w
+	return rb
 }
 
-func report(t *testing.T, w *walk) *lvm.Report {
+func readReport(t *testing.T, rb *rollback) *lvm.Report {
 	t.Helper()
-	r, err := w.lvm.Report(t.Context())
+	r, err := rb.lvm.Report(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-var all = []string{"vg00/dat_s", "vg00/app_s", "vg00/thin_s"}
+var allSnapshots = []string{"vg00/dat_s", "vg00/app_s", "vg00/thin_s"}
 
-// under fails unless every member merges or is merged.
-func under(t *testing.T, w *walk) {
+// checkMerging fails the test unless every member merges or is merged.
+func checkMerging(t *testing.T, rb *rollback) {
 	t.Helper()
-	states, err := w.states(t.Context())
+	states, err := rb.memberStates(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for m, state := range states {
-		if state != merging && state != merged {
+		if state != stateMerging && state != stateMerged {
 			t.Errorf("%s is %s", m.snapshot(), state)
 		}
 	}
@@ -74,11 +74,11 @@ func under(t *testing.T, w *walk) {
 func TestMergeOfAllIsOneCommand(t *testing.T) {
 	f := server()
 	f.Fill("vg00/dat_s", 50)
-	w := walkOf(t, f, all...)
-	if err := w.merge(t.Context()); err != nil {
+	rb := newAtMerge(t, f, allSnapshots...)
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	under(t, w)
+	checkMerging(t, rb)
 	var converts int
 	for _, argv := range f.Commands() {
 		if argv[1] == "lvconvert" {
@@ -90,31 +90,31 @@ func TestMergeOfAllIsOneCommand(t *testing.T) {
 	}
 }
 
-// Whichever command fails once, a second run of the same code comes to the end.
-func TestAMergeThatFailsGoesOn(t *testing.T) {
+// Whichever command fails once, a second run of the same code completes the merges.
+func TestFailedMergeIsCompletedBySecondRun(t *testing.T) {
 	for n := 1; ; n++ {
 		f := server()
 		f.Fill("vg00/dat_s", 50)
-		w := walkOf(t, f, all...)
+		rb := newAtMerge(t, f, allSnapshots...)
 		f.FailAt(len(f.Commands())+n, errors.New("no such luck"))
 		ran := len(f.Commands())
-		err := w.merge(t.Context())
+		err := rb.merge(t.Context())
 		if len(f.Commands())-ran < n {
-			return // it needs fewer
+			return // a merge runs fewer commands than n
 		}
 		if err != nil {
-			err = w.merge(t.Context())
+			err = rb.merge(t.Context())
 		}
 		if err != nil {
 			t.Errorf("command %d: %v", n, err)
 		}
-		under(t, w)
+		checkMerging(t, rb)
 	}
 }
 
-// Killed before or after any command, or cut from power there, a second run comes to the end: of no member is there a
-// mix that it would take for done.
-func TestAMergeThatIsKilledGoesOn(t *testing.T) {
+// If the program is killed, or the power fails, before or after any command, a second run completes the merges, and
+// takes no member for merged that is not.
+func TestKilledMergeIsCompletedBySecondRun(t *testing.T) {
 	for name, arm := range map[string]func(f *lvmtest.Fake, n int){
 		"before": func(f *lvmtest.Fake, n int) { f.DieAt(n) },
 		"after":  func(f *lvmtest.Fake, n int) { f.DieAfter(n) },
@@ -123,24 +123,25 @@ func TestAMergeThatIsKilledGoesOn(t *testing.T) {
 			for n := 1; ; n++ {
 				f := server()
 				f.Fill("vg00/dat_s", 50)
-				w := walkOf(t, f, all...)
+				rb := newAtMerge(t, f, allSnapshots...)
 				arm(f, len(f.Commands())+n)
-				if !dies(func() { _ = w.merge(t.Context()) }) {
+				if !isKilled(func() { _ = rb.merge(t.Context()) }) {
 					break
 				}
 				if power {
 					f.PowerCut()
 				}
-				if err := w.merge(t.Context()); err != nil {
+				if err := rb.merge(t.Context()); err != nil {
 					t.Errorf("%s command %d: %v", name, n, err)
 				}
-				under(t, w)
+				checkMerging(t, rb)
 			}
 		}
 	}
 }
 
-func dies(f func()) (died bool) {
+// isKilled runs f and reports whether the fake LVM killed it.
+func isKilled(f func()) (died bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if _, died = p.(lvmtest.Died); !died {
@@ -152,193 +153,195 @@ func dies(f func()) (died bool) {
 	return false
 }
 
-// LVM found a volume open for a moment and put its merge off: that is no merge yet.
-func TestADeferredMergeIsStartedWhenItsVolumeIsClosed(t *testing.T) {
+// A merge that LVM has deferred, because it found the volume open for a moment, has not begun.
+func TestDeferredMergeStartsWhenVolumeIsClosed(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	rb := newAtMerge(t, f, "vg00/dat_s", "vg00/app_s")
 	f.SetOpen("vg00/dat", 1)
-	if err := w.lvm.Merge(t.Context(), all[:2]...); err != nil {
+	if err := rb.lvm.Merge(t.Context(), allSnapshots[:2]...); err != nil {
 		t.Fatal(err)
 	}
-	states, err := w.states(t.Context())
-	if err != nil || states[w.state.Members[0]] != deferred || states[w.state.Members[1]] != merging {
+	states, err := rb.memberStates(t.Context())
+	if err != nil || states[rb.state.Members[0]] != stateDeferred || states[rb.state.Members[1]] != stateMerging {
 		t.Fatalf("%v %v", states, err)
 	}
 	f.SetOpen("vg00/dat", 0)
-	if err := w.merge(t.Context()); err != nil {
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	under(t, w)
+	checkMerging(t, rb)
 }
 
-// tidying is an LVM whose lvconvert goes on for a while when the kernel merges already.
-type tidying struct {
+// slowLvconvert is an LVM whose lvconvert ends only after release is closed, although the kernel merges already.
+type slowLvconvert struct {
 	*lvmtest.Fake
-	goOn chan struct{}
+	release chan struct{}
 }
 
-func (s tidying) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+func (s slowLvconvert) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	out, err := s.Fake.Run(ctx, c)
 	if c.Argv[1] == "lvconvert" {
-		<-s.goOn
+		<-s.release
 	}
 	return out, err
 }
 
-// The kernel's word is enough: what LVM still has to do holds nothing up, but its end is waited for.
-func TestTheKernelsWordIsEnough(t *testing.T) {
+// merge returns when the kernel merges, before lvconvert ends; the rollback waits for the end of lvconvert later.
+func TestMergeReturnsBeforeLvconvertEnds(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, all[:2]...)
-	slow := tidying{f, make(chan struct{})}
-	w.lvm, w.ready, w.ahead = lvm.New(slow).On(f.Mapper), true, true
-	if err := w.merge(t.Context()); err != nil {
+	rb := newAtMerge(t, f, allSnapshots[:2]...)
+	slow := slowLvconvert{f, make(chan struct{})}
+	rb.lvm, rb.readyToMerge, rb.overlapLvconvert = lvm.New(slow).On(f.Mapper), true, true
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	under(t, w)
+	checkMerging(t, rb)
 	joined := make(chan struct{})
-	go func() { w.join(); close(joined) }()
+	go func() { rb.awaitLvconvert(); close(joined) }()
 	select {
 	case <-joined:
 		t.Error("lvconvert was not waited for")
 	case <-time.After(10 * time.Millisecond):
 	}
-	close(slow.goOn)
+	close(slow.release)
 	<-joined
 }
 
-func TestAMemberLostAfterThePointOfNoReturnIsNamed(t *testing.T) {
+func TestMergeNamesOverflowedMember(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
-	begun(t, w, stepMerging)
+	rb := newAtMerge(t, f, "vg00/dat_s", "vg00/app_s")
+	beginAt(t, rb, stepMerging)
 	f.Fill("vg00/dat_s", 100)
-	if err := w.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat_s") {
+	err := rb.merge(t.Context())
+	if !errors.Is(err, fault.SnapshotInvalid) || !strings.Contains(err.Error(), "vg00/dat_s") {
 		t.Error(err)
 	}
 }
 
-// The kernel is done, LVM's poller is gone: waiting ends all the same.
+// The kernel has merged everything and LVM's poller is gone: waitMerged ends all the same.
 func TestWaitMergedWithoutAPoller(t *testing.T) {
 	f := server()
 	f.Fill("vg00/dat_s", 50)
-	w := walkOf(t, f, "vg00/dat_s")
-	if err := w.merge(t.Context()); err != nil {
+	rb := newAtMerge(t, f, "vg00/dat_s")
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.KillPoller()
 	for range 30 {
 		f.Tick()
 	}
-	bytes, idle, err := w.left(t.Context())
+	bytes, idle, err := rb.remaining(t.Context())
 	if err != nil || bytes != 0 || len(idle) != 1 {
 		t.Fatalf("%d %v %v", bytes, idle, err)
 	}
-	if err := w.waitMerged(t.Context()); err != nil {
+	if err := rb.waitMerged(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, there := report(t, w).ByPath("vg00/dat_s"); there {
+	if _, exists := readReport(t, rb).ByPath("vg00/dat_s"); exists {
 		t.Error("the snapshot is still there")
 	}
 }
 
-func TestRecheckSeesWhatHappenedMeanwhile(t *testing.T) {
+func TestRecheckFindsOverflowsAndOpenVolumes(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, all...)
-	if err := w.recheck(t.Context()); err != nil {
+	rb := newAtMerge(t, f, allSnapshots...)
+	if err := rb.recheck(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.Fill("vg00/dat_s", 100)
 	f.Fill("vg00/app_s", 100)
-	err := w.recheck(t.Context())
+	err := rb.recheck(t.Context())
 	if !errors.Is(err, fault.SnapshotInvalid) && fault.Of(err).Code != fault.SnapshotInvalid {
 		t.Error(err)
 	}
-	for _, name := range all[:2] {
+	for _, name := range allSnapshots[:2] {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v does not name %s", err, name)
 		}
 	}
 	f = server()
-	w = walkOf(t, f, all...)
+	rb = newAtMerge(t, f, allSnapshots...)
 	f.SetOpen("vg00/thin", 1)
-	if err := w.recheck(t.Context()); fault.Of(err) == nil || fault.Of(err).Code != fault.Busy || !strings.Contains(err.Error(), "vg00/thin") {
+	err = rb.recheck(t.Context())
+	if fault.Of(err) == nil || fault.Of(err).Code != fault.Busy || !strings.Contains(err.Error(), "vg00/thin") {
 		t.Error(err)
 	}
 }
 
-func TestMergeEndsWithItsContext(t *testing.T) {
+func TestMergeFailsWithCancelledContext(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, "vg00/dat_s")
+	rb := newAtMerge(t, f, "vg00/dat_s")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.merge(ctx); err == nil {
-		t.Error("merged after the end")
+	if err := rb.merge(ctx); err == nil {
+		t.Error("merged although the context was cancelled")
 	}
 }
 
-// A member that is lost stays so when its snapshot is removed, as its own hint has people do: LVM shows it as it shows one
-// that was merged. The services are left stopped then.
-func TestALostMemberIsNoMergedOneWhenItsSnapshotIsRemoved(t *testing.T) {
+// A lost member stays lost after its snapshot is removed, as the hint of the fault says, although LVM then shows no
+// difference between it and a merged member. The services stay stopped.
+func TestLostMemberStaysLostAfterSnapshotIsRemoved(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
-	begun(t, w, stepMerging)
-	w.state.Start = true
+	rb := newAtMerge(t, f, "vg00/dat_s", "vg00/app_s")
+	beginAt(t, rb, stepMerging)
+	rb.state.Start = true
 	f.Fill("vg00/dat_s", 50)
-	if err := w.lvm.Merge(t.Context(), "vg00/dat_s"); err != nil {
+	if err := rb.lvm.Merge(t.Context(), "vg00/dat_s"); err != nil {
 		t.Fatal(err)
 	}
 	f.Fill("vg00/app_s", 100)
-	if err := w.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
+	if err := rb.merge(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Fatal("a lost member:", err)
 	}
-	if err := w.lvm.Remove(t.Context(), "vg00/app_s"); err != nil {
+	if err := rb.lvm.Remove(t.Context(), "vg00/app_s"); err != nil {
 		t.Fatal(err)
 	}
-	again, err := reopen(w.trip, w.entry())
+	resumed, err := reopen(rb.run, rb.entry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.lvm, again.protected, again.writeProtect = w.lvm, w.protected, w.writeProtect
-	if err := again.merge(t.Context()); err != nil {
+	resumed.lvm, resumed.isWriteProtected, resumed.setWriteProtect = rb.lvm, rb.isWriteProtected, rb.setWriteProtect
+	if err := resumed.merge(t.Context()); err != nil {
 		t.Fatal("without it:", err)
 	}
-	trouble := again.notRolledBack()
-	if len(trouble) != 1 || !strings.Contains(trouble[0].Msg, "vg00/app") || again.state.Start {
-		t.Errorf("%v, services are started: %v", trouble, again.state.Start)
+	trouble := resumed.notRolledBack()
+	if len(trouble) != 1 || !strings.Contains(trouble[0].Msg, "vg00/app") || resumed.state.Start {
+		t.Errorf("%v, services are started: %v", trouble, resumed.state.Start)
 	}
-	if state, _ := now(nil, again.state.Members[1], again.entry()); state != forsaken {
+	if state, _ := memberProgress(nil, resumed.state.Members[1], resumed.entry()); state != stateNotRolledBack {
 		t.Errorf("the result says %s", state)
 	}
 }
 
-// An LVM command that was killed, or failed, may leave a volume suspended: whoever mounts it would wait for ever.
-func TestAVolumeThatWasLeftSuspendedGoesOn(t *testing.T) {
+// An LVM command that was killed, or failed, may leave a volume suspended. Whatever mounts it would hang.
+func TestMergeResumesSuspendedVolume(t *testing.T) {
 	f := server()
 	f.Fill("vg00/dat_s", 50)
-	w := walkOf(t, f, "vg00/dat_s")
-	if err := w.merge(t.Context()); err != nil {
+	rb := newAtMerge(t, f, "vg00/dat_s")
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.Suspend("vg00/dat", false)
-	if err := w.merge(t.Context()); err != nil || f.Suspended("vg00/dat") {
+	if err := rb.merge(t.Context()); err != nil || f.Suspended("vg00/dat") {
 		t.Errorf("suspended: %v, %v", f.Suspended("vg00/dat"), err)
 	}
 }
 
-// After a power cut LVM 2.03.16 may end a merge without removing the COW volume, which then is no snapshot any more.
-func TestACOWVolumeThatLVMLeftBehindIsAMerge(t *testing.T) {
+// After a power cut LVM 2.03.16 may end a merge without removing the COW volume, which is then no snapshot any more.
+func TestLeftoverCOWVolumeCountsAsDetached(t *testing.T) {
 	r := &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Volumes: []lvm.Volume{
 		{VG: "vg00", Name: "dat", Kind: lvm.Linear}, {VG: "vg00", Name: "dat_s", UUID: "u", Kind: lvm.Linear},
 	}}}}
 	m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", SnapshotID: "u"}
 	state, err := metadataState(r, m, false)
-	if err != nil || state != detached {
-		t.Errorf("%s, %v; want %s", state, err, detached)
+	if err != nil || state != stateDetached {
+		t.Errorf("%s, %v; want %s", state, err, stateDetached)
 	}
 }
 
-// After a boot an overflowed COW that LVM has marked has the table of a merge, which merges nothing. The kernel's word is
-// enough, whatever LVM makes of it.
-func TestAMergeFromALostCOWIsNoMerge(t *testing.T) {
+// After a boot an overflowed snapshot that LVM has marked as merging has the table of a merge, which merges nothing.
+// What the kernel shows decides, not what LVM has recorded.
+func TestMergeFromOverflowedSnapshotCountsAsLost(t *testing.T) {
 	r := &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Volumes: []lvm.Volume{
 		{VG: "vg00", Name: "dat", Kind: lvm.Linear},
 		{VG: "vg00", Name: "dat_s", UUID: "u", Kind: lvm.Snapshot, Origin: "dat", Merging: true, State: lvm.Merging},
@@ -346,13 +349,13 @@ func TestAMergeFromALostCOWIsNoMerge(t *testing.T) {
 	m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", DMName: "vg00-dat", SnapshotDM: "vg00-dat_s", SnapshotID: "u"}
 	whole := []lvm.Target{{Type: "snapshot-merge", Args: []string{"100/2048", "16"}}}
 	invalid := []lvm.Target{{Type: "snapshot-merge", Args: []string{"Invalid"}}}
-	if kernelState(whole) != merging || kernelLost(map[string][]lvm.Target{m.DMName: whole}, m) {
-		t.Error("a merge is not known as one")
+	if kernelState(whole) != stateMerging || isLostInKernel(map[string][]lvm.Target{m.DMName: whole}, m) {
+		t.Error("a merge is not recognised")
 	}
-	if kernelState(invalid) == merging || !kernelLost(map[string][]lvm.Target{m.DMName: invalid}, m) {
-		t.Error("a merge from a lost COW is taken for one")
+	if kernelState(invalid) == stateMerging || !isLostInKernel(map[string][]lvm.Target{m.DMName: invalid}, m) {
+		t.Error("a merge from an overflowed snapshot counts as a merge")
 	}
-	for given, want := range map[bool]string{true: lost, false: deferred} {
+	for given, want := range map[bool]string{true: stateLost, false: stateDeferred} {
 		if state, err := metadataState(r, m, given); state != want || errors.Is(err, fault.SnapshotInvalid) != given {
 			t.Errorf("given up %v: %s, %v", given, state, err)
 		}

@@ -13,44 +13,45 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// bringUp opens, makes automounts listen, and mounts what is not mounted. What fails keeps nothing else down.
-func (w *walk) bringUp(ctx context.Context, specs []filesystem.MountSpec) error {
-	opened := w.openCrypts(ctx)
-	_, listens := w.systemd.Start(ctx, w.state.Automounts)
-	below, _ := w.holdNames()
-	waits := w.letGo(ctx, below)
-	mounted := w.mountMissing(ctx, specs)
-	return fault.All(opened, listens, waits, mounted)
+// openAndMount opens the LUKS mappings, starts the automounts, and mounts what is not mounted. It tries each part even
+// if an earlier part fails.
+func (rb *rollback) openAndMount(ctx context.Context, specs []filesystem.MountSpec) error {
+	cryptErr := rb.openCrypts(ctx)
+	_, automountErr := rb.systemd.Start(ctx, rb.state.Automounts)
+	automountHold, _ := rb.holdNames()
+	holdErr := rb.releaseHold(ctx, automountHold)
+	mountErr := rb.mountMissing(ctx, specs)
+	return fault.All(cryptErr, automountErr, holdErr, mountErr)
 }
 
-// mountMissing mounts what is not mounted.
-func (w *walk) mountMissing(ctx context.Context, specs []filesystem.MountSpec) error {
+// mountMissing makes those of the mounts that are not there. Bind mounts come last, and only if all others are there.
+func (rb *rollback) mountMissing(ctx context.Context, specs []filesystem.MountSpec) error {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return err
 	}
-	var whole, binds []filesystem.MountSpec
-	var wrong []error
+	var deviceMounts, bindMounts []filesystem.MountSpec
+	var errs []error
 	for _, spec := range specs {
 		switch {
 		case isMounted(mounts, spec):
-			wrong = append(wrong, asIs(mounts, spec))
+			errs = append(errs, checkMounted(mounts, spec))
 		case spec.Bind != "":
-			binds = append(binds, spec)
+			bindMounts = append(bindMounts, spec)
 		default:
-			whole = append(whole, spec)
+			deviceMounts = append(deviceMounts, spec)
 		}
 	}
-	wrong = append(wrong, w.mountAll(ctx, whole, !nested(whole) && !shared(whole)))
-	if err := fault.All(wrong...); err != nil {
+	errs = append(errs, rb.mountAll(ctx, deviceMounts, !hasNested(deviceMounts) && !hasSharedDevice(deviceMounts)))
+	if err := fault.All(errs...); err != nil {
 		return err
 	}
-	return w.mountAll(ctx, binds, false)
+	return rb.mountAll(ctx, bindMounts, false)
 }
 
-// asIs says what is wrong with what is mounted in the place of a mount that is to be made: something else, or the
-// member read-only, by somebody who came while it was protected.
-func asIs(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
+// checkMounted says what is wrong with the mount that is already at the point of spec (mount_failed): it may be another
+// file system, or it may be read-only because somebody mounted it while the member was read-only.
+func checkMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
 	m, _ := filesystem.At(mounts, spec.Point)
 	if dev, err := snapset.BlockDevice(spec.Source); spec.Bind == "" && err == nil && dev != m.Dev {
 		return fault.New(fault.MountFailed, "another program has mounted %s on %s meanwhile, where %s belongs",
@@ -63,18 +64,19 @@ func asIs(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
 		WithHint("umount %s, and run the same task again", spec.Point)
 }
 
-// mountAll mounts one after the other, or all at the same time: each file system replays its own log.
-func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, together bool) error {
+// mountAll makes mounts one after the other, or, with parallel, all at the same time, so that each file system replays
+// its log while the others do. A mount below one that failed is not tried.
+func (rb *rollback) mountAll(ctx context.Context, specs []filesystem.MountSpec, parallel bool) error {
 	done := make(chan error, len(specs))
 	var errs []error
 	var failed []string
 	for _, spec := range specs {
-		if slices.ContainsFunc(failed, func(point string) bool { return inside(spec.Point, point) }) {
+		if slices.ContainsFunc(failed, func(point string) bool { return isBelow(spec.Point, point) }) {
 			errs = append(errs, fault.New(fault.MountFailed, "%s is not mounted, because what it lies in is not", spec.Point))
 			continue
 		}
-		go func() { done <- w.mountOne(ctx, spec) }()
-		if together {
+		go func() { done <- rb.mountOne(ctx, spec) }()
+		if parallel {
 			continue
 		}
 		err := <-done
@@ -88,9 +90,10 @@ func (w *walk) mountAll(ctx context.Context, specs []filesystem.MountSpec, toget
 	return fault.All(errs...)
 }
 
-// mountOne mounts one file system; below an automount only systemd can. Another mount of the same device may have
-// brought it along, where both are below mounts that share what is mounted there, with the flags of that one.
-func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
+// mountOne mounts one file system. Below an automount only systemd can mount it. The mount may be there already: if
+// both are below shared mounts, another mount of the same device propagates to this point, with the flags of that other
+// mount.
+func (rb *rollback) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
 	if mounts, err := filesystem.Mounts(); err == nil && isMounted(mounts, spec) {
 		if hasFlags(mounts, spec) {
 			return nil
@@ -98,25 +101,27 @@ func (w *walk) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
 		return filesystem.Reflag(spec)
 	}
 	unit := service.MountUnit(spec.Point)
-	if !w.automounted(unit) {
-		if w.atOnce != nil {
-			if err := w.atOnce(ctx, spec); err == nil || late(err) {
+	if !rb.isAutomounted(unit) {
+		if rb.mountAtOnce != nil {
+			if err := rb.mountAtOnce(ctx, spec); err == nil || mountStillRunning(err) {
 				return err
 			}
 		}
-		return filesystem.MountDevice(ctx, w.commands, spec)
+		return filesystem.MountDevice(ctx, rb.commands, spec)
 	}
-	return w.startAll(ctx, service.Plan{Active: []string{unit}})
+	return rb.startPlan(ctx, service.Plan{Active: []string{unit}})
 }
 
-// late says that the kernel goes on with a call that was not waited for any longer.
-func late(err error) bool { return errors.Is(err, fault.Timeout) || errors.Is(err, fault.Interrupted) }
+// mountStillRunning is true if err means that Rewind stopped waiting for the mount, and the kernel still works on it.
+func mountStillRunning(err error) bool {
+	return errors.Is(err, fault.Timeout) || errors.Is(err, fault.Interrupted)
+}
 
-// nested says that one mount point lies below another, so that the order matters.
-func nested(specs []filesystem.MountSpec) bool {
+// hasNested is true if one mount point lies below another, so that the order of the mounts matters.
+func hasNested(specs []filesystem.MountSpec) bool {
 	for _, a := range specs {
 		for _, b := range specs {
-			if inside(b.Point, a.Point) {
+			if isBelow(b.Point, a.Point) {
 				return true
 			}
 		}
@@ -124,8 +129,8 @@ func nested(specs []filesystem.MountSpec) bool {
 	return false
 }
 
-// shared says that a device is mounted more than once.
-func shared(specs []filesystem.MountSpec) bool {
+// hasSharedDevice is true if a device is mounted more than once.
+func hasSharedDevice(specs []filesystem.MountSpec) bool {
 	devices := map[string]bool{}
 	for _, s := range specs {
 		if devices[s.Source] {
@@ -136,31 +141,32 @@ func shared(specs []filesystem.MountSpec) bool {
 	return false
 }
 
-// inside says that a mount point lies below another.
-func inside(point, other string) bool {
+// isBelow is true if point lies below other.
+func isBelow(point, other string) bool {
 	return point != other && strings.HasPrefix(point, strings.TrimSuffix(other, "/")+"/")
 }
 
-// isMounted says that something other than an automount's trap is mounted at the point already.
+// isMounted is true if something other than an automount point is mounted at the point.
 func isMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	m, ok := filesystem.At(mounts, spec.Point)
 	return ok && m.Type != filesystem.Autofs
 }
 
-// hasFlags says that a bind mount has the flags that it is to have; one without any inherits them.
+// hasFlags is true if a bind mount has the flags of its spec. A spec without flags inherits them, so that any flags are
+// right.
 func hasFlags(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 	m, _ := filesystem.At(mounts, spec.Point)
-	have := m.Flags()
-	lacks := func(flag string) bool { return !slices.Contains(have, flag) }
+	flags := m.Flags()
+	lacks := func(flag string) bool { return !slices.Contains(flags, flag) }
 	return spec.Bind == "" || len(spec.Options) == 0 ||
-		len(have) == len(spec.Options) && !slices.ContainsFunc(spec.Options, lacks)
+		len(flags) == len(spec.Options) && !slices.ContainsFunc(spec.Options, lacks)
 }
 
-// mountSet mounts the set where it was mounted for a look. Nothing depends on that, and what has overflowed meanwhile
-// can never be mounted again: it is a warning.
-func (w *walk) mountSet(ctx context.Context) {
-	if err := w.mountMissing(ctx, w.state.SetMounts); err != nil {
+// mountSet mounts the snapshots again where they were mounted. A failure is only a warning: nothing depends on these
+// mounts, and a snapshot that has overflowed meanwhile cannot be mounted any more.
+func (rb *rollback) mountSet(ctx context.Context) {
+	if err := rb.mountMissing(ctx, rb.state.SetMounts); err != nil {
 		journey.Say(err)
-		w.warnings = append(w.warnings, "the set is not mounted again: "+err.Error())
+		rb.warnings = append(rb.warnings, "the set is not mounted again: "+err.Error())
 	}
 }

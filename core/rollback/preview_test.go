@@ -8,19 +8,23 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// A directory of thousands of files is one line; what only seems to be below it, or was changed in it, is named.
-func TestDiffCountsWhatWentWithItsDirectory(t *testing.T) {
-	got := diff(&State{Set: "snap"}, map[string]filesystem.Changes{
+// A new or deleted directory with all its files is one line. A path that only begins like the directory, or files that
+// changed, are named.
+func TestFileDiffCountsFilesBelowDirectory(t *testing.T) {
+	got := fileDiff(&State{Set: "snap"}, map[string]filesystem.Changes{
 		"/pccehr": {New: 2, Deleted: 5, Changed: 2, Paths: []filesystem.Change{
 			{Path: "log", What: "changed"}, {Path: "log/today", What: "changed"}, {Path: "new", What: "new"},
-			{Path: "records", What: "deleted"}, {Path: "records/ward", What: "deleted"}, {Path: "records/ward/1", What: "deleted"},
-			{Path: "records2", What: "deleted"}, {Path: "two\nlines", What: "deleted"},
+			{Path: "records", What: "deleted"}, {Path: "records/ward", What: "deleted"},
+			{Path: "records/ward/1", What: "deleted"}, {Path: "records2", What: "deleted"},
+			{Path: "two\nlines", What: "deleted"},
 		}},
 		"/dat": {New: 3, Paths: []filesystem.Change{{Path: "tmp", What: "new"}, {Path: "tmp/a", What: "new"}}},
 	})
-	now := "/dat/tmp/ (with 1 below it)\n/dat: 1 more\n/pccehr/log (changed since)\n/pccehr/log/today (changed since)\n/pccehr/new\n/pccehr: 1 more\n"
-	then := "/pccehr/log\n/pccehr/log/today\n/pccehr/records/ (with 2 below it)\n/pccehr/records2\n\"/pccehr/two\\nlines\"\n"
-	if d := cmp.Diff([]string{now, then}, []string{got.Before, got.After}); d != "" {
+	before := "/dat/tmp/ (with 1 below it)\n/dat: 1 more\n" +
+		"/pccehr/log (changed since)\n/pccehr/log/today (changed since)\n/pccehr/new\n/pccehr: 1 more\n"
+	after := "/pccehr/log\n/pccehr/log/today\n/pccehr/records/ (with 2 below it)\n" +
+		"/pccehr/records2\n\"/pccehr/two\\nlines\"\n"
+	if d := cmp.Diff([]string{before, after}, []string{got.Before, got.After}); d != "" {
 		t.Error(d)
 	}
 }

@@ -12,120 +12,124 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Volume is what a result says of one member.
+// Volume is the part of a result that describes one member.
 type Volume struct {
-	Volume   string  `json:"volume"`
-	Snapshot string  `json:"snapshot"`
-	State    string  `json:"state"`   // merging, merged, deferred; waiting if the rollback did not get there; not_rolled_back if it never will
-	Percent  float64 `json:"percent"` // of its merge
-	// Bytes is what was written to the volume since the set, at most; nil for a thin volume, whose pool does not tell.
+	Volume   string `json:"volume"`
+	Snapshot string `json:"snapshot"`
+	// State is merging, merged, deferred, waiting (its merge has not begun) or not_rolled_back (it will never be merged).
+	State   string  `json:"state"`
+	Percent float64 `json:"percent"` // how much of its merge is done, 0 to 100
+	// Bytes is how much was written to the volume since the set was taken, at most. It is nil for a thin volume, because
+	// the pool does not know it.
 	Bytes *int64 `json:"discarded_bytes"`
 }
 
-// resultLimit bounds the look that a result takes at the merges.
+// resultLimit bounds the questions about the state of the merges that a result asks.
 const resultLimit = time.Minute
 
-// result says what was done, from the journal's entry and a last look at the kernel.
-func (w *walk) result(changed bool, e *journal.Entry) ansible.Result {
+// result describes what was done, from the journal entry and the current state of the kernel.
+func (rb *rollback) result(changed bool, e *journal.Entry) ansible.Result {
 	ctx, cancel := context.WithTimeout(context.Background(), resultLimit)
 	defer cancel()
-	status, _ := w.lvm.Status(ctx) // without it the percentages are missing, no more
-	state := merged
+	status, _ := rb.lvm.Status(ctx) // without it only the percentages are missing
+	state := stateMerged
 	var volumes []Volume
-	for _, m := range w.state.Members {
+	for _, m := range rb.state.Members {
 		v := Volume{Volume: m.origin(), Snapshot: m.snapshot()}
 		if !m.Thin {
 			v.Bytes = &m.Used
 		}
-		v.State, v.Percent = now(status, m, e)
-		if v.State != merged {
+		v.State, v.Percent = memberProgress(status, m, e)
+		if v.State != stateMerged {
 			state = v.State
 		}
 		volumes = append(volumes, v)
 	}
 	data := map[string]any{
-		"name": w.state.Set, "id": w.state.ID, "state": state, "volumes": volumes,
-		"discarded_since": w.state.Taken.UTC().Format(time.RFC3339), "services": w.state.Services.Active,
+		"name": rb.state.Set, "id": rb.state.ID, "state": state, "volumes": volumes,
+		"discarded_since": rb.state.Taken.UTC().Format(time.RFC3339), "services": rb.state.Services.Active,
 	}
-	if w.state.Downtime > 0 {
-		data["downtime_ms"] = w.state.Downtime.Milliseconds()
+	if rb.state.Downtime > 0 {
+		data["downtime_ms"] = rb.state.Downtime.Milliseconds()
 	}
 	return ansible.Result{
-		Changed: changed, Msg: w.message(changed, state, e.Begun), Data: data,
-		Warnings: w.warnings, Commands: w.commands.Commands(),
+		Changed: changed, Msg: rb.message(changed, state, e.Begun), Data: data,
+		Warnings: rb.warnings, Commands: rb.commands.Commands(),
 	}
 }
 
-// now is the state of one member and the percentage of its merge.
-func now(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, float64) {
+// memberProgress returns the state of one member, and the percentage of its merge that is done, 0 to 100.
+func memberProgress(status map[string][]lvm.Target, m *Member, e *journal.Entry) (string, float64) {
 	if m.Lost {
-		return forsaken, 0
+		return stateNotRolledBack, 0
 	}
 	if e.Outcome == journal.Done {
-		return merged, 100
+		return stateMerged, 100
 	}
 	for _, t := range status[m.DMName] {
 		s, ok := t.Snapshot()
 		if ok && s.Merging && s.Lost() && e.Step != StepDeferred {
-			return forsaken, 0
+			return stateNotRolledBack, 0
 		}
 		if ok && s.Merging && m.Used > 0 && !s.Lost() {
-			return merging, max(0, 100*float64(m.Used-s.UsedBytes())/float64(m.Used))
+			return stateMerging, max(0, 100*float64(m.Used-s.UsedBytes())/float64(m.Used))
 		}
 	}
 	switch {
-	case wayOf(e.Step) == goesOn: // every merge had begun, and this one is not under way
-		return merged, 100
+	case directionOf(e.Step) == forward: // every merge had begun, and this one is not under way
+		return stateMerged, 100
 	case e.Step == StepDeferred:
-		return deferred, 0
+		return stateDeferred, 0
 	}
-	return waiting, 0
+	return stateWaiting, 0
 }
 
-func (w *walk) message(changed bool, state string, begun time.Time) string {
-	before := " on " + begun.Local().Format(time.RFC3339)
-	what := w.fromTo()
+// message returns the message of the result. state is that of a member that is not merged, or stateMerged.
+func (rb *rollback) message(changed bool, state string, begun time.Time) string {
+	when := " on " + begun.Local().Format(time.RFC3339)
+	described := rb.describe()
 	switch {
-	case state == forsaken:
-		return "rolled back only a part of " + what
-	case state == waiting:
-		return "did not roll back " + what
-	case state == deferred:
-		return "will roll back " + what + " when the volumes are activated next, at the latest at the next boot"
-	case len(w.revived) > 0 && w.Check:
-		return "rolled back " + what + before + "; would start " + strings.Join(w.revived, " ")
-	case len(w.revived) > 0:
-		return "rolled back " + what + before + "; started now: " + strings.Join(w.revived, " ")
-	case !changed && state == merged:
-		return "rolled back " + what + before + "; there is no set of that name since, and nothing to do"
+	case state == stateNotRolledBack:
+		return "rolled back only a part of " + described
+	case state == stateWaiting:
+		return "did not roll back " + described
+	case state == stateDeferred:
+		return "will roll back " + described + " when the volumes are activated next, at the latest at the next boot"
+	case len(rb.unitsStartedNow) > 0 && rb.Check:
+		return "rolled back " + described + when + "; would start " + strings.Join(rb.unitsStartedNow, " ")
+	case len(rb.unitsStartedNow) > 0:
+		return "rolled back " + described + when + "; started now: " + strings.Join(rb.unitsStartedNow, " ")
+	case !changed && state == stateMerged:
+		return "rolled back " + described + when + "; there is no set of that name since, and nothing to do"
 	case !changed:
-		return "rolled back " + what + before + "; the merge goes on"
-	case !w.state.Start:
-		return "rolled back " + what + "; the services are left stopped: " + strings.Join(w.state.Services.Active, " ")
+		return "rolled back " + described + when + "; the merge goes on"
+	case !rb.state.Start:
+		return "rolled back " + described + "; the services are left stopped: " + strings.Join(rb.state.Services.Active, " ")
 	}
-	down := "services were down"
-	if len(w.state.Services.Active) == 0 {
-		down = "no service was stopped, and the volumes were away"
+	prefix := "services were down"
+	if len(rb.state.Services.Active) == 0 {
+		prefix = "no service was stopped, and the volumes were unmounted"
 	}
-	return fmt.Sprintf("rolled back %s; %s for %.1f s", what, down, w.state.Downtime.Seconds())
+	return fmt.Sprintf("rolled back %s; %s for %.1f s", described, prefix, rb.state.Downtime.Seconds())
 }
 
-// fromTo is what is rolled back, and to what, in words.
-func (w *walk) fromTo() string {
-	return join(origins(w.state.Members)) + " to " + w.target()
+// describe names the volumes and what they are rolled back to.
+func (rb *rollback) describe() string {
+	return joinSorted(originNames(rb.state.Members)) + " to " + rb.target()
 }
 
-// target is what is rolled back to: a set that was filled with a backup is what that backup was, however late the set
-// was taken.
-func (w *walk) target() string {
-	taken := " of " + w.state.Taken.Local().Format(time.RFC3339)
+// target names what the volumes are rolled back to. A set that was filled with a backup is described by that backup,
+// because the time of the set says nothing about its content.
+func (rb *rollback) target() string {
+	taken := " of " + rb.state.Taken.Local().Format(time.RFC3339)
 	switch {
-	case w.state.Restored != nil:
-		return fmt.Sprintf("set %s, which holds %s", w.state.Set, w.state.Restored)
-	case w.state.ID == "": // the snapshots themselves
-		return w.state.Set + taken
+	case rb.state.Restored != nil:
+		return fmt.Sprintf("set %s, which holds %s", rb.state.Set, rb.state.Restored)
+	case rb.state.ID == "": // the request names single snapshots
+		return rb.state.Set + taken
 	}
-	return "set " + w.state.Set + taken
+	return "set " + rb.state.Set + taken
 }
 
-func size(bytes int64) string { return strconv.FormatInt(bytes, 10) + "b" }
+// sizeInBytes returns a size in the form that snapset.Volume takes.
+func sizeInBytes(bytes int64) string { return strconv.FormatInt(bytes, 10) + "b" }

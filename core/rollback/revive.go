@@ -10,69 +10,75 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// wanted has the services started that the rollback left stopped for a look, if this call does not ask for that. On
-// a mix of times they stay down.
-func (w *walk) wanted() {
-	mix := slices.ContainsFunc(w.state.Members, func(m *Member) bool { return m.Lost })
-	if w.state.Start || !w.StartServices || mix {
+// addLeftStopped adds to the failures the services that the rollback left stopped, so that startFailed starts them,
+// unless this call asks to leave them stopped too. They stay stopped if a member is lost, because the volumes then hold
+// data of different times.
+func (rb *rollback) addLeftStopped() {
+	isMixed := slices.ContainsFunc(rb.state.Members, func(m *Member) bool { return m.Lost })
+	if rb.state.Start || !rb.StartServices || isMixed {
 		return
 	}
-	w.state.Start = true
-	for _, unit := range w.state.Services.Active {
-		left := service.Failure{Unit: unit, Result: "left", Message: "it was left stopped"}
-		w.state.Failures = append(w.state.Failures, left)
+	rb.state.Start = true
+	for _, unit := range rb.state.Services.Active {
+		failure := service.Failure{Unit: unit, Result: "left", Message: "it was left stopped"}
+		rb.state.Failures = append(rb.state.Failures, failure)
 	}
 }
 
-// forgive drops the failures of units that run by now: somebody has started them since.
-func (w *walk) forgive(ctx context.Context, active func(context.Context, string) (bool, error)) error {
-	var down []service.Failure
-	for _, f := range w.state.Failures {
-		up, err := active(ctx, f.Unit)
+// dropRunning removes from the failures the units that run by now, because somebody has started them.
+func (rb *rollback) dropRunning(ctx context.Context, active func(context.Context, string) (bool, error)) error {
+	var failures []service.Failure
+	for _, f := range rb.state.Failures {
+		runs, err := active(ctx, f.Unit)
 		if err != nil {
 			return err
 		}
-		if !up {
-			down = append(down, f)
+		if !runs {
+			failures = append(failures, f)
 		}
 	}
-	w.state.Failures = down
+	rb.state.Failures = failures
 	return nil
 }
 
-// revive starts the units that did not start after the rollback, and keeps those that fail again as its failures.
-func (w *walk) revive(ctx context.Context, start func(context.Context, service.Plan) ([]service.Failure, error)) error {
-	down := w.down()
-	if len(down) == 0 {
+// startFailed starts the units that did not start after the rollback. The units that fail again remain as the failures
+// of the rollback.
+func (rb *rollback) startFailed(
+	ctx context.Context, start func(context.Context, service.Plan) ([]service.Failure, error),
+) error {
+	failed := rb.failedUnits()
+	if len(failed) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(w.Timeout, backLimit))
+	ctx, cancel := context.WithTimeout(ctx, max(rb.Timeout, undoLimit))
 	defer cancel()
-	plan := w.state.Services
-	plan.Active = down
+	plan := rb.state.Services
+	plan.Active = failed
 	failures, err := start(ctx, plan)
 	if err != nil {
 		return fault.New(fault.Of(err).Code, "the volumes were rolled back before, but %w", err)
 	}
-	w.state.Failures = failures
-	still := w.down()
-	w.revived = slices.DeleteFunc(slices.Clone(down), func(unit string) bool { return slices.Contains(still, unit) })
+	rb.state.Failures = failures
+	stillFailed := rb.failedUnits()
+	hasFailed := func(unit string) bool { return slices.Contains(stillFailed, unit) }
+	rb.unitsStartedNow = slices.DeleteFunc(slices.Clone(failed), hasFailed)
 	return nil
 }
 
-// down are the units that failed, in the order in which they are started.
-func (w *walk) down() []string {
+// failedUnits returns the units that did not start, in the order in which they are started.
+func (rb *rollback) failedUnits() []string {
 	var units []string
-	for _, unit := range w.state.Services.Active {
-		if slices.ContainsFunc(w.state.Failures, func(f service.Failure) bool { return f.Unit == unit }) {
+	for _, unit := range rb.state.Services.Active {
+		if slices.ContainsFunc(rb.state.Failures, func(f service.Failure) bool { return f.Unit == unit }) {
 			units = append(units, unit)
 		}
 	}
 	return units
 }
 
-// wouldRevive is again's answer with Check.
-func (w *walk) wouldRevive(e *journal.Entry) (ansible.Result, error) {
-	w.revived, w.state.Failures = w.down(), nil
-	return w.result(len(w.revived) > 0, e), w.failure()
+// answerEarlierCheck answers as answerEarlier does with Check: it names the units that would be started, and starts
+// none.
+func (rb *rollback) answerEarlierCheck(e *journal.Entry) (ansible.Result, error) {
+	rb.unitsStartedNow, rb.state.Failures = rb.failedUnits(), nil
+	return rb.result(len(rb.unitsStartedNow) > 0, e), rb.failure()
 }

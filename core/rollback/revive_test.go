@@ -12,9 +12,11 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// A unit that did not start counts as failed until somebody has started it.
-func TestAUnitThatRunsByNowIsForgiven(t *testing.T) {
-	w := &walk{state: &State{Failures: []service.Failure{{Unit: "a.service", Message: "no"}, {Unit: "b.service", Message: "no"}}}}
+// A unit that did not start is a failure of the rollback until somebody has started it.
+func TestDropRunning(t *testing.T) {
+	rb := &rollback{state: &State{Failures: []service.Failure{
+		{Unit: "a.service", Message: "no"}, {Unit: "b.service", Message: "no"},
+	}}}
 	running := map[string]bool{}
 	active := func(_ context.Context, unit string) (bool, error) { return running[unit], nil }
 	for _, c := range []struct {
@@ -22,69 +24,74 @@ func TestAUnitThatRunsByNowIsForgiven(t *testing.T) {
 		named  []string
 	}{{"", []string{"a.service", "b.service"}}, {"a.service", []string{"b.service"}}, {"b.service", nil}} {
 		running[c.starts] = true
-		if err := w.forgive(t.Context(), active); err != nil {
+		if err := rb.dropRunning(t.Context(), active); err != nil {
 			t.Fatal(err)
 		}
 		var named []string
-		for _, f := range w.state.Failures {
+		for _, f := range rb.state.Failures {
 			named = append(named, f.Unit)
 		}
-		err := w.failure()
-		if !slices.Equal(named, c.named) || (err == nil) != (len(c.named) == 0) || err != nil && !errors.Is(err, fault.ServiceFailed) {
+		err := rb.failure()
+		if !slices.Equal(named, c.named) || (err == nil) != (len(c.named) == 0) ||
+			err != nil && !errors.Is(err, fault.ServiceFailed) {
 			t.Errorf("after a start of %q: %v, %v", c.starts, named, err)
 		}
 	}
 	broken := errors.New("systemd is out of reach")
-	w.state.Failures = []service.Failure{{Unit: "a.service"}}
-	if err := w.forgive(t.Context(), func(context.Context, string) (bool, error) { return false, broken }); !errors.Is(err, broken) || len(w.state.Failures) != 1 {
-		t.Errorf("%v, %v", err, w.state.Failures)
+	rb.state.Failures = []service.Failure{{Unit: "a.service"}}
+	err := rb.dropRunning(t.Context(), func(context.Context, string) (bool, error) { return false, broken })
+	if !errors.Is(err, broken) || len(rb.state.Failures) != 1 {
+		t.Errorf("%v, %v", err, rb.state.Failures)
 	}
 }
 
-// Units that did not start are started by the next run, in their order; one that fails again fails it.
-func TestUnitsThatDidNotStartAreStartedByTheNextRun(t *testing.T) {
-	no := func(unit string) service.Failure { return service.Failure{Unit: unit, Message: "no"} }
-	w := walkOf(t, server(), "vg00/dat_s")
-	w.commands = command.NewRecorder(command.Local{})
-	w.state.Services = service.Plan{Active: []string{"a.service", "b.service", "c.service"}, Pulling: []string{"a.service"}}
-	w.state.Failures = []service.Failure{no("c.service"), no("b.service")}
-	var started []string
-	err := w.revive(t.Context(), func(_ context.Context, p service.Plan) ([]service.Failure, error) {
-		started = p.Active
-		return []service.Failure{no("c.service")}, nil
-	})
-	if err != nil || !slices.Equal(started, []string{"b.service", "c.service"}) || !slices.Equal(w.revived, []string{"b.service"}) {
-		t.Errorf("started %v, of which %v came up: %v", started, w.revived, err)
+// The next run starts units that did not start, in their order. A unit that fails again fails that run too.
+func TestStartFailed(t *testing.T) {
+	failure := func(unit string) service.Failure { return service.Failure{Unit: unit, Message: "no"} }
+	rb := newAtMerge(t, server(), "vg00/dat_s")
+	rb.commands = command.NewRecorder(command.Local{})
+	rb.state.Services = service.Plan{
+		Active: []string{"a.service", "b.service", "c.service"}, Pulling: []string{"a.service"},
 	}
-	if err := w.failure(); !errors.Is(err, fault.ServiceFailed) {
+	rb.state.Failures = []service.Failure{failure("c.service"), failure("b.service")}
+	var started []string
+	err := rb.startFailed(t.Context(), func(_ context.Context, p service.Plan) ([]service.Failure, error) {
+		started = p.Active
+		return []service.Failure{failure("c.service")}, nil
+	})
+	if err != nil || !slices.Equal(started, []string{"b.service", "c.service"}) ||
+		!slices.Equal(rb.unitsStartedNow, []string{"b.service"}) {
+		t.Errorf("started %v, of which %v came up: %v", started, rb.unitsStartedNow, err)
+	}
+	if err := rb.failure(); !errors.Is(err, fault.ServiceFailed) {
 		t.Errorf("c.service failed again: %v", err)
 	}
 
-	w.Check, w.revived = true, nil
-	result, err := w.wouldRevive(&journal.Entry{Outcome: journal.Done})
-	if err != nil || !result.Changed || !slices.Equal(w.revived, []string{"c.service"}) {
+	rb.Check, rb.unitsStartedNow = true, nil
+	result, err := rb.answerEarlierCheck(&journal.Entry{Outcome: journal.Done})
+	if err != nil || !result.Changed || !slices.Equal(rb.unitsStartedNow, []string{"c.service"}) {
 		t.Errorf("with --check: %v, %+v", err, result)
 	}
-	if err := w.revive(t.Context(), nil); err != nil {
+	if err := rb.startFailed(t.Context(), nil); err != nil {
 		t.Errorf("with nothing down: %v", err)
 	}
 }
 
-// Services that were left stopped for a look are started by the same line without start_services=false.
-func TestServicesLeftStoppedAreStartedWhenThatIsAskedFor(t *testing.T) {
+// Services that were left stopped are started by the same task without start_services=false.
+func TestAddLeftStopped(t *testing.T) {
 	for name, c := range map[string]struct {
 		started, asked, lost, want bool
 	}{
-		"left, and asked for": {false, true, false, true},
-		"left, and again not": {false, false, false, false},
-		"started then":        {true, true, false, false},
-		"left because of mix": {false, true, true, false},
+		"left, and asked for":  {false, true, false, true},
+		"left, and again not":  {false, false, false, false},
+		"started then":         {true, true, false, false},
+		"left, member is lost": {false, true, true, false},
 	} {
-		w := walkOf(t, server(), "vg00/dat_s")
-		w.StartServices, w.state.Start, w.state.Members[0].Lost = c.asked, c.started, c.lost
-		w.state.Services = service.Plan{Active: []string{"a.service"}}
-		w.wanted()
-		if down := w.down(); (len(down) == 1) != c.want {
+		rb := newAtMerge(t, server(), "vg00/dat_s")
+		rb.StartServices, rb.state.Start, rb.state.Members[0].Lost = c.asked, c.started, c.lost
+		rb.state.Services = service.Plan{Active: []string{"a.service"}}
+		rb.addLeftStopped()
+		if down := rb.failedUnits(); (len(down) == 1) != c.want {
 			t.Errorf("%s: %v are started", name, down)
 		}
 	}

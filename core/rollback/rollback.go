@@ -1,14 +1,14 @@
-// Package rollback is the journey of a rollback: services stopped, volumes unmounted, snapshots merged, volumes mounted,
-// services started.
+// Package rollback rolls volumes back to a set of LVM snapshots: it stops services, unmounts the volumes, has LVM merge
+// the snapshots, mounts the volumes again and starts the services.
 //
-// What is promised: everything is checked before anything is stopped, and checked again when nothing writes any more;
-// a "no" leaves the services running as they were, until LVM has begun to merge. From then on there is only forward:
-// every member is merged, whatever happens to this process or to the power, and until the kernel merges each one
-// nothing is mounted and no service is started.
+// Everything is checked before the first service is stopped, and checked again when nothing writes to the volumes any
+// more. What fails before LVM has begun to merge is undone, and the services run again as before. Past that point of no
+// return the rollback only goes forward: every member is merged, even if the process is killed or the power fails, and
+// until the kernel merges every member no volume is mounted and no service is started.
 //
-// Each step is in the journal before it is taken, and each looks at LVM and the kernel to see what is left to do. So
-// the way on after an interruption is the same code as the journey itself: the Settle of Handler walks back where
-// LVM's metadata shows no merge, and on where it does.
+// Each step is written to the journal before it is taken, and the code of each step asks LVM and the kernel what is
+// left to do. An interrupted rollback is therefore continued by the same code: the Settle of Handler undoes it if LVM's
+// metadata shows that no merge has begun, and completes it otherwise.
 package rollback
 
 import (
@@ -28,91 +28,116 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// Kind is the kind of journey that rolls back.
+// Kind is the kind of run, and of journal entry, that is a rollback.
 const Kind = "rollback"
 
 // Request is a rollback as the user asks for it.
 type Request struct {
-	Set           string        `json:"set"`       // a set by name, or
-	Snapshots     []string      `json:"snapshots"` // snapshots, vg/lv
+	Set           string        `json:"set"`       // the name of a set; used if Snapshots is empty
+	Snapshots     []string      `json:"snapshots"` // single snapshots, vg/lv or the path of their device
 	Services      []string      `json:"services"`
-	Auto          bool          `json:"auto"`         // the services are those that hold the mounts open
-	StopHolders   bool          `json:"stop_holders"` // end other processes too
-	Defer         bool          `json:"defer"`        // if a volume cannot be closed, merge at its next activation
-	Wait          bool          `json:"wait"`
-	Timeout       time.Duration `json:"timeout"` // of everything but the merge
-	Resnapshot    bool          `json:"resnapshot"`
-	StartServices bool          `json:"start_services"`
-	Check         bool          `json:"check"`
-	Diff          bool          `json:"diff"`
+	Auto          bool          `json:"auto"`           // also stop the services that hold the volumes open
+	StopHolders   bool          `json:"stop_holders"`   // also end other processes that hold the volumes open
+	Defer         bool          `json:"defer"`          // if a volume cannot be closed, merge at its next activation
+	Wait          bool          `json:"wait"`           // answer only when the merges are finished
+	Timeout       time.Duration `json:"timeout"`        // from the first step until the merge begins
+	Resnapshot    bool          `json:"resnapshot"`     // take the same set again after the merge
+	StartServices bool          `json:"start_services"` // false leaves the services stopped
+	Check         bool          `json:"check"`          // change nothing, only say what would be done
+	Diff          bool          `json:"diff"`           // with Check: also name the files that would change
 }
 
-// name is what the journal calls the set: two requests of one name are the same rollback.
+// name returns the name under which the journal knows the rollback: two requests with the same name ask for the same
+// rollback.
 func (r Request) name() string {
 	if len(r.Snapshots) == 0 {
 		return r.Set
 	}
 	var names []string
 	for _, name := range r.Snapshots {
-		if vg, lv, err := lvm.ParseName(name); err == nil { // a device's path is the same snapshot
+		if vg, lv, err := lvm.ParseName(name); err == nil { // vg/lv and the path of the device name the same snapshot
 			name = vg + "/" + lv
 		}
 		names = append(names, name)
 	}
-	return join(names)
+	return joinSorted(names)
 }
 
-// Member is one volume of a rollback. It is kept in the journal, with all that is needed to go on without the report it
-// was made from.
+// Member is one volume of a rollback. The journal keeps it, with everything that is needed to continue the rollback
+// without the LVM report that it was made from.
 type Member struct {
 	VG         string `json:"vg"`
-	LV         string `json:"lv"`
-	Snapshot   string `json:"snapshot"`
-	DMName     string `json:"dm_name"` // of the origin
+	LV         string `json:"lv"`       // the origin
+	Snapshot   string `json:"snapshot"` // the snapshot, without its volume group
+	DMName     string `json:"dm_name"`  // the device-mapper name of the origin
 	SnapshotDM string `json:"snapshot_dm"`
 	SnapshotID string `json:"snapshot_uuid"`
 	Thin       bool   `json:"thin"`
 	Pool       string `json:"pool,omitempty"`
 	COWSize    int64  `json:"cow_bytes"`
-	Used       int64  `json:"used_bytes"` // what the merge writes to the origin, at most
-	Crypt      string `json:"crypt,omitempty"`
-	Lost       bool   `json:"lost,omitempty"` // its COW overflowed past the point of no return, before its merge began
-	Siblings   []kin  `json:"siblings,omitempty"`
+	Used       int64  `json:"used_bytes"`      // how much the merge writes to the origin at most
+	Crypt      string `json:"crypt,omitempty"` // the name of the LUKS mapping on the origin
 
-	// Protect says that the volume is made read-only until it merges. One that was read-only before is left so.
+	// Lost is true if the snapshot overflowed past the point of no return, before its merge began.
+	Lost bool `json:"lost,omitempty"`
+
+	// Siblings are the other thick snapshots of the origin.
+	Siblings []sibling `json:"siblings,omitempty"`
+
+	// Protect is true if the volume is made read-only until it merges. It is false for a volume that was read-only
+	// already, which stays so.
 	Protect bool `json:"protect,omitempty"`
 
-	// LogOf is the device of the member's file system whose log this one holds; nil: of none.
+	// LogOf is the device of the file system whose log this member holds, if that file system is on another member;
+	// otherwise nil.
 	LogOf *filesystem.Dev `json:"log_of,omitempty"`
 }
 
 func (m *Member) origin() string   { return m.VG + "/" + m.LV }
 func (m *Member) snapshot() string { return m.VG + "/" + m.Snapshot }
 
-// State is what the journal keeps of a rollback.
+// State is what the journal entry of a rollback keeps.
 type State struct {
-	Set        string                 `json:"set"`
-	ID         string                 `json:"id"` // of the set; empty for snapshots made by hand
-	Taken      time.Time              `json:"taken"`
-	Restored   *snapset.Restored      `json:"restored,omitempty"` // what the set was filled with
-	Members    []*Member              `json:"members"`
-	Services   service.Plan           `json:"services"`
-	Automounts service.Plan           `json:"automounts"`
-	Mounts     []filesystem.MountSpec `json:"mounts"`            // to be made again, in this order
-	Listed     []string               `json:"listed"`            // where fstab has the members mounted
-	Held       []string               `json:"held"`              // the units that systemd starts on the members' devices
-	Late       [][]string             `json:"late"`              // the units of mounts that came since, by hold
-	SetMounts  []filesystem.MountSpec `json:"set_mounts"`        // of the snapshots: made again only if nothing is merged
-	Home       string                 `json:"home,omitempty"`    // the member that holds the journal, vg/lv; deferred only
-	Guarded    []string               `json:"guarded,omitempty"` // units that wait for the boot guard, beside mounts
-	Start      bool                   `json:"start"`
-	Resnapshot bool                   `json:"resnapshot"`
-	Stopped    time.Time              `json:"stopped"` // when the first service was told to stop
-	Downtime   time.Duration          `json:"downtime"`
-	Failures   []service.Failure      `json:"failures,omitempty"`
-	Trouble    []*fault.Error         `json:"trouble,omitempty"` // what else failed past the point of no return
+	Set      string            `json:"set"`
+	ID       string            `json:"id"`                 // of the set; empty for snapshots that were made by hand
+	Taken    time.Time         `json:"taken"`              // the instant of the set
+	Restored *snapset.Restored `json:"restored,omitempty"` // the backup that the set was filled with
+	Members  []*Member         `json:"members"`
+	Services service.Plan      `json:"services"`
+
+	// Automounts are the automount units of the mounts in Held.
+	Automounts service.Plan `json:"automounts"`
+
+	// Mounts are the members' mounts, in the order in which they are made again.
+	Mounts []filesystem.MountSpec `json:"mounts"`
+
+	// Listed are the mount points that fstab has for the members.
+	Listed []string `json:"listed"`
+
+	// Held are the units that could open a member. systemd starts none of them while the members are unmounted.
+	Held []string `json:"held"`
+
+	// Late are the units of mounts that were made after the check. There is one list for each unit that holds them.
+	Late [][]string `json:"late"`
+
+	// SetMounts are the snapshots' mounts. They are made again only if the rollback is undone.
+	SetMounts []filesystem.MountSpec `json:"set_mounts"`
+
+	// Home is the member (vg/lv) that holds the journal. It is set only for a deferred rollback.
+	Home string `json:"home,omitempty"`
+
+	// Guarded are the units other than mounts that wait for the boot guard.
+	Guarded []string `json:"guarded,omitempty"`
+
+	Start      bool              `json:"start"`      // start the services after the rollback
+	Resnapshot bool              `json:"resnapshot"` // take the same set again
+	Stopped    time.Time         `json:"stopped"`    // when the first service was told to stop
+	Downtime   time.Duration     `json:"downtime"`
+	Failures   []service.Failure `json:"failures,omitempty"` // the services that did not start
+	Trouble    []*fault.Error    `json:"trouble,omitempty"`  // other failures past the point of no return
 }
 
+// groups returns the names of the volume groups of the members, each once.
 func (s *State) groups() []string {
 	var groups []string
 	seen := map[string]bool{}
@@ -125,192 +150,200 @@ func (s *State) groups() []string {
 	return groups
 }
 
-// Handler makes and settles journeys of this kind.
+// Handler returns the functions that make a rollback and that settle an interrupted one.
 func Handler() journey.Handler { return journey.Handler{Do: do, Settle: settle} }
 
-// walk is a rollback under way, or one that is settled.
-type walk struct {
+// rollback is a rollback that is under way or is being settled.
+type rollback struct {
 	Request
-	trip         *journey.Trip
-	commands     *command.Recorder
-	lvm          *lvm.LVM
-	systemd      *service.Systemd            // nil at early boot
-	forget       func(context.Context) error // forgetGuard; nil where no systemd runs
-	state        *State
-	begun        time.Time
-	atOnce       func(context.Context, filesystem.MountSpec) error // mounts what takes no program; nil: everything takes one
-	protected    func(filesystem.Dev) (bool, error)
-	writeProtect func(filesystem.Dev, bool) error
-	ahead        bool          // go on ahead of LVM's command that merges, when the kernel does
-	ready        bool          // just now all members were closed and none was merging
-	kept         string        // the directory of the metadata from before LVM was told to merge
-	patience     time.Duration // how long a member may be open then, before the rollback turns back
-	merger       <-chan error  // LVM's command that merges, which may still tidy up; nil: none runs
-	revived      []string      // units that an earlier run of this rollback could not start, and this one did
-	warnings     []string
-	copies       []string   // where LVM keeps copies of its metadata, without which it changes nothing
-	reserved     []*os.File // room on disk for what is still to be written
-	// unwritten is why the last step, which was reached all the same, is not in the journal; nil if it is
-	unwritten error
+	run         *journey.Trip
+	commands    *command.Recorder
+	lvm         *lvm.LVM
+	systemd     *service.Systemd            // nil early in a boot
+	forgetGuard func(context.Context) error // forgetGuardUnit; nil in tests
+	state       *State
+	startedAt   time.Time
+
+	// mountAtOnce mounts with a system call, without starting mount(8). If it is nil, mount(8) makes all mounts.
+	mountAtOnce func(context.Context, filesystem.MountSpec) error
+
+	isWriteProtected func(filesystem.Dev) (bool, error)
+	setWriteProtect  func(filesystem.Dev, bool) error
+	overlapLvconvert bool          // go on when the kernel merges all members, before lvconvert ends
+	readyToMerge     bool          // recheck has just found all members closed and sound
+	metadataDir      string        // holds LVM's metadata from before LVM was told to merge
+	openLimit        time.Duration // how long deferred members may stay open before the rollback is undone
+	lvconvertDone    <-chan error  // gets the result of an lvconvert that may still run; nil: none runs
+	unitsStartedNow  []string      // units that an earlier run of this rollback could not start, and this run did
+	warnings         []string
+	lvmBackupDirs    []string   // where LVM keeps copies of its metadata; LVM changes nothing if it cannot write them
+	reservedFiles    []*os.File // reserve disk space for what is still to be written
+	journalErr       error      // why the last step is not in the journal although it was reached; nil if it is there
 }
 
-func newWalk(t *journey.Trip, req Request) *walk {
+func newRollback(run *journey.Trip, req Request) *rollback {
 	commands := command.NewRecorder(command.Local{})
-	w := &walk{
-		Request: req, trip: t, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
-		atOnce: filesystem.MountAtOnce, ahead: true, begun: time.Now(),
-		protected: filesystem.WriteProtected, writeProtect: filesystem.WriteProtect,
-		kept: journey.Run + "/metadata", patience: lookLimit,
+	rb := &rollback{
+		Request: req, run: run, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
+		mountAtOnce: filesystem.MountAtOnce, overlapLvconvert: true, startedAt: time.Now(),
+		isWriteProtected: filesystem.WriteProtected, setWriteProtect: filesystem.WriteProtect,
+		metadataDir: journey.Run + "/metadata", openLimit: closeLimit,
 	}
-	w.forget = w.forgetGuard
-	return w
+	rb.forgetGuard = rb.forgetGuardUnit
+	return rb
 }
 
-func (w *walk) connect(ctx context.Context) (err error) {
-	if w.systemd == nil {
-		w.systemd, err = service.Connect(ctx)
+func (rb *rollback) connect(ctx context.Context) (err error) {
+	if rb.systemd == nil {
+		rb.systemd, err = service.Connect(ctx)
 	}
 	return err
 }
 
-func (w *walk) close() {
-	if w.systemd != nil {
-		w.systemd.Close()
+func (rb *rollback) close() {
+	if rb.systemd != nil {
+		rb.systemd.Close()
 	}
 }
 
-func do(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+func do(ctx context.Context, run *journey.Trip, data json.RawMessage) (ansible.Result, error) {
 	var req Request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	return Apply(ctx, t, req)
+	return Apply(ctx, run, req)
 }
 
-// Apply rolls a set back, or with Check says what that would do. t is nil with Check.
-func Apply(ctx context.Context, t *journey.Trip, req Request) (ansible.Result, error) {
-	w := newWalk(t, req)
-	defer w.close()
-	result, err := w.apply(ctx)
-	result.Commands = w.commands.Commands()
-	result.Warnings = w.warnings
+// Faults before the point of no return: not_found, bad_arguments, snapshot_invalid, merging, unsupported, pool_damaged,
+// busy, no_key, no_space, locked, merge_failed and service_failed. Faults after it: merge_failed, snapshot_invalid,
+// busy, mount_failed and service_failed. Faults at any time: timeout, interrupted, journal_damaged, command_failed and
+// internal.
+func Apply(ctx context.Context, run *journey.Trip, req Request) (ansible.Result, error) {
+	rb := newRollback(run, req)
+	defer rb.close()
+	result, err := rb.apply(ctx)
+	result.Commands = rb.commands.Commands()
+	result.Warnings = rb.warnings
 	return result, err
 }
 
-func (w *walk) apply(ctx context.Context) (ansible.Result, error) {
-	if err := w.connect(ctx); err != nil {
+func (rb *rollback) apply(ctx context.Context) (ansible.Result, error) {
+	if err := rb.connect(ctx); err != nil {
 		return ansible.Result{}, err
 	}
-	seen, earlier, err := w.look(ctx)
+	sel, earlier, err := rb.selectAndLock(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	if earlier != nil && earlier.Kind != Kind {
-		return w.cameBack(ctx, seen, earlier)
+		return rb.answerRevertedJournal(ctx, sel, earlier)
 	}
 	if earlier != nil {
-		return w.again(ctx, earlier)
+		return rb.answerEarlier(ctx, earlier)
 	}
-	found, err := w.check(ctx, seen)
+	f, err := rb.check(ctx, sel)
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	if err := w.findGuarded(ctx, found); err != nil {
+	if err := rb.findGuardedUnits(ctx, f); err != nil {
 		return ansible.Result{}, err
 	}
-	if w.copies, err = w.lvm.CopyDirs(ctx); err != nil {
+	if rb.lvmBackupDirs, err = rb.lvm.CopyDirs(ctx); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := w.checkRoom(); err != nil {
+	if err := rb.checkSpace(); err != nil {
 		return ansible.Result{}, err
 	}
-	if w.Check {
-		return w.preview(ctx, found)
+	if rb.Check {
+		return rb.preview(ctx, f)
 	}
-	limited, cancel := context.WithTimeout(ctx, w.Timeout)
+	limited, cancel := context.WithTimeout(ctx, rb.Timeout)
 	defer cancel()
-	if len(found.holders) > 0 { // with Defer only: check refuses otherwise
-		home, err := w.journalHome(found)
+	if len(f.holders) > 0 { // only with Defer: otherwise check refuses
+		journalMember, err := rb.findJournalMember(f)
 		if err != nil {
 			return ansible.Result{}, err
 		}
-		return w.deferred(limited, home)
+		return rb.deferMerges(limited, journalMember)
 	}
-	if err := w.there(limited, found.kill); err != nil {
-		return w.result(wayOf(w.entry().Step) != turnsBack, w.entry()), err
+	if err := rb.execute(limited, f.toEnd); err != nil {
+		return rb.result(directionOf(rb.entry().Step) != backward, rb.entry()), err
 	}
-	return w.rest(ctx, true)
+	return rb.answerAndFinish(ctx, true)
 }
 
-// there goes from the first step to the last before the merges may go on by themselves.
-func (w *walk) there(ctx context.Context, kill []condemned) error {
-	if err := w.writeOut(ctx); err != nil {
+// execute takes all steps from checked to started. The merges may go on after it.
+func (rb *rollback) execute(ctx context.Context, toEnd []processToEnd) error {
+	if err := rb.writeOut(ctx); err != nil {
 		return err
 	}
-	if err := w.reserve(); err != nil {
+	if err := rb.reserveSpace(); err != nil {
 		return err
 	}
-	defer w.release()
-	w.keepMetadata(ctx)
-	if err := w.trip.Begin(Kind, w.name(), w.state.groups(), stepChecked, w.state); err != nil {
-		return unwritten(err)
+	defer rb.releaseSpace()
+	rb.keepMetadata(ctx)
+	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), stepChecked, rb.state); err != nil {
+		return journalFault(err)
 	}
-	if err := w.descend(ctx, kill); err != nil {
-		return w.back(ctx, err)
+	if err := rb.stopAndUnmount(ctx, toEnd); err != nil {
+		return rb.abort(ctx, err)
 	}
-	if err := w.record(stepMerging, w.state); err != nil {
-		return w.back(ctx, err)
+	if err := rb.record(stepMerging, rb.state); err != nil {
+		return rb.abort(ctx, err)
 	}
-	return w.ascendOrTurnBack(ctx)
+	return rb.mergeAndStartOrAbort(ctx)
 }
 
-// ascendOrTurnBack ascends. If it fails and nothing was rolled back, all is as it was before.
-func (w *walk) ascendOrTurnBack(ctx context.Context) error {
-	err := w.ascend(ctx)
-	if err == nil || w.entry().Step != stepMerging {
+// mergeAndStartOrAbort is mergeAndStart. If that fails and no merge has begun, the rollback is undone.
+func (rb *rollback) mergeAndStartOrAbort(ctx context.Context) error {
+	err := rb.mergeAndStart(ctx)
+	if err == nil || rb.entry().Step != stepMerging {
 		return err
 	}
-	if begun, unknown := w.hasBegun(context.WithoutCancel(ctx)); begun || unknown != nil {
-		return fault.All(err, w.stayDown(unknown))
+	if begun, surveyErr := rb.hasBegun(context.WithoutCancel(ctx)); begun || surveyErr != nil {
+		return fault.All(err, rb.unknownStateFault(surveyErr))
 	}
-	return w.back(ctx, err)
+	return rb.abort(ctx, err)
 }
 
-// stayDown says what follows from not knowing whether LVM merges.
-func (w *walk) stayDown(unknown error) error {
-	if unknown == nil {
+// unknownStateFault returns the fault for services that stay stopped because cause keeps Rewind from finding out
+// whether LVM merges. It returns nil if cause is nil.
+func (rb *rollback) unknownStateFault(cause error) error {
+	if cause == nil {
 		return nil
 	}
-	return fault.New(fault.Of(unknown).Code,
-		"whether LVM merges cannot be found out, so the services stay down: %w", unknown).
+	return fault.New(fault.Of(cause).Code,
+		"whether LVM merges cannot be found out, so the services stay down: %w", cause).
 		WithHint("run the same task again: it goes on, or puts everything back; mount nothing before")
 }
 
-// rest gives the result, and stays until the merges are done so that the boot guard goes as soon as it may.
-func (w *walk) rest(ctx context.Context, changed bool) (ansible.Result, error) {
-	failed := w.failure()
-	w.warn()
-	if !w.Wait || failed != nil {
-		if err := w.trip.Answer(w.result(changed, w.entry()), failed); err != nil {
-			return w.result(changed, w.entry()), err
+// answerAndFinish answers whoever asked for the rollback, and then waits until the merges are finished, so that the
+// boot guard is removed as soon as possible. With Wait it answers only after that, unless something has failed.
+func (rb *rollback) answerAndFinish(ctx context.Context, changed bool) (ansible.Result, error) {
+	failed := rb.failure()
+	rb.warnOfJournal()
+	if !rb.Wait || failed != nil {
+		if err := rb.run.Answer(rb.result(changed, rb.entry()), failed); err != nil {
+			return rb.result(changed, rb.entry()), err
 		}
 	}
-	w.trip.Unlock()
-	err := w.finish(ctx)
-	w.warn()
+	rb.run.Unlock()
+	err := rb.finish(ctx)
+	rb.warnOfJournal()
 	if failed != nil {
-		return w.result(changed, w.entry()), failed
+		return rb.result(changed, rb.entry()), failed
 	}
-	return w.result(changed, w.entry()), err
+	return rb.result(changed, rb.entry()), err
 }
 
-// failure says what failed although the volumes are rolled back: services that did not start, a set not taken again.
-func (w *walk) failure() error {
+// failure returns what failed although the volumes are rolled back: services that did not start, or a set that was not
+// taken again. It returns nil if nothing did.
+func (rb *rollback) failure() error {
 	var errs []error
-	for _, t := range w.state.Trouble {
+	for _, t := range rb.state.Trouble {
 		errs = append(errs, t)
 	}
-	for _, f := range w.state.Failures {
+	for _, f := range rb.state.Failures {
 		errs = append(errs, f)
 	}
 	err := fault.All(errs...)
@@ -320,11 +353,11 @@ func (w *walk) failure() error {
 	return fault.New(fault.Of(err).Code, "the volumes are rolled back, but %w", err)
 }
 
-// entry is the journal's entry of this rollback; an empty one before it is begun. That of a restore, which comes before
-// its rollback, is another one.
-func (w *walk) entry() *journal.Entry {
-	if w.trip == nil || w.trip.Entry() == nil || w.trip.Entry().Kind != Kind {
+// entry returns the journal entry of this rollback, or an empty one before the rollback is begun. While a restore with
+// merge=true is under way, the run's current entry may be that of the restore; it is not returned.
+func (rb *rollback) entry() *journal.Entry {
+	if rb.run == nil || rb.run.Entry() == nil || rb.run.Entry().Kind != Kind {
 		return &journal.Entry{}
 	}
-	return w.trip.Entry()
+	return rb.run.Entry()
 }

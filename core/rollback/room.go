@@ -15,86 +15,88 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// Where a rollback writes, beside the units; tests have directories of their own.
+// The directories that a rollback writes to, besides unitDir. Tests set their own.
 var (
 	journalDir = journey.JournalDir
-	runDir     = journey.Run // also systemd's transient units and LVM's locks lie on that file system
+	runDir     = journey.Run // systemd's transient units and LVM's locks are on this file system too
 )
 
 const (
-	roomAtLeast  = 256 << 10 // bytes in each of these directories, beside what is counted
-	roomOfAUnit  = 8 << 10   // a file of the boot guard and its directory
-	roomOfAGroup = 64 << 10  // LVM's metadata of a group of which it has no copy yet
-	filesAtLeast = 64
+	minBytes      = 256 << 10 // bytes in each directory, in addition to what is counted
+	bytesPerUnit  = 8 << 10   // for a file of the boot guard and its directory
+	bytesPerGroup = 64 << 10  // for LVM's copy of a volume group's metadata, in addition to existing copies
+	minInodes     = 64
 )
 
-// writing is what a rollback writes to a directory.
-type writing struct {
+// dirNeed is how much a rollback writes to one directory.
+type dirNeed struct {
 	dir   string
 	bytes int64
 }
 
-// room is what a rollback needs of one file system.
-type room struct {
+// spaceNeed is how much space a rollback needs on one file system, and for which directories.
+type spaceNeed struct {
 	dirs  []string
 	bytes int64
 }
 
-// rooms counts what this rollback writes, by file system. The journal and LVM write each file anew beside the old one.
-func (w *walk) rooms() ([]room, error) {
-	state, err := json.Marshal(w.state)
+// spaceNeeds returns how much this rollback writes, by file system. The journal and LVM write a new file beside the old
+// one, so that the space of the old file is not free meanwhile.
+func (rb *rollback) spaceNeeds() ([]spaceNeed, error) {
+	state, err := json.Marshal(rb.state)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "state of the rollback: %w", err)
 	}
-	written := []writing{
+	dirs := []dirNeed{
 		{journalDir, 4 * int64(len(state))},
-		{unitDir, roomOfAUnit * int64(len(w.guarded())+4)},
+		{unitDir, bytesPerUnit * int64(len(rb.guardedUnits())+4)},
 		{runDir, 0},
 	}
-	for _, dir := range w.copies {
-		written = append(written, w.metadata(dir))
+	for _, dir := range rb.lvmBackupDirs {
+		dirs = append(dirs, rb.lvmCopies(dir))
 	}
-	var rooms []room
-	at := map[uint64]int{}
-	for _, part := range written {
+	var needs []spaceNeed
+	index := map[uint64]int{}
+	for _, d := range dirs {
 		var st unix.Stat_t
-		if err := unix.Stat(existing(part.dir), &st); err != nil {
-			return nil, fault.New(fault.Internal, "%s: %w", part.dir, err)
+		if err := unix.Stat(nearestExisting(d.dir), &st); err != nil {
+			return nil, fault.New(fault.Internal, "%s: %w", d.dir, err)
 		}
-		i, known := at[st.Dev]
+		i, known := index[st.Dev]
 		if !known {
-			i = len(rooms)
-			at[st.Dev], rooms = i, append(rooms, room{})
+			i = len(needs)
+			index[st.Dev], needs = i, append(needs, spaceNeed{})
 		}
-		rooms[i].dirs = append(rooms[i].dirs, part.dir)
-		rooms[i].bytes += roomAtLeast + part.bytes
+		needs[i].dirs = append(needs[i].dirs, d.dir)
+		needs[i].bytes += minBytes + d.bytes
 	}
-	return rooms, nil
+	return needs, nil
 }
 
-// metadata is what LVM's copies of its metadata take in one of their directories: one for each change of a group.
-func (w *walk) metadata(dir string) writing {
+// lvmCopies returns how much LVM writes to one of the directories for copies of its metadata: one copy for each change
+// of a volume group.
+func (rb *rollback) lvmCopies(dir string) dirNeed {
 	bytes := int64(0)
-	for _, group := range w.state.groups() {
-		one := int64(roomOfAGroup)
-		for _, dir := range w.copies { // the backups have the groups' names
+	for _, group := range rb.state.groups() {
+		perChange := int64(bytesPerGroup)
+		for _, dir := range rb.lvmBackupDirs { // the backup of a group has its name
 			if info, err := os.Stat(filepath.Join(dir, group)); err == nil {
-				one += info.Size()
+				perChange += info.Size()
 			}
 		}
-		changes := int64(2) // the end of the merges
-		for _, m := range w.state.Members {
+		changes := int64(2) // for the end of the merges
+		for _, m := range rb.state.Members {
 			if m.VG == group {
 				changes++
 			}
 		}
-		bytes += changes * one
+		bytes += changes * perChange
 	}
-	return writing{dir, bytes}
+	return dirNeed{dir, bytes}
 }
 
-// existing is the directory, or the nearest one above it that there is.
-func existing(dir string) string {
+// nearestExisting returns the directory, or the nearest one above it that exists.
+func nearestExisting(dir string) string {
 	for dir != "/" {
 		if _, err := os.Stat(dir); err == nil {
 			return dir
@@ -104,111 +106,115 @@ func existing(dir string) string {
 	return dir
 }
 
-// checkRoom refuses a rollback that could not write down what it does, or for which LVM could not.
-func (w *walk) checkRoom() error {
-	rooms, err := w.rooms()
+// checkSpace refuses a rollback for which Rewind could not write its journal and its units, or LVM its metadata
+// (no_space, or unsupported for a read-only file system).
+func (rb *rollback) checkSpace() error {
+	needs, err := rb.spaceNeeds()
 	if err != nil {
 		return err
 	}
-	var wrong []error
-	for _, r := range rooms {
-		wrong = append(wrong, r.check())
+	var errs []error
+	for _, need := range needs {
+		errs = append(errs, need.check())
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-func (r room) check() error {
+// check refuses a file system that is read-only (unsupported), or has too few free bytes or inodes (no_space).
+func (n spaceNeed) check() error {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(existing(r.dirs[0]), &fs); err != nil {
-		return fault.New(fault.Internal, "%s: %w", r.dirs[0], err)
+	if err := unix.Statfs(nearestExisting(n.dirs[0]), &fs); err != nil {
+		return fault.New(fault.Internal, "%s: %w", n.dirs[0], err)
 	}
-	free, err := durable.Free(existing(r.dirs[0]))
+	free, err := durable.Free(nearestExisting(n.dirs[0]))
 	if err != nil {
 		return fault.New(fault.Internal, "%w", err)
 	}
 	switch {
 	case fs.Flags&unix.ST_RDONLY != 0:
 		return fault.New(fault.Unsupported, "%s cannot be written to: the file system is mounted read-only",
-			strings.Join(r.dirs, ", ")).
-			WithHint("findmnt -T %s shows it; mount -o remount,rw, or see in the kernel's log why it is", r.dirs[0])
-	case free < r.bytes:
-		return r.tooSmall(ansible.Bytes(free) + " is free")
-	case fs.Files > 0 && fs.Ffree < filesAtLeast:
-		return r.tooSmall("next to no inode is free")
+			strings.Join(n.dirs, ", ")).
+			WithHint("findmnt -T %s shows it; mount -o remount,rw, or see in the kernel's log why it is", n.dirs[0])
+	case free < n.bytes:
+		return n.tooSmall(ansible.Bytes(free) + " is free")
+	case fs.Files > 0 && fs.Ffree < minInodes:
+		return n.tooSmall("next to no inode is free")
 	}
 	return nil
 }
 
-func (r room) tooSmall(what string) error {
-	dirs := strings.Join(r.dirs, ", ")
+// tooSmall returns the fault for a file system without the needed space. what says what is missing.
+func (n spaceNeed) tooSmall(what string) error {
+	dirs := strings.Join(n.dirs, ", ")
 	return fault.New(fault.NoSpace, "a rollback writes up to %s to %s (journal, boot guard, LVM's copies of "+
-		"its metadata), and %s there", ansible.Bytes(r.bytes), dirs, what).
+		"its metadata), and %s there", ansible.Bytes(n.bytes), dirs, what).
 		WithHint("make room: df -h %[1]s; df -i %[1]s", strings.ReplaceAll(dirs, ",", ""))
 }
 
-// reserve sets the room aside until the rollback needs it, or ends: programs that are not stopped go on writing
-// meanwhile.
-func (w *walk) reserve() error {
-	if err := w.checkRoom(); err != nil {
+// reserveSpace reserves disk space until the rollback needs it or ends, because programs that are not stopped go on
+// writing meanwhile.
+func (rb *rollback) reserveSpace() error {
+	if err := rb.checkSpace(); err != nil {
 		return err
 	}
-	rooms, err := w.rooms()
+	needs, err := rb.spaceNeeds()
 	if err != nil {
 		return err
 	}
-	for _, r := range rooms {
-		f, err := durable.Reserve(existing(r.dirs[0]), r.bytes)
+	for _, need := range needs {
+		f, err := durable.Reserve(nearestExisting(need.dirs[0]), need.bytes)
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			continue // a file system that gives no promises, such as a copy-on-write one: the check must do
+			continue // a copy-on-write file system, for example, cannot reserve space: checkSpace must be enough
 		}
 		if err != nil {
-			w.release()
-			return r.tooSmall(err.Error())
+			rb.releaseSpace()
+			return need.tooSmall(err.Error())
 		}
-		w.reserved = append(w.reserved, f)
+		rb.reservedFiles = append(rb.reservedFiles, f)
 	}
 	return nil
 }
 
-// release gives the room back, and says whether there was any.
-func (w *walk) release() bool {
-	had := len(w.reserved) > 0
-	for _, f := range w.reserved {
+// releaseSpace frees the reserved space, and reports whether there was any.
+func (rb *rollback) releaseSpace() bool {
+	had := len(rb.reservedFiles) > 0
+	for _, f := range rb.reservedFiles {
 		_ = f.Close()
 	}
-	w.reserved = nil
+	rb.reservedFiles = nil
 	return had
 }
 
-// record writes a step to the journal. If it cannot be written, the room that was set aside is used.
-func (w *walk) record(step string, state any) error {
-	err := w.trip.Record(step, state)
-	if err != nil && w.release() {
-		err = w.trip.Record(step, state)
+// record writes a step to the journal. If that fails, record frees the reserved space and tries once more.
+func (rb *rollback) record(step string, state any) error {
+	err := rb.run.Record(step, state)
+	if err != nil && rb.releaseSpace() {
+		err = rb.run.Record(step, state)
 	}
-	return unwritten(err)
+	return journalFault(err)
 }
 
-// reached is record for a step that counts whether it can be written down or not: past the point of no return, and on
-// the way back. What is unwritten is said in the result, and tried again at the next step.
-func (w *walk) reached(step string) {
-	w.unwritten = w.record(step, w.state)
-	w.entry().Step = step
+// enterStep is record for a step that counts even if it cannot be written: past the point of no return, and while
+// undoing. The error goes into the result as a warning, and the next step tries to write again.
+func (rb *rollback) enterStep(step string) {
+	rb.journalErr = rb.record(step, rb.state)
+	rb.entry().Step = step
 }
 
-// unwritten is the failure to write to the journal.
-func unwritten(err error) error {
+// journalFault returns err, the failure of a write to the journal, as no_space with a hint if the disk is full.
+func journalFault(err error) error {
 	if !durable.Full(err) {
 		return err
 	}
 	return fault.New(fault.NoSpace, "%w", err).WithHint("make room: df -h %[1]s; df -i %[1]s", journalDir)
 }
 
-// warn adds to the result that the journal could not be written.
-func (w *walk) warn() {
-	if w.unwritten == nil {
+// warnOfJournal adds a warning to the result if the last step could not be written to the journal.
+func (rb *rollback) warnOfJournal() {
+	if rb.journalErr == nil {
 		return
 	}
-	w.warnings = append(w.warnings, "the journal does not say so, and the next run writes it: "+w.unwritten.Error())
-	w.unwritten = nil
+	rb.warnings = append(rb.warnings,
+		"the last step could not be written to the journal, and the next run writes it: "+rb.journalErr.Error())
+	rb.journalErr = nil
 }

@@ -14,133 +14,137 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// settle goes on with a rollback that ended in the middle: back if nothing was merged, on to the end if the point of no
-// return was passed.
-func settle(ctx context.Context, t *journey.Trip, e *journal.Entry) error {
-	w, err := reopen(t, e)
+// settle settles an interrupted rollback: it undoes the rollback if no merge has begun, and completes it otherwise.
+func settle(ctx context.Context, run *journey.Trip, e *journal.Entry) error {
+	rb, err := reopen(run, e)
 	if err != nil {
 		return err
 	}
-	defer w.close()
-	if err := w.connect(ctx); err != nil {
+	defer rb.close()
+	if err := rb.connect(ctx); err != nil {
 		return err
 	}
-	return w.settle(ctx)
+	return rb.settle(ctx)
 }
 
-func (w *walk) settle(ctx context.Context) error {
-	e := w.entry()
-	if wayOf(e.Step) == lvmDecides {
-		// A merge that the killed journey asked for may still be about to begin.
+// settle is the function settle for a rollback that reopen has read.
+func (rb *rollback) settle(ctx context.Context) error {
+	e := rb.entry()
+	if directionOf(e.Step) == lvmDecides {
+		// An lvconvert of the killed run may still be about to begin a merge.
 		if err := journey.AwaitCommands(ctx, e.ID); err != nil {
 			return err
 		}
 	}
-	begun, err := w.hasBegun(ctx)
+	begun, err := rb.hasBegun(ctx)
 	switch {
 	case err != nil:
 		return err
 	case !begun && e.Step == StepDeferred: // the volumes are in use
-		return w.undone(ctx)
+		return rb.closeUndone(ctx)
 	case !begun:
-		return w.undo(ctx)
+		return rb.undo(ctx)
 	case e.Step == StepDeferred:
-		return w.settleDeferred(ctx)
+		return rb.settleDeferred(ctx)
 	case e.Step == StepStarted:
-		return w.tidy(ctx)
+		return rb.closeIfMerged(ctx)
 	}
-	err = w.ascendOrTurnBack(ctx)
-	if w.entry().Step == stepUndone { // all is as it was: whoever comes next is not in its way
+	err = rb.mergeAndStartOrAbort(ctx)
+	if rb.entry().Step == stepUndone { // everything is as before the rollback, so the next run can go on
 		journey.Say(err)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := fault.All(w.failure(), w.unwritten); err != nil {
-		// Nobody may be there to be answered; the next call of the same is, too.
+	if err := fault.All(rb.failure(), rb.journalErr); err != nil {
+		// Perhaps nobody waits for this answer. The next call of the same task gets it too.
 		journey.Say(err)
 	}
-	return w.tidy(ctx)
+	return rb.closeIfMerged(ctx)
 }
 
-func reopen(t *journey.Trip, e *journal.Entry) (*walk, error) {
-	w := newWalk(t, Request{})
-	w.state = &State{}
-	if err := json.Unmarshal(e.State, w.state); err != nil {
+// reopen returns the rollback that entry e describes, and makes e the current entry of run.
+func reopen(run *journey.Trip, e *journal.Entry) (*rollback, error) {
+	rb := newRollback(run, Request{})
+	rb.state = &State{}
+	if err := json.Unmarshal(e.State, rb.state); err != nil {
 		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
-	t.Resume(e)
-	return w, nil
+	run.Resume(e)
+	return rb, nil
 }
 
-// tidy closes the entry if the merges are done; if not, whoever comes next does. A merge that the kernel has finished
-// and LVM's poller has not told LVM of is told.
-func (w *walk) tidy(ctx context.Context) error {
-	bytes, idle, err := w.left(ctx)
+// closeIfMerged closes the entry if all merges are finished. Otherwise a later run does. If the kernel has finished a
+// merge, and LVM does not know it because its poller is gone, closeIfMerged has LVM finish the merge.
+func (rb *rollback) closeIfMerged(ctx context.Context) error {
+	bytesLeft, unreported, err := rb.remaining(ctx)
 	if errors.Is(err, fault.MergeFailed) {
-		return nil // its volume is in nobody else's way
+		return nil // other runs can work on other volumes, so this is no failure for them
 	}
-	if err != nil || bytes > 0 {
+	if err != nil || bytesLeft > 0 {
 		return err
 	}
-	if len(idle) > 0 {
-		return w.finish(ctx)
+	if len(unreported) > 0 {
+		return rb.finish(ctx)
 	}
-	states, err := w.states(ctx)
+	states, err := rb.memberStates(ctx)
 	if err != nil {
 		return err
 	}
-	if len(pick(states, w.state.Members, detached)) > 0 {
-		return w.finish(ctx)
+	if len(membersIn(states, rb.state.Members, stateDetached)) > 0 {
+		return rb.finish(ctx)
 	}
-	if w.settled(states) {
-		return w.done(ctx)
+	if rb.isMergeComplete(states) {
+		return rb.closeMerged(ctx)
 	}
 	return nil
 }
 
-// done closes the entry of a rollback whose merges are all done.
-func (w *walk) done(ctx context.Context) error {
+// closeMerged removes the boot guard and closes the entry of a rollback whose merges are all finished.
+func (rb *rollback) closeMerged(ctx context.Context) error {
 	journey.EndPollers(ctx)
-	if err := w.removeGuard(ctx); err != nil {
+	if err := rb.removeGuard(ctx); err != nil {
 		return err
 	}
-	if err := w.trip.Finish(stepMerged, journal.Done, w.state); err != nil { // the next run tries again
-		w.unwritten = unwritten(err)
-		journey.Say(w.unwritten)
+	if err := rb.run.Finish(stepMerged, journal.Done, rb.state); err != nil { // the next run tries to write it again
+		rb.journalErr = journalFault(err)
+		journey.Say(rb.journalErr)
 	}
 	return nil
 }
 
-// Internal are the hidden commands of a module that makes journeys: those of every kind that leaves records, of the
-// kinds that only this module makes, and what the boot guard's units run.
+// Internal returns the hidden commands of a module that makes runs, by name: those that the runs' units call, and those
+// that the units of the boot guard call. own are the kinds of runs that only this module makes; every module can also
+// settle those of snapset and of rollback.
 func Internal(own journey.Handlers) map[string]func(context.Context, []string) int {
 	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), Kind: Handler()}
 	maps.Copy(handlers, own)
 	commands := handlers.Internal()
 	settleAll := commands["settle"]
-	commands["guard"] = func(ctx context.Context, _ []string) int { return exit(guard(ctx)) }
+	commands["guard"] = func(ctx context.Context, _ []string) int { return exitCode(guardBoot(ctx)) }
 	commands["resume"] = func(ctx context.Context, args []string) int {
 		code := settleAll(ctx, args)
-		return max(code, exit(outlast(ctx)))
+		return max(code, exitCode(finishAfterBoot(ctx)))
 	}
 	return commands
 }
 
-func exit(err error) int {
+// exitCode returns the exit code for err, and writes err to the log.
+func exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
 	return journey.Say(err)
 }
 
-// bootLimit is how long the guard waits at boot for the disks of a volume group.
-const bootLimit = 90 * time.Second
+// disksLimit is how long the guard waits at boot for the disks of a volume group.
+const disksLimit = 90 * time.Second
 
-// guard runs at boot before the members are mounted: it sees to it that every member of a rollback of which a merge has
-// begun merges. If it fails, the members are not mounted, because what they hold is a mix.
-func guard(ctx context.Context) error {
+// guardBoot is the command of the boot guard, which runs before the members are mounted. For each rollback of which a
+// merge has begun, it has every member merge. If it fails, the members are not mounted, because they hold data of
+// different times.
+func guardBoot(ctx context.Context) error {
 	j, err := journal.Open(journey.JournalDir)
 	if err != nil {
 		return err
@@ -148,78 +152,81 @@ func guard(ctx context.Context) error {
 	entries, err := j.Unfinished()
 	errs := []error{err}
 	for _, e := range entries {
-		if e.Kind != Kind || wayOf(e.Step) == turnsBack {
+		if e.Kind != Kind || directionOf(e.Step) == backward {
 			continue
 		}
 		if j.ThisBoot(e) {
-			continue // started by a daemon-reload in the middle of a rollback, not by a boot
+			continue // a daemon-reload during the rollback started the guard, not a boot
 		}
-		w, err := reopen(&journey.Trip{Journal: j}, e)
+		rb, err := reopen(&journey.Trip{Journal: j}, e)
 		if err == nil {
-			err = w.atBoot(ctx)
+			err = rb.mergeAtBoot(ctx)
 		}
 		errs = append(errs, err)
 	}
 	return fault.All(errs...)
 }
 
-func (w *walk) atBoot(ctx context.Context) error {
-	if err := w.disks(ctx); err != nil {
+// mergeAtBoot has every member merge, if a merge has begun.
+func (rb *rollback) mergeAtBoot(ctx context.Context) error {
+	if err := rb.awaitDisks(ctx); err != nil {
 		return err
 	}
-	if err := w.lvm.Activate(ctx, origins(w.state.Members)...); err != nil {
+	if err := rb.lvm.Activate(ctx, originNames(rb.state.Members)...); err != nil {
 		return err
 	}
-	if begun, err := w.hasBegun(ctx); !begun || err != nil {
-		return err // what has not begun is undone by settle, once the volumes are mounted
+	if begun, err := rb.hasBegun(ctx); !begun || err != nil {
+		return err // settle undoes what has not begun, after the volumes are mounted
 	}
-	home, err := w.homeWaits(ctx)
+	journalMember, err := rb.waitingJournalMember(ctx)
 	if err != nil {
 		return err
 	}
-	if home != nil {
-		return w.onceMore(ctx, home)
+	if journalMember != nil {
+		return rb.mergeAndReboot(ctx, journalMember)
 	}
-	defer w.join()
-	if err := w.merge(ctx); err != nil {
+	defer rb.awaitLvconvert()
+	if err := rb.merge(ctx); err != nil {
 		return err
 	}
-	for _, t := range w.notRolledBack() { // mounted, and with their services started, they would be in use as a mix
-		return t
+	// With a fault the volumes are not mounted. Otherwise services could use data of different times.
+	for _, f := range rb.notRolledBack() {
+		return f
 	}
 	return nil
 }
 
-// disks waits until LVM sees the volume groups of all members, whole.
-func (w *walk) disks(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+// awaitDisks waits until LVM finds the volume groups of all members, with all their disks (timeout).
+func (rb *rollback) awaitDisks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, disksLimit)
 	defer cancel()
 	for {
-		report, err := w.lvm.Report(ctx)
+		report, err := rb.lvm.Report(ctx)
 		if err != nil {
 			return err
 		}
-		var lack []string
-		for _, group := range w.state.groups() {
+		var incomplete []string
+		for _, group := range rb.state.groups() {
 			if g, ok := report.Group(group); !ok || g.Partial {
-				lack = append(lack, group)
+				incomplete = append(incomplete, group)
 			}
 		}
-		if len(lack) == 0 {
+		if len(incomplete) == 0 {
 			return nil
 		}
 		select {
-		case <-time.After(tick):
+		case <-time.After(statusInterval):
 		case <-ctx.Done():
-			return fault.New(fault.Timeout, "volume group %s did not appear within %s; its volumes are not mounted, because their rollback is not finished",
-				strings.Join(lack, ", "), bootLimit).
+			return fault.New(fault.Timeout, "volume group %s did not appear within %s; "+
+				"its volumes are not mounted, because their rollback is not finished",
+				strings.Join(incomplete, ", "), disksLimit).
 				WithHint("bring its disks back and boot again, or run: systemctl start rewind-guard, then mount -a")
 		}
 	}
 }
 
-// outlast waits for the merges that go on after a boot, so that the guard goes away when they are done.
-func outlast(ctx context.Context) error {
+// finishAfterBoot waits for the merges that go on after a boot, so that the guard is removed when they are finished.
+func finishAfterBoot(ctx context.Context) error {
 	j, err := journal.Open(journey.JournalDir)
 	if err != nil {
 		return err
@@ -230,9 +237,9 @@ func outlast(ctx context.Context) error {
 		if e.Kind != Kind || e.Step != StepStarted {
 			continue
 		}
-		w, err := reopen(&journey.Trip{Journal: j}, e)
+		rb, err := reopen(&journey.Trip{Journal: j}, e)
 		if err == nil {
-			err = w.finish(ctx)
+			err = rb.finish(ctx)
 		}
 		errs = append(errs, err)
 	}

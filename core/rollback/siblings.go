@@ -10,75 +10,79 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// kin is another thick snapshot of a member's origin: what a merge writes to the origin, it must keep.
-type kin struct {
+// sibling is another thick snapshot of the origin of a member. It must record what a merge overwrites in the origin.
+type sibling struct {
 	Name   string `json:"name"` // vg/lv
 	DMName string `json:"dm_name"`
 	Chunk  int64  `json:"chunk_bytes"`
-	Free   int64  `json:"free_bytes"` // of its COW space, when it was looked at
+	Free   int64  `json:"free_bytes"` // free COW space at the check
 }
 
-// siblings are the member's kin that a merge could overflow.
-func siblings(r *lvm.Report, m *Member, v *lvm.Volume) []kin {
+// siblingsOf returns the siblings of a member, whose snapshot is v: those that the merge could make overflow.
+func siblingsOf(r *lvm.Report, m *Member, v *lvm.Volume) []sibling {
 	if m.Thin {
 		return nil
 	}
 	origin, _ := r.Volume(m.VG, m.LV)
-	var all []kin
+	var list []sibling
 	for _, other := range r.Snapshots(origin) {
 		if other.UUID != v.UUID && !other.IsThinSnapshot() && !other.Lost() {
-			all = append(all, kin{other.FullName(), other.DMName, other.ChunkSize, other.COWSize - other.COWUsed})
+			list = append(list, sibling{other.FullName(), other.DMName, other.ChunkSize, other.COWSize - other.COWUsed})
 		}
 	}
-	return all
+	return list
 }
 
-// spares refuses a merge that would overflow one of the siblings, as they were seen.
-func (m *Member) spares() error {
-	var wrong []error
-	for _, k := range m.Siblings {
-		wrong = append(wrong, m.fits(k, k.Free))
+// checkSiblings refuses a merge that would make a sibling overflow, by the free space that was found at the check
+// (no_space).
+func (m *Member) checkSiblings() error {
+	var errs []error
+	for _, sib := range m.Siblings {
+		errs = append(errs, m.checkSibling(sib, sib.Free))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// fits refuses a merge that would overflow k, which has so many bytes of COW space left.
-func (m *Member) fits(k kin, free int64) error {
-	need := inChunks(m.Used, k.Chunk)
+// checkSibling refuses a merge that would make the sibling overflow, which has free bytes of COW space left (no_space).
+func (m *Member) checkSibling(sib sibling, free int64) error {
+	need := cowBytes(m.Used, sib.Chunk)
 	if need <= free {
 		return nil
 	}
-	return fault.New(fault.NoSpace, "merging %s writes up to %s to %s, but its other snapshot %s has only %s of COW space left and would be lost",
-		m.snapshot(), ansible.Bytes(need), m.origin(), k.Name, ansible.Bytes(free)).
-		With("space", []map[string]any{{"snapshot": k.Name, "free_bytes": free, "need_bytes": need}}).
-		WithHint("extend it first (lvextend -L+%db %s), or remove it (lvremove %s), if no set needs it: lvm_snapshot_info", need-free, k.Name, k.Name)
+	return fault.New(fault.NoSpace,
+		"merging %s writes up to %s to %s, but its other snapshot %s has only %s of COW space left and would be lost",
+		m.snapshot(), ansible.Bytes(need), m.origin(), sib.Name, ansible.Bytes(free)).
+		With("space", []map[string]any{{"snapshot": sib.Name, "free_bytes": free, "need_bytes": need}}).
+		WithHint("extend it first (lvextend -L+%db %s), or remove it (lvremove %[2]s), if no set needs it: lvm_snapshot_info",
+			need-free, sib.Name)
 }
 
-// stillSpares is spares with what the kernel says now: what was written to the origin since the first look fills all its
-// snapshots. One that is lost, or gone, has nothing left to lose.
-func (m *Member) stillSpares(status map[string][]lvm.Target) error {
-	var wrong []error
-	for _, k := range m.Siblings {
-		for _, t := range status[k.DMName] {
+// recheckSiblings is checkSiblings with the free space that the kernel reports now: what was written to the origin
+// since the check has filled its snapshots further. A sibling that has overflowed, or is gone, has nothing left to
+// lose.
+func (m *Member) recheckSiblings(status map[string][]lvm.Target) error {
+	var errs []error
+	for _, sib := range m.Siblings {
+		for _, t := range status[sib.DMName] {
 			if s, ok := t.Snapshot(); ok && !s.Lost() {
-				wrong = append(wrong, m.fits(k, s.TotalBytes()-s.UsedBytes()))
+				errs = append(errs, m.checkSibling(sib, s.TotalBytes()-s.UsedBytes()))
 			}
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// inChunks is how much COW space n bytes of scattered 4 KiB writes need at most in chunks of that size.
-func inChunks(n, chunk int64) int64 {
+// cowBytes returns how much COW space n bytes of scattered 4 KiB writes need at most, in chunks of this size.
+func cowBytes(n, chunk int64) int64 {
 	if chunk <= lvm.Chunk {
 		return n
 	}
 	return n / lvm.Chunk * chunk
 }
 
-// orphans warns of the other thin snapshots of a volume: LVM's merge takes their origin away (lvm2 issue 193), and what
-// has no origin cannot be merged.
-func orphans(r *lvm.Report, m *Member, v *lvm.Volume) []string {
+// orphanWarnings warns of the other thin snapshots of a volume: LVM's merge leaves them without an origin (lvm2 issue
+// 193), and a snapshot without an origin cannot be merged.
+func orphanWarnings(r *lvm.Report, m *Member, v *lvm.Volume) []string {
 	if !m.Thin {
 		return nil
 	}
@@ -97,6 +101,7 @@ func orphans(r *lvm.Report, m *Member, v *lvm.Volume) []string {
 	if len(others) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("merging %s takes the origin of %s's other thin snapshots away: %s cannot be rolled back to afterwards; their data stays readable",
+	return []string{fmt.Sprintf("merging %s takes the origin of %s's other thin snapshots away: "+
+		"%s cannot be rolled back to afterwards; their data stays readable",
 		m.snapshot(), m.origin(), strings.Join(others, ", "))}
 }

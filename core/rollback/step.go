@@ -1,57 +1,57 @@
 package rollback
 
-// The steps of the journal.
+// The steps of a rollback in the journal.
 const (
 	stepChecked    = "checked"
 	stepStopping   = "stopping"
 	stepUnmounting = "unmounting"
-	stepUndoing    = "undoing" // back from one of the above
+	stepUndoing    = "undoing" // after a failure in one of the steps above
 	stepUndone     = "undone"
-	StepDeferred   = "deferred" // LVM merges when the volumes are activated next
-	stepMerging    = "merging"  // the point of no return, once the first merge has begun
+	StepDeferred   = "deferred" // LVM merges at the next activation of the volumes
+	stepMerging    = "merging"  // past the point of no return as soon as the first merge has begun
 	stepMounting   = "mounting"
 	stepStarting   = "starting"
 	StepStarted    = "started" // the volumes are in use; merges may go on
 	stepMerged     = "merged"
 )
 
-// way is what becomes of a rollback that is interrupted after a step.
-type way int
+// direction says how a rollback that was interrupted after a step is continued.
+type direction int
 
 const (
-	turnsBack  way = iota // LVM was not told to merge
-	lvmDecides            // LVM was told, or was about to be: back unless its metadata shows that a merge has begun
-	goesOn                // every member merges or is merged
+	backward   direction = iota // it is undone: LVM was not told to merge
+	lvmDecides                  // LVM may have been told to merge: it is undone unless LVM's metadata shows a begun merge
+	forward                     // it is completed: every member merges or is merged
 )
 
-// steps are all steps in their order, each with its way. Whoever must know where a rollback stands asks wayOf.
+// steps lists all steps in their order, each with its direction.
 var steps = []struct {
 	name string
-	way  way
+	way  direction
 }{
-	{stepChecked, turnsBack},
-	{stepStopping, turnsBack},
-	{stepUnmounting, turnsBack},
-	{stepUndoing, turnsBack},
-	{stepUndone, turnsBack},
+	{stepChecked, backward},
+	{stepStopping, backward},
+	{stepUnmounting, backward},
+	{stepUndoing, backward},
+	{stepUndone, backward},
 	{StepDeferred, lvmDecides},
 	{stepMerging, lvmDecides},
-	{stepMounting, goesOn},
-	{stepStarting, goesOn},
-	{StepStarted, goesOn},
-	{stepMerged, goesOn},
+	{stepMounting, forward},
+	{stepStarting, forward},
+	{StepStarted, forward},
+	{stepMerged, forward},
 }
 
-// wayOf is the way from a step. A rollback without a step has not begun. A step of another version of this program is
-// taken for one from which it goes on: that merges nothing that is merged already.
-func wayOf(step string) way {
+// directionOf returns the direction of a rollback at a step. Without a step the rollback has not begun. An unknown
+// step, from another version of this program, counts as forward: that merges nothing that is merged already.
+func directionOf(step string) direction {
 	if step == "" {
-		return turnsBack
+		return backward
 	}
 	for _, s := range steps {
 		if s.name == step {
 			return s.way
 		}
 	}
-	return goesOn
+	return forward
 }

@@ -7,8 +7,9 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// Every step of the journal is in the one table, and none before the merge comes after one behind it.
-func TestTheStepsAreInTheirOrder(t *testing.T) {
+// Every step is in the table, and the steps from which a rollback is undone come before those from which it is
+// completed.
+func TestStepsAreInOrder(t *testing.T) {
 	known := map[string]bool{}
 	for i, s := range steps {
 		known[s.name] = true
@@ -22,21 +23,22 @@ func TestTheStepsAreInTheirOrder(t *testing.T) {
 			t.Errorf("%s is not in the table", step)
 		}
 	}
-	for step, want := range map[string]way{
-		"": turnsBack, stepUndoing: turnsBack, StepDeferred: lvmDecides, stepMerging: lvmDecides, StepStarted: goesOn,
-		"of a later version": goesOn,
+	for step, want := range map[string]direction{
+		"": backward, stepUndoing: backward, StepDeferred: lvmDecides, stepMerging: lvmDecides, StepStarted: forward,
+		"of a later version": forward,
 	} {
-		if got := wayOf(step); got != want {
+		if got := directionOf(step); got != want {
 			t.Errorf("%q: %d, want %d", step, got, want)
 		}
 	}
 }
 
-// A restore is at work on an entry of its own, which is closed, when its rollback has not begun yet.
-func TestARollbackThatHasNotBegunHasNoEntry(t *testing.T) {
-	w := &walk{trip: &journey.Trip{}}
-	w.trip.Resume(&journal.Entry{Kind: "restore", Step: "filled", Outcome: journal.Done})
-	if e := w.entry(); wayOf(e.Step) != turnsBack || e.Outcome == journal.Done {
+// Before its rollback begins, a restore has only its own entry, which is closed. That entry must not be taken for the
+// entry of the rollback.
+func TestRollbackThatHasNotBegunHasNoEntry(t *testing.T) {
+	rb := &rollback{run: &journey.Trip{}}
+	rb.run.Resume(&journal.Entry{Kind: "restore", Step: "filled", Outcome: journal.Done})
+	if e := rb.entry(); directionOf(e.Step) != backward || e.Outcome == journal.Done {
 		t.Errorf("it is taken for one at step %q, %s", e.Step, e.Outcome)
 	}
 }

@@ -12,85 +12,90 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// states asks the kernel for the state of each member, and LVM's metadata only where the kernel's answer is not enough:
-// it does not know a merge that waits, nor what a thin volume was made of. A member that is lost is an error.
-func (w *walk) states(ctx context.Context) (map[*Member]string, error) {
-	states, gone, err := w.survey(ctx)
-	return states, fault.All(err, gone)
+// memberStates is survey, except that a lost member is an error.
+func (rb *rollback) memberStates(ctx context.Context) (map[*Member]string, error) {
+	states, lostErr, err := rb.survey(ctx)
+	return states, fault.All(err, lostErr)
 }
 
-// survey is states with the members that are lost beside the error.
-func (w *walk) survey(ctx context.Context) (states map[*Member]string, gone, err error) {
-	status, err := w.lvm.Status(ctx)
+// survey returns the state of each member, and apart from errors of its own a fault that names the members that are
+// lost. It asks the kernel, and reads LVM's metadata only if the kernel does not show every member as merging: the
+// kernel does not know a deferred merge, nor what a thin volume was made from.
+func (rb *rollback) survey(ctx context.Context) (states map[*Member]string, lostErr, err error) {
+	status, err := rb.lvm.Status(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	states = map[*Member]string{}
-	sure := true
-	for _, m := range w.state.Members {
+	allMerging := true
+	for _, m := range rb.state.Members {
 		states[m] = kernelState(status[m.DMName])
-		sure = sure && states[m] == merging
+		allMerging = allMerging && states[m] == stateMerging
 	}
-	if sure {
+	if allMerging {
 		return states, nil, nil
 	}
-	report, err := w.lvm.Report(ctx)
+	report, err := rb.lvm.Report(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	var errs []error
-	for _, m := range w.state.Members {
-		if states[m] == merging {
+	var lostErrs []error
+	for _, m := range rb.state.Members {
+		if states[m] == stateMerging {
 			continue
 		}
-		if states[m], err = metadataState(report, m, kernelLost(status, m)); states[m] == "" {
+		if states[m], err = metadataState(report, m, isLostInKernel(status, m)); states[m] == "" {
 			return nil, nil, err
 		}
-		errs = append(errs, err)
+		lostErrs = append(lostErrs, err)
 	}
-	return states, fault.All(errs...), nil
+	return states, fault.All(lostErrs...), nil
 }
 
-// hasBegun says that a merge has begun, or will without further request: from then on there is no way back. Where the
-// journal leaves it open, LVM's metadata says so: a member that it does not show as merging, deferred or merged was
-// not touched.
-func (w *walk) hasBegun(ctx context.Context) (bool, error) {
-	if way := wayOf(w.entry().Step); way != lvmDecides {
-		return way == goesOn, nil
+// hasBegun is true if a merge has begun, or will begin without a further command: then the rollback cannot be undone
+// any more. If the step in the journal leaves that open, LVM's metadata decides: a member that it does not show as
+// merging, deferred or merged was not touched.
+func (rb *rollback) hasBegun(ctx context.Context) (bool, error) {
+	if d := directionOf(rb.entry().Step); d != lvmDecides {
+		return d == forward, nil
 	}
-	states, gone, err := w.survey(ctx)
+	states, lostErr, err := rb.survey(ctx)
 	if err != nil {
 		return false, err
 	}
-	untouched := w.untouched(states)
-	if untouched && gone != nil {
-		dead := strings.Join(snapshots(pick(states, w.state.Members, lost)), " ")
-		journey.Say(fault.New(fault.Of(gone).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
-			w.state.Set, gone).
-			WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one", dead))
+	isUntouched := rb.isUntouched(states)
+	if isUntouched && lostErr != nil {
+		lostSnapshots := strings.Join(snapshotNames(membersIn(states, rb.state.Members, stateLost)), " ")
+		journey.Say(fault.New(fault.Of(lostErr).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
+			rb.state.Set, lostErr).
+			WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one",
+				lostSnapshots))
 	}
-	return !untouched, nil
+	return !isUntouched, nil
 }
 
-// untouched says that no member merges, is merged, or will be. One that was lost never will, whatever LVM has it
-// marked as.
-func (w *walk) untouched(states map[*Member]string) bool {
-	return len(pick(states, w.state.Members, waiting))+len(pick(states, w.state.Members, lost)) == len(w.state.Members)
+// isUntouched is true if no member merges, is merged, or will be. A lost member will never be merged, even if LVM has
+// it marked as merging.
+func (rb *rollback) isUntouched(states map[*Member]string) bool {
+	members := rb.state.Members
+	return len(membersIn(states, members, stateWaiting))+len(membersIn(states, members, stateLost)) == len(members)
 }
 
-// kernelState is merging if the kernel merges the member whose origin has these targets, else waiting. The table of a
-// merge from a COW that overflowed before is there after a boot, and merges nothing.
+// kernelState returns stateMerging if the kernel merges the member whose origin has these targets, otherwise
+// stateWaiting. After a boot an origin can have the table of a merge from a snapshot that had overflowed before: that
+// table merges nothing.
 func kernelState(targets []lvm.Target) string {
 	for _, t := range targets {
 		if s, ok := t.Snapshot(); ok && s.Merging && !s.Lost() {
-			return merging
+			return stateMerging
 		}
 	}
-	return waiting
+	return stateWaiting
 }
 
-// kernelLost says that the kernel has given up a member's COW, in the snapshot's own table or in that of a merge.
-func kernelLost(status map[string][]lvm.Target, m *Member) bool {
+// isLostInKernel is true if the kernel has invalidated the member's snapshot, as either the table of the snapshot or
+// the table of the merge shows.
+func isLostInKernel(status map[string][]lvm.Target, m *Member) bool {
 	for _, t := range slices.Concat(status[m.DMName], status[m.SnapshotDM]) {
 		if s, ok := t.Snapshot(); ok && s.Lost() {
 			return true
@@ -99,43 +104,47 @@ func kernelLost(status map[string][]lvm.Target, m *Member) bool {
 	return false
 }
 
-// metadataState is what LVM says of a member that the kernel does not merge, and may have given up. Of one that is lost
-// the error says so.
-func metadataState(r *lvm.Report, m *Member, given bool) (string, error) {
-	v, ok := r.ByUUID(m.SnapshotID)
-	origin, there := r.Volume(m.VG, m.LV)
+// metadataState returns the state of a member that the kernel does not merge, from LVM's metadata. lostInKernel is the
+// result of isLostInKernel. For a member that is lost it returns both the state and a fault (snapshot_invalid). If the
+// origin is gone, it returns only a fault (not_found).
+func metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) {
+	v, exists := r.ByUUID(m.SnapshotID)
+	origin, originExists := r.Volume(m.VG, m.LV)
 	switch {
-	case !there:
+	case !originExists:
 		return "", fault.New(fault.NotFound, "volume %s is gone", m.origin()).
 			WithHint("vgs and pvs show whether a disk is missing; run the same task again when it is back")
-	case !ok && m.Lost:
-		return forsaken, nil
-	case !ok || m.Thin && v.Name == m.LV: // a thin snapshot takes its origin's place
-		return merged, nil
+	case !exists && m.Lost:
+		return stateNotRolledBack, nil
+	case !exists || m.Thin && v.Name == m.LV: // a merged thin snapshot has the name of its origin
+		return stateMerged, nil
 	case !m.Thin && v.Origin == "" && v.FullName() == m.snapshot():
-		// LVM ends a merge by two commits: the COW volume is no snapshot any more, then it is removed. Activated after a
-		// power cut, 2.03.16 makes the first and never comes to the second.
-		return detached, nil
-	case v.Lost() || given: // also of one that LVM has marked as merging: it never will
-		hint := fmt.Sprintf("the data of %s is as it was left; services that were stopped for its rollback stay down", m.origin())
+		// LVM ends a merge with two commits: first the COW volume stops being a snapshot, then it is removed. When LVM
+		// 2.03.16 activates the volume after a power cut, it makes the first commit and never the second.
+		return stateDetached, nil
+	case v.Lost() || lostInKernel: // also if LVM has it marked as merging: it will never be merged
+		hint := fmt.Sprintf("the data of %s is as it was left; services that were stopped for its rollback stay down",
+			m.origin())
 		if v.Merging {
-			hint += fmt.Sprintf("; LVM has %s marked as merging until it is removed (lvremove %s); a run after that goes on without it, and leaves the services stopped", m.snapshot(), m.snapshot())
+			hint += fmt.Sprintf("; LVM has %[1]s marked as merging until it is removed (lvremove %[1]s); "+
+				"a run after that goes on without it, and leaves the services stopped", m.snapshot())
 		}
-		return lost, fault.New(fault.SnapshotInvalid, "%s was lost before it was merged", m.snapshot()).
+		return stateLost, fault.New(fault.SnapshotInvalid, "%s was lost before it was merged", m.snapshot()).
 			With("origin_state", string(origin.State)).WithHint("%s", hint)
 	case v.Merging:
-		return deferred, nil
+		return stateDeferred, nil
 	}
-	return waiting, nil
+	return stateWaiting, nil
 }
 
-// left asks the kernel how many bytes are still to be merged, and which members it has merged while LVM does not know.
-func (w *walk) left(ctx context.Context) (bytes int64, idle []*Member, err error) {
-	status, err := w.lvm.Status(ctx)
+// remaining asks the kernel how many bytes are still to be merged. unreported are the members that the kernel has
+// merged completely while LVM does not know of it yet.
+func (rb *rollback) remaining(ctx context.Context) (bytes int64, unreported []*Member, err error) {
+	status, err := rb.lvm.Status(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
-	for _, m := range w.state.Members {
+	for _, m := range rb.state.Members {
 		for _, t := range status[m.DMName] {
 			s, ok := t.Snapshot()
 			switch {
@@ -144,22 +153,23 @@ func (w *walk) left(ctx context.Context) (bytes int64, idle []*Member, err error
 				return 0, nil, fault.New(fault.MergeFailed, "the kernel failed to merge %s: an I/O error", m.snapshot()).
 					WithHint("%s", snapset.MergeAgain(m.origin()))
 			case s.Merged():
-				idle = append(idle, m)
+				unreported = append(unreported, m)
 			default:
 				bytes += s.UsedBytes()
 			}
 		}
 	}
-	return bytes, idle, nil
+	return bytes, unreported, nil
 }
 
-func (w *walk) percent(left int64) float64 {
-	var all int64
-	for _, m := range w.state.Members {
-		all += m.Used
+// percentMerged returns how much of all merges is done, 0 to 100, if bytesLeft are still to be merged.
+func (rb *rollback) percentMerged(bytesLeft int64) float64 {
+	var total int64
+	for _, m := range rb.state.Members {
+		total += m.Used
 	}
-	if all == 0 || left > all {
+	if total == 0 || bytesLeft > total {
 		return 0
 	}
-	return 100 * float64(all-left) / float64(all)
+	return 100 * float64(total-bytesLeft) / float64(total)
 }

@@ -11,66 +11,71 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// keepMetadata keeps what unmerge needs. A rollback goes on without.
-func (w *walk) keepMetadata(ctx context.Context) {
-	if err := w.lvm.KeepMetadata(ctx, w.kept, w.state.groups()...); err != nil {
-		w.warnings = append(w.warnings, "should a volume be opened just when LVM begins to merge it, there is no way back: "+
-			err.Error())
+// keepMetadata saves the metadata of LVM that unmerge needs. If that fails, the rollback goes on, with a warning.
+func (rb *rollback) keepMetadata(ctx context.Context) {
+	if err := rb.lvm.KeepMetadata(ctx, rb.metadataDir, rb.state.groups()...); err != nil {
+		rb.warnings = append(rb.warnings,
+			"should a volume be opened just when LVM begins to merge it, there is no way back: "+err.Error())
 	}
 }
 
-// dropMetadata removes it.
-func (w *walk) dropMetadata() {
-	for _, group := range w.state.groups() {
-		_ = os.Remove(filepath.Join(w.kept, group))
+// dropMetadata removes the saved metadata.
+func (rb *rollback) dropMetadata() {
+	for _, group := range rb.state.groups() {
+		_ = os.Remove(filepath.Join(rb.metadataDir, group))
 	}
-	_ = os.Remove(w.kept) // another rollback may have its own in it
+	_ = os.Remove(rb.metadataDir) // fails if another rollback has metadata in it
 }
 
-// unmerge has LVM forget the merges that it put off because their volumes were open. If it succeeds, nothing is rolled
-// back; it fails once a member is. LVM took the devices of thin snapshots away, which come back.
-func (w *walk) unmerge(ctx context.Context, states map[*Member]string) error {
-	late := pick(states, w.state.Members, deferred)
-	if len(late)+len(pick(states, w.state.Members, waiting)) < len(w.state.Members) {
+// unmerge has LVM forget the merges that it deferred because their volumes were open. If it succeeds, nothing is rolled
+// back. It fails if a member merges or is merged. LVM has removed the devices of thin snapshots when it deferred their
+// merges; unmerge makes them again.
+func (rb *rollback) unmerge(ctx context.Context, states map[*Member]string) error {
+	deferred := membersIn(states, rb.state.Members, stateDeferred)
+	if len(deferred)+len(membersIn(states, rb.state.Members, stateWaiting)) < len(rb.state.Members) {
 		return fault.New(fault.MergeFailed, "other volumes of the set are rolled back already")
 	}
 	var thin []string
 	merges := map[string][]lvm.Waiting{}
-	for _, m := range late {
+	for _, m := range deferred {
 		merges[m.VG] = append(merges[m.VG], lvm.Waiting{Origin: m.LV, Snapshot: m.Snapshot})
 		if m.Thin {
 			thin = append(thin, m.snapshot())
 		}
 	}
-	for group, waiting := range merges {
-		if err := w.lvm.Unmerge(ctx, w.kept, group, waiting...); err != nil {
+	for group, list := range merges {
+		if err := rb.lvm.Unmerge(ctx, rb.metadataDir, group, list...); err != nil {
 			return err
 		}
 	}
-	if err := w.lvm.Activate(ctx, thin...); err != nil {
-		w.warnings = append(w.warnings, "the snapshots are there, and have no device: "+err.Error())
+	if err := rb.lvm.Activate(ctx, thin...); err != nil {
+		rb.warnings = append(rb.warnings, "the snapshots are there, and have no device: "+err.Error())
 	}
 	return nil
 }
 
-// heldOpen ends a rollback whose members something opened when LVM was about to merge them: back if that can be. The
-// error says so, or why it cannot.
-func (w *walk) heldOpen(ctx context.Context, late []*Member, waited time.Duration) (back bool, err error) {
-	states, err := w.states(ctx)
+// giveUpOpened ends a rollback whose members something opened when LVM was about to merge them. It has LVM forget the
+// merges if that is possible, and then returns undone as true. The fault (busy) names what holds the members open, and
+// says what came of the merges.
+func (rb *rollback) giveUpOpened(
+	ctx context.Context, members []*Member, waited time.Duration,
+) (undone bool, err error) {
+	states, err := rb.memberStates(ctx)
 	if err == nil {
-		err = w.unmerge(ctx, states)
+		err = rb.unmerge(ctx, states)
 	}
 	if err != nil {
-		return false, w.stillBusy(ctx, fault.New(fault.Busy, "%w; there is no way back: %w",
-			opened(late, waited, "the services stay down"), err).
+		return false, rb.withHolders(ctx, fault.New(fault.Busy, "%w; there is no way back: %w",
+			openedFault(members, waited, "the services stay down"), err).
 			WithHint("end what holds it, and run the same task again: it goes on from here"))
 	}
-	return true, w.stillBusy(ctx, opened(late, waited, "LVM was told to forget the merge, and nothing was rolled back").
-		WithHint("end what holds it, and run the same task again"))
+	return true, rb.withHolders(ctx,
+		openedFault(members, waited, "LVM was told to forget the merge, and nothing was rolled back").
+			WithHint("end what holds it, and run the same task again"))
 }
 
-// opened says that something opened members between the last look, which found them closed, and LVM's own.
-func opened(members []*Member, waited time.Duration, so string) *fault.Error {
+// openedFault returns the fault for members that were closed when Rewind checked them and open when LVM did.
+func openedFault(members []*Member, waited time.Duration, consequence string) *fault.Error {
 	return fault.New(fault.Busy, "%s was opened just when its merge was to begin, and was not closed for %s; %s",
-		strings.Join(origins(members), ", "), waited, so)
+		strings.Join(originNames(members), ", "), waited, consequence)
 }

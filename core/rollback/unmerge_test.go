@@ -13,112 +13,114 @@ import (
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
-// withMetadata is a rollback to all of the server's snapshots that has kept LVM's metadata.
-func withMetadata(t *testing.T, f *lvmtest.Fake) *walk {
+// withMetadata returns a rollback to all of the server's snapshots that has saved LVM's metadata.
+func withMetadata(t *testing.T, f *lvmtest.Fake) *rollback {
 	t.Helper()
-	w := walkOf(t, f, all...)
-	begun(t, w, stepMerging)
-	w.kept = t.TempDir()
-	w.keepMetadata(t.Context())
-	if len(w.warnings) > 0 {
-		t.Fatal(w.warnings)
+	rb := newAtMerge(t, f, allSnapshots...)
+	beginAt(t, rb, stepMerging)
+	rb.metadataDir = t.TempDir()
+	rb.keepMetadata(t.Context())
+	if len(rb.warnings) > 0 {
+		t.Fatal(rb.warnings)
 	}
-	return w
+	return rb
 }
 
-// Something opens every volume between the last look and LVM's own, which puts all merges off, and keeps them open.
-func TestARollbackTurnsBackFromMergesThatNeverBegan(t *testing.T) {
+// Something opens every volume after Rewind's last check and before LVM's, so that LVM defers all merges, and keeps the
+// volumes open.
+func TestMergesThatNeverBeganAreUndone(t *testing.T) {
 	f := server()
-	w := withMetadata(t, f)
-	w.ready = true
+	rb := withMetadata(t, f)
+	rb.readyToMerge = true
 	for _, origin := range []string{"vg00/dat", "vg00/app", "vg00/thin"} {
 		f.SetOpen(origin, 1)
 	}
-	err := w.merge(t.Context())
+	err := rb.merge(t.Context())
 	if !errors.Is(err, fault.Busy) || !strings.Contains(err.Error(), "nothing was rolled back") {
 		t.Fatal(err)
 	}
-	if begun, err := w.hasBegun(t.Context()); begun || err != nil {
+	if begun, err := rb.hasBegun(t.Context()); begun || err != nil {
 		t.Error("a merge has begun:", begun, err)
 	}
-	if v, ok := report(t, w).ByPath("vg00/thin_s"); !ok || !v.Active {
+	if v, ok := readReport(t, rb).ByPath("vg00/thin_s"); !ok || !v.Active {
 		t.Error("the thin snapshot has lost its device")
 	}
 	for _, origin := range []string{"vg00/dat", "vg00/app", "vg00/thin"} {
 		f.SetOpen(origin, 0)
 	}
-	if err := w.merge(t.Context()); err != nil {
+	if err := rb.merge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	under(t, w)
-	w.dropMetadata()
-	if _, err := os.Stat(w.kept); !errors.Is(err, os.ErrNotExist) {
+	checkMerging(t, rb)
+	rb.dropMetadata()
+	if _, err := os.Stat(rb.metadataDir); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the kept metadata is left:", err)
 	}
 }
 
-// Where another volume merges, or somebody has changed the group since, the metadata is left alone.
-func TestAMergeThatBeganIsNeverTakenBack(t *testing.T) {
-	for name, act := range map[string]func(f *lvmtest.Fake, w *walk) error{
-		"another volume merges": func(f *lvmtest.Fake, w *walk) error { f.SetOpen("vg00/app", 0); return nil },
-		"somebody extended one": func(f *lvmtest.Fake, w *walk) error {
-			return w.lvm.Extend(context.Background(), "vg00/dat", 128*mib)
+// The metadata is not restored if another volume merges, or if somebody has changed the volume group since it was
+// saved.
+func TestBegunMergeIsNotUndone(t *testing.T) {
+	for name, act := range map[string]func(f *lvmtest.Fake, rb *rollback) error{
+		"another volume merges": func(f *lvmtest.Fake, rb *rollback) error { f.SetOpen("vg00/app", 0); return nil },
+		"somebody extended one": func(f *lvmtest.Fake, rb *rollback) error {
+			return rb.lvm.Extend(context.Background(), "vg00/dat", 128*mib)
 		},
 	} {
 		f := server()
-		w := withMetadata(t, f)
-		w.ready = true
+		rb := withMetadata(t, f)
+		rb.readyToMerge = true
 		for _, origin := range []string{"vg00/dat", "vg00/app", "vg00/thin"} {
 			f.SetOpen(origin, 1)
 		}
-		if err := act(f, w); err != nil {
+		if err := act(f, rb); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		err := w.merge(ctx)
+		err := rb.merge(ctx)
 		cancel()
 		if !errors.Is(err, fault.Busy) || !strings.Contains(err.Error(), "there is no way back") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if begun, err := w.hasBegun(t.Context()); !begun || err != nil {
+		if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
 			t.Errorf("%s: begun %v, %v", name, begun, err)
 		}
 	}
 }
 
-// Somebody else merges another volume of the group, or waits for its merge.
-func TestTheMergeOfSomebodyElseIsNotTakenBack(t *testing.T) {
+// Somebody else merges another volume of the group, or LVM has deferred that merge.
+func TestForeignMergeIsNotUndone(t *testing.T) {
 	for _, open := range []int{0, 1} {
 		f := server()
-		w := walkOf(t, f, "vg00/dat_s")
-		begun(t, w, stepMerging)
-		w.kept, w.ready = t.TempDir(), true
-		w.keepMetadata(t.Context())
+		rb := newAtMerge(t, f, "vg00/dat_s")
+		beginAt(t, rb, stepMerging)
+		rb.metadataDir, rb.readyToMerge = t.TempDir(), true
+		rb.keepMetadata(t.Context())
 		f.SetOpen("vg00/dat", 1)
 		f.SetOpen("vg00/app", open)
-		if err := w.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
+		if err := rb.lvm.Merge(t.Context(), "vg00/app_s"); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		err := w.merge(ctx)
+		err := rb.merge(ctx)
 		cancel()
 		if !errors.Is(err, fault.Busy) || !strings.Contains(err.Error(), "there is no way back") {
 			t.Errorf("open %d: %v", open, err)
 		}
-		if v, ok := report(t, w).ByPath("vg00/app_s"); ok && !v.Merging {
+		if v, ok := readReport(t, rb).ByPath("vg00/app_s"); ok && !v.Merging {
 			t.Errorf("open %d: the other merge is gone", open)
 		}
 	}
 }
 
-// LVM refuses every merge: there is nothing to take back, and its metadata is not written.
-func TestNothingIsRestoredWhereNoMergeWaits(t *testing.T) {
+// LVM refuses every merge. Then no merge is to be forgotten, and the metadata is not restored.
+func TestMetadataIsNotRestoredWithoutDeferredMerge(t *testing.T) {
 	f := server()
-	w := withMetadata(t, f)
+	rb := withMetadata(t, f)
 	for range 2 {
 		f.FailOn(errors.New("no"), "lvconvert")
 	}
-	if err := w.merge(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing was rolled back") {
+	if err := rb.merge(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing was rolled back") {
 		t.Error(err)
 	}
 	for _, argv := range f.Commands() {
@@ -128,15 +130,16 @@ func TestNothingIsRestoredWhereNoMergeWaits(t *testing.T) {
 	}
 }
 
-// A volume that was merging when somebody took its device away is merged in half: LVM's metadata shows no difference.
-func TestAVolumeWithoutDeviceIsNotTakenForUntouched(t *testing.T) {
+// If somebody removed the device of a volume while it was merging, it is half merged, and LVM's metadata looks as if
+// the merge were deferred.
+func TestUnmergeRefusesVolumeWithoutDevice(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, "vg00/dat_s")
-	begun(t, w, stepMerging)
-	w.kept = t.TempDir()
-	w.keepMetadata(t.Context())
+	rb := newAtMerge(t, f, "vg00/dat_s")
+	beginAt(t, rb, stepMerging)
+	rb.metadataDir = t.TempDir()
+	rb.keepMetadata(t.Context())
 	f.SetOpen("vg00/dat", 1)
-	if err := w.lvm.Merge(t.Context(), "vg00/dat_s"); err != nil {
+	if err := rb.lvm.Merge(t.Context(), "vg00/dat_s"); err != nil {
 		t.Fatal(err)
 	}
 	f.SetOpen("vg00/dat", 0)
@@ -144,11 +147,11 @@ func TestAVolumeWithoutDeviceIsNotTakenForUntouched(t *testing.T) {
 	if _, err := f.Run(t.Context(), command.Cmd{Argv: off}); err != nil {
 		t.Fatal(err)
 	}
-	states, err := w.states(t.Context())
-	if err != nil || states[w.state.Members[0]] != deferred {
+	states, err := rb.memberStates(t.Context())
+	if err != nil || states[rb.state.Members[0]] != stateDeferred {
 		t.Fatal(states, err)
 	}
-	if err := w.unmerge(t.Context(), states); !errors.Is(err, fault.Busy) {
+	if err := rb.unmerge(t.Context(), states); !errors.Is(err, fault.Busy) {
 		t.Error(err)
 	}
 }

@@ -13,22 +13,25 @@ import (
 )
 
 const (
-	// letLimit bounds the wait for somebody who looks at a file system in just this moment, as monitoring programs do.
-	letLimit = 5 * time.Second
-	// lookLimit bounds the wait for a device to be closed that nothing is mounted from: a mount that systemd had begun
-	// before it was told to wait, or udev, which looks at a device when it is closed. On a busy server each takes seconds.
-	lookLimit = 30 * time.Second
-	// letTick is how often an unmount is tried meanwhile: the kernel tells nobody that a mount is not in use any more.
-	letTick = 20 * time.Millisecond
+	// busyLimit bounds the wait for programs that open a file system for a moment, as monitoring programs do.
+	busyLimit = 5 * time.Second
+	// closeLimit bounds the wait until a device is closed from which nothing is mounted any more. systemd may have begun a
+	// mount of it before it was told to wait, and udev opens a device when it is closed. On a busy server each of the two
+	// takes seconds.
+	closeLimit = 30 * time.Second
+	// busyInterval is how often an unmount is tried during these waits: the kernel has no event that says that a mount is
+	// not in use any more.
+	busyInterval = 20 * time.Millisecond
 )
 
-// writeOut has the members' file systems write out what is only in memory, while their services still run: the unmount
-// would write it while they are down. What a device does not take in half the time, the rollback is not begun for.
-func (w *walk) writeOut(ctx context.Context) error {
-	half := w.Timeout / 2
-	w.trip.Progress("writing out", -1)
-	late := filesystem.WriteOut(ctx, points(w.state.Mounts), half)
-	if len(late) == 0 {
+// writeOut has the members' file systems write dirty pages out while the services still run. Otherwise the unmount
+// would write them while the services are stopped. If that takes longer than half of the timeout, the rollback is not
+// begun (timeout).
+func (rb *rollback) writeOut(ctx context.Context) error {
+	half := rb.Timeout / 2
+	rb.run.Progress("writing out", -1)
+	notWritten := filesystem.WriteOut(ctx, mountPoints(rb.state.Mounts), half)
+	if len(notWritten) == 0 {
 		return nil
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
@@ -36,105 +39,110 @@ func (w *walk) writeOut(ctx context.Context) error {
 	}
 	return fault.New(fault.Timeout,
 		"what is in memory of %s was not written to disk in %s, half of the timeout, so no service was stopped",
-		strings.Join(late, ", "), half).
+		strings.Join(notWritten, ", "), half).
 		WithHint("what is written stays so: the same again with a longer timeout=SECONDS, once this run has ended, " +
 			"which waits for the disk, too (lvm_snapshot_info, under_way); if nothing is written: `dmesg | tail` says whether " +
 			"the disk answers, `dmsetup info -c` whether a device is suspended, `lvs -a` whether a thin pool is full")
 }
 
-// unmount keeps systemd from mounting the members, unmounts everything, the last mounted first, and closes what lies
-// between file system and volume.
-func (w *walk) unmount(ctx context.Context) error {
-	if err := w.hold(ctx); err != nil {
+// unmount keeps systemd from mounting the members, unmounts everything in the reverse order of the mounts, and closes
+// the LUKS mappings.
+func (rb *rollback) unmount(ctx context.Context) error {
+	if err := rb.hold(ctx); err != nil {
 		return err
 	}
-	since, err := w.takeIn(ctx, w.state.Members)
+	added, err := rb.addNewMounts(ctx, rb.state.Members)
 	if err != nil {
 		return err
 	}
-	if len(since) > 0 {
-		if err := w.record(stepUnmounting, w.state); err != nil {
+	if len(added) > 0 {
+		if err := rb.record(stepUnmounting, rb.state); err != nil {
 			return err
 		}
 	}
-	specs := append(slices.Clone(w.state.Mounts), w.state.SetMounts...) // a set may be mounted inside a member
-	if err := w.unmountAll(ctx, specs, w.state.Members); err != nil {
+	// The snapshots' mounts are unmounted first, because a snapshot may be mounted inside a member.
+	specs := append(slices.Clone(rb.state.Mounts), rb.state.SetMounts...)
+	if err := rb.unmountAll(ctx, specs, rb.state.Members); err != nil {
 		return err
 	}
-	return w.closeCrypts(ctx, w.state.Members)
+	return rb.closeCrypts(ctx, rb.state.Members)
 }
 
-// closed waits until no member and no snapshot is open any more, unmounts what is mounted meanwhile, and checks
-// everything again then. A mount that was under way at one look may be there only at the next.
-func (w *walk) closed(ctx context.Context) error {
-	limit, cancel := context.WithTimeout(ctx, lookLimit)
+// awaitClosed waits until no member and no snapshot is open any more, and then checks everything again. It unmounts
+// what is mounted during the wait, again and again: a mount that was under way at one attempt may be there only at the
+// next.
+func (rb *rollback) awaitClosed(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
 	for {
-		err := w.recheck(ctx)
+		err := rb.recheck(ctx)
 		if !errors.Is(err, fault.Busy) {
 			return err
 		}
-		if limit.Err() != nil {
-			return w.stillBusy(ctx, err)
+		if limited.Err() != nil {
+			return rb.withHolders(ctx, err)
 		}
-		if err := w.evict(ctx, w.state.Members); err != nil {
+		if err := rb.unmountNew(ctx, rb.state.Members); err != nil {
 			return err
 		}
 		select {
-		case <-time.After(letTick):
-		case <-limit.Done():
+		case <-time.After(busyInterval):
+		case <-limited.Done():
 		}
 	}
 }
 
-// unmountAll unmounts what was mounted last first, if it is on one of these members.
-func (w *walk) unmountAll(ctx context.Context, specs []filesystem.MountSpec, members []*Member) error {
-	volumes, snapshots, err := w.devices(ctx, members)
+// unmountAll makes the unmounts in the reverse order of specs. A mount point where no device of these members is
+// mounted is left alone.
+func (rb *rollback) unmountAll(ctx context.Context, specs []filesystem.MountSpec, members []*Member) error {
+	volumes, snapshots, err := rb.devices(ctx, members)
 	if err != nil {
 		return err
 	}
 	for _, spec := range slices.Backward(specs) {
 		if err := unmountOne(ctx, spec.Point, slices.Concat(volumes, snapshots)); err != nil {
-			return w.stillBusy(ctx, err)
+			return rb.withHolders(ctx, err)
 		}
 	}
 	return nil
 }
 
-// evict unmounts what was mounted of members while all was to be closed, by hand or by a unit that nobody knew of, and
-// keeps it from being mounted again. Early in a boot what was mounted before is in use, as / is, and stays.
-func (w *walk) evict(ctx context.Context, members []*Member) error {
-	since, err := w.takeIn(ctx, members)
+// unmountNew unmounts mounts of members that were made since the members were to be closed, by hand or by a unit that
+// was not known, and keeps systemd from making them again. Early in a boot only mounts that are not in the journal are
+// unmounted: a mount that is in the journal, such as /, is in use.
+func (rb *rollback) unmountNew(ctx context.Context, members []*Member) error {
+	specs, err := rb.addNewMounts(ctx, members)
 	if err != nil {
 		return err
 	}
-	if len(since) > 0 {
-		w.reached(w.entry().Step)
+	if len(specs) > 0 {
+		rb.enterStep(rb.entry().Step)
 	}
-	for _, spec := range since {
-		w.warnings = append(w.warnings, spec.Point+" was mounted while the rollback was under way, and unmounted for it")
+	for _, spec := range specs {
+		rb.warnings = append(rb.warnings, spec.Point+" was mounted while the rollback was under way, and unmounted for it")
 	}
-	if w.systemd != nil {
-		since = slices.Concat(w.state.Mounts, w.state.SetMounts)
+	if rb.systemd != nil {
+		specs = slices.Concat(rb.state.Mounts, rb.state.SetMounts)
 	}
-	return w.unmountAll(ctx, since, members)
+	return rb.unmountAll(ctx, specs, members)
 }
 
-// takeIn adds the mounts of whole members and of their snapshots that were made since the check, by an automount or
-// by hand: their units are held, too, and they are made again like the others. It returns those that were added.
-func (w *walk) takeIn(ctx context.Context, members []*Member) (since []filesystem.MountSpec, err error) {
-	info, err := w.lvm.Info(ctx)
+// addNewMounts adds to the state the mounts of whole members and of their snapshots that were made since the check, by
+// an automount or by hand. Their units are held too, and undo and the last steps make these mounts again like the
+// others. It returns the mounts that it added.
+func (rb *rollback) addNewMounts(ctx context.Context, members []*Member) (added []filesystem.MountSpec, err error) {
+	info, err := rb.lvm.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
-	of := map[filesystem.Dev]*Member{}
+	memberOf := map[filesystem.Dev]*Member{}
 	var volumes, snapshots []filesystem.Dev
 	for _, m := range members {
-		own, snapshot := m.devices(info)
-		for _, dev := range own {
-			of[dev] = m
+		volumeDevs, snapshotDevs := m.devices(info)
+		for _, dev := range volumeDevs {
+			memberOf[dev] = m
 		}
-		volumes, snapshots = append(volumes, own...), append(snapshots, snapshot...)
+		volumes, snapshots = append(volumes, volumeDevs...), append(snapshots, snapshotDevs...)
 	}
 	mounts, err := filesystem.Mounts()
 	if err != nil {
@@ -144,36 +152,38 @@ func (w *walk) takeIn(ctx context.Context, members []*Member) (since []filesyste
 	if err != nil {
 		return nil, err
 	}
-	known := slices.Concat(w.state.Mounts, w.state.SetMounts)
-	for _, m := range came(mounts, known, volumes) {
-		since = append(since, w.lately(m, of[m.Dev], info, fstab))
+	known := slices.Concat(rb.state.Mounts, rb.state.SetMounts)
+	for _, m := range unknownMounts(mounts, known, volumes) {
+		added = append(added, rb.newMountSpec(m, memberOf[m.Dev], info, fstab))
 	}
-	w.state.Mounts = append(w.state.Mounts, since...)
-	for _, m := range came(mounts, known, snapshots) {
-		w.state.SetMounts = append(w.state.SetMounts, again(m, nil, nil))
-		since = append(since, again(m, nil, nil))
+	rb.state.Mounts = append(rb.state.Mounts, added...)
+	for _, m := range unknownMounts(mounts, known, snapshots) {
+		rb.state.SetMounts = append(rb.state.SetMounts, mountSpecOf(m, nil, nil))
+		added = append(added, mountSpecOf(m, nil, nil))
 	}
-	if len(since) == 0 {
+	if len(added) == 0 {
 		return nil, nil
 	}
-	return since, w.holdLate(ctx, points(since))
+	return added, rb.holdMounts(ctx, mountPoints(added))
 }
 
-// lately is how a mount of a member is made again that came since the check. What is mounted of a protected member is
-// read-only for that reason, so it is mounted as the others of the member are.
-func (w *walk) lately(
-	m filesystem.Mount, of *Member, info map[string]lvm.Info, fstab []filesystem.FstabEntry,
+// newMountSpec returns how a mount of a member that was made since the check is made again. A member that Rewind has
+// made read-only could only be mounted read-only; such a mount gets the read-write state of the other mounts of the
+// member.
+func (rb *rollback) newMountSpec(
+	m filesystem.Mount, member *Member, info map[string]lvm.Info, fstab []filesystem.FstabEntry,
 ) filesystem.MountSpec {
-	if of.Crypt == "" {
-		m.Source = "/dev/" + of.origin() // as the others have it
+	if member.Crypt == "" {
+		m.Source = "/dev/" + member.origin() // as the other mounts of the member have it
 	}
-	spec := again(m, nil, fstab)
-	lv := info[of.DMName]
-	if is, err := w.protected(filesystem.NewDev(lv.Major, lv.Minor)); err != nil || !is || !of.Protect {
+	spec := mountSpecOf(m, nil, fstab)
+	lv := info[member.DMName]
+	isProtected, err := rb.isWriteProtected(filesystem.NewDev(lv.Major, lv.Minor))
+	if err != nil || !isProtected || !member.Protect {
 		return spec
 	}
 	spec.Options[0] = "rw"
-	for _, other := range w.state.Mounts {
+	for _, other := range rb.state.Mounts {
 		if other.Source == spec.Source && other.Bind == "" {
 			spec.Options[0] = other.Options[0]
 			break
@@ -182,17 +192,17 @@ func (w *walk) lately(
 	return spec
 }
 
-// came returns the mounts of whole devices that are at none of the points known.
-func came(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesystem.Dev) []filesystem.Mount {
+// unknownMounts returns the mounts of whole file systems on devs whose mount points are not among the known ones.
+func unknownMounts(mounts []filesystem.Mount, known []filesystem.MountSpec, devs []filesystem.Dev) []filesystem.Mount {
 	return slices.DeleteFunc(slices.Clone(mounts), func(m filesystem.Mount) bool {
-		return m.Root != "/" || !slices.Contains(devs, m.Dev) || slices.Contains(points(known), m.Point)
+		return m.Root != "/" || !slices.Contains(devs, m.Dev) || slices.Contains(mountPoints(known), m.Point)
 	})
 }
 
-// unmountOne unmounts what is seen at point if it is on one of the devices. Somebody who looks at it just now is
-// waited for.
+// unmountOne unmounts what is visible at point, if it is on one of the devices. It waits for programs that use the
+// mount only for a moment.
 func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
-	let, cancel := context.WithTimeout(ctx, letLimit)
+	limited, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
 	for {
 		err := filesystem.UnmountOf(ctx, point, devs...)
@@ -200,27 +210,27 @@ func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error 
 			return err
 		}
 		select {
-		case <-time.After(letTick):
-		case <-let.Done():
+		case <-time.After(busyInterval):
+		case <-limited.Done():
 			return err
 		}
 	}
 }
 
-// devices are those of members, with what is open above them, and those of their snapshots.
-func (w *walk) devices(ctx context.Context, members []*Member) (volumes, snapshots []filesystem.Dev, err error) {
-	info, err := w.lvm.Info(ctx)
+// devices returns the devices of members, with those of their LUKS mappings, and the devices of their snapshots.
+func (rb *rollback) devices(ctx context.Context, members []*Member) (volumes, snapshots []filesystem.Dev, err error) {
+	info, err := rb.lvm.Info(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, m := range members {
-		own, snapshot := m.devices(info)
-		volumes, snapshots = append(volumes, own...), append(snapshots, snapshot...)
+		volumeDevs, snapshotDevs := m.devices(info)
+		volumes, snapshots = append(volumes, volumeDevs...), append(snapshots, snapshotDevs...)
 	}
 	return volumes, snapshots, nil
 }
 
-// devices are those that there are of a member and of its snapshot.
+// devices returns the existing devices of a member, with that of its LUKS mapping, and the device of its snapshot.
 func (m *Member) devices(info map[string]lvm.Info) (volumes, snapshots []filesystem.Dev) {
 	add := func(to *[]filesystem.Dev, name string) {
 		if i, ok := info[name]; ok && name != "" {

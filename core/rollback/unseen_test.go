@@ -6,13 +6,13 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// A volume that the kernel counts as open is in the way even if nothing that can be seen has it open.
-func TestAnOpenVolumeThatNobodyHasOpen(t *testing.T) {
+// A volume that the kernel counts as open is in the way, even if no holder can be found.
+func TestOpenWithoutHolder(t *testing.T) {
 	f := server()
-	w := walkOf(t, f, "vg00/dat_s", "vg00/app_s")
+	rb := newAtMerge(t, f, "vg00/dat_s", "vg00/app_s")
 	look := func(known []filesystem.Holder, mounts []filesystem.Mount) []filesystem.Holder {
 		t.Helper()
-		found, err := w.openUnseen(t.Context(), known, func() ([]filesystem.Mount, error) { return mounts, nil })
+		found, err := rb.openWithoutHolder(t.Context(), known, func() ([]filesystem.Mount, error) { return mounts, nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,14 +33,14 @@ func TestAnOpenVolumeThatNobodyHasOpen(t *testing.T) {
 		t.Errorf("it is mounted: %v", other)
 	}
 	file := filesystem.Dev{Major: 253, Minor: 77}
-	w.state.Members[0].LogOf = &file
+	rb.state.Members[0].LogOf = &file
 	if log := look(nil, []filesystem.Mount{{Dev: file, Root: "/", Point: "/xl"}}); log != nil {
 		t.Errorf("it is the log of what is mounted: %v", log)
 	}
 	if log := look(nil, nil); len(log) != 1 {
 		t.Errorf("it is a log, and its file system is not mounted: %v", log)
 	}
-	if kernel := releases(found); len(kernel) != 1 {
+	if kernel := kernelAdvice(found); len(kernel) != 1 {
 		t.Errorf("nothing is advised: %v", kernel)
 	}
 }
