@@ -11,7 +11,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func TestBeneath(t *testing.T) {
+func TestBeneathRefusesSymbolicLinks(t *testing.T) {
 	top := t.TempDir()
 	for _, dir := range []string{"real/a/b", "real/c"} {
 		if err := os.MkdirAll(filepath.Join(top, dir), 0o755); err != nil {
@@ -24,7 +24,7 @@ func TestBeneath(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, dir := range []string{"real", "linked"} { // the directory is the user's to name
+	for _, dir := range []string{"real", "linked"} { // the directory itself may be a link
 		dir = filepath.Join(top, dir)
 		for path, want := range map[string]string{
 			"/a/b": "", "/": "", "/out": "symbolic link", "/out/etc": "symbolic link", "/a/up": "symbolic link",

@@ -20,8 +20,8 @@ type options struct {
 	Keep int    `mapstructure:"keep"`
 }
 
-// Options come as the numbers of whichever decoder read them last.
-func TestDecode(t *testing.T) {
+// A number may be an int, a float64, a json.Number or a string, depending on the decoder that read it.
+func TestDecodeReadsNumbersOfAnyType(t *testing.T) {
 	for _, keep := range []any{7, 7.0, json.Number("7"), "7"} {
 		o := options{Path: "default", Keep: 1}
 		c := backup.Config{Options: map[string]any{"keep": keep, "path": nil}}
@@ -35,7 +35,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func TestDecodeNamesAllThatIsWrong(t *testing.T) {
+func TestDecodeNamesEveryWrongOption(t *testing.T) {
 	c := backup.Config{Options: map[string]any{"keep": "many", "paht": "/x", "path": true}}
 	f := fault.Of(c.Decode(new(options)))
 	if f == nil || f.Code != fault.BadArguments {
@@ -51,7 +51,7 @@ func TestDecodeNamesAllThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestEnvironment(t *testing.T) {
+func TestEnvironmentIsSortedAndHidden(t *testing.T) {
 	c := backup.Config{Environment: map[string]string{"B": "canary", "A": "x=y"}}
 	if diff := cmp.Diff([]string{"A=x=y", "B=canary"}, c.Environ()); diff != "" {
 		t.Error(diff)
@@ -61,7 +61,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestRoom(t *testing.T) {
+func TestSettleRoomsKeepsLiveRooms(t *testing.T) {
 	dir := t.TempDir()
 	alive, err := backup.NewRoom(dir)
 	if err != nil {
@@ -77,7 +77,7 @@ func TestRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"other", filepath.Base(alive.Path)}, names(t, dir)); diff != "" {
-		t.Errorf("what is left is not that of the living: %s", diff)
+		t.Errorf("left is not just the room of the living owner: %s", diff)
 	}
 	if err := os.WriteFile(filepath.Join(alive.Path, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)

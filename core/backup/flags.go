@@ -10,17 +10,17 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// FlagLine is the line of a list of inode flags that says which a file or directory of a backup has; path is its path
-// on the host. It looks like this, as names may hold everything:
+// FlagLine returns the line for one file or directory in a list of inode flags. path is its path on the host. It is
+// quoted, because names may contain any byte but a slash and a zero byte:
 //
 //	ia "/dat/audit\n.log"
 func FlagLine(path string, f tree.Flags) string { return f.String() + " " + strconv.Quote(path) + "\n" }
 
-// ReadFlags reads such a list. What has no line has no flags.
+// ReadFlags reads a list of FlagLines, and returns the flags by path. A file without a line has no flags.
 func ReadFlags(r io.Reader) (map[string]tree.Flags, error) {
 	flags := map[string]tree.Flags{}
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 64<<10) // a path has 4096 bytes, each of which takes four letters at most
+	lines.Buffer(nil, 64<<10) // a path has at most 4096 bytes, and each takes at most four characters in quotes
 	for lines.Scan() {
 		letters, quoted, _ := strings.Cut(lines.Text(), " ")
 		f, err := tree.ParseFlags(letters)

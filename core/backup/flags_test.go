@@ -9,7 +9,7 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-func TestFlagLines(t *testing.T) {
+func TestFlagLinesRoundTrip(t *testing.T) {
 	want := map[string]tree.Flags{
 		"/dat": tree.Immutable, "/dat/new\nline \"quoted\"": tree.AppendOnly | tree.NoDump,
 		"/dat/not utf-8 \xff":                  tree.NoDump,

@@ -11,71 +11,72 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// flushTick is how often it is looked whether the device has written anything.
+// flushTick is the time between two looks at whether the device has written anything.
 const flushTick = 5 * time.Second
 
-// Flush has the file system that holds a directory write out all that is only in memory, and returns when it has, or at
-// the end of ctx. It calls report at first, and whenever its device was seen to have written something since: a slow
-// disk takes as long as it takes, and one that has stopped is found out by the silence. Of a file system without a
-// device of its own, such as NFS, nothing is seen: it is given up when it takes longer than silence may last.
+// Flush has the file system of a directory write out everything that is only in memory. It returns when that is done or
+// when ctx ends. It calls report at once, and then every time it sees that the device has written something. So a slow
+// disk may take as long as it needs, and a disk that has stopped shows by the missing reports. A file system without a
+// device of its own, such as NFS, shows no progress: whoever waits for reports gives it up when it takes longer than
+// the limit between two reports.
 //
-// The directory is to be opened before the first write. A write error that the kernel has told another program by then,
-// it tells nobody who comes later (syncfs(2)).
+// The caller opens dir before it writes anything. If the kernel has already reported a write error to another program,
+// it reports the error only through descriptors that were open before that (syncfs(2)).
 func Flush(ctx context.Context, dir *os.File, report func()) error {
-	return flusher{unix.Syncfs, (*os.File).Close, written, flushTick}.flush(ctx, dir, report)
+	return flusher{unix.Syncfs, (*os.File).Close, sectorsWritten, flushTick}.flush(ctx, dir, report)
 }
 
-// flusher is the kernel's part of it, for tests to play.
+// flusher holds the system calls of Flush, which tests replace.
 type flusher struct {
-	sync    func(fd int) error
-	close   func(*os.File) error
-	written func(fd int) string // changes when the device has written something
-	tick    time.Duration
+	syncfs         func(fd int) error
+	close          func(*os.File) error
+	sectorsWritten func(fd int) string // changes when the device has written something
+	tick           time.Duration
 }
 
 func (f flusher) flush(ctx context.Context, dir *os.File, report func()) error {
-	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller may close its own while the kernel waits
+	copied, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller may close dir before syncfs returns
 	if err != nil {
 		return err
 	}
-	file := os.NewFile(uintptr(fd), dir.Name())
+	file := os.NewFile(uintptr(copied), dir.Name())
 	flushed := make(chan error, 1)
-	go func() { // it cannot be ended: the kernel waits for the device
-		err := f.sync(fd)
-		_ = f.close(file) // before the caller knows: it may unmount the directory at once
+	go func() { // it may outlive ctx: syncfs cannot be interrupted while the kernel waits for the device
+		err := f.syncfs(copied)
+		_ = f.close(file) // before flush returns, because the caller may unmount the directory at once
 		flushed <- err
 	}()
 	tick := time.NewTicker(f.tick)
 	defer tick.Stop()
 	report()
-	seen := f.written(int(dir.Fd()))
+	before := f.sectorsWritten(int(dir.Fd()))
 	for {
 		select {
 		case err := <-flushed:
-			return cmp.Or(ctx.Err(), err) // both may have come at once
+			return cmp.Or(ctx.Err(), err) // ctx may have ended at the same time
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if now := f.written(int(dir.Fd())); now != seen {
-			seen = now
+		if after := f.sectorsWritten(int(dir.Fd())); after != before {
+			before = after
 			report()
 		}
 	}
 }
 
-// Repeat calls report at once, and every few seconds until stop has returned: for what has a limit of its own, and is
-// silent.
+// Repeat calls report at once and then every five seconds, until stop has returned. It is for work that has a time
+// limit of its own and does not report progress.
 func Repeat(report func()) (stop func()) {
 	report()
-	end, ended := make(chan struct{}), make(chan struct{})
+	stopping, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(stopped)
 		tick := time.NewTicker(flushTick)
 		defer tick.Stop()
 		for {
 			select {
-			case <-end:
+			case <-stopping:
 				return
 			case <-tick.C:
 				report()
@@ -83,14 +84,14 @@ func Repeat(report func()) (stop func()) {
 		}
 	}()
 	return func() {
-		close(end)
-		<-ended
+		close(stopping)
+		<-stopped
 	}
 }
 
-// written is how many sectors the device of a directory has written since the boot; "" where it has no device
-// (Documentation/block/stat.rst: write sectors).
-func written(fd int) string {
+// sectorsWritten returns how many sectors the device of an open directory has written since the boot
+// (Documentation/block/stat.rst: write sectors). It returns "" if the file system has no device.
+func sectorsWritten(fd int) string {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
 		return ""

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unlock gives up what flock(2) has locked, and closes it. By Close alone the lock would last as long as the copy that a
-// program has which is just being started, until its exec.
+// Unlock releases the flock(2) lock on file, and closes file. Close alone is not enough: a child between fork and exec
+// still holds a copy of the descriptor, and with it the lock.
 func Unlock(file *os.File) {
 	_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
 	file.Close()

@@ -10,8 +10,8 @@ import (
 	"go.pcc.com/rewind/core/backup"
 )
 
-// A copy of the descriptor, as a program has that is being started, does not keep the lock.
-func TestUnlockWithACopyOpen(t *testing.T) {
+// A child between fork and exec has such a copy of the descriptor.
+func TestUnlockReleasesLockDespiteCopy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	open := func() *os.File {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

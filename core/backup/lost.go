@@ -7,51 +7,52 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// manyPaths bounds how many paths a failure names.
-const manyPaths = 100
+// maxNamedPaths is the maximum number of paths that a fault names.
+const maxNamedPaths = 100
 
-// Lost are the files that should be in a backup and are not.
+// Lost collects the files that should be in a backup and are not.
 type Lost struct{ unreadable, vanished paths }
 
-// Unreadable adds a file that could not be read. One that is added twice counts once.
+// Unreadable adds a file that could not be read. Among the first hundred files, one that is added twice counts once.
 func (l *Lost) Unreadable(path string) { l.unreadable.add(path) }
 
-// Vanished adds a file that was gone when it was to be read.
+// Vanished adds a file that had gone when it was to be read.
 func (l *Lost) Vanished(path string) { l.vanished.add(path) }
 
-// Fault is source_unreadable or source_vanished with the fact "paths"; nil if nothing was lost.
+// Fault returns source_unreadable or, if all files could be read that were there, source_vanished. Its fact "paths"
+// names a hundred files at most. Fault returns nil if no file was lost.
 func (l *Lost) Fault() *fault.Error {
-	if len(l.unreadable.named) > 0 {
+	if len(l.unreadable.first) > 0 {
 		return fault.New(fault.SourceUnreadable, "not in the backup, because it could not be read: %v", &l.unreadable).
-			With("paths", l.unreadable.named)
+			With("paths", l.unreadable.first)
 	}
-	if len(l.vanished.named) > 0 {
-		return fault.New(fault.SourceVanished, "not in the backup, because it was gone when it was to be read: %v", &l.vanished).
-			With("paths", l.vanished.named)
+	if len(l.vanished.first) > 0 {
+		const msg = "not in the backup, because it was gone when it was to be read: %v"
+		return fault.New(fault.SourceVanished, msg, &l.vanished).With("paths", l.vanished.first)
 	}
 	return nil
 }
 
-// paths are those that had an error, the first of them by name.
+// paths are files with one kind of error: the first maxNamedPaths of them by name, and the number of the others.
 type paths struct {
-	named []string
-	more  int
+	first   []string
+	unnamed int
 }
 
 func (p *paths) add(path string) {
 	switch {
-	case slices.Contains(p.named, path):
-	case len(p.named) < manyPaths:
-		p.named = append(p.named, path)
+	case slices.Contains(p.first, path):
+	case len(p.first) < maxNamedPaths:
+		p.first = append(p.first, path)
 	default:
-		p.more++
+		p.unnamed++
 	}
 }
 
-// String names the first, and counts the others.
+// String names the first file and says how many others there are.
 func (p *paths) String() string {
-	if more := len(p.named) + p.more - 1; more > 0 {
-		return fmt.Sprintf("%s, and %d more", p.named[0], more)
+	if others := len(p.first) + p.unnamed - 1; others > 0 {
+		return fmt.Sprintf("%s, and %d more", p.first[0], others)
 	}
-	return p.named[0]
+	return p.first[0]
 }

@@ -9,7 +9,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func TestLost(t *testing.T) {
+func TestLostNamesPaths(t *testing.T) {
 	var l backup.Lost
 	if f := l.Fault(); f != nil {
 		t.Fatalf("nothing is lost: %v", f)
@@ -23,7 +23,8 @@ func TestLost(t *testing.T) {
 	}
 	l.Unreadable("/dat/0")
 	f := l.Fault()
-	if f.Code != fault.SourceUnreadable || !strings.HasSuffix(f.Msg, ": /dat/0, and 149 more") || len(f.Facts["paths"].([]string)) != 100 {
+	if f.Code != fault.SourceUnreadable || !strings.HasSuffix(f.Msg, ": /dat/0, and 149 more") ||
+		len(f.Facts["paths"].([]string)) != 100 {
 		t.Errorf("got %s: %v, %v", f.Code, f, f.Facts)
 	}
 }

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// clockSlack is by how much a backup may be dated later than the clock that looks at it: the clocks of two servers
-// differ, and one that is corrected goes back.
+// clockSlack is how much later than now a backup may be dated without being in the future: the clocks of two servers
+// differ, and a clock that is corrected may go back.
 const clockSlack = time.Minute
 
-// Future reports whether the backup is dated later than now: the clock ran ahead when it was made, or is behind now.
-// Then its time does not tell how old it is.
+// Future reports whether the backup is dated more than a minute later than now. Then the clock ran ahead when the
+// backup was made, or is behind now, and the backup's time does not tell how old it is.
 func (s Stored) Future(now time.Time) bool { return s.Time.After(now.Add(clockSlack)) }
 
-// NextSequence is the number of the next backup of the host.
+// NextSequence returns the number of the next backup of the host. list must contain all its backups.
 func NextSequence(list []Stored, host string) int64 {
 	var last int64
 	for _, s := range list {
@@ -25,31 +25,32 @@ func NextSequence(list []Stored, host string) int64 {
 	return last + 1
 }
 
-// NewestFirst sorts backups by when they were made, the last one first. Of one host's the sequence tells that, whatever
-// the clock was. A backup without a number, and that of another host, has nothing but its time; it is held against a
-// numbered one by the earliest time of that and all that were made after it, for it was not made later than they.
+// NewestFirst sorts backups in place by when they were made, the latest first. Among the backups of one host Sequence
+// tells the order, whatever the clock said. A backup without a number, or of another host, has only its time. To
+// compare it with a numbered backup, the numbered one counts as made at the earliest time among itself and all later
+// backups of its host, because it was not made after any of these.
 func NewestFirst(list []Stored) {
-	at := made(list)
+	latest := latestTimes(list)
 	slices.SortStableFunc(list, func(a, b Stored) int {
-		return cmp.Or(at[b.ID].Compare(at[a.ID]), cmp.Compare(b.Sequence, a.Sequence), cmp.Compare(b.ID, a.ID))
+		return cmp.Or(latest[b.ID].Compare(latest[a.ID]), cmp.Compare(b.Sequence, a.Sequence), cmp.Compare(b.ID, a.ID))
 	})
 }
 
-// made says of each backup, by its ID, at what time it was made at the latest.
-func made(list []Stored) map[string]time.Time {
-	lastFirst := slices.Clone(list)
-	slices.SortFunc(lastFirst, func(a, b Stored) int {
+// latestTimes returns, by ID, the latest time at which each backup can have been made.
+func latestTimes(list []Stored) map[string]time.Time {
+	newestFirst := slices.Clone(list)
+	slices.SortFunc(newestFirst, func(a, b Stored) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(b.Sequence, a.Sequence), b.Time.Compare(a.Time))
 	})
-	at := make(map[string]time.Time, len(list))
-	for i, s := range lastFirst {
-		at[s.ID] = s.Time
-		if s.Sequence == 0 || i == 0 || lastFirst[i-1].Host != s.Host {
+	latest := make(map[string]time.Time, len(list))
+	for i, s := range newestFirst {
+		latest[s.ID] = s.Time
+		if s.Sequence == 0 || i == 0 || newestFirst[i-1].Host != s.Host {
 			continue
 		}
-		if later := at[lastFirst[i-1].ID]; later.Before(s.Time) {
-			at[s.ID] = later
+		if later := latest[newestFirst[i-1].ID]; later.Before(s.Time) {
+			latest[s.ID] = later
 		}
 	}
-	return at
+	return latest
 }

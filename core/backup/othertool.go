@@ -8,8 +8,8 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 )
 
-// NotOfAnotherTool refuses (bad_arguments) a local directory that is the repository of another backup tool: trees among
-// its files would be taken for damage by that tool, and its own cleaning could remove them.
+// NotOfAnotherTool refuses a local directory that is the repository of another backup tool. That tool would take the
+// trees of a backup among its files for damage, and its own cleaning could remove them. Fault: bad_arguments.
 func NotOfAnotherTool(dir string) error {
 	for _, t := range []struct {
 		tool        string
@@ -21,17 +21,18 @@ func NotOfAnotherTool(dir string) error {
 		{"Borg", []string{"config", "README"}, []string{"data"}, "name another directory"},
 		{"Kopia", []string{"kopia.repository.f"}, nil, "name another directory"},
 	} {
-		if holds(dir, t.files, fs.FileMode.IsRegular) && holds(dir, t.dirs, fs.FileMode.IsDir) {
+		if hasAll(dir, t.files, fs.FileMode.IsRegular) && hasAll(dir, t.dirs, fs.FileMode.IsDir) {
 			return ansible.Bad("path", "%s is a repository of %s", dir, t.tool).WithHint("%s", t.hint)
 		}
 	}
 	return nil
 }
 
-func holds(dir string, names []string, kind func(fs.FileMode) bool) bool {
+// hasAll reports whether dir has a file of this kind under each of the names.
+func hasAll(dir string, names []string, isKind func(fs.FileMode) bool) bool {
 	for _, name := range names {
 		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil || !kind(info.Mode()) {
+		if err != nil || !isKind(info.Mode()) {
 			return false
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// probed is what is said of a directory, in which nothing stays.
-func probed(t *testing.T, dir string) ([]string, error) {
+// probe returns the verdict on a directory, and fails the test if Probe leaves anything in it.
+func probe(t *testing.T, dir string) ([]string, error) {
 	t.Helper()
 	lacks, err := backup.Probe(dir)
 	if err != nil {
@@ -27,20 +27,20 @@ func probed(t *testing.T, dir string) ([]string, error) {
 	return lacks.Verdict(dir)
 }
 
-func TestAFileSystemOfLinuxHoldsAll(t *testing.T) {
-	if warnings, err := probed(t, t.TempDir()); len(warnings) > 0 || err != nil {
+func TestProbeOfLinuxFileSystemLacksNothing(t *testing.T) {
+	if warnings, err := probe(t, t.TempDir()); len(warnings) > 0 || err != nil {
 		t.Errorf("%q, %v", warnings, err)
 	}
 }
 
-// ramfs holds no attributes, which only some trees have.
-func TestWhatOnlySomeTreesNeedIsAWarning(t *testing.T) {
+// ramfs holds no extended attributes, which only some trees have.
+func TestLackingOptionalAbilityIsAWarning(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("ramfs", dir, "ramfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
-	warnings, err := probed(t, dir)
+	warnings, err := probe(t, dir)
 	want := "the file system that holds " + dir + " (ramfs) cannot hold extended attributes, ACLs, capabilities: "
 	if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], want) {
 		t.Errorf("%q, %v; want %q", warnings, err, want)
@@ -51,17 +51,17 @@ func TestWhatOnlySomeTreesNeedIsAWarning(t *testing.T) {
 	}
 	_, err = lacks.WithFakeSuper().Verdict(dir)
 	if !errors.Is(err, fault.Unsupported) || !strings.HasSuffix(err.Error(), "cannot hold extended attributes") {
-		t.Errorf("rsync's fake_super needs them: %v", err)
+		t.Errorf("rsync's fake_super needs extended attributes: %v", err)
 	}
 }
 
-// Where files cannot be given to others, as on NFS with root_squash, on CIFS and on vfat, no backup can be kept as a
-// tree.
-func TestWhatEveryTreeNeedsIsAFailure(t *testing.T) {
+// Where root cannot change the owner of a file, as on NFS with root_squash, on CIFS and on vfat, no backup can be kept
+// as a tree.
+func TestLackingEssentialAbilityIsUnsupported(t *testing.T) {
 	dir := t.TempDir()
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with what it is not allowed to do
+		runtime.LockOSThread() // never unlocked, so that this thread without CAP_CHOWN ends with the goroutine
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var data [2]unix.CapUserData
 		if err := unix.Capget(&header, &data[0]); err != nil {
@@ -88,7 +88,7 @@ func TestWhatEveryTreeNeedsIsAFailure(t *testing.T) {
 	}
 }
 
-func TestAFullPlaceIsNoPlaceThatLacksSomething(t *testing.T) {
+func TestProbeOfFullFileSystemReturnsENOSPC(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
 		t.Fatal(err)

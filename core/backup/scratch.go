@@ -12,32 +12,32 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// presenting begins the names of the directories in which this host lays backups out to be read. The place may be shared
-// with others, whose locks a network's file system may not show.
-func presenting() string {
+// roomPrefix is how the names of this host's Rooms begin. It contains the host's name because several hosts may use the
+// same place, and a network file system may not show this host the locks of the others.
+func roomPrefix() string {
 	host, _ := os.Hostname()
 	return "rewind-presenting-" + host + "-"
 }
 
-// Room is a directory of its own in a place that has room for a whole backup. It is held by an open descriptor, so
-// that a later run knows it from one whose owner was killed.
+// Room is a directory in which a backup is laid out to be read, in a place that has room for a whole backup. Its owner
+// keeps it locked through an open descriptor, so that a later run can tell it from a Room whose owner was killed.
 type Room struct {
 	Path string
-	held *os.File
+	lock *os.File // the directory, locked with flock(2)
 }
 
-// NewRoom makes a Room in dir.
+// NewRoom makes a Room in dir. The caller closes it. Faults: not_found if dir does not exist, no_space, command_failed.
 func NewRoom(dir string) (*Room, error) {
 	for {
-		path, err := os.MkdirTemp(dir, presenting())
+		path, err := os.MkdirTemp(dir, roomPrefix())
 		if err != nil {
 			return nil, fault.New(codeOf(err), "make room to lay the backup out: %w", err)
 		}
-		held, err := hold(path)
+		lock, err := openLocked(path)
 		if err == nil {
-			return &Room{path, held}, nil
+			return &Room{path, lock}, nil
 		}
-		// Settle may have come between the two steps, and have taken it for a dead one's.
+		// Between the two steps SettleRooms may have taken the directory for that of a killed owner: then try again.
 		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("hold %s: %w", path, err)
 		}
@@ -54,8 +54,9 @@ func codeOf(err error) fault.Code {
 	return fault.CommandFailed
 }
 
-// hold opens the directory at path and locks it. It is an error if another holds it, or if it is there no more.
-func hold(path string) (*os.File, error) {
+// openLocked opens the directory at path and locks it. It returns EWOULDBLOCK if another process has locked it, and
+// ErrNotExist if the directory has been removed.
+func openLocked(path string) (*os.File, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -71,34 +72,34 @@ func hold(path string) (*os.File, error) {
 	return file, nil
 }
 
-// Close removes the Room with all that is in it.
+// Close removes the Room with its content, and releases its lock.
 func (r *Room) Close() error {
-	defer r.held.Close()
+	defer r.lock.Close()
 	return os.RemoveAll(r.Path)
 }
 
-// SettleRooms removes the Rooms in dir whose owners, on this host, have ended. A dir that is absent holds none.
+// SettleRooms removes this host's Rooms in dir whose owners have ended. It returns nil if dir does not exist.
 func SettleRooms(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("look for what was laid out: %w", err)
 	}
-	own := presenting()
-	var all []error
+	prefix := roomPrefix()
+	var errs []error
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), own) {
+		if !strings.HasPrefix(entry.Name(), prefix) {
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
-		held, err := hold(path)
+		lock, err := openLocked(path)
 		switch {
 		case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.EWOULDBLOCK):
 			continue
 		case err != nil:
-			all = append(all, fmt.Errorf("hold %s: %w", path, err))
+			errs = append(errs, fmt.Errorf("hold %s: %w", path, err))
 			continue
 		}
-		all = append(all, (&Room{path, held}).Close())
+		errs = append(errs, (&Room{path, lock}).Close())
 	}
-	return errors.Join(all...)
+	return errors.Join(errs...)
 }

@@ -7,9 +7,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Explain turns an error of a tool that a backend runs into the fault it means, without secrets; what says what it was
-// run for. meaning is asked where the tool ran and said no: for the code, the reason and the next step.
-func (c Config) Explain(what string, err error, meaning func(*command.Error) (fault.Code, string, string)) error {
+// Explain turns an error of a tool that a backend ran into a fault without secrets. what says what the tool was run
+// for, and begins the message. If the tool ran and returned an exit code other than 0, diagnose returns the fault's
+// code, its reason and its hint. An error that is no *command.Error is returned as it is.
+func (c Config) Explain(what string, err error, diagnose func(*command.Error) (fault.Code, string, string)) error {
 	var failed *command.Error
 	if !errors.As(err, &failed) {
 		return err
@@ -17,11 +18,11 @@ func (c Config) Explain(what string, err error, meaning func(*command.Error) (fa
 	f := failed.Fault()
 	code, reason, hint := f.Code, f.Msg, f.Hint
 	if code == fault.CommandFailed {
-		code, reason, hint = meaning(failed)
+		code, reason, hint = diagnose(failed)
 	}
-	said, _ := f.Facts["stderr"].(string)
-	clean := fault.New(code, "%s: %s", what, c.Hide(reason)).
-		With("argv", failed.Argv).With("rc", failed.Code).With("stderr", c.Hide(said)).WithHint("%s", c.Hide(hint))
-	clean.Err = failed.Err // how it ended: the caller asks whether that was the context
-	return clean
+	stderr, _ := f.Facts["stderr"].(string)
+	out := fault.New(code, "%s: %s", what, c.Hide(reason)).
+		With("argv", failed.Argv).With("rc", failed.Code).With("stderr", c.Hide(stderr)).WithHint("%s", c.Hide(hint))
+	out.Err = failed.Err // so that the caller can ask whether the context ended the tool
+	return out
 }

@@ -17,58 +17,60 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// attribute is something that a file may have beside its content, and a row of the table. Each has a file of its own.
+// attribute is something that a file may have beside its content. It has a row in the table, and a file of its own in
+// the test.
 type attribute struct {
-	row  string
-	give func(path string) error
-	see  func(path string) (string, error) // how a person would see that the file has it
+	row  string                            // the first cell of the row
+	set  func(path string) error           // gives the attribute to the file
+	read func(path string) (string, error) // returns the attribute of the file in some form that can be compared
 }
 
-// allAttributes are the rows of the table, those of times last: what is given later changes them.
+// allAttributes are the rows of the table.
 var allAttributes = []attribute{
 	{
 		"owner and group", func(path string) error { return unix.Lchown(path, 1234, 4321) },
-		seeStat(func(st *unix.Statx_t) any { return fmt.Sprint(st.Uid, st.Gid) }),
+		readStat(func(st *unix.Statx_t) any { return fmt.Sprint(st.Uid, st.Gid) }),
 	},
 	{
 		"mode, with setuid, setgid, sticky", func(path string) error { return unix.Chmod(path, 0o7711) },
-		seeStat(func(st *unix.Statx_t) any { return st.Mode }),
+		readStat(func(st *unix.Statx_t) any { return st.Mode }),
 	},
-	{"user's extended attributes", giveXattr("user.rewind", []byte("a\x00b")), seeXattr("user.rewind")},
-	{"POSIX ACLs", giveXattr("system.posix_acl_access", acl()), seeXattr("system.posix_acl_access")},
-	{"capabilities", giveXattr("security.capability", capability), seeXattr("security.capability")},
+	{"user's extended attributes", setXattr("user.rewind", []byte("a\x00b")), readXattr("user.rewind")},
+	{"POSIX ACLs", setXattr("system.posix_acl_access", acl()), readXattr("system.posix_acl_access")},
+	{"capabilities", setXattr("security.capability", capability), readXattr("security.capability")},
 	{
 		"holes", func(path string) error { return os.Truncate(path, 1<<20) },
-		seeStat(func(st *unix.Statx_t) any { return int64(st.Blocks)*512 < int64(st.Size) }),
+		readStat(func(st *unix.Statx_t) any { return int64(st.Blocks)*512 < int64(st.Size) }),
 	},
 	{
 		"hard links", func(path string) error { return os.Link(path, path+" second") },
-		seeStat(func(st *unix.Statx_t) any { return st.Nlink }),
+		readStat(func(st *unix.Statx_t) any { return st.Nlink }),
 	},
 	{
 		"devices", func(path string) error {
 			return errors.Join(os.Remove(path), unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
 		},
-		seeStat(func(st *unix.Statx_t) any { return fmt.Sprint(st.Mode, st.Rdev_major, st.Rdev_minor) }),
+		readStat(func(st *unix.Statx_t) any { return fmt.Sprint(st.Mode, st.Rdev_major, st.Rdev_minor) }),
 	},
-	{flagsAttribute, giveFlags(flagImmutable | flagNoDump), seeFlags(flagImmutable | flagNoDump)},
-	{"other inode flags", giveFlags(flagNoAtime), seeFlags(flagNoAtime)},
-	{"time of modification", giveTimes, seeStat(func(st *unix.Statx_t) any { return st.Mtime })},
-	{"time of access", giveTimes, seeStat(func(st *unix.Statx_t) any { return st.Atime })},
-	{"time of birth", func(string) error { return nil }, seeStat(func(st *unix.Statx_t) any { return st.Btime })},
+	{flagsRow, addFlags(flagImmutable | flagNoDump), readFlags(flagImmutable | flagNoDump)},
+	{"other inode flags", addFlags(flagNoAtime), readFlags(flagNoAtime)},
+	{"time of modification", setOldTimes, readStat(func(st *unix.Statx_t) any { return st.Mtime })},
+	{"time of access", setOldTimes, readStat(func(st *unix.Statx_t) any { return st.Atime })},
+	{"time of birth", func(string) error { return nil }, readStat(func(st *unix.Statx_t) any { return st.Btime })},
 }
 
-// capability is what `setcap cap_net_bind_service+ep` writes (include/uapi/linux/capability.h: VFS_CAP_REVISION_2).
+// capability is the extended attribute that `setcap cap_net_bind_service+ep` writes (include/uapi/linux/capability.h:
+// VFS_CAP_REVISION_2).
 var capability = []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 // Inode flags (include/uapi/linux/fs.h).
 const flagImmutable, flagNoDump, flagNoAtime = 0x10, 0x40, 0x80
 
-func giveXattr(name string, value []byte) func(string) error {
+func setXattr(name string, value []byte) func(string) error {
 	return func(path string) error { return unix.Setxattr(path, name, value, 0) }
 }
 
-func seeXattr(name string) func(string) (string, error) {
+func readXattr(name string) func(string) (string, error) {
 	return func(path string) (string, error) {
 		value := make([]byte, 1<<10)
 		n, err := unix.Getxattr(path, name, value)
@@ -79,43 +81,43 @@ func seeXattr(name string) func(string) (string, error) {
 	}
 }
 
-func seeStat(what func(*unix.Statx_t) any) func(string) (string, error) {
+func readStat(field func(*unix.Statx_t) any) func(string) (string, error) {
 	return func(path string) (string, error) {
 		var st unix.Statx_t
 		err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
 		if err == unix.ENOENT {
 			return "nothing there", nil
 		}
-		return fmt.Sprint(what(&st)), err
+		return fmt.Sprint(field(&st)), err
 	}
 }
 
-func giveTimes(path string) error {
+func setOldTimes(path string) error {
 	old := time.Date(2001, 2, 3, 4, 5, 6, 123456789, time.UTC)
 	return os.Chtimes(path, old, old)
 }
 
-// changeFlags calls fn with the inode flags of a file; what it returns is set.
+// changeFlags calls fn with the inode flags of a file, and sets the flags that fn returns if they differ.
 func changeFlags(path string, fn func(uint32) uint32) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	have, err := unix.IoctlGetUint32(int(file.Fd()), unix.FS_IOC_GETFLAGS)
-	if want := fn(have); err == nil && want != have {
-		err = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, int(want))
+	old, err := unix.IoctlGetUint32(int(file.Fd()), unix.FS_IOC_GETFLAGS)
+	if updated := fn(old); err == nil && updated != old {
+		err = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, int(updated))
 	}
 	return err
 }
 
-func giveFlags(flags uint32) func(string) error {
+func addFlags(flags uint32) func(string) error {
 	return func(path string) error {
 		return changeFlags(path, func(have uint32) uint32 { return have | flags })
 	}
 }
 
-func seeFlags(flags uint32) func(string) (string, error) {
+func readFlags(flags uint32) func(string) (string, error) {
 	return func(path string) (seen string, err error) {
 		err = changeFlags(path, func(have uint32) uint32 {
 			seen = fmt.Sprintf("%x", have&flags)
@@ -125,77 +127,78 @@ func seeFlags(flags uint32) func(string) (string, error) {
 	}
 }
 
-// attributes stores a file with each attribute, restores the backup to an empty place, as a restore does, and holds
-// what is there then against the table.
-func attributes(b *bench) {
-	dir, to := b.folder("dat", nil), b.folder("restored", nil)
-	b.Cleanup(func() { // else the test cannot remove them
-		for _, top := range []string{dir, to} {
-			_ = changeFlags(filepath.Join(top, flagsRow), func(uint32) uint32 { return 0 })
+// checkAttributes stores one file for each attribute, writes the backup to an empty directory with the options of a
+// restore, and compares the attributes that the files have then with the table.
+func checkAttributes(tc *testCase) {
+	dir, restored := tc.makeRoot("dat", nil), tc.makeRoot("restored", nil)
+	tc.Cleanup(func() { // otherwise the test cannot remove the files
+		for _, top := range []string{dir, restored} {
+			_ = changeFlags(filepath.Join(top, flagsFile), func(uint32) uint32 { return 0 })
 		}
 	})
-	at := func(top, row string) string { return filepath.Join(top, strings.ReplaceAll(row, "`", "")) }
+	path := func(top, row string) string { return filepath.Join(top, strings.ReplaceAll(row, "`", "")) }
 	for _, a := range allAttributes {
-		path := at(dir, a.row)
-		err := os.WriteFile(path, []byte("content"), 0o644)
+		file := path(dir, a.row)
+		err := os.WriteFile(file, []byte("content"), 0o644)
 		if err == nil {
-			err = a.give(path)
+			err = a.set(file)
 		}
 		if err != nil {
-			b.Fatalf("%s: %v", a.row, err)
+			tc.Fatalf("%s: %v", a.row, err)
 		}
 	}
 	want := map[string]string{}
 	for _, a := range allAttributes {
-		want[a.row] = b.seen(a, at(dir, a.row))
+		want[a.row] = tc.readAttribute(a, path(dir, a.row))
 	}
-	stored, flags := b.recorded(false, dir), "yes"
-	b.presented(stored.ID, func(ctx context.Context, p backup.Presented) error {
+	stored, flags := tc.storeWithRecord(false, dir), "yes"
+	tc.present(stored.ID, func(ctx context.Context, p backup.Presented) error {
 		if p.Flags == "" {
 			flags = "recorded"
 		}
-		_, err := tree.Sync(ctx, p.Roots[dir], to, restoring(b, stored, p, dir))
+		_, err := tree.Sync(ctx, p.Roots[dir], restored, syncOptions(tc, stored, p, dir))
 		return err
 	})
 	got := map[string]string{}
 	for _, a := range allAttributes {
 		got[a.row] = "no"
-		if b.seen(a, at(to, a.row)) == want[a.row] {
+		if tc.readAttribute(a, path(restored, a.row)) == want[a.row] {
 			got[a.row] = "yes"
 		}
 	}
-	if got[flagsAttribute] == "yes" {
-		got[flagsAttribute] = flags
+	if got[flagsRow] == "yes" {
+		got[flagsRow] = flags
 	}
-	b.Logf("%v", got)
-	if b.Page == "" {
+	tc.Logf("%v", got)
+	if tc.Page == "" {
 		return
 	}
-	if diff := cmp.Diff(b.column(), got); diff != "" {
-		b.Errorf("the table in %s does not say what a restore brings back (-table +restored):\n%s", b.Page, diff)
+	if diff := cmp.Diff(tc.documented(), got); diff != "" {
+		tc.Errorf("the table in %s does not say what a restore brings back (-table +restored):\n%s", tc.Page, diff)
 	}
 }
 
-// flagsAttribute is a row that the record of a backup has where the backend has it not.
-const flagsAttribute = "inode flags `i`, `a`, `d`"
+// flagsRow is the row of the inode flags. If the backend does not keep these, the record of the backup does, and the
+// table says "recorded".
+const flagsRow = "inode flags `i`, `a`, `d`"
 
-// flagsRow is the file whose flags are in the way of its removal.
-const flagsRow = "inode flags i, a, d"
+// flagsFile is the name of the file whose inode flags prevent its removal.
+const flagsFile = "inode flags i, a, d"
 
-func (b *bench) seen(a attribute, path string) string {
-	b.Helper()
-	seen, err := a.see(path)
+func (tc *testCase) readAttribute(a attribute, path string) string {
+	tc.Helper()
+	value, err := a.read(path)
 	if err != nil {
-		b.Fatalf("%s: %v", a.row, err)
+		tc.Fatalf("%s: %v", a.row, err)
 	}
-	return seen
+	return value
 }
 
-// restoring are the options with which a restore writes into a snapshot.
-func restoring(b *bench, s backup.Stored, p backup.Presented, root string) tree.Options {
+// syncOptions returns the options with which a restore writes into a snapshot.
+func syncOptions(tc *testCase, s backup.Stored, p backup.Presented, root string) tree.Options {
 	o := tree.Options{NoDevices: p.NoDevices, Direct: p.Direct, Unlock: true}
 	if p.Flags == "" {
-		r := b.keeper().Open(s)
+		r := tc.recordKeeper().Open(s)
 		defer r.Close()
 		recorded := r.Flags()
 		o.Flags = func(rel string) tree.Flags { return recorded[filepath.Join(root, rel)] }
@@ -203,45 +206,45 @@ func restoring(b *bench, s backup.Stored, p backup.Presented, root string) tree.
 	}
 	file, err := os.Open(p.Flags)
 	if err != nil {
-		b.Fatal(err)
+		tc.Fatal(err)
 	}
 	defer file.Close()
 	flags, err := backup.ReadFlags(file)
 	if err != nil {
-		b.Fatal(err)
+		tc.Fatal(err)
 	}
 	o.Flags = func(rel string) tree.Flags { return flags[filepath.Join(root, rel)] }
 	return o
 }
 
-// column is what the page's table says of the backend, by row.
-func (b *bench) column() map[string]string {
-	b.Helper()
-	page, err := os.ReadFile(b.Page)
+// documented returns the column of the backend in the page's table, by row.
+func (tc *testCase) documented() map[string]string {
+	tc.Helper()
+	page, err := os.ReadFile(tc.Page)
 	if err != nil {
-		b.Fatal(err)
+		tc.Fatal(err)
 	}
-	d, err := b.Backend.Describe(b.ctx, b.Config)
+	d, err := tc.Backend.Describe(tc.ctx, tc.Config)
 	if err != nil {
-		b.Fatal(err)
+		tc.Fatal(err)
 	}
-	said, at := map[string]string{}, -1
+	table, column := map[string]string{}, -1
 	for line := range strings.Lines(string(page)) {
 		cells := strings.Split(strings.TrimSpace(line), " | ")
 		switch {
 		case strings.HasPrefix(line, "| attribute |"):
-			at = slices.Index(trimmed(cells), d.Name)
-		case at < 0 || strings.HasPrefix(line, "|--"):
+			column = slices.Index(trimCells(cells), d.Name)
+		case column < 0 || strings.HasPrefix(line, "|--"):
 		case !strings.HasPrefix(line, "| "):
-			return said
+			return table
 		default:
-			said[trimmed(cells)[0]] = trimmed(cells)[at]
+			table[trimCells(cells)[0]] = trimCells(cells)[column]
 		}
 	}
-	return said
+	return table
 }
 
-func trimmed(cells []string) []string {
+func trimCells(cells []string) []string {
 	var all []string
 	for _, cell := range cells {
 		all = append(all, strings.Trim(cell, "| "))

@@ -1,5 +1,5 @@
-// Package backuptest holds what every backend must keep to: one suite, run in the test's own process and again over the
-// wire, against a backend in a process of its own.
+// Package backuptest is the suite of tests that every backend must pass. It runs twice: in the process of the test, and
+// over the wire with the backend in a process of its own.
 //
 // A backend's test is
 //
@@ -7,7 +7,7 @@
 //
 //	func TestConformance(t *testing.T) { backuptest.Conform(t, setup) }
 //
-// where setup makes an empty repository, which lies below t.TempDir(), for each case.
+// where setup makes an empty repository below t.TempDir() for each case.
 package backuptest
 
 import (
@@ -20,61 +20,63 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Fixture is a backend and an empty repository. The suite gives every Config a Scratch.
+// Fixture is a backend with an empty repository. The suite sets Scratch in both Configs.
 type Fixture struct {
 	Backend backup.Backend
-	Config  backup.Config // names a repository that is there, and empty
-	Missing backup.Config // names one that is not there
+	Config  backup.Config // names a repository that exists and is empty
+	Missing backup.Config // names a repository that does not exist
 
-	// Whole: every backup takes as much room as the first one.
+	// Whole says that every backup takes as much room as the first one, even if little has changed.
 	Whole bool
 
-	// Page is a page with a table of the attributes of files that a restore of each backend brings back, whose column for
-	// this one has to say what it does. "": none.
+	// Page is the path of a page with a table of the attributes of files that a restore brings back with each backend. The
+	// suite checks the column of this backend. If Page is empty, it does not.
 	Page string
 
-	// Unchanged is by what the backend knows a file that has not changed.
+	// Unchanged says how the backend knows that a file has not changed.
 	Unchanged Unchanged
 
-	// Local is the directory that holds the repository of Config, and which Describe has to name among Local.
+	// Local is the directory of the repository of Config. Describe must return it in Description.Local.
 	Local string
 }
 
-// limit bounds every single call of the suite.
+// limit bounds the time of each case.
 const limit = 2 * time.Minute
 
-// served is the argument that makes a test binary serve its backend.
-const served = "serve-the-backend-of-this-test"
+// serveArgument is the argument that makes a test binary serve its backend.
+const serveArgument = "serve-the-backend-of-this-test"
 
-// Main is the TestMain of a backend: it runs the tests or, started by one of them as the backend's program, serves b.
+// Main is the TestMain of a backend. It runs the tests; if a test has started the test binary as the backend's program,
+// it serves b. It does not return.
 func Main(m *testing.M, b backup.Backend) {
-	if len(os.Args) == 2 && os.Args[1] == served {
+	if len(os.Args) == 2 && os.Args[1] == serveArgument {
 		os.Exit(plugin.Serve(b))
 	}
 	os.Exit(m.Run())
 }
 
-// Start starts the backend that Main serves as a process of its own, and closes it at the end of the test. What it
-// prints goes to the test's log.
+// Start starts the backend that Main serves in a process of its own, and closes it at the end of the test. What it
+// prints goes to the test's log, up to a thousand lines.
 func Start(t *testing.T) *plugin.Client {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// t.TempDir() is too long for a socket.
+	// t.TempDir() is too long for the path of a socket.
 	sockets, err := os.MkdirTemp("", "sockets")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(sockets) })
-	// It inherits no environment, and with the race detector would sleep for a second when it ends.
-	argv := []string{"/usr/bin/env", "GORACE=atexit_sleep_ms=0", self, served}
+	// With the race detector, a program sleeps for a second at its end unless GORACE says otherwise. The backend inherits
+	// no environment, so env sets GORACE.
+	argv := []string{"/usr/bin/env", "GORACE=atexit_sleep_ms=0", self, serveArgument}
 	log := make(chan string, 1000)
 	c, err := plugin.Host{SocketDir: sockets, Log: func(line string) {
 		select {
 		case log <- line:
-		default: // a thousand lines are enough to see what went wrong
+		default: // the log is full
 		}
 	}}.Start(t.Context(), plugin.Program{Name: "under-test", Argv: argv})
 	if err != nil {
@@ -92,8 +94,8 @@ func Start(t *testing.T) *plugin.Client {
 	return c
 }
 
-// Conform runs the suite; setup is called for each case. The cases run beside each other: a backend keeps nothing from
-// one call to the next, and most of a case is waiting for tools.
+// Conform runs the suite. It calls setup for each case. The cases run in parallel, because a backend keeps nothing from
+// one call to the next, and most of the time of a case is spent waiting for tools.
 func Conform(t *testing.T, setup func(t *testing.T) Fixture) {
 	t.Parallel()
 	run := func(t *testing.T, name string, check func(t *testing.T, f Fixture)) {
@@ -104,7 +106,7 @@ func Conform(t *testing.T, setup func(t *testing.T) Fixture) {
 	}
 	t.Run("in process", func(t *testing.T) {
 		for name, check := range cases {
-			run(t, name, func(t *testing.T, f Fixture) { check(begin(t, f)) })
+			run(t, name, func(t *testing.T, f Fixture) { check(newCase(t, f)) })
 		}
 	})
 	t.Run("over the wire", func(t *testing.T) {
@@ -112,11 +114,11 @@ func Conform(t *testing.T, setup func(t *testing.T) Fixture) {
 		for name, check := range cases {
 			run(t, name, func(t *testing.T, f Fixture) {
 				f.Backend = client
-				check(begin(t, f))
+				check(newCase(t, f))
 			})
 		}
-		run(t, "a killed Store is settled", func(t *testing.T, f Fixture) { killed(begin(t, f)) })
-		run(t, "a root is what is mounted there", mounted)
-		run(t, "a full disk has its own code", full)
+		run(t, "a killed Store is settled", func(t *testing.T, f Fixture) { killedStore(newCase(t, f)) })
+		run(t, "stores what is mounted at a root", mountedRoots)
+		run(t, "a full disk has its own code", fullDisk)
 	})
 }

@@ -16,61 +16,62 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// bench is one case at work.
-type bench struct {
+// testCase is one case while it runs.
+type testCase struct {
 	*testing.T
 	Fixture
-	ctx  context.Context
-	work string // for trees
+	ctx context.Context
+	dir string // for the trees that are stored
 }
 
-func begin(t *testing.T, f Fixture) *bench {
+// newCase prepares a case, and fails the test at its end if something is left in Scratch.
+func newCase(t *testing.T, f Fixture) *testCase {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	b := &bench{T: t, Fixture: f, ctx: ctx, work: t.TempDir()}
+	tc := &testCase{T: t, Fixture: f, ctx: ctx, dir: t.TempDir()}
 	scratch := filepath.Join(t.TempDir(), "scratch")
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	b.Config.Scratch, b.Missing.Scratch = scratch, scratch
+	tc.Config.Scratch, tc.Missing.Scratch = scratch, scratch
 	t.Cleanup(func() {
-		left, err := os.ReadDir(scratch)
-		if err != nil || len(left) > 0 {
-			t.Errorf("left in Scratch: %v %v", left, err)
+		entries, err := os.ReadDir(scratch)
+		if err != nil || len(entries) > 0 {
+			t.Errorf("left in Scratch: %v %v", entries, err)
 		}
 	})
-	return b
+	return tc
 }
 
-// at is a set's instant, n minutes after the first one of the suite.
-func at(n int) time.Time { return time.Date(2026, 3, 4, 5, 6+n, 7, 0, time.UTC) }
+// setTime returns the instant of a set, n minutes after the first one of the suite.
+func setTime(n int) time.Time { return time.Date(2026, 3, 4, 5, 6+n, 7, 0, time.UTC) }
 
-// tree is what is to be stored in the n-th minute.
-func (b *bench) tree(n int, roots ...string) backup.Tree {
-	return backup.Tree{Host: "host-a", Set: "snap", Time: at(n), Roots: roots}
+// tree returns the tree of a set of the n-th minute.
+func (tc *testCase) tree(n int, roots ...string) backup.Tree {
+	return backup.Tree{Host: "host-a", Set: "snap", Time: setTime(n), Roots: roots}
 }
 
-// store stores a tree that nothing is wrong with.
-func (b *bench) store(t backup.Tree) backup.Stored {
-	b.Helper()
-	stored, err := b.Backend.Store(b.ctx, b.Config, t, ignore)
+// store stores a tree, which must succeed.
+func (tc *testCase) store(t backup.Tree) backup.Stored {
+	tc.Helper()
+	stored, err := tc.Backend.Store(tc.ctx, tc.Config, t, ignoreProgress)
 	if err != nil {
-		b.Fatalf("Store: %v\n%v", err, fault.Of(err).Facts)
+		tc.Fatalf("Store: %v\n%v", err, fault.Of(err).Facts)
 	}
 	return stored
 }
 
-func (b *bench) list(host string) []backup.Stored {
-	b.Helper()
-	all, err := b.Backend.List(b.ctx, b.Config, host)
+func (tc *testCase) list(host string) []backup.Stored {
+	tc.Helper()
+	all, err := tc.Backend.List(tc.ctx, tc.Config, host)
 	if err != nil {
-		b.Fatalf("List: %v", err)
+		tc.Fatalf("List: %v", err)
 	}
 	return all
 }
 
-// ids are those of a list.
+// ids returns the IDs of the backups in a list.
 func ids(all []backup.Stored) []string {
 	list := []string{}
 	for _, s := range all {
@@ -79,13 +80,13 @@ func ids(all []backup.Stored) []string {
 	return list
 }
 
-func ignore(backup.Progress) {}
+func ignoreProgress(backup.Progress) {}
 
-// wantCode fails the test if err is not a failure of the code.
-func (b *bench) wantCode(what string, err error, code fault.Code) {
-	b.Helper()
+// wantCode fails the test if err is not a fault with this code.
+func (tc *testCase) wantCode(what string, err error, code fault.Code) {
+	tc.Helper()
 	if err == nil || fault.Of(err).Code != code {
-		b.Errorf("%s: %v (code %q), want code %q", what, err, codeOf(err), code)
+		tc.Errorf("%s: %v (code %q), want code %q", what, err, codeOf(err), code)
 	}
 }
 
@@ -96,83 +97,83 @@ func codeOf(err error) fault.Code {
 	return fault.Of(err).Code
 }
 
-// isStored checks that a backup is that of a tree.
-func (b *bench) isStored(s backup.Stored, t backup.Tree) {
-	b.Helper()
+// checkStored checks that s is a backup of the tree t.
+func (tc *testCase) checkStored(s backup.Stored, t backup.Tree) {
+	tc.Helper()
 	if s.ID == "" || len(s.ID) > 255 || strings.ContainsAny(s.ID, "/\x00\n") || s.ID[0] == '.' || s.ID[0] == '-' {
-		b.Errorf("ID %q is not safe as a file's name", s.ID)
+		tc.Errorf("ID %q is not safe as a file's name", s.ID)
 	}
 	roots := slices.Sorted(slices.Values(s.Roots))
 	if s.Host != t.Host || !s.Time.Equal(t.Time) || !slices.Equal(roots, slices.Sorted(slices.Values(t.Roots))) {
-		b.Errorf("stored %+v for %+v", s, t)
+		tc.Errorf("stored %+v for %+v", s, t)
 	}
 }
 
-// presented presents a backup, which has to work and to leave the repository as it was.
-func (b *bench) presented(id string, use func(context.Context, backup.Presented) error) {
-	b.Helper()
-	used, before := 0, b.names()
+// present presents a backup, which must succeed and leave the files of the repository as they were.
+func (tc *testCase) present(id string, use func(context.Context, backup.Presented) error) {
+	tc.Helper()
+	calls, before := 0, tc.repositoryFiles()
 	defer func() {
-		if diff := cmp.Diff(before, b.names()); diff != "" {
-			b.Errorf("Present changed what lies in the repository (-before +after):\n%s", diff)
+		if diff := cmp.Diff(before, tc.repositoryFiles()); diff != "" {
+			tc.Errorf("Present changed what lies in the repository (-before +after):\n%s", diff)
 		}
 	}()
-	err := b.Backend.Present(b.ctx, b.Config, id, ignore, func(ctx context.Context, p backup.Presented) error {
-		used++
+	err := tc.Backend.Present(tc.ctx, tc.Config, id, ignoreProgress, func(ctx context.Context, p backup.Presented) error {
+		calls++
 		return use(ctx, p)
 	})
-	if err != nil || used != 1 {
-		b.Fatalf("Present %s: %v, used %d times\n%v", id, err, used, factsOf(err))
+	if err != nil || calls != 1 {
+		tc.Fatalf("Present %s: %v, used %d times\n%v", id, err, calls, factsOf(err))
 	}
 }
 
-// names are those of all files of the repository, as the suite sees it.
-func (b *bench) names() []string {
-	b.Helper()
+// repositoryFiles returns the paths of all files of the repository.
+func (tc *testCase) repositoryFiles() []string {
+	tc.Helper()
 	var names []string
-	err := filepath.WalkDir(b.Local, func(path string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(tc.Local, func(path string, _ fs.DirEntry, err error) error {
 		names = append(names, path)
 		return err
 	})
 	if err != nil {
-		b.Fatalf("look into the repository: %v", err)
+		tc.Fatalf("look into the repository: %v", err)
 	}
 	return names
 }
 
-// folder makes a root with some files.
-func (b *bench) folder(name string, files map[string]string) string {
-	b.Helper()
-	dir := filepath.Join(b.work, name)
+// makeRoot makes a directory to be stored, or adds files to it. files has the content of each file, by name.
+func (tc *testCase) makeRoot(name string, files map[string]string) string {
+	tc.Helper()
+	dir := filepath.Join(tc.dir, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		b.Fatal(err)
+		tc.Fatal(err)
 	}
 	for file, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
-			b.Fatal(err)
+			tc.Fatal(err)
 		}
 	}
 	return dir
 }
 
-// holds checks the content of a file of a backup's only root.
-func (b *bench) holds(id, root, file, want string) {
-	b.Helper()
-	b.presented(id, func(_ context.Context, p backup.Presented) error {
+// wantContent checks the content of a file in a root of a backup.
+func (tc *testCase) wantContent(id, root, file, want string) {
+	tc.Helper()
+	tc.present(id, func(_ context.Context, p backup.Presented) error {
 		got, err := os.ReadFile(filepath.Join(p.Roots[root], file))
 		if err != nil || string(got) != want {
-			b.Errorf("%s of %s holds %q (%v), want %q", file, id, got, err, want)
+			tc.Errorf("%s of backup %s has the content %q (%v), want %q", file, id, got, err, want)
 		}
 		return nil
 	})
 }
 
-// works stores and presents once more.
-func (b *bench) works(minute int) {
-	b.Helper()
-	if _, err := b.Backend.Check(b.ctx, b.Config); err != nil {
-		b.Errorf("Check: %v", err)
+// checkUsable checks that the repository can still be used: it stores a backup and presents it.
+func (tc *testCase) checkUsable(minute int) {
+	tc.Helper()
+	if _, err := tc.Backend.Check(tc.ctx, tc.Config); err != nil {
+		tc.Errorf("Check: %v", err)
 	}
-	dir := b.folder("after", map[string]string{"file": "content"})
-	b.holds(b.store(b.tree(minute, dir)).ID, dir, "file", "content")
+	dir := tc.makeRoot("after", map[string]string{"file": "content"})
+	tc.wantContent(tc.store(tc.tree(minute, dir)).ID, dir, "file", "content")
 }

@@ -10,16 +10,17 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// noise is text that no backend can make smaller.
-func noise(size int) string {
+// incompressible returns random data, which no backend can make smaller. It is always the same.
+func incompressible(size int) string {
 	data := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{7}).Read(data) // never fails
 	return string(data)
 }
 
-// writeOnly returns a directory that holds only files which nobody can read, whoever asks: sysfs looks at the mode
-// itself (kernel: fs/kernfs/file.c), and a driver without devices has but the files by which one is bound to it.
-func writeOnly(t *testing.T) string {
+// unreadableDir returns a directory that has only files which not even root can read. sysfs itself checks the mode of a
+// file (kernel: fs/kernfs/file.c), and the directory of a driver without devices has only the files by which a device
+// is bound to it.
+func unreadableDir(t *testing.T) string {
 	t.Helper()
 	dirs, err := filepath.Glob("/sys/bus/*/drivers/*")
 	if err != nil {
@@ -27,7 +28,7 @@ func writeOnly(t *testing.T) string {
 	}
 	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
-		if err == nil && len(entries) > 0 && allShut(entries) {
+		if err == nil && len(entries) > 0 && noneReadable(entries) {
 			return dir
 		}
 	}
@@ -35,7 +36,7 @@ func writeOnly(t *testing.T) string {
 	return ""
 }
 
-func allShut(entries []fs.DirEntry) bool {
+func noneReadable(entries []fs.DirEntry) bool {
 	for _, entry := range entries {
 		info, err := entry.Info()
 		if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o444 != 0 {
@@ -45,15 +46,15 @@ func allShut(entries []fs.DirEntry) bool {
 	return true
 }
 
-// paths is the fact that names files, as it is in process or as it came over the wire.
-func paths(err error) []string {
-	switch list := factsOf(err)["paths"].(type) {
+// pathsFact returns the fact "paths" of a fault. It is a []string in process, and a []any after the wire.
+func pathsFact(err error) []string {
+	switch value := factsOf(err)["paths"].(type) {
 	case []string:
-		return list
+		return value
 	case []any:
 		var all []string
-		for _, one := range list {
-			text, _ := one.(string) // what is no text names nothing
+		for _, element := range value {
+			text, _ := element.(string) // anything but a string becomes ""
 			all = append(all, text)
 		}
 		return all

@@ -16,26 +16,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry is all that a backup has to keep of a file.
+// entry is everything that a backup must keep of a file.
 type entry struct {
 	Mode     string // type and permissions
 	UID, GID uint32
-	Modified int64 // nanoseconds since 1970
-	Size     int64 // of regular files
-	Content  string
+	Modified int64  // nanoseconds since 1970
+	Size     int64  // of regular files
+	Content  string // SHA-256 of regular files
 	Target   string // of symbolic links
 	Device   uint64
 	Xattrs   map[string]string
 	Linked   []string // the other names of the file, below the same root
 }
 
-// look reads a tree with nothing but system calls, so that it shares no mistake with a backend. Sockets are left out,
-// and what lies below the directories named in without, relative to root.
-func look(t *testing.T, root string, without ...string) map[string]entry {
+// readTree reads a tree with system calls only, so that it does not share a mistake with a backend. It leaves out
+// sockets, and the directories excluded, whose paths are relative to root.
+func readTree(t *testing.T, root string, excluded ...string) map[string]entry {
 	t.Helper()
-	seen := make(map[string]entry)
-	links := make(map[string][]string)
-	inode := make(map[string]string)
+	entries := make(map[string]entry)
+	names := make(map[string][]string)
+	inodes := make(map[string]string)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -44,7 +44,7 @@ func look(t *testing.T, root string, without ...string) map[string]entry {
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(without, func(w string) bool { return name == w || strings.HasPrefix(name, w+"/") }) {
+		if slices.ContainsFunc(excluded, func(w string) bool { return name == w || strings.HasPrefix(name, w+"/") }) {
 			return nil
 		}
 		var st unix.Stat_t
@@ -54,39 +54,40 @@ func look(t *testing.T, root string, without ...string) map[string]entry {
 		if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 			return nil
 		}
-		e, err := examine(path, &st)
+		e, err := readEntry(path, &st)
 		if err != nil {
 			return fmt.Errorf("%q: %w", path, err)
 		}
-		seen[name] = e
+		entries[name] = e
 		if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
-			inode[name] = fmt.Sprintf("%d:%d", st.Dev, st.Ino)
-			links[inode[name]] = append(links[inode[name]], name)
+			inodes[name] = fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+			names[inodes[name]] = append(names[inodes[name]], name)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatalf("look at %s: %v", root, err)
 	}
-	for name, id := range inode {
-		e := seen[name]
-		for _, other := range links[id] {
+	for name, id := range inodes {
+		e := entries[name]
+		for _, other := range names[id] {
 			if other != name {
 				e.Linked = append(e.Linked, other)
 			}
 		}
-		seen[name] = e
+		entries[name] = e
 	}
-	return seen
+	return entries
 }
 
-func examine(path string, st *unix.Stat_t) (entry, error) {
+// readEntry reads what belongs in the entry of one file.
+func readEntry(path string, st *unix.Stat_t) (entry, error) {
 	e := entry{Mode: fmt.Sprintf("%06o", st.Mode), UID: st.Uid, GID: st.Gid, Modified: st.Mtim.Nano()}
 	var err error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		e.Size = st.Size
-		e.Content, err = sum(path)
+		e.Content, err = hashFile(path)
 	case unix.S_IFLNK:
 		e.Target, err = os.Readlink(path)
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -99,7 +100,7 @@ func examine(path string, st *unix.Stat_t) (entry, error) {
 	return e, err
 }
 
-func sum(path string) (string, error) {
+func hashFile(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -110,8 +111,9 @@ func sum(path string) (string, error) {
 	return fmt.Sprintf("%x", hash.Sum(nil)), err
 }
 
-// direct fails the test if a file reads otherwise with O_DIRECT, at odd offsets and lengths.
-func direct(t *testing.T, root string) {
+// checkDirectReads fails the test if a file below root, read with O_DIRECT at odd offsets and lengths, has another
+// content.
+func checkDirectReads(t *testing.T, root string) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -128,7 +130,7 @@ func direct(t *testing.T, root string) {
 		defer f.Close()
 		got, err := io.ReadAll(io.NewSectionReader(f, 1, 1<<40))
 		if err != nil || !bytes.Equal(got, want[min(1, len(want)):]) {
-			t.Errorf("%s read with O_DIRECT has %d bytes (%v), or others than its %d", path, len(got)+1, err, len(want))
+			t.Errorf("%s read with O_DIRECT has other content: %d of %d bytes, %v", path, len(got)+1, len(want), err)
 		}
 		return nil
 	})
@@ -137,11 +139,11 @@ func direct(t *testing.T, root string) {
 	}
 }
 
-// xattrs reads those that a backup keeps. A label of SELinux is the system's own.
+// xattrs reads the extended attributes that a backup keeps. It leaves out the label of SELinux, which the system sets.
 func xattrs(path string) (map[string]string, error) {
 	names := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, names)
-	if errors.Is(err, unix.ENOTSUP) { // restic's file system says so of a FIFO
+	if errors.Is(err, unix.ENOTSUP) { // restic's FUSE file system returns that for a FIFO
 		return map[string]string{}, nil
 	}
 	if err != nil {

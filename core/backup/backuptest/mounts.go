@@ -13,9 +13,9 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// inPrivate runs a case against a process in a mount namespace of its own, as backends run, after mount has mounted there.
-// The suite itself stays outside and sees nothing of the mounts.
-func inPrivate(t *testing.T, f Fixture, mount func() error, run func(*bench)) {
+// inPrivateNamespace runs a case with the backend in a process and a mount namespace of its own, as in a real run.
+// Before that it calls mount in the namespace. The test itself stays outside and does not see these mounts.
+func inPrivateNamespace(t *testing.T, f Fixture, mount func() error, run func(*testCase)) {
 	t.Helper()
 	err := filesystem.Private(func() error {
 		if err := mount(); err != nil {
@@ -27,12 +27,12 @@ func inPrivate(t *testing.T, f Fixture, mount func() error, run func(*bench)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(begin(t, f))
+	run(newCase(t, f))
 }
 
-// mounted checks that a root is what is mounted there, which only the backend sees, and that what else is mounted below
-// a root is no part of it.
-func mounted(t *testing.T, f Fixture) {
+// mountedRoots checks that the backend stores what is mounted at a root, which only the backend sees, and that it does
+// not store what is mounted below a root and is no root.
+func mountedRoots(t *testing.T, f Fixture) {
 	dat, app := t.TempDir(), t.TempDir()
 	wal, other := filepath.Join(dat, "wal"), filepath.Join(dat, "other")
 	mount := func() error {
@@ -49,28 +49,29 @@ func mounted(t *testing.T, f Fixture) {
 		}
 		return nil
 	}
-	inPrivate(t, f, mount, func(b *bench) {
+	inPrivateNamespace(t, f, mount, func(tc *testCase) {
 		if _, err := os.Lstat(filepath.Join(app, "file")); err == nil {
-			b.Fatal("the mounts are seen outside, which proves nothing")
+			tc.Fatal("the mounts are seen outside, so the test proves nothing")
 		}
-		stored := b.store(b.tree(0, dat, wal, app))
-		b.presented(stored.ID, func(_ context.Context, p backup.Presented) error {
+		stored := tc.store(tc.tree(0, dat, wal, app))
+		tc.present(stored.ID, func(_ context.Context, p backup.Presented) error {
 			for _, root := range []string{dat, wal, app} {
 				got, err := os.ReadFile(filepath.Join(p.Roots[root], "file"))
 				if err != nil || string(got) != filepath.Base(root) {
-					b.Errorf("the root %s holds %q (%v)", root, got, err)
+					tc.Errorf("the file in the root %s has the content %q (%v)", root, got, err)
 				}
 			}
 			if left, err := os.ReadDir(filepath.Join(p.Roots[dat], "other")); err != nil || len(left) > 0 {
-				b.Errorf("what is mounted below a root and is none holds %v (%v), want an empty directory", left, err)
+				tc.Errorf("the mount point of another mount below a root has %v (%v), want an empty directory", left, err)
 			}
 			return nil
 		})
 	})
 }
 
-// full fills the place that holds the repository with a Store. What was there before stays, and there is room again.
-func full(t *testing.T, f Fixture) {
+// fullDisk fills the file system of the repository with a Store. The earlier backup must stay, and after a Settle there
+// must be room again.
+func fullDisk(t *testing.T, f Fixture) {
 	mount := func() error {
 		small := t.TempDir()
 		if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=16m"); err != nil {
@@ -81,18 +82,18 @@ func full(t *testing.T, f Fixture) {
 		}
 		return unix.Mount(small, f.Local, "", unix.MS_BIND, "")
 	}
-	inPrivate(t, f, mount, func(b *bench) {
-		dir := b.folder("small", map[string]string{"file": "content"})
-		before := b.store(b.tree(0, dir))
-		large := b.folder("large", map[string]string{"file": noise(32 << 20)})
-		_, err := b.Backend.Store(b.ctx, b.Config, b.tree(1, large), ignore)
-		b.wantCode("Store", err, fault.RepositoryFull)
-		if got := ids(b.list("")); len(got) != 1 || got[0] != before.ID {
-			b.Errorf("listed: %v, want %s", got, before.ID)
+	inPrivateNamespace(t, f, mount, func(tc *testCase) {
+		dir := tc.makeRoot("small", map[string]string{"file": "content"})
+		kept := tc.store(tc.tree(0, dir))
+		large := tc.makeRoot("large", map[string]string{"file": incompressible(32 << 20)})
+		_, err := tc.Backend.Store(tc.ctx, tc.Config, tc.tree(1, large), ignoreProgress)
+		tc.wantCode("Store", err, fault.RepositoryFull)
+		if got := ids(tc.list("")); len(got) != 1 || got[0] != kept.ID {
+			tc.Errorf("listed: %v, want %s", got, kept.ID)
 		}
-		if err := b.Backend.Settle(b.ctx, b.Config); err != nil {
-			b.Errorf("Settle: %v", err)
+		if err := tc.Backend.Settle(tc.ctx, tc.Config); err != nil {
+			tc.Errorf("Settle: %v", err)
 		}
-		b.works(2)
+		tc.checkUsable(2)
 	})
 }

@@ -7,65 +7,66 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// renamed changes the content of files, or puts others in their place, so that their sizes and times of modification
-// stay, and gives them other names than they had.
-func renamed(b *bench) {
+// sameSizeAndTimeRenamed changes the content of files, or replaces them, so that their sizes and times of modification
+// stay the same, and gives them other names at the same time.
+func sameSizeAndTimeRenamed(tc *testCase) {
 	const first, second = "first content", "other content"
-	do := func(err error) {
-		b.Helper()
+	must := func(err error) {
+		tc.Helper()
 		if err != nil {
-			b.Fatal(err)
+			tc.Fatal(err)
 		}
 	}
-	added, moved, put := filepath.Join(b.work, "added"), filepath.Join(b.work, "moved"), filepath.Join(b.work, "put")
-	for _, file := range []string{added + "/a", moved + "/a", put + "/c/file"} {
-		b.dated(file, first)
+	added, moved, swapped := filepath.Join(tc.dir, "added"), filepath.Join(tc.dir, "moved"), filepath.Join(tc.dir, "put")
+	for _, file := range []string{added + "/a", moved + "/a", swapped + "/c/file"} {
+		tc.writeDated(file, first)
 	}
-	b.dated(put+"/b/file", second)
-	for _, dir := range []string{moved + "/before", put + "/d"} {
-		do(os.Mkdir(dir, 0o755))
+	tc.writeDated(swapped+"/b/file", second)
+	for _, dir := range []string{moved + "/before", swapped + "/d"} {
+		must(os.Mkdir(dir, 0o755))
 	}
-	do(os.Link(moved+"/a", moved+"/before/b"))
-	do(os.Link(put+"/c/file", put+"/d/file"))
-	seen := map[string]string{}
-	for _, root := range []string{added, moved, put} {
-		seen[root] = b.readOnly(root)
+	must(os.Link(moved+"/a", moved+"/before/b"))
+	must(os.Link(swapped+"/c/file", swapped+"/d/file"))
+	snapshots := map[string]string{}
+	for _, root := range []string{added, moved, swapped} {
+		snapshots[root] = tc.mountReadOnly(root)
 	}
-	b.settle()
-	for _, root := range seen {
-		b.recorded(false, root)
+	tc.waitUntilSettled()
+	for _, root := range snapshots {
+		tc.storeWithRecord(false, root)
 	}
 
-	b.dated(added+"/a", second)
-	do(os.Link(added+"/a", added+"/b"))
-	b.dated(moved+"/a", second)
-	do(os.Rename(moved+"/before", moved+"/after"))
-	b.exchange(put+"/b", put+"/c") // d/file is as it was, and b/file is another name of it
+	tc.writeDated(added+"/a", second)
+	must(os.Link(added+"/a", added+"/b"))
+	tc.writeDated(moved+"/a", second)
+	must(os.Rename(moved+"/before", moved+"/after"))
+	tc.exchange(swapped+"/b", swapped+"/c") // d/file stays as it was, and b/file becomes another name of it
 	for root, want := range map[string]map[string]string{
-		added: {"a": second, "b": second},
-		moved: {"a": second, "after/b": second},
-		put:   {"b/file": first, "c/file": second, "d/file": first},
+		added:   {"a": second, "b": second},
+		moved:   {"a": second, "after/b": second},
+		swapped: {"b/file": first, "c/file": second, "d/file": first},
 	} {
-		stored := b.recorded(false, seen[root])
+		stored := tc.storeWithRecord(false, snapshots[root])
 		for file, content := range want {
-			b.holds(stored.ID, seen[root], file, content)
+			tc.wantContent(stored.ID, snapshots[root], file, content)
 		}
 	}
 }
 
-// readOnly mounts a directory at another place, as a snapshot is: what is there does not change while it is stored.
-func (b *bench) readOnly(dir string) string {
-	b.Helper()
-	at := dir + "-snapshot"
-	if err := os.Mkdir(at, 0o755); err != nil {
-		b.Fatal(err)
+// mountReadOnly mounts a directory read-only at another place and returns that. Like a snapshot, it does not change
+// while it is stored.
+func (tc *testCase) mountReadOnly(dir string) string {
+	tc.Helper()
+	mountPoint := dir + "-snapshot"
+	if err := os.Mkdir(mountPoint, 0o755); err != nil {
+		tc.Fatal(err)
 	}
-	if err := unix.Mount(dir, at, "", unix.MS_BIND, ""); err != nil {
-		b.Fatal(err)
+	if err := unix.Mount(dir, mountPoint, "", unix.MS_BIND, ""); err != nil {
+		tc.Fatal(err)
 	}
-	b.Cleanup(func() { _ = unix.Unmount(at, 0) })
-	if err := unix.Mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		b.Fatal(err)
+	tc.Cleanup(func() { _ = unix.Unmount(mountPoint, 0) })
+	if err := unix.Mount("", mountPoint, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		tc.Fatal(err)
 	}
-	return at
+	return mountPoint
 }

@@ -5,12 +5,12 @@ import (
 	"path/filepath"
 )
 
-// Opened reports whether this process has a directory open.
+// Opened reports whether this process has a descriptor of the directory dir. dir has no symbolic links.
 func Opened(dir string) bool {
 	const fds = "/proc/self/fd"
 	entries, _ := os.ReadDir(fds)
 	for _, e := range entries {
-		if at, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && at == dir {
+		if target, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && target == dir {
 			return true
 		}
 	}

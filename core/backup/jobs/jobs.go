@@ -1,8 +1,9 @@
-// Package jobs keeps on the server what came of its last backups, so that whoever wants to know how a server stands
-// asks no repository.
+// Package jobs keeps the outcome of the last backups in files on the server, so that nobody has to ask the repository
+// for it.
 //
-// There is one file for each job: backups of one name, of the same volumes, to one place: a backend and its options. It is
-// written when a backup begins and when it ends; one that says no end is of a run that is under way or was killed.
+// A job is all backups of one name, one list of volumes and one place (a backend with its options). Each job has one
+// file, which is written when a backup begins and when it ends. A file without an end belongs to a run that is under
+// way or was killed.
 package jobs
 
 import (
@@ -23,58 +24,59 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// Job is what the last backups of one kind came to. Times are RFC 3339.
+// Job is the outcome of the last runs of one job. Times have the format of RFC 3339.
 type Job struct {
 	Name    string     `json:"name"` // of the set
 	Backend string     `json:"backend"`
-	Host    string     `json:"host"`    // whose backups they are
-	Asked   []string   `json:"volumes"` // as they were asked for
-	Place   string     `json:"place"`   // what tells the backend's options from others; no secret is in it
-	Unit    string     `json:"unit"`    // of systemd, that the last run had
+	Host    string     `json:"host"`    // the host whose backups these are
+	Asked   []string   `json:"volumes"` // as the user named them
+	Place   string     `json:"place"`   // a hash of the backend's options, without secrets; it tells places apart
+	Unit    string     `json:"unit"`    // the systemd unit of the last run
 	Begun   string     `json:"begun"`
-	Ended   string     `json:"ended,omitempty"`
-	Code    fault.Code `json:"code,omitempty"` // why the last run failed
-	Msg     string     `json:"msg,omitempty"`
-	Good    *Good      `json:"good,omitempty"` // nil: no run succeeded
-	File    string     `json:"file"`           // which this is in
+	Ended   string     `json:"ended,omitempty"` // empty while the last run is under way, or if it was killed
+	Code    fault.Code `json:"code,omitempty"`  // why the last run failed
+	Msg     string     `json:"msg,omitempty"`   // why the last run failed
+	Good    *Good      `json:"good,omitempty"`  // nil if no run has succeeded
+	File    string     `json:"file"`            // the path of the job's file
 }
 
 // Good is the last backup that succeeded.
 type Good struct {
 	ID      string   `json:"id"`
-	Time    string   `json:"time"`  // the instant that it is of
+	Time    string   `json:"time"`  // the instant of its set
 	Ended   string   `json:"ended"` // when it was complete
 	Volumes []string `json:"volumes"`
 	Files   int64    `json:"files"`
 	Bytes   int64    `json:"bytes"`
-	Stored  int64    `json:"stored_bytes"` // what was new to the repository
+	Stored  int64    `json:"stored_bytes"` // bytes by which the repository grew
 }
 
-// Failed says whether the last run has ended without a backup.
+// Failed reports whether the last run has ended without a backup.
 func (j *Job) Failed() bool { return j.Code != "" }
 
 const suffix = ".json"
 
-// Dir is the directory of the files, which is made when it is needed.
+// Dir is the directory of the jobs' files. Writing the first file makes it.
 type Dir string
 
-// Kept is where a server has them.
+// Kept is the directory that all programs on a server use.
 const Kept = Dir(journey.State + "/jobs")
 
-// Begin writes down that a run of the job begins, and takes over what is known of earlier ones.
+// Begin writes that a run of the job begins, and keeps what is known of the last good backup. It returns the job to be
+// passed to End.
 func (d Dir) Begin(j Job, now time.Time) (*Job, error) {
 	if before, err := read(d.path(&j)); err == nil {
 		j.Good = before.Good
 	}
-	j.Begun = stamp(now)
+	j.Begun = formatTime(now)
 	return &j, d.write(&j)
 }
 
-// End writes down what came of the run: good, or the error. Another run of the job may have begun meanwhile: then it
-// says what is under way, and this one which backup is the last good one. After a good run the files of jobs that it has
-// taken the place of are removed.
+// End writes the outcome of the run: good, or else err. If another run of the job has begun meanwhile, the file goes on
+// to describe that run, and End updates only the last good backup. After a good run End removes the files of the jobs
+// that this one replaces.
 func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
-	j.Ended = stamp(now)
+	j.Ended = formatTime(now)
 	switch {
 	case err != nil:
 		f := fault.Of(err)
@@ -84,51 +86,54 @@ func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 		j.Good = good
 	}
 	written := j
-	if there, err := read(d.path(j)); err == nil {
-		if there.Good != nil && (j.Good == nil || j.Good.Ended < there.Good.Ended) {
-			j.Good = there.Good
+	if current, err := read(d.path(j)); err == nil {
+		if current.Good != nil && (j.Good == nil || j.Good.Ended < current.Good.Ended) {
+			j.Good = current.Good
 		}
-		if there.Unit != j.Unit {
-			there.Good = j.Good
-			written = there
+		if current.Unit != j.Unit {
+			current.Good = j.Good
+			written = current
 		}
 	}
 	if err := d.write(written); err != nil || good == nil {
 		return err
 	}
-	return d.replace(j)
+	return d.removeReplaced(j)
 }
 
-// Missed writes down a run that failed before it began: since when it was tried, and why. One that did begin has written
-// down what came of it.
+// Missed writes that a run which the caller began at tried failed before Begin was called, and why. It changes nothing
+// if a run has begun or ended since tried, because that run writes its own outcome.
 func (d Dir) Missed(j Job, tried time.Time, err error) error {
-	if there, failed := read(d.path(&j)); failed == nil && (there.Ended == "" || there.Ended >= stamp(tried)) {
+	current, readErr := read(d.path(&j))
+	if readErr == nil && (current.Ended == "" || current.Ended >= formatTime(tried)) {
 		return nil
 	}
-	begun, failed := d.Begin(j, tried)
-	if failed != nil {
-		return failed
+	begun, readErr := d.Begin(j, tried)
+	if readErr != nil {
+		return readErr
 	}
 	return d.End(begun, nil, err, time.Now())
 }
 
-// replace removes the jobs of the same name and place that a good run has all volumes of, whatever the server was called
-// then, and of whatever place those that asked for what there is not: a word in the options was misspelt, too.
-func (d Dir) replace(j *Job) error {
-	jobs, _ := d.Jobs() // what cannot be read stays, and is named where it is looked at
-	within := func(volume string) bool {
+// removeReplaced removes the files of the jobs that the good run of j replaces. These are jobs of the same name and
+// backend that are not under way, of two kinds: those with the same place, whatever the server's name was, all of whose
+// volumes the good run covers; and those with any place that never succeeded and last failed because a volume or an
+// option was misspelt.
+func (d Dir) removeReplaced(j *Job) error {
+	jobs, _ := d.Jobs() // a file that cannot be read stays; whoever lists the jobs sees the error
+	covered := func(volume string) bool {
 		return slices.Contains(j.Good.Volumes, volume) || slices.Contains(j.Asked, volume)
 	}
 	for _, old := range jobs {
 		if old.Name != j.Name || old.Backend != j.Backend || old.Ended == "" || old.File == d.path(j) {
 			continue
 		}
-		had := old.Asked
+		volumes := old.Asked
 		if old.Good != nil {
-			had = old.Good.Volumes
+			volumes = old.Good.Volumes
 		}
-		mistaken := old.Good == nil && (old.Code == fault.NotFound || old.Code == fault.BadArguments)
-		if old.Place == j.Place && all(had, within) || mistaken {
+		misspelt := old.Good == nil && (old.Code == fault.NotFound || old.Code == fault.BadArguments)
+		if old.Place == j.Place && every(volumes, covered) || misspelt {
 			if err := durable.Remove(old.File); err != nil {
 				return err
 			}
@@ -137,18 +142,20 @@ func (d Dir) replace(j *Job) error {
 	return nil
 }
 
-func all(list []string, ok func(string) bool) bool {
-	return !slices.ContainsFunc(list, func(s string) bool { return !ok(s) })
+// every reports whether holds is true for every element of the list.
+func every(list []string, holds func(string) bool) bool {
+	return !slices.ContainsFunc(list, func(s string) bool { return !holds(s) })
 }
 
-// Jobs are all there are, by name. The error names files that cannot be read, beside those that can.
+// Jobs returns all jobs, sorted by name and begin. If files cannot be read, it returns the jobs of the others together
+// with an error that names these files.
 func (d Dir) Jobs() ([]Job, error) {
 	files, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	var jobs []Job
-	wrong := []error{err}
+	errs := []error{err}
 	for _, file := range files {
 		if !strings.HasSuffix(file.Name(), suffix) {
 			continue
@@ -157,13 +164,15 @@ func (d Dir) Jobs() ([]Job, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
 		case err != nil:
-			wrong = append(wrong, err)
+			errs = append(errs, err)
 		default:
 			jobs = append(jobs, *job)
 		}
 	}
-	slices.SortFunc(jobs, func(a, b Job) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Begun, b.Begun)) })
-	return jobs, fault.All(wrong...)
+	slices.SortFunc(jobs, func(a, b Job) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Begun, b.Begun))
+	})
+	return jobs, fault.All(errs...)
 }
 
 func read(path string) (*Job, error) {
@@ -192,12 +201,13 @@ func (d Dir) write(j *Job) error {
 	return durable.WriteFile(d.path(j), data, 0o600)
 }
 
-// path is the job's file: its name, and a hash of what else tells it from others.
+// path returns the path of the job's file. Its name consists of the job's name and a hash of what else identifies the
+// job.
 func (d Dir) path(j *Job) string {
 	volumes := slices.Sorted(slices.Values(j.Asked))
-	hash := fnv.New32a() // tells jobs apart, no more: only root names them
+	hash := fnv.New32a() // it need not be cryptographic, because only root chooses what is hashed
 	hash.Write([]byte(strings.Join(append([]string{j.Backend, j.Host, j.Place}, volumes...), "\x00")))
 	return filepath.Join(string(d), j.Name+"-"+hex.EncodeToString(hash.Sum(nil))+suffix)
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

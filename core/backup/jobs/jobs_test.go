@@ -15,19 +15,19 @@ import (
 
 var start = time.Date(2026, 3, 4, 2, 0, 0, 0, time.UTC)
 
-// at is so many hours after the start.
-func at(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
+// hoursLater returns the time so many hours after start.
+func hoursLater(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
 
 func job(name string, volumes ...string) Job {
 	return Job{Name: name, Backend: "mirror", Host: "db1", Asked: volumes, Unit: "rewind-1.service"}
 }
 
-// run is a run of the job from one hour to the next.
-func run(t *testing.T, d Dir, j Job, hour int, good *Good, failure error) {
+// runJob records a run of the job that lasts one hour and begins at the given hour after start.
+func runJob(t *testing.T, d Dir, j Job, hour int, good *Good, failure error) {
 	t.Helper()
-	begun, err := d.Begin(j, at(hour))
+	begun, err := d.Begin(j, hoursLater(hour))
 	if err == nil {
-		err = d.End(begun, good, failure, at(hour+1))
+		err = d.End(begun, good, failure, hoursLater(hour+1))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -43,26 +43,27 @@ func listed(t *testing.T, d Dir) []Job {
 	return list
 }
 
-// names are the jobs' names with the volumes that they were asked for.
-func names(t *testing.T, d Dir) (all []string) {
+// listedJobs returns the name and the volumes of each job.
+func listedJobs(t *testing.T, d Dir) (all []string) {
 	for _, j := range listed(t, d) {
 		all = append(all, j.Name+" "+strings.Join(j.Asked, ","))
 	}
 	return all
 }
 
-func TestALaterFailureKeepsTheLastGoodOne(t *testing.T) {
+func TestFailureKeepsLastGoodBackup(t *testing.T) {
 	d := Dir(filepath.Join(t.TempDir(), "made"))
 	if list := listed(t, d); list != nil {
 		t.Errorf("before the first: %+v", list)
 	}
 	good := Good{ID: "one", Time: "2026-03-04T02:00:01Z", Volumes: []string{"/dat"}, Files: 3, Bytes: 2, Stored: 1}
 	stored := good
-	run(t, d, job("nightly", "/dat"), 0, &stored, nil)
-	run(t, d, job("nightly", "/dat"), 24, nil, fault.New(fault.NoSpace, "the repository is full"))
+	runJob(t, d, job("nightly", "/dat"), 0, &stored, nil)
+	runJob(t, d, job("nightly", "/dat"), 24, nil, fault.New(fault.NoSpace, "the repository is full"))
 	good.Ended = "2026-03-04T03:00:00Z"
 	want := job("nightly", "/dat")
-	want.Begun, want.Ended, want.Code, want.Msg = "2026-03-05T02:00:00Z", "2026-03-05T03:00:00Z", fault.NoSpace, "the repository is full"
+	want.Begun, want.Ended = "2026-03-05T02:00:00Z", "2026-03-05T03:00:00Z"
+	want.Code, want.Msg = fault.NoSpace, "the repository is full"
 	want.Good = &good
 	want.File = listed(t, d)[0].File
 	if diff := cmp.Diff([]Job{want}, listed(t, d)); diff != "" {
@@ -72,17 +73,17 @@ func TestALaterFailureKeepsTheLastGoodOne(t *testing.T) {
 		t.Error("the last run is not said to have failed")
 	}
 	again := good
-	run(t, d, job("nightly", "/dat"), 48, &again, nil)
+	runJob(t, d, job("nightly", "/dat"), 48, &again, nil)
 	if j := listed(t, d)[0]; j.Failed() || j.Code != "" || j.Good.Ended != "2026-03-06T03:00:00Z" {
-		t.Errorf("after a good one: %+v", j)
+		t.Errorf("after a good run: %+v", j)
 	}
 }
 
-// A run that was killed has written that it began, and nothing else.
-func TestARunThatIsKilledHasNoEnd(t *testing.T) {
+// Of a run that was killed the file has only the begin.
+func TestKilledRunHasNoEnd(t *testing.T) {
 	d := Dir(t.TempDir())
-	run(t, d, job("nightly", "/dat"), 0, &Good{ID: "one", Volumes: []string{"/dat"}}, nil)
-	if _, err := d.Begin(job("nightly", "/dat"), at(24)); err != nil {
+	runJob(t, d, job("nightly", "/dat"), 0, &Good{ID: "one", Volumes: []string{"/dat"}}, nil)
+	if _, err := d.Begin(job("nightly", "/dat"), hoursLater(24)); err != nil {
 		t.Fatal(err)
 	}
 	j := listed(t, d)[0]
@@ -91,119 +92,124 @@ func TestARunThatIsKilledHasNoEnd(t *testing.T) {
 	}
 }
 
-// A job whose list of volumes was mended or grew does not leave the old one behind as a failure that nobody can end.
-func TestAJobTakesThePlaceOfWhatItCovers(t *testing.T) {
+// When the list of volumes of a job has been corrected or has grown, the next good run removes the job with the old
+// list. Otherwise that job would stay as a failure for ever.
+func TestGoodRunReplacesJobsItCovers(t *testing.T) {
 	d := Dir(t.TempDir())
-	run(t, d, job("nightly", "/dta"), 0, nil, fault.New(fault.NotFound, "no /dta"))
-	run(t, d, job("weekly", "/dat"), 0, &Good{ID: "w", Volumes: []string{"/dat"}}, nil)
-	run(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
-	if diff := cmp.Diff([]string{"nightly /dat", "weekly /dat"}, names(t, d)); diff != "" {
-		t.Errorf("after the list was mended: %s", diff)
+	runJob(t, d, job("nightly", "/dta"), 0, nil, fault.New(fault.NotFound, "no /dta"))
+	runJob(t, d, job("weekly", "/dat"), 0, &Good{ID: "w", Volumes: []string{"/dat"}}, nil)
+	runJob(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+	if diff := cmp.Diff([]string{"nightly /dat", "weekly /dat"}, listedJobs(t, d)); diff != "" {
+		t.Errorf("after the list was corrected: %s", diff)
 	}
-	run(t, d, job("nightly", "/dat", "/pccehr"), 2, nil, errors.New("no"))
-	if diff := cmp.Diff([]string{"nightly /dat", "nightly /dat,/pccehr", "weekly /dat"}, names(t, d)); diff != "" {
+	runJob(t, d, job("nightly", "/dat", "/pccehr"), 2, nil, errors.New("no"))
+	if diff := cmp.Diff([]string{"nightly /dat", "nightly /dat,/pccehr", "weekly /dat"}, listedJobs(t, d)); diff != "" {
 		t.Errorf("after a longer list failed: %s", diff)
 	}
-	run(t, d, job("nightly", "/dat", "/pccehr"), 3, &Good{ID: "2", Volumes: []string{"/dat", "/pccehr"}}, nil)
-	if diff := cmp.Diff([]string{"nightly /dat,/pccehr", "weekly /dat"}, names(t, d)); diff != "" {
+	runJob(t, d, job("nightly", "/dat", "/pccehr"), 3, &Good{ID: "2", Volumes: []string{"/dat", "/pccehr"}}, nil)
+	if diff := cmp.Diff([]string{"nightly /dat,/pccehr", "weekly /dat"}, listedJobs(t, d)); diff != "" {
 		t.Errorf("after it succeeded: %s", diff)
 	}
-	run(t, d, job("nightly", "/pccehr"), 4, &Good{ID: "3", Volumes: []string{"/pccehr"}}, nil)
-	if diff := cmp.Diff([]string{"nightly /dat,/pccehr", "nightly /pccehr", "weekly /dat"}, names(t, d)); diff != "" {
-		t.Errorf("/dat, which is not backed up any more, is forgotten: %s", diff)
+	runJob(t, d, job("nightly", "/pccehr"), 4, &Good{ID: "3", Volumes: []string{"/pccehr"}}, nil)
+	if diff := cmp.Diff([]string{"nightly /dat,/pccehr", "nightly /pccehr", "weekly /dat"}, listedJobs(t, d)); diff != "" {
+		t.Errorf("after a run without /dat: %s", diff)
 	}
 }
 
-// A place that never works is not forgotten because another does.
-func TestAnotherPlaceIsAnotherJob(t *testing.T) {
+// A failure with one place stays listed after a success with another place.
+func TestOtherPlaceIsOtherJob(t *testing.T) {
 	d := Dir(t.TempDir())
 	for i, change := range []func(*Job){func(j *Job) { j.Backend = "restic" }, func(j *Job) { j.Place = "offsite" }} {
 		offsite := job("nightly", "/dat")
 		change(&offsite)
-		run(t, d, offsite, 0, nil, errors.New("wrong password"))
-		run(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+		runJob(t, d, offsite, 0, nil, errors.New("wrong password"))
+		runJob(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
 		if list := listed(t, d); len(list) != 2+i || !list[0].Failed() {
 			t.Errorf("%+v", list)
 		}
 	}
 }
 
-// Two lines may share a name: one that never works is not forgotten because the other does, nor one that is under way.
-func TestAnotherListOfVolumesIsAnotherJob(t *testing.T) {
+// Two jobs with different volumes may have the same name. The good run of one does not remove the other, whose volumes
+// it does not cover, nor a job that is under way.
+func TestOtherVolumesAreOtherJob(t *testing.T) {
 	d := Dir(t.TempDir())
-	run(t, d, job("backup", "/pccehr"), 0, nil, fault.New(fault.NoSpace, "no room"))
-	if _, err := d.Begin(job("backup", "/srv"), at(0)); err != nil {
+	runJob(t, d, job("backup", "/pccehr"), 0, nil, fault.New(fault.NoSpace, "no room"))
+	if _, err := d.Begin(job("backup", "/srv"), hoursLater(0)); err != nil {
 		t.Fatal(err)
 	}
-	run(t, d, job("backup", "/dat", "/srv"), 1, &Good{ID: "1", Volumes: []string{"/dat", "/srv"}}, nil)
-	if diff := cmp.Diff([]string{"backup /pccehr", "backup /srv", "backup /dat,/srv"}, names(t, d)); diff != "" {
+	runJob(t, d, job("backup", "/dat", "/srv"), 1, &Good{ID: "1", Volumes: []string{"/dat", "/srv"}}, nil)
+	if diff := cmp.Diff([]string{"backup /pccehr", "backup /srv", "backup /dat,/srv"}, listedJobs(t, d)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A server that was renamed has its jobs under its new name.
-func TestARenamedServersJobsAreReplaced(t *testing.T) {
+// The first good run of a server that was renamed removes the job under its old name.
+func TestRenamedServersJobsAreReplaced(t *testing.T) {
 	d := Dir(t.TempDir())
-	run(t, d, job("nightly", "/dat"), 0, nil, errors.New("no"))
+	runJob(t, d, job("nightly", "/dat"), 0, nil, errors.New("no"))
 	renamed := job("nightly", "/dat")
 	renamed.Host = "db1.example.org"
-	run(t, d, renamed, 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+	runJob(t, d, renamed, 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
 	if list := listed(t, d); len(list) != 1 || list[0].Host != renamed.Host {
 		t.Errorf("%+v", list)
 	}
 }
 
-// Of two runs at once the later to begin is what is under way; the last good backup is the one that was made last.
-func TestTwoRunsAtOnce(t *testing.T) {
+// While two runs of one job overlap, the file describes the run that began last, and the good backup that ended last.
+func TestOverlappingRunsOfOneJob(t *testing.T) {
 	d := Dir(t.TempDir())
-	first, err1 := d.Begin(job("nightly", "/dat"), at(0))
+	first, err1 := d.Begin(job("nightly", "/dat"), hoursLater(0))
 	other := job("nightly", "/dat")
 	other.Unit = "rewind-2.service"
-	second, err2 := d.Begin(other, at(1))
-	if err := errors.Join(err1, err2, d.End(first, &Good{ID: "one", Volumes: []string{"/dat"}}, nil, at(2))); err != nil {
+	second, err2 := d.Begin(other, hoursLater(1))
+	good := &Good{ID: "one", Volumes: []string{"/dat"}}
+	if err := errors.Join(err1, err2, d.End(first, good, nil, hoursLater(2))); err != nil {
 		t.Fatal(err)
 	}
 	if j := listed(t, d)[0]; j.Ended != "" || j.Unit != other.Unit || j.Good == nil || j.Good.ID != "one" {
-		t.Errorf("when the first has ended: %+v", j)
+		t.Errorf("when the first run has ended: %+v", j)
 	}
-	if err := d.End(second, nil, fault.New(fault.Locked, "the first is at work"), at(3)); err != nil {
+	if err := d.End(second, nil, fault.New(fault.Locked, "the first is at work"), hoursLater(3)); err != nil {
 		t.Fatal(err)
 	}
 	if j := listed(t, d)[0]; !j.Failed() || j.Good == nil || j.Good.ID != "one" {
-		t.Errorf("when both have: %+v", j)
+		t.Errorf("when both runs have ended: %+v", j)
 	}
 }
 
-// A run that fails before it begins is one that failed.
-func TestARunThatNeverBegan(t *testing.T) {
+// A run that failed before Begin counts as failed. Missed does not overwrite the outcome that a run wrote itself.
+func TestMissedRecordsRunThatNeverBegan(t *testing.T) {
 	d := Dir(t.TempDir())
-	if err := d.Missed(job("nightly", "/dat"), at(0), fault.New(fault.NotFound, "no environment_file")); err != nil {
+	err := d.Missed(job("nightly", "/dat"), hoursLater(0), fault.New(fault.NotFound, "no environment_file"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if j := listed(t, d)[0]; !j.Failed() || j.Code != fault.NotFound || j.Begun != "2026-03-04T02:00:00Z" {
 		t.Errorf("%+v", j)
 	}
-	run(t, d, job("nightly", "/dat"), 1, nil, fault.New(fault.NoSpace, "no room"))
-	if err := d.Missed(job("nightly", "/dat"), at(1), fault.New(fault.Internal, "its caller says so")); err != nil {
+	runJob(t, d, job("nightly", "/dat"), 1, nil, fault.New(fault.NoSpace, "no room"))
+	err = d.Missed(job("nightly", "/dat"), hoursLater(1), fault.New(fault.Internal, "its caller says so"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if j := listed(t, d)[0]; j.Code != fault.NoSpace {
-		t.Errorf("what a run wrote down itself is written over: %+v", j)
+		t.Errorf("the outcome that a run wrote itself is overwritten: %+v", j)
 	}
 }
 
-func TestVolumesInAnotherOrderAreTheSameJob(t *testing.T) {
+func TestOrderOfVolumesDoesNotMatter(t *testing.T) {
 	d := Dir(t.TempDir())
-	run(t, d, job("nightly", "/dat", "/pccehr"), 0, nil, errors.New("no"))
-	run(t, d, job("nightly", "/pccehr", "/dat"), 1, nil, errors.New("no"))
+	runJob(t, d, job("nightly", "/dat", "/pccehr"), 0, nil, errors.New("no"))
+	runJob(t, d, job("nightly", "/pccehr", "/dat"), 1, nil, errors.New("no"))
 	if n := len(listed(t, d)); n != 1 {
 		t.Errorf("%d jobs", n)
 	}
 }
 
-func TestADamagedFileIsNamedBesideTheOthers(t *testing.T) {
+func TestJobsNamesDamagedFileAndListsOthers(t *testing.T) {
 	d := Dir(t.TempDir())
-	run(t, d, job("nightly", "/dat"), 0, nil, errors.New("no"))
+	runJob(t, d, job("nightly", "/dat"), 0, nil, errors.New("no"))
 	damaged := filepath.Join(string(d), "damaged.json")
 	if err := os.WriteFile(damaged, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

@@ -17,20 +17,22 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// actor is a backend that plays a role.
-type actor string
+// fakeBackend is a backend that behaves, or misbehaves, as its value says.
+type fakeBackend string
 
-// aTree is what actors are asked to store.
-func aTree() backup.Tree {
-	return backup.Tree{Host: "host-a", Set: "snap", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Roots: []string{"/dat", "/app"}}
+// sampleTree returns the tree that fake backends are asked to store.
+func sampleTree() backup.Tree {
+	return backup.Tree{
+		Host: "host-a", Set: "snap", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Roots: []string{"/dat", "/app"},
+	}
 }
 
-func storedAs(t backup.Tree) backup.Stored {
+func storedFor(t backup.Tree) backup.Stored {
 	return backup.Stored{ID: "20260102T030405Z", Host: t.Host, Set: t.Set, Time: t.Time, Roots: t.Roots}
 }
 
-// lies are results that are not those of the tree.
-var lies = map[string]func(*backup.Stored){
+// wrongResults makes results wrong that were right for the tree.
+var wrongResults = map[string]func(*backup.Stored){
 	"returns no ID":              func(s *backup.Stored) { s.ID = "" },
 	"returns an ID with a slash": func(s *backup.Stored) { s.ID = "../../etc" },
 	"returns an ID like a flag":  func(s *backup.Stored) { s.ID = "--delete" },
@@ -43,17 +45,19 @@ var lies = map[string]func(*backup.Stored){
 	"sends a huge message":       func(s *backup.Stored) { s.Warnings = []string{strings.Repeat("x", maxMessage)} },
 }
 
-func (a actor) Store(ctx context.Context, c backup.Config, t backup.Tree, report backup.Report) (backup.Stored, error) {
-	stored := storedAs(t)
-	if lie := lies[string(a)]; lie != nil {
-		lie(&stored)
+func (b fakeBackend) Store(
+	ctx context.Context, c backup.Config, t backup.Tree, report backup.Report,
+) (backup.Stored, error) {
+	stored := storedFor(t)
+	if spoil := wrongResults[string(b)]; spoil != nil {
+		spoil(&stored)
 		return stored, nil
 	}
-	switch a {
+	switch b {
 	case "crashes":
 		os.Exit(3)
 	case "exits well":
-		syscall.Exit(0) // at once: the race detector makes os.Exit(0) wait a second
+		syscall.Exit(0) // not os.Exit, which waits a second with the race detector
 	case "panics":
 		panic("at the disco")
 	case "panics elsewhere":
@@ -73,7 +77,7 @@ func (a actor) Store(ctx context.Context, c backup.Config, t backup.Tree, report
 			report(backup.Progress{Done: int64(i)})
 		}
 	case "floods":
-		for until := time.Now().Add(time.Second); time.Now().Before(until); {
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
 			report(backup.Progress{Done: 1})
 		}
 		report(backup.Progress{Done: 2})
@@ -81,8 +85,8 @@ func (a actor) Store(ctx context.Context, c backup.Config, t backup.Tree, report
 		fmt.Println("on stdout")
 		fmt.Fprintln(os.Stderr, "on stderr")
 		_, _ = syscall.Write(1, []byte(strings.Repeat("past everything\n", 1000)))
-	case "puts away":
-		return stored, putAway(ctx, c.Scratch)
+	case "cleans up":
+		return stored, cleanUpOnCancel(ctx, c.Scratch)
 	case "is incomplete":
 		stored.Incomplete = true
 		return stored, fault.New(fault.SourceUnreadable, "one file").With("paths", []string{"/dat/shut"})
@@ -92,8 +96,8 @@ func (a actor) Store(ctx context.Context, c backup.Config, t backup.Tree, report
 	return stored, nil
 }
 
-// putAway begins something, and puts it away when it is cancelled, which takes a moment.
-func putAway(ctx context.Context, dir string) error {
+// cleanUpOnCancel makes a file, and removes it 100 ms after ctx has ended.
+func cleanUpOnCancel(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "begun"), nil, 0o600); err != nil {
 		return err
 	}
@@ -102,11 +106,11 @@ func putAway(ctx context.Context, dir string) error {
 	return errors.Join(ctx.Err(), os.Remove(filepath.Join(dir, "begun")))
 }
 
-// Describe of one with children starts some that do not want to end, each in its own way, and names them.
-func (a actor) Describe(_ context.Context, c backup.Config) (backup.Description, error) {
-	switch a {
+// Describe of the role "has children" starts processes that ignore signals, and names their IDs as features.
+func (b fakeBackend) Describe(_ context.Context, c backup.Config) (backup.Description, error) {
+	switch b {
 	case "has children":
-		pids, err := children()
+		pids, err := startChildren()
 		return backup.Description{Name: "children", Features: pids}, err
 	case "hangs in all":
 		select {}
@@ -115,14 +119,14 @@ func (a actor) Describe(_ context.Context, c backup.Config) (backup.Description,
 	case "names a relative path":
 		return backup.Description{Name: "a", Local: []string{"repository"}}, nil
 	case "echoes":
-		return fullDescription(), wrong("Describe", c, fullConfig())
+		return fullDescription(), compareArguments("Describe", c, fullConfig())
 	}
 	return backup.Description{Name: "actor"}, nil
 }
 
-// children starts a program in our process group, one in a group of its own as core/command does, and one that has lost
-// its parent.
-func children() ([]string, error) {
+// startChildren starts three programs and returns their process IDs: one in the process group of the backend, one in a
+// group of its own as core/command does, and one whose parent has ended.
+func startChildren() ([]string, error) {
 	const stubborn = `trap "" TERM HUP INT; echo $$; while :; do sleep 1; done`
 	var pids []string
 	for _, start := range []struct {
@@ -147,10 +151,10 @@ func children() ([]string, error) {
 	return pids, nil
 }
 
-func (a actor) List(_ context.Context, c backup.Config, host string) ([]backup.Stored, error) {
-	old, recent := storedAs(aTree()), storedAs(aTree())
+func (b fakeBackend) List(_ context.Context, c backup.Config, host string) ([]backup.Stored, error) {
+	old, recent := storedFor(sampleTree()), storedFor(sampleTree())
 	recent.Time = recent.Time.Add(time.Hour)
-	switch a {
+	switch b {
 	case "lists the oldest first":
 		return []backup.Stored{old, recent}, nil
 	case "lists another host's":
@@ -158,14 +162,14 @@ func (a actor) List(_ context.Context, c backup.Config, host string) ([]backup.S
 	case "lists an ID with a slash":
 		old.ID = "a/b"
 	case "lists a thousand":
-		return slicesRepeat(old, 1000), nil
+		return repeat(old, 1000), nil
 	case "echoes":
-		return fullList(), wrong("List", []any{c, host}, []any{fullConfig(), "host-a"})
+		return fullList(), compareArguments("List", []any{c, host}, []any{fullConfig(), "host-a"})
 	}
 	return []backup.Stored{recent, old}, nil
 }
 
-func slicesRepeat(s backup.Stored, n int) []backup.Stored {
+func repeat(s backup.Stored, n int) []backup.Stored {
 	all := make([]backup.Stored, n)
 	for i := range all {
 		all[i] = s
@@ -173,9 +177,9 @@ func slicesRepeat(s backup.Stored, n int) []backup.Stored {
 	return all
 }
 
-func (a actor) Present(ctx context.Context, c backup.Config, id string, report backup.Report,
+func (b fakeBackend) Present(ctx context.Context, c backup.Config, id string, report backup.Report,
 	use func(context.Context, backup.Presented) error) error {
-	switch a {
+	switch b {
 	case "presents nothing":
 		return use(ctx, backup.Presented{})
 	case "presents a relative path":
@@ -188,12 +192,12 @@ func (a actor) Present(ctx context.Context, c backup.Config, id string, report b
 		return nil
 	case "crashes in use":
 		time.AfterFunc(100*time.Millisecond, func() { os.Exit(3) })
-	case "fails to put away":
+	case "fails to clean up":
 		_ = use(ctx, backup.Presented{Roots: map[string]string{"/dat": "/"}})
 		return fault.New(fault.Busy, "it is still mounted")
 	case "echoes":
 		report(fullProgress())
-		if err := wrong("Present", []any{c, id}, []any{fullConfig(), "an id"}); err != nil {
+		if err := compareArguments("Present", []any{c, id}, []any{fullConfig(), "an id"}); err != nil {
 			return err
 		}
 		return use(ctx, fullPresented())
@@ -201,23 +205,23 @@ func (a actor) Present(ctx context.Context, c backup.Config, id string, report b
 	return use(ctx, backup.Presented{Roots: map[string]string{"/dat": c.Scratch}})
 }
 
-func (a actor) Check(_ context.Context, c backup.Config) ([]string, error) {
-	if a == "echoes" {
-		return []string{"it holds no ACLs"}, wrong("Check", c, fullConfig())
+func (b fakeBackend) Check(_ context.Context, c backup.Config) ([]string, error) {
+	if b == "echoes" {
+		return []string{"it holds no ACLs"}, compareArguments("Check", c, fullConfig())
 	}
 	return nil, nil
 }
 
-func (a actor) Forget(_ context.Context, c backup.Config, id string) error {
-	if a == "echoes" {
-		return wrong("Forget", []any{c, id}, []any{fullConfig(), "an id"})
+func (b fakeBackend) Forget(_ context.Context, c backup.Config, id string) error {
+	if b == "echoes" {
+		return compareArguments("Forget", []any{c, id}, []any{fullConfig(), "an id"})
 	}
 	return nil
 }
 
-func (a actor) Settle(_ context.Context, c backup.Config) error {
-	if a == "echoes" {
-		return wrong("Settle", c, fullConfig())
+func (b fakeBackend) Settle(_ context.Context, c backup.Config) error {
+	if b == "echoes" {
+		return compareArguments("Settle", c, fullConfig())
 	}
 	return nil
 }

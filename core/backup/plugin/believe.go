@@ -13,38 +13,38 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// described checks what Describe returned.
-func (c *Client) described(d *backup.Description) (backup.Description, error) {
+// checkDescription checks what Describe returned.
+func (c *Client) checkDescription(d *backup.Description) (backup.Description, error) {
 	if d == nil || d.Name == "" {
-		return backup.Description{}, c.failed("Describe ended without a description")
+		return backup.Description{}, c.failure("Describe ended without a description")
 	}
 	for _, path := range d.Local {
-		if !cleanPath(path) {
-			return backup.Description{}, c.failed("Describe names %q, which is no absolute path", path)
+		if !isCleanPath(path) {
+			return backup.Description{}, c.failure("Describe names %q, which is no absolute path", path)
 		}
 	}
 	return *d, nil
 }
 
-// stored checks what Store returned for the tree, also beside a fault: a backup that is not what was asked for would be
-// found when it is needed.
-func (c *Client) stored(t backup.Tree, s *backup.Stored, err error) (backup.Stored, error) {
+// checkStored checks what Store returned for the tree, also together with a fault. Otherwise a backup that is not what
+// was asked for would be noticed only when it is needed.
+func (c *Client) checkStored(t backup.Tree, s *backup.Stored, err error) (backup.Stored, error) {
 	if err != nil && s == nil {
 		return backup.Stored{}, err
 	}
-	if wrong := c.isStored(t, s, err != nil); wrong != "" {
-		return backup.Stored{}, fault.All(c.failed("Store %s", wrong), err)
+	if problem := c.storedProblem(t, s, err != nil); problem != "" {
+		return backup.Stored{}, fault.All(c.failure("Store %s", problem), err)
 	}
 	return *s, err
 }
 
-// isStored returns what is wrong, or nothing.
-func (c *Client) isStored(t backup.Tree, s *backup.Stored, incomplete bool) string {
+// storedProblem returns what is wrong with the backup s of the tree t, or "".
+func (c *Client) storedProblem(t backup.Tree, s *backup.Stored, incomplete bool) string {
 	switch {
 	case s == nil:
 		return "ended without a result"
-	case !fileName(s.ID):
-		return "returned the ID " + quoted(s.ID) + ", which is not safe as a file's name"
+	case !isFileName(s.ID):
+		return "returned the ID " + quoteShort(s.ID) + ", which is not safe as a file's name"
 	case s.Host != t.Host || s.Set != t.Set || !sameRoots(s.Roots, t.Roots):
 		return "returned another backup than it was asked for"
 	case s.Time.Sub(t.Time).Abs() >= time.Second:
@@ -57,63 +57,64 @@ func (c *Client) isStored(t backup.Tree, s *backup.Stored, incomplete bool) stri
 	return ""
 }
 
-// ordered checks what List returned.
-func (c *Client) ordered(host string, all []backup.Stored) error {
+// checkList checks what List returned.
+func (c *Client) checkList(host string, all []backup.Stored) error {
 	for i, s := range all {
 		switch {
-		case !fileName(s.ID):
-			return c.failed("List returned the ID %s, which is not safe as a file's name", quoted(s.ID))
+		case !isFileName(s.ID):
+			return c.failure("List returned the ID %s, which is not safe as a file's name", quoteShort(s.ID))
 		case host != "" && s.Host != host:
-			return c.failed("List returned a backup of host %q, not of %q", s.Host, host)
+			return c.failure("List returned a backup of host %q, not of %q", s.Host, host)
 		case i > 0 && s.Time.After(all[i-1].Time):
-			return c.failed("List does not return the newest first")
+			return c.failure("List does not return the newest first")
 		}
 	}
 	return nil
 }
 
-// presented checks what is presented, and makes it readable outside the backend's mount namespace.
-func (c *Client) presented(p backup.Presented) (backup.Presented, error) {
+// checkPresented checks what Present presented, and returns it with paths that are readable outside the backend's mount
+// namespace.
+func (c *Client) checkPresented(p backup.Presented) (backup.Presented, error) {
 	if len(p.Roots) == 0 {
-		return backup.Presented{}, c.failed("Present presented nothing")
+		return backup.Presented{}, c.failure("Present presented nothing")
 	}
-	through := filepath.Join("/proc", c.process.ID(), "root")
-	seen := p
+	root := filepath.Join("/proc", c.process.ID(), "root")
+	readable := p
 	if p.Flags != "" {
-		if !cleanPath(p.Flags) {
-			return backup.Presented{}, c.failed("Present names %q, which is no absolute path", p.Flags)
+		if !isCleanPath(p.Flags) {
+			return backup.Presented{}, c.failure("Present names %q, which is no absolute path", p.Flags)
 		}
-		seen.Flags = filepath.Join(through, p.Flags)
+		readable.Flags = filepath.Join(root, p.Flags)
 	}
-	seen.Roots = make(map[string]string, len(p.Roots))
-	for root, dir := range p.Roots {
-		if !cleanPath(root) || !cleanPath(dir) {
-			return backup.Presented{}, c.failed("Present presented %q at %q, which are no absolute paths", root, dir)
+	readable.Roots = make(map[string]string, len(p.Roots))
+	for name, dir := range p.Roots {
+		if !isCleanPath(name) || !isCleanPath(dir) {
+			return backup.Presented{}, c.failure("Present presented %q at %q, which are no absolute paths", name, dir)
 		}
-		at := filepath.Join(through, dir)
-		if info, err := os.Lstat(at); err == nil && dir != "/" && info.Mode()&fs.ModeSymlink != 0 {
-			return backup.Presented{}, c.failed("Present presented %q at %q, which is a symbolic link: "+
-				"it may lead to this host's own files", root, dir)
+		path := filepath.Join(root, dir)
+		if info, err := os.Lstat(path); err == nil && dir != "/" && info.Mode()&fs.ModeSymlink != 0 {
+			return backup.Presented{}, c.failure("Present presented %q at %q, which is a symbolic link: "+
+				"it may lead to this host's own files", name, dir)
 		}
-		seen.Roots[root] = at
+		readable.Roots[name] = path
 	}
-	return seen, nil
+	return readable, nil
 }
 
 func sameRoots(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-func cleanPath(path string) bool { return filepath.IsAbs(path) && filepath.Clean(path) == path }
+func isCleanPath(path string) bool { return filepath.IsAbs(path) && filepath.Clean(path) == path }
 
-// fileName tells whether an ID can be part of a path or of a command line.
-func fileName(id string) bool {
+// isFileName reports whether an ID is safe as part of a path and of a command line.
+func isFileName(id string) bool {
 	return id != "" && len(id) <= 255 && id[0] != '.' && id[0] != '-' && !strings.ContainsRune(id, '/') &&
 		!strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// quoted shortens what a backend made up.
-func quoted(s string) string {
+// quoteShort quotes a text from the backend, and cuts it off after 80 bytes.
+func quoteShort(s string) string {
 	if len(s) > 80 {
 		s = s[:80] + "…"
 	}

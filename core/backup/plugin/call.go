@@ -16,172 +16,180 @@ import (
 )
 
 const (
-	patience    = 5                // times the stall limit, for methods that report nothing
-	cancelLimit = 30 * time.Second // at most, from a cancel to the end of a call
-	maxListed   = 100000           // backups of one List
+	quietFactor = 5                // methods without progress may be silent for so many times the stall limit
+	cancelLimit = 30 * time.Second // the longest time from the cancelling of a call to its end
+	maxListed   = 100000           // backups that one List may return
 )
 
-// errMisplaced is a message that has no place in its call.
-var errMisplaced = errors.New("it sent what does not belong there")
+// errUnexpected means that the backend sent a message which this method must not send, or not at this time.
+var errUnexpected = errors.New("it sent what does not belong there")
 
-// ear is who hears what a call says before it ends. What it does not ask for may not be said.
-type ear struct {
-	report backup.Report
-	listed *[]backup.Stored
-	use    func(context.Context, backup.Presented) error
-	limit  time.Duration // of silence
+// listener takes the answers of a call before the last one. A field that is nil means that the backend must not send
+// such an answer; only progress is then ignored.
+type listener struct {
+	report     backup.Report
+	list       *[]backup.Stored
+	use        func(context.Context, backup.Presented) error
+	maxSilence time.Duration // how long the backend may send nothing
 }
 
 // call is one call as the host sees it.
 type call struct {
 	*Client
-	ctx    context.Context // the caller's
-	method string
-	ear    ear
+	ctx      context.Context // the caller's
+	method   string
+	listener listener
 
 	orders   chan order
-	progress *slot
-	answers  chan answer   // others than progress, until the last
-	over     chan struct{} // closed when last or lost is known
-	last     answer
-	lost     error // why there is no last answer
+	progress *latestProgress
+	answers  chan answer   // all answers but progress and the last one
+	done     chan struct{} // closed when last or streamErr is set
 
-	said string // the label of its last progress
+	last      answer
+	streamErr error // why there is no last answer
 
-	used, released bool
-	outcome        error // of use
+	lastLabel string // of the last progress
+
+	used     bool  // listener.use was called
+	released bool  // the call had not ended when listener.use returned
+	useErr   error // what listener.use returned
 }
 
-// call calls a method and returns its result when the backend has ended it; beside a fault there may be a result.
-func (c *Client) call(ctx context.Context, method string, r request, e ear) (result, error) {
+// call calls a method and returns its result after the backend has sent its last answer. It may return both a result
+// and a fault.
+func (c *Client) call(ctx context.Context, method string, r request, l listener) (result, error) {
 	if ctx.Err() != nil {
-		return result{}, c.cancelled(ctx)
+		return result{}, c.cancelledFault(ctx)
 	}
-	// The stream does not end with ctx: the backend is asked to end, and heard.
-	wire, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
+	// The stream does not end with ctx: when ctx ends, the backend is asked to end the call, and may still answer.
+	streamCtx, cancelStream := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelStream()
 	x := &call{
-		Client: c, ctx: ctx, method: method, ear: e,
-		orders: make(chan order, 2), progress: newSlot(), answers: make(chan answer), over: make(chan struct{}),
+		Client: c, ctx: ctx, method: method, listener: l,
+		orders: make(chan order, 2), progress: newLatestProgress(), answers: make(chan answer), done: make(chan struct{}),
 	}
-	go x.receive(wire, r)
-	if err := x.attend(); err != nil {
+	go x.receive(streamCtx, r)
+	if err := x.follow(); err != nil {
 		return result{}, err
 	}
 	return x.result()
 }
 
-// receive takes answers as fast as they come, so that nothing queues anywhere.
-func (x *call) receive(wire context.Context, r request) {
-	defer close(x.over)
-	desc := streamOf(x.method)
-	stream, err := x.conn.NewStream(wire, &desc, "/"+serviceName+"/"+x.method, grpc.CallContentSubtype(subtype))
+// receive takes the answers as fast as they arrive, so that none queue up.
+func (x *call) receive(streamCtx context.Context, r request) {
+	defer close(x.done)
+	desc := streamDesc(x.method)
+	stream, err := x.conn.NewStream(streamCtx, &desc, "/"+serviceName+"/"+x.method, grpc.CallContentSubtype(subtype))
 	if err != nil {
-		x.lost = err
+		x.streamErr = err
 		return
 	}
-	go x.send(wire, stream, r)
+	go x.sendOrders(streamCtx, stream, r)
 	presented := false
-	for !x.last.last() && x.lost == nil {
+	for !x.last.last() && x.streamErr == nil {
 		var a answer
 		switch err := stream.RecvMsg(&a); {
 		case err != nil:
-			x.lost = err
+			x.streamErr = err
 		case a.last():
 			x.last = a
 		case a.Progress != nil:
-			x.progress.put(*a.Progress)
-		case presented: // nobody takes it while the backup is in use
-			x.lost = errMisplaced
+			x.progress.set(*a.Progress)
+		case presented: // after this, only progress and the last answer are allowed
+			x.streamErr = errUnexpected
 		default:
 			presented = a.Presented != nil
-			x.hand(wire, a)
+			x.deliver(streamCtx, a)
 		}
 	}
 }
 
-func (x *call) hand(wire context.Context, a answer) {
+func (x *call) deliver(streamCtx context.Context, a answer) {
 	select {
 	case x.answers <- a:
-	case <-wire.Done():
-		x.lost = wire.Err()
+	case <-streamCtx.Done():
+		x.streamErr = streamCtx.Err()
 	}
 }
 
-// send sends the request and the orders. Where a message cannot be sent, receive learns why.
-func (x *call) send(wire context.Context, stream grpc.ClientStream, r request) {
+// sendOrders sends the request and then the orders. If a message cannot be sent, receive gets the reason from the
+// stream.
+func (x *call) sendOrders(streamCtx context.Context, stream grpc.ClientStream, r request) {
 	err := stream.SendMsg(r)
 	for err == nil {
 		select {
 		case o := <-x.orders:
 			err = stream.SendMsg(o)
-		case <-wire.Done():
+		case <-streamCtx.Done():
 			return
 		}
 	}
 }
 
-// attend follows a call until it is over. Its error is that of a backend that is not worth hearing out.
-func (x *call) attend() error {
-	silence := time.NewTimer(x.ear.limit)
+// follow handles what happens until the call is done. It returns an error if the backend broke the contract or is
+// silent; the call is then given up without waiting for its last answer.
+func (x *call) follow() error {
+	silence := time.NewTimer(x.listener.maxSilence)
 	defer silence.Stop()
-	progress, cancelled := x.progress.filled, x.ctx.Done()
-	var again <-chan time.Time
+	progress, callerDone := x.progress.available, x.ctx.Done()
+	var progressTimer <-chan time.Time
 	for {
 		select {
-		case <-x.over:
+		case <-x.done:
 			x.report()
 			return nil
 		case <-progress:
 			x.report()
-			progress, again = nil, time.After(pace)
-		case <-again:
-			progress, again = x.progress.filled, nil
+			progress, progressTimer = nil, time.After(reportInterval)
+		case <-progressTimer:
+			progress, progressTimer = x.progress.available, nil
 			continue
 		case a := <-x.answers:
-			if err := x.hear(a); err != nil {
+			if err := x.handle(a); err != nil {
 				return err
 			}
-		case <-cancelled:
+		case <-callerDone:
 			x.orders <- order{Cancel: true}
-			cancelled = nil
+			callerDone = nil
 			silence.Reset(min(x.stall, cancelLimit))
 		case <-silence.C:
-			return x.silent()
+			return x.silenceFault()
 		}
-		if cancelled != nil {
-			silence.Reset(x.ear.limit) // nothing that it says lengthens the end
+		if callerDone != nil {
+			silence.Reset(x.listener.maxSilence) // not after a cancel: answers must not extend cancelLimit
 		}
 	}
 }
 
+// report passes the latest progress to the caller.
 func (x *call) report() {
 	p, ok := x.progress.take()
 	if !ok {
 		return
 	}
-	x.said = p.Label
-	if x.ear.report != nil {
-		x.ear.report(p)
+	x.lastLabel = p.Label
+	if x.listener.report != nil {
+		x.listener.report(p)
 	}
 }
 
-func (x *call) hear(a answer) error {
+// handle handles an answer that is neither progress nor the last one.
+func (x *call) handle(a answer) error {
 	switch {
-	case a.Listed != nil && x.ear.listed != nil && len(*x.ear.listed) < maxListed:
-		*x.ear.listed = append(*x.ear.listed, *a.Listed)
+	case a.Listed != nil && x.listener.list != nil && len(*x.listener.list) < maxListed:
+		*x.listener.list = append(*x.listener.list, *a.Listed)
 		return nil
-	case a.Listed != nil && x.ear.listed != nil:
-		return x.failed("%s returned more than %d backups", x.method, maxListed)
-	case a.Presented != nil && x.ear.use != nil:
+	case a.Listed != nil && x.listener.list != nil:
+		return x.failure("%s returned more than %d backups", x.method, maxListed)
+	case a.Presented != nil && x.listener.use != nil:
 		return x.use(*a.Presented)
 	}
-	return x.failed("%s: %w", x.method, errMisplaced)
+	return x.failure("%s: %w", x.method, errUnexpected)
 }
 
-// use uses what is presented on the caller's goroutine, and only as long as the backend keeps it up.
+// use calls the caller's use on the caller's goroutine, with a context that ends when the backend ends the call.
 func (x *call) use(p backup.Presented) error {
-	seen, err := x.presented(p)
+	readable, err := x.checkPresented(p)
 	if err != nil {
 		return err
 	}
@@ -189,15 +197,15 @@ func (x *call) use(p backup.Presented) error {
 	defer stop(nil)
 	go func() {
 		select {
-		case <-x.over:
+		case <-x.done:
 			stop(errors.New("the backend has ended"))
 		case <-ctx.Done():
 		}
 	}()
 	x.used = true
-	x.outcome = x.ear.use(ctx, seen)
+	x.useErr = x.listener.use(ctx, readable)
 	select {
-	case <-x.over:
+	case <-x.done:
 	default:
 		x.released = true
 		x.orders <- order{Release: true}
@@ -205,36 +213,37 @@ func (x *call) use(p backup.Presented) error {
 	return nil
 }
 
-// result tells how a call ended that is over.
+// result returns how the call ended. It must be done.
 func (x *call) result() (result, error) {
 	var res result
 	if x.last.Result != nil {
 		res = *x.last.Result
 	}
 	switch f := x.last.Fault; {
-	case x.released && x.outcome != nil:
-		return result{}, x.outcome
-	case x.lost != nil:
-		return result{}, x.gone()
+	case x.released && x.useErr != nil:
+		return result{}, x.useErr
+	case x.streamErr != nil:
+		return result{}, x.streamFault()
 	case f != nil:
-		return res, x.says(f)
-	case x.ear.use != nil && !x.used:
-		return result{}, x.failed("%s ended without presenting anything", x.method)
+		return res, x.checkFault(f)
+	case x.listener.use != nil && !x.used:
+		return result{}, x.failure("%s ended without presenting anything", x.method)
 	case x.used && !x.released:
-		return result{}, x.failed("%s ended while what it presented was in use", x.method)
+		return result{}, x.failure("%s ended while what it presented was in use", x.method)
 	}
 	return res, nil
 }
 
-// says checks a fault of the backend, and gives the end of a context back its cause, which does not cross the wire.
-func (x *call) says(f *fault.Error) error {
+// checkFault checks a fault that the backend returned. If the call ended because its context ended, checkFault adds the
+// cause of that, which does not cross the wire.
+func (x *call) checkFault(f *fault.Error) error {
 	if f.Code == "" || f.Msg == "" {
-		return x.failed("%s ended with a fault that says nothing", x.method)
+		return x.failure("%s ended with a fault that says nothing", x.method)
 	}
 	if f.Code == fault.BackendFailed {
-		f.With("backend", x.program.Name).With("stderr", x.words.last())
+		f.With("backend", x.program.Name).With("stderr", x.output.tail())
 		if f.Hint == "" {
-			f.WithHint(again)
+			f.WithHint(retryHint)
 		}
 	}
 	if x.ctx.Err() != nil && (f.Code == fault.Interrupted || f.Code == fault.Timeout) {
@@ -243,37 +252,40 @@ func (x *call) says(f *fault.Error) error {
 	return f
 }
 
-func (x *call) silent() error {
+// silenceFault returns the fault of a backend that has been silent for too long.
+func (x *call) silenceFault() error {
 	if x.ctx.Err() != nil {
-		return x.failed("it did not end %s within %v of being asked to: %w", x.method, min(x.stall, cancelLimit), context.Cause(x.ctx))
+		return x.failure("it did not end %s within %v of being asked to: %w",
+			x.method, min(x.stall, cancelLimit), context.Cause(x.ctx))
 	}
 	doing := ""
-	if x.said != "" {
-		doing = ", after " + quoted(x.said)
+	if x.lastLabel != "" {
+		doing = ", after " + quoteShort(x.lastLabel)
 	}
-	return x.failed("it said nothing for %v in %s%s", x.ear.limit, x.method, doing).
+	return x.failure("it said nothing for %v in %s%s", x.listener.maxSilence, x.method, doing).
 		WithHint("its last words are in the facts; see what it waits for before you run this again")
 }
 
-// gone says what became of a backend that ended a call without its last answer.
-func (x *call) gone() error {
+// streamFault returns the fault of a call that ended without a last answer, and says what the backend did.
+func (x *call) streamFault() error {
 	if x.ctx.Err() != nil {
-		return x.cancelled(x.ctx)
+		return x.cancelledFault(x.ctx)
 	}
-	s := status.Convert(x.lost)
+	s := status.Convert(x.streamErr)
 	switch {
-	case errors.Is(x.lost, errMisplaced):
-		return x.failed("%s: %w", x.method, errMisplaced)
-	case errors.Is(x.lost, io.EOF):
-		return x.failed("it ended %s without a result", x.method)
+	case errors.Is(x.streamErr, errUnexpected):
+		return x.failure("%s: %w", x.method, errUnexpected)
+	case errors.Is(x.streamErr, io.EOF):
+		return x.failure("it ended %s without a result", x.method)
 	case s.Code() == codes.ResourceExhausted:
-		return x.failed("it sent a message larger than %d bytes in %s", maxMessage, x.method)
-	case s.Code() == codes.Unavailable && x.ended():
-		return x.failed("it ended in the middle of %s: %s", x.method, x.process.how())
+		return x.failure("it sent a message larger than %d bytes in %s", maxMessage, x.method)
+	case s.Code() == codes.Unavailable && x.hasEnded():
+		return x.failure("it ended in the middle of %s: %s", x.method, x.process.exitStatus())
 	}
-	return x.failed("%s broke off: %s", x.method, s.Message())
+	return x.failure("%s broke off: %s", x.method, s.Message())
 }
 
-func (c *Client) cancelled(ctx context.Context) error {
+// cancelledFault returns the fault of a call whose context has ended.
+func (c *Client) cancelledFault(ctx context.Context) error {
 	return fault.Of(fmt.Errorf("backend %s: %w", c.program.Name, context.Cause(ctx)))
 }

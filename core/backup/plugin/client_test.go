@@ -20,12 +20,12 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// until waits for a condition.
-func until(t *testing.T, what string, condition func() bool) {
+// waitUntil waits for a condition.
+func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for late := time.Now().Add(soon); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(late) {
-			t.Fatalf("not within %v: %s", soon, what)
+	for deadline := time.Now().Add(timeout); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", timeout, what)
 		}
 	}
 }
@@ -35,13 +35,13 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// A backend that works is not taken for one that hangs, however long it works.
+// A backend that reports progress is not taken for one that hangs, however long it works.
 func TestProgressKeepsACallAlive(t *testing.T) {
 	t.Parallel()
 	c := start(t, "works slowly")
-	c.stall = 3 * testStall // a machine under load may hold a report up for longer than one
+	c.stall = 3 * testStall // on a machine under load a report may take longer than testStall
 	begun := time.Now()
-	if _, err := c.Store(t.Context(), backup.Config{}, aTree(), nil); err != nil {
+	if _, err := c.Store(t.Context(), backup.Config{}, sampleTree(), nil); err != nil {
 		t.Error(err)
 	}
 	if took := time.Since(begun); took <= c.stall {
@@ -49,16 +49,16 @@ func TestProgressKeepsACallAlive(t *testing.T) {
 	}
 }
 
-// However much is reported, little of it is handed on; the last of it always.
-func TestFloodOfProgress(t *testing.T) {
+// However often a backend reports, the caller gets one report per second at most, and always gets the last one.
+func TestProgressIsThrottled(t *testing.T) {
 	t.Parallel()
 	c := start(t, "floods")
 	begun, count, last := time.Now(), 0, backup.Progress{}
-	_, err := c.Store(t.Context(), backup.Config{}, aTree(), func(p backup.Progress) { count, last = count+1, p })
+	_, err := c.Store(t.Context(), backup.Config{}, sampleTree(), func(p backup.Progress) { count, last = count+1, p })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if most := int(time.Since(begun)/pace) + 2; count > most || count < 2 {
+	if most := int(time.Since(begun)/reportInterval) + 2; count > most || count < 2 {
 		t.Errorf("%d reports, want at most %d", count, most)
 	}
 	if last.Done != 2 {
@@ -66,26 +66,26 @@ func TestFloodOfProgress(t *testing.T) {
 	}
 }
 
-// A flood that never ends is ended by the caller, whether the backend listens or not.
-func TestFloodWithoutEnd(t *testing.T) {
+// The caller can end a call whose backend sends progress without end, even if the backend ignores the cancel.
+func TestCancelDuringEndlessProgress(t *testing.T) {
 	t.Parallel()
 	c := start(t, "floods for ever")
 	c.stall = testStall
-	ctx, cancel := context.WithTimeout(t.Context(), testStall/4) // the silence that ends it by itself comes later
+	ctx, cancel := context.WithTimeout(t.Context(), testStall/4) // shorter than the stall limit
 	defer cancel()
 	begun, count := time.Now(), 0
-	_, err := c.Store(ctx, backup.Config{}, aTree(), func(backup.Progress) { count++ })
+	_, err := c.Store(ctx, backup.Config{}, sampleTree(), func(backup.Progress) { count++ })
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the end of the context as the cause", err)
 	}
-	failed(t, err, begun, "it did not end Store within 1s of being asked to")
-	if most := int(time.Since(begun)/pace) + 2; count > most {
+	wantFailure(t, err, begun, "it did not end Store within 1s of being asked to")
+	if most := int(time.Since(begun)/reportInterval) + 2; count > most {
 		t.Errorf("%d reports, want at most %d", count, most)
 	}
 }
 
 // What a backend prints after the handshake goes to the log and does no harm.
-func TestPrinting(t *testing.T) {
+func TestPrintedLinesGoToLog(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var log strings.Builder
@@ -98,7 +98,7 @@ func TestPrinting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Store(t.Context(), backup.Config{}, aTree(), nil); err != nil {
+	if _, err := c.Store(t.Context(), backup.Config{}, sampleTree(), nil); err != nil {
 		t.Error(err)
 	}
 	if err := c.Close(); err != nil {
@@ -106,64 +106,64 @@ func TestPrinting(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	for _, line := range []string{lastWords, "on stdout", "on stderr"} {
+	for _, line := range []string{startupLine, "on stdout", "on stderr"} {
 		if !strings.Contains(log.String(), line+"\n") {
 			t.Errorf("the log is %q, without %q", log.String(), line)
 		}
 	}
 }
 
-// A cancelled call returns when the backend has put away what it had begun.
-func TestCancel(t *testing.T) {
+// A cancelled call returns only after the backend has cleaned up what it had begun.
+func TestCancelledCallWaitsForCleanup(t *testing.T) {
 	t.Parallel()
-	c, dir := start(t, "puts away"), t.TempDir()
+	c, dir := start(t, "cleans up"), t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := c.Store(ctx, backup.Config{Scratch: dir}, aTree(), nil)
+		_, err := c.Store(ctx, backup.Config{Scratch: dir}, sampleTree(), nil)
 		ended <- err
 	}()
-	until(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
+	waitUntil(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) || fault.Of(err).Code != fault.Interrupted {
 		t.Errorf("got %v (%v), want that it was cancelled", err, fault.Of(err).Code)
 	}
 	if exists(filepath.Join(dir, "begun")) {
-		t.Error("Store returned before the backend had put away what it had begun")
+		t.Error("Store returned before the backend had cleaned up what it had begun")
 	}
 	if _, err := c.Check(t.Context(), backup.Config{}); err != nil {
 		t.Errorf("the next call: %v", err)
 	}
 }
 
-// Close gives a call that runs the time to put away what it had begun.
-func TestCloseInACall(t *testing.T) {
+// Close gives a call that is under way the time to clean up what it had begun.
+func TestCloseDuringCallWaitsForCleanup(t *testing.T) {
 	t.Parallel()
-	c, dir := start(t, "puts away"), t.TempDir()
+	c, dir := start(t, "cleans up"), t.TempDir()
 	ended := make(chan error, 1)
 	begun := time.Now()
 	go func() {
-		_, err := c.Store(t.Context(), backup.Config{Scratch: dir}, aTree(), nil)
+		_, err := c.Store(t.Context(), backup.Config{Scratch: dir}, sampleTree(), nil)
 		ended <- err
 	}()
-	until(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
+	waitUntil(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	failed(t, <-ended, begun, "it ended in the middle of Store: exit status 0")
+	wantFailure(t, <-ended, begun, "it ended in the middle of Store: exit status 0")
 	if exists(filepath.Join(dir, "begun")) {
-		t.Error("it had no time to put away what it had begun")
+		t.Error("the backend had no time to clean up what it had begun")
 	}
 	_, err := c.Check(t.Context(), backup.Config{})
-	failed(t, err, time.Now(), "Check")
+	wantFailure(t, err, time.Now(), "Check")
 	if err := c.Close(); err != nil {
 		t.Errorf("the second Close: %v", err)
 	}
 }
 
-// A backend whose host is killed ends by itself, and puts away what it had begun.
-func TestTheHostIsKilled(t *testing.T) {
+// A backend whose host is killed cleans up what it had begun, and ends by itself.
+func TestBackendEndsWhenHostIsKilled(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "killed")
 	if err != nil {
@@ -184,19 +184,20 @@ func TestTheHostIsKilled(t *testing.T) {
 	if _, err := fmt.Fscan(out, &pid); err != nil {
 		t.Errorf("the host names no backend: %v", err)
 	}
-	until(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
+	waitUntil(t, "Store has begun", func() bool { return exists(filepath.Join(dir, "begun")) })
 	if err := host.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = host.Wait() // killed
-	until(t, "the backend has ended", func() bool { return len(members(pid)) == 0 })
+	waitUntil(t, "the backend has ended", func() bool { return len(sessionProcesses(pid)) == 0 })
 	if exists(filepath.Join(dir, "begun")) {
-		t.Error("it did not put away what it had begun")
+		t.Error("the backend did not clean up what it had begun")
 	}
 }
 
-// Whatever a backend has started is gone with it: in its process group, in another, and without a parent.
-func TestNoChildIsLeft(t *testing.T) {
+// The end of a backend ends all processes that it has started: those in its process group, those in another group, and
+// those whose parent has ended.
+func TestNoChildProcessIsLeft(t *testing.T) {
 	for name, end := range map[string]func(*Client) error{
 		"closed": func(c *Client) error { return c.Close() },
 		"killed": func(c *Client) error {
@@ -229,7 +230,7 @@ func TestNoChildIsLeft(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if lives(pid, c.PID()) {
+				if isAlive(pid, c.PID()) {
 					t.Errorf("child %d lives", pid)
 				}
 			}
@@ -237,29 +238,31 @@ func TestNoChildIsLeft(t *testing.T) {
 	}
 }
 
-// A backup that is incomplete comes beside the fault that says why.
-func TestIncomplete(t *testing.T) {
+// Store returns an incomplete backup together with the fault that says why it is incomplete.
+func TestIncompleteBackupComesWithFault(t *testing.T) {
 	t.Parallel()
 	c := start(t, "is incomplete")
-	stored, err := c.Store(t.Context(), backup.Config{}, aTree(), nil)
+	stored, err := c.Store(t.Context(), backup.Config{}, sampleTree(), nil)
 	if !errors.Is(err, fault.SourceUnreadable) || !stored.Incomplete || stored.ID == "" {
 		t.Errorf("got %+v, %v", stored, err)
 	}
 }
 
-// The fault of Present is that of the putting away, unless use had one of its own.
-func TestPresentFailsToPutAway(t *testing.T) {
+// If use returns an error, Present returns that error; otherwise it returns the error of the backend's cleanup.
+func TestPresentReturnsCleanupOrUseError(t *testing.T) {
 	t.Parallel()
-	c, own := start(t, "fails to put away"), errors.New("the user's own")
-	for use, want := range map[error]error{nil: fault.Busy, own: own} {
-		err := c.Present(t.Context(), backup.Config{}, "id", nil, func(context.Context, backup.Presented) error { return use })
+	c, useErr := start(t, "fails to clean up"), errors.New("error of use")
+	for returned, want := range map[error]error{nil: fault.Busy, useErr: useErr} {
+		err := c.Present(t.Context(), backup.Config{}, "id", nil,
+			func(context.Context, backup.Presented) error { return returned })
 		if !errors.Is(err, want) {
-			t.Errorf("use returned %v, and Present %v, want %v", use, err, want)
+			t.Errorf("use returned %v, and Present %v, want %v", returned, err, want)
 		}
 	}
 }
 
-// The goroutine that calls Present is the one that use runs on: its thread may have a mount namespace of its own.
+// use must run on the goroutine that calls Present, because the thread of that goroutine may have a mount namespace of
+// its own.
 func TestUseRunsOnTheCallersGoroutine(t *testing.T) {
 	t.Parallel()
 	c := start(t, "well")
@@ -268,10 +271,11 @@ func TestUseRunsOnTheCallersGoroutine(t *testing.T) {
 			t.Errorf("recovered %v", p)
 		}
 	}()
-	_ = c.Present(t.Context(), backup.Config{Scratch: "/"}, "id", nil, func(context.Context, backup.Presented) error { panic("in use") })
+	_ = c.Present(t.Context(), backup.Config{Scratch: "/"}, "id", nil,
+		func(context.Context, backup.Presented) error { panic("in use") })
 }
 
-func TestLongList(t *testing.T) {
+func TestListOfThousandBackups(t *testing.T) {
 	t.Parallel()
 	c := start(t, "lists a thousand")
 	all, err := c.List(t.Context(), backup.Config{}, "host-a")
@@ -280,8 +284,9 @@ func TestLongList(t *testing.T) {
 	}
 }
 
-// A backend's process reads the mount that it shows, and a signal of Go's scheduler would make that fail.
-func TestABackendIsNotInterruptedByGoItself(t *testing.T) {
+// A backend reads files of the FUSE mount that it presents, and a preemption signal of Go's scheduler would interrupt
+// that. So its environment must turn these signals off.
+func TestBackendRunsWithoutPreemptionSignals(t *testing.T) {
 	p := newProcess(t.Context(), Program{Argv: []string{"/bin/true"}}, t.TempDir(), nil)
 	if !slices.Contains(p.cmd.Env, command.Unsignalled) {
 		t.Errorf("%q", p.cmd.Env)

@@ -15,32 +15,35 @@ import (
 	"go.pcc.com/rewind/core/trust"
 )
 
-// Find returns the program of a backend that is not built in: the file of that name in Dir. It runs as root, so nobody
-// else may have a hand in it: a file, a directory or a parent that does not belong to root or that others may write is
-// backend_untrusted, and so is a program whose SHA-256 (64 hexadecimal digits; empty: not checked) is another.
+// Find returns the program of a backend that is not built in: the file called name in Dir. The program runs as root, so
+// nobody else may be able to change it. sha256 is its SHA-256 in 64 hexadecimal digits, or empty, which means that it
+// is not checked.
+//
+// Faults: backend_untrusted if the file, its directory or a parent does not belong to root or may be written by others,
+// or if the SHA-256 is not that of the program; not_found; bad_arguments.
 func Find(name, sha256 string) (Program, error) { return find(Dir, name, sha256) }
 
 func find(dir, name, sum string) (Program, error) {
-	if err := wellNamed(name, sum); err != nil {
+	if err := checkArguments(name, sum); err != nil {
 		return Program{}, err
 	}
 	path := filepath.Join(dir, name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Program{}, absent(dir, name)
+		return Program{}, notFound(dir, name)
 	}
 	if err != nil {
 		return Program{}, fault.New(fault.BackendUntrusted, "backend %s: %w", name, err)
 	}
 	p := Program{Name: name, Argv: []string{path}, SHA256: strings.ToLower(sum)}
-	if err := fault.All(trustedProgram(path, info), distrusted(trust.Dir(dir)), p.verify()); err != nil {
+	if err := fault.All(checkProgram(path, info), trustFault(trust.Dir(dir)), p.verify()); err != nil {
 		return Program{}, err
 	}
 	return p, nil
 }
 
-// wellNamed refuses a name that would lead out of the directory, and a checksum that is none.
-func wellNamed(name, sum string) error {
+// checkArguments refuses a name that would lead out of the directory, and a checksum that is not a SHA-256.
+func checkArguments(name, sum string) error {
 	if name == "" || strings.ContainsAny(name, "/\x00") || name[0] == '.' || name[0] == '-' {
 		return fault.New(fault.BadArguments, "backend %q is not the plain name of a file", name).
 			WithHint("put the program into %s and name it without the directory", Dir)
@@ -52,22 +55,24 @@ func wellNamed(name, sum string) error {
 	return nil
 }
 
-func absent(dir, name string) error {
-	there := []string{}
-	entries, _ := os.ReadDir(dir) // an unreadable directory has nothing to offer
+// notFound returns the fault not_found, which names the backends that are in dir.
+func notFound(dir, name string) error {
+	installed := []string{}
+	entries, _ := os.ReadDir(dir) // if dir cannot be read, none are named
 	for _, entry := range entries {
 		if entry.Type().IsRegular() {
-			there = append(there, entry.Name())
+			installed = append(installed, entry.Name())
 		}
 	}
-	f := fault.New(fault.NotFound, "there is no backend %q in %s", name, dir).With("backends", there)
-	if len(there) == 0 {
+	f := fault.New(fault.NotFound, "there is no backend %q in %s", name, dir).With("backends", installed)
+	if len(installed) == 0 {
 		return f.WithHint("mirror, rsync and restic are built in; any other is installed there")
 	}
-	return f.WithHint("mirror, rsync and restic are built in; there are: %s", strings.Join(there, ", "))
+	return f.WithHint("mirror, rsync and restic are built in; there are: %s", strings.Join(installed, ", "))
 }
 
-func trustedProgram(path string, info fs.FileInfo) error {
+// checkProgram refuses what is not an executable regular file that only root can change.
+func checkProgram(path string, info fs.FileInfo) error {
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		return untrusted("%s is a symbolic link", path).WithHint("put the program itself there")
@@ -76,11 +81,11 @@ func trustedProgram(path string, info fs.FileInfo) error {
 	case info.Mode()&0o111 == 0:
 		return untrusted("%s is not executable", path).WithHint("chmod 0755 %s", path)
 	}
-	return distrusted(trust.File(path, info))
+	return trustFault(trust.File(path, info))
 }
 
-// distrusted makes a backend_untrusted of what package trust found.
-func distrusted(err error) error {
+// trustFault turns an error of package trust into backend_untrusted. It returns nil for nil.
+func trustFault(err error) error {
 	changeable := (*trust.Error)(nil)
 	switch {
 	case err == nil:
@@ -91,7 +96,7 @@ func distrusted(err error) error {
 	return untrusted("%w", err)
 }
 
-// verify compares the program with its checksum.
+// verify compares the program with its checksum, if it has one.
 func (p Program) verify() error {
 	if p.SHA256 == "" {
 		return nil

@@ -15,8 +15,8 @@ import (
 
 const script = "#!/bin/sh\n"
 
-// shelf makes a directory of backends with a program "good" in it, below a parent of its own.
-func shelf(t *testing.T) string {
+// makeBackendsDir makes a directory of backends with a program "good" in it, below a parent of its own.
+func makeBackendsDir(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "parent", "backends")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -28,11 +28,11 @@ func shelf(t *testing.T) string {
 	return dir
 }
 
-func digest(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
+func sha256Hex(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
 
-func TestFind(t *testing.T) {
-	dir := shelf(t)
-	for _, sum := range []string{"", digest(script), strings.ToUpper(digest(script))} {
+func TestFindReturnsProgram(t *testing.T) {
+	dir := makeBackendsDir(t)
+	for _, sum := range []string{"", sha256Hex(script), strings.ToUpper(sha256Hex(script))} {
 		got, err := find(dir, "good", sum)
 		if err != nil {
 			t.Errorf("sha256 %q: %v", sum, err)
@@ -44,29 +44,45 @@ func TestFind(t *testing.T) {
 	}
 }
 
-func TestFindTrustsNobodyElse(t *testing.T) {
+func TestFindRefusesWhatOthersCanChange(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Fatal("it takes root to give files away")
+		t.Fatal("only root can change the owner of a file")
 	}
 	for name, test := range map[string]struct {
 		harm func(dir string) error
 		want string
 	}{
-		"the program is another's":        {func(dir string) error { return os.Chown(dir+"/good", 1234, 0) }, "good belongs to user 1234"},
-		"the group may write the program": {func(dir string) error { return os.Chmod(dir+"/good", 0o775) }, "good may be written by others than root (mode 0775)"},
-		"the directory is another's":      {func(dir string) error { return os.Chown(dir, 1234, 0) }, "backends belongs to user 1234"},
-		"all may write the directory":     {func(dir string) error { return os.Chmod(dir, 0o757) }, "backends may be written"},
-		"all may add to the directory":    {func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) }, "backends may be written"},
-		"the parent is another's":         {func(dir string) error { return os.Chown(filepath.Dir(dir), 1234, 0) }, "parent belongs to user 1234"},
-		"the group may write the parent":  {func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o775) }, "parent may be written"},
-		"it is not executable":            {func(dir string) error { return os.Chmod(dir+"/good", 0o644) }, "good is not executable"},
-		"it is a link": {func(dir string) error {
+		"the program is another's": {func(dir string) error {
+			return os.Chown(dir+"/good", 1234, 0)
+		}, "good belongs to user 1234"},
+		"the group may write the program": {func(dir string) error {
+			return os.Chmod(dir+"/good", 0o775)
+		}, "good may be written by others than root (mode 0775)"},
+		"the directory is another's": {func(dir string) error {
+			return os.Chown(dir, 1234, 0)
+		}, "backends belongs to user 1234"},
+		"all may write the directory": {func(dir string) error {
+			return os.Chmod(dir, 0o757)
+		}, "backends may be written"},
+		"all may add to the directory": {func(dir string) error {
+			return os.Chmod(dir, 0o777|os.ModeSticky)
+		}, "backends may be written"},
+		"the parent is another's": {func(dir string) error {
+			return os.Chown(filepath.Dir(dir), 1234, 0)
+		}, "parent belongs to user 1234"},
+		"the group may write the parent": {func(dir string) error {
+			return os.Chmod(filepath.Dir(dir), 0o775)
+		}, "parent may be written"},
+		"the program is not executable": {func(dir string) error {
+			return os.Chmod(dir+"/good", 0o644)
+		}, "good is not executable"},
+		"the program is a link": {func(dir string) error {
 			if err := os.Rename(dir+"/good", dir+"/other"); err != nil {
 				return err
 			}
 			return os.Symlink("other", dir+"/good")
 		}, "good is a symbolic link"},
-		"it is a directory": {func(dir string) error {
+		"the program is a directory": {func(dir string) error {
 			if err := os.Remove(dir + "/good"); err != nil {
 				return err
 			}
@@ -84,7 +100,7 @@ func TestFindTrustsNobodyElse(t *testing.T) {
 		}, "may be written by others than root (mode 0777)"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := shelf(t)
+			dir := makeBackendsDir(t)
 			if err := test.harm(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -96,14 +112,15 @@ func TestFindTrustsNobodyElse(t *testing.T) {
 	}
 }
 
-func TestFindChecksTheProgram(t *testing.T) {
-	_, err := find(shelf(t), "good", digest("another"))
-	if fault.Of(err) == nil || fault.Of(err).Code != fault.BackendUntrusted || !strings.Contains(fault.Of(err).Hint, "sha256sum") {
+func TestFindAndStartCheckSHA256(t *testing.T) {
+	_, err := find(makeBackendsDir(t), "good", sha256Hex("another"))
+	if fault.Of(err) == nil || fault.Of(err).Code != fault.BackendUntrusted ||
+		!strings.Contains(fault.Of(err).Hint, "sha256sum") {
 		t.Errorf("got %v, want backend_untrusted", err)
 	}
-	// Also when it is started: it may have been changed since.
+	// Start checks the program again, which may have been changed after Find.
 	p := program("well")
-	p.SHA256 = digest("another")
+	p.SHA256 = sha256Hex("another")
 	c, err := Host{SocketDir: socketDir(t)}.Start(t.Context(), p)
 	if err == nil {
 		c.Close()
@@ -113,43 +130,47 @@ func TestFindChecksTheProgram(t *testing.T) {
 	}
 }
 
-func TestFindNamesWhatIsThere(t *testing.T) {
-	dir := shelf(t)
-	for name, there := range map[string][]string{dir: {"good"}, dir + "/absent": {}} {
+func TestFindNamesInstalledBackends(t *testing.T) {
+	dir := makeBackendsDir(t)
+	for name, installed := range map[string][]string{dir: {"good"}, dir + "/absent": {}} {
 		_, err := find(name, "bad", "")
 		f := fault.Of(err)
 		if f == nil || f.Code != fault.NotFound {
 			t.Fatalf("got %v, want not_found", err)
 		}
-		if diff := cmp.Diff(there, f.Facts["backends"]); diff != "" {
+		if diff := cmp.Diff(installed, f.Facts["backends"]); diff != "" {
 			t.Error(diff)
 		}
 	}
 }
 
-func TestFindWantsPlainArguments(t *testing.T) {
+func TestFindRefusesBadArguments(t *testing.T) {
 	for _, args := range [][2]string{
 		{"", ""}, {"a/b", ""}, {"..", ""}, {".hidden", ""}, {"-flag", ""}, {"/bin/sh", ""}, {"good\x00", ""},
-		{"good", "abc"}, {"good", "xyz"}, {"good", digest("")[2:]}, {"good", digest("") + "00"},
+		{"good", "abc"}, {"good", "xyz"}, {"good", sha256Hex("")[2:]}, {"good", sha256Hex("") + "00"},
 	} {
-		if _, err := find(shelf(t), args[0], args[1]); fault.Of(err) == nil || fault.Of(err).Code != fault.BadArguments {
+		_, err := find(makeBackendsDir(t), args[0], args[1])
+		if fault.Of(err) == nil || fault.Of(err).Code != fault.BadArguments {
 			t.Errorf("name %q, sha256 %q: got %v, want bad_arguments", args[0], args[1], err)
 		}
 	}
 }
 
-// An ID that is believed can be part of a path, and never leads out of a directory or into another's options.
-func FuzzFileName(f *testing.F) {
-	for _, id := range []string{"20260102T030405Z", "", ".", "..", "a/b", "-n", "a\x00b", "\u202e", strings.Repeat("x", 300)} {
+// An ID that isFileName accepts can be part of a path. It never leads out of a directory and is never an option.
+func FuzzIsFileName(f *testing.F) {
+	for _, id := range []string{
+		"20260102T030405Z", "", ".", "..", "a/b", "-n", "a\x00b", "\u202e", strings.Repeat("x", 300),
+	} {
 		f.Add(id)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		if !fileName(id) {
+		if !isFileName(id) {
 			return
 		}
 		path := filepath.Join("/repository", id)
-		if filepath.Dir(path) != "/repository" || filepath.Base(path) != id || id[0] == '-' || strings.ContainsAny(id, "\x00\n\r") {
-			t.Errorf("%q is believed", id)
+		if filepath.Dir(path) != "/repository" || filepath.Base(path) != id || id[0] == '-' ||
+			strings.ContainsAny(id, "\x00\n\r") {
+			t.Errorf("%q is accepted", id)
 		}
 	})
 }

@@ -6,30 +6,32 @@ import (
 	"sync"
 )
 
-// maxGreeting is how many bytes of what a program printed in place of the handshake go into a fault.
-const maxGreeting = 200
+// maxFirstLine is the maximum number of bytes in a fault of what a program printed instead of the handshake.
+const maxFirstLine = 200
 
-// greeting is the stdout of a backend, of which it remembers the first line: go-plugin's errors are only text.
-type greeting struct {
+// recordedStdout is the stdout of a backend. It remembers the first line, because go-plugin does not return what it
+// read instead of a handshake.
+type recordedStdout struct {
 	*os.File
 
 	mu    sync.Mutex
-	first []byte
+	start []byte
 }
 
-func (g *greeting) Read(p []byte) (int, error) {
-	n, err := g.File.Read(p)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if room := maxGreeting - len(g.first); room > 0 {
-		g.first = append(g.first, p[:min(n, room)]...)
+func (r *recordedStdout) Read(p []byte) (int, error) {
+	n, err := r.File.Read(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if room := maxFirstLine - len(r.start); room > 0 {
+		r.start = append(r.start, p[:min(n, room)]...)
 	}
 	return n, err
 }
 
-func (g *greeting) line() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	text, _, _ := strings.Cut(string(g.first), "\n")
+// firstLine returns the first line, cut off after maxFirstLine bytes.
+func (r *recordedStdout) firstLine() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text, _, _ := strings.Cut(string(r.start), "\n")
 	return strings.ToValidUTF8(text, "\uFFFD")
 }

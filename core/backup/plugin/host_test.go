@@ -19,7 +19,7 @@ import (
 )
 
 // Nothing of the host's environment or stdin reaches a backend.
-func TestNothingIsInherited(t *testing.T) {
+func TestEnvironmentAndStdinAreNotInherited(t *testing.T) {
 	const canary = "canary-6b1f"
 	t.Setenv("REWIND_CANARY", canary)
 	t.Setenv("PATH", os.Getenv("PATH")+":/"+canary)
@@ -55,18 +55,18 @@ func TestNothingIsInherited(t *testing.T) {
 	}
 }
 
-// Nobody but the host that started it can talk to a backend, and trying does it no harm.
-func TestStrangersAreRefused(t *testing.T) {
+// Only the host that started a backend can talk to it. Attempts of others do the backend no harm.
+func TestOtherClientsAreRefused(t *testing.T) {
 	t.Parallel()
 	c := start(t, "well")
-	sockets, err := filepath.Glob(filepath.Join(c.home, "*", "*"))
+	sockets, err := filepath.Glob(filepath.Join(c.tempDir, "*", "*"))
 	if err != nil || len(sockets) != 1 {
 		t.Fatalf("sockets: %v %v", sockets, err)
 	}
-	if info, err := os.Stat(c.home); err != nil || info.Mode().Perm() != 0o700 {
+	if info, err := os.Stat(c.tempDir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the sockets' directory: %v %v", info.Mode(), err)
 	}
-	for name, stranger := range map[string]func(net.Conn) net.Conn{
+	for name, connect := range map[string]func(net.Conn) net.Conn{
 		"plain": func(conn net.Conn) net.Conn { return conn },
 		"without a certificate": func(conn net.Conn) net.Conn {
 			return tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
@@ -76,11 +76,12 @@ func TestStrangersAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(soon))
-		talk := stranger(conn)
-		_, _ = talk.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // HTTP/2's preface
+		conn.SetDeadline(time.Now().Add(timeout))
+		client := connect(conn)
+		const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" // of HTTP/2
+		_, _ = client.Write([]byte(preface))
 		answer := make([]byte, 100)
-		n, err := talk.Read(answer)
+		n, err := client.Read(answer)
 		// A frame of HTTP/2 has its length in the first three bytes, its type in the fourth: 4 is SETTINGS.
 		if err == nil && n > 3 && answer[3] == 4 {
 			t.Errorf("a stranger %s is answered: %q", name, answer[:n])
@@ -95,8 +96,9 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-// A backend started in a private mount namespace sees what is mounted there, and what it presents is readable outside.
-func TestStartInAPrivateNamespace(t *testing.T) {
+// A backend that is started in a private mount namespace sees what is mounted there. What it presents is readable from
+// outside.
+func TestStartInPrivateMountNamespace(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var c *Client
@@ -116,14 +118,14 @@ func TestStartInAPrivateNamespace(t *testing.T) {
 	if exists(filepath.Join(dir, "inside")) {
 		t.Fatal("the mount is seen outside, which proves nothing")
 	}
-	err = c.Present(t.Context(), backup.Config{Scratch: dir}, "id", nil, func(_ context.Context, p backup.Presented) error {
+	use := func(_ context.Context, p backup.Presented) error {
 		data, err := os.ReadFile(filepath.Join(p.Roots["/dat"], "inside"))
 		if err != nil || string(data) != "seen" {
 			t.Errorf("presented at %s: %q %v", p.Roots["/dat"], data, err)
 		}
 		return nil
-	})
-	if err != nil {
+	}
+	if err := c.Present(t.Context(), backup.Config{Scratch: dir}, "id", nil, use); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,26 +21,27 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// The test binary is also every backend of these tests: "act ROLE" makes it one.
+// The test binary is also the program of every backend in these tests: the arguments "act ROLE" make it one.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "act" {
-		os.Exit(act(os.Args[2]))
+		os.Exit(playRole(os.Args[2]))
 	}
-	// They wait for limits much more than they work.
+	// The tests wait for time limits much more than they work, so more of them than CPUs can run at the same time.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
 }
 
-// lastWords is what an actor says before it does the worst.
-const lastWords = "these are my last words"
+// startupLine is what the program of a backend prints before anything else. A fault must contain it as last output.
+const startupLine = "these are my last words"
 
-// act plays a program that was put into the directory of backends.
-func act(role string) int {
-	fmt.Fprintln(os.Stderr, lastWords)
+// playRole does what the program of a backend with this role does, and returns its exit code.
+func playRole(role string) int {
+	fmt.Fprintln(os.Stderr, startupLine)
 	if handle, raw := rawRoles[role]; raw {
-		return serveRaw(handshake, func(options []grpc.ServerOption) *grpc.Server { return grpc.NewServer(options...) }, handle)
+		server := func(options []grpc.ServerOption) *grpc.Server { return grpc.NewServer(options...) }
+		return serveRaw(handshake, server, handle)
 	}
 	switch role {
 	case "exits at once":
@@ -64,35 +65,35 @@ func act(role string) int {
 	case "has no certificate":
 		return serveBare(func(l net.Listener) {
 			server := grpc.NewServer()
-			(glue{service: &service{backend: actor("well"), ctx: context.Background()}}).GRPCServer(nil, server)
+			(grpcPlugin{service: &service{backend: fakeBackend("well"), ctx: context.Background()}}).GRPCServer(nil, server)
 			server.Serve(l)
 		})
 	case "listens and never speaks":
 		return serveBare(func(net.Listener) { time.Sleep(time.Hour) })
 	case "is a host":
-		return actHost()
+		return runHost()
 	}
-	return Serve(actor(role))
+	return Serve(fakeBackend(role))
 }
 
-// serveRaw serves methods that do not keep to the wire.
+// serveRaw serves all methods with handle, which need not keep to the rules of wire.go.
 func serveRaw(h plugin.HandshakeConfig, server func([]grpc.ServerOption) *grpc.Server, handle grpc.StreamHandler) int {
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: h, GRPCServer: server, Logger: hclog.NewNullLogger(),
-		Plugins: plugin.PluginSet{name: raw{handle: handle}},
+		Plugins: plugin.PluginSet{pluginName: rawPlugin{handle: handle}},
 	})
 	return 0
 }
 
-type raw struct {
+type rawPlugin struct {
 	plugin.NetRPCUnsupportedPlugin
 	handle grpc.StreamHandler
 }
 
-func (r raw) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+func (r rawPlugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
 	desc := grpc.ServiceDesc{ServiceName: serviceName, HandlerType: (*any)(nil)}
 	for method := range methods {
-		stream := streamOf(method)
+		stream := streamDesc(method)
 		stream.Handler = r.handle
 		desc.Streams = append(desc.Streams, stream)
 	}
@@ -100,11 +101,11 @@ func (r raw) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
 	return nil
 }
 
-func (raw) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+func (rawPlugin) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
 	return nil, nil
 }
 
-// serveBare shakes hands without go-plugin, and without its certificate.
+// serveBare makes the handshake without go-plugin, and without the certificate that it should have.
 func serveBare(serve func(net.Listener)) int {
 	socket := filepath.Join(os.Getenv(plugin.EnvUnixSocketDir), "bare")
 	l, err := net.Listen("unix", socket)
@@ -116,7 +117,7 @@ func serveBare(serve func(net.Listener)) int {
 	return 0
 }
 
-// rawRoles are what can be done to a host by somebody who does not use Serve.
+// rawRoles are ways to misbehave that are possible only for a backend that does not use Serve.
 var rawRoles = map[string]grpc.StreamHandler{
 	"ends without a result": func(any, grpc.ServerStream) error { return nil },
 	"says nothing in a fault": func(_ any, s grpc.ServerStream) error {
@@ -151,16 +152,17 @@ var rawRoles = map[string]grpc.StreamHandler{
 	},
 }
 
-// actHost is a host that will be killed: it starts a backend, tells its process on stdout, and lets it store.
-func actHost() int {
+// runHost is the program of a host that the test kills: it starts a backend, prints the ID of its process, and has it
+// store.
+func runHost() int {
 	dir := os.Getenv("TMPDIR")
-	c, err := Host{SocketDir: dir}.Start(context.Background(), program("puts away"))
+	c, err := Host{SocketDir: dir}.Start(context.Background(), program("cleans up"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	fmt.Println(c.PID())
-	_, err = c.Store(context.Background(), backup.Config{Scratch: dir}, aTree(), nil)
+	_, err = c.Store(context.Background(), backup.Config{Scratch: dir}, sampleTree(), nil)
 	fmt.Fprintln(os.Stderr, err)
 	return 1
 }

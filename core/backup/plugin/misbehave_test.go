@@ -14,13 +14,13 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// testStall is how long those may be silent who will be.
+// testStall is the stall limit for backends that will be silent.
 const testStall = time.Second
 
-// soon bounds every end: of a silence, and of what follows it.
-const soon = testStall + 2*endLimit + 20*time.Second
+// timeout is how long a test waits at most: for the end of a silence, and for the end of the backend after that.
+const timeout = testStall + 2*endTimeout + 20*time.Second
 
-// program is the program that plays a role.
+// program returns the program of a backend with this role.
 func program(role string) Program {
 	self, err := os.Executable()
 	if err != nil {
@@ -48,8 +48,8 @@ func socketDir(t *testing.T) string {
 
 func start(t *testing.T, role string) *Client {
 	t.Helper()
-	said := make(chan struct{})
-	once := sync.OnceFunc(func() { close(said) })
+	printed := make(chan struct{})
+	once := sync.OnceFunc(func() { close(printed) })
 	h := Host{SocketDir: socketDir(t), Log: func(line string) {
 		t.Log(line)
 		once()
@@ -58,26 +58,26 @@ func start(t *testing.T, role string) *Client {
 	if err != nil {
 		t.Fatalf("start: %v\n%v", err, fault.Of(err).Facts)
 	}
-	<-said // its last words are the first ones, so that every fault has them
+	<-printed // wait for startupLine, so that every fault has it
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		gone(t, c.PID())
+		wantNoProcesses(t, c.PID())
 	})
 	return c
 }
 
-// gone checks that no process of the backend's session lives.
-func gone(t *testing.T, pid int) {
+// wantNoProcesses fails the test if a process of the backend's session is alive.
+func wantNoProcesses(t *testing.T, pid int) {
 	t.Helper()
-	if left := members(pid); len(left) > 0 {
-		t.Errorf("processes of backend %d live: %v", pid, left)
+	if left := sessionProcesses(pid); len(left) > 0 {
+		t.Errorf("processes of backend %d are alive: %v", pid, left)
 	}
 }
 
-// failed checks that a backend was found out in time, and what was said.
-func failed(t *testing.T, err error, since time.Time, want ...string) {
+// wantFailure checks that err is backend_failed, has the texts in its message, and came in time.
+func wantFailure(t *testing.T, err error, since time.Time, want ...string) {
 	t.Helper()
 	f := fault.Of(err)
 	if f == nil || f.Code != fault.BackendFailed {
@@ -91,16 +91,16 @@ func failed(t *testing.T, err error, since time.Time, want ...string) {
 	if f.Hint == "" {
 		t.Errorf("%q comes without a hint", f.Msg)
 	}
-	if words, _ := f.Facts["stderr"].(string); !strings.Contains(words, lastWords) {
-		t.Errorf("the last words are %q, want %q among them", words, lastWords)
+	if output, _ := f.Facts["stderr"].(string); !strings.Contains(output, startupLine) {
+		t.Errorf("the last output is %q, want %q in it", output, startupLine)
 	}
-	if took := time.Since(since); took > soon {
-		t.Errorf("it took %v to find out", took)
+	if took := time.Since(since); took > timeout {
+		t.Errorf("the failure came only after %v", took)
 	}
 }
 
-// A program that does not shake hands is found out; nothing of it stays.
-func TestNoHandshake(t *testing.T) {
+// The start of a program that does not make the handshake fails, and no process of it is left.
+func TestStartWithoutHandshakeFails(t *testing.T) {
 	for role, want := range map[string]string{
 		"exits at once":            "it ended before it shook hands: exit status 3",
 		"exits well at once":       "it ended before it shook hands: exit status 0",
@@ -115,24 +115,24 @@ func TestNoHandshake(t *testing.T) {
 			t.Parallel()
 			h := Host{SocketDir: socketDir(t)}
 			if strings.Contains(role, "hangs") || strings.Contains(role, "never") {
-				h.Stall = 8 * testStall // that it starts takes a while as well, and longer under load
+				h.Stall = 8 * testStall // the start of the process alone takes a while, and longer under load
 			}
 			begun := time.Now()
 			c, err := h.Start(t.Context(), program(role))
 			if err == nil {
 				c.Close()
 			}
-			failed(t, err, begun, want)
+			wantFailure(t, err, begun, want)
 			pid, _ := fault.Of(err).Facts["pid"].(int)
 			if pid == 0 {
 				t.Fatal("the fact pid is missing")
 			}
-			gone(t, pid)
+			wantNoProcesses(t, pid)
 		})
 	}
 }
 
-func TestStartIsCancelled(t *testing.T) {
+func TestStartEndsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -142,26 +142,26 @@ func TestStartIsCancelled(t *testing.T) {
 	}
 }
 
-// A backend that does not keep to the contract in a call is found out; nothing of it stays.
-func TestMisbehaviour(t *testing.T) {
-	storing := func(c *Client, ctx context.Context) error {
-		stored, err := c.Store(ctx, backup.Config{}, aTree(), func(backup.Progress) {})
+// A call of a backend that does not keep to the contract fails, and no process of the backend is left.
+func TestMisbehavingBackendFails(t *testing.T) {
+	store := func(c *Client, ctx context.Context) error {
+		stored, err := c.Store(ctx, backup.Config{}, sampleTree(), func(backup.Progress) {})
 		if stored.ID != "" {
-			return errors.New("a result was believed: " + stored.ID)
+			return errors.New("a wrong result was accepted: " + stored.ID)
 		}
 		return err
 	}
-	describing := func(c *Client, ctx context.Context) error {
+	describe := func(c *Client, ctx context.Context) error {
 		_, err := c.Describe(ctx, backup.Config{})
 		return err
 	}
-	listing := func(c *Client, ctx context.Context) error {
+	list := func(c *Client, ctx context.Context) error {
 		_, err := c.List(ctx, backup.Config{}, "host-a")
 		return err
 	}
-	presenting := func(c *Client, ctx context.Context) error {
+	present := func(c *Client, ctx context.Context) error {
 		return c.Present(ctx, backup.Config{Scratch: "/"}, "id", nil, func(ctx context.Context, _ backup.Presented) error {
-			<-ctx.Done() // as long as the backend keeps it up
+			<-ctx.Done() // it ends when the backend ends the call
 			return ctx.Err()
 		})
 	}
@@ -169,42 +169,42 @@ func TestMisbehaviour(t *testing.T) {
 		call func(*Client, context.Context) error
 		want string
 	}{
-		"crashes":                       {storing, "it ended in the middle of Store: exit status 3"},
-		"exits well":                    {storing, "it ended in the middle of Store: exit status 0"},
-		"is killed":                     {storing, "it ended in the middle of Store: signal: killed"},
-		"panics":                        {storing, "the backend panicked: at the disco"},
-		"panics elsewhere":              {storing, "it ended in the middle of Store: exit status 2"},
-		"stops":                         {storing, "it said nothing for 1s in Store"},
-		"hangs":                         {storing, "it said nothing for 1s in Store"},
-		"sends a huge message":          {storing, "it sent a message larger than 1048576 bytes in Store"},
-		"returns no ID":                 {storing, `the ID "", which is not safe`},
-		"returns an ID with a slash":    {storing, `the ID "../../etc", which is not safe`},
-		"returns an ID like a flag":     {storing, `the ID "--delete", which is not safe`},
-		"returns another host's":        {storing, "another backup than it was asked for"},
-		"returns another set's":         {storing, "another backup than it was asked for"},
-		"returns another time's":        {storing, "a backup of 2026-01-02T04:04:05Z, not of 2026-01-02T03:04:05Z"},
-		"returns fewer roots":           {storing, "another backup than it was asked for"},
-		"hides that it is not all":      {storing, "completeness"},
-		"returns a negative number":     {storing, "a negative number"},
-		"ends without a result":         {storing, "it ended Store without a result"},
-		"says nothing in a fault":       {storing, "a fault that says nothing"},
-		"returns nothing in a result":   {storing, "ended without a result"},
-		"lists where nothing is listed": {storing, "sent what does not belong there"},
-		"says nothing at all":           {storing, "sent what does not belong there"},
-		"hangs in all":                  {describing, "it said nothing for 5s in Describe"},
-		"has no name":                   {describing, "without a description"},
-		"names a relative path":         {describing, `names "repository", which is no absolute path`},
-		"lists the oldest first":        {listing, "the newest first"},
-		"lists another host's":          {listing, `a backup of host "host-b"`},
-		"lists an ID with a slash":      {listing, `the ID "a/b", which is not safe`},
-		"presents nothing":              {presenting, "presented nothing"},
-		"presents a relative path":      {presenting, `"dat", which are no absolute paths`},
-		"presents a symbolic link":      {presenting, `"/proc/self/cwd", which is a symbolic link`},
-		"lists flags at no path":        {presenting, `"flags", which is no absolute path`},
-		"does not present":              {presenting, "ended without presenting anything"},
-		"presents twice":                {presenting, "sent what does not belong there"},
-		"does not wait for the release": {presenting, "ended while what it presented was in use"},
-		"crashes in use":                {presenting, "it ended in the middle of Present: exit status 3"},
+		"crashes":                       {store, "it ended in the middle of Store: exit status 3"},
+		"exits well":                    {store, "it ended in the middle of Store: exit status 0"},
+		"is killed":                     {store, "it ended in the middle of Store: signal: killed"},
+		"panics":                        {store, "the backend panicked: at the disco"},
+		"panics elsewhere":              {store, "it ended in the middle of Store: exit status 2"},
+		"stops":                         {store, "it said nothing for 1s in Store"},
+		"hangs":                         {store, "it said nothing for 1s in Store"},
+		"sends a huge message":          {store, "it sent a message larger than 1048576 bytes in Store"},
+		"returns no ID":                 {store, `the ID "", which is not safe`},
+		"returns an ID with a slash":    {store, `the ID "../../etc", which is not safe`},
+		"returns an ID like a flag":     {store, `the ID "--delete", which is not safe`},
+		"returns another host's":        {store, "another backup than it was asked for"},
+		"returns another set's":         {store, "another backup than it was asked for"},
+		"returns another time's":        {store, "a backup of 2026-01-02T04:04:05Z, not of 2026-01-02T03:04:05Z"},
+		"returns fewer roots":           {store, "another backup than it was asked for"},
+		"hides that it is not all":      {store, "completeness"},
+		"returns a negative number":     {store, "a negative number"},
+		"ends without a result":         {store, "it ended Store without a result"},
+		"says nothing in a fault":       {store, "a fault that says nothing"},
+		"returns nothing in a result":   {store, "ended without a result"},
+		"lists where nothing is listed": {store, "sent what does not belong there"},
+		"says nothing at all":           {store, "sent what does not belong there"},
+		"hangs in all":                  {describe, "it said nothing for 5s in Describe"},
+		"has no name":                   {describe, "without a description"},
+		"names a relative path":         {describe, `names "repository", which is no absolute path`},
+		"lists the oldest first":        {list, "the newest first"},
+		"lists another host's":          {list, `a backup of host "host-b"`},
+		"lists an ID with a slash":      {list, `the ID "a/b", which is not safe`},
+		"presents nothing":              {present, "presented nothing"},
+		"presents a relative path":      {present, `"dat", which are no absolute paths`},
+		"presents a symbolic link":      {present, `"/proc/self/cwd", which is a symbolic link`},
+		"lists flags at no path":        {present, `"flags", which is no absolute path`},
+		"does not present":              {present, "ended without presenting anything"},
+		"presents twice":                {present, "sent what does not belong there"},
+		"does not wait for the release": {present, "ended while what it presented was in use"},
+		"crashes in use":                {present, "it ended in the middle of Present: exit status 3"},
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
@@ -213,23 +213,23 @@ func TestMisbehaviour(t *testing.T) {
 				c.stall = testStall
 			}
 			begun := time.Now()
-			failed(t, test.call(c, t.Context()), begun, test.want)
+			wantFailure(t, test.call(c, t.Context()), begun, test.want)
 			if err := c.Close(); err != nil {
 				t.Errorf("close: %v", err)
 			}
-			if took := time.Since(begun); took > 2*soon {
-				t.Errorf("it took %v until it was gone", took)
+			if took := time.Since(begun); took > 2*timeout {
+				t.Errorf("it took %v until the backend had ended", took)
 			}
-			gone(t, c.PID())
-			if left, _ := filepath.Glob(filepath.Join(c.home, "*")); len(left) > 0 {
+			wantNoProcesses(t, c.PID())
+			if left, _ := filepath.Glob(filepath.Join(c.tempDir, "*")); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
 		})
 	}
 }
 
-// What is no program for this machine is not started, and says so.
-func TestNoProgram(t *testing.T) {
+// Start fails for a file that this machine cannot execute, and says why.
+func TestStartOfNonProgramFails(t *testing.T) {
 	t.Parallel()
 	text := filepath.Join(t.TempDir(), "text")
 	if err := os.WriteFile(text, []byte("no program"), 0o755); err != nil {
@@ -238,7 +238,8 @@ func TestNoProgram(t *testing.T) {
 	for path, want := range map[string]string{text: "exec format error", text + "-missing": "no such file"} {
 		_, err := Host{SocketDir: socketDir(t)}.Start(t.Context(), Program{Name: "text", Argv: []string{path}})
 		f := fault.Of(err)
-		if f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "it cannot be started: ") || !strings.Contains(f.Msg, want) {
+		if f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "it cannot be started: ") ||
+			!strings.Contains(f.Msg, want) {
 			t.Errorf("%s: got %v, want that it cannot be started: %s", path, err, want)
 		}
 	}

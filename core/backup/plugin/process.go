@@ -18,75 +18,79 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// drain bounds the reading of a dead backend's last words, should a process that left its session hold the pipe.
-const drain = time.Second
+// drainLimit bounds the reading of the last output of a backend that has ended: a process that left its session may
+// still hold the pipe open.
+const drainLimit = time.Second
 
-// process is a backend's process as go-plugin runs it. go-plugin's own runner hands on our stdin, ends the process only
-// and never what it started, and waits without a limit for the other end of its pipes.
+// process is a backend's process. It is a runner of go-plugin, in place of go-plugin's own, which passes on the host's
+// stdin, ends only the process and not what that has started, and waits without a limit until the other end of its
+// pipes is closed.
 //
-// The process leads a session of its own. A process group would not do: core/command gives each program a group.
+// The process leads a session of its own, by which its descendants are found. A process group would not do, because
+// package command puts each program into a group of its own.
 type process struct {
 	cmd      *exec.Cmd
-	starting context.Context // its end kills the process, until keep
+	startCtx context.Context // its end kills the process, until stopStartTimer is called
 
-	stdout *greeting // our ends of the pipes
-	stderr *os.File
-	keep   func() bool
-	late   atomic.Bool   // it was killed because starting took too long
-	exited chan struct{} // closed when it and its session are gone
-	state  error         // how it ended; read after exited
-	left   []int         // what cannot be killed; read after exited
+	stdout         *recordedStdout // the host's ends of the pipes
+	stderr         *os.File
+	stopStartTimer func() bool   // false if the process has been killed because startCtx ended
+	timedOut       atomic.Bool   // the process was killed because starting took too long
+	exited         chan struct{} // closed when the process and its session have ended
+	waitErr        error         // how the process ended; to be read after exited is closed
+	unkillable     []int         // processes of the session that are still alive; to be read after exited is closed
 }
 
 var _ runner.Runner = (*process)(nil)
 
-// newProcess takes from go-plugin what the handshake needs of the environment, and nothing else.
-func newProcess(starting context.Context, p Program, home string, handshake []string) *process {
+// newProcess prepares the process. handshake are the variables that go-plugin's handshake needs. The process gets
+// these, LC_ALL, PATH, HOME, TMPDIR and GODEBUG, and no other variable.
+func newProcess(startCtx context.Context, p Program, tempDir string, handshake []string) *process {
 	return &process{
-		starting: starting,
+		startCtx: startCtx,
 		exited:   make(chan struct{}),
 		cmd: &exec.Cmd{
 			Path: p.Argv[0],
 			Args: p.Argv,
 			Env: append([]string{
-				"LC_ALL=C", "PATH=" + command.Path, "HOME=/root", "TMPDIR=" + home, command.Unsignalled,
+				"LC_ALL=C", "PATH=" + command.Path, "HOME=/root", "TMPDIR=" + tempDir, command.Unsignalled,
 			}, handshake...),
-			Dir:         "/", // ours may lie on what is unmounted
+			Dir:         "/", // the host's directory may be on a volume that is to be unmounted
 			SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 		},
 	}
 }
 
-// Start starts the process from the thread of the caller, whose mount namespace it inherits.
+// Start starts the process. It inherits the mount namespace of the calling thread.
 func (p *process) Start(context.Context) error {
-	stdout, outEnd, err := os.Pipe()
+	stdout, stdoutWriter, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer outEnd.Close()
-	stderr, errEnd, err := os.Pipe()
+	defer stdoutWriter.Close()
+	stderr, stderrWriter, err := os.Pipe()
 	if err != nil {
 		stdout.Close()
 		return err
 	}
-	defer errEnd.Close()
-	p.cmd.Stdout, p.cmd.Stderr = outEnd, errEnd
+	defer stderrWriter.Close()
+	p.cmd.Stdout, p.cmd.Stderr = stdoutWriter, stderrWriter
 	if err := p.cmd.Start(); err != nil {
 		stdout.Close()
 		stderr.Close()
 		return err
 	}
-	p.stdout, p.stderr = &greeting{File: stdout}, stderr
+	p.stdout, p.stderr = &recordedStdout{File: stdout}, stderr
 	go p.watch()
-	p.keep = context.AfterFunc(p.starting, func() {
-		p.late.Store(errors.Is(p.starting.Err(), context.DeadlineExceeded))
+	p.stopStartTimer = context.AfterFunc(p.startCtx, func() {
+		p.timedOut.Store(errors.Is(p.startCtx.Err(), context.DeadlineExceeded))
 		p.kill()
 	})
 	return nil
 }
 
-// watch waits for the end of the process and ends what it left running. It is reaped last: until then its number, which
-// is that of the session, cannot become another's.
+// watch waits until the process has ended, and then ends what that left running. It reaps the process last: until then
+// its ID, which is also the ID of the session, cannot be used again.
 func (p *process) watch() {
 	for {
 		err := unix.Waitid(unix.P_PID, p.pid(), nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -94,34 +98,35 @@ func (p *process) watch() {
 			break
 		}
 	}
-	p.left = endSession(p.pid())
-	p.state = p.cmd.Wait()
-	until := time.Now().Add(drain)
-	_ = p.stdout.SetReadDeadline(until) // a pipe of os.Pipe has deadlines
-	_ = p.stderr.SetReadDeadline(until)
+	p.unkillable = endSession(p.pid())
+	p.waitErr = p.cmd.Wait()
+	deadline := time.Now().Add(drainLimit)
+	_ = p.stdout.SetReadDeadline(deadline) // a pipe of os.Pipe has deadlines
+	_ = p.stderr.SetReadDeadline(deadline)
 	close(p.exited)
 }
 
-// end asks the process to end, kills it when it does not, and returns when its session is gone.
+// end asks the process to end, kills it if it does not, and returns when its session has ended.
 func (p *process) end() error {
 	select {
 	case <-p.exited:
 	default:
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended meanwhile
 	}
-	if !p.within(endLimit) {
+	if !p.exitedWithin(endTimeout) {
 		p.kill()
 	}
-	if !p.within(2 * endLimit) {
+	if !p.exitedWithin(2 * endTimeout) {
 		return fmt.Errorf("process %d cannot be killed: it waits for the kernel", p.pid())
 	}
-	if len(p.left) > 0 {
-		return fmt.Errorf("it left the processes %v behind, which cannot be killed: they wait for the kernel", p.left)
+	if len(p.unkillable) > 0 {
+		return fmt.Errorf("it left the processes %v behind, which cannot be killed: they wait for the kernel", p.unkillable)
 	}
 	return nil
 }
 
-func (p *process) within(limit time.Duration) bool {
+// exitedWithin waits for the end of the process and its session, and reports whether that came within the limit.
+func (p *process) exitedWithin(limit time.Duration) bool {
 	select {
 	case <-p.exited:
 		return true
@@ -130,37 +135,37 @@ func (p *process) within(limit time.Duration) bool {
 	}
 }
 
-// kill kills the process; watch does the rest. An error means that it has ended.
+// kill kills the process; watch ends its session. It ignores an error, which means that the process has ended.
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
 
-// started tells whether there ever was a process.
-func (p *process) started() bool { return p != nil && p.cmd.Process != nil }
+// wasStarted reports whether there ever was a process. p may be nil.
+func (p *process) wasStarted() bool { return p != nil && p.cmd.Process != nil }
 
-// how says how a process ended that has exited.
-func (p *process) how() string {
-	if p.state == nil {
+// exitStatus says how the process ended. It must have exited.
+func (p *process) exitStatus() string {
+	if p.waitErr == nil {
 		return "exit status 0"
 	}
-	return p.state.Error()
+	return p.waitErr.Error()
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// The rest is what go-plugin wants of a runner.
+// The following methods are those that go-plugin requires of a runner.
 
 func (p *process) Wait(context.Context) error {
 	<-p.exited
-	return p.state
+	return p.waitErr
 }
 
-// Kill is called when the handshake failed, and for good measure.
+// Kill is called by go-plugin when the handshake has failed and when the client is closed.
 func (p *process) Kill(context.Context) error {
 	p.kill()
 	return nil
 }
 
 func (p *process) ID() string {
-	if !p.started() {
+	if !p.wasStarted() {
 		return ""
 	}
 	return strconv.Itoa(p.pid())
@@ -171,6 +176,6 @@ func (p *process) Stdout() io.ReadCloser           { return p.stdout }
 func (p *process) Stderr() io.ReadCloser           { return p.stderr }
 func (p *process) Diagnose(context.Context) string { return "" }
 
-// Both sides see the same file system, as far as sockets go.
+// The addresses of sockets need no translation, because both sides see the same directory of sockets.
 func (*process) PluginToHost(network, addr string) (string, string, error) { return network, addr, nil }
 func (*process) HostToPlugin(network, addr string) (string, string, error) { return network, addr, nil }

@@ -19,9 +19,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Serve is all that the main of a backend does: it answers the host that started the program until the host is gone or
-// asks it to end with SIGTERM, cancels the calls that still run, waits for them, and returns the exit code. It takes
-// stdout for the handshake; what the program prints later, on stdout or stderr, goes to the host's log.
+// Serve is all that the main function of a backend has to call. It serves the host that started the program until the
+// host has gone or sends SIGTERM. Then it cancels the calls that still run, waits for them for five seconds, and
+// returns the exit code. Serve uses stdout for the handshake. What the program prints later, on stdout or stderr, goes
+// to the host's log.
 func Serve(b backup.Backend) int {
 	if os.Getenv(handshake.MagicCookieKey) != handshake.MagicCookieValue {
 		fmt.Fprintln(os.Stderr, "This is a backend of Rewind. It is not started by hand: put it into "+Dir+
@@ -33,11 +34,11 @@ func Serve(b backup.Backend) int {
 	s := &service{backend: b, ctx: ctx, stderr: os.Stderr}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: handshake,
-		Plugins:         plugin.PluginSet{name: glue{service: s}},
+		Plugins:         plugin.PluginSet{pluginName: grpcPlugin{service: s}},
 		Logger:          hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr}),
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			server := grpc.NewServer(append(options,
-				grpc.MaxRecvMsgSize(maxMessage), grpc.StatsHandler(hangup{stop: stop}))...)
+				grpc.MaxRecvMsgSize(maxMessage), grpc.StatsHandler(stopOnDisconnect{stop: stop}))...)
 			context.AfterFunc(ctx, server.Stop)
 			return server
 		},
@@ -48,15 +49,15 @@ func Serve(b backup.Backend) int {
 
 // service answers calls with a backend.
 type service struct {
-	backend backup.Backend
-	ctx     context.Context // of the whole process
-	stderr  *os.File        // that of the process
-	printed sync.Once
-	calls   sync.WaitGroup
+	backend  backup.Backend
+	ctx      context.Context // of the whole process
+	stderr   *os.File        // of the process
+	redirect sync.Once
+	calls    sync.WaitGroup
 }
 
-// wait waits for the calls that were cancelled, so that they can put away what they had begun. A backend that does not
-// is ended by its host, or with the unit that the host ran in.
+// wait waits until the cancelled calls have cleaned up what they had begun, for endTimeout at most, and returns the
+// exit code. If a call does not end, the host kills the process, or systemd does when the host's unit ends.
 func (s *service) wait() int {
 	done := make(chan struct{})
 	go func() {
@@ -66,55 +67,56 @@ func (s *service) wait() int {
 	select {
 	case <-done:
 		return 0
-	case <-time.After(endLimit):
+	case <-time.After(endTimeout):
 		return 1
 	}
 }
 
+// desc describes the service to gRPC.
 func (s *service) desc() *grpc.ServiceDesc {
 	desc := &grpc.ServiceDesc{ServiceName: serviceName, HandlerType: (*any)(nil)}
-	for method, run := range methods {
-		stream := streamOf(method)
-		stream.Handler = func(_ any, stream grpc.ServerStream) error { return s.answer(stream, run) }
+	for method, m := range methods {
+		stream := streamDesc(method)
+		stream.Handler = func(_ any, stream grpc.ServerStream) error { return s.serve(stream, m) }
 		desc.Streams = append(desc.Streams, stream)
 	}
 	return desc
 }
 
 // method runs one method of the contract.
-type method func(ctx context.Context, b backup.Backend, r request, c *conversation) (result, error)
+type method func(ctx context.Context, b backup.Backend, r request, c *serverCall) (result, error)
 
 var methods = map[string]method{
-	describe: func(ctx context.Context, b backup.Backend, r request, _ *conversation) (result, error) {
+	describe: func(ctx context.Context, b backup.Backend, r request, _ *serverCall) (result, error) {
 		d, err := b.Describe(ctx, r.Config)
 		return result{Description: &d}, err
 	},
-	store: func(ctx context.Context, b backup.Backend, r request, c *conversation) (result, error) {
+	store: func(ctx context.Context, b backup.Backend, r request, c *serverCall) (result, error) {
 		stored, err := b.Store(ctx, r.Config, r.Tree, c.report)
 		return result{Stored: &stored}, err
 	},
-	list: func(ctx context.Context, b backup.Backend, r request, c *conversation) (result, error) {
+	list: func(ctx context.Context, b backup.Backend, r request, c *serverCall) (result, error) {
 		all, err := b.List(ctx, r.Config, r.Host)
 		return result{}, c.list(all, err)
 	},
-	check: func(ctx context.Context, b backup.Backend, r request, _ *conversation) (result, error) {
+	check: func(ctx context.Context, b backup.Backend, r request, _ *serverCall) (result, error) {
 		warnings, err := b.Check(ctx, r.Config)
 		return result{Warnings: warnings}, err
 	},
-	present: func(ctx context.Context, b backup.Backend, r request, c *conversation) (result, error) {
+	present: func(ctx context.Context, b backup.Backend, r request, c *serverCall) (result, error) {
 		return result{}, b.Present(ctx, r.Config, r.ID, c.report, c.present)
 	},
-	forget: func(ctx context.Context, b backup.Backend, r request, _ *conversation) (result, error) {
+	forget: func(ctx context.Context, b backup.Backend, r request, _ *serverCall) (result, error) {
 		return result{}, b.Forget(ctx, r.Config, r.ID)
 	},
-	settle: func(ctx context.Context, b backup.Backend, r request, _ *conversation) (result, error) {
+	settle: func(ctx context.Context, b backup.Backend, r request, _ *serverCall) (result, error) {
 		return result{}, b.Settle(ctx, r.Config)
 	},
 }
 
-// answer takes one call from its request to its last answer.
-func (s *service) answer(stream grpc.ServerStream, run method) error {
-	s.printed.Do(s.print)
+// serve serves one call, from its request to its last answer.
+func (s *service) serve(stream grpc.ServerStream, m method) error {
+	s.redirect.Do(s.redirectOutput)
 	s.calls.Add(1)
 	defer s.calls.Done()
 	var r request
@@ -125,21 +127,22 @@ func (s *service) answer(stream grpc.ServerStream, run method) error {
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 
-	c := converse(ctx, cancel, stream)
-	go c.listen(cancel)
-	res, err := guarded(func() (result, error) { return run(ctx, s.backend, r, c) })
+	c := newServerCall(ctx, cancel, stream)
+	go c.receiveOrders(cancel)
+	res, err := recoverPanic(func() (result, error) { return m(ctx, s.backend, r, c) })
 	if err := c.finish(); err != nil {
 		return err
 	}
 	return stream.SendMsg(lastAnswer(res, err))
 }
 
-// print lets everything that is printed go to stderr. go-plugin has put pipes in the place of os.Stdout and os.Stderr,
-// which it sends over the connection: what a backend says before it dies would be lost there.
-func (s *service) print() { os.Stdout, os.Stderr = s.stderr, s.stderr }
+// redirectOutput sends everything that the program prints to its stderr. go-plugin has replaced os.Stdout and os.Stderr
+// by pipes whose content it sends over the connection. What a backend prints just before it dies would be lost there.
+func (s *service) redirectOutput() { os.Stdout, os.Stderr = s.stderr, s.stderr }
 
-// guarded makes a panic a fault: the message of a crash would be the end of a stack, which says nothing.
-func guarded(run func() (result, error)) (res result, err error) {
+// recoverPanic calls run and turns a panic into a fault. Without that, the host would only have the end of a stack
+// trace, which does not name the cause.
+func recoverPanic(run func() (result, error)) (res result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			fmt.Fprintf(os.Stderr, "%s", debug.Stack())
@@ -149,6 +152,7 @@ func guarded(run func() (result, error)) (res result, err error) {
 	return run()
 }
 
+// lastAnswer returns the last answer of a call that returned res and err.
 func lastAnswer(res result, err error) answer {
 	f := fault.Of(err)
 	if f == nil {
@@ -160,40 +164,40 @@ func lastAnswer(res result, err error) answer {
 	return answer{Fault: f}
 }
 
-// conversation is the messages of one call. Only its own goroutine sends while the method runs, because a stream takes
-// one message at a time.
-type conversation struct {
-	ctx      context.Context // of the call
-	stream   grpc.ServerStream
-	latest   *slot
-	queue    chan answer // what must not be left out
-	released chan struct{}
-	done     chan struct{} // the method has returned
-	sent     chan error    // how the sending ended
+// serverCall sends and receives the messages of one call. While the method runs, only the goroutine that newServerCall
+// starts sends, because two goroutines must not send on a stream at the same time.
+type serverCall struct {
+	ctx        context.Context // of the call
+	stream     grpc.ServerStream
+	progress   *latestProgress
+	queue      chan answer   // the answers that must not be left out
+	released   chan struct{} // closed when the host no longer needs what was presented
+	returned   chan struct{} // closed when the method has returned
+	sendResult chan error    // gets the error of the sending goroutine, or nil
 }
 
-func converse(ctx context.Context, cancel context.CancelFunc, stream grpc.ServerStream) *conversation {
-	c := &conversation{
-		ctx: ctx, stream: stream, latest: newSlot(), queue: make(chan answer),
-		released: make(chan struct{}), done: make(chan struct{}), sent: make(chan error, 1),
+func newServerCall(ctx context.Context, cancel context.CancelFunc, stream grpc.ServerStream) *serverCall {
+	c := &serverCall{
+		ctx: ctx, stream: stream, progress: newLatestProgress(), queue: make(chan answer),
+		released: make(chan struct{}), returned: make(chan struct{}), sendResult: make(chan error, 1),
 	}
 	go func() {
 		err := c.send()
 		if err != nil {
-			cancel() // nobody hears the method any more
+			cancel() // the host no longer gets the answers of the method
 		}
-		c.sent <- err
+		c.sendResult <- err
 	}()
 	return c
 }
 
-// report takes progress and never blocks: what cannot be sent yet is replaced by what comes next.
-func (c *conversation) report(p backup.Progress) { c.latest.put(p) }
+// report is the backup.Report for the method. It never blocks: progress that has not been sent yet is replaced.
+func (c *serverCall) report(p backup.Progress) { c.progress.set(p) }
 
-// send sends until the method has returned.
-func (c *conversation) send() error {
-	progress := c.latest.filled
-	var again <-chan time.Time
+// send sends progress and queued answers until the method has returned.
+func (c *serverCall) send() error {
+	progress := c.progress.available
+	var progressTimer <-chan time.Time
 	for {
 		select {
 		case a := <-c.queue:
@@ -204,31 +208,32 @@ func (c *conversation) send() error {
 			if err := c.flush(); err != nil {
 				return err
 			}
-			progress, again = nil, time.After(pace)
-		case <-again:
-			progress = c.latest.filled
-		case <-c.done:
+			progress, progressTimer = nil, time.After(reportInterval)
+		case <-progressTimer:
+			progress = c.progress.available
+		case <-c.returned:
 			return c.flush()
 		}
 	}
 }
 
-func (c *conversation) flush() error {
-	p, ok := c.latest.take()
+// flush sends the latest progress, if it has not been sent.
+func (c *serverCall) flush() error {
+	p, ok := c.progress.take()
 	if !ok {
 		return nil
 	}
 	return c.stream.SendMsg(answer{Progress: &p})
 }
 
-// finish ends the sending, so that the last answer can be sent.
-func (c *conversation) finish() error {
-	close(c.done)
-	return <-c.sent
+// finish ends the sending goroutine, so that the last answer can be sent.
+func (c *serverCall) finish() error {
+	close(c.returned)
+	return <-c.sendResult
 }
 
-// say sends a message that must not be left out.
-func (c *conversation) say(a answer) error {
+// enqueue has an answer sent that must not be left out.
+func (c *serverCall) enqueue(a answer) error {
 	select {
 	case c.queue <- a:
 		return nil
@@ -237,21 +242,23 @@ func (c *conversation) say(a answer) error {
 	}
 }
 
-func (c *conversation) list(all []backup.Stored, err error) error {
+// list sends what List returned, one answer for each backup.
+func (c *serverCall) list(all []backup.Stored, err error) error {
 	if err != nil {
 		return err
 	}
-	for _, one := range all {
-		if err := c.say(answer{Listed: &one}); err != nil {
+	for _, stored := range all {
+		if err := c.enqueue(answer{Listed: &stored}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// present is the use that the backend's Present is given: it lasts until the host releases what was presented.
-func (c *conversation) present(ctx context.Context, p backup.Presented) error {
-	if err := c.say(answer{Presented: &p}); err != nil {
+// present is the function use that the backend's Present gets. It returns when the host no longer needs what was
+// presented.
+func (c *serverCall) present(ctx context.Context, p backup.Presented) error {
+	if err := c.enqueue(answer{Presented: &p}); err != nil {
 		return err
 	}
 	select {
@@ -262,8 +269,8 @@ func (c *conversation) present(ctx context.Context, p backup.Presented) error {
 	}
 }
 
-// listen follows the host's orders until the stream ends.
-func (c *conversation) listen(cancel context.CancelFunc) {
+// receiveOrders obeys the host's orders until the stream ends, and then cancels the call.
+func (c *serverCall) receiveOrders(cancel context.CancelFunc) {
 	defer cancel()
 	var once sync.Once
 	for {
@@ -280,16 +287,18 @@ func (c *conversation) listen(cancel context.CancelFunc) {
 	}
 }
 
-// hangup ends the backend when its host is gone. There is one host and one connection; others do not get past the
-// certificate, and are no connection to gRPC.
-type hangup struct{ stop func() }
+// stopOnDisconnect ends the backend when its host has gone. There is only one connection, that of the host. A
+// connection of anybody else fails at the TLS handshake, so gRPC does not report it here.
+type stopOnDisconnect struct{ stop func() }
 
-func (h hangup) HandleConn(_ context.Context, s stats.ConnStats) {
+func (h stopOnDisconnect) HandleConn(_ context.Context, s stats.ConnStats) {
 	if _, ended := s.(*stats.ConnEnd); ended {
 		h.stop()
 	}
 }
 
-func (hangup) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (hangup) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (hangup) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (stopOnDisconnect) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return ctx
+}
+func (stopOnDisconnect) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (stopOnDisconnect) HandleRPC(context.Context, stats.RPCStats)                       {}

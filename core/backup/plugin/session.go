@@ -8,40 +8,41 @@ import (
 	"go.pcc.com/rewind/core/proc"
 )
 
-// endSession kills every process of a session but its leader, which has ended, and returns those that are still there
-// after a while. What is started meanwhile is found by the next look.
+// endSession kills the processes of a session, whose leader has ended, and returns those that are still alive after
+// endTimeout. It looks again until none is left, so that it finds processes that were started meanwhile.
 func endSession(session int) []int {
-	late := time.After(endLimit)
+	deadline := time.After(endTimeout)
 	for {
-		left := members(session)
-		for _, pid := range left {
+		alive := sessionProcesses(session)
+		for _, pid := range alive {
 			killMember(pid, session)
 		}
-		if len(left) == 0 {
+		if len(alive) == 0 {
 			return nil
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
-		case <-late:
-			return left
+		case <-deadline:
+			return alive
 		}
 	}
 }
 
-// killMember kills a process if it is of the session: its number may be another's by now, that of its handle not.
+// killMember kills a process if it belongs to the session. Another process may have got the number pid by now, but the
+// handle stays with one process.
 func killMember(pid, session int) {
 	p, err := proc.Open(pid)
 	if err != nil {
 		return // it has ended
 	}
 	defer p.Close()
-	if lives(pid, session) {
-		_ = p.Signal(unix.SIGKILL) // the next look tells whether it worked
+	if isAlive(pid, session) {
+		_ = p.Signal(unix.SIGKILL) // endSession looks again, and so sees whether it worked
 	}
 }
 
-// members returns the processes of a session that live.
-func members(session int) []int {
+// sessionProcesses returns the IDs of the processes of a session that are alive.
+func sessionProcesses(session int) []int {
 	var found []int
 	for p := range proc.All() {
 		if p.Session == session && p.Lives() {
@@ -51,7 +52,8 @@ func members(session int) []int {
 	return found
 }
 
-func lives(pid, session int) bool {
+// isAlive reports whether there is a live process with this ID in the session.
+func isAlive(pid, session int) bool {
 	p, ok := proc.Find(pid)
 	return ok && p.Session == session && p.Lives()
 }

@@ -6,27 +6,28 @@ import (
 	"go.pcc.com/rewind/core/backup"
 )
 
-// slot holds the latest progress: whoever is too slow for all of it misses what is outdated, and nothing queues.
-type slot struct {
-	filled chan struct{} // holds a token while there is progress to take
+// latestProgress holds the latest progress that nobody has taken. A new value replaces an older one, so that a slow
+// reader misses outdated values and no queue grows.
+type latestProgress struct {
+	available chan struct{} // has an element while there is progress to take
 
 	mu     sync.Mutex
 	latest *backup.Progress
 }
 
-func newSlot() *slot { return &slot{filled: make(chan struct{}, 1)} }
+func newLatestProgress() *latestProgress { return &latestProgress{available: make(chan struct{}, 1)} }
 
-func (s *slot) put(p backup.Progress) {
+func (s *latestProgress) set(p backup.Progress) {
 	s.mu.Lock()
 	s.latest = &p
 	s.mu.Unlock()
 	select {
-	case s.filled <- struct{}{}:
+	case s.available <- struct{}{}:
 	default:
 	}
 }
 
-func (s *slot) take() (backup.Progress, bool) {
+func (s *latestProgress) take() (backup.Progress, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest == nil {

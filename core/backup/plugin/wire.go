@@ -10,8 +10,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Each method of the contract is a method of this gRPC service. The host sends one request and perhaps orders; the
-// backend sends answers, the last of which holds a result or a fault.
+// serviceName is the gRPC service that has one method for each method of the contract. In a call the host sends one
+// request and then perhaps orders. The backend sends answers; the last one has a result or a fault.
 const serviceName = "rewind.Backend"
 
 const (
@@ -32,18 +32,18 @@ type request struct {
 	ID     string        `json:"id,omitempty"`
 }
 
-// order is what a host says while a call runs.
+// order is a message of the host while a call runs.
 type order struct {
-	// Cancel: end soon, and answer. The end of the stream would cancel as well, but then nobody could hear when the
-	// backend has put away what it had begun.
+	// Cancel asks the backend to end the call soon and to send its last answer. The host could also close the stream, but
+	// then it would not learn when the backend has cleaned up what it had begun.
 	Cancel bool `json:"cancel,omitempty"`
 
-	// Release: what Present presented is not needed any more.
+	// Release says that the host no longer needs what Present presented.
 	Release bool `json:"release,omitempty"`
 }
 
-// answer is one message of a backend, with one of its fields set. A Store that leaves files out ends with both a result
-// and a fault.
+// answer is one message of a backend. One of its fields is set; only the last answer of a Store that could not store
+// all files has both a result and a fault.
 type answer struct {
 	Progress  *backup.Progress  `json:"progress,omitempty"`
 	Presented *backup.Presented `json:"presented,omitempty"`
@@ -54,15 +54,15 @@ type answer struct {
 
 func (a answer) last() bool { return a.Result != nil || a.Fault != nil }
 
-// result is what a call returned, beside what was sent before.
+// result is what a call returned, without what was sent in earlier answers.
 type result struct {
 	Description *backup.Description `json:"description,omitempty"`
 	Stored      *backup.Stored      `json:"stored,omitempty"`
 	Warnings    []string            `json:"warnings,omitempty"` // of Check
 }
 
-// codec is gRPC's name for how messages become bytes. gRPC keeps codecs in one table for the whole process, by the
-// content-subtype that a call names; go-plugin's own services go on with protobuf.
+// codec encodes messages as JSON. gRPC has one table of codecs for the whole process, and finds the codec by the
+// content-subtype of a call. So go-plugin's own services still use protobuf.
 type codec struct{}
 
 const subtype = "json"
@@ -72,6 +72,8 @@ func init() { encoding.RegisterCodec(codec{}) }
 func (codec) Name() string                    { return subtype }
 func (codec) Marshal(v any) ([]byte, error)   { return json.Marshal(v) }
 func (codec) Unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
-func streamOf(method string) grpc.StreamDesc {
+
+// streamDesc describes a method to gRPC: both sides send any number of messages.
+func streamDesc(method string) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: method, ServerStreams: true, ClientStreams: true}
 }

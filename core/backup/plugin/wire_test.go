@@ -15,7 +15,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// The full values have something in every field, which a test makes sure of.
+// The functions full… return values with something in every field. TestFullValuesAreFull makes sure of that.
 
 var instant = time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
 
@@ -76,18 +76,20 @@ func fullFault() *fault.Error {
 }
 
 func TestFullValuesAreFull(t *testing.T) {
-	for _, full := range []any{fullConfig(), fullTree(), fullStored(), fullDescription(), fullProgress(), fullPresented()} {
+	for _, full := range []any{
+		fullConfig(), fullTree(), fullStored(), fullDescription(), fullProgress(), fullPresented(),
+	} {
 		v := reflect.ValueOf(full)
 		for i := range v.NumField() {
 			if v.Field(i).IsZero() {
-				t.Errorf("%T.%s has nothing that could be lost on the wire", full, v.Type().Field(i).Name)
+				t.Errorf("%T.%s is empty, so the other tests would not see if it got lost", full, v.Type().Field(i).Name)
 			}
 		}
 	}
 }
 
-// wrong is an error if what arrived is not what was sent.
-func wrong(method string, got, want any) error {
+// compareArguments returns an error if the arguments that arrived are not those that were sent.
+func compareArguments(method string, got, want any) error {
 	if diff := cmp.Diff(want, got); diff != "" {
 		return errors.New(method + " got other arguments (-sent +received):\n" + diff)
 	}
@@ -96,14 +98,14 @@ func wrong(method string, got, want any) error {
 
 func echoStore(c backup.Config, t backup.Tree, report backup.Report) (backup.Stored, error) {
 	report(fullProgress())
-	if err := wrong("Store", []any{c, t}, []any{fullConfig(), fullTree()}); err != nil {
+	if err := compareArguments("Store", []any{c, t}, []any{fullConfig(), fullTree()}); err != nil {
 		return backup.Stored{}, err
 	}
 	return fullStored(), fullFault()
 }
 
 // Every field of the contract's types arrives as it was sent, in both directions.
-func TestTheWireCarriesTheContract(t *testing.T) {
+func TestEveryFieldCrossesTheWire(t *testing.T) {
 	t.Parallel()
 	c, ctx := start(t, "echoes"), t.Context()
 	same := func(what string, want, got any) {
@@ -112,44 +114,44 @@ func TestTheWireCarriesTheContract(t *testing.T) {
 			t.Errorf("%s (-sent +received):\n%s", what, diff)
 		}
 	}
-	fine := func(what string, err error) {
+	noError := func(what string, err error) {
 		t.Helper()
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	description, err := c.Describe(ctx, fullConfig())
-	fine("Describe", err)
+	noError("Describe", err)
 	same("Describe", fullDescription(), description)
 
 	var progress []backup.Progress
-	note := func(p backup.Progress) { progress = append(progress, p) }
-	stored, err := c.Store(ctx, fullConfig(), fullTree(), note)
+	collect := func(p backup.Progress) { progress = append(progress, p) }
+	stored, err := c.Store(ctx, fullConfig(), fullTree(), collect)
 	same("Store", fullStored(), stored)
 	same("Store's fault", error(fullFault()), err)
 	same("Store's progress", []backup.Progress{fullProgress()}, progress)
 
 	all, err := c.List(ctx, fullConfig(), "host-a")
-	fine("List", err)
+	noError("List", err)
 	same("List", fullList(), all)
 
 	progress = nil
 	var presented backup.Presented
-	fine("Present", c.Present(ctx, fullConfig(), "an id", note, func(_ context.Context, p backup.Presented) error {
+	noError("Present", c.Present(ctx, fullConfig(), "an id", collect, func(_ context.Context, p backup.Presented) error {
 		presented = p
 		return nil
 	}))
 	same("Present's progress", []backup.Progress{fullProgress()}, progress)
-	through := fullPresented()
-	through.Flags = filepath.Join("/proc", c.process.ID(), "root", through.Flags)
-	for root, dir := range through.Roots {
-		through.Roots[root] = filepath.Join("/proc", c.process.ID(), "root", dir)
+	seenFromHost := fullPresented()
+	seenFromHost.Flags = filepath.Join("/proc", c.process.ID(), "root", seenFromHost.Flags)
+	for root, dir := range seenFromHost.Roots {
+		seenFromHost.Roots[root] = filepath.Join("/proc", c.process.ID(), "root", dir)
 	}
-	same("Presented", through, presented)
+	same("Presented", seenFromHost, presented)
 
 	warnings, err := c.Check(ctx, fullConfig())
-	fine("Check", err)
+	noError("Check", err)
 	same("Check", []string{"it holds no ACLs"}, warnings)
-	fine("Forget", c.Forget(ctx, fullConfig(), "an id"))
-	fine("Settle", c.Settle(ctx, fullConfig()))
+	noError("Forget", c.Forget(ctx, fullConfig(), "an id"))
+	noError("Settle", c.Settle(ctx, fullConfig()))
 }

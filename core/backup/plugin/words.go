@@ -7,60 +7,62 @@ import (
 )
 
 const (
-	maxLine  = 4096 // bytes; a longer line is cut into several
-	maxWords = 4096 // bytes of a backend's last words that go into a fault: a stack fits in
+	maxLine = 4096 // bytes; a longer line is cut into several
+	maxTail = 4096 // bytes of the last output that go into a fault; enough for a stack trace
 )
 
-// words are what a backend says beside its answers: the host's log, and the last of them for a fault.
-type words struct {
-	mu   sync.Mutex
-	log  func(string)
-	tail string
+// outputLog takes the lines that a backend prints. It passes each to the host's log, and keeps the last ones for a
+// fault.
+type outputLog struct {
+	mu     sync.Mutex
+	log    func(string) // may be nil
+	recent string       // the last lines, at most maxTail bytes
 }
 
-func (w *words) line(text string) {
+func (l *outputLog) addLine(text string) {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.tail += text + "\n"
-	for len(w.tail) > maxWords {
-		_, rest, cut := strings.Cut(w.tail, "\n")
-		if !cut || rest == "" {
-			rest = strings.ToValidUTF8(w.tail[len(w.tail)-maxWords:], "")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recent += text + "\n"
+	for len(l.recent) > maxTail {
+		_, later, found := strings.Cut(l.recent, "\n")
+		if !found || later == "" {
+			later = strings.ToValidUTF8(l.recent[len(l.recent)-maxTail:], "")
 		}
-		w.tail = rest
+		l.recent = later
 	}
-	if w.log != nil {
-		w.log(text)
+	if l.log != nil {
+		l.log(text)
 	}
 }
 
-func (w *words) last() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.tail
+// tail returns the last lines that the backend has printed.
+func (l *outputLog) tail() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.recent
 }
 
-// lines cuts what is written to it into lines; there is one for each stream.
-type lines struct {
-	to      *words
+// lineWriter splits what is written to it into lines. Each stream has its own.
+type lineWriter struct {
+	log     *outputLog
 	partial []byte
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *lineWriter) Write(p []byte) (int, error) {
 	n := len(p)
 	for {
-		text, rest, ended := bytes.Cut(p, []byte("\n"))
+		text, remaining, hasNewline := bytes.Cut(p, []byte("\n"))
 		l.partial = append(l.partial, text...)
 		for len(l.partial) > maxLine {
-			l.to.line(string(l.partial[:maxLine]))
+			l.log.addLine(string(l.partial[:maxLine]))
 			l.partial = l.partial[maxLine:]
 		}
-		if !ended {
+		if !hasNewline {
 			return n, nil
 		}
-		l.to.line(string(l.partial))
+		l.log.addLine(string(l.partial))
 		l.partial = l.partial[:0]
-		p = rest
+		p = remaining
 	}
 }

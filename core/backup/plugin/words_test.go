@@ -8,15 +8,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// However the text arrives, the log gets its lines, and the last of them are kept.
-func TestWords(t *testing.T) {
+// The log gets whole lines, however many bytes arrive at a time.
+func TestOutputIsSplitIntoLines(t *testing.T) {
 	const text = "first\n\nthird \xff\nno end"
 	for size := 1; size <= len(text); size++ {
 		var log []string
-		w := &words{log: func(line string) { log = append(log, line) }}
-		out := &lines{to: w}
-		for rest := text; rest != ""; rest = rest[min(size, len(rest)):] {
-			if n, err := out.Write([]byte(rest[:min(size, len(rest))])); err != nil || n != min(size, len(rest)) {
+		w := &outputLog{log: func(line string) { log = append(log, line) }}
+		out := &lineWriter{log: w}
+		for unwritten := text; unwritten != ""; unwritten = unwritten[min(size, len(unwritten)):] {
+			if n, err := out.Write([]byte(unwritten[:min(size, len(unwritten))])); err != nil || n != min(size, len(unwritten)) {
 				t.Fatal(n, err)
 			}
 		}
@@ -26,18 +26,18 @@ func TestWords(t *testing.T) {
 	}
 }
 
-func TestLastWordsAreBounded(t *testing.T) {
-	w := &words{}
-	out := &lines{to: w}
+func TestKeptOutputIsBounded(t *testing.T) {
+	w := &outputLog{}
+	out := &lineWriter{log: w}
 	for i := range 10000 {
 		fmt.Fprintf(out, "line %d\n", i)
 	}
-	last := w.last()
-	if len(last) > maxWords || !strings.HasPrefix(last, "line ") || !strings.HasSuffix(last, "line 9999\n") {
+	last := w.tail()
+	if len(last) > maxTail || !strings.HasPrefix(last, "line ") || !strings.HasSuffix(last, "line 9999\n") {
 		t.Errorf("%d bytes: %q", len(last), last)
 	}
 	fmt.Fprint(out, strings.Repeat("x", 3*maxLine))
-	if last = w.last(); len(last) > maxWords || !strings.HasSuffix(last, "xxx\n") {
+	if last = w.tail(); len(last) > maxTail || !strings.HasSuffix(last, "xxx\n") {
 		t.Errorf("a line without end: %d bytes", len(last))
 	}
 }

@@ -10,15 +10,16 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// A record has a list of the inode flags (chattr(1)) that files and directories had, which most backends do not store:
-// a backup.FlagLine for each that has some. It lies where the entries of a directory of this name would, ended by empty
-// lines; there is no such directory, for others have absolute paths. A record of an earlier version has no such list.
+// flagsName is the name under which a record keeps the inode flags (chattr(1)) of files and directories, which most
+// backends do not store. The list has a backup.FlagLine for each file that has flags. It is stored like the block of a
+// directory of this name, and empty lines fill it up to a multiple of entrySize. No directory has this name, because
+// directories have absolute paths. A record of an earlier version has no such list.
 const flagsName = "flags"
 
-// longest is how long a list may be that is kept, in bytes. Of a longer one nothing is known.
-const longest = 64 << 20
+// maxFlagBytes is the maximum length of the list in bytes. A longer list is not kept, and the flags are then unknown.
+const maxFlagBytes = 64 << 20
 
-// flagList is such a list while it is made.
+// flagList is the list of inode flags while it is made.
 type flagList struct {
 	lines   []byte
 	tooLong bool
@@ -30,12 +31,12 @@ func (l *flagList) add(path string, st *unix.Statx_t) {
 		return
 	}
 	l.lines = append(l.lines, backup.FlagLine(path, f)...)
-	if len(l.lines) > longest {
+	if len(l.lines) > maxFlagBytes {
 		l.lines, l.tooLong = nil, true
 	}
 }
 
-// padded is the list, as long as some entries are.
+// padded returns the list, filled up with empty lines to a multiple of entrySize.
 func (l *flagList) padded() []byte {
 	for len(l.lines)%entrySize != 0 {
 		l.lines = append(l.lines, '\n')
@@ -43,18 +44,18 @@ func (l *flagList) padded() []byte {
 	return l.lines
 }
 
-// Flags are the inode flags that files and directories had when the backup was made, by path. What has none is not in
-// it. nil: they are not known.
+// Flags returns the inode flags that files and directories had when the backup was made, by path. A file without flags
+// is not in the map. Flags returns nil if the flags are not known.
 func (r *Record) Flags() map[string]tree.Flags {
 	if r == nil {
 		return nil
 	}
 	i, found := slices.BinarySearchFunc(r.dirs, keyOf(flagsName), dir.compare)
-	if !found || r.dirs[i].count > 2*longest/entrySize {
+	if !found || r.dirs[i].count > 2*maxFlagBytes/entrySize {
 		return nil
 	}
 	lines := make([]byte, int64(r.dirs[i].count)*entrySize)
-	if _, err := r.file.ReadAt(lines, r.begin+r.dirs[i].at); err != nil && len(lines) > 0 {
+	if _, err := r.file.ReadAt(lines, r.base+r.dirs[i].offset); err != nil && len(lines) > 0 {
 		return nil
 	}
 	flags, err := backup.ReadFlags(bytes.NewReader(bytes.TrimRight(lines, "\n")))

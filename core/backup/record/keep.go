@@ -19,20 +19,21 @@ import (
 const (
 	suffix = ".record"
 
-	// mostRecords and mostBytes bound what is kept of one backend; the newest record is kept in any case. It has 16 bytes
-	// for each file.
-	mostRecords = 100
-	mostBytes   = 256 << 20
+	// maxRecords and maxBytes bound the records that are kept for one backend. The newest record is kept in any case. A
+	// record has 16 bytes for each file.
+	maxRecords = 100
+	maxBytes   = 256 << 20
 
-	lineMax = 1 << 20 // of what a record says of its backup
+	maxHeader = 1 << 20 // bytes of the line that describes the backup
 )
 
-// Keeper keeps the records of one backend's backups in a directory, which is made when it is needed.
+// Keeper keeps the records of one backend's backups in the directory Dir, which Keep makes if it does not exist.
 type Keeper struct{ Dir string }
 
 func (k Keeper) path(id string) string { return filepath.Join(k.Dir, id+suffix) }
 
-// Open returns the record of a backup; nil if there is none, or none that can be read.
+// Open returns the record of a backup. It returns nil if there is none, or none that can be read. The caller closes the
+// record.
 func (k Keeper) Open(s backup.Stored) *Record {
 	if k.Dir == "" || s.ID == "" || strings.ContainsAny(s.ID, "/\x00") {
 		return nil
@@ -41,7 +42,7 @@ func (k Keeper) Open(s backup.Stored) *Record {
 	if err != nil {
 		return nil
 	}
-	r, err := open(file, s)
+	r, err := openRecord(file, s)
 	if err != nil {
 		file.Close()
 		return nil
@@ -49,35 +50,37 @@ func (k Keeper) Open(s backup.Stored) *Record {
 	return r
 }
 
-func open(file *os.File, s backup.Stored) (*Record, error) {
-	line, err := bufio.NewReader(io.LimitReader(file, lineMax)).ReadBytes('\n')
+func openRecord(file *os.File, s backup.Stored) (*Record, error) {
+	line, err := bufio.NewReader(io.LimitReader(file, maxHeader)).ReadBytes('\n')
 	if err != nil {
 		return nil, err
 	}
-	about, ok := strings.CutPrefix(string(line), magic)
-	var of backup.Stored
+	header, ok := strings.CutPrefix(string(line), magic)
+	var recorded backup.Stored
 	if !ok {
 		return nil, errDamaged
 	}
-	if err := json.Unmarshal([]byte(about), &of); err != nil {
+	if err := json.Unmarshal([]byte(header), &recorded); err != nil {
 		return nil, err
 	}
-	if !sameBackup(of, s) {
-		return nil, errors.New("it is that of another backup")
+	if !sameBackup(recorded, s) {
+		return nil, errors.New("it is the record of another backup")
 	}
-	return read(file, int64(len(line)))
+	return readIndex(file, int64(len(line)))
 }
 
-// sameBackup tells whether a backup that is listed is the one that was stored: in two repositories there may be one ID.
-// A list may leave out what it does not know, and parts of seconds.
+// sameBackup reports whether a backup in a list is the one that was stored and recorded. The ID alone does not tell,
+// because two repositories may use the same ID. A list may leave out figures that it does not know, and fractions of a
+// second.
 func sameBackup(stored, listed backup.Stored) bool {
-	unlike := func(a, b int64) bool { return b != 0 && a != b }
+	differ := func(a, b int64) bool { return b != 0 && a != b }
 	return stored.ID == listed.ID && stored.Host == listed.Host && stored.Time.Sub(listed.Time).Abs() < time.Second &&
 		slices.Equal(slices.Sorted(slices.Values(stored.Roots)), slices.Sorted(slices.Values(listed.Roots))) &&
-		!unlike(stored.Files, listed.Files) && !unlike(stored.Bytes, listed.Bytes) && !unlike(stored.Added, listed.Added)
+		!differ(stored.Files, listed.Files) && !differ(stored.Bytes, listed.Bytes) && !differ(stored.Added, listed.Added)
 }
 
-// Keep makes a file that Make has written the record of a backup, and removes the oldest records beyond what is kept.
+// Keep keeps the file that Make has written as the record of the backup s, and removes the oldest records beyond
+// maxRecords and maxBytes. It copies the file from; the caller removes that.
 func (k Keeper) Keep(s backup.Stored, from string) error {
 	if err := durable.MkdirAll(k.Dir, 0o700); err != nil {
 		return err
@@ -88,18 +91,18 @@ func (k Keeper) Keep(s backup.Stored, from string) error {
 	}
 	defer file.Close()
 	s.Warnings = nil
-	about, err := json.Marshal(s)
+	header, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	line := strings.NewReader(magic + string(about) + "\n")
-	if err := durable.Install(k.path(s.ID), io.MultiReader(line, file), 0o600); err != nil {
+	firstLine := strings.NewReader(magic + string(header) + "\n")
+	if err := durable.Install(k.path(s.ID), io.MultiReader(firstLine, file), 0o600); err != nil {
 		return err
 	}
 	return k.prune(s.ID)
 }
 
-// Remove removes the record of a backup, if there is one.
+// Remove removes the record of the backup with this ID, if there is one.
 func (k Keeper) Remove(id string) error {
 	err := os.Remove(k.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,22 +111,22 @@ func (k Keeper) Remove(id string) error {
 	return err
 }
 
-// prune removes the oldest records beyond what is kept, but not that of the ID.
-func (k Keeper) prune(id string) error {
+// prune removes the oldest records beyond maxRecords and maxBytes, but not that of the backup keepID.
+func (k Keeper) prune(keepID string) error {
 	entries, err := os.ReadDir(k.Dir)
 	if err != nil {
 		return err
 	}
-	var all []fs.FileInfo
+	var others []fs.FileInfo
 	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && strings.HasSuffix(entry.Name(), suffix) && entry.Name() != id+suffix {
-			all = append(all, info)
+		if info, err := entry.Info(); err == nil && strings.HasSuffix(entry.Name(), suffix) && entry.Name() != keepID+suffix {
+			others = append(others, info)
 		}
 	}
-	slices.SortFunc(all, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
-	var bytes int64
-	for i, info := range all {
-		if bytes += info.Size(); i+1 < mostRecords && bytes <= mostBytes {
+	slices.SortFunc(others, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	var total int64
+	for i, info := range others {
+		if total += info.Size(); i+1 < maxRecords && total <= maxBytes {
 			continue
 		}
 		if err := os.Remove(filepath.Join(k.Dir, info.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -19,296 +19,308 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// Settled is how long before a record is begun a file must have been changed last to be known as unchanged later.
+// Settled is the minimum time between the last change of a file and the start of its record. A file that was changed
+// later than that never counts as unchanged.
 const Settled = 3 * time.Second
 
-// Doubt is told the path of each regular file that may have the size and the time of modification of the one in the
-// backup before and another content, and how many names the file has. It may be nil.
+// Doubt is called with the path of each regular file that may have the size and the time of modification that the
+// previous backup has of it and yet another content. names is the number of the file's hard links. A Doubt may be nil.
+// An error of Doubt ends Make.
 type Doubt func(path string, names uint32) error
 
-// Make walks the roots of a tree that is to be stored, before it is read, and records them in the file t.Record. last
-// is the record of the backup before, or nil. It asks for each name once and opens directories only. What is gone or
-// must not be looked at is left out. After an error there is no file.
+// Make records the roots of the tree t in the file t.Record. It is called before the tree is stored. previous is the
+// record of the previous backup, or nil. Make calls statx once for each name and opens only directories. It leaves out
+// files that have gone or that it may not look at. After an error it removes the file.
 //
-// What is read live is written out first: as long as a page of a file that is mapped into memory is dirty, another
-// store into it does not set the file's times.
-func Make(ctx context.Context, t backup.Tree, last *Record, doubt Doubt, report backup.Report) (err error) {
-	began := time.Now()
-	if t.Time.Before(began) {
-		began = t.Time
+// Make first writes out the dirty pages of the roots that are read live: as long as a page of a memory-mapped file is
+// dirty, another store into that page does not change the file's times.
+//
+// report gets the number of files recorded so far. Fault: command_failed where the record cannot be made. The error of
+// a context that has ended and that of doubt are returned as they are.
+func Make(ctx context.Context, t backup.Tree, previous *Record, doubt Doubt, report backup.Report) (err error) {
+	begun := time.Now()
+	if t.Time.Before(begun) {
+		begun = t.Time
 	}
 	file, err := os.OpenFile(t.Record, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return unrecorded(err)
+		return makeFault(err)
 	}
 	defer func() {
-		if err = cmp.Or(err, unrecorded(file.Close())); err != nil {
-			_ = os.Remove(t.Record) // it would be damaged
+		if err = cmp.Or(err, makeFault(file.Close())); err != nil {
+			_ = os.Remove(t.Record) // it is not complete
 		}
 	}()
-	before := began.Add(-Settled)
-	w := walk{
-		ctx: ctx, out: bufio.NewWriterSize(file, 64<<10), last: last, doubt: doubt, report: report,
-		before: unix.StatxTimestamp{Sec: before.Unix(), Nsec: uint32(before.Nanosecond())},
+	settledBefore := begun.Add(-Settled)
+	s := scan{
+		ctx: ctx, out: bufio.NewWriterSize(file, 64<<10), previous: previous, doubt: doubt, report: report,
+		settledBefore: unix.StatxTimestamp{Sec: settledBefore.Unix(), Nsec: uint32(settledBefore.Nanosecond())},
 	}
 	for _, root := range t.Roots {
-		if err := w.writtenOut(root); err != nil {
+		if err := s.flushRoot(root); err != nil {
 			return err
 		}
 	}
 	for _, root := range t.Roots {
-		w.live = !readOnly(root)
-		if err := w.root(root); err != nil {
+		s.live = !readOnly(root)
+		if err := s.scanRoot(root); err != nil {
 			return err
 		}
 	}
-	return unrecorded(w.finish())
+	return makeFault(s.finish())
 }
 
-// Unrecorded is the warning of a backup without a record.
+// Unrecorded returns the warning that a backup has no record because of err.
 func Unrecorded(err error) string {
 	return fmt.Sprintf("what the files were like is not recorded, and the next backup or restore reads them all: %v", err)
 }
 
-func unrecorded(err error) error {
+// makeFault returns err as command_failed, and nil for nil.
+func makeFault(err error) error {
 	if err == nil {
 		return nil
 	}
 	return fault.New(fault.CommandFailed, "record what the files are like: %w", err)
 }
 
-// walk is a record that is being made.
-type walk struct {
+// scan is the making of one record.
+type scan struct {
 	ctx    context.Context
 	out    *bufio.Writer
-	at     int64
+	offset int64 // bytes written so far
 	dirs   []dir
-	last   *Record
-	doubt  Doubt
-	live   bool                // the root that is walked can change meanwhile
-	before unix.StatxTimestamp // what was changed at this time or later may change without a trace
-	report backup.Report
-	files  int64
-	flags  flagList
 
-	entries []entry // of one directory
-	buf     [32 << 10]byte
+	previous      *Record
+	doubt         Doubt
+	live          bool                // the current root can change while it is recorded
+	settledBefore unix.StatxTimestamp // a file changed at this time or later may change again without a trace
+	report        backup.Report
+	files         int64
+	flags         flagList
+
+	entries []entry        // of the current directory
+	buf     [32 << 10]byte // for getdents64(2)
 }
 
-// label is what the report is about.
-const label = "looking at the files"
+// progressLabel says in reports what is going on.
+const progressLabel = "looking at the files"
 
-// writtenOut has the file system of a root write out what is dirty, if it is not read-only: a snapshot's has none.
-func (w *walk) writtenOut(root string) error {
+// flushRoot has the file system of a root write out its dirty pages. A read-only file system, such as that of a
+// snapshot, has none.
+func (s *scan) flushRoot(root string) error {
 	if readOnly(root) {
 		return nil
 	}
 	dir, err := os.Open(root)
 	if err != nil {
-		return passable(err)
+		return ignoreSkippable(err)
 	}
 	defer dir.Close()
-	err = backup.Flush(w.ctx, dir, func() { w.report(backup.Progress{Label: "writing out " + root}) })
-	if w.ctx.Err() != nil {
-		return w.ctx.Err()
+	err = backup.Flush(s.ctx, dir, func() { s.report(backup.Progress{Label: "writing out " + root}) })
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
 	}
 	if err != nil {
-		return passable(err)
+		return ignoreSkippable(err)
 	}
 	return nil
 }
 
-// readOnly tells whether the file system of a root is mounted read-only.
+// readOnly reports whether the file system of a root is mounted read-only.
 func readOnly(root string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(root, &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
-// passable is nil for an error after which the rest can be recorded: what is gone or must not be looked at will not be
-// stored either. Of anything else nobody knows whether whoever stores the tree meets it too.
-func passable(err error) error {
-	for _, number := range []unix.Errno{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE, unix.EACCES, unix.EPERM} {
-		if errors.Is(err, number) {
+// ignoreSkippable returns nil if err says that a file has gone or may not be looked at: the backend cannot store such a
+// file either, so the record may leave it out. Any other error is returned, because the backend may be able to store a
+// file that failed here.
+func ignoreSkippable(err error) error {
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE, unix.EACCES, unix.EPERM} {
+		if errors.Is(err, errno) {
 			return nil
 		}
 	}
-	return unrecorded(err)
+	return makeFault(err)
 }
 
-func (w *walk) root(path string) error {
+func (s *scan) scanRoot(path string) error {
 	fd, err := openDir(unix.AT_FDCWD, path, 0)
 	if err != nil {
-		return passable(err)
+		return ignoreSkippable(err)
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
-		return passable(err)
+		return ignoreSkippable(err)
 	}
-	return w.directory(fd, path, &st)
+	return s.scanDirectory(fd, path, &st)
 }
 
-func openDir(in int, name string, flags int) (int, error) {
+func openDir(parentFD int, name string, flags int) (int, error) {
 	flags |= unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
-	fd, err := unix.Openat(in, name, flags|unix.O_NOATIME, 0)
-	if errors.Is(err, unix.EPERM) { // not ours, and we are not root
-		fd, err = unix.Openat(in, name, flags, 0)
+	fd, err := unix.Openat(parentFD, name, flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) { // O_NOATIME is only for root and the owner
+		fd, err = unix.Openat(parentFD, name, flags, 0)
 	}
 	return fd, err
 }
 
-// directory records what is in a directory, and then what is in those below.
-func (w *walk) directory(fd int, path string, own *unix.Statx_t) error {
-	w.entries = w.entries[:0]
-	w.add(self, own)
-	w.flags.add(path, own)
-	below, err := w.names(fd, path)
+// scanDirectory records a directory and what is in it, and then its subdirectories.
+func (s *scan) scanDirectory(fd int, path string, st *unix.Statx_t) error {
+	s.entries = s.entries[:0]
+	s.add(selfName, st)
+	s.flags.add(path, st)
+	subdirs, err := s.scanEntries(fd, path)
 	if err != nil {
 		return err
 	}
-	if err := w.block(path); err != nil {
+	if err := s.writeEntries(path); err != nil {
 		return err
 	}
-	for _, name := range below {
-		if err := w.subdirectory(fd, name, path, own); err != nil {
+	for _, name := range subdirs {
+		if err := s.subdirectory(fd, name, path, st); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// names records what is in a directory, and returns the names of its directories.
-func (w *walk) names(fd int, path string) (below []string, err error) {
-	var names []string
+// scanEntries records everything in a directory but its subdirectories, and returns their names.
+func (s *scan) scanEntries(fd int, path string) (subdirs []string, err error) {
+	var batch []string
 	for {
-		if err := w.ctx.Err(); err != nil {
+		if err := s.ctx.Err(); err != nil {
 			return nil, err
 		}
-		n, err := unix.ReadDirent(fd, w.buf[:])
+		n, err := unix.ReadDirent(fd, s.buf[:])
 		if n <= 0 || err != nil {
-			return below, passable(err)
+			return subdirs, ignoreSkippable(err)
 		}
-		_, _, names = unix.ParseDirent(w.buf[:n], -1, names[:0])
-		for _, name := range names {
+		_, _, batch = unix.ParseDirent(s.buf[:n], -1, batch[:0])
+		for _, name := range batch {
 			var st unix.Statx_t
 			if err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st); err != nil {
-				if err := passable(err); err != nil {
+				if err := ignoreSkippable(err); err != nil {
 					return nil, err
 				}
 				continue
 			}
 			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-				below = append(below, strings.Clone(name))
+				subdirs = append(subdirs, strings.Clone(name))
 				continue
 			}
-			if err := w.file(path, name, &st); err != nil {
+			if err := s.addFile(path, name, &st); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-func (w *walk) file(in, name string, st *unix.Statx_t) error {
-	w.add(name, st)
+// addFile records a file that is no directory, and calls doubt if that is due.
+func (s *scan) addFile(dirPath, name string, st *unix.Statx_t) error {
+	s.add(name, st)
 	if tree.FlagsOf(st) != 0 {
-		w.flags.add(join(in, name), st)
+		s.flags.add(join(dirPath, name), st)
 	}
-	if w.files++; w.files%1000 == 0 {
-		w.report(backup.Progress{Label: label, Files: w.files})
+	if s.files++; s.files%1000 == 0 {
+		s.report(backup.Progress{Label: progressLabel, Files: s.files})
 	}
-	if w.doubt == nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if s.doubt == nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
-	// What was read live may have been stored in a state that came after the one that was recorded.
-	if v := w.last.find(in, name, st); v == same || v == unknown && !w.live {
+	// A file that is read live may change between the record and the reading: the previous backup may hold a later state
+	// of it than the previous record. So a live file is in doubt even if the record does not know it.
+	if v := s.previous.lookUp(dirPath, name, st); v == same || v == unknown && !s.live {
 		return nil
 	}
-	return w.doubt(join(in, name), st.Nlink)
+	return s.doubt(join(dirPath, name), st.Nlink)
 }
 
-// add records a name. Of what may change once more without a trace it records only what it looks like.
-func (w *walk) add(name string, st *unix.Statx_t) {
+// add records a name in the current directory. It leaves out the identity of a file that may change again without a
+// trace.
+func (s *scan) add(name string, st *unix.Statx_t) {
 	e := describe(name, st)
-	if c := st.Ctime; c.Sec > w.before.Sec || c.Sec == w.before.Sec && c.Nsec >= w.before.Nsec {
-		e.is = 0
+	if c := st.Ctime; c.Sec > s.settledBefore.Sec || c.Sec == s.settledBefore.Sec && c.Nsec >= s.settledBefore.Nsec {
+		e.identity = 0
 	}
-	w.entries = append(w.entries, e)
+	s.entries = append(s.entries, e)
 }
 
-// subdirectory goes into a directory, but not into what is mounted there.
-func (w *walk) subdirectory(in int, name, above string, aboveStat *unix.Statx_t) error {
-	fd, err := openDir(in, name, unix.O_NOFOLLOW)
+// subdirectory records a subdirectory, unless something is mounted there.
+func (s *scan) subdirectory(parentFD int, name, parentPath string, parentStat *unix.Statx_t) error {
+	fd, err := openDir(parentFD, name, unix.O_NOFOLLOW)
 	if err != nil {
-		return passable(err)
+		return ignoreSkippable(err)
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
-		return passable(err)
+		return ignoreSkippable(err)
 	}
-	if st.Dev_major != aboveStat.Dev_major || st.Dev_minor != aboveStat.Dev_minor ||
+	if st.Dev_major != parentStat.Dev_major || st.Dev_minor != parentStat.Dev_minor ||
 		st.Attributes_mask&st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return nil
 	}
-	return w.directory(fd, join(above, name), &st)
+	return s.scanDirectory(fd, join(parentPath, name), &st)
 }
 
-func join(in, name string) string {
-	if in == "/" {
-		return in + name
+func join(dirPath, name string) string {
+	if dirPath == "/" {
+		return dirPath + name
 	}
-	return in + "/" + name
+	return dirPath + "/" + name
 }
 
-// block writes the entries of a directory.
-func (w *walk) block(path string) error {
-	if len(w.entries) == 0 {
+// writeEntries writes the block of the current directory.
+func (s *scan) writeEntries(path string) error {
+	if len(s.entries) == 0 {
 		return nil
 	}
-	slices.SortFunc(w.entries, entry.compare)
-	w.dirs = append(w.dirs, dir{keyOf(path), w.at, uint32(len(w.entries))})
+	slices.SortFunc(s.entries, entry.compare)
+	s.dirs = append(s.dirs, dir{keyOf(path), s.offset, uint32(len(s.entries))})
 	var data [entrySize]byte
-	for _, e := range w.entries {
-		binary.LittleEndian.PutUint64(data[:], e.looks)
-		binary.LittleEndian.PutUint64(data[8:], e.is)
-		if err := w.write(data[:]); err != nil {
-			return unrecorded(err)
+	for _, e := range s.entries {
+		binary.LittleEndian.PutUint64(data[:], e.appearance)
+		binary.LittleEndian.PutUint64(data[8:], e.identity)
+		if err := s.write(data[:]); err != nil {
+			return makeFault(err)
 		}
 	}
 	return nil
 }
 
-func (w *walk) write(data []byte) error {
-	n, err := w.out.Write(data)
-	w.at += int64(n)
+func (s *scan) write(data []byte) error {
+	n, err := s.out.Write(data)
+	s.offset += int64(n)
 	return err
 }
 
-// finish writes the list of inode flags, and where the entries of each directory lie.
-func (w *walk) finish() error {
-	if !w.flags.tooLong {
-		lines := w.flags.padded()
-		w.dirs = append(w.dirs, dir{keyOf(flagsName), w.at, uint32(len(lines) / entrySize)})
-		if err := w.write(lines); err != nil {
+// finish writes the list of inode flags, the list of directories and the trailer.
+func (s *scan) finish() error {
+	if !s.flags.tooLong {
+		lines := s.flags.padded()
+		s.dirs = append(s.dirs, dir{keyOf(flagsName), s.offset, uint32(len(lines) / entrySize)})
+		if err := s.write(lines); err != nil {
 			return err
 		}
 	}
-	slices.SortFunc(w.dirs, func(a, b dir) int { return a.compare(b.key) })
-	at := w.at
+	slices.SortFunc(s.dirs, func(a, b dir) int { return a.compare(b.key) })
+	dirsOffset := s.offset
 	var data [dirSize]byte
-	for _, d := range w.dirs {
+	for _, d := range s.dirs {
 		copy(data[:], d.key[:])
-		binary.LittleEndian.PutUint64(data[keySize:], uint64(d.at))
+		binary.LittleEndian.PutUint64(data[keySize:], uint64(d.offset))
 		binary.LittleEndian.PutUint32(data[keySize+8:], d.count)
-		if err := w.write(data[:]); err != nil {
+		if err := s.write(data[:]); err != nil {
 			return err
 		}
 	}
 	var trailer [trailerSize]byte
-	binary.LittleEndian.PutUint64(trailer[:], uint64(at))
-	binary.LittleEndian.PutUint64(trailer[8:], uint64(len(w.dirs)))
-	if err := w.write(trailer[:]); err != nil {
+	binary.LittleEndian.PutUint64(trailer[:], uint64(dirsOffset))
+	binary.LittleEndian.PutUint64(trailer[8:], uint64(len(s.dirs)))
+	if err := s.write(trailer[:]); err != nil {
 		return err
 	}
-	return w.out.Flush()
+	return s.out.Flush()
 }

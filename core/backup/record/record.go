@@ -1,19 +1,19 @@
-// Package record keeps what the files of a backup were like when it was made, so that a later run knows without reading
-// them which files still hold what that backup holds.
+// Package record stores the attributes that the files of a backup had when the backup was made. A later run compares
+// them with the files as they are, and so knows which files still have the stored content, without reading them.
 //
-// A file is taken as unchanged only if its inode, its size and its times of modification and of change (ctime) are, to
-// the nanosecond, those that were recorded under its name. No program can set a ctime, and none is compared with a time
-// of day: a rollback, a reverted virtual machine and a clock that is set back all leave ctimes that are older than the
-// last backup on files that it never held. Either such a ctime differs from the recorded one, or the file is the very
-// one that was recorded.
+// A file counts as unchanged only if its inode, its size, its time of modification and its time of change (ctime) equal
+// the recorded ones, to the nanosecond, under the same path. No program can set a ctime. A ctime is only compared with
+// the recorded ctime, never with the time of the backup: after a rollback, a reverted virtual machine or a clock that
+// was set back, a file that the last backup never held may have a ctime older than that backup. Such a ctime either
+// differs from the recorded one, or the file is the very one that was recorded.
 //
-// What was changed within the last seconds before a record was begun matches nothing: file systems take their times
-// from a clock that ticks every few milliseconds, some every two seconds, and a second change within one tick leaves no
-// trace.
+// A file that was changed within the last seconds before its record was begun never counts as unchanged. File systems
+// take their times from a clock that ticks every few milliseconds, on some every two seconds, and a second change
+// within one tick leaves no trace.
 //
-// Records lie on the host whose files they tell of, and are true for good: a rollback of the volume they lie on takes
-// away the newer ones, and those that it brings back still tell of backups that have not changed. Without a record a
-// backup is compared by content.
+// Records are kept on the host whose files they describe, and a record never becomes wrong. A rollback of the volume
+// that holds them removes the newer ones; the older ones that it brings back still describe backups that have not
+// changed. Without a record, files are compared with the backup by content.
 package record
 
 import (
@@ -32,9 +32,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A record holds, behind a line that says of which backup it is, 16 bytes for each file and directory, in a block for
-// each directory; then 28 bytes for each directory, sorted by key; then where those begin and how many they are. What a
-// damaged disk makes of it matches no file, except once in 2^64 times. Between the two is the list of inode flags.
+// The format of a record:
+//
+//   - one line that describes the backup (it ends at Record.base, from which all offsets count);
+//   - for each directory, one block with 16 bytes for each name in it (entry);
+//   - the list of inode flags (flagsName);
+//   - 28 bytes for each directory, sorted by key (dir);
+//   - the trailer: the offset and the number of the directories' 28 bytes, 8 bytes each.
+//
+// An entry that a disk has damaged matches a file by chance once in 2^64 times.
 const (
 	magic       = "rewind record 1 "
 	entrySize   = 16
@@ -43,22 +49,23 @@ const (
 	keySize     = 16
 )
 
-// entry is what is recorded of one name in a directory: what it looks like, by its size and time of modification, and
-// what it is.
-type entry struct{ looks, is uint64 }
+// entry is what is recorded of one name in a directory. appearance is a hash of the name, the size and the time of
+// modification. identity is a hash of these and of the inode, the ctime and the mode; it is 0 if the file may have been
+// changed again without a trace.
+type entry struct{ appearance, identity uint64 }
 
 func (e entry) compare(f entry) int {
-	return cmp.Or(cmp.Compare(e.looks, f.looks), cmp.Compare(e.is, f.is))
+	return cmp.Or(cmp.Compare(e.appearance, f.appearance), cmp.Compare(e.identity, f.identity))
 }
 
-// dir is where the entries of a directory lie.
+// dir says where the entries of a directory are in the record.
 type dir struct {
-	key   key
-	at    int64
-	count uint32
+	key    key
+	offset int64  // bytes from Record.base
+	count  uint32 // of entries
 }
 
-// key stands for the path of a directory.
+// key is a hash of the path of a directory.
 type key [keySize]byte
 
 func keyOf(path string) key {
@@ -68,10 +75,11 @@ func keyOf(path string) key {
 
 func (d dir) compare(k key) int { return bytes.Compare(d.key[:], k[:]) }
 
-// self is the name under which a directory's own entry lies among those of what is in it.
-const self = "."
+// selfName is the name of a directory's entry for itself. It is in the same block as the entries of the files in that
+// directory.
+const selfName = "."
 
-// describe makes the entry of a name.
+// describe makes the entry of a file from its name and attributes.
 func describe(name string, st *unix.Statx_t) entry {
 	data := make([]byte, 0, 512)
 	data = append(append(data, name...), 0)
@@ -89,7 +97,8 @@ func appendTime(data []byte, t unix.StatxTimestamp) []byte {
 	return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(data, uint64(t.Sec)), t.Nsec)
 }
 
-// fnv is FNV-1a: two names for which it is the same by chance are only looked at more closely.
+// fnv is the hash FNV-1a. Where two files have the same hash by chance, their contents are compared, which does no
+// harm.
 func fnv(data []byte) uint64 {
 	h := uint64(14695981039346656037)
 	for _, b := range data {
@@ -98,121 +107,123 @@ func fnv(data []byte) uint64 {
 	return h
 }
 
-// Record is that of one backup. A nil one knows nothing. It is for one goroutine at a time.
+// Record is the record of one backup. A nil Record has no entries. Only one goroutine at a time may use a Record.
 type Record struct {
-	file  *os.File
-	begin int64 // of the blocks
-	dirs  []dir // by key
+	file *os.File
+	base int64 // the offset in the file of the first block
+	dirs []dir // sorted by key
 
-	loaded  bool   // a directory is in memory
-	path    string // of that directory
-	entries []entry
+	cached        bool // the entries of one directory are in memory
+	cachedPath    string
+	cachedEntries []entry
 }
 
-// Close closes it.
+// Close closes the file of the record.
 func (r *Record) Close() {
 	if r != nil {
 		_ = r.file.Close()
 	}
 }
 
-// Same reports whether a file or directory, which statx shows so, is what it was when the backup was made: it has the
-// content and the metadata that were stored then. path is absolute and clean, as it was then.
+// Same reports whether a file or directory, whose attributes are st, has been unchanged since the backup was made: it
+// has the content and the metadata that were stored. name is its absolute, clean path at the time of the backup.
 func (r *Record) Same(name string, st *unix.Statx_t) bool {
 	if r == nil {
 		return false
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return r.find(name, self, st) == same
+		return r.lookUp(name, selfName, st) == same
 	}
-	return r.find(path.Dir(name), path.Base(name), st) == same
+	return r.lookUp(path.Dir(name), path.Base(name), st) == same
 }
 
-// verdict is what a record says of a name.
+// verdict is what a record says about a file.
 type verdict int
 
 const (
-	unknown verdict = iota
-	alike           // it has the size and the time of modification of what was recorded, and may not be the same
-	same
+	unknown verdict = iota // the recorded size or time of modification differs, or there is no entry
+	similar                // the size and the time of modification are the recorded ones, the content may not be
+	same                   // the file is unchanged
 )
 
-// find looks for a name in a directory.
-func (r *Record) find(in, name string, st *unix.Statx_t) verdict {
-	if r == nil || !r.load(in) {
+// lookUp compares the file called name in a directory with its entry.
+func (r *Record) lookUp(dirPath, name string, st *unix.Statx_t) verdict {
+	if r == nil || !r.loadEntries(dirPath) {
 		return unknown
 	}
 	e := describe(name, st)
-	i, found := slices.BinarySearchFunc(r.entries, e, entry.compare)
+	i, found := slices.BinarySearchFunc(r.cachedEntries, e, entry.compare)
 	switch {
-	case found && e.is != 0:
+	case found && e.identity != 0:
 		return same
 	case found:
-		return alike
-	case i < len(r.entries) && r.entries[i].looks == e.looks, i > 0 && r.entries[i-1].looks == e.looks:
-		return alike
+		return similar
+	case i < len(r.cachedEntries) && r.cachedEntries[i].appearance == e.appearance,
+		i > 0 && r.cachedEntries[i-1].appearance == e.appearance:
+		return similar
 	}
 	return unknown
 }
 
-// load brings the entries of a directory into memory, and reports whether there are any.
-func (r *Record) load(in string) bool {
-	if r.loaded && r.path == in {
-		return len(r.entries) > 0
+// loadEntries reads the entries of a directory into memory, and reports whether there are any.
+func (r *Record) loadEntries(dirPath string) bool {
+	if r.cached && r.cachedPath == dirPath {
+		return len(r.cachedEntries) > 0
 	}
-	r.loaded, r.path, r.entries = true, in, r.entries[:0]
-	k := keyOf(in)
-	i, found := slices.BinarySearchFunc(r.dirs, k, dir.compare)
+	r.cached, r.cachedPath, r.cachedEntries = true, dirPath, r.cachedEntries[:0]
+	key := keyOf(dirPath)
+	i, found := slices.BinarySearchFunc(r.dirs, key, dir.compare)
 	if !found {
 		return false
 	}
 	data := make([]byte, int64(r.dirs[i].count)*entrySize)
-	if _, err := r.file.ReadAt(data, r.begin+r.dirs[i].at); err != nil {
-		return false // nothing is known of them then
+	if _, err := r.file.ReadAt(data, r.base+r.dirs[i].offset); err != nil {
+		return false // the entries stay empty, so the files of this directory are unknown
 	}
 	for ; len(data) > 0; data = data[entrySize:] {
-		r.entries = append(r.entries, entry{binary.LittleEndian.Uint64(data), binary.LittleEndian.Uint64(data[8:])})
+		e := entry{binary.LittleEndian.Uint64(data), binary.LittleEndian.Uint64(data[8:])}
+		r.cachedEntries = append(r.cachedEntries, e)
 	}
 	return true
 }
 
-// errDamaged says that a file is no record.
+// errDamaged means that a file is not a record that can be read.
 var errDamaged = errors.New("it is damaged, or of another version")
 
-// read reads where the directories' entries lie. What is about the backup ends at begin.
-func read(file *os.File, begin int64) (*Record, error) {
+// readIndex reads the list of directories. The line that describes the backup ends at the offset base.
+func readIndex(file *os.File, base int64) (*Record, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
-	size := info.Size() - begin
+	size := info.Size() - base
 	var trailer [trailerSize]byte
 	if size < trailerSize {
 		return nil, errDamaged
 	}
-	if _, err := file.ReadAt(trailer[:], begin+size-trailerSize); err != nil {
+	if _, err := file.ReadAt(trailer[:], base+size-trailerSize); err != nil {
 		return nil, err
 	}
-	at, count := binary.LittleEndian.Uint64(trailer[:]), binary.LittleEndian.Uint64(trailer[8:])
-	if at > uint64(size) || count > math.MaxUint32 || at+count*dirSize != uint64(size-trailerSize) {
+	dirsOffset, count := binary.LittleEndian.Uint64(trailer[:]), binary.LittleEndian.Uint64(trailer[8:])
+	if dirsOffset > uint64(size) || count > math.MaxUint32 || dirsOffset+count*dirSize != uint64(size-trailerSize) {
 		return nil, errDamaged
 	}
-	data := io.NewSectionReader(file, begin+int64(at), int64(count*dirSize))
-	r := &Record{file: file, begin: begin, dirs: make([]dir, 0, count)}
-	return r, r.readDirs(data, int64(at))
+	data := io.NewSectionReader(file, base+int64(dirsOffset), int64(count*dirSize))
+	r := &Record{file: file, base: base, dirs: make([]dir, 0, count)}
+	return r, r.readDirs(data, int64(dirsOffset))
 }
 
-// readDirs reads the list of directories, whose entries end at end.
-func (r *Record) readDirs(from io.Reader, end int64) error {
+// readDirs reads the list of directories. It fails if the entries of one lie beyond the offset end.
+func (r *Record) readDirs(src io.Reader, end int64) error {
 	buf := make([]byte, 1024*dirSize)
 	for {
-		n, err := io.ReadFull(from, buf)
+		n, err := io.ReadFull(src, buf)
 		for data := buf[:n/dirSize*dirSize]; len(data) > 0; data = data[dirSize:] {
 			d := dir{
-				key: key(data[:keySize]), at: int64(binary.LittleEndian.Uint64(data[keySize:])),
+				key: key(data[:keySize]), offset: int64(binary.LittleEndian.Uint64(data[keySize:])),
 				count: binary.LittleEndian.Uint32(data[keySize+8:]),
 			}
-			if d.at < 0 || d.at > end || int64(d.count)*entrySize > end-d.at {
+			if d.offset < 0 || d.offset > end || int64(d.count)*entrySize > end-d.offset {
 				return fmt.Errorf("directory %d: %w", len(r.dirs), errDamaged)
 			}
 			r.dirs = append(r.dirs, d)

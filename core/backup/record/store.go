@@ -7,25 +7,28 @@ import (
 	"go.pcc.com/rewind/core/backup"
 )
 
-// Storing is a backup that is to be made, and recorded.
+// Storing is a backup that is to be made together with its record.
 type Storing struct {
 	Backend backup.Backend
 	Config  backup.Config
-	Tree    backup.Tree // without the fields that say where records lie
-	Keeper  Keeper
-	File    string // the new record until it is kept, in a directory that the backend can write to
+	Tree    backup.Tree // Store sets Records and Record
+	Keeper  Keeper      // keeps the new record
+	File    string      // where the new record is written first; in a directory that the backend can write to
 
-	// Recording: the backend writes the record itself. See runs a function where the tree can be seen; nil: here.
+	// Recording says that the backend writes the record itself.
 	Recording bool
-	See       func(func() error) error
+
+	// See runs a function in the mount namespace in which the tree can be seen. If it is nil, that is the caller's.
+	See func(func() error) error
 }
 
-// Store has the backend store the tree and keeps the record of it. Whether it can be kept changes nothing for the
-// backup: what cannot be recorded is read once more the next time, which is a warning.
+// Store has the backend store the tree, and keeps the record of it. A record that cannot be made or kept does not fail
+// the backup: the next backup reads all files again, and a warning in Stored.Warnings says so. The faults are those of
+// the backend's Store.
 func (s Storing) Store(ctx context.Context, report backup.Report) (backup.Stored, error) {
 	defer os.Remove(s.File)
 	s.Tree.Records, s.Tree.Record = s.Keeper.Dir, s.File
-	failed := s.record(ctx, report)
+	recordErr := s.record(ctx, report)
 	if ctx.Err() != nil {
 		return backup.Stored{}, context.Cause(ctx)
 	}
@@ -33,23 +36,23 @@ func (s Storing) Store(ctx context.Context, report backup.Report) (backup.Stored
 	if stored.ID == "" {
 		return stored, err
 	}
-	if failed == nil {
-		failed = s.Keeper.Keep(stored, s.File)
+	if recordErr == nil {
+		recordErr = s.Keeper.Keep(stored, s.File)
 	}
-	if failed != nil {
-		stored.Warnings = append(stored.Warnings, Unrecorded(failed))
+	if recordErr != nil {
+		stored.Warnings = append(stored.Warnings, Unrecorded(recordErr))
 	}
 	return stored, err
 }
 
-// record records the tree, unless the backend does.
+// record makes the record of the tree, unless the backend does.
 func (s Storing) record(ctx context.Context, report backup.Report) error {
 	if s.Recording {
 		return nil
 	}
-	record := func() error { return Make(ctx, s.Tree, nil, nil, report) }
+	makeRecord := func() error { return Make(ctx, s.Tree, nil, nil, report) }
 	if s.See == nil {
-		return record()
+		return makeRecord()
 	}
-	return s.See(record)
+	return s.See(makeRecord)
 }

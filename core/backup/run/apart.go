@@ -15,32 +15,33 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// Apart is a backend with mounts of its own, which nobody else sees: what it mounts itself, and the snapshots that it
-// is shown.
+// Apart is a backend in a mount namespace of its own. Nobody else sees what the backend mounts there, nor the snapshots
+// that are mounted there for it.
 type Apart struct {
 	*plugin.Client
-	host  *Host
-	space *filesystem.Space
-	shown []filesystem.Mount // the last one last
-	gone  []error            // what is not shown any more, although nobody here took it away
+	host      *Host
+	namespace *filesystem.Space
+	mounted   []filesystem.Mount // in the order in which they were mounted
+	lost      []error            // a fault for each snapshot that somebody else has unmounted
 }
 
-// StartApart starts a process of the backend with mounts of its own.
+// StartApart starts a process of the backend in a mount namespace of its own. The caller closes it.
 func (h *Host) StartApart(ctx context.Context) (*Apart, error) {
-	space, err := filesystem.NewSpace()
+	namespace, err := filesystem.NewSpace()
 	if err != nil {
 		return nil, err
 	}
-	a := &Apart{host: h, space: space}
-	if err := a.start(ctx); err != nil {
-		return nil, fault.All(err, space.Close())
+	a := &Apart{host: h, namespace: namespace}
+	if err := a.startClient(ctx); err != nil {
+		return nil, fault.All(err, namespace.Close())
 	}
 	return a, nil
 }
 
-// start leaves the client that was there where it fails: one that is closed says so to every call.
-func (a *Apart) start(ctx context.Context) error {
-	return a.space.Do(func() error {
+// startClient starts a process of the backend in the namespace, in place of the one before. If that fails, Client stays
+// as it was; every call of a client that has been closed returns an error.
+func (a *Apart) startClient(ctx context.Context) error {
+	return a.namespace.Do(func() error {
 		client, err := a.host.start(ctx)
 		if err == nil {
 			a.Client = client
@@ -49,15 +50,19 @@ func (a *Apart) start(ctx context.Context) error {
 	})
 }
 
-// Close ends the process; its mounts go with it.
-func (a *Apart) Close() error { return fault.All(a.Client.Close(), a.space.Close()) }
+// Close ends the process, and the namespace with all its mounts.
+func (a *Apart) Close() error { return fault.All(a.Client.Close(), a.namespace.Close()) }
 
-// show mounts the snapshots where the volumes are mounted, over them. Over, because whoever unmounts a volume outside
-// unmounts here, too, what is mounted in its place: that is the copy of its own mount, and the snapshot stays.
-func (a *Apart) show(ctx context.Context, r command.Runner, specs []filesystem.MountSpec) error {
-	slices.SortFunc(specs, func(x, y filesystem.MountSpec) int { return strings.Compare(x.Point, y.Point) }) // a parent before what lies in it
-	return a.space.Do(func() error {
-		err := a.mount(pointDir, func() error { return unix.Mount("tmpfs", pointDir, "tmpfs", 0, "size=1m,mode=0700") })
+// mountSnapshots mounts the snapshots in the namespace, each on top of the mount of its volume. That mount of the
+// volume is left in place below the snapshot: when somebody unmounts the volume outside, the kernel unmounts its copy
+// here as well, and the snapshot stays.
+func (a *Apart) mountSnapshots(ctx context.Context, r command.Runner, specs []filesystem.MountSpec) error {
+	// A parent comes before the mount points in it.
+	slices.SortFunc(specs, func(x, y filesystem.MountSpec) int { return strings.Compare(x.Point, y.Point) })
+	return a.namespace.Do(func() error {
+		err := a.mount(unmountedDir, func() error {
+			return unix.Mount("tmpfs", unmountedDir, "tmpfs", 0, "size=1m,mode=0700")
+		})
 		for i := 0; i < len(specs) && err == nil; i++ {
 			err = a.mount(specs[i].Point, func() error { return filesystem.MountDevice(ctx, r, specs[i]) })
 		}
@@ -65,9 +70,10 @@ func (a *Apart) show(ctx context.Context, r command.Runner, specs []filesystem.M
 	})
 }
 
-// mount has fn mount something at a point. An automount point that nothing is mounted at is taken away first, in this
-// namespace alone: every look at it would have systemd mount the volume outside, where it is not seen from here.
-func (a *Apart) mount(point string, fn func() error) error {
+// mount has doMount mount something at a mount point, and notes that mount. If the point is an automount point at which
+// nothing is mounted, mount first unmounts the automount, in this namespace only. Otherwise every access to the point
+// would have systemd mount the volume outside the namespace, where it is not seen from inside.
+func (a *Apart) mount(point string, doMount func() error) error {
 	mounts, err := filesystem.Mounts() // of the calling thread
 	if err != nil {
 		return err
@@ -80,35 +86,38 @@ func (a *Apart) mount(point string, fn func() error) error {
 	if err := os.MkdirAll(point, 0o700); err != nil {
 		return fault.New(fault.MountFailed, "mount point %s: %w", point, err)
 	}
-	if err := fn(); err != nil {
+	if err := doMount(); err != nil {
 		return fault.New(fault.MountFailed, "for the backend: %w", err)
 	}
 	mounts, err = filesystem.Mounts()
 	if m, ok := filesystem.At(mounts, point); ok {
-		a.shown = append(a.shown, m)
+		a.mounted = append(a.mounted, m)
 	}
 	return err
 }
 
-// hide takes the snapshots away again. A backend that holds one still, itself or by what it left running, is ended and
-// started anew. Faults: set_differs where a snapshot was not to be seen until now, whoever took it away; busy.
-func (a *Apart) hide(ctx context.Context) error {
-	err := a.space.Do(a.unmount)
+// unmountSnapshots unmounts the snapshots again. If the backend, or a program that it left running, still keeps one of
+// them open, the backend is ended and started again. Faults: set_differs if somebody else has unmounted a snapshot
+// meanwhile; busy.
+func (a *Apart) unmountSnapshots(ctx context.Context) error {
+	err := a.namespace.Do(a.unmountAll)
 	if errors.Is(err, fault.Busy) {
-		err = fault.All(a.Client.Close(), a.space.Do(a.unmount), a.start(ctx))
+		err = fault.All(a.Client.Close(), a.namespace.Do(a.unmountAll), a.startClient(ctx))
 	}
-	return fault.All(append(a.gone, err)...)
+	return fault.All(append(a.lost, err)...)
 }
 
-func (a *Apart) unmount() error {
+// unmountAll unmounts the snapshots, the last one first. It runs on a thread in the namespace.
+func (a *Apart) unmountAll() error {
 	mounts, err := filesystem.Mounts() // of the calling thread
 	if err != nil {
 		return err
 	}
-	for ; len(a.shown) > 0; a.shown = a.shown[:len(a.shown)-1] {
-		m := a.shown[len(a.shown)-1]
-		if seen, _ := filesystem.At(mounts, m.Point); seen.ID != m.ID || seen.Dev != m.Dev {
-			a.gone = append(a.gone, fault.New(fault.SetDiffers, "the snapshot at %s was unmounted before the backend was done with it", m.Point))
+	for ; len(a.mounted) > 0; a.mounted = a.mounted[:len(a.mounted)-1] {
+		m := a.mounted[len(a.mounted)-1]
+		if found, _ := filesystem.At(mounts, m.Point); found.ID != m.ID || found.Dev != m.Dev {
+			const msg = "the snapshot at %s was unmounted before the backend was done with it"
+			a.lost = append(a.lost, fault.New(fault.SetDiffers, msg, m.Point))
 			continue
 		}
 		if err := filesystem.Unmount(m.Point); err != nil {

@@ -14,7 +14,7 @@ import (
 	"go.pcc.com/rewind/core/trust"
 )
 
-// Arguments say which backend to use, and how; every module that uses one has them.
+// Arguments say which backend to use, and how. Every module that uses a backend has these arguments.
 type Arguments struct {
 	Backend         string            `mapstructure:"backend" doc:"mirror, rsync, restic, or a program in /usr/local/lib/rewind/backends."`
 	BackendOptions  map[string]any    `mapstructure:"backend_options" keys:"path,repository,password_file" doc:"What the backend needs: mirror and rsync path; restic repository, password_file. By hand: backend_options=repository=/srv/restic,password_file=/root/pw."`
@@ -25,28 +25,29 @@ type Arguments struct {
 	StallTimeout    int               `mapstructure:"stall_timeout" doc:"Seconds after which a backend that makes no progress is given up, 10 to 86400."`
 }
 
-// Defaults are the arguments where none is given.
+// Defaults returns the arguments with their default values.
 func Defaults() Arguments { return Arguments{Backend: "mirror", StallTimeout: 1800} }
 
-// Validate says what is wrong with them. What a backend makes of its options only it can say.
+// Validate returns bad_arguments for every argument that is wrong. It does not check BackendOptions; only the backend
+// can do that.
 func (a Arguments) Validate() error {
-	var wrong []error
+	var errs []error
 	if a.Backend == "" || strings.ContainsAny(a.Backend, "/\x00") {
-		wrong = append(wrong, ansible.Bad("backend", "%q is no name of a backend", a.Backend))
+		errs = append(errs, ansible.Bad("backend", "%q is no name of a backend", a.Backend))
 	}
 	if sum, err := hex.DecodeString(a.BackendSHA256); a.BackendSHA256 != "" && (err != nil || len(sum) != 32) {
-		wrong = append(wrong, ansible.Bad("backend_sha256", "is not 64 hexadecimal digits"))
+		errs = append(errs, ansible.Bad("backend_sha256", "is not 64 hexadecimal digits"))
 	}
 	if strings.ContainsAny(a.Host, "/\x00\n") || strings.HasPrefix(a.Host, ".") {
-		wrong = append(wrong, ansible.Bad("host", "%q is no name of a server", a.Host))
+		errs = append(errs, ansible.Bad("host", "%q is no name of a server", a.Host))
 	}
 	if a.StallTimeout < 10 || a.StallTimeout > 86400 {
-		wrong = append(wrong, ansible.Bad("stall_timeout", "is %d; it is 10 to 86400 seconds", a.StallTimeout))
+		errs = append(errs, ansible.Bad("stall_timeout", "is %d; it is 10 to 86400 seconds", a.StallTimeout))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// Use is what they say beside the secrets.
+// Use returns what the arguments say, without the secrets. If Host is not given, it is this server's name.
 func (a Arguments) Use() (Use, error) {
 	host := a.Host
 	if host == "" {
@@ -62,8 +63,8 @@ func (a Arguments) Use() (Use, error) {
 	}, nil
 }
 
-// Secrets reads what must not be shown: the environment, and the passwords in files that the options name. The caller's
-// own output hides them from then on.
+// Secrets returns what must not be shown: the environment, and the content of the files that the options ending with
+// "_file" name. From then on the output of c hides these. Faults: not_found, bad_arguments.
 func (a Arguments) Secrets(c ansible.Call) (Secret, error) {
 	s := Secret{Environment: map[string]string{}}
 	if a.EnvironmentFile != "" {
@@ -86,7 +87,7 @@ func (a Arguments) Secrets(c ansible.Call) (Secret, error) {
 		if !ok || !strings.HasSuffix(key, "_file") {
 			continue
 		}
-		if data, err := os.ReadFile(path); err == nil && len(data) < 4096 { // the backend says if it cannot be read
+		if data, err := os.ReadFile(path); err == nil && len(data) < 4096 { // the backend reports a file it cannot read
 			s.Hide = append(s.Hide, strings.TrimSpace(string(data)))
 		}
 	}
@@ -94,11 +95,13 @@ func (a Arguments) Secrets(c ansible.Call) (Secret, error) {
 	return s, nil
 }
 
-// readTrusted reads a file whose content reaches programs that run as root, so that nobody else may choose it.
+// readTrusted reads the environment file. Its content is given to programs that run as root, so the file is refused if
+// anybody else can change it.
 func readTrusted(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fault.New(fault.NotFound, "environment_file: %w", err).WithHint("it is a file on the server, readable for root")
+		return nil, fault.New(fault.NotFound, "environment_file: %w", err).
+			WithHint("it is a file on the server, readable for root")
 	}
 	defer file.Close()
 	info, err := file.Stat()
@@ -108,9 +111,10 @@ func readTrusted(path string) ([]byte, error) {
 	if err == nil {
 		err = trust.Dir(filepath.Dir(path))
 	}
-	var others *trust.Error
-	if errors.As(err, &others) {
-		return nil, ansible.Bad("environment_file", "%v: what it says reaches programs that run as root", err).WithHint("%s", others.Remedy())
+	var changeable *trust.Error
+	if errors.As(err, &changeable) {
+		return nil, ansible.Bad("environment_file", "%v: what it says reaches programs that run as root", err).
+			WithHint("%s", changeable.Remedy())
 	}
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "environment_file: %w", err)
@@ -118,5 +122,6 @@ func readTrusted(path string) ([]byte, error) {
 	return io.ReadAll(file)
 }
 
-// Limit is how long a journey with a backend may take, unless it extends it, which it does while the backend gets on.
+// Limit returns the time limit of a run that uses a backend. The run extends it as long as the backend reports
+// progress.
 func Limit(u Use) time.Duration { return 2*u.Stall + 15*time.Minute }

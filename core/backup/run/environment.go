@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+// variableName matches the name of an environment variable.
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// ParseEnvironment reads lines of KEY=VALUE as systemd's EnvironmentFile= and shells know them: empty lines and those
-// that begin with # do not count, "export " may stand before, and a value may stand in single or double quotes. Nothing
-// is expanded or run. Errors name the line and never quote it.
+// ParseEnvironment parses lines of KEY=VALUE, as in a file for systemd's EnvironmentFile= or for a shell. It ignores
+// empty lines and lines that begin with #. "export " may precede the key, and the value may be in single or double
+// quotes. Nothing is expanded or run. An error has the number of the line and never its text, which may be a secret.
 func ParseEnvironment(text string) (map[string]string, error) {
 	env := map[string]string{}
 	for i, line := range strings.Split(text, "\n") {
@@ -18,11 +19,11 @@ func ParseEnvironment(text string) (map[string]string, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if rest, ok := strings.CutPrefix(line, "export "); ok {
-			line = strings.TrimSpace(rest)
+		if assignment, ok := strings.CutPrefix(line, "export "); ok {
+			line = strings.TrimSpace(assignment)
 		}
 		key, value, ok := strings.Cut(line, "=")
-		if !ok || !variable.MatchString(key) {
+		if !ok || !variableName.MatchString(key) {
 			return nil, fmt.Errorf("line %d is not KEY=VALUE", i+1)
 		}
 		value, err := unquote(value)
@@ -34,6 +35,7 @@ func ParseEnvironment(text string) (map[string]string, error) {
 	return env, nil
 }
 
+// unquote removes the quotes around a value.
 func unquote(value string) (string, error) {
 	if value == "" || value[0] != '"' && value[0] != '\'' {
 		return value, nil

@@ -25,8 +25,10 @@ func TestParseEnvironment(t *testing.T) {
 	}
 }
 
-func TestParseEnvironmentNamesTheLineAndNothingElse(t *testing.T) {
-	for _, text := range []string{"A=1\nswordfish", "A=1\n1A=swordfish", "A=1\nB='swordfish", "A=1\nB=\"sword\"fish\"", "A=1\n =swordfish"} {
+func TestParseEnvironmentErrorNamesOnlyTheLine(t *testing.T) {
+	for _, text := range []string{
+		"A=1\nswordfish", "A=1\n1A=swordfish", "A=1\nB='swordfish", "A=1\nB=\"sword\"fish\"", "A=1\n =swordfish",
+	} {
 		_, err := ParseEnvironment(text)
 		if err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "sword") {
 			t.Errorf("%q: %v", text, err)
@@ -42,15 +44,15 @@ func FuzzParseEnvironment(f *testing.F) {
 			return
 		}
 		for key := range env {
-			if !variable.MatchString(key) {
+			if !variableName.MatchString(key) {
 				t.Errorf("a variable called %q", key)
 			}
 		}
 	})
 }
 
-// What the file says reaches programs that run as root: LD_PRELOAD, too.
-func TestAnEnvironmentFileOfOthersIsRefused(t *testing.T) {
+// The variables of the file are given to programs that run as root, and one of them may be LD_PRELOAD.
+func TestEnvironmentFileOthersCanWriteIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "env")
 	if err := os.WriteFile(path, []byte("RESTIC_PASSWORD=canary\n"), 0o600); err != nil {
@@ -63,18 +65,18 @@ func TestAnEnvironmentFileOfOthersIsRefused(t *testing.T) {
 	if err := read(); err != nil {
 		t.Fatal(err)
 	}
-	for _, open := range []string{path, dir} {
-		before, err := os.Stat(open)
+	for _, writable := range []string{path, dir} {
+		before, err := os.Stat(writable)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(open, 0o777); err != nil {
+		if err := os.Chmod(writable, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		if err := read(); !errors.Is(err, fault.BadArguments) || fault.Of(err).Hint != "chmod go-w "+open {
-			t.Errorf("others can write to %s: %v", open, err)
+		if err := read(); !errors.Is(err, fault.BadArguments) || fault.Of(err).Hint != "chmod go-w "+writable {
+			t.Errorf("others can write to %s: %v", writable, err)
 		}
-		if err := os.Chmod(open, before.Mode().Perm()); err != nil {
+		if err := os.Chmod(writable, before.Mode().Perm()); err != nil {
 			t.Fatal(err)
 		}
 	}

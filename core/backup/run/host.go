@@ -15,22 +15,23 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// Host starts the backend of a request, with its secrets, and hides them in what comes back.
+// Host starts the backend of a request, gives it its secrets, and masks these in results and errors.
 type Host struct {
 	use     Use
 	program plugin.Program
 	secret  Secret
-	dir     string
-	hidden  *ansible.Hidden
+	runDir  string // the directory of the run
+	mask    *ansible.Hidden
 }
 
-// Open finds the backend's program and takes the journey's secrets.
+// Open finds the backend's program and reads the run's secrets, which removes them from the run's directory. Faults:
+// those of plugin.Find, internal.
 func Open(t *journey.Trip, b Backends, use Use) (*Host, error) {
-	h := &Host{use: use, dir: t.Dir()}
+	h := &Host{use: use, runDir: t.Dir()}
 	if err := t.Secret(&h.secret); err != nil {
 		return nil, err
 	}
-	h.hidden = ansible.Hide(append(slices.Collect(maps.Values(h.secret.Environment)), h.secret.Hide...)...)
+	h.mask = ansible.Hide(append(slices.Collect(maps.Values(h.secret.Environment)), h.secret.Hide...)...)
 	if b[use.Backend] == nil {
 		program, err := plugin.Find(use.Backend, use.SHA256)
 		if err != nil {
@@ -47,53 +48,55 @@ func Open(t *journey.Trip, b Backends, use Use) (*Host, error) {
 	return h, nil
 }
 
-// start starts a process of the backend. It sees the mounts of the thread it is started on.
+// start starts a process of the backend in the mount namespace of the calling thread.
 func (h *Host) start(ctx context.Context) (*plugin.Client, error) {
 	return plugin.Host{
-		SocketDir: h.dir, Stall: h.use.Stall,
-		Log: func(line string) { os.Stderr.WriteString(h.hidden.Text(line) + "\n") }, // to the system's journal
+		SocketDir: h.runDir, Stall: h.use.Stall,
+		Log: func(line string) { os.Stderr.WriteString(h.mask.Text(line) + "\n") }, // to systemd's journal
 	}.Start(ctx, h.program)
 }
 
-// Config is what every call of the backend is given. Its scratch directory is the journey's.
+// Config returns the Config for every call of the backend. Its scratch directory is in the run's directory, and Config
+// makes it if it does not exist.
 func (h *Host) Config() backup.Config {
-	scratch := filepath.Join(h.dir, "scratch")
-	_ = os.MkdirAll(scratch, 0o700) // a backend that cannot use it says so
+	scratch := filepath.Join(h.runDir, "scratch")
+	_ = os.MkdirAll(scratch, 0o700) // if this fails, a backend that needs the directory reports it
 	return backup.Config{Options: h.use.Options, Environment: h.secret.Environment, Host: h.use.Host, Scratch: scratch}
 }
 
-// recordsDir holds the records of each backend's backups.
+// recordsDir has one directory for each backend, with the records of its backups.
 const recordsDir = journey.State + "/records"
 
-// Records keeps what the files of the backend's backups were like.
+// Records returns the keeper of the records of the backend's backups.
 func (h *Host) Records() record.Keeper {
 	return record.Keeper{Dir: filepath.Join(recordsDir, h.use.Backend)}
 }
 
-// forget has the backend forget a backup, whose record goes first: without the backup it is of no use.
+// forget removes the record of a backup, which is of no use without the backup, and has the backend forget the backup.
 func (h *Host) forget(ctx context.Context, client backup.Backend, id string) error {
-	_ = h.Records().Remove(id) // one that stays does no harm
+	_ = h.Records().Remove(id) // a record without a backup does no harm
 	return client.Forget(ctx, h.Config(), id)
 }
 
-// Cover takes the secrets out of what a result says in words. Its commands hold none, they are given in the
-// environment; its data are numbers, paths and ids, which a setting that is no secret may be a part of: they stay what
-// they are.
+// Cover masks the secrets in the message and the warnings of a result. The commands contain no secrets, because tools
+// get these in the environment. The data are numbers, paths and IDs, and are not masked: one of them may contain the
+// value of a variable that is no secret.
 func (h *Host) Cover(r ansible.Result) ansible.Result {
-	r.Msg = h.hidden.Text(r.Msg)
+	r.Msg = h.mask.Text(r.Msg)
 	for i, warning := range r.Warnings {
-		r.Warnings[i] = h.hidden.Text(warning)
+		r.Warnings[i] = h.mask.Text(warning)
 	}
 	return r
 }
 
-// Hide takes the secrets out of a backend's error.
+// Hide masks the secrets in a backend's error, and returns it as a *fault.Error that wraps no other error. It returns
+// nil for nil.
 func (h *Host) Hide(err error) error {
 	if err == nil {
 		return nil
 	}
 	f := *fault.Of(err)
-	f.Msg, f.Hint, f.Err = h.hidden.Text(f.Msg), h.hidden.Text(f.Hint), nil
-	f.Facts = h.hidden.Facts(f.Facts)
+	f.Msg, f.Hint, f.Err = h.mask.Text(f.Msg), h.mask.Text(f.Hint), nil
+	f.Facts = h.mask.Facts(f.Facts)
 	return &f
 }

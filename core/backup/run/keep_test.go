@@ -8,17 +8,18 @@ import (
 	"go.pcc.com/rewind/core/backup"
 )
 
-func TestBeyondCountsCompleteOnesOfTheSameSet(t *testing.T) {
+func TestForgetCountsCompleteBackupsOfSameJob(t *testing.T) {
 	earlier := time.Now()
 	b := func(id string, incomplete bool, roots ...string) backup.Stored {
 		earlier = earlier.Add(-time.Hour)
 		return backup.Stored{ID: id, Host: "web", Set: "backup", Time: earlier, Incomplete: incomplete, Roots: roots}
 	}
-	foreign, others, by := b("foreign", false, "/a", "/b"), b("others", false, "/a", "/b"), b("by another program", false, "/a", "/b")
-	foreign.Host, others.Set, by.Set = "mail", "weekly", ""
+	otherHost, otherSet := b("other host", false, "/a", "/b"), b("other set", false, "/a", "/b")
+	otherProgram := b("other program", false, "/a", "/b")
+	otherHost.Host, otherSet.Set, otherProgram.Set = "mail", "weekly", ""
 	all := []backup.Stored{
-		b("7", true, "/a", "/b"), b("6", false, "/b", "/a"), foreign, others, by, b("5", false, "/a"), b("4", true, "/a", "/b"),
-		b("3", false, "/a", "/b"), b("2", true, "/a", "/b"), b("1", false, "/a", "/b"),
+		b("7", true, "/a", "/b"), b("6", false, "/b", "/a"), otherHost, otherSet, otherProgram, b("5", false, "/a"),
+		b("4", true, "/a", "/b"), b("3", false, "/a", "/b"), b("2", true, "/a", "/b"), b("1", false, "/a", "/b"),
 	}
 	for _, c := range []struct {
 		last int // index
@@ -29,20 +30,20 @@ func TestBeyondCountsCompleteOnesOfTheSameSet(t *testing.T) {
 		{1, 2, []string{"2", "1"}},
 		{1, 3, nil},
 		{1, 9, nil},
-		{9, 1, []string{"7", "6", "4", "3", "2"}}, // the clock was put back: it is the last all the same
+		{9, 1, []string{"7", "6", "4", "3", "2"}}, // the clock was set back before the last backup
 	} {
 		var got []string
-		for _, old := range beyond(all, all[c.last], c.keep, time.Now()) {
+		for _, old := range backupsToForget(all, all[c.last], c.keep, time.Now()) {
 			got = append(got, old.ID)
 		}
 		if !slices.Equal(got, c.want) {
-			t.Errorf("last %s, keep %d: %q go, want %q", all[c.last].ID, c.keep, got, c.want)
+			t.Errorf("last %s, keep %d: %q are to be forgotten, want %q", all[c.last].ID, c.keep, got, c.want)
 		}
 	}
 }
 
-// A backup of the future takes nobody's place among those that are kept, and goes in its turn, which its number tells.
-func TestBeyondWhenTheClockRanAhead(t *testing.T) {
+// A backup dated in the future does not count towards the backups to keep. It is forgotten in the order of its number.
+func TestForgetIgnoresBackupsDatedInFuture(t *testing.T) {
 	now := time.Now()
 	b := func(id string, sequence int64, age time.Duration) backup.Stored {
 		return backup.Stored{ID: id, Host: "web", Set: "backup", Sequence: sequence, Time: now.Add(-age)}
@@ -62,11 +63,11 @@ func TestBeyondWhenTheClockRanAhead(t *testing.T) {
 		{unnumbered, 1, 2, []string{"1"}},
 	} {
 		var got []string
-		for _, old := range beyond(c.list, c.list[c.last], c.keep, now) {
+		for _, old := range backupsToForget(c.list, c.list[c.last], c.keep, now) {
 			got = append(got, old.ID)
 		}
 		if !slices.Equal(got, c.want) {
-			t.Errorf("keep %d of %v: %q go, want %q", c.keep, c.list, got, c.want)
+			t.Errorf("keep %d of %v: %q are to be forgotten, want %q", c.keep, c.list, got, c.want)
 		}
 	}
 }

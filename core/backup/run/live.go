@@ -9,43 +9,43 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// areDirectories refuses what is no directory to be read live. A backend stores a link as what it is, and nothing of
-// what it leads to.
-func areDirectories(paths []string) error {
-	var wrong []error
+// checkLiveDirectories refuses paths to be read live that are not directories. A symbolic link to a directory is
+// refused, too, because a backend would store only the link.
+func checkLiveDirectories(paths []string) error {
+	var errs []error
 	for _, path := range paths {
 		if info, err := os.Stat(path); err != nil || !info.IsDir() {
-			wrong = append(wrong, fault.New(fault.NotFound, "volumes: %s, to be read live, is no directory", path))
+			errs = append(errs, fault.New(fault.NotFound, "volumes: %s, to be read live, is no directory", path))
 			continue
 		}
 		info, err := os.Lstat(path)
 		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
-			continue // one that has gone since then the backend misses
+			continue // if the directory has gone since Stat, the backend fails
 		}
-		leads, err := filepath.EvalSymlinks(path)
+		target, err := filepath.EvalSymlinks(path)
 		if err != nil {
-			leads = "the directory that it leads to"
+			target = "the directory that it leads to"
 		}
-		wrong = append(wrong, fault.New(fault.BadArguments, "volumes: %s, to be read live, is a symbolic link", path).
-			WithHint("name %s", leads))
+		errs = append(errs, fault.New(fault.BadArguments, "volumes: %s, to be read live, is a symbolic link", path).
+			WithHint("name %s", target))
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }
 
-// beside refuses a directory to be read live that lies on a volume of the set. It is in the snapshot; and as a root of
-// its own, a restore of the volume would leave it out.
-func beside(live []string, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
-	var wrong []error
+// refuseLiveOnMembers refuses a directory to be read live that is on a volume of the set. The snapshot contains it
+// already; and as it would be a root of its own, a restore of the volume would leave it out.
+func refuseLiveOnMembers(live []string, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
+	var errs []error
 	for _, path := range live {
 		m, err := filesystem.Holding(mounts, path)
 		if err != nil {
 			return err
 		}
 		if volume, ok := members[m.Dev]; ok {
-			const says = "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot"
-			wrong = append(wrong, fault.New(fault.BadArguments, says, path, m.Point, volume).
+			const msg = "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot"
+			errs = append(errs, fault.New(fault.BadArguments, msg, path, m.Point, volume).
 				WithHint("leave %s out: it is in the snapshot", path))
 		}
 	}
-	return fault.All(wrong...)
+	return fault.All(errs...)
 }

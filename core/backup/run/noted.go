@@ -13,48 +13,51 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// noted writes into dir when a backup begins and what came of it; a check is no backup. That this cannot be written
-// down fails none.
-func noted(dir jobs.Dir, h journey.Handler) journey.Handler {
+// recordOutcome returns a handler that writes to dir when a backup begins and what came of it, except for a check. If
+// that cannot be written, the backup has a warning and does not fail.
+func recordOutcome(dir jobs.Dir, h journey.Handler) journey.Handler {
 	do := h.Do
 	h.Do = func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
 		var r Request
-		if json.Unmarshal(data, &r) != nil || r.Check { // do says what is wrong
+		if json.Unmarshal(data, &r) != nil || r.Check { // do reports the error
 			return do(ctx, t, data)
 		}
 		job := r.job()
 		job.Unit = t.Unit()
-		begun, _ := dir.Begin(job, time.Now()) // its end meets the same trouble, and says so
+		begun, _ := dir.Begin(job, time.Now()) // if this fails, End fails for the same reason, which is reported
 		result, err := do(ctx, t, data)
 		var good *jobs.Good
 		if err == nil {
 			good = new(jobs.Good)
 			err = result.Into(good)
 		}
-		if failed := dir.End(begun, good, err, time.Now()); failed != nil {
-			result.Warnings = append(result.Warnings, "what came of this backup cannot be written down: "+failed.Error())
+		if endErr := dir.End(begun, good, err, time.Now()); endErr != nil {
+			result.Warnings = append(result.Warnings, "what came of this backup cannot be written down: "+endErr.Error())
 		}
 		return result, err
 	}
 	return h
 }
 
-// user is the user of a URL with the password, which must not be guessed from what is told of it.
-var user = regexp.MustCompile(`//[^/@"]*@`)
+// urlUser matches the user and the password in a URL. They are left out of the hash of the place, because the password
+// could be guessed from that hash.
+var urlUser = regexp.MustCompile(`//[^/@"]*@`)
 
-// Missed writes down that a backup failed before it began: what failed later has done so itself.
+// Missed writes that the backup which the caller tried to start at tried failed before it began. A backup that did
+// begin has written its own outcome, which Missed leaves alone.
 func Missed(r Request, tried time.Time, err error) error {
 	return jobs.Kept.Missed(r.job(), tried, err)
 }
 
+// job returns the job of the request, with a hash of the backend's options as its place.
 func (r Request) job() jobs.Job {
 	job := jobs.Job{Name: r.Set, Backend: r.Use.Backend, Host: r.Use.Host}
 	for _, v := range r.Volumes {
 		job.Asked = append(job.Asked, v.Name)
 	}
-	options, _ := json.Marshal(r.Use.Options) // its keys are sorted
+	options, _ := json.Marshal(r.Use.Options) // with sorted keys, so that equal options have an equal hash
 	hash := fnv.New32a()
-	hash.Write(user.ReplaceAll(options, nil))
+	hash.Write(urlUser.ReplaceAll(options, nil))
 	job.Place = hex.EncodeToString(hash.Sum(nil))
 	return job
 }

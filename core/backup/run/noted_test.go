@@ -18,18 +18,21 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// noting makes a backup that comes to that, with outcomes in dir; while is called in the middle.
-func noting(t *testing.T, dir jobs.Dir, r Request, result ansible.Result, failure error, while func()) (ansible.Result, error) {
+// runRecorded makes a backup that ends with the result and the failure, records its outcome in dir, and calls during
+// while the backup is under way.
+func runRecorded(
+	t *testing.T, dir jobs.Dir, r Request, result ansible.Result, failure error, during func(),
+) (ansible.Result, error) {
 	t.Helper()
 	data, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := noted(dir, journey.Handler{Do: func(context.Context, *journey.Trip, json.RawMessage) (ansible.Result, error) {
-		while()
+	do := func(context.Context, *journey.Trip, json.RawMessage) (ansible.Result, error) {
+		during()
 		return result, failure
-	}})
-	return h.Do(t.Context(), &journey.Trip{}, data)
+	}
+	return recordOutcome(dir, journey.Handler{Do: do}).Do(t.Context(), &journey.Trip{}, data)
 }
 
 var nightly = Request{
@@ -37,7 +40,7 @@ var nightly = Request{
 	Volumes: []Volume{{Volume: snapset.Volume{Name: "/dat"}}, {Volume: snapset.Volume{Name: "/boot"}, Live: true}},
 }
 
-func TestWhatCameOfABackupIsNoted(t *testing.T) {
+func TestOutcomeOfBackupIsRecorded(t *testing.T) {
 	dir := jobs.Dir(filepath.Join(t.TempDir(), "backups"))
 	last := func() jobs.Job {
 		list, err := dir.Jobs()
@@ -47,23 +50,27 @@ func TestWhatCameOfABackupIsNoted(t *testing.T) {
 		return list[0]
 	}
 	result := ansible.Result{Msg: "backed up", Data: map[string]any{
-		"id": "one", "time": "2026-03-04T02:00:01Z", "volumes": []string{"/dat", "/boot"}, "files": int64(3), "bytes": int64(2), "stored_bytes": int64(1),
+		"id": "one", "time": "2026-03-04T02:00:01Z", "volumes": []string{"/dat", "/boot"},
+		"files": int64(3), "bytes": int64(2), "stored_bytes": int64(1),
 	}}
-	if _, err := noting(t, dir, nightly, result, nil, func() {
+	if _, err := runRecorded(t, dir, nightly, result, nil, func() {
 		if j := last(); j.Ended != "" || j.Begun == "" || j.Name != "nightly" || j.Host != "db1" {
-			t.Errorf("meanwhile: %+v", j)
+			t.Errorf("while the backup is under way: %+v", j)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want := &jobs.Good{ID: "one", Time: "2026-03-04T02:00:01Z", Volumes: []string{"/dat", "/boot"}, Files: 3, Bytes: 2, Stored: 1}
-	want.Ended = last().Ended
+	want := &jobs.Good{
+		ID: "one", Time: "2026-03-04T02:00:01Z", Ended: last().Ended, Volumes: []string{"/dat", "/boot"},
+		Files: 3, Bytes: 2, Stored: 1,
+	}
 	if diff := cmp.Diff(want, last().Good); diff != "" {
 		t.Error(diff)
 	}
 	failure := fault.New(fault.SnapshotInvalid, "it overflowed")
-	if _, err := noting(t, dir, nightly, ansible.Result{}, failure, func() {}); !errors.Is(err, fault.SnapshotInvalid) {
-		t.Errorf("it became %v", err)
+	_, err := runRecorded(t, dir, nightly, ansible.Result{}, failure, func() {})
+	if !errors.Is(err, fault.SnapshotInvalid) {
+		t.Errorf("the failure became %v", err)
 	}
 	if j := last(); !j.Failed() || j.Code != fault.SnapshotInvalid || j.Msg != "it overflowed" || j.Good.ID != "one" {
 		t.Errorf("after a failure: %+v", j)
@@ -71,26 +78,26 @@ func TestWhatCameOfABackupIsNoted(t *testing.T) {
 	before := last()
 	check := nightly
 	check.Check = true
-	if _, err := noting(t, dir, check, result, nil, func() {}); err != nil {
+	if _, err := runRecorded(t, dir, check, result, nil, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, last()); diff != "" {
-		t.Errorf("a check is noted: %s", diff)
+		t.Errorf("a check is recorded: %s", diff)
 	}
 }
 
-func TestABackupThatCannotBeNotedIsGood(t *testing.T) {
+func TestUnrecordableOutcomeIsAWarning(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := noting(t, jobs.Dir(file), nightly, ansible.Result{Data: map[string]any{"id": "one"}}, nil, func() {})
+	r, err := runRecorded(t, jobs.Dir(file), nightly, ansible.Result{Data: map[string]any{"id": "one"}}, nil, func() {})
 	if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], file) {
 		t.Errorf("%v, warnings %q", err, r.Warnings)
 	}
 }
 
-func TestAJobIsToldByItsPlace(t *testing.T) {
+func TestJobPlaceIgnoresPassword(t *testing.T) {
 	place := func(options map[string]any) string {
 		r := nightly
 		r.Use.Options = options
@@ -100,9 +107,9 @@ func TestAJobIsToldByItsPlace(t *testing.T) {
 		return map[string]any{"repository": repository, "limit_upload": 5}
 	}
 	if place(with("rest:https://a:one@host/x")) != place(with("rest:https://a:two@host/x")) {
-		t.Error("a password can be told")
+		t.Error("the place depends on the password")
 	}
 	if place(with("/srv/restic")) == place(with("rest:https://a:two@host/x")) {
-		t.Error("the place is not told by the options")
+		t.Error("the place does not depend on the options")
 	}
 }

@@ -14,41 +14,43 @@ import (
 // Latest names the newest complete backup.
 const Latest = "latest"
 
-// shortest is how much of an ID is taken for it: what restic shows.
-const shortest = 8
+// minPrefix is the minimum number of characters by which an ID may be abbreviated. restic shows IDs of that length.
+const minPrefix = 8
 
-// Pick returns the backup of that ID, whosever it is, or of the host the only one whose ID begins so, or the complete
-// one that was made last and has all the roots. One that is dated later than now is never that: nobody knows how old it
-// is. Fault: not_found; bad_arguments if several IDs begin so.
+// Pick returns the backup with this ID, of whatever host, or else the only backup of the host whose ID begins with id.
+// If id is Latest, it returns the host's newest complete backup that has all the roots. A backup that is dated later
+// than now is never the latest, because nobody knows how old it is. Faults: not_found; bad_arguments if several IDs
+// begin with id.
 func Pick(list []backup.Stored, id, host string, roots []string, now time.Time) (backup.Stored, error) {
 	if id == Latest {
 		return latest(list, host, roots, now)
 	}
-	var alike []backup.Stored
+	var matches []backup.Stored
 	for _, s := range list {
 		if s.ID == id {
 			return s, nil
 		}
-		if len(id) >= shortest && s.Host == host && strings.HasPrefix(s.ID, id) {
-			alike = append(alike, s)
+		if len(id) >= minPrefix && s.Host == host && strings.HasPrefix(s.ID, id) {
+			matches = append(matches, s)
 		}
 	}
-	switch len(alike) {
+	switch len(matches) {
 	case 0:
 		return backup.Stored{}, fault.New(fault.NotFound, "there is no backup %s", id).
 			WithHint("snap_backup_info lists what there is; of this host's the first %d letters are enough, "+
-				"another host's is named by its whole id", shortest)
+				"another host's is named by its whole id", minPrefix)
 	case 1:
-		return alike[0], nil
+		return matches[0], nil
 	}
 	var ids []string
-	for _, s := range alike {
+	for _, s := range matches {
 		ids = append(ids, s.ID)
 	}
 	return backup.Stored{}, ansible.Bad("restore_id", "%s is the beginning of %d: %s",
 		id, len(ids), strings.Join(ids, ", "))
 }
 
+// latest returns the host's newest complete backup that has all the roots and is not dated later than now.
 func latest(list []backup.Stored, host string, roots []string, now time.Time) (backup.Stored, error) {
 	list = slices.Clone(list)
 	backup.NewestFirst(list)
@@ -63,43 +65,46 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			return s, nil
 		}
 	}
-	what := host
+	wanted := host
 	if len(roots) > 0 {
-		what += " that has " + strings.Join(roots, ", ")
+		wanted += " that has " + strings.Join(roots, ", ")
 	}
 	if len(future) > 0 {
 		return backup.Stored{}, fault.New(fault.NotFound, "every complete backup of %s is dated later than now, %s: %s",
-			what, now.UTC().Format(time.RFC3339), some(future)).
+			wanted, now.UTC().Format(time.RFC3339), firstFew(future)).
 			WithHint("see whether this server's clock is right (timedatectl); restore_id=ID takes one of them all the same")
 	}
 	if others := otherHosts(list, host); len(others) > 0 {
-		return backup.Stored{}, fault.New(fault.NotFound, "%s", noneOf(host, others)).
+		return backup.Stored{}, fault.New(fault.NotFound, "%s", noBackupsText(host, others)).
 			WithHint("host=%s takes those of that one; snap_backup_info all_hosts=true lists all", others[0])
 	}
-	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", what).
+	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", wanted).
 		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; " +
 			"host=NAME names another host's")
 }
 
-func noneOf(host string, others []string) string {
-	return fmt.Sprintf("there is no backup of %s; those that are there are of %s", host, some(others))
+// noBackupsText says that the host has no backups, and which other hosts have.
+func noBackupsText(host string, others []string) string {
+	return fmt.Sprintf("there is no backup of %s; those that are there are of %s", host, firstFew(others))
 }
 
-// otherHosts are the hosts whose backups the list has, that of the newest first; none if it has any of the host.
+// otherHosts returns the hosts that have backups in the list, the one with the newest backup first. It returns none if
+// the given host has a backup in the list.
 func otherHosts(newestFirst []backup.Stored, host string) []string {
-	var others []string
+	var hosts []string
 	for _, s := range newestFirst {
 		if s.Host == host {
 			return nil
 		}
-		if !slices.Contains(others, s.Host) {
-			others = append(others, s.Host)
+		if !slices.Contains(hosts, s.Host) {
+			hosts = append(hosts, s.Host)
 		}
 	}
-	return others
+	return hosts
 }
 
-// Ahead warns of the host's backups that are dated later than now; host "": of those of every host.
+// Ahead returns a warning that names the host's backups that are dated later than now, or nil if there are none. If
+// host is empty, it names those of all hosts.
 func Ahead(list []backup.Stored, host string, now time.Time) []string {
 	var future []string
 	for _, s := range list {
@@ -112,19 +117,19 @@ func Ahead(list []backup.Stored, host string, now time.Time) []string {
 	}
 	return []string{fmt.Sprintf("dated later than now, %s: %s. "+
 		"The clock ran ahead when they were made, or is behind now; restore_id=latest does not take them, "+
-		"and they do not count as fresh", now.UTC().Format(time.RFC3339), some(future))}
+		"and they do not count as fresh", now.UTC().Format(time.RFC3339), firstFew(future))}
 }
 
-// some names the first few, and counts the others.
-func some(all []string) string {
-	const few = 3
-	if len(all) <= few {
+// firstFew names the first three and says how many others there are.
+func firstFew(all []string) string {
+	const limit = 3
+	if len(all) <= limit {
 		return strings.Join(all, ", ")
 	}
-	return fmt.Sprintf("%s, and %d more", strings.Join(all[:few], ", "), len(all)-few)
+	return fmt.Sprintf("%s, and %d more", strings.Join(all[:limit], ", "), len(all)-limit)
 }
 
-// Entry is a backup as a result shows it.
+// Entry is a backup as it appears in a result.
 type Entry struct {
 	ID       string   `json:"id"`
 	Host     string   `json:"host"`
@@ -134,22 +139,22 @@ type Entry struct {
 	Complete bool     `json:"complete"`
 	Files    int64    `json:"files,omitempty"`
 	Bytes    int64    `json:"bytes,omitempty"`
-	Future   bool     `json:"dated_in_future,omitempty"` // its time is later than now, and tells nothing
+	Future   bool     `json:"dated_in_future,omitempty"` // Time is later than now, so the backup's age is not known
 }
 
-func entry(s backup.Stored, now time.Time) Entry {
+func entryOf(s backup.Stored, now time.Time) Entry {
 	return Entry{
 		s.ID, s.Host, s.Set, s.Time.UTC().Format(time.RFC3339), s.Roots, !s.Incomplete, s.Files, s.Bytes, s.Future(now),
 	}
 }
 
-// entries are all of them, the one made last first.
-func entries(list []backup.Stored, now time.Time) []Entry {
+// entriesOf returns all backups of the list, the newest first.
+func entriesOf(list []backup.Stored, now time.Time) []Entry {
 	list = slices.Clone(list)
 	backup.NewestFirst(list)
 	out := []Entry{}
 	for _, s := range list {
-		out = append(out, entry(s, now))
+		out = append(out, entryOf(s, now))
 	}
 	return out
 }

@@ -12,7 +12,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func TestPick(t *testing.T) {
+func TestPickByIDAndLatest(t *testing.T) {
 	now := time.Now()
 	list := []backup.Stored{
 		{ID: "incomplete-newest", Host: "a", Incomplete: true}, {ID: "0123456789ab", Host: "b", Roots: []string{"/dat"}},
@@ -33,7 +33,7 @@ func TestPick(t *testing.T) {
 		{Latest, []string{"/x", "/dat"}, "20261123T01-a"},
 		{"older-of-a", nil, "older-of-a"},
 		{"older-of-a-by", nil, "older-of-a-by-far"},
-		{"0123456789ab", nil, "0123456789ab"}, // another host's by its whole id
+		{"0123456789ab", nil, "0123456789ab"}, // a backup of another host, by its whole ID
 		{"incomplete-newest", nil, "incomplete-newest"},
 	} {
 		got, err := Pick(list, c.id, "a", c.roots, now)
@@ -48,7 +48,7 @@ func TestPick(t *testing.T) {
 	}
 	_, err := Pick(list, "20261123", "a", nil, now)
 	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "20261123T02-a, 20261123T01-a") {
-		t.Errorf("a beginning of two: %v", err)
+		t.Errorf("two IDs begin so: %v", err)
 	}
 	for host, roots := range map[string][]string{"c": nil, "b": {"/x"}} {
 		if _, err := Pick(list, Latest, host, roots, now); !errors.Is(err, fault.NotFound) {
@@ -57,8 +57,9 @@ func TestPick(t *testing.T) {
 	}
 }
 
-// Where a repository has other hosts' backups only, it is said whose, and how to take them.
-func TestBackupsOfAnotherHost(t *testing.T) {
+// If a repository has only backups of other hosts, the fault names these hosts, and the hint says how to take their
+// backups.
+func TestLatestNamesOtherHosts(t *testing.T) {
 	now := time.Now()
 	list := []backup.Stored{
 		{ID: "1", Host: "db1", Sequence: 1, Time: now.Add(-3 * time.Hour)},
@@ -74,12 +75,13 @@ func TestBackupsOfAnotherHost(t *testing.T) {
 	}
 	_, err = Pick(append(list, backup.Stored{ID: "4", Host: "web", Incomplete: true}), Latest, "web", nil, now)
 	if !errors.Is(err, fault.NotFound) || strings.Contains(err.Error(), "db1") {
-		t.Errorf("where the host has an incomplete one: %v", err)
+		t.Errorf("where the host has an incomplete backup: %v", err)
 	}
 }
 
-// A backup that was made while the clock ran ahead is said, and is never the latest: not even when it is the only one.
-func TestTheFutureIsNeverTheLatest(t *testing.T) {
+// A backup that was made while the clock ran ahead is never the latest, not even if it is the only one. A warning names
+// it.
+func TestBackupDatedInFutureIsNeverLatest(t *testing.T) {
 	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 	ahead := backup.Stored{ID: "ahead-of-web", Host: "web", Sequence: 2, Time: now.Add(100 * time.Hour)}
 	early := backup.Stored{ID: "early", Host: "web", Sequence: 1, Time: now.Add(-time.Hour)}
@@ -92,33 +94,34 @@ func TestTheFutureIsNeverTheLatest(t *testing.T) {
 	}
 	_, err := Pick(list[:1], Latest, "web", nil, now)
 	if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "now, 2026-03-04T12:00:00Z: ahead-of-web") {
-		t.Errorf("where there is no other: %v", err)
+		t.Errorf("where there is no other backup: %v", err)
 	}
-	said := Ahead(list, "web", now)
-	if len(said) != 1 || !strings.Contains(said[0], "ahead-of-web of 2026-03-08T16:00:00Z") {
-		t.Errorf("said: %q", said)
+	warnings := Ahead(list, "web", now)
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "ahead-of-web of 2026-03-08T16:00:00Z") {
+		t.Errorf("warnings: %q", warnings)
 	}
-	if said := Ahead(list, "mail", now); said != nil {
-		t.Errorf("said of another host: %q", said)
+	if warnings := Ahead(list, "mail", now); warnings != nil {
+		t.Errorf("warnings for another host: %q", warnings)
 	}
-	shown := entries(list, now)
-	if !shown[0].Future || shown[1].Future {
-		t.Errorf("listed: %+v", shown)
+	listed := entriesOf(list, now)
+	if !listed[0].Future || listed[1].Future {
+		t.Errorf("listed: %+v", listed)
 	}
 }
 
-// lists answers List with what it has of a host, or of all.
-type lists struct {
+// fakeBackend is a backend with a fixed list of backups.
+type fakeBackend struct {
 	backup.Backend
-	all []backup.Stored
+	stored []backup.Stored
 }
 
-func (l lists) List(_ context.Context, _ backup.Config, host string) ([]backup.Stored, error) {
-	return slices.DeleteFunc(slices.Clone(l.all), func(s backup.Stored) bool { return host != "" && s.Host != host }), nil
+func (l fakeBackend) List(_ context.Context, _ backup.Config, host string) ([]backup.Stored, error) {
+	isOther := func(s backup.Stored) bool { return host != "" && s.Host != host }
+	return slices.DeleteFunc(slices.Clone(l.stored), isOther), nil
 }
 
-// A server that was renamed or replaced has no backups under its new name; those of the old one are there all the same.
-func TestAListOfNoneNamesTheOtherHosts(t *testing.T) {
+// A server that was renamed or replaced has no backups under its new name. The message then names the hosts that have.
+func TestEmptyListNamesOtherHosts(t *testing.T) {
 	db1 := []backup.Stored{{ID: "1", Host: "db1", Roots: []string{"/dat"}}}
 	for name, tt := range map[string]struct {
 		host     string
@@ -126,15 +129,16 @@ func TestAListOfNoneNamesTheOtherHosts(t *testing.T) {
 		stored   []backup.Stored
 		want     string
 	}{
-		"its own":      {"db1", false, db1, "backups: 1"},
-		"another's":    {"db2", false, db1, "there is no backup of db2; those that are there are of db1; host=NAME or all_hosts=true lists them"},
+		"its own": {"db1", false, db1, "backups: 1"},
+		"another's": {"db2", false, db1, "there is no backup of db2; those that are there are of db1; " +
+			"host=NAME or all_hosts=true lists them"},
 		"nobody's":     {"db2", false, nil, "there is no backup of db2, nor of another host"},
 		"of all hosts": {"db2", true, nil, "backups: 0"},
 	} {
-		backend := lists{all: tt.stored}
-		w := &work{Request: Request{Use: Use{Host: tt.host}, AllHosts: tt.allHosts}, host: &Host{dir: t.TempDir()}}
+		backend := fakeBackend{stored: tt.stored}
+		op := &operation{Request: Request{Use: Use{Host: tt.host}, AllHosts: tt.allHosts}, host: &Host{runDir: t.TempDir()}}
 		list, _ := backend.List(t.Context(), backup.Config{}, tt.host)
-		got, err := w.count(t.Context(), backend, list)
+		got, err := op.countMessage(t.Context(), backend, list)
 		if err != nil || got != tt.want {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, tt.want)
 		}

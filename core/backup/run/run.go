@@ -1,9 +1,10 @@
-// Package run makes a backup: one set of snapshots, mounted in a mount namespace of the backend's own at the original
-// paths, stored by the backend, checked, removed. It also asks a backend what it has.
+// Package run makes a backup: it takes a set of snapshots, mounts them at the volumes' own paths in a mount namespace
+// of the backend's own, has the backend store them, checks them and removes them. It also asks a backend which backups
+// there are.
 //
-// What is promised: nothing is taken before the repository is known to be usable; the set is always removed, here or by
-// whatever runs next; a snapshot that overflowed while it was read fails the backup; and a backend's word is not taken
-// for it: what it says it stored must be listed.
+// It promises that no snapshot is taken before the repository is known to be usable; that the set is always removed, by
+// this run or by the next run of any module; that a snapshot which overflowed while it was read fails the backup; and
+// that a backup counts as made only if the backend also lists it.
 package run
 
 import (
@@ -25,7 +26,7 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// The kinds of journeys. None has records of its own in the journal: the set's are those of a set that is being taken.
+// The kinds of runs. Neither writes journal entries of its own; the set has an entry of package snapset.
 const (
 	Kind      = "backup"
 	KindQuery = "query"
@@ -33,50 +34,53 @@ const (
 
 // The queries.
 const (
-	Check = "check" // is the repository usable, and how old is the last backup
-	List  = "list"
+	Check = "check" // whether the repository is usable, and how old the last backup is
+	List  = "list"  // which backups there are
 )
 
-// Request is what is asked.
+// Request is the request of a backup or a query.
 type Request struct {
-	Query         string        `json:"query,omitempty"` // for KindQuery
+	Query         string        `json:"query,omitempty"` // Check or List, for KindQuery
 	Volumes       []Volume      `json:"volumes"`
-	Set           string        `json:"set"`
-	Size          string        `json:"size,omitempty"`
+	Set           string        `json:"set"`            // the set's name
+	Size          string        `json:"size,omitempty"` // the COW space of each snapshot
 	FreezeTimeout time.Duration `json:"freeze_timeout"`
-	LockTimeout   time.Duration `json:"lock_timeout"`       // how long it waits for other journeys
-	Keep          int           `json:"keep,omitempty"`     // complete backups of the same set and volumes; 0: all
-	ReadAll       bool          `json:"read_all,omitempty"` // whatever is recorded of the files
+	LockTimeout   time.Duration `json:"lock_timeout"`       // how long to wait for other runs
+	Keep          int           `json:"keep,omitempty"`     // number of complete backups of the job to keep; 0: all
+	ReadAll       bool          `json:"read_all,omitempty"` // read also files that are recorded as unchanged
 	Use           Use           `json:"use"`
-	Check         bool          `json:"check,omitempty"`
-	AllHosts      bool          `json:"all_hosts,omitempty"` // of List: other hosts' backups too
+	Check         bool          `json:"check,omitempty"`     // make no backup, only say what would be done
+	AllHosts      bool          `json:"all_hosts,omitempty"` // for List: also the backups of other hosts
 }
 
-// Use says which backend, and how.
+// Use says which backend to use, and how.
 type Use struct {
 	Backend string         `json:"backend"`
-	SHA256  string         `json:"sha256,omitempty"` // of its program, in hexadecimal
+	SHA256  string         `json:"sha256,omitempty"` // of the backend's program, in hexadecimal
 	Options map[string]any `json:"options,omitempty"`
-	Host    string         `json:"host"`  // whose backups
-	Stall   time.Duration  `json:"stall"` // a backend that says nothing for so long has failed
+	Host    string         `json:"host"`  // the host whose backups these are
+	Stall   time.Duration  `json:"stall"` // a backend that is silent for so long has failed
 }
 
-// Secret is what a request needs beside what may be written down.
+// Secret is the part of a request that must not be written to a disk.
 type Secret struct {
 	Environment map[string]string `json:"environment,omitempty"`
-	Hide        []string          `json:"hide,omitempty"` // other secrets that must not be shown: of a password file
+	Hide        []string          `json:"hide,omitempty"` // other secrets to be masked: the content of password files
 }
 
-// Backends are the ones that are built in, by name.
+// Backends has the constructors of the built-in backends, by name.
 type Backends map[string]func() backup.Backend
 
-// Handler makes journeys of Kind, Query those of KindQuery.
-func (b Backends) Handler() journey.Handler { return noted(jobs.Kept, handler(b, (*work).store)) }
+// Handler returns the handler of runs of Kind, which make backups.
+func (b Backends) Handler() journey.Handler {
+	return recordOutcome(jobs.Kept, handler(b, (*operation).store))
+}
 
-// Query answers without changing anything.
-func (b Backends) Query() journey.Handler { return handler(b, (*work).query) }
+// Query returns the handler of runs of KindQuery, which change nothing on the volumes and in the list of backups.
+func (b Backends) Query() journey.Handler { return handler(b, (*operation).query) }
 
-// Serve is the main program of a built-in backend.
+// Serve is the main program of a built-in backend; args is its name. It returns the exit code, which is 2 if there is
+// no such backend.
 func (b Backends) Serve(args []string) int {
 	if len(args) != 1 || b[args[0]] == nil {
 		return 2
@@ -84,18 +88,25 @@ func (b Backends) Serve(args []string) int {
 	return plugin.Serve(b[args[0]]())
 }
 
-func handler(b Backends, do func(*work, context.Context) (ansible.Result, error)) journey.Handler {
-	return Journey(b, func(r Request) Use { return r.Use }, func(ctx context.Context, t *journey.Trip, h *Host, r Request) (ansible.Result, error) {
-		w := &work{Request: r, trip: t, commands: command.NewRecorder(command.Local{}), host: h, begun: time.Now()}
-		result, err := do(w, ctx)
-		result.Commands = w.commands.Commands()
+func handler(b Backends, act func(*operation, context.Context) (ansible.Result, error)) journey.Handler {
+	use := func(r Request) Use { return r.Use }
+	do := func(ctx context.Context, t *journey.Trip, h *Host, r Request) (ansible.Result, error) {
+		op := &operation{
+			Request: r, journeyRun: t, commands: command.NewRecorder(command.Local{}), host: h, begun: time.Now(),
+		}
+		result, err := act(op, ctx)
+		result.Commands = op.commands.Commands()
 		return result, err
-	})
+	}
+	return Journey(b, use, do)
 }
 
-// Journey makes journeys with a backend, which a request R names: its secrets are in no answer, for whoever asks for it
-// by the run's id knows none that could be hidden then.
-func Journey[R any](b Backends, use func(R) Use, do func(context.Context, *journey.Trip, *Host, R) (ansible.Result, error)) journey.Handler {
+// Journey returns the handler of runs that use a backend. R is the type of their requests, and use returns the part of
+// a request that says which backend. do makes the run. Its answer is masked here, because a program that asks for the
+// answer of a run later, by the run's ID, does not know the secrets.
+func Journey[R any](
+	b Backends, use func(R) Use, do func(context.Context, *journey.Trip, *Host, R) (ansible.Result, error),
+) journey.Handler {
 	return journey.Handler{
 		Do: func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
 			var r R
@@ -115,26 +126,26 @@ func Journey[R any](b Backends, use func(R) Use, do func(context.Context, *journ
 	}
 }
 
-// work is one request under way.
-type work struct {
+// operation is one backup or query under way.
+type operation struct {
 	Request
-	trip     *journey.Trip
-	commands *command.Recorder
-	host     *Host
-	begun    time.Time
-	lacks    []string // what the repository cannot hold and only some trees have
+	journeyRun *journey.Trip
+	commands   *command.Recorder
+	host       *Host
+	begun      time.Time
+	lacks      []string // warnings about what only some trees have and the repository cannot hold
 
-	recording bool // the backend records what it stores itself
+	recording bool // the backend itself writes the record of what it stores
 }
 
-// query answers Check and List. What the backend mounts for it is seen by no one else.
-func (w *work) query(ctx context.Context) (ansible.Result, error) {
-	client, err := w.host.StartApart(ctx)
+// query answers Check and List. The backend runs in a mount namespace of its own, so nobody else sees what it mounts.
+func (op *operation) query(ctx context.Context) (ansible.Result, error) {
+	client, err := op.host.StartApart(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	defer client.Close()
-	config := w.host.Config()
+	config := op.host.Config()
 	description, err := client.Describe(ctx, config)
 	if err != nil {
 		return ansible.Result{}, err
@@ -143,13 +154,13 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	var lacks []string
-	if w.Query == Check {
+	if op.Query == Check {
 		if lacks, err = client.Check(ctx, config); err != nil {
 			return ansible.Result{}, err
 		}
 	}
-	host := w.Use.Host
-	if w.AllHosts || w.Query == Check { // a check says whose backups are there, if not this host's
+	host := op.Use.Host
+	if op.AllHosts || op.Query == Check { // if this host has no backup, Check names the hosts that have
 		host = ""
 	}
 	list, err := client.List(ctx, config, host)
@@ -157,87 +168,91 @@ func (w *work) query(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	result := ansible.Result{Data: map[string]any{
-		"backend": w.Use.Backend, "version": description.Version, "features": description.Features, "host": w.Use.Host,
+		"backend": op.Use.Backend, "version": description.Version, "features": description.Features, "host": op.Use.Host,
 	}}
-	if !w.AllHosts {
-		host = w.Use.Host
+	if !op.AllHosts {
+		host = op.Use.Host
 	}
-	result.Warnings = append(lacks, Ahead(list, host, w.begun)...)
-	if w.Query == List {
-		result.Data["backups"] = entries(list, w.begun)
-		result.Msg, err = w.count(ctx, client, list)
+	result.Warnings = append(lacks, Ahead(list, host, op.begun)...)
+	if op.Query == List {
+		result.Data["backups"] = entriesOf(list, op.begun)
+		result.Msg, err = op.countMessage(ctx, client, list)
 		return result, err
 	}
-	return w.health(ctx, client, list, result)
+	return op.health(ctx, client, list, result)
 }
 
-// count says how many backups are listed. Where there are none of this host, it may have had another name.
-func (w *work) count(ctx context.Context, client backup.Backend, list []backup.Stored) (string, error) {
-	if len(list) > 0 || w.AllHosts {
+// countMessage says how many backups are listed. If this host has none, the message names the hosts that have, because
+// this host may have been renamed.
+func (op *operation) countMessage(ctx context.Context, client backup.Backend, list []backup.Stored) (string, error) {
+	if len(list) > 0 || op.AllHosts {
 		return fmt.Sprintf("backups: %d", len(list)), nil
 	}
-	all, err := client.List(ctx, w.host.Config(), "")
+	all, err := client.List(ctx, op.host.Config(), "")
 	if err != nil {
 		return "", err
 	}
 	backup.NewestFirst(all)
-	if others := otherHosts(all, w.Use.Host); len(others) > 0 {
-		return noneOf(w.Use.Host, others) + "; host=NAME or all_hosts=true lists them", nil
+	if others := otherHosts(all, op.Use.Host); len(others) > 0 {
+		return noBackupsText(op.Use.Host, others) + "; host=NAME or all_hosts=true lists them", nil
 	}
-	return fmt.Sprintf("there is no backup of %s, nor of another host", w.Use.Host), nil
+	return fmt.Sprintf("there is no backup of %s, nor of another host", op.Use.Host), nil
 }
 
-// usable asks whether a backup could begin now. What a killed run of this host left is put away first: a backend never
-// takes away the lock of a run that is alive. The warnings are those of Check.
-func (w *work) usable(ctx context.Context, client backup.Backend) ([]string, error) {
-	if w.Check {
-		return client.Check(ctx, w.host.Config())
+// checkRepository asks the backend whether a backup could begin now, and returns the warnings of its Check. Before that
+// the backend removes what a killed run of this host left. A backend never removes the lock of a run that is alive.
+func (op *operation) checkRepository(ctx context.Context, client backup.Backend) ([]string, error) {
+	if op.Check {
+		return client.Check(ctx, op.host.Config())
 	}
-	Settle(ctx, w.trip, w.host, client, w.Set)
-	warnings, err := client.Check(ctx, w.host.Config())
+	Settle(ctx, op.journeyRun, op.host, client, op.Set)
+	warnings, err := client.Check(ctx, op.host.Config())
 	if fault.Of(err) == nil || fault.Of(err).Code != fault.RepositoryLocked {
 		return warnings, err
 	}
-	if settled := client.Settle(ctx, w.host.Config()); settled != nil {
+	if settleErr := client.Settle(ctx, op.host.Config()); settleErr != nil {
 		return nil, err
 	}
-	return client.Check(ctx, w.host.Config())
+	return client.Check(ctx, op.host.Config())
 }
 
-// Settle has the backend put away what the last run for this set left, if that one did not come to its end. What it
-// cannot put away stays for the next: whether the repository can be used all the same is asked next.
+// Settle has the backend remove what the last run for this set left in the repository, if that run did not end as done.
+// It returns no error: what the backend cannot remove stays for the next run, and the caller checks next whether the
+// repository can be used.
 func Settle(ctx context.Context, t *journey.Trip, h *Host, client backup.Backend, set string) {
-	entries, _ := t.Journal.Entries() // a damaged one is reported where it counts
+	entries, _ := t.Journal.Entries() // the locking of the set reports a damaged entry
 	i := slices.IndexFunc(entries, func(e *journal.Entry) bool { return e.Kind == snapset.Kind && e.Set == set })
 	if i >= 0 && entries[i].Outcome != journal.Done {
 		_ = client.Settle(ctx, h.Config())
 	}
 }
 
-// health says how old the last backup is, after a look into it.
-func (w *work) health(ctx context.Context, client backup.Backend, list []backup.Stored, r ansible.Result) (ansible.Result, error) {
-	roots, err := rootsOf(ctx, w.commands, w.Volumes)
+// health says how old the last backup is, after it has presented that backup and listed each of its roots.
+func (op *operation) health(
+	ctx context.Context, client backup.Backend, list []backup.Stored, r ansible.Result,
+) (ansible.Result, error) {
+	roots, err := rootsOf(ctx, op.commands, op.Volumes)
 	if err != nil {
 		return r, err
 	}
-	last, err := Pick(list, Latest, w.Use.Host, roots, w.begun)
+	last, err := Pick(list, Latest, op.Use.Host, roots, op.begun)
 	if err != nil {
 		return r, err
 	}
-	err = client.Present(ctx, w.host.Config(), last.ID, w.report("looking into backup "+last.ID), func(_ context.Context, p backup.Presented) error {
-		return readable(last, p)
-	})
+	use := func(_ context.Context, p backup.Presented) error { return checkReadable(last, p) }
+	err = client.Present(ctx, op.host.Config(), last.ID, op.report("looking into backup "+last.ID), use)
 	if err != nil {
-		return r, fault.New(fault.Of(err).Code, "the last backup, %s of %s, cannot be read: %w", last.ID, last.Time.Format(time.RFC3339), err)
+		return r, fault.New(fault.Of(err).Code, "the last backup, %s of %s, cannot be read: %w",
+			last.ID, last.Time.Format(time.RFC3339), err)
 	}
 	age := max(0, time.Since(last.Time).Round(time.Second))
 	r.Msg = fmt.Sprintf("the repository is usable; the last backup, %s, is %s old", last.ID, age)
-	r.Data["last"], r.Data["age_seconds"] = entry(last, w.begun), int64(age.Seconds())
+	r.Data["last"], r.Data["age_seconds"] = entryOf(last, op.begun), int64(age.Seconds())
 	return r, nil
 }
 
-// readable looks into every root of a presented backup.
-func readable(s backup.Stored, p backup.Presented) error {
+// checkReadable lists the directory of every root of a presented backup.
+func checkReadable(s backup.Stored, p backup.Presented) error {
 	for _, root := range s.Roots {
 		dir, ok := p.Roots[root]
 		if !ok {
@@ -250,28 +265,31 @@ func readable(s backup.Stored, p backup.Presented) error {
 	return nil
 }
 
-// tellEvery and extendEvery bound how often progress is written, and how often systemd is asked for more time.
+// progressInterval is the minimum time between two writings of the progress, extendInterval that between two requests
+// to systemd for more time.
 const (
-	tellEvery   = time.Second
-	extendEvery = 10 * time.Second
+	progressInterval = time.Second
+	extendInterval   = 10 * time.Second
 )
 
-// report passes a backend's progress on.
-func (w *work) report(label string) backup.Report { return Report(w.trip, w.host, label) }
+// report returns a function that passes on the backend's progress.
+func (op *operation) report(label string) backup.Report { return Report(op.journeyRun, op.host, label) }
 
-// Report passes a backend's progress on, under a label, and asks for time as long as it gets on.
+// Report returns a function that passes on a backend's progress under the given label, at most once per second. As long
+// as the backend reports, the function also extends the time limit of the run's unit, every ten seconds, to twice the
+// stall timeout from then.
 func Report(t *journey.Trip, h *Host, label string) backup.Report {
-	var told, extended time.Time
+	var lastTold, lastExtended time.Time
 	t.Tell(journey.Progress{Label: label, Percent: -1})
 	return func(p backup.Progress) {
-		if time.Since(extended) > extendEvery {
-			extended = time.Now()
+		if time.Since(lastExtended) > extendInterval {
+			lastExtended = time.Now()
 			t.Extend(2 * h.use.Stall)
 		}
-		if time.Since(told) < tellEvery {
+		if time.Since(lastTold) < progressInterval {
 			return
 		}
-		told = time.Now()
+		lastTold = time.Now()
 		percent := -1.0
 		if p.Total > 0 {
 			percent = min(100, 100*float64(p.Done)/float64(p.Total))

@@ -15,13 +15,16 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-func TestVolumes(t *testing.T) {
+func TestDecodeVolume(t *testing.T) {
 	tests := []struct {
 		arg  any
 		want Volume
 	}{
 		{"/dat", Volume{Volume: snapset.Volume{Name: "/dat"}}},
-		{map[string]any{"vg": "vg00", "lv": "dat", "size": "1g"}, Volume{Volume: snapset.Volume{Name: "vg00/dat", Size: "1g"}}},
+		{
+			map[string]any{"vg": "vg00", "lv": "dat", "size": "1g"},
+			Volume{Volume: snapset.Volume{Name: "vg00/dat", Size: "1g"}},
+		},
 		{map[string]any{"path": "/boot/", "snapshot": false}, Volume{Volume: snapset.Volume{Name: "/boot"}, Live: true}},
 		{map[string]any{"path": "/boot", "snapshot": "no"}, Volume{Volume: snapset.Volume{Name: "/boot"}, Live: true}},
 		{map[string]any{"path": "/dat", "size": "1g"}, Volume{Volume: snapset.Volume{Name: "/dat", Size: "1g"}}},
@@ -36,7 +39,8 @@ func TestVolumes(t *testing.T) {
 		}
 	}
 	for _, arg := range []any{
-		"", 5, map[string]any{"path": "boot", "snapshot": false}, map[string]any{"snapshot": false}, map[string]any{"path": "/boot", "snapshot": "maybe"},
+		"", 5, map[string]any{"path": "boot", "snapshot": false}, map[string]any{"snapshot": false},
+		map[string]any{"path": "/boot", "snapshot": "maybe"},
 		map[string]any{"path": "/boot", "snapshot": false, "vg": "vg00"},
 	} {
 		var v Volume
@@ -46,8 +50,8 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
-// aDirectory returns a directory, the mount that holds it, and all mounts.
-func aDirectory(t *testing.T) (dir string, on filesystem.Mount, mounts []filesystem.Mount) {
+// tempDir returns a new directory, the mount that it is on, and all mounts.
+func tempDir(t *testing.T) (dir string, on filesystem.Mount, mounts []filesystem.Mount) {
 	t.Helper()
 	mounts, err := filesystem.Mounts()
 	if err != nil {
@@ -60,8 +64,8 @@ func aDirectory(t *testing.T) (dir string, on filesystem.Mount, mounts []filesys
 	return dir, on, mounts
 }
 
-func TestARepositoryOnAMemberIsRefused(t *testing.T) {
-	dir, on, mounts := aDirectory(t)
+func TestRepositoryOnMemberIsRefused(t *testing.T) {
+	dir, on, mounts := tempDir(t)
 	d := backup.Description{Name: "mirror", Local: []string{dir + "/not/there/yet"}}
 	err := OnMember(d, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
 	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "vg00/dat") {
@@ -72,17 +76,18 @@ func TestARepositoryOnAMemberIsRefused(t *testing.T) {
 	}
 }
 
-// The names under which volumes are stored must lead back to them.
-func TestRootsAndVolumes(t *testing.T) {
-	got := OfRoots([]string{"/dat", pointDir + "/vg00/unmounted"})
+// OfRoots returns the volumes again from whose names Roots made the roots.
+func TestVolumesOfRoots(t *testing.T) {
+	got := OfRoots([]string{"/dat", unmountedDir + "/vg00/unmounted"})
 	if diff := cmp.Diff([]snapset.Volume{{Name: "/dat"}, {Name: "vg00/unmounted"}}, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestErrorsHideSecrets(t *testing.T) {
-	h := &Host{hidden: ansible.Hide("swordfish")}
-	f := fault.Of(h.Hide(fault.New(fault.BackendFailed, "said swordfish").With("stderr", "swordfish").WithHint("not swordfish")))
+func TestHideMasksSecretsInErrors(t *testing.T) {
+	h := &Host{mask: ansible.Hide("swordfish")}
+	f := fault.Of(h.Hide(fault.New(fault.BackendFailed, "said swordfish").
+		With("stderr", "swordfish").WithHint("not swordfish")))
 	if strings.Contains(f.Msg+f.Hint, "swordfish") || f.Facts["stderr"] != "********" || f.Code != fault.BackendFailed {
 		t.Errorf("%+v", f)
 	}
@@ -91,7 +96,7 @@ func TestErrorsHideSecrets(t *testing.T) {
 	}
 }
 
-func TestUsesAreNamed(t *testing.T) {
+func TestUseAndValidateOfArguments(t *testing.T) {
 	a := Defaults()
 	a.Host, a.BackendSHA256 = "db1", strings.Repeat("AB", 32)
 	use, err := a.Use()

@@ -21,70 +21,72 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// pointDir is where volumes without a mount point of their own are seen by the backend: group/volume below it. It is
-// the name they have in the backup.
-const pointDir = journey.Run + "/backup"
+// unmountedDir is the directory in which the backend sees volumes without a mount point of their own, each at
+// GROUP/VOLUME. That path is also the volume's root in the backup.
+const unmountedDir = journey.Run + "/backup"
 
-// removeLimit bounds the removal of the set after the backup, which is done also when the journey is asked to end.
+// removeLimit is the time limit for the work after the storing, such as the removal of the set. That work is done even
+// if the run has been asked to end.
 const removeLimit = 5 * time.Minute
 
 // store makes a backup.
-func (w *work) store(ctx context.Context) (ansible.Result, error) {
-	client, err := w.host.StartApart(ctx)
+func (op *operation) store(ctx context.Context) (ansible.Result, error) {
+	client, err := op.host.StartApart(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	defer client.Close()
-	description, err := client.Describe(ctx, w.host.Config())
+	description, err := client.Describe(ctx, op.host.Config())
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	w.recording = description.Recording
-	taken, live := split(w.Volumes)
+	op.recording = description.Recording
+	volumes, live := split(op.Volumes)
 	if err := Mounted(description, live); err != nil {
 		return ansible.Result{}, err
 	}
-	if w.lacks, err = w.usable(ctx, client); err != nil {
+	if op.lacks, err = op.checkRepository(ctx, client); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := fault.All(areDirectories(live), apart(description, live)); err != nil {
+	if err := fault.All(checkLiveDirectories(live), refuseLocalInLive(description, live)); err != nil {
 		return ansible.Result{}, err
 	}
-	if len(taken) == 0 {
-		return w.storeLive(ctx, client, live)
+	if len(volumes) == 0 {
+		return op.storeLive(ctx, client, live)
 	}
-	planned, err := w.plan(ctx, taken, live, description)
+	planned, err := op.planSet(ctx, volumes, live, description)
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	if w.Check {
+	if op.Check {
 		result := planned.Result
-		result.Warnings = append(result.Warnings, w.lacks...)
-		result.Msg = fmt.Sprintf("would back up %s with %s", strings.Join(append(Roots(planned.Targets), live...), ", "), w.Use.Backend)
+		result.Warnings = append(result.Warnings, op.lacks...)
+		roots := strings.Join(append(Roots(planned.Targets), live...), ", ")
+		result.Msg = fmt.Sprintf("would back up %s with %s", roots, op.Use.Backend)
 		return result, nil
 	}
-	own, took, err := planned.Take(ctx)
+	set, takeResult, err := planned.Take(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
 	failpoint.Hit("backup.taken")
-	stored, err := w.read(ctx, client, own, live)
+	stored, err := op.storeSet(ctx, client, set, live)
 	failpoint.Hit("backup.stored")
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
+	cleanupCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
 	defer cancel()
-	lasted := fault.All(own.Look(limited), client.hide(limited))
-	stored, err = w.unspoilt(limited, lasted, client, stored, err)
-	pause := took.Data["pause_ms"]
-	cow := used(own)
-	if removed := own.Remove(limited, outcome(err)); removed != nil {
-		err = fault.All(err, fault.New(fault.Of(removed).Code, "the set %s could not be removed: %w", w.Set, removed).
+	setErr := fault.All(set.Look(cleanupCtx), client.unmountSnapshots(cleanupCtx))
+	stored, err = op.discardIfLost(cleanupCtx, setErr, client, stored, err)
+	pauseMS := takeResult.Data["pause_ms"]
+	cowBytes := cowUsed(set)
+	if removeErr := set.Remove(cleanupCtx, outcome(err)); removeErr != nil {
+		err = fault.All(err, fault.New(fault.Of(removeErr).Code, "the set %s could not be removed: %w", op.Set, removeErr).
 			WithHint("the next run of any module removes it"))
 	}
 	if err == nil {
-		stored, err = w.accept(ctx, client, stored)
+		stored, err = op.confirm(ctx, client, stored)
 	}
-	result := w.stored(stored, live, err)
-	result.Data["pause_ms"], result.Data["cow_used_bytes"] = pause, cow
+	result := op.backupResult(stored, live, err)
+	result.Data["pause_ms"], result.Data["cow_used_bytes"] = pauseMS, cowBytes
 	return result, err
 }
 
@@ -95,15 +97,20 @@ func outcome(err error) journal.Outcome {
 	return journal.Done
 }
 
-func (w *work) plan(ctx context.Context, taken []snapset.Volume, live []string, d backup.Description) (*snapset.Planned, error) {
-	trip := w.trip
-	if w.Check {
-		trip = nil // a check locks nothing
+// planSet plans the set, and refuses places of the backend and directories read live that the set's volumes would hide
+// or hold. Unless this is a check, it takes the locks.
+func (op *operation) planSet(
+	ctx context.Context, volumes []snapset.Volume, live []string, d backup.Description,
+) (*snapset.Planned, error) {
+	lockingRun := op.journeyRun
+	if op.Check {
+		lockingRun = nil // a check locks nothing
 	} else {
-		trip.WaitFor(w.LockTimeout)
+		lockingRun.WaitFor(op.LockTimeout)
 	}
-	planned, err := snapset.PlanOwn(ctx, trip, w.commands, snapset.Request{
-		State: snapset.Present, Set: w.Set, Volumes: taken, Size: w.Size, FreezeTimeout: w.FreezeTimeout, Use: snapset.ForBackup,
+	planned, err := snapset.PlanOwn(ctx, lockingRun, op.commands, snapset.Request{
+		State: snapset.Present, Set: op.Set, Volumes: volumes, Size: op.Size, FreezeTimeout: op.FreezeTimeout,
+		Use: snapset.ForBackup,
 	})
 	if err != nil {
 		return nil, err
@@ -113,11 +120,11 @@ func (w *work) plan(ctx context.Context, taken []snapset.Volume, live []string, 
 		return nil, err
 	}
 	members, paths := Members(planned.Targets), slices.Concat(d.Local, live)
-	return planned, fault.All(OnMember(d, mounts, members), beside(live, mounts, members),
-		covered(paths, mounts, Roots(planned.Targets)))
+	return planned, fault.All(OnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
+		refuseHidden(paths, mounts, Roots(planned.Targets)))
 }
 
-// Members are the targets' file systems, by device, with the names of their volumes.
+// Members returns the names of the targets' volumes (VG/LV), by the device of their file system.
 func Members(targets []snapset.Target) map[filesystem.Dev]string {
 	members := map[filesystem.Dev]string{}
 	for _, t := range targets {
@@ -126,53 +133,57 @@ func Members(targets []snapset.Target) map[filesystem.Dev]string {
 	return members
 }
 
-// read shows the set to the backend and has it stored.
-func (w *work) read(ctx context.Context, client *Apart, own *snapset.Own, live []string) (stored backup.Stored, err error) {
+// storeSet mounts the set's snapshots for the backend and has it store them and the live directories.
+func (op *operation) storeSet(
+	ctx context.Context, client *Apart, set *snapset.Own, live []string,
+) (stored backup.Stored, err error) {
 	var specs []filesystem.MountSpec
-	tree := w.tree(own.Time(), live)
-	for i := range own.Parts {
-		p := &own.Parts[i]
+	tree := op.tree(set.Time(), live)
+	for i := range set.Parts {
+		p := &set.Parts[i]
 		root := Root(&p.Target)
-		spec, err := p.MountSpec(ctx, w.commands, root, false)
+		spec, err := p.MountSpec(ctx, op.commands, root, false)
 		if err != nil {
 			return stored, err
 		}
 		specs, tree.Roots = append(specs, spec), append(tree.Roots, root)
 	}
-	if err := client.show(ctx, w.commands, specs); err != nil {
+	if err := client.mountSnapshots(ctx, op.commands, specs); err != nil {
 		return stored, err
 	}
 	failpoint.Hit("backup.mounted")
-	return w.ask(ctx, client, tree)
+	return op.storeTree(ctx, client, tree)
 }
 
-func (w *work) tree(at time.Time, roots []string) backup.Tree {
-	return backup.Tree{Host: w.Use.Host, Set: w.Set, Time: at, Roots: slices.Clone(roots), ReadAll: w.ReadAll}
+// tree returns what the backend has to store, with at as the time of the backup.
+func (op *operation) tree(at time.Time, roots []string) backup.Tree {
+	return backup.Tree{Host: op.Use.Host, Set: op.Set, Time: at, Roots: slices.Clone(roots), ReadAll: op.ReadAll}
 }
 
-// ask has the client store the tree, and keeps the record of what its files were like.
-func (w *work) ask(ctx context.Context, client *Apart, tree backup.Tree) (backup.Stored, error) {
+// storeTree has the backend store the tree, and keeps the record of its files.
+func (op *operation) storeTree(ctx context.Context, client *Apart, tree backup.Tree) (backup.Stored, error) {
 	return record.Storing{
-		Backend: client, Config: w.host.Config(), Tree: tree, Recording: w.recording, See: client.space.Do,
-		Keeper: w.host.Records(), File: filepath.Join(w.host.dir, "record"),
-	}.Store(ctx, w.report("backing up with "+w.Use.Backend))
+		Backend: client, Config: op.host.Config(), Tree: tree, Recording: op.recording, See: client.namespace.Do,
+		Keeper: op.host.Records(), File: filepath.Join(op.host.runDir, "record"),
+	}.Store(ctx, op.report("backing up with "+op.Use.Backend))
 }
 
-// storeLive backs up what is only read live.
-func (w *work) storeLive(ctx context.Context, client *Apart, live []string) (ansible.Result, error) {
-	if w.Check {
+// storeLive makes a backup that has no snapshots, only directories that are read live.
+func (op *operation) storeLive(ctx context.Context, client *Apart, live []string) (ansible.Result, error) {
+	if op.Check {
 		msg := "would back up " + strings.Join(live, ", ") + ", read live"
-		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: w.lacks}, nil
+		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: op.lacks}, nil
 	}
-	stored, err := w.ask(ctx, client, w.tree(time.Now(), live))
+	stored, err := op.storeTree(ctx, client, op.tree(time.Now(), live))
 	if err == nil {
-		stored, err = w.accept(ctx, client, stored)
+		stored, err = op.confirm(ctx, client, stored)
 	}
-	return w.stored(stored, live, err), err
+	return op.backupResult(stored, live, err), err
 }
 
-// Root is where the backend sees a volume, and its name in the backup: its mount point, also one where the next look
-// mounts it; or for one that is not mounted, and for the root file system, a path of ours.
+// Root returns the path at which the backend sees a volume, which is also the volume's root in the backup. That is the
+// mount point of the volume, or the automount point at which systemd would mount it. For a volume without either, and
+// for the root file system, it is a path below /run/rewind/backup.
 func Root(t *snapset.Target) string {
 	if len(t.Mounts) > 0 && t.Mounts[0].Point != "/" {
 		return t.Mounts[0].Point
@@ -180,24 +191,24 @@ func Root(t *snapset.Target) string {
 	if t.Automount != "" {
 		return t.Automount
 	}
-	return filepath.Join(pointDir, t.LV.VG, t.LV.Name)
+	return filepath.Join(unmountedDir, t.LV.VG, t.LV.Name)
 }
 
-// rootsOf are the names that volumes have in a backup; of those read live their own.
+// rootsOf returns the roots that these volumes have in a backup. A directory that is read live is its own root.
 func rootsOf(ctx context.Context, r command.Runner, volumes []Volume) ([]string, error) {
-	taken, live := split(volumes)
-	if len(taken) == 0 {
+	snapshots, live := split(volumes)
+	if len(snapshots) == 0 {
 		return live, nil
 	}
-	targets, err := snapset.Resolve(ctx, r, taken)
+	targets, err := snapset.Resolve(ctx, r, snapshots)
 	return append(Roots(targets), live...), err
 }
 
-// OfRoots are the volumes that were stored under these names.
+// OfRoots returns the volumes that were stored with these roots.
 func OfRoots(roots []string) []snapset.Volume {
 	var out []snapset.Volume
 	for _, root := range roots {
-		if name, ok := strings.CutPrefix(root, pointDir+"/"); ok {
+		if name, ok := strings.CutPrefix(root, unmountedDir+"/"); ok {
 			root = name
 		}
 		out = append(out, snapset.Volume{Name: root})
@@ -205,7 +216,8 @@ func OfRoots(roots []string) []snapset.Volume {
 	return out
 }
 
-// Roots are the names that volumes have in a backup; the log of another has none.
+// Roots returns the roots that the targets have in a backup. A volume that is part of another one, such as its log, has
+// none.
 func Roots(targets []snapset.Target) []string {
 	var out []string
 	for i := range targets {
@@ -216,62 +228,71 @@ func Roots(targets []snapset.Target) []string {
 	return out
 }
 
-// unspoilt fails the backup if a snapshot did not last while it was read, and has the backend forget it: part of what it
-// read may have been missing. Where that cannot be found out the backup stays, and fails all the same.
-func (w *work) unspoilt(ctx context.Context, spoilt error, client backup.Backend, s backup.Stored, err error) (backup.Stored, error) {
-	if spoilt == nil {
+// discardIfLost fails the backup if the snapshots were not valid until the backend had read them. setErr says that, and
+// err is the error of the storing. If data of the set are lost, the backend forgets the backup, because part of what it
+// read may have been missing. If that cannot be found out, the backup is kept, but counts as failed.
+func (op *operation) discardIfLost(
+	ctx context.Context, setErr error, client backup.Backend, s backup.Stored, err error,
+) (backup.Stored, error) {
+	if setErr == nil {
 		return s, err
 	}
-	if !lost(spoilt) {
-		f := fault.New(fault.Of(spoilt).Code, "whether the set lasted while it was read cannot be found out: %w", spoilt)
-		return s, fault.All(f.WithHint("the backup is kept, and may lack what was read after a snapshot overflowed: make another"), err)
+	if !dataLost(setErr) {
+		f := fault.New(fault.Of(setErr).Code, "whether the set lasted while it was read cannot be found out: %w", setErr).
+			WithHint("the backup is kept, and may lack what was read after a snapshot overflowed: make another")
+		return s, fault.All(f, err)
 	}
-	f := fault.New(fault.Of(spoilt).Code, "the set did not last while it was read, so the backup is worth nothing: %w", spoilt)
+	f := fault.New(fault.Of(setErr).Code, "the set did not last while it was read, so the backup is worth nothing: %w",
+		setErr)
 	f.Hint = "run the same again"
-	if errors.Is(spoilt, fault.SnapshotInvalid) {
-		f.Hint = "more was written to the volumes than their snapshots hold: give a larger size, or back up when less is written"
+	if errors.Is(setErr, fault.SnapshotInvalid) {
+		f.Hint = "more was written to the volumes than their snapshots hold: give a larger size, " +
+			"or back up when less is written"
 	}
 	if s.ID == "" {
-		return s, f // it is the reason of what else went wrong
+		return s, f // without err, which f explains
 	}
-	if err := w.host.forget(ctx, client, s.ID); err != nil {
-		return s, fault.All(f, fault.New(fault.Of(err).Code, "backup %s, which must not be used, is still in the repository: %w", s.ID, err))
+	if err := op.host.forget(ctx, client, s.ID); err != nil {
+		const msg = "backup %s, which must not be used, is still in the repository: %w"
+		return s, fault.All(f, fault.New(fault.Of(err).Code, msg, s.ID, err))
 	}
 	return backup.Stored{Warnings: s.Warnings}, f
 }
 
-// lost tells whether a set's data are gone, from what Look says of it.
-func lost(err error) bool {
+// dataLost reports whether err, which Own.Look or Apart.unmountSnapshots returned, means that data of the set are lost.
+func dataLost(err error) bool {
 	codes := []fault.Code{fault.SnapshotInvalid, fault.SetDiffers, fault.NotFound, fault.PoolDamaged}
 	return slices.ContainsFunc(codes, func(c fault.Code) bool { return errors.Is(err, c) })
 }
 
-// accept believes a backend that it stored something if it lists it, and then removes what is not to be kept.
-func (w *work) accept(ctx context.Context, client backup.Backend, s backup.Stored) (backup.Stored, error) {
-	list, err := client.List(ctx, w.host.Config(), w.Use.Host)
+// confirm makes sure that the backend lists the backup that it says it has stored, and then removes the backups that
+// are not to be kept.
+func (op *operation) confirm(ctx context.Context, client backup.Backend, s backup.Stored) (backup.Stored, error) {
+	list, err := client.List(ctx, op.host.Config(), op.Use.Host)
 	if err != nil {
 		return s, fault.New(fault.Of(err).Code, "the backup was stored, but the repository cannot be listed: %w", err)
 	}
-	if !slices.ContainsFunc(list, func(have backup.Stored) bool { return have.ID == s.ID && !have.Incomplete }) {
-		return backup.Stored{}, fault.New(fault.BackendFailed, "backend %s says that it stored backup %q, but does not list it", w.Use.Backend, s.ID).
+	if !slices.ContainsFunc(list, func(listed backup.Stored) bool { return listed.ID == s.ID && !listed.Incomplete }) {
+		const msg = "backend %s says that it stored backup %q, but does not list it"
+		return backup.Stored{}, fault.New(fault.BackendFailed, msg, op.Use.Backend, s.ID).
 			WithHint("there is no backup: look at the repository, and at the backend")
 	}
-	s.Warnings = append(s.Warnings, Ahead(list, w.Use.Host, time.Now())...)
-	s.Warnings = append(s.Warnings, w.prune(ctx, client, list, s)...)
+	s.Warnings = append(s.Warnings, Ahead(list, op.Use.Host, time.Now())...)
+	s.Warnings = append(s.Warnings, op.prune(ctx, client, list, s)...)
 	return s, nil
 }
 
-// stored is the result of a backup.
-func (w *work) stored(s backup.Stored, live []string, err error) ansible.Result {
+// backupResult returns the result of a backup.
+func (op *operation) backupResult(s backup.Stored, live []string, err error) ansible.Result {
 	data := map[string]any{
-		"backend": w.Use.Backend, "host": w.Use.Host, "name": w.Set, "duration_ms": time.Since(w.begun).Milliseconds(),
+		"backend": op.Use.Backend, "host": op.Use.Host, "name": op.Set, "duration_ms": time.Since(op.begun).Milliseconds(),
 	}
 	if len(live) > 0 {
 		data["read_live"] = live
 	}
 	result := ansible.Result{Changed: s.ID != "", Data: data}
-	for _, warning := range slices.Concat(w.lacks, s.Warnings) {
-		result.Warnings = append(result.Warnings, w.host.hidden.Text(warning))
+	for _, warning := range slices.Concat(op.lacks, s.Warnings) {
+		result.Warnings = append(result.Warnings, op.host.mask.Text(warning))
 	}
 	if s.ID == "" {
 		result.Msg = "nothing was backed up"
@@ -290,10 +311,10 @@ func (w *work) stored(s backup.Stored, live []string, err error) ansible.Result 
 	return result
 }
 
-// used is how full the snapshots were, in bytes by volume.
-func used(own *snapset.Own) map[string]int64 {
+// cowUsed returns how much COW space the snapshots have used, in bytes, by volume.
+func cowUsed(set *snapset.Own) map[string]int64 {
 	out := map[string]int64{}
-	for _, p := range own.Parts {
+	for _, p := range set.Parts {
 		out[p.Target.LV.FullName()] = p.Snapshot.COWUsed
 	}
 	return out

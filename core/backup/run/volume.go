@@ -8,13 +8,14 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// Volume is one element of the argument `volumes`: as for a set, or a directory that is read live.
+// Volume is one element of the argument `volumes`: a volume as lvm_snapshot takes it, or a directory that is read live.
 type Volume struct {
 	snapset.Volume
-	Live bool `json:"live,omitempty"` // not of a snapshot: for what is not on LVM
+	Live bool `json:"live,omitempty"` // Name is a directory that is not on LVM and is stored without a snapshot
 }
 
-// DecodeArg reads a word, a mapping as lvm_snapshot takes it, or {path: /boot, snapshot: false}.
+// DecodeArg decodes a string, a mapping as lvm_snapshot takes it, or {path: /boot, snapshot: false}. Its errors
+// continue a sentence that begins with the argument's name.
 func (v *Volume) DecodeArg(arg any) error {
 	m, ok := arg.(map[string]any)
 	if !ok || m["path"] == nil && m["snapshot"] == nil {
@@ -43,14 +44,14 @@ func (v *Volume) DecodeArg(arg any) error {
 	return nil
 }
 
-// split returns the volumes that are taken into a set, and the directories that are read live.
-func split(volumes []Volume) (taken []snapset.Volume, live []string) {
+// split returns the volumes of which snapshots are taken, and the directories that are read live.
+func split(volumes []Volume) (snapshots []snapset.Volume, live []string) {
 	for _, v := range volumes {
 		if v.Live {
 			live = append(live, v.Name)
 			continue
 		}
-		taken = append(taken, v.Volume)
+		snapshots = append(snapshots, v.Volume)
 	}
-	return taken, live
+	return snapshots, live
 }

@@ -1,5 +1,5 @@
-// Package schedule has systemd make backups on a server, without a controller: a timer of each name, and its arguments in
-// a file for root alone.
+// Package schedule has systemd make backups on a server, without a controller. Each scheduled backup has a timer, and a
+// file with its arguments that only root can read.
 package schedule
 
 import (
@@ -23,23 +23,27 @@ import (
 	"go.pcc.com/rewind/core/trust"
 )
 
-// Schedule is when backups of one name are made, and how.
+// Schedule says when and how the backups of one name are made.
 type Schedule struct {
 	Name      string
-	Calendar  string         // as systemd.time(7) has it
-	Spread    time.Duration  // each server begins so much later at most, always by the same: a thousand share a repository
-	Arguments map[string]any // of snap_backup, as they were given; secrets with them
-	Program   string         // what makes them: a program that stays where it is
+	Calendar  string         // a calendar event of systemd.time(7)
+	Arguments map[string]any // the arguments of snap_backup as the user gave them, secrets included
+	Program   string         // the path of the program that makes the backups; it must stay there
+
+	// Spread is the maximum delay after the time of Calendar, in whole seconds. Each server always has the same delay, so
+	// that a thousand servers do not use a repository at the same time.
+	Spread time.Duration
 }
 
-// Places are the directories of the files, and what systemd is asked with. Packaged is where a package has units: it
-// knows its own program, so none are written beside it.
+// Places has the directories of the files, and runs the commands of systemd. Units is where this package writes units,
+// and Packaged is where the .deb or .rpm package of Rewind installs them. Where the package's units exist, none are
+// written to Units, because they would hide the package's.
 type Places struct {
 	Arguments, Units, Packaged string
 	Commands                   command.Runner
 }
 
-// On is a server as it is.
+// On returns the Places of a real server.
 func On(r command.Runner) Places {
 	return Places{Arguments: "/etc/rewind", Units: "/etc/systemd/system", Packaged: "/usr/lib/systemd/system", Commands: r}
 }
@@ -50,10 +54,11 @@ const (
 	dropIn  = "when.conf"
 )
 
-// made begins every file that this package writes: what an administrator wrote under such a name is left alone.
-const made = "# Made by snap_backup action=schedule.\n"
+// fileHeader begins every unit file that this package writes. A unit file of the same name without it was written by an
+// administrator and is not changed.
+const fileHeader = "# Made by snap_backup action=schedule.\n"
 
-const serviceText = made + `[Unit]
+const serviceUnit = fileHeader + `[Unit]
 Description=Rewind: backup %%i
 Wants=network-online.target
 After=network-online.target remote-fs.target
@@ -64,7 +69,7 @@ SyslogIdentifier=rewind-backup
 ExecStart=%s snap_backup @/etc/rewind/%%i.json
 `
 
-const timerText = made + `[Unit]
+const timerUnit = fileHeader + `[Unit]
 Description=Rewind: when backup %i is made
 
 [Timer]
@@ -75,21 +80,23 @@ Persistent=true
 WantedBy=timers.target
 `
 
-// A list of times that is set to nothing first is not added to the timer's own.
-const whenText = made + `[Timer]
+// dropInText overrides the timer of one backup. The empty OnCalendar= removes the times of the template; without it the
+// new time would be added to them (systemd.timer(5)).
+const dropInText = fileHeader + `[Timer]
 OnCalendar=
 OnCalendar=%s
 RandomizedDelaySec=%d
 FixedRandomDelay=true
 `
 
-// Timer is the name of the timer of a backup.
-func Timer(name string) string { return instance(timer, name) }
+// Timer returns the name of the timer unit of the backup called name.
+func Timer(name string) string { return instanceOf(timer, name) }
 
-// instance is the unit that a template is for a name.
-func instance(template, name string) string { return strings.Replace(template, "@", "@"+name, 1) }
+// instanceOf returns the name of the unit that a template unit makes for name.
+func instanceOf(template, name string) string { return strings.Replace(template, "@", "@"+name, 1) }
 
-// Check says what is wrong with a name or a calendar.
+// Check returns bad_arguments if the name of s cannot be part of a unit's name, or if systemd does not know its
+// calendar or sees no such time in the future.
 func (p Places) Check(ctx context.Context, s Schedule) error {
 	if strings.Contains(s.Name, "+") {
 		return ansible.Bad("name", "%q cannot be part of a unit's name, because of its +", s.Name)
@@ -108,26 +115,32 @@ func (p Places) Check(ctx context.Context, s Schedule) error {
 	return nil
 }
 
-// Set makes it so. Check: it says what would be done.
+// Set writes the files of the schedule and starts its timer. If check is true, it changes nothing and says what would
+// change. Faults: exists if an administrator has a unit file of the same name, unsupported if others than root can
+// write to the directory of the arguments, service_failed, internal.
 func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result, error) {
-	files, err := p.files(s)
+	files, err := p.wantedFiles(s)
 	if err == nil {
-		err = trusted(p.Arguments)
+		err = checkTrusted(p.Arguments)
 	}
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	changed, err := p.differing(files)
+	changed, err := p.changedFiles(files)
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	now, err := p.state(ctx, s.Name)
+	current, err := p.state(ctx, s.Name)
 	if err != nil {
 		return ansible.Result{}, err
 	}
+	header := "schedule " + s.Name
 	r := ansible.Result{
-		Changed: len(changed) > 0 || !(now.active && now.enabled && now.loaded), Data: map[string]any{"name": s.Name, "timer": Timer(s.Name), "calendar": s.Calendar},
-		Diff: &ansible.Diff{Before: p.shown(s.Name), After: text(s), BeforeHeader: "schedule " + s.Name, AfterHeader: "schedule " + s.Name},
+		Changed: len(changed) > 0 || !(current.active && current.enabled && current.loaded),
+		Data:    map[string]any{"name": s.Name, "timer": Timer(s.Name), "calendar": s.Calendar},
+		Diff: &ansible.Diff{
+			Before: p.currentText(s.Name), After: textOf(s), BeforeHeader: header, AfterHeader: header,
+		},
 	}
 	if !r.Changed {
 		r.Msg = fmt.Sprintf("backup %s is made at %s already", s.Name, s.Calendar)
@@ -138,13 +151,14 @@ func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result
 		return r, nil
 	}
 	r.Msg = fmt.Sprintf("backup %s is made at %s", s.Name, s.Calendar)
-	return r, p.put(ctx, s.Name, changed, now)
+	return r, p.install(ctx, s.Name, changed, current)
 }
 
-// put writes the files and starts the timer. What systemd remembers of an earlier time is forgotten first: it would take
-// a time that lies between as missed, and begin at once on every server.
-func (p Places) put(ctx context.Context, name string, files []file, now state) error {
-	if now.active {
+// install writes the files and starts the timer. Before that it stops the timer and removes the time of its last run,
+// which systemd keeps. Otherwise systemd would treat a new time between that run and now as missed, and begin the
+// backup at once on every server.
+func (p Places) install(ctx context.Context, name string, files []file, current timerState) error {
+	if current.active {
 		if err := p.systemctl(ctx, "stop", Timer(name)); err != nil {
 			return err
 		}
@@ -154,56 +168,64 @@ func (p Places) put(ctx context.Context, name string, files []file, now state) e
 			return fault.New(fault.Internal, "%w", err)
 		}
 	}
-	for _, words := range [][]string{{"daemon-reload"}, {"clean", "--what=state", Timer(name)}, {"enable", Timer(name)}, {"start", Timer(name)}} {
-		if err := p.systemctl(ctx, words...); err != nil {
+	unit := Timer(name)
+	for _, args := range [][]string{
+		{"daemon-reload"}, {"clean", "--what=state", unit}, {"enable", unit}, {"start", unit},
+	} {
+		if err := p.systemctl(ctx, args...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Unset takes it away: no backup of that name is begun any more. One that is under way goes on.
+// Unset removes the schedule of that name: systemd begins no more of its backups, and one that is under way goes on. If
+// check is true, Unset changes nothing and says what would change. Faults: service_failed, internal.
 func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Result, error) {
 	r := ansible.Result{Data: map[string]any{"name": name}, Msg: "backup " + name + " is not scheduled"}
-	files := []file{{path: p.arguments(name)}, {path: p.when(name)}}
-	there := slices.DeleteFunc(files, func(f file) bool { _, err := os.Lstat(f.path); return errors.Is(err, fs.ErrNotExist) })
-	now, err := p.state(ctx, name)
-	if err != nil || len(there) == 0 && !now.active && !now.enabled {
+	files := []file{{path: p.argumentsPath(name)}, {path: p.dropInPath(name)}}
+	existing := slices.DeleteFunc(files, func(f file) bool {
+		_, err := os.Lstat(f.path)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	current, err := p.state(ctx, name)
+	if err != nil || len(existing) == 0 && !current.active && !current.enabled {
 		return r, err
 	}
 	r.Changed, r.Msg = true, "backup "+name+" would not be made any more"
-	r.Diff = &ansible.Diff{Before: p.shown(name), BeforeHeader: "schedule " + name, AfterHeader: "schedule " + name}
+	r.Diff = &ansible.Diff{Before: p.currentText(name), BeforeHeader: "schedule " + name, AfterHeader: "schedule " + name}
 	if check {
 		return r, nil
 	}
 	r.Msg = "backup " + name + " is not made any more"
-	if now.known { // else its units are gone
-		for _, words := range [][]string{{"disable", "--now", Timer(name)}, {"clean", "--what=state", Timer(name)}} {
-			if err := p.systemctl(ctx, words...); err != nil {
+	if current.exists { // the units may have been removed by hand or with a package
+		for _, args := range [][]string{{"disable", "--now", Timer(name)}, {"clean", "--what=state", Timer(name)}} {
+			if err := p.systemctl(ctx, args...); err != nil {
 				return r, err
 			}
 		}
 	}
-	for _, f := range there {
+	for _, f := range existing {
 		if err := durable.Remove(f.path); err != nil {
 			return r, fault.New(fault.Internal, "%w", err)
 		}
 	}
-	_ = os.Remove(filepath.Dir(p.when(name))) // unless the administrator has files there, too
+	_ = os.Remove(filepath.Dir(p.dropInPath(name))) // this fails if the administrator has files there, too
 
-	// Else a unit that failed would tell of a backup that nobody wants any more; it may not have failed.
-	_ = p.systemctl(ctx, "reset-failed", instance(service, name))
+	// Otherwise systemd would go on to list a failed unit for a backup that nobody wants any more. The command fails if
+	// the unit is not in the state failed.
+	_ = p.systemctl(ctx, "reset-failed", instanceOf(service, name))
 	return r, p.systemctl(ctx, "daemon-reload")
 }
 
-// file is a file as it is to be; one without text is not to be there.
+// file is a file as it should be. A file with an empty text should not exist.
 type file struct {
 	path, text string
 	mode       os.FileMode
 }
 
-// closed says whether nobody reads the file who is not to.
-func closed(f file) bool {
+// isPrivate reports whether f is a regular file and its mode allows no more than f.mode.
+func isPrivate(f file) bool {
 	info, err := os.Lstat(f.path)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&^f.mode == 0
 }
@@ -218,12 +240,14 @@ func (f file) write() error {
 	return durable.WriteFile(f.path, []byte(f.text), f.mode)
 }
 
-func (p Places) arguments(name string) string { return filepath.Join(p.Arguments, name+".json") }
+func (p Places) argumentsPath(name string) string { return filepath.Join(p.Arguments, name+".json") }
 
-func (p Places) when(name string) string { return filepath.Join(p.Units, Timer(name)+".d", dropIn) }
+func (p Places) dropInPath(name string) string {
+	return filepath.Join(p.Units, Timer(name)+".d", dropIn)
+}
 
-// kept are the arguments of the backup: those that say when it is made are the timer's.
-func (s Schedule) kept() map[string]any {
+// backupArguments returns the arguments of the backup itself, without those that say when it is made.
+func (s Schedule) backupArguments() map[string]any {
 	arguments := maps.Clone(s.Arguments)
 	for _, name := range []string{"action", "calendar", "spread"} {
 		delete(arguments, name)
@@ -232,25 +256,27 @@ func (s Schedule) kept() map[string]any {
 	return arguments
 }
 
-// files are those of a schedule, the one last that makes the timer go off.
-func (p Places) files(s Schedule) ([]file, error) {
-	data, err := json.MarshalIndent(s.kept(), "", "  ")
+// wantedFiles returns the files of a schedule as they should be. The drop-in is last, because it is what makes the
+// timer start backups.
+func (p Places) wantedFiles(s Schedule) ([]file, error) {
+	data, err := json.MarshalIndent(s.backupArguments(), "", "  ")
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the arguments are not fit for JSON") // the error would quote them
 	}
 	units := []file{
-		{filepath.Join(p.Units, service), fmt.Sprintf(serviceText, s.Program), 0o644},
-		{filepath.Join(p.Units, timer), timerText, 0o644},
+		{filepath.Join(p.Units, service), fmt.Sprintf(serviceUnit, s.Program), 0o644},
+		{filepath.Join(p.Units, timer), timerUnit, 0o644},
 	}
 	if _, err := os.Stat(filepath.Join(p.Packaged, service)); err == nil {
-		units[0].text, units[1].text = "", "" // the package's own are not to be hidden
+		units[0].text, units[1].text = "", "" // they would hide the units of the package
 	}
-	when := file{p.when(s.Name), fmt.Sprintf(whenText, s.Calendar, int64(s.Spread.Seconds())), 0o644}
-	return append(units, file{p.arguments(s.Name), string(data) + "\n", 0o600}, when), nil
+	timerDropIn := file{p.dropInPath(s.Name), fmt.Sprintf(dropInText, s.Calendar, int64(s.Spread.Seconds())), 0o644}
+	return append(units, file{p.argumentsPath(s.Name), string(data) + "\n", 0o600}, timerDropIn), nil
 }
 
-// trusted refuses a directory in which others than root could give root's backups their arguments.
-func trusted(dir string) error {
+// checkTrusted refuses a directory in which others than root could write, because they could choose the arguments of
+// programs that root runs.
+func checkTrusted(dir string) error {
 	changeable := (*trust.Error)(nil)
 	err := trust.Dir(dir)
 	if errors.As(err, &changeable) {
@@ -263,10 +289,11 @@ func trusted(dir string) error {
 	return nil
 }
 
-// differing are the files that are not as they are to be. A unit that an administrator wrote is not one of them.
-func (p Places) differing(files []file) (list []file, err error) {
+// changedFiles returns those of the files that are not as they should be. It returns the fault exists for a unit file
+// that an administrator wrote and that would have to be overwritten; one that should not exist is left alone.
+func (p Places) changedFiles(files []file) (list []file, err error) {
 	for _, f := range files {
-		have, err := os.ReadFile(f.path)
+		current, err := os.ReadFile(f.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			if f.text != "" {
@@ -274,10 +301,11 @@ func (p Places) differing(files []file) (list []file, err error) {
 			}
 		case err != nil:
 			return nil, fault.New(fault.Internal, "%w", err)
-		case string(have) == f.text && closed(f):
-		case filepath.Ext(f.path) != ".json" && !bytes.HasPrefix(have, []byte(made)):
+		case string(current) == f.text && isPrivate(f):
+		case filepath.Ext(f.path) != ".json" && !bytes.HasPrefix(current, []byte(fileHeader)):
 			if f.text != "" {
-				return nil, fault.New(fault.Exists, "%s is there, and not from here", f.path).WithHint("move it away, and run the same again")
+				return nil, fault.New(fault.Exists, "%s exists, and snap_backup did not write it", f.path).
+					WithHint("move it away, and run the same again")
 			}
 		default:
 			list = append(list, f)
@@ -286,21 +314,21 @@ func (p Places) differing(files []file) (list []file, err error) {
 	return list, nil
 }
 
-// state is what systemd knows of a timer.
-type state struct {
-	known   bool // there is such a unit
+// timerState is what systemd knows about a timer.
+type timerState struct {
+	exists  bool // systemd finds the unit
 	active  bool
-	enabled bool // it is active after the next boot
-	loaded  bool // it is as its files are now
+	enabled bool // systemd starts it at the next boot
+	loaded  bool // systemd has read its files since they were last changed
 }
 
-func (p Places) state(ctx context.Context, name string) (s state, err error) {
+func (p Places) state(ctx context.Context, name string) (s timerState, err error) {
 	const properties = "LoadState,ActiveState,UnitFileState,NeedDaemonReload"
 	out, err := p.Commands.Run(ctx, command.Cmd{Argv: []string{"systemctl", "show", "-p", properties, Timer(name)}})
 	for line := range strings.Lines(out.Stdout) {
 		switch strings.TrimSpace(line) {
 		case "LoadState=loaded":
-			s.known = true
+			s.exists = true
 		case "ActiveState=active":
 			s.active = true
 		case "UnitFileState=enabled":
@@ -312,48 +340,48 @@ func (p Places) state(ctx context.Context, name string) (s state, err error) {
 	return s, err
 }
 
-func (p Places) systemctl(ctx context.Context, words ...string) error {
-	_, err := p.Commands.Run(ctx, command.Cmd{Argv: append([]string{"systemctl", "--quiet"}, words...), Changes: true})
+func (p Places) systemctl(ctx context.Context, args ...string) error {
+	_, err := p.Commands.Run(ctx, command.Cmd{Argv: append([]string{"systemctl", "--quiet"}, args...), Changes: true})
 	if err != nil {
 		return fault.New(fault.ServiceFailed, "%w", err).WithHint("systemctl status says why; run the same again")
 	}
 	return nil
 }
 
-// text is what of a schedule a diff shows.
-func text(s Schedule) string {
-	return shown(s.Calendar, fmt.Sprint(int64(s.Spread.Seconds())), s.kept())
+// textOf returns the text of a schedule for a diff.
+func textOf(s Schedule) string {
+	return scheduleText(s.Calendar, fmt.Sprint(int64(s.Spread.Seconds())), s.backupArguments())
 }
 
-// shown is what a diff shows of the schedule that is there; empty: there is none.
-func (p Places) shown(name string) string {
-	when, err := os.ReadFile(p.when(name))
-	data, missing := os.ReadFile(p.arguments(name))
-	if err != nil || missing != nil {
+// currentText returns the text for a diff of the schedule that the files have now, or "" if there is none.
+func (p Places) currentText(name string) string {
+	dropIn, err := os.ReadFile(p.dropInPath(name))
+	data, argumentsErr := os.ReadFile(p.argumentsPath(name))
+	if err != nil || argumentsErr != nil {
 		return ""
 	}
 	var arguments map[string]any
-	_ = json.Unmarshal(data, &arguments) // a damaged one is written anew
+	_ = json.Unmarshal(data, &arguments) // a damaged file is written again
 	setting := func(key string) (value string) {
-		for line := range strings.Lines(string(when)) {
-			if rest, ok := strings.CutPrefix(line, key+"="); ok {
-				value = strings.TrimSpace(rest)
+		for line := range strings.Lines(string(dropIn)) {
+			if after, ok := strings.CutPrefix(line, key+"="); ok {
+				value = strings.TrimSpace(after)
 			}
 		}
 		return value
 	}
-	return shown(setting("OnCalendar"), setting("RandomizedDelaySec"), arguments)
+	return scheduleText(setting("OnCalendar"), setting("RandomizedDelaySec"), arguments)
 }
 
-// shown names every argument on a line of its own; of the environment, which is secret, only that there is one.
-func shown(calendar, spread string, arguments map[string]any) string {
+// scheduleText writes every argument on a line of its own. It hides the content of environment, which is secret.
+func scheduleText(calendar, spread string, arguments map[string]any) string {
 	lines := []string{"calendar: " + calendar, "spread: " + spread}
 	for _, key := range slices.Sorted(maps.Keys(arguments)) {
 		value, _ := json.Marshal(arguments[key])
 		switch key {
 		case "environment":
 			value = []byte("(not shown)")
-		case "name": // the diff's headers have it
+		case "name": // the headers of the diff contain it
 			continue
 		}
 		lines = append(lines, key+": "+string(value))

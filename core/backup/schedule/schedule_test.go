@@ -18,15 +18,15 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// systemd is one that has a timer or not, and knows one calendar.
-type systemd struct {
-	active  bool
-	reload  bool // it has read no file since one was written
-	unknown bool // it has no such unit
-	ran     []string
+// fakeSystemd plays systemctl and systemd-analyze. It knows at most one timer.
+type fakeSystemd struct {
+	active     bool
+	needReload bool     // unit files were written since systemd read them
+	noUnit     bool     // systemd does not find the unit
+	changes    []string // the commands that changed something
 }
 
-func (s *systemd) Run(_ context.Context, c command.Cmd) (out command.Output, err error) {
+func (s *fakeSystemd) Run(_ context.Context, c command.Cmd) (out command.Output, err error) {
 	words := strings.Join(c.Argv, " ")
 	switch {
 	case strings.HasPrefix(words, "systemctl show"):
@@ -34,10 +34,10 @@ func (s *systemd) Run(_ context.Context, c command.Cmd) (out command.Output, err
 		if s.active {
 			out.Stdout = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
 		}
-		if s.unknown {
+		if s.noUnit {
 			out.Stdout = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\nNeedDaemonReload=no\n"
 		}
-		if s.reload {
+		if s.needReload {
 			out.Stdout = strings.ReplaceAll(out.Stdout, "Reload=no", "Reload=yes")
 		}
 		return out, nil
@@ -54,26 +54,30 @@ func (s *systemd) Run(_ context.Context, c command.Cmd) (out command.Output, err
 	case "start", "stop", "disable":
 		s.active = c.Argv[2] == "start"
 	case "daemon-reload":
-		s.reload = false
+		s.needReload = false
 	}
-	s.ran = append(s.ran, words)
+	s.changes = append(s.changes, words)
 	return out, nil
 }
 
-func places(t *testing.T) (Places, *systemd) {
-	s := new(systemd)
+func places(t *testing.T) (Places, *fakeSystemd) {
+	s := new(fakeSystemd)
 	dir := t.TempDir()
 	return Places{Arguments: dir + "/etc/rewind", Units: dir + "/units", Packaged: dir + "/packaged", Commands: s}, s
 }
 
 func nightly() Schedule {
-	return Schedule{Name: "nightly", Calendar: "02:00", Spread: time.Hour, Program: "/var/lib/rewind/bin/rewind-1", Arguments: map[string]any{
-		"action": "schedule", "calendar": "02:00", "spread": "3600", "volumes": []any{"/dat"}, "environment": map[string]any{"RESTIC_PASSWORD": "swordfish"},
-	}}
+	return Schedule{
+		Name: "nightly", Calendar: "02:00", Spread: time.Hour, Program: "/var/lib/rewind/bin/rewind-1",
+		Arguments: map[string]any{
+			"action": "schedule", "calendar": "02:00", "spread": "3600", "volumes": []any{"/dat"},
+			"environment": map[string]any{"RESTIC_PASSWORD": "swordfish"},
+		},
+	}
 }
 
-// content is each file below the places, and its mode where others than root are kept from it.
-func content(t *testing.T, p Places) map[string]string {
+// readFiles returns the content of each file below the places, by name. The name ends with the mode if that is 0600.
+func readFiles(t *testing.T, p Places) map[string]string {
 	t.Helper()
 	dir := filepath.Dir(p.Units)
 	all := map[string]string{}
@@ -95,31 +99,34 @@ func content(t *testing.T, p Places) map[string]string {
 	return all
 }
 
-func TestSetAndUnset(t *testing.T) {
+func TestSetAndUnsetAreIdempotent(t *testing.T) {
 	p, systemd := places(t)
 	r, err := p.Set(t.Context(), nightly(), true)
-	if err != nil || !r.Changed || len(content(t, p)) != 0 || len(systemd.ran) != 0 {
-		t.Errorf("a check changes %v, %q: %+v, %v", content(t, p), systemd.ran, r, err)
+	if err != nil || !r.Changed || len(readFiles(t, p)) != 0 || len(systemd.changes) != 0 {
+		t.Errorf("a check changes %v, %q: %+v, %v", readFiles(t, p), systemd.changes, r, err)
 	}
 	if r, err = p.Set(t.Context(), nightly(), false); err != nil || !r.Changed {
 		t.Errorf("%+v, %v", r, err)
 	}
 	want := map[string]string{
-		"etc/rewind/nightly.json 0600":                  "{\n  \"environment\": {\n    \"RESTIC_PASSWORD\": \"swordfish\"\n  },\n  \"name\": \"nightly\",\n  \"volumes\": [\n    \"/dat\"\n  ]\n}\n",
-		"units/rewind-backup@nightly.timer.d/when.conf": made + "[Timer]\nOnCalendar=\nOnCalendar=02:00\nRandomizedDelaySec=3600\nFixedRandomDelay=true\n",
-		"units/rewind-backup@.timer":                    timerText,
-		"units/rewind-backup@.service":                  strings.ReplaceAll(serviceText, "%%", "%"),
+		"etc/rewind/nightly.json 0600": "{\n  \"environment\": {\n    \"RESTIC_PASSWORD\": \"swordfish\"\n  },\n" +
+			"  \"name\": \"nightly\",\n  \"volumes\": [\n    \"/dat\"\n  ]\n}\n",
+		"units/rewind-backup@nightly.timer.d/when.conf": fileHeader + "[Timer]\nOnCalendar=\nOnCalendar=02:00\n" +
+			"RandomizedDelaySec=3600\nFixedRandomDelay=true\n",
+		"units/rewind-backup@.timer": timerUnit,
+		"units/rewind-backup@.service": strings.NewReplacer("%%", "%", "%s", "/var/lib/rewind/bin/rewind-1").
+			Replace(serviceUnit),
 	}
-	want["units/rewind-backup@.service"] = strings.Replace(want["units/rewind-backup@.service"], "%s", "/var/lib/rewind/bin/rewind-1", 1)
-	if diff := cmp.Diff(want, content(t, p)); diff != "" {
+	if diff := cmp.Diff(want, readFiles(t, p)); diff != "" {
 		t.Error(diff)
 	}
 	timer := "rewind-backup@nightly.timer"
 	if diff := cmp.Diff([]string{"systemctl --quiet daemon-reload", "systemctl --quiet clean --what=state " + timer,
-		"systemctl --quiet enable " + timer, "systemctl --quiet start " + timer}, systemd.ran); diff != "" {
+		"systemctl --quiet enable " + timer, "systemctl --quiet start " + timer}, systemd.changes); diff != "" {
 		t.Error(diff)
 	}
-	if strings.Contains(r.Diff.After, "swordfish") || !strings.Contains(r.Diff.After, `volumes: ["/dat"]`) || r.Diff.Before != "" {
+	if strings.Contains(r.Diff.After, "swordfish") || !strings.Contains(r.Diff.After, `volumes: ["/dat"]`) ||
+		r.Diff.Before != "" {
 		t.Errorf("diff %+v", r.Diff)
 	}
 	if r, err = p.Set(t.Context(), nightly(), false); err != nil || r.Changed || r.Diff.Before != r.Diff.After {
@@ -131,7 +138,7 @@ func TestSetAndUnset(t *testing.T) {
 	if r, err = p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed || systemd.active {
 		t.Errorf("unset: %+v, %v", r, err)
 	}
-	if left := content(t, p); len(left) != 2 || left["units/rewind-backup@.timer"] == "" {
+	if left := readFiles(t, p); len(left) != 2 || left["units/rewind-backup@.timer"] == "" {
 		t.Errorf("left: %v", left)
 	}
 	if r, err = p.Unset(t.Context(), "nightly", false); err != nil || r.Changed {
@@ -139,35 +146,35 @@ func TestSetAndUnset(t *testing.T) {
 	}
 }
 
-// A run that was killed between the files and systemd is finished by the next.
-func TestWhatSystemdDoesNotKnowYetIsAChange(t *testing.T) {
+// If Set was killed after it wrote the files and before systemd knew them, the next Set finishes its work.
+func TestSetFinishesInterruptedSet(t *testing.T) {
 	p, systemd := places(t)
-	for _, lose := range []func(){func() { systemd.active = false }, func() { systemd.reload = true }} {
+	for _, interrupt := range []func(){func() { systemd.active = false }, func() { systemd.needReload = true }} {
 		if _, err := p.Set(t.Context(), nightly(), false); err != nil {
 			t.Fatal(err)
 		}
-		lose()
-		if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed || !systemd.active || systemd.reload {
+		interrupt()
+		if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed || !systemd.active || systemd.needReload {
 			t.Errorf("%+v, %v; systemd %+v", r, err, systemd)
 		}
 	}
 }
 
-// A time between the last run and now must not be taken as missed: the timer is stopped, and what systemd remembers
-// forgotten, before it is started by its new times.
-func TestAnotherCalendarBeginsNothing(t *testing.T) {
+// systemd must not treat a new time between the last run and now as missed. So Set stops the timer and removes the time
+// of its last run before it starts the timer with its new times.
+func TestNewCalendarStartsNoBackup(t *testing.T) {
 	p, systemd := places(t)
 	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
 		t.Fatal(err)
 	}
-	systemd.ran = nil
+	systemd.changes = nil
 	later := nightly()
 	later.Calendar = "04:00"
 	if _, err := p.Set(t.Context(), later, false); err != nil {
 		t.Fatal(err)
 	}
 	var verbs []string
-	for _, words := range systemd.ran {
+	for _, words := range systemd.changes {
 		verbs = append(verbs, strings.Fields(words)[2])
 	}
 	if got := strings.Join(verbs, " "); got != "stop daemon-reload clean enable start" {
@@ -175,13 +182,13 @@ func TestAnotherCalendarBeginsNothing(t *testing.T) {
 	}
 }
 
-// What others can read, or write, is no place for secrets, or for what root does.
-func TestWhoCanReadOrWriteTheArguments(t *testing.T) {
+// The arguments contain secrets, so others must not read them, and root obeys them, so others must not write them.
+func TestArgumentsAreForRootAlone(t *testing.T) {
 	p, _ := places(t)
 	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
 		t.Fatal(err)
 	}
-	path := p.arguments("nightly")
+	path := p.argumentsPath("nightly")
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -192,57 +199,62 @@ func TestWhoCanReadOrWriteTheArguments(t *testing.T) {
 	if err := os.Chmod(p.Arguments, 0o775); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Set(t.Context(), nightly(), false); !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), p.Arguments) {
+	_, err = p.Set(t.Context(), nightly(), false)
+	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), p.Arguments) {
 		t.Errorf("%v", err)
 	}
 }
 
-// Where the units are gone, by hand or with a package, what is left can be taken away all the same.
-func TestUnsetWithoutUnits(t *testing.T) {
+// The units may have been removed by hand or with a package. Unset then still removes the other files.
+func TestUnsetWorksWithoutUnits(t *testing.T) {
 	p, systemd := places(t)
 	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
 		t.Fatal(err)
 	}
-	systemd.unknown = true
+	systemd.noUnit = true
 	if r, err := p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := os.Stat(p.arguments("nightly")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(p.argumentsPath("nightly")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its secrets are still there: %v", err)
 	}
 }
 
-// Where a package has the units, none hides them: not those from before it was installed either.
-func TestAPackagesUnitsAreUsed(t *testing.T) {
+// Where a package has installed units, Set writes none that would hide them, and removes those that it wrote before the
+// package was installed.
+func TestPackagedUnitsAreNotHidden(t *testing.T) {
 	p, _ := places(t)
 	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.MkdirAll(p.Packaged, 0o755), os.WriteFile(filepath.Join(p.Packaged, service), []byte("[Service]\n"), 0o644)); err != nil {
+	packaged := filepath.Join(p.Packaged, service)
+	err := errors.Join(os.MkdirAll(p.Packaged, 0o755), os.WriteFile(packaged, []byte("[Service]\n"), 0o644))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	for name := range content(t, p) {
+	for name := range readFiles(t, p) {
 		if strings.HasPrefix(name, "units/rewind-backup@.") {
 			t.Errorf("%s is still there", name)
 		}
 	}
 }
 
-func TestAnAdministratorsUnitIsLeftAlone(t *testing.T) {
+func TestAdministratorsUnitIsKept(t *testing.T) {
 	p, systemd := places(t)
 	path := filepath.Join(p.Units, service)
 	if err := errors.Join(os.MkdirAll(p.Units, 0o755), os.WriteFile(path, []byte("[Service]\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Set(t.Context(), nightly(), false); !errors.Is(err, fault.Exists) || !strings.Contains(err.Error(), path) || len(systemd.ran) > 0 {
-		t.Errorf("%v; it ran %q", err, systemd.ran)
+	_, err := p.Set(t.Context(), nightly(), false)
+	if !errors.Is(err, fault.Exists) || !strings.Contains(err.Error(), path) || len(systemd.changes) > 0 {
+		t.Errorf("%v; it ran %q", err, systemd.changes)
 	}
 }
 
-func TestWhatCannotBeScheduled(t *testing.T) {
+func TestCheckRefusesNameAndCalendar(t *testing.T) {
 	p, _ := places(t)
 	for name, s := range map[string]Schedule{
 		"calendar": {Name: "nightly", Calendar: "never"}, "name": {Name: "a+b", Calendar: "02:00"},
@@ -258,24 +270,25 @@ func TestWhatCannotBeScheduled(t *testing.T) {
 	}
 }
 
-// The programs that a schedule names are found in its unit.
-func TestTheUnitIsTheOneThatKeepsItsProgram(t *testing.T) {
+// Package journey reads this unit to find the programs that schedules use.
+func TestUnitPathMatchesJourney(t *testing.T) {
 	if unit := filepath.Join(On(nil).Units, service); unit != journey.ScheduleUnit {
 		t.Error(unit)
 	}
 }
 
-// A package's units do what those do that are written where there is no package.
-func TestThePackagesUnitsAreTheSame(t *testing.T) {
+// The units in the .deb and .rpm packages have every line of the units that this package writes.
+func TestPackagedUnitsMatchWrittenOnes(t *testing.T) {
 	for file, text := range map[string]string{
-		"rewind-backup@.service": fmt.Sprintf(serviceText, "/usr/sbin/"), "rewind-backup@.timer": timerText,
+		"rewind-backup@.service": fmt.Sprintf(serviceUnit, "/usr/sbin/"), "rewind-backup@.timer": timerUnit,
 	} {
 		packaged, err := os.ReadFile(filepath.Join("../../../packages/systemd", file))
 		if err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(string(packaged), "\n")
-		for line := range strings.Lines(strings.TrimPrefix(strings.ReplaceAll(text, "/usr/sbin/ ", "/usr/sbin/"), made)) {
+		text = strings.TrimPrefix(strings.ReplaceAll(text, "/usr/sbin/ ", "/usr/sbin/"), fileHeader)
+		for line := range strings.Lines(text) {
 			if !slices.Contains(lines, strings.TrimSuffix(line, "\n")) {
 				t.Errorf("%s of the package has no %s", file, line)
 			}
