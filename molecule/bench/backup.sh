@@ -1,12 +1,13 @@
 #!/bin/bash
-# Runs in a guest and prints "NAME VALUE" lines: what a backup and a restore of /dat cost with each backend, and what
-# the bare tool, and the way by hand, cost for the same. Milliseconds, bytes, KiB of memory. ROUNDS is how often, MEGABYTES
-# how much the larger tree has. The argument is what is measured: "all", or "counted", the processor of the backups alone,
-# in a guest that counts instructions.
+# Runs in a guest and prints "NAME VALUE" lines: what a backup and a restore of /dat cost with each backend, with the
+# bare tool, and by hand. The values are milliseconds, bytes, or KiB of memory. ROUNDS is how often it measures,
+# MEGABYTES how much the larger tree has, FILES the number of small files. With the argument "all" it measures
+# everything. With "counted" it measures only the processor time of backups, in a guest that counts instructions.
 set -euo pipefail
 password=/root/bench.pw
-base=/srv/bench # of the repositories
-# with BACKEND: sets words to what a backend is chosen by.
+base=/srv/bench # the directory of the repositories
+
+# with BACKEND: sets the array words to the arguments that choose a backend.
 with() {
     case $1 in
         mirror) words=("backend_options=path=$base/mirror") ;;
@@ -18,27 +19,28 @@ bare() { restic -q --repo "$base/bare" --password-file $password "$@"; }
 note() { printf '%s %s\n' "$@"; }
 now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 cold() { sync && echo 3 >/proc/sys/vm/drop_caches; }
-sectors_read() { awk '{ printf "%.0f\n", $3 * 512 }' /sys/block/vdb/stat; } # the disk below the volume groups
+bytes_read() { awk '{ printf "%.0f\n", $3 * 512 }' /sys/block/vdb/stat; } # from the disk below the volume groups
 
-# busy: the processor time of the whole guest so far, in ms; nothing else runs in it.
+# busy: prints the processor time of the whole guest so far, in ms. Nothing else runs in the guest.
 busy() { awk '/^cpu / { printf "%.0f\n", ($2 + $3 + $4 + $7 + $8) * 10 }' /proc/stat; } # ticks of 10 ms
 
-# costs NAME COMMAND...: runs it with cold caches, until what it wrote is on the disk, and notes its time, the
-# processor's, and what it read. A bare rsync leaves the writing to the kernel, which does it later all the same.
+# costs NAME COMMAND...: runs the command with cold caches, waits until what it wrote is on the disk, and prints how
+# long that took, the processor time, and the bytes read. rsync alone would not wait, and leaves the writing to the
+# kernel.
 costs() {
     local name=$1 start cpu read
     shift
     cold
-    start=$(now) cpu=$(busy) read=$(sectors_read)
+    start=$(now) cpu=$(busy) read=$(bytes_read)
     "$@" >/dev/null 2>&1
     sync
     note "$name-ms" $(($(now) - start))
     note "$name-cpu" $(($(busy) - cpu))
-    note "$name-read" $(($(sectors_read) - read))
+    note "$name-read" $(($(bytes_read) - read))
 }
 
-# repositories makes empty ones. Both of restic's are one, copied: at init restic times the processor to choose what opening
-# a repository costs, and two of one guest differed by a factor of two.
+# repositories makes empty ones. The two of restic are copies of one: at init restic measures the processor to choose
+# how much work the opening of a repository takes, and two repositories of one guest differed by a factor of two.
 repositories() {
     mkdir -p "$base"/{mirror,rsync,barersync}
     bare init
@@ -49,24 +51,31 @@ setup() {
     mkdir -p /srv/bench/{mnt,fuse}
     head -c 16 /dev/urandom | base64 >$password
     repositories
-    # A cluster of some 430 MB. Its log is kept short, or it would be most of it.
-    su postgres -c "psql -qc \"alter system set max_wal_size = '64MB'\" -c \"alter system set min_wal_size = '32MB'\" -c 'select pg_reload_conf()'" >/dev/null
+    # A cluster of some 430 MB. Its write-ahead log is kept small, else it would be most of that.
+    su postgres -c "psql -qc \"alter system set max_wal_size = '64MB'\" \
+        -c \"alter system set min_wal_size = '32MB'\" -c 'select pg_reload_conf()'" >/dev/null
     su postgres -c 'createdb bench && pgbench -qi -s 20 bench && psql -qc checkpoint' >/dev/null 2>&1
 }
 
 services() { systemctl "$1" postgresql 'postgresql@*'; }
 started() { systemctl start postgresql && systemctl -q is-active 'postgresql@*-main.service'; }
 
-# only_set VOLUME: the set without a backup. What a backup costs less this is held against the bare tool, which is given a
-# mounted snapshot.
-only_set() { lvm_snapshot name=set "volumes=/$1" state=mounted mountpoint=/srv/bench/set && lvm_snapshot name=set state=absent; }
+# only_set VOLUME: takes, mounts and removes a set without a backup. Its cost is subtracted from that of a backup before
+# that is compared with the bare tool, for which a snapshot is already mounted.
+only_set() {
+    lvm_snapshot name=set "volumes=/$1" state=mounted mountpoint=/srv/bench/set &&
+        lvm_snapshot name=set state=absent
+}
+
 bare_rsync() {
     local last
     last=$(find "$base/barersync" -mindepth 1 -maxdepth 1 | sort | tail -1)
-    rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} /srv/bench/mnt/ "$base/barersync/$(date +%s)/"
+    rsync -aHAXS --numeric-ids --one-file-system ${last:+--link-dest=$last} \
+        /srv/bench/mnt/ "$base/barersync/$(date +%s)/"
 }
 
-# mounted VOLUME OPTIONS COMMAND...: runs it while a snapshot is mounted, at a path that stays the same.
+# mounted VOLUME OPTIONS COMMAND...: runs the command while a snapshot is mounted at /srv/bench/mnt, always the same
+# path.
 mounted() {
     local volume=$1 options=$2
     shift 2
@@ -77,8 +86,8 @@ mounted() {
     lvremove -qqy vg00/bench_snap
 }
 
-# measure_backup KIND BACKEND VOLUME: the set, the backup and the bare tool, each at once after the other: the machine is not
-# always as fast.
+# measure_backup KIND BACKEND VOLUME: measures the set, the backup and the bare tool immediately after each other,
+# because the speed of the machine changes.
 measure_backup() {
     with "$2"
     costs "$1-$2-set" only_set "$3"
@@ -89,7 +98,7 @@ measure_backup() {
     esac
 }
 
-# measure_empty shows what does not grow with the tree.
+# measure_empty measures a backup without files, which shows the cost that does not depend on the size of the tree.
 measure_empty() {
     local base=/srv/bench/empty backend
     repositories
@@ -97,8 +106,9 @@ measure_empty() {
     rm -rf "$base"
 }
 
-# measure_larger has a larger tree stored for the first time, and once more after all but the database changed.
-measure_larger() { # BACKEND...
+# measure_larger BACKEND...: measures the first backup of a larger tree, and the next one after everything but the
+# database has changed.
+measure_larger() {
     local base=/srv/bench/larger backend
     for backend; do
         repositories
@@ -115,7 +125,7 @@ bulk() {
     for i in $(seq "$MEGABYTES"); do head -c 1M /dev/urandom >"/dat/bulk/$i"; done
 }
 
-# store_all backs up what is restored later: the way by hand has a repository of its own.
+# store_all makes the backups that are restored later. The restore by hand has a repository of its own.
 store_all() {
     local backend
     for backend in mirror rsync restic; do
@@ -125,7 +135,7 @@ store_all() {
     mounted dat ,nouuid bare backup /srv/bench/mnt
 }
 
-# differing prints the bytes of the 4 KiB blocks of the stored tree that are not the same in /dat.
+# differing prints how many bytes are in the 4 KiB blocks of the stored tree that differ from those in /dat.
 differing() {
     python3 - "$(find /srv/bench/mirror -maxdepth 3 -name dat -type d | sort | tail -1)" /dat <<'PY'
 import os, sys
@@ -146,22 +156,25 @@ print(blocks * 4096)
 PY
 }
 
-fill() { lvs --noheadings --units b --nosuffix -o lv_size,snap_percent "vg00/$1" | awk '{ printf "%d\n", $1 * $2 / 100 }'; }
+# cow_used SNAPSHOT: prints how many bytes of its COW space are used.
+cow_used() {
+    lvs --noheadings --units b --nosuffix -o lv_size,snap_percent "vg00/$1" | awk '{ printf "%d\n", $1 * $2 / 100 }'
+}
 
 measure_restores() {
     note differing "$(differing)"
     for backend in mirror rsync restic; do
         with $backend
         costs restore-$backend snap_backup action=restore volumes=/dat "${words[@]}"
-        note "restore-$backend-cow" "$(fill dat_restore)"
+        note "restore-$backend-cow" "$(cow_used dat_restore)"
         lvm_snapshot name=restore state=absent >/dev/null
     done
     costs restore-hand by_hand
-    note restore-hand-cow "$(fill bench_dat)"
+    note restore-hand-cow "$(cow_used bench_dat)"
     lvremove -qqy vg00/bench_dat
 }
 
-# by_hand is what was typed before: a snapshot, restic's mount, rsync, umount.
+# by_hand restores as an administrator does without Rewind: a snapshot, restic mount, rsync, umount.
 by_hand() {
     lvcreate -qq -L 800M -s -n bench_dat vg00/dat
     mount -o noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
@@ -174,7 +187,8 @@ by_hand() {
     wait $pid || true
 }
 
-# higher PATTERN KIB: the larger of a number and of the resident sets of the processes that match.
+# higher PATTERN KIB: prints the largest of the number and the peak resident sets of the processes that match the
+# pattern.
 higher() {
     local most=$2 now pid
     for pid in $(pgrep -f "$1" || true); do
@@ -184,18 +198,18 @@ higher() {
     echo "$most"
 }
 
-# peaks NAME COMMAND...: the largest resident set, in KiB, of the journey and of the backend meanwhile.
+# peaks NAME COMMAND...: runs the command, and prints the largest resident sets, in KiB, of its run and of the backend.
 peaks() {
-    local name=$1 journey=0 backend=0
+    local name=$1 run=0 backend=0
     shift
     "$@" >/dev/null 2>&1 &
     local pid=$!
     while kill -0 $pid 2>/dev/null; do
-        journey=$(higher '/var/lib/rewind/bin/rewind-.* journey' "$journey")
+        run=$(higher '/var/lib/rewind/bin/rewind-.* journey' "$run")
         backend=$(higher 'backend mirror' "$backend")
     done
     wait $pid
-    note "memory-$name-journey" "$journey"
+    note "memory-$name-run" "$run"
     note "memory-$name-backend" "$backend"
 }
 
@@ -212,7 +226,7 @@ for d in range(100):
     peaks restore snap_backup action=restore volumes=/pccehr "${words[@]}"
 }
 
-# larger_volume makes room for the larger tree, and the tree.
+# larger_volume extends the volume of /dat and makes the larger tree on it.
 larger_volume() {
     services stop
     lvextend -qqr -L 2G vg00/dat >/dev/null
@@ -229,7 +243,7 @@ all() {
         measure_restores
         started
     done
-    rm -rf "$base"/{mirror,rsync,restic,bare} # their room is needed
+    rm -rf "$base"/{mirror,rsync,restic,bare} # to make room
     services stop
     for _ in $(seq "$ROUNDS"); do measure_empty; done
     larger_volume
@@ -240,7 +254,8 @@ all() {
 }
 
 counted() {
-    snap_backup volumes=/pccehr "backend_options=path=$base/mirror" >/dev/null 2>&1 # its program is put in its place
+    # A first backup, so that the program's own copy is there before the measurement.
+    snap_backup volumes=/pccehr "backend_options=path=$base/mirror" >/dev/null 2>&1
     larger_volume
     measure_larger rsync restic
 }

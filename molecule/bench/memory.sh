@@ -1,7 +1,9 @@
 #!/bin/bash
-# Prints the largest resident set, in KiB, of each module and of the journeys that they make.
+# Prints the largest resident set, in KiB, of each module and its runs.
 set -euo pipefail
-peak() { # peak NAME COMMAND...: of the module itself; the journey's is read while it runs
+
+# peak NAME COMMAND...: runs a module and prints the largest resident set of it and of its run, whichever is larger.
+peak() {
     local name=$1 most=0 now
     shift
     "$@" >/dev/null &

@@ -14,8 +14,9 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// judge has the collection's own code judge servers by their results, which are JSON by host.
-const judge = `
+// judgeScript is a Python program that has the collection's own code (fleet.py) judge servers. On stdin it gets a JSON
+// list of pairs of a host and the result of lvm_snapshot_info there, and it prints what the fleet's page shows.
+const judgeScript = `
 import json, sys
 sys.path.insert(0, "../../plugins/plugin_utils")
 from fleet import Limits, fleet
@@ -23,24 +24,27 @@ hosts = [(host, result, Limits()) for host, result in json.load(sys.stdin)]
 json.dump(fleet(hosts, len(hosts), "2026-03-04T05:00:00Z"), sys.stdout)
 `
 
+// server is what the fleet's page shows of one server.
 type server struct {
 	Host, Verdict string
 	Why           []string
 	Backups       [][]any
 }
 
+// fleet is what the fleet's page shows.
 type fleet struct {
 	Counts map[string]int
 	Hosts  []server
 }
 
-func judged(t *testing.T, results [][2]any) (f fleet, size int) {
+// judge runs judgeScript on pairs of a host and a result. It also returns the size of the output in bytes.
+func judge(t *testing.T, results [][2]any) (f fleet, size int) {
 	t.Helper()
 	data, err := json.Marshal(results)
 	if err != nil {
 		t.Fatal(err)
 	}
-	python := exec.Command("../../build/venv/bin/python", "-c", judge)
+	python := exec.Command("../../build/venv/bin/python", "-c", judgeScript)
 	python.Stdin = bytes.NewReader(data)
 	out, err := python.Output()
 	if err == nil {
@@ -52,22 +56,29 @@ func judged(t *testing.T, results [][2]any) (f fleet, size int) {
 	return f, len(out)
 }
 
-// well is what lvm_snapshot_info says of a server on which nothing is wrong.
-func well() map[string]any {
+// healthy returns the result of lvm_snapshot_info on a server on which nothing is wrong.
+func healthy() map[string]any {
+	snapshot := map[string]any{
+		"snapshot": "vg00/dat_snap", "state": "active", "cow_used_percent": 12.5, "seconds_to_full": 360000,
+	}
+	backup := map[string]any{
+		"name": "nightly", "backend": "restic", "state": "ok", "volumes": []string{"/dat"}, "age_seconds": 10000,
+		"good": map[string]any{"volumes": []string{"/dat", "/boot"}},
+	}
 	return map[string]any{
-		"host": map[string]any{"usable": true, "problems": []string{}}, "groups": []any{map[string]any{"vg": "vg00", "size_bytes": 1 << 40}},
-		"sets": []any{map[string]any{"name": "snap", "state": "ok", "age_seconds": 7200, "snapshots": []any{
-			map[string]any{"snapshot": "vg00/dat_snap", "state": "active", "cow_used_percent": 12.5, "seconds_to_full": 360000},
-		}}},
+		"host":   map[string]any{"usable": true, "problems": []string{}},
+		"groups": []any{map[string]any{"vg": "vg00", "size_bytes": 1 << 40}},
+		"sets": []any{
+			map[string]any{"name": "snap", "state": "ok", "age_seconds": 7200, "snapshots": []any{snapshot}},
+		},
 		"unmanaged": []any{}, "under_way": []any{}, "last_rollback": nil,
-		"backups": []any{map[string]any{"name": "nightly", "backend": "restic", "state": "ok", "volumes": []string{"/dat"}, "age_seconds": 10000,
-			"good": map[string]any{"volumes": []string{"/dat", "/boot"}}}},
+		"backups": []any{backup},
 	}
 }
 
-// known is what a part of the result that a program makes becomes.
-func known(part any) (m map[string]any) {
-	data, err := json.Marshal(part)
+// toMap converts a part of a result, of the type that the programs print it from, into what Ansible reads.
+func toMap(fact any) (m map[string]any) {
+	data, err := json.Marshal(fact)
 	if err == nil {
 		err = json.Unmarshal(data, &m)
 	}
@@ -77,8 +88,9 @@ func known(part any) (m map[string]any) {
 	return m
 }
 
-// at returns the part of a result that a path of keys leads to, by the first of each list.
-func at(v any, keys ...string) map[string]any {
+// part returns the object in a result to which a path of keys leads. From each list on the way it takes the first
+// element.
+func part(v any, keys ...string) map[string]any {
 	for _, key := range keys {
 		v = v.(map[string]any)[key]
 		if list, ok := v.([]any); ok {
@@ -88,99 +100,135 @@ func at(v any, keys ...string) map[string]any {
 	return v.(map[string]any)
 }
 
-func TestFleet(t *testing.T) {
+// TestVerdictOfAServer changes one thing in the result of a healthy server, and checks the verdict and its reason.
+func TestVerdictOfAServer(t *testing.T) {
 	for _, c := range []struct {
 		name, verdict, why string
 		change             func(map[string]any)
 	}{
 		{"all is well", "ok", "", func(map[string]any) {}},
-		{"lost", "unreachable", "no route to host", func(r map[string]any) { clear(r); r["unreachable"], r["msg"] = true, "no\nroute to host" }},
-		{"failed", "bad", "not root", func(r map[string]any) { clear(r); r["failed"], r["msg"] = true, "not root" }},
-		{"another module's", "bad", "no result", func(r map[string]any) { clear(r); r["ping"] = "pong" }},
+		{"lost", "unreachable", "no route to host", func(r map[string]any) {
+			clear(r)
+			r["unreachable"], r["msg"] = true, "no\nroute to host"
+		}},
+		{"failed", "bad", "not root", func(r map[string]any) {
+			clear(r)
+			r["failed"], r["msg"] = true, "not root"
+		}},
+		{"another module's", "bad", "no result", func(r map[string]any) {
+			clear(r)
+			r["ping"] = "pong"
+		}},
 		{"a container", "warn", "a container", func(r map[string]any) {
 			r["host"] = map[string]any{"usable": false, "problems": []string{"this is a container"}}
 		}},
-		{"a lost disk", "bad", "vg00 lacks a disk", func(r map[string]any) { at(r, "groups")["partial"] = true }},
+		{"a lost disk", "bad", "vg00 lacks a disk", func(r map[string]any) { part(r, "groups")["partial"] = true }},
 		{"a sick pool", "bad", "vg00/pool: no data space", func(r map[string]any) {
-			at(r, "groups")["pools"] = []any{map[string]any{"pool": "vg00/pool", "problem": "no data space is left"}}
+			part(r, "groups")["pools"] = []any{map[string]any{"pool": "vg00/pool", "problem": "no data space is left"}}
 		}},
 		{"a pool that fills", "warn", "81 % of its metadata", func(r map[string]any) {
-			at(r, "groups")["pools"] = []any{map[string]any{"pool": "vg00/pool", "data_percent": 3, "metadata_percent": 81.2}}
+			part(r, "groups")["pools"] = []any{map[string]any{"pool": "vg00/pool", "data_percent": 3, "metadata_percent": 81.2}}
 		}},
-		{"a set that is bad", "bad", "set snap is incomplete", func(r map[string]any) { at(r, "sets")["state"] = "incomplete" }},
-		{"nearly full", "warn", "80 % full", func(r map[string]any) { at(r, "sets", "snapshots")["cow_used_percent"] = 80.0 }},
-		{"soon full", "warn", "full in 2.0 h", func(r map[string]any) { at(r, "sets", "snapshots")["seconds_to_full"] = 7200 }},
+		{"a set that is bad", "bad", "set snap is incomplete", func(r map[string]any) {
+			part(r, "sets")["state"] = "incomplete"
+		}},
+		{"nearly full", "warn", "80 % full", func(r map[string]any) {
+			part(r, "sets", "snapshots")["cow_used_percent"] = 80.0
+		}},
+		{"soon full", "warn", "full in 2.0 h", func(r map[string]any) {
+			part(r, "sets", "snapshots")["seconds_to_full"] = 7200
+		}},
 		{"nearly full while another set is backed up", "warn", "95 % full", func(r map[string]any) {
-			at(r, "sets", "snapshots")["cow_used_percent"] = 95.0
-			r["under_way"] = []any{known(journey.Status{Kind: "backup", Title: "back up with mirror", Set: "backup"})}
+			part(r, "sets", "snapshots")["cow_used_percent"] = 95.0
+			r["under_way"] = []any{toMap(journey.Status{Kind: "backup", Title: "back up with mirror", Set: "backup"})}
 		}},
 		{"overflowed", "bad", "vg00/dat_snap: its COW", func(r map[string]any) {
-			at(r, "sets", "snapshots")["problem"] = "its COW space overflowed"
+			part(r, "sets", "snapshots")["problem"] = "its COW space overflowed"
 		}},
 		{"a failed merge", "bad", "merge of vg00/dat_snap failed", func(r map[string]any) {
-			at(r, "sets", "snapshots")["merge"] = map[string]any{"state": "failed"}
+			part(r, "sets", "snapshots")["merge"] = map[string]any{"state": "failed"}
 		}},
 		{"a merge at the next boot", "warn", "waits for", func(r map[string]any) {
-			at(r, "sets", "snapshots")["merge"] = map[string]any{"state": "deferred", "percent": nil}
+			part(r, "sets", "snapshots")["merge"] = map[string]any{"state": "deferred", "percent": nil}
 		}},
 		{"a merge", "ok", "", func(r map[string]any) {
-			at(r, "sets", "snapshots")["merge"] = map[string]any{"state": "running", "percent": 3.5}
+			part(r, "sets", "snapshots")["merge"] = map[string]any{"state": "running", "percent": 3.5}
 		}},
 		{"no backup", "warn", "no backup is known", func(r map[string]any) { r["backups"] = []any{} }},
-		{"a backup that does not begin", "bad", "scheduled backup nightly did not begin: journalctl -u x", func(r map[string]any) {
-			r["backups_not_begun"] = []any{map[string]any{"name": "nightly", "unit": "x"}}
-		}},
+		{
+			"a backup that does not begin", "bad", "scheduled backup nightly did not begin: journalctl -u x",
+			func(r map[string]any) {
+				r["backups_not_begun"] = []any{map[string]any{"name": "nightly", "unit": "x"}}
+			},
+		},
 		{"a failed backup", "bad", "backup nightly: the repository is full", func(r map[string]any) {
-			at(r, "backups")["state"], at(r, "backups")["msg"] = "failed", "the repository is full"
+			part(r, "backups")["state"], part(r, "backups")["msg"] = "failed", "the repository is full"
 		}},
-		{"a killed backup", "bad", "it was interrupted", func(r map[string]any) { at(r, "backups")["state"] = "interrupted" }},
-		{"an old backup", "bad", "no backup nightly of /boot with restic for 37 h", func(r map[string]any) { at(r, "backups")["age_seconds"] = 37 * 3600 }},
+		{"a killed backup", "bad", "it was interrupted", func(r map[string]any) {
+			part(r, "backups")["state"] = "interrupted"
+		}},
+		{"an old backup", "bad", "no backup nightly of /boot with restic for 37 h", func(r map[string]any) {
+			part(r, "backups")["age_seconds"] = 37 * 3600
+		}},
 		{"never a good one", "bad", "no good backup nightly of /dat with restic", func(r map[string]any) {
-			at(r, "backups")["good"], at(r, "backups")["age_seconds"], at(r, "backups")["state"] = nil, nil, "running"
+			part(r, "backups")["good"], part(r, "backups")["age_seconds"], part(r, "backups")["state"] = nil, nil, "running"
 		}},
-		{"a second place that got none for long", "bad", "no backup nightly of /dat with mirror for 138 h", func(r map[string]any) {
-			r["backups"] = append(r["backups"].([]any), map[string]any{"name": "nightly", "backend": "mirror", "state": "ok",
-				"volumes": []string{"/dat"}, "age_seconds": 500000, "good": map[string]any{"volumes": []string{"/dat"}}})
-		}},
+		{
+			"a second place that got none for long", "bad", "no backup nightly of /dat with mirror for 138 h",
+			func(r map[string]any) {
+				r["backups"] = append(r["backups"].([]any), map[string]any{
+					"name": "nightly", "backend": "mirror", "state": "ok", "volumes": []string{"/dat"},
+					"age_seconds": 500000, "good": map[string]any{"volumes": []string{"/dat"}},
+				})
+			},
+		},
 		{"a rollback that was left", "bad", "snap was interrupted at step merging", func(r map[string]any) {
-			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
-			r["under_way"] = []any{known(journey.Status{Kind: "query", Title: "check the repository of mirror"})}
+			r["last_rollback"] = toMap(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
+			r["under_way"] = []any{toMap(journey.Status{Kind: "query", Title: "check the repository of mirror"})}
 		}},
 		{"a rollback under way", "ok", "", func(r map[string]any) {
-			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
-			r["under_way"] = []any{known(journey.Status{Kind: "rollback", Title: "roll back to set snap"})}
+			r["last_rollback"] = toMap(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
+			r["under_way"] = []any{toMap(journey.Status{Kind: "rollback", Title: "roll back to set snap"})}
 		}},
 		{"a rollback that goes on by itself", "ok", "", func(r map[string]any) {
-			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "unfinished", Step: rollback.StepStarted})
+			r["last_rollback"] = toMap(rollback.Last{Set: "snap", Outcome: "unfinished", Step: rollback.StepStarted})
 		}},
-		{"a service that did not start", "warn", "set snap these did not start, see whether they run: x.service", func(r map[string]any) {
-			r["last_rollback"] = known(rollback.Last{Set: "snap", Outcome: "done", Failures: []service.Failure{{Unit: "x.service"}}})
-		}},
+		{
+			"a service that did not start", "warn",
+			"set snap these did not start, see whether they run: x.service",
+			func(r map[string]any) {
+				failures := []service.Failure{{Unit: "x.service"}}
+				r["last_rollback"] = toMap(rollback.Last{Set: "snap", Outcome: "done", Failures: failures})
+			},
+		},
 		{"a set that is being made", "ok", "", func(r map[string]any) {
-			at(r, "sets")["state"] = "incomplete"
-			at(r, "sets", "snapshots")["cow_used_percent"] = 95.0
-			r["under_way"] = []any{known(journey.Status{Kind: "snapshot", Title: "set snap: present", Set: "snap"})}
+			part(r, "sets")["state"] = "incomplete"
+			part(r, "sets", "snapshots")["cow_used_percent"] = 95.0
+			r["under_way"] = []any{toMap(journey.Status{Kind: "snapshot", Title: "set snap: present", Set: "snap"})}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			result := well()
+			result := healthy()
 			c.change(result)
-			f, _ := judged(t, [][2]any{{"db1", result}})
-			if h := f.Hosts[0]; h.Verdict != c.verdict || !strings.Contains(strings.Join(h.Why, "; "), c.why) || (c.why == "") != (len(h.Why) == 0) {
+			f, _ := judge(t, [][2]any{{"db1", result}})
+			h := f.Hosts[0]
+			rightReason := strings.Contains(strings.Join(h.Why, "; "), c.why) && (c.why == "") == (len(h.Why) == 0)
+			if h.Verdict != c.verdict || !rightReason {
 				t.Errorf("%s, want %s because of %q: %q", h.Verdict, c.verdict, c.why, h.Why)
 			}
 		})
 	}
 }
 
-// The worst come first; of a volume the youngest good backup is shown, whichever job made it.
-func TestFleetInOrder(t *testing.T) {
-	two := well()
+// TestWorstServersComeFirst checks the order of the servers, and that the youngest good backup of each volume is shown,
+// whichever job has made it.
+func TestWorstServersComeFirst(t *testing.T) {
+	two := healthy()
 	two["backups"] = append(two["backups"].([]any), map[string]any{"name": "weekly", "backend": "restic", "state": "ok",
 		"volumes": []string{"/dat"}, "age_seconds": 100000, "good": map[string]any{"volumes": []string{"/dat"}}})
-	unreachable, bad, warn := map[string]any{"unreachable": true}, well(), well()
-	at(bad, "sets")["state"], warn["backups"] = "bad", []any{}
-	f, _ := judged(t, [][2]any{{"a", two}, {"b", warn}, {"c", unreachable}, {"d", nil}, {"e", bad}})
+	unreachable, bad, warn := map[string]any{"unreachable": true}, healthy(), healthy()
+	part(bad, "sets")["state"], warn["backups"] = "bad", []any{}
+	f, _ := judge(t, [][2]any{{"a", two}, {"b", warn}, {"c", unreachable}, {"d", nil}, {"e", bad}})
 	var order []string
 	for _, h := range f.Hosts {
 		order = append(order, h.Host)
@@ -193,13 +241,13 @@ func TestFleetInOrder(t *testing.T) {
 	}
 }
 
-// The page of 5,000 servers stays below 2 MB: what it shows of each is short.
-func TestAFleetOfThousands(t *testing.T) {
+// TestPageOf5000ServersStaysSmall checks that what the page shows of 5,000 servers takes less than 2 MB.
+func TestPageOf5000ServersStaysSmall(t *testing.T) {
 	var results [][2]any
 	for range 5000 {
-		results = append(results, [2]any{"server-0000.example.org", well()})
+		results = append(results, [2]any{"server-0000.example.org", healthy()})
 	}
-	if _, size := judged(t, results); size > 1_900_000 {
+	if _, size := judge(t, results); size > 1_900_000 {
 		t.Errorf("%d bytes", size)
 	}
 }

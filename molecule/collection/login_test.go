@@ -10,9 +10,10 @@ import (
 	"testing"
 )
 
-// people changes who may log in here, and as whom, within namespaces of its own, and starts sshd there. "admin"
-// becomes root with a password of sudo's or root's own; "trusted" without.
-const people = "set -e; " + ownPlaces + `
+// startSSHD is a script that starts sshd and runs a command beside it. It must run in namespaces of its own, because it
+// changes which users there are, and what sudo allows them. "admin" may become root with its own password by sudo, or
+// with root's by su; "trusted" may become root without a password.
+const startSSHD = "set -e; " + mountOwnDirectories + `
 ip link set lo up; mount -t tmpfs -o mode=755 tmpfs /home
 cd "$1"; shift
 echo 'admin:x:4242:4242::/home/admin:/bin/sh
@@ -24,7 +25,7 @@ chmod 440 sudoers; chmod 640 shadow; chgrp shadow shadow
 for file in passwd shadow sudoers; do mount --bind $file /etc/$file; done
 install -d -m 700 -o 4242 -g 4242 /home/admin; install -d -m 700 -o 4243 -g 4243 /home/trusted; mkdir /run/sshd
 for key in host own; do ssh-keygen -q -t ed25519 -N '' -f $key; done
-cp own.pub /run/authorized # who logs in reads it
+cp own.pub /run/authorized # sshd reads it as the user who logs in
 echo "ListenAddress 127.0.0.1
 Port 2222
 HostKey $PWD/host
@@ -35,8 +36,9 @@ PidFile none" >sshd_config
 /usr/sbin/sshd -f "$PWD/sshd_config" -E "$PWD/sshd.log"
 exec "$@"`
 
-// ways is an inventory with a host for each way to root; its directory and whether it has pipelining are left out.
-const ways = `
+// loginInventory is a format of an inventory with a host for each way to become root. Its arguments are the test's
+// directory, and "True" or "False" for pipelining.
+const loginInventory = `
 root        ansible_user=root ansible_become=false
 sudo        ansible_user=trusted
 password    ansible_user=admin ansible_become_password=admins-own
@@ -52,8 +54,8 @@ ansible_ssh_common_args="-F none -o StrictHostKeyChecking=no -o UserKnownHostsFi
 ansible_pipelining=%s
 `
 
-// twice calls a module where its program is not kept yet, and where it is.
-const twice = `- hosts: all
+// callTwice is a playbook that calls a module on a server that does not have the program yet, and again when it has it.
+const callTwice = `- hosts: all
   gather_facts: false
   serial: 1
   ignore_errors: true
@@ -63,29 +65,31 @@ const twice = `- hosts: all
     - ansible.builtin.raw: rm -r /var/lib/rewind
 `
 
-// logins calls a module over ssh in each way to become root, with pipelining and without.
-func (in installed) logins(t *testing.T) {
+// testLogins calls a module over ssh in each way to become root, with pipelining and without.
+func (in installation) testLogins(t *testing.T) {
 	for _, pipelining := range []string{"True", "False"} {
 		dir := t.TempDir()
 		noted := filepath.Join(dir, "results")
-		write(t, filepath.Join(dir, "inventory"), fmt.Sprintf(ways, dir, pipelining))
-		write(t, filepath.Join(dir, "play.yml"), twice)
+		writeFile(t, filepath.Join(dir, "inventory"), fmt.Sprintf(loginInventory, dir, pipelining))
+		writeFile(t, filepath.Join(dir, "play.yml"), callTwice)
 		out, _ := in.run(t, slices.Concat(
-			[]string{"unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "env", "RESULTS=" + noted, "sh",
-				"-c", people, "sh", dir},
-			in.program(t, "ansible-playbook"), []string{"-i", filepath.Join(dir, "inventory"), filepath.Join(dir, "play.yml")})...)
-		of := results(t, noted)
+			[]string{"unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"},
+			[]string{"env", "RESULTS=" + noted, "sh", "-c", startSSHD, "sh", dir},
+			in.argv(t, "ansible-playbook"),
+			[]string{"-i", filepath.Join(dir, "inventory"), filepath.Join(dir, "play.yml")})...)
+		results := readResults(t, noted) // three of each host
 		for _, host := range []string{"root", "sudo", "password", "su", "wrong", "nobody"} {
-			if len(of) < 3 {
-				t.Fatalf("pipelining %s, %s: it was not tried\n%s", pipelining, host, out)
+			if len(results) < 3 {
+				t.Fatalf("pipelining %s, %s: the module was not called\n%s", pipelining, host, out)
 			}
-			for _, r := range of[:2] {
-				if why := map[string]string{"wrong": "password", "nobody": "become: true"}[host]; (r["host"] == nil) != (why != "") ||
-					!strings.Contains(text(r["msg"]), why) {
+			refusal := map[string]string{"wrong": "password", "nobody": "become: true"}[host]
+			for _, r := range results[:2] {
+				refused := r["host"] == nil
+				if refused != (refusal != "") || !strings.Contains(toJSON(r["msg"]), refusal) {
 					t.Errorf("pipelining %s, %s: %v\n%s", pipelining, host, r, out)
 				}
 			}
-			of = of[3:]
+			results = results[3:]
 		}
 	}
 }

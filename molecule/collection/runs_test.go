@@ -14,30 +14,34 @@ import (
 	"testing"
 )
 
-// slow stands in the place of the program. It notes what it is asked, and answers each call with the next line of a
-// file.
-const slow = `#!/bin/sh
+// answeringProgram is a script that takes the place of the program. It appends its arguments to the file ASKED, and
+// answers each call with the next line of the file ANSWERS.
+const answeringProgram = `#!/bin/sh
 cat >>"$ASKED"; echo >>"$ASKED"
 sed -n "$(wc -l <"$ASKED")p" "$ANSWERS"
 `
 
-// goingOn is the answer about a run that stores, at so many percent.
-func goingOn(percent string) string {
+// unfinishedAnswer is the answer about a run that is storing a backup and has come to the given percentage.
+func unfinishedAnswer(percent string) string {
 	return `{"changed":true,"finished":false,"msg":"-",` +
 		`"run":{"id":"the-run","title":"back up","label":"storing","percent":` + percent + "}}\n"
 }
 
-// A task whose run takes long asks for it by its id until it ends, shows how far it is, and begins no other one. A task
-// that wants to wait for none asks once.
-func (in installed) longRuns(t *testing.T) {
-	in = in.with(t, slow)
+// testLongRuns checks that a task whose run takes long asks for that run by its ID until it ends, shows its progress,
+// and does not begin another one. A task with detach: true or run: asks once.
+func (in installation) testLongRuns(t *testing.T) {
+	in = in.withProgram(t, answeringProgram)
 	const unanswered = `{"failed":true,"finished":false,"msg":"systemd does not answer"}` + "\n"
 	const stored = `{"changed":true,"finished":true,"msg":"stored"}` + "\n"
-	answers := goingOn("null") + unanswered + goingOn("31.4") + goingOn("33") + stored + goingOn("0") + goingOn("50")
+	answers := strings.Join([]string{
+		unfinishedAnswer("null"), unanswered, unfinishedAnswer("31.4"), unfinishedAnswer("33"), stored,
+		unfinishedAnswer("0"),
+		unfinishedAnswer("50"),
+	}, "")
 	asked := filepath.Join(in.dir, "asked")
-	write(t, filepath.Join(in.dir, "answers"), answers)
+	writeFile(t, filepath.Join(in.dir, "answers"), answers)
 	environment := []string{"ASKED=" + asked, "ANSWERS=" + filepath.Join(in.dir, "answers"), "LOSES=5", "SLOW=6"}
-	p := in.play(t, environment, `
+	p := in.playTasks(t, environment, `
 - pcc.rewind.lvm_snapshot: {volumes: /dat}
 - pcc.rewind.lvm_snapshot: {volumes: /dat, detach: true}
 - pcc.rewind.lvm_snapshot: {run: the-run}
@@ -71,14 +75,14 @@ func (in installed) longRuns(t *testing.T) {
 		t.Errorf("%d lines of progress:\n%s", n, p.shown)
 	}
 	if !strings.Contains(p.shown, "server is asked again in") {
-		t.Errorf("a poll is lost, and nothing is said of it:\n%s", p.shown)
+		t.Errorf("the connection was lost at a poll, and that is not shown:\n%s", p.shown)
 	}
 }
 
-// with is a copy of what is installed, with a script in the place of the programs, and a second's patience.
-func (in installed) with(t *testing.T, script string) installed {
+// withProgram returns a copy of an installation with a script in the place of the programs. It polls every second.
+func (in installation) withProgram(t *testing.T, script string) installation {
 	t.Helper()
-	to := installed{dir: t.TempDir(), ansible: in.ansible}
+	to := installation{dir: t.TempDir(), ansible: in.ansible}
 	if out, err := exec.Command("cp", "-a", in.dir+"/.", to.dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -88,13 +92,13 @@ func (in installed) with(t *testing.T, script string) installed {
 	if out, err := impatient.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	write(t, filepath.Join(files, "stub"), script)
+	writeFile(t, filepath.Join(files, "stub"), script)
 	if out, err := exec.Command("gzip", "-kf", filepath.Join(files, "stub")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(script)))
 	stub := map[string]any{"file": "stub.gz", "sha256": sum, "size": len(script)}
 	byMachine := map[string]any{"amd64": stub, "arm64": stub}
-	write(t, filepath.Join(files, "programs.json"), text(map[string]any{"lvm": byMachine, "snap": byMachine}))
+	writeFile(t, filepath.Join(files, "programs.json"), toJSON(map[string]any{"lvm": byMachine, "snap": byMachine}))
 	return to
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The rollback as it was typed before: nine commands, in an order that must be right.
-# Debian's postgresql.service is a shell around postgresql@VERSION-main: stopped by that name alone it returns before
-# the database has stopped, and the umount fails.
+# Rolls back as an administrator does without Rewind: with nine commands, which must be in the right order. Debian's
+# postgresql.service only stands for postgresql@VERSION-main. If that name alone is given, systemctl stop returns before
+# the database has stopped, and umount fails.
 set -euo pipefail
 systemctl stop pccehr postgresql 'postgresql@*-main.service'
 lvconvert --merge vg00/pccehr_snap

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What both demonstrations use. Sourced from the repository's root.
+# What both demonstrations have in common. They source it, and their working directory is the repository's root.
 guest=demo
 release=${LAB:-d12}
 config=build/lab/$guest/ssh_config
@@ -7,7 +7,7 @@ export PATH=$PWD/build/venv/bin:$PATH
 export ANSIBLE_LIBRARY=build/bin/linux_amd64 ANSIBLE_PIPELINING=1 ANSIBLE_CALLBACK_RESULT_FORMAT=yaml
 export ANSIBLE_PYTHON_INTERPRETER=auto_silent ANSIBLE_LOCALHOST_WARNING=False
 
-# fresh_table NAME: where this demonstration keeps what it measures.
+# fresh_table NAME: makes an empty directory, out, in which a demonstration keeps what it measures.
 fresh_table() {
     out=build/demo/$1
     rm -rf "$out"
@@ -16,7 +16,7 @@ fresh_table() {
 
 bold() { printf '\n\e[1m%s\e[0m\n' "$*"; }
 
-# step WHAT COMMAND...: runs it under a headline and remembers how long it took.
+# step WHAT COMMAND...: prints a headline, runs the command, and writes down how long that took.
 step() {
     local what=$1 start=${EPOCHREALTIME/./}
     shift
@@ -25,7 +25,8 @@ step() {
     printf '%-58s %6.1f s\n' "$what" "$(((${EPOCHREALTIME/./} - start) / 100000))e-1" >>"$out/times"
 }
 
-# row WHAT LINE MEASUREMENT...: one line of the table, a column for each measurement.
+# row WHAT LINE MEASUREMENT...: prints a row of the table. Each measurement is a file and has a column for its line
+# LINE.
 row() {
     local what=$1 line=$2 when
     shift 2
@@ -39,10 +40,11 @@ times() {
     cat "$out/times"
 }
 
-# there FILE: runs this folder's FILE on the server.
-there() { ssh -F "$config" $guest bash -s <"molecule/demo/$1"; }
-command_there() { ssh -F "$config" $guest "$1"; }
-measure() { there measure.sh | tee "$out/$1"; }
+# run_script FILE: runs a script of molecule/demo on the server. run_in_guest COMMAND: runs a command on the server.
+run_script() { ssh -F "$config" $guest bash -s <"molecule/demo/$1"; }
+run_in_guest() { ssh -F "$config" $guest "$1"; }
+# measure FILE: prints what measure.sh finds on the server, and writes it to a file.
+measure() { run_script measure.sh | tee "$out/$1"; }
 
 play() {
     ansible-playbook -i "$guest," -e "ansible_ssh_common_args='-F $config'" "$@"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A data conversion gone wrong.
+# Does the harm that a data conversion may do when it goes wrong.
 set -euo pipefail
 psql -qd dat -c 'DELETE FROM patient WHERE id % 2 = 0' -c "UPDATE patient SET name = '?'"
 rm -r /pccehr/records/ward1?

@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# The cache of images: finding one, having it made once, removing old ones. What goes into an
-# image is in image.sh.
+# The cache of images: finds an image, has it made once, and removes old ones. image.sh makes it.
 
 readonly MIRROR=${REWIND_LAB_MIRROR:-http://deb.debian.org/debian}
 
-# image_key RELEASE ACCEL: a hash over everything that makes the image what it is.
+# image_key RELEASE ACCEL: prints a hash over everything that an image depends on.
 image_key() {
     {
         echo "$1 $2 $(suite_of "$1")"
@@ -21,7 +20,7 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo --preserve-env=http_proxy,https_proxy,no_proxy "$@"; fi
 }
 
-# build RELEASE: sets IMAGE, the directory of the image in the cache, made now if it is not there.
+# build RELEASE: sets IMAGE, the directory of the image in the cache, and ACCEL. Makes the image if it is not there.
 build() {
     local release=$1 accel key
     accel=$(accelerator)
@@ -42,7 +41,8 @@ build() {
     exec {BUILD_LOCK}>&-
 }
 
-# A build that was killed leaves its directory, and perhaps its QEMU. We hold the build lock.
+# clear_unfinished RELEASE: removes the directory that a killed build has left, and ends its QEMU. The caller has the
+# build lock.
 clear_unfinished() {
     local dir
     for dir in "$CACHE/unfinished-$1-"*; do
@@ -52,8 +52,8 @@ clear_unfinished() {
     done
 }
 
-# Images of other keys that no guest runs on, and that none was started from lately: an instance
-# whose power was cut holds no lock, yet its disk still rests on its image.
+# remove_old RELEASE: removes the images with other keys, unless a guest runs on one or was started from it in the
+# last two hours. The latter is because a guest whose power was cut has no lock, but its disk still needs the image.
 remove_old() {
     local dir lock
     for dir in "$CACHE/$1-"*/; do
@@ -65,7 +65,8 @@ remove_old() {
     done
 }
 
-stage() { # WORDS...: one line for each stage, with the time since the build began
+# stage WORDS...: prints a line for a stage, with the time since the build began.
+stage() {
     say "$(printf '%s: %4d s  %s' "$RELEASE" "$((SECONDS - BUILD_START))" "$*")"
     echo "=== $*" >>"$LOG"
 }

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What the host needs: package, a program of it, and what it is for.
+# What the host needs.
 
+# dependencies prints a line for each package: its name, a program or file of it, and what it is for.
 dependencies() {
     cat <<'LIST'
 qemu-system-x86 qemu-system-x86_64 runs the guests
@@ -33,7 +34,8 @@ deps() {
         "${missing[@]}" >/dev/null
 }
 
-need_deps() { # before what needs them: says what to do rather than failing midway
+# need_deps fails if something is missing, and says what to do, before a command would fail in the middle.
+need_deps() {
     local package program why
     while read -r package program why; do
         [[ -e $program ]] || PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null ||

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Starting, ending and talking to a virtual machine.
+# Starts and ends a virtual machine, and talks to it.
 
 QEMU=$(command -v qemu-system-x86_64 || true)
 
-# KVM where the processor says so and a boot sector really runs; emulation otherwise.
-# REWIND_LAB_ACCEL=tcg or kvm decides instead.
+# accelerator prints kvm if the processor has it and a boot sector really runs with it, else tcg, which is emulation.
+# REWIND_LAB_ACCEL=tcg or kvm overrides that.
 accelerator() {
     if [[ -n ${REWIND_LAB_ACCEL:-} ]]; then
         echo "$REWIND_LAB_ACCEL"
@@ -15,7 +15,7 @@ accelerator() {
     fi
 }
 
-# The boot sector writes 16 to a debug port, upon which QEMU exits with 16*2+1.
+# kvm_boots runs a boot sector that writes 16 to a debug port, at which QEMU exits with 16*2+1.
 kvm_boots() {
     local sector rc=0
     sector=$(mktemp)
@@ -29,7 +29,7 @@ kvm_boots() {
     ((rc == 33))
 }
 
-# is_machine PID DIR: whether PID is the QEMU that was started with its pid file in DIR.
+# is_machine PID DIR: succeeds if PID is the QEMU that was started with its pid file in DIR.
 is_machine() {
     local arguments=()
     [[ $1 =~ ^[0-9]+$ && -r /proc/$1/cmdline ]] || return 1
@@ -43,7 +43,7 @@ machine_pid() { # DIR: prints the pid of its running QEMU, or fails
     [[ -r $1/qemu.pid ]] && pid=$(<"$1/qemu.pid") && is_machine "$pid" "$1" && echo "$pid"
 }
 
-# end_machine DIR: SIGKILL to the QEMU of DIR, if there is one, and wait until it is gone.
+# end_machine DIR: sends SIGKILL to the QEMU of DIR, if there is one, and waits until it has ended.
 end_machine() {
     local pid n
     pid=$(machine_pid "$1") || return 0
@@ -58,8 +58,8 @@ end_machine() {
     fail "QEMU $pid of $1 does not end"
 }
 
-# has_ended PID: a process on its way out gives up its memory, and with that its command line, long
-# before the lock on its disk. All is gone when it is a zombie and the last of its threads has left.
+# has_ended PID: succeeds if a process has ended. A process that is ending frees its memory, and with that its command
+# line, long before the lock on its disk. Everything is freed when it is a zombie and its last thread has ended.
 has_ended() {
     local state tasks
     { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null || return 0
@@ -68,8 +68,8 @@ has_ended() {
     ((${#tasks[@]} <= 1))
 }
 
-# start_machine DIR [ARG...]: QEMU in the background, with a free port of 127.0.0.1 for ssh, kept
-# from the last start where it is still free. Writes DIR/port and DIR/ssh_config.
+# start_machine DIR [ARG...]: starts QEMU in the background, with a free port of 127.0.0.1 for ssh: that of the last
+# start, if it is still free. Writes DIR/port and DIR/ssh_config.
 start_machine() {
     local dir=$1 port='' try message
     shift
@@ -85,7 +85,7 @@ start_machine() {
         fi
         case $message in
             *"host forwarding rule"*) port= ;;   # the port is taken
-            *'"write" lock'*) sleep 0.2 ;;       # a QEMU that somebody else killed is still going
+            *'"write" lock'*) sleep 0.2 ;;       # a QEMU that somebody else has killed has not ended yet
             *) break ;;
         esac
     done
@@ -110,15 +110,15 @@ Host lab ${1##*/}
 CONFIG
 }
 
-# in_guest DIR COMMAND...
+# in_guest DIR COMMAND...: runs a command in the guest.
 in_guest() {
     local dir=$1
     shift
     ssh -F "$dir/ssh_config" lab "$@"
 }
 
-# wait_for_guest DIR SECONDS [COMMAND]: until COMMAND, given some random bytes, succeeds over ssh.
-# It fails, without ending the script by itself, if the guest's kernel has panicked or QEMU has ended.
+# wait_for_guest DIR SECONDS [COMMAND]: waits until COMMAND, which gets some random bytes on stdin, succeeds over ssh.
+# Fails if the guest's kernel has panicked or QEMU has ended. Ends the script after SECONDS.
 wait_for_guest() {
     local dir=$1 deadline=$((SECONDS + $2)) command=${3:-true}
     until head -c 64 /dev/urandom |
@@ -137,15 +137,15 @@ $(tail -c 2000 "$dir/console.log")"
     done
 }
 
-# monitor SOCKET COMMAND...: QEMU's answers.
+# monitor SOCKET COMMAND...: gives commands to QEMU's monitor and prints its answers.
 monitor() {
     local socket=$1
     shift
     printf '%s\n' "$@" | socat -t 10 - "UNIX-CONNECT:$socket"
 }
 
-# save_state SOCKET FILE and load_state SOCKET FILE: everything of a machine but its memory,
-# which is in a file already.
+# save_state SOCKET FILE and load_state SOCKET FILE: save and load the state of a machine without its memory, which is
+# in a file of its own.
 save_state() {
     monitor "$1" "migrate_set_capability x-ignore-shared on" \
         "migrate $(exec_uri "cat >" "$2")" "info migrate"
@@ -156,6 +156,7 @@ load_state() {
         "migrate_incoming $(exec_uri "cat " "$2")"
 }
 
-exec_uri() { # COMMAND FILE: quoted for the shell, then for the monitor
+# exec_uri COMMAND FILE: prints the two, quoted for the shell and then for the monitor.
+exec_uri() {
     printf '"exec:%s"' "$(printf '%s%q' "$1" "$2" | sed 's/[\\"]/\\&/g')"
 }

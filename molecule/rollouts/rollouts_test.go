@@ -1,7 +1,8 @@
 //go:build playbooks
 
-// Package rollouts plays the playbooks on several servers, with each of several versions of Ansible. The servers are
-// directories and the modules are stubs: what is tried is in which order servers are touched, and where it ends.
+// Package rollouts runs the playbooks on several servers, with each of several versions of Ansible. The servers are all
+// this host, and the modules are stubs: what is tested is in which order the servers are changed, and at which failure
+// a playbook ends.
 package rollouts
 
 import (
@@ -13,15 +14,18 @@ import (
 	"testing"
 )
 
-// stub stands in for every module. It notes the server, which is the set's name here, and does what a file of that
-// server asks for.
-const stub = `#!/bin/bash
+// moduleStub takes the place of every module. It appends the server's name, which is the set's name here, to the file
+// "touched", and goes wrong in the way that a file with that server's name asks for.
+const moduleStub = `#!/bin/bash
 # WANT_JSON
-name=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$1") # none for a check
+name=$(sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$1") # action=check has no name
 echo "$name" >>"$ROLLOUT/touched"
-if [ -e "$ROLLOUT/boxed-$name" ]; then echo '{"failed": true, "msg": "this is a container (lxc)", "container": "lxc"}'; exit 1; fi
+if [ -e "$ROLLOUT/boxed-$name" ]; then
+	echo '{"failed": true, "msg": "this is a container (lxc)", "container": "lxc"}'
+	exit 1
+fi
 if [ -e "$ROLLOUT/fails-$name" ]; then echo '{"failed": true, "msg": "no such luck"}'; exit 1; fi
-if [ -e "$ROLLOUT/waits" ] && [ "$name" ]; then # for another server's, as long as that may come
+if [ -e "$ROLLOUT/waits" ] && [ "$name" ]; then # until another server's module runs, too, for 30 s at most
 	touch "$ROLLOUT/here-$name"
 	for ((i = 0; i < 300; i++)); do
 		[ -e "$ROLLOUT/throttled" ] && [ $i -gt 10 ] && break
@@ -35,8 +39,9 @@ if [ -e "$ROLLOUT/loses-$name" ]; then touch "$ROLLOUT/lost-$name"; fi
 echo '{"changed": true, "msg": "done", "discarded_since": "10:00", "volumes": [{"discarded_bytes": 4096}]}'
 `
 
-// connection is a way to a server that is lost while there is a file that says so.
-const connection = `
+// losableConnection is a connection plugin that runs commands on this host. A server is lost while the file "lost-NAME"
+// exists.
+const losableConnection = `
 DOCUMENTATION = """
 name: losable
 short_description: a connection that can be lost
@@ -61,12 +66,13 @@ class Connection(Local):
         return super().put_file(*args, **more)
 `
 
-// verify loses the server where a file asks for it.
-const verify = `#!/bin/sh
+// verifyScript is the command of rewind_verify, which checks a server. It loses the server if the file "quits-NAME"
+// asks for that.
+const verifyScript = `#!/bin/sh
 cd "$(dirname "$0")" && if [ -e "quits-$1" ]; then mv "quits-$1" "lost-$1"; fi
 `
 
-// inventory has the canary first.
+// inventory has three servers. The first one is the canary, on which a rollout begins.
 const inventory = `all:
   vars:
     ansible_connection: losable
@@ -78,13 +84,14 @@ const inventory = `all:
   hosts: {one: {}, two: {}, three: {}}
 `
 
-// TestRollouts plays each playbook with servers that fail, are lost on the way, or cannot be reached from the start.
+// TestRollouts runs each playbook with servers that fail, are lost on the way, cannot be reached from the start, or are
+// containers.
 func TestRollouts(t *testing.T) {
 	all := []string{"one", "two", "three"}
 	for _, c := range []struct {
 		name, playbook string
-		strikes        string // the files that make servers go wrong
-		touched        []string
+		strikes        string   // the files that make servers go wrong
+		touched        []string // the servers whose modules run
 		fails          bool
 		says           string
 	}{
@@ -118,13 +125,13 @@ func TestRollouts(t *testing.T) {
 				t.Parallel()
 				out, touched, err := play(t, ansible, c.playbook, c.strikes)
 				if (err != nil) != c.fails || !strings.Contains(out, c.says) {
-					t.Errorf("%v, and it does not say %q", err, c.says)
+					t.Errorf("%v, and the output does not say %q", err, c.says)
 				}
 				slices.Sort(touched)
 				want := slices.Clone(c.touched)
 				slices.Sort(want)
 				if touched = slices.Compact(touched); !slices.Equal(touched, want) {
-					t.Errorf("it touched %q, want %q", touched, want)
+					t.Errorf("modules ran on %q, want %q", touched, want)
 				}
 				if t.Failed() {
 					t.Log(out)
@@ -134,8 +141,9 @@ func TestRollouts(t *testing.T) {
 	}
 }
 
-// Servers write to a repository at the same time, as many as they are told to. One that is lost keeps no other from it.
-func TestThrottle(t *testing.T) {
+// TestBackupsShareTheRepository checks that as many servers back up at the same time as rewind_throttle allows, and
+// that a server that is lost does not keep the others from their backups.
+func TestBackupsShareTheRepository(t *testing.T) {
 	all := []string{"one", "two", "three"}
 	for _, ansible := range ansibles(t) {
 		for _, c := range []struct {
@@ -152,7 +160,7 @@ func TestThrottle(t *testing.T) {
 				t.Parallel()
 				out, touched, err := play(t, ansible, "backup", c.strikes, "-e", c.words)
 				if (err != nil) != c.fails || slices.Contains(touched, "met") != c.meet {
-					t.Errorf("%v; they met: %v\n%s", err, !c.meet, out)
+					t.Errorf("%v; two servers backed up at the same time: %v\n%s", err, !c.meet, out)
 				}
 				for _, name := range all {
 					if want := c.words != "rewind_throttle=25%"; slices.Contains(touched, name) != want {
@@ -164,7 +172,8 @@ func TestThrottle(t *testing.T) {
 	}
 }
 
-// The rescue image comes first, then the dumps, then the files, which are backed up whatever comes of the others.
+// TestRescueImageAndDumps checks the order of a backup: the rescue image, the dumps, the files. The files are backed up
+// even if one of the others fails.
 func TestRescueImageAndDumps(t *testing.T) {
 	for _, ansible := range ansibles(t) {
 		for _, c := range []struct{ name, dump, says string }{
@@ -173,8 +182,11 @@ func TestRescueImageAndDumps(t *testing.T) {
 		} {
 			t.Run(c.name+", "+filepath.Base(ansible), func(t *testing.T) {
 				t.Parallel()
-				out, touched, err := play(t, ansible, "backup", "", "--limit", "two", "-e", `{"rewind_rescue": true, "rewind_dump": `+c.dump+`}`)
-				if want := []string{"rear", "dumped", "two"}; !slices.Equal(touched, want) || (err != nil) != (c.says != "") || !strings.Contains(out, c.says) {
+				variables := `{"rewind_rescue": true, "rewind_dump": ` + c.dump + `}`
+				out, touched, err := play(t, ansible, "backup", "", "--limit", "two", "-e", variables)
+				want := []string{"rear", "dumped", "two"}
+				rightOutcome := (err != nil) == (c.says != "") && strings.Contains(out, c.says)
+				if !slices.Equal(touched, want) || !rightOutcome {
 					t.Errorf("%q, want %q, saying %q: %v\n%s", touched, want, c.says, err, out)
 				}
 			})
@@ -182,7 +194,7 @@ func TestRescueImageAndDumps(t *testing.T) {
 	}
 }
 
-// ansibles are the directories of all versions of Ansible.
+// ansibles returns the directories of all versions of Ansible.
 func ansibles(t *testing.T) []string {
 	t.Helper()
 	others, err := filepath.Glob("../../build/ansible/*")
@@ -192,33 +204,34 @@ func ansibles(t *testing.T) []string {
 	return append(others, "../../build/venv")
 }
 
-// Each variable that a playbook's first lines tell of is known to all, and no other is.
-func TestKnownVariables(t *testing.T) {
+// TestPlaybooksNameTheKnownVariables checks that the variables in the comments at the heads of the playbooks are those
+// in vars/known.yml, and that there is no other one there.
+func TestPlaybooksNameTheKnownVariables(t *testing.T) {
 	books, err := filepath.Glob("../../playbooks/*.yml")
 	if err != nil || len(books) == 0 {
 		t.Fatal(books, err)
 	}
-	var told []string
+	var named []string
 	for _, book := range books {
-		for line := range strings.Lines(read(t, book)) {
+		for line := range strings.Lines(readFile(t, book)) {
 			if words := strings.Fields(line); len(words) > 2 && words[0] == "#" && strings.HasPrefix(words[1], "rewind_") {
-				told = append(told, words[1])
+				named = append(named, words[1])
 			}
 		}
 	}
 	var known []string
-	for line := range strings.Lines(read(t, "../../playbooks/vars/known.yml")) {
+	for line := range strings.Lines(readFile(t, "../../playbooks/vars/known.yml")) {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "- "); ok {
 			known = append(known, name)
 		}
 	}
-	slices.Sort(told)
-	if told = slices.Compact(told); !slices.Equal(told, known) {
-		t.Errorf("the playbooks tell of %q, and know %q", told, known)
+	slices.Sort(named)
+	if named = slices.Compact(named); !slices.Equal(named, known) {
+		t.Errorf("the playbooks name %q, and known.yml has %q", named, known)
 	}
 }
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -227,18 +240,21 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// play plays a playbook with the Ansible of a directory and more words, and returns what it printed and which servers' modules ran.
+// play runs a playbook with the Ansible of a directory and more arguments. Before that it makes the files with the
+// names in strikes. It returns what ansible-playbook printed and the lines of the file "touched".
 func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out string, touched []string, err error) {
 	t.Helper()
 	dir := t.TempDir()
-	files := map[string]string{"inventory.yml": inventory, "connections/losable.py": connection, "verify": verify,
-		"ansible.cfg": "[defaults]\nnocolor=1\n", "touched": ""}
+	files := map[string]string{
+		"inventory.yml": inventory, "connections/losable.py": losableConnection, "verify": verifyScript,
+		"ansible.cfg": "[defaults]\nnocolor=1\n", "touched": "",
+	}
 	for _, strike := range strings.Fields(strikes) {
 		files[strike] = ""
 	}
 	files["bin/rear"] = "#!/bin/sh\n[ $* = mkrescue ] && echo rear >>$ROLLOUT/touched\n"
 	for _, module := range []string{"lvm_snapshot", "lvm_merge", "snap_backup"} {
-		files["library/"+module] = stub
+		files["library/"+module] = moduleStub
 	}
 	for name, text := range files {
 		path := filepath.Join(dir, name)
@@ -253,10 +269,13 @@ func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out 
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := append([]string{ansible + "/bin/ansible-playbook", "-i", dir + "/inventory.yml", "../../playbooks/" + playbook + ".yml"}, more...)
-	cmd := exec.Command("../../build/venv/bin/python", words...)
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir, "PATH="+dir+"/bin:"+os.Getenv("PATH"),
-		"ANSIBLE_CONFIG="+dir+"/ansible.cfg", "ANSIBLE_LIBRARY="+dir+"/library", "ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
+	book := "../../playbooks/" + playbook + ".yml"
+	words := []string{ansible + "/bin/ansible-playbook", "-i", dir + "/inventory.yml", book}
+	cmd := exec.Command("../../build/venv/bin/python", append(words, more...)...)
+	cmd.Env = append(os.Environ(),
+		"PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir, "PATH="+dir+"/bin:"+os.Getenv("PATH"),
+		"ANSIBLE_CONFIG="+dir+"/ansible.cfg", "ANSIBLE_LIBRARY="+dir+"/library",
+		"ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
 	printed, err := cmd.CombinedOutput()
 	noted, readErr := os.ReadFile(dir + "/touched")
 	if readErr != nil {

@@ -8,20 +8,20 @@ import (
 	"testing"
 )
 
-// TestClockRanAhead makes a backup while the server's clock is ten days ahead, and puts the clock right again.
+// TestClockRanAhead makes a backup while the server's clock is ten days ahead, and then sets the clock right again.
 func TestClockRanAhead(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, `mkdir /srv/mirror && echo before >/pccehr/clock && echo $(($(date +%s) + 86400)) >/run/tomorrow`,
+	g.prepare(t, `mkdir /srv/mirror && echo before >/pccehr/clock && echo $(($(date +%s) + 86400)) >/run/tomorrow`,
 		`[ $(date +%s) -lt $(cat /run/tomorrow) ] || date -s '-10 days' >/dev/null; rm -rf /srv/mirror /pccehr/clock`)
 	with := " " + repositories["mirror"]
 	backUp := "snap_backup volumes=/pccehr keep=2" + with
 
 	first := g.ok(t, backUp)
 	g.run(t, "date -s '+10 days'")
-	ahead := g.ok(t, backUp)
-	// What has changed, and keeps its size and time, is told from that backup by reading it only.
+	future := g.ok(t, backUp)
+	// The file changes and keeps its size and its time: only its content tells it from that backup's.
 	g.run(t, "date -s '-10 days'; touch -r /pccehr/clock /run/clock; echo after. >/pccehr/clock; "+
 		"touch -r /run/clock /pccehr/clock; sync")
 	checked := g.ok(t, "snap_backup action=check"+with)
@@ -38,7 +38,7 @@ func TestClockRanAhead(t *testing.T) {
 	info := g.ok(t, "snap_backup_info"+with)
 	for name, r := range map[string]result{"check": checked, "restore": planned, "list": info} {
 		said := fmt.Sprint(r["warnings"])
-		if !strings.Contains(said, "dated later than now") || !strings.Contains(said, fmt.Sprint(ahead["id"])) {
+		if !strings.Contains(said, "dated later than now") || !strings.Contains(said, fmt.Sprint(future["id"])) {
 			t.Errorf("%s does not say which backup is dated later than now: %v", name, r)
 		}
 	}
@@ -47,11 +47,11 @@ func TestClockRanAhead(t *testing.T) {
 	var ids []any
 	for _, b := range listed {
 		ids = append(ids, b["id"])
-		if (b["dated_in_future"] == true) != (b["id"] == ahead["id"]) {
+		if (b["dated_in_future"] == true) != (b["id"] == future["id"]) {
 			t.Errorf("listed: %v", b)
 		}
 	}
-	if want := []any{second["id"], ahead["id"], first["id"]}; fmt.Sprint(ids) != fmt.Sprint(want) {
+	if want := []any{second["id"], future["id"], first["id"]}; fmt.Sprint(ids) != fmt.Sprint(want) {
 		t.Errorf("keep=2 has left %v, want %v", ids, want)
 	}
 	stored := g.run(t, fmt.Sprintf("cat /srv/mirror/*/%s/pccehr/clock", second["id"]))

@@ -8,34 +8,35 @@ import (
 	"testing"
 )
 
-// flagged makes files and directories that chattr has shut, on ext4 and on XFS, and one with a project id where that is
-// to be had.
-const flagged = `for v in /pccehr /dat; do mkdir -p $v/flags/dir && cd $v/flags && echo one >append &&
+// makeFlagged makes immutable and append-only files and directories on ext4 and on XFS (chattr(1)), and one with a
+// project ID on XFS.
+const makeFlagged = `for v in /pccehr /dat; do mkdir -p $v/flags/dir && cd $v/flags && echo one >append &&
 echo fixed >immutable && echo kept >dir/kept && echo gone >gone && echo plain >plain &&
 chattr +a append && chattr +i immutable dir gone && chattr +d plain || exit 1; done
 cd /dat/flags && echo project >project && xfs_io -c 'chproj 42' project`
 
-// harmFlagged changes all of them, and makes more.
+// harmFlagged changes what makeFlagged has made, and makes more.
 const harmFlagged = `for v in /pccehr /dat; do cd $v/flags && echo two >>append && chattr -i immutable dir gone &&
 echo other >immutable && rm dir/kept gone && echo new >dir/new && mkdir extra && echo x >extra/x &&
 chattr +i extra/x extra immutable dir && chattr -d plain || exit 1; done
 echo other >/dat/flags/project; sync`
 
-const noFlagged = `for v in /pccehr /dat; do chattr -Rf -i -a $v/flags; rm -rf $v/flags; done`
+const removeFlagged = `for v in /pccehr /dat; do chattr -Rf -i -a $v/flags; rm -rf $v/flags; done`
 
-// showFlagged prints the content and the flags of all of them in a directory.
-const showFlagged = `show() { (cd $1/flags && find . | sort | while read -r f; do
+// defineShow defines the shell function show, which prints the flags and the content of these files below a directory.
+const defineShow = `show() { (cd $1/flags && find . | sort | while read -r f; do
 echo "$f $(lsattr -d $f | cut -d' ' -f1 | tr -cd iad) $(cat $f 2>/dev/null | tr '\n' ' ')"; done); }
 `
 
-// TestRestoreOfShutFiles restores over files and directories that are immutable or append-only: from a backend that
-// keeps such flags, from the record of a backup in one that does not, and without that record.
+// TestRestoreOfShutFiles restores over files and directories that are immutable or append-only. One backend keeps such
+// flags. From one that does not, it restores the flags that the server has recorded at the backup, and then once more
+// without that record.
 func TestRestoreOfShutFiles(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.scratch(t, makeRepositories+"\n"+flagged,
-		noFlagged+"; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
-	before := g.run(t, showFlagged+"show /pccehr; show /dat")
+	g.prepare(t, makeRepositories+"\n"+makeFlagged,
+		removeFlagged+"; lvm_snapshot name=restore state=absent >/dev/null; "+removeRepositories)
+	before := g.run(t, defineShow+"show /pccehr; show /dat")
 	backends := []string{"rsync", "mirror"}
 	for _, backend := range backends {
 		g.ok(t, "snap_backup volumes=/pccehr,/dat "+repositories[backend])
@@ -50,27 +51,26 @@ func TestRestoreOfShutFiles(t *testing.T) {
 		g.ok(t, "lvm_snapshot name=restore state=mounted")
 		const at = "/run/rewind/mounts/restore/vg00/"
 		const project = at + "dat/flags/project"
-		got := g.run(t, showFlagged+"show "+at+"pccehr; show "+at+"dat; cat "+project+"; lsattr -p "+project)
-		want, said := before, false
-		if unrecorded { // what was made anew has no flags, and what is in its place those it had
+		got := g.run(t, defineShow+"show "+at+"pccehr; show "+at+"dat; cat "+project+"; lsattr -p "+project)
+		want := before
+		if unrecorded { // what the restore has made anew has no flags, and what is still in its place has those it had
 			want = strings.NewReplacer("./gone i", "./gone ", "./plain d", "./plain ").Replace(want)
-			said = true
 		}
 		if files, _, _ := strings.Cut(got, "\nproject\n"); strings.TrimSpace(files) != strings.TrimSpace(want) {
 			t.Errorf("%s restored\n%s\nwant\n%s", backend, files, want)
 		}
 		if fields := strings.Fields(got); len(fields) < 3 || fields[len(fields)-3] != "42" {
-			t.Errorf("%s: the project id of what stayed in its place: %s", backend, got)
+			t.Errorf("%s: the project ID of the file that is still in its place: %s", backend, got)
 		}
 		warning := fmt.Sprint(r["warnings"])
-		if strings.Contains(warning, "backend rsync keeps no inode flags") != said {
+		if strings.Contains(warning, "backend rsync keeps no inode flags") != unrecorded {
 			t.Errorf("%s: warnings %s", backend, warning)
 		}
-		if said && !(strings.Contains(warning, "/pccehr/flags/") && strings.Contains(warning, "/dat/flags/")) {
+		if unrecorded && !(strings.Contains(warning, "/pccehr/flags/") && strings.Contains(warning, "/dat/flags/")) {
 			t.Errorf("%s names no files: %s", backend, warning)
 		}
 		g.ok(t, "lvm_snapshot name=restore state=absent")
 		t.Logf("%s: %s", backend, r.msg())
 	}
-	g.nothingLeft(t)
+	g.checkNothingLeft(t)
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// makeFAT makes a file system as on a USB stick, which holds neither owners nor links: 1 MiB of FAT12, of which only
-// the boot sector and the first entries of the table are not zero.
+// makeFAT makes a file system as on a USB stick, which has neither owners nor links: 1 MiB of FAT12. Only its boot
+// sector and the first entries of its table are not zero.
 const makeFAT = `mkdir -p /srv/fat && truncate -s 1M /srv/fat.img &&
 printf '\353\074\220MSDOS5.0\000\002\001\001\000\001\160\000\000\010\370\007\000\040\000\100\000\000\000\000\000' |
 dd of=/srv/fat.img conv=notrunc status=none &&
@@ -16,13 +16,13 @@ printf '\200\000\051\001\002\003\004REWIND     FAT12   ' | dd of=/srv/fat.img bs
 printf '\125\252\370\377\377' | dd of=/srv/fat.img bs=1 seek=510 conv=notrunc status=none &&
 mount -t vfat -o loop /srv/fat.img /srv/fat`
 
-// TestPlacesThatCannotServe names repositories that lie where no tree can be kept, and one that has only another host's
-// backups: both are said before anything is done.
+// TestPlacesThatCannotServe backs up to a place on a file system that cannot store a tree, and restores from one that
+// has only the backups of another host. Both are refused before anything is done.
 func TestPlacesThatCannotServe(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, makeFAT+"; mkdir -p /srv/mirror", "umount /srv/fat; rm -rf /srv/fat /srv/fat.img /srv/mirror")
+	g.prepare(t, makeFAT+"; mkdir -p /srv/mirror", "umount /srv/fat; rm -rf /srv/fat /srv/fat.img /srv/mirror")
 	for _, words := range []string{
 		"snap_backup volumes=/pccehr backend_options=path=/srv/fat --check",
 		"snap_backup volumes=/pccehr backend_options=path=/srv/fat",
@@ -50,5 +50,5 @@ func TestPlacesThatCannotServe(t *testing.T) {
 		}
 	}
 	g.ok(t, "snap_backup action=restore --check host=db1 backend_options=path=/srv/mirror")
-	g.nothingLeft(t)
+	g.checkNothingLeft(t)
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// badInput are calls that must be refused, each with its code and a word that its message must hold.
+// badInput are calls that must be refused, each with its code and a text that its message must have.
 var badInput = []struct{ call, code, says string }{
 	{"lvm_snapshot volumes=/dat colour=red", "bad_arguments", "colour"},
 	{"lvm_snapshot volumes=/dat state=presnt", "bad_arguments", "present"},
@@ -37,29 +37,32 @@ var badInput = []struct{ call, code, says string }{
 	{"lvm_merge name=a snapshots=vg00/b timeout=0 holders=maybe", "bad_arguments", "maybe"},
 }
 
-// inContainer runs a module where systemd says that this is a container (systemd-detect-virt(1)).
+// inContainer returns a command line that runs a module where systemd says that this is a container
+// (systemd-detect-virt(1)).
 func inContainer(call string) string {
-	return "unshare --mount --propagation private sh -c 'mount -t tmpfs none /run/systemd; echo lxc > /run/systemd/container; " + `exec "$@"` + "' sh " + call
+	const pretend = "mount -t tmpfs none /run/systemd; echo lxc > /run/systemd/container; "
+	return "unshare --mount --propagation private sh -c '" + pretend + `exec "$@"` + "' sh " + call
 }
 
-// TestBadInputChangesNothing is the table of what is refused, and that all wrong arguments are named at once.
+// TestBadInputChangesNothing makes the calls of badInput, and one with several wrong arguments, which are all named.
 func TestBadInputChangesNothing(t *testing.T) {
 	onlyOn(t, "d12")
 	g := guestFor(t)
-	g.scratch(t, `
+	g.prepare(t, `
 truncate -s 16M /root/boot.img; mkfs.ext4 -q /root/boot.img; mount -o loop /root/boot.img /boot
-lvcreate -qqy -L 128M -n btrfs vg01; mkfs.btrfs -q /dev/vg01/btrfs; mkdir -p /srv/btrfs; mount /dev/vg01/btrfs /srv/btrfs
+lvcreate -qqy -L 128M -n btrfs vg01; mkfs.btrfs -q /dev/vg01/btrfs
+mkdir -p /srv/btrfs; mount /dev/vg01/btrfs /srv/btrfs
 lvcreate -qqy -L 16M --type raid1 -m 1 -n mirror vg00
 `, `
 umount /boot; umount /srv/btrfs; rm -f /root/boot.img
 lvremove -qqy vg01/btrfs vg00/mirror 2>/dev/null; true`)
-	before := g.run(t, dump)
+	before := g.run(t, showState)
 	var calls []string
 	for _, bad := range badInput {
 		calls = append(calls, bad.call)
 	}
 	all := "lvm_snapshot volumes=/dat colour=red state=presnt size=0 name=a/b freeze_timeout=0"
-	results := g.each(t, append(calls, all)...)
+	results := g.callEach(t, append(calls, all)...)
 	for i, bad := range badInput {
 		r := results[i]
 		if !r.failed() || r.code() != bad.code || !strings.Contains(r.msg(), bad.says) {
@@ -78,8 +81,9 @@ lvremove -qqy vg01/btrfs vg00/mirror 2>/dev/null; true`)
 			t.Errorf("%s is not among the wrong arguments: %v", name, named)
 		}
 	}
-	if after := g.run(t, dump); after != before {
+	if after := g.run(t, showState); after != before {
 		t.Errorf("something was changed:\n%s\nbefore:\n%s", after, before)
 	}
-	t.Logf("%d wrong calls were refused with their codes, LVM, mounts and units are unchanged; wrong at once: %v", len(badInput), named)
+	t.Logf("%d wrong calls were refused with their codes; LVM's metadata, mounts and units are unchanged; "+
+		"named in one call: %v", len(badInput), named)
 }

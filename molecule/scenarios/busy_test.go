@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// theHolders keep /dat open in every way a rollback must know of, besides PostgreSQL. The shell is the leader of a
-// session with a terminal, as of somebody who is logged in.
-var theHolders = unit("rw-tail.service", `
+// makeHolders keeps /dat open in every way that a rollback must find, besides PostgreSQL. The shell is the leader of a
+// session with a terminal, like the shell of somebody who is logged in.
+var makeHolders = writeUnit("rw-tail.service", `
 [Service]
 ExecStart=/usr/bin/tail -f /dat/d/open
-`) + unit("rw-space.service", `
+`) + writeUnit("rw-space.service", `
 [Service]
 ExecStart=/usr/bin/unshare --mount --propagation private /bin/sleep infinity
 `) + `
@@ -36,17 +36,20 @@ lvremove -qqy vg00/dat_snap 2>/dev/null
 systemctl -q is-active 'postgresql@*-main.service' || systemctl start postgresql
 `
 
-// running tells when each service was started: it differs if any was stopped meanwhile.
-const running = `systemctl show -p Id,ActiveState,InvocationID 'postgresql@*-main.service' pccehr rw-tail rw-space`
+// serviceStarts is a script that prints the state of each service and an ID that changes when the service is stopped
+// and started.
+const serviceStarts = `systemctl show -p Id,ActiveState,InvocationID \
+'postgresql@*-main.service' pccehr rw-tail rw-space`
 
-// TestHoldersAreNamed asks for a rollback while /dat is held open in every way, then has the units found and the
-// processes ended.
+// TestHoldersAreNamed calls for a rollback while /dat is held open in every way, and then lets Rewind find and stop the
+// units (services=auto) and end the other processes (holders=stop).
 func TestHoldersAreNamed(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
-	shell := strings.Fields(g.scratch(t, theHolders+`ls -l /proc/*/cwd | sed -n 's#.*/proc/\([0-9]*\)/cwd -> /dat$#\1#p'`, removeHolders))[0]
-	before := g.run(t, running)
-	calls := g.each(t,
+	const findShell = `ls -l /proc/*/cwd | sed -n 's#.*/proc/\([0-9]*\)/cwd -> /dat$#\1#p'`
+	shell := strings.Fields(g.prepare(t, makeHolders+findShell, removeHolders))[0]
+	before := g.run(t, serviceStarts)
+	calls := g.callEach(t,
 		"lvm_merge snapshots=vg00/dat_snap services=postgresql",
 		"lvm_merge snapshots=vg00/dat_snap services=auto --check",
 		"lvm_merge snapshots=vg00/dat_snap services=auto holders=stop",
@@ -56,12 +59,12 @@ func TestHoldersAreNamed(t *testing.T) {
 			t.Fatalf("want busy and nothing changed: %s", r)
 		}
 	}
-	if after := g.run(t, running); after != before {
+	if after := g.run(t, serviceStarts); after != before {
 		t.Errorf("services were touched:\n%s\nbefore:\n%s", after, before)
 	}
-	someone := map[string]any{"kind": "process", "how": "cwd", "path": "/dat", "pid": shell, "command": "bash"}
+	// No call of a module may end the shell or switch off the swap file, so that these are named each time.
 	always := []map[string]any{
-		someone,
+		{"kind": "process", "how": "cwd", "path": "/dat", "pid": shell, "command": "bash"},
 		{"kind": "swap", "path": "/dat/swap"},
 	}
 	named := append([]map[string]any{
@@ -70,13 +73,13 @@ func TestHoldersAreNamed(t *testing.T) {
 		{"kind": "mount", "how": "bind", "path": "/srv/bind"},
 	}, always...)
 	for _, want := range named {
-		if !has(calls[0].rows("holders"), want) {
+		if !hasRow(calls[0].rows("holders"), want) {
 			t.Errorf("holders do not name %v: %s", want, calls[0])
 		}
 	}
 	for i, r := range calls[1:] {
 		for _, want := range always {
-			if !has(r.rows("holders"), want) {
+			if !hasRow(r.rows("holders"), want) {
 				t.Errorf("call %d: holders do not name %v: %s", i+1, want, r)
 			}
 		}
@@ -87,12 +90,14 @@ func TestHoldersAreNamed(t *testing.T) {
 			}
 		}
 	}
-	g.run(t, "test -d /proc/"+shell+" && swapoff /dat/swap && kill -9 "+shell+" && rm /dat/d/open && echo new > /dat/d/new")
-	// A process of no unit that could be stopped: started by a login, and left behind by it.
+	g.run(t, "test -d /proc/"+shell+" && swapoff /dat/swap && kill -9 "+shell+" && "+
+		"rm /dat/d/open && echo new > /dat/d/new")
+	// A process that belongs to no unit that could be stopped: a login has started it and left it behind.
 	stray := g.run(t, "(cd /dat/d; exec sleep 9999 >/dev/null 2>&1 </dev/null) & echo $!")
 	r := g.ok(t, "lvm_merge snapshots=vg00/dat_snap services=auto holders=stop")
-	g.run(t, `for u in 'postgresql@*-main.service' rw-tail rw-space; do systemctl is-active "$u" || exit; done; test "$(ls /srv/bind)" = open && findmnt -n /srv/bind`)
+	g.run(t, `for u in 'postgresql@*-main.service' rw-tail rw-space; do systemctl is-active "$u" || exit; done
+test "$(ls /srv/bind)" = open && findmnt -n /srv/bind`)
 	g.run(t, "! test -d /proc/"+stray)
-	t.Logf("a shell, an unlisted unit, a private namespace, a swap file and a bind mount were each named and nothing was "+
-		"stopped; without shell and swap, services=auto and holders=stop rolled back: %s", r.msg())
+	t.Logf("a shell, a unit that was not in services=, a private namespace, a swap file and a bind mount were each named "+
+		"and nothing was stopped; without shell and swap, services=auto and holders=stop rolled back: %s", r.msg())
 }

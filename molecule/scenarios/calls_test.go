@@ -11,25 +11,31 @@ import (
 	"time"
 )
 
-// asAnsible is a script that runs a module as Ansible does: the path of a file of arguments, no other word. It prints
-// the exit code, the number of bytes on stderr, and stdout, a line each.
-func asAnsible(module, arguments string) string {
-	return file("/root/args", `{"_ansible_verbosity": 0, "_ansible_no_log": false, "_ansible_tmpdir": null, "_ansible_debug": false,
+// callAsAnsible is a script that runs a module as Ansible does: its only argument is the path of a file of arguments.
+// The script prints the exit code, the number of bytes on stderr, and stdout, a line each.
+func callAsAnsible(module, arguments string) string {
+	return writeFile("/root/args", `
+{"_ansible_verbosity": 0, "_ansible_no_log": false, "_ansible_tmpdir": null, "_ansible_debug": false,
  "_ansible_check_mode": true, "_ansible_diff": true, "_ansible_something_new": [1], `+arguments+"}") +
-		module + " /root/args >/root/out 2>/root/err; echo $?; wc -c </root/err; cat /root/out; rm /root/args /root/out /root/err\n"
+		module + " /root/args >/root/out 2>/root/err; echo $?; wc -c </root/err; cat /root/out\n" +
+		"rm /root/args /root/out /root/err\n"
 }
 
-// TestAsAnsibleRunsIt gives the modules their arguments in a file, weakly typed as Ansible's are, and asks for help.
+// TestAsAnsibleRunsIt gives the modules their arguments in a file, with types as loose as Ansible's, and calls --help.
 func TestAsAnsibleRunsIt(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
-	g.scratch(t, "lvm_snapshot volumes=/pccehr size=40m >/dev/null; echo new >/pccehr/rw-file; sync", "rm -f /pccehr/rw-file; lvm_snapshot state=absent")
-	before := g.run(t, dump)
+	g.prepare(t, "lvm_snapshot volumes=/pccehr size=40m >/dev/null; echo new >/pccehr/rw-file; sync",
+		"rm -f /pccehr/rw-file; lvm_snapshot state=absent")
+	before := g.run(t, showState)
 	calls := []struct{ module, arguments, exit, code string }{
 		{"lvm_snapshot", `"volumes": ["/pccehr"], "name": "file", "size": null, "freeze_timeout": "30"`, "0", ""},
 		{"lvm_snapshot", `"volumes": "/pccehr,/dat", "name": "file", "mountpoint_create": "yes"`, "0", ""},
-		{"lvm_snapshot", `"volumes": [{"vg": "vg00", "lv": "pccehr", "size": 52428800}], "state": "mounted", "name": "file"`, "0", ""},
+		{
+			"lvm_snapshot",
+			`"volumes": [{"vg": "vg00", "lv": "pccehr", "size": 52428800}], "state": "mounted", "name": "file"`, "0", "",
+		},
 		{"lvm_merge", `"services": "pccehr", "wait": "true", "timeout": "600", "start_services": 1`, "0", ""},
 		{"lvm_snapshot_info", `"name": "snap"`, "0", ""},
 		{"lvm_snapshot", `"volumes": ["/pccehr"], "freeze_timeout": "{{"`, "1", "bad_arguments"},
@@ -38,7 +44,7 @@ func TestAsAnsibleRunsIt(t *testing.T) {
 	}
 	var script string
 	for _, c := range calls {
-		script += asAnsible(c.module, c.arguments)
+		script += callAsAnsible(c.module, c.arguments)
 	}
 	lines := strings.Split(g.run(t, script), "\n")
 	if len(lines) != 3*len(calls) {
@@ -52,71 +58,80 @@ func TestAsAnsibleRunsIt(t *testing.T) {
 		if lines[3*i] != c.exit || lines[3*i+1] != "0" || r.code() != c.code {
 			t.Errorf("%s %s: exit code %s, %s bytes on stderr, %s", c.module, c.arguments, lines[3*i], lines[3*i+1], r)
 		}
-		if changes := c.code == "" && c.module != "lvm_snapshot_info"; (r["changed"] == true) != changes || (r["diff"] != nil) != changes {
-			t.Errorf("%s %s: want a change and a diff: %v, got %s", c.module, c.arguments, changes, r)
+		wantChange := c.code == "" && c.module != "lvm_snapshot_info"
+		if (r["changed"] == true) != wantChange || (r["diff"] != nil) != wantChange {
+			t.Errorf("%s %s: want a change and a diff: %v, got %s", c.module, c.arguments, wantChange, r)
 		}
 	}
 	if diff := lines[3*3+2]; !strings.Contains(diff, "/pccehr/rw-file") {
-		t.Errorf("lvm_merge's diff does not list the file that would be thrown away: %s", diff)
+		t.Errorf("lvm_merge's diff does not list the file that would be discarded: %s", diff)
 	}
-	if after := g.run(t, dump); after != before {
+	if after := g.run(t, showState); after != before {
 		t.Errorf("something was changed:\n%s\nbefore:\n%s", after, before)
 	}
 	for module, arguments := range map[string]string{
-		"lvm_snapshot":      "volumes name state size consistency freeze_timeout on_invalid mountpoint mountpoint_create options",
+		"lvm_snapshot": "volumes name state size consistency freeze_timeout on_invalid mountpoint mountpoint_create " +
+			"options",
 		"lvm_merge":         "name snapshots services holders when_busy wait timeout resnapshot start_services",
 		"lvm_snapshot_info": "name vg textfile",
-		"snap_backup": "action volumes calendar spread lock_timeout backend backend_options backend_sha256 environment environment_file name size freeze_timeout stall_timeout keep host restore_id " +
+		"snap_backup": "action volumes calendar spread lock_timeout backend backend_options backend_sha256 " +
+			"environment environment_file name size freeze_timeout stall_timeout keep host restore_id " +
 			"merge services holders when_busy wait timeout resnapshot start_services",
-		"snap_backup_info": "backend backend_options backend_sha256 environment environment_file host stall_timeout all_hosts",
+		"snap_backup_info": "backend backend_options backend_sha256 environment environment_file host stall_timeout " +
+			"all_hosts",
 	} {
 		help := g.run(t, module+" --help")
 		for _, name := range strings.Fields(arguments) {
 			if !strings.Contains(help, "\n  "+name+": ") {
-				t.Errorf("%s --help does not tell of %s:\n%s", module, name, help)
+				t.Errorf("%s --help does not have the argument %s:\n%s", module, name, help)
 			}
 		}
 	}
-	t.Logf("%d calls: one JSON object on stdout, nothing on stderr, exit code 0 or 1, Ansible's own keys ignored, check mode and "+
-		"diff kept; --help tells of every argument", len(calls))
+	t.Logf("%d calls: one JSON object on stdout, nothing on stderr, exit code 0 or 1, Ansible's own keys ignored, check "+
+		"mode and diff obeyed; --help has every argument", len(calls))
 }
 
-// TestSecondRunWaitsOrAttaches starts the same call and others while a call is held in the middle.
+// TestSecondRunWaitsOrAttaches makes the same call again, and other calls, while the first one hangs at a failpoint.
 func TestSecondRunWaitsOrAttaches(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
 	const one, two = "lvm_snapshot name=one volumes=/pccehr size=20m", "lvm_snapshot name=two volumes=/pccehr size=20m"
-	g.scratch(t, "lvcreate -qqy -L 20M -s -n pccehr_hand vg00/pccehr 2>/dev/null",
-		goOn+"; lvm_snapshot name=one state=absent; lvm_snapshot name=two state=absent >/dev/null; lvremove -qqy vg00/pccehr_hand 2>/dev/null; true")
-	held := g.start(t, armed("snapshot.taking hang")+one)
-	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.prepare(t, "lvcreate -qqy -L 20M -s -n pccehr_hand vg00/pccehr 2>/dev/null", releaseFailpoint+`
+lvm_snapshot name=one state=absent; lvm_snapshot name=two state=absent >/dev/null
+lvremove -qqy vg00/pccehr_hand 2>/dev/null; true`)
+	held := g.start(t, withFailpoint("snapshot.taking hang")+one)
+	g.eventually(t, "the failpoint", failpointReached, reachLimit)
 	locked := g.fails(t, "lvm_merge snapshots=vg00/pccehr_hand services=pccehr timeout=2", "locked")
-	if !strings.Contains(locked.msg(), "in use by lvm_snapshot present one (pid ") || !strings.Contains(locked.msg(), "waited 2s") {
-		t.Errorf("who holds the lock is not named: %s", locked)
+	if !strings.Contains(locked.msg(), "in use by lvm_snapshot present one (pid ") ||
+		!strings.Contains(locked.msg(), "waited 2s") {
+		t.Errorf("the message does not name the holder of the lock: %s", locked)
 	}
-	same, other := g.launch(t, one), g.launch(t, two)
-	g.eventually(t, "both others", `test $(pgrep -xc lvm_snapshot) = 3 && lvm_snapshot_info >/run/seen &&
+	same, other := g.startBeside(t, one), g.startBeside(t, two)
+	g.eventually(t, "both other calls", `test $(pgrep -xc lvm_snapshot) = 3 && lvm_snapshot_info >/run/seen &&
 grep 'under way since .*: set two: present: waiting for lvm_snapshot present one (rewind-2' /run/seen`, time.Minute)
 	g.run(t, "grep 'under way since .*: set one: present.*(rewind-2' /run/seen && rm /run/seen")
-	g.run(t, "! ls /dev/mapper | grep -E 'pccehr_(one|two)'; test $(systemctl list-units --plain --no-legend 'rewind-2*' | wc -l) = 2; "+goOn)
+	g.run(t, "! ls /dev/mapper | grep -E 'pccehr_(one|two)'; "+
+		"test $(systemctl list-units --plain --no-legend 'rewind-2*' | wc -l) = 2; "+releaseFailpoint)
 	first, second, third := held.result(t), same.result(t), other.result(t)
 	if first.failed() || first["id"] != second["id"] || second["changed"] != true {
 		t.Errorf("the second call did not attach to the first:\n%s\n%s", first, second)
 	}
 	if third.failed() || third["changed"] != true || third["name"] != "two" {
-		t.Errorf("the other call did not have its turn: %s", third)
+		t.Errorf("the other call did not take its set afterwards: %s", third)
 	}
-	t.Logf("the same call attached to the one under way and gave its result; another one waited and took its set then; one "+
-		"with less patience gave up: %s", locked.msg())
+	t.Logf("the same call attached to the run and gave its result; another call waited and took its set afterwards; one "+
+		"with a short timeout gave up: %s", locked.msg())
 }
 
-// TestARunIsLookedAtByItsID begins a backup that no call waits for, and looks at it in its middle and after its end.
+// TestARunIsLookedAtByItsID begins a backup with detach=true, so that no call waits for it, and asks for its run by the
+// ID in the middle and after its end.
 func TestARunIsLookedAtByItsID(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, "mkdir -m 700 /srv/runs", goOn+"; rm -rf /srv/runs")
+	g.prepare(t, "mkdir -m 700 /srv/runs", releaseFailpoint+"; rm -rf /srv/runs")
 	const repository = " backend_options=path=/srv/runs"
 	const backup = "snap_backup volumes=/pccehr detach=true" + repository
+	// idOf returns the ID of the run that a result is about. The run must not have ended.
 	idOf := func(r result) string {
 		run, _ := r["run"].(map[string]any)
 		id, _ := run["id"].(string)
@@ -125,16 +140,17 @@ func TestARunIsLookedAtByItsID(t *testing.T) {
 		}
 		return id
 	}
-	first := g.ok(t, armed("backup.stored hang")+backup)
+	first := g.ok(t, withFailpoint("backup.stored hang")+backup)
 	look := "snap_backup run=" + idOf(first)
-	g.eventually(t, "the failpoint", atPlace, reachLimit)
+	g.eventually(t, "the failpoint", failpointReached, reachLimit)
 	second, going := g.ok(t, backup), g.ok(t, look)
-	if first["changed"] != true || second["changed"] != false || idOf(second) != idOf(first) || idOf(going) != idOf(first) {
-		t.Errorf("the same again, and a look in the middle:\n%s\n%s", second, going)
+	if first["changed"] != true || second["changed"] != false ||
+		idOf(second) != idOf(first) || idOf(going) != idOf(first) {
+		t.Errorf("the same call again, and a call with the ID in the middle:\n%s\n%s", second, going)
 	}
-	// It ends between two looks.
-	g.run(t, goOn)
-	g.eventually(t, "its end", "! systemctl is-active -q rewind-"+idOf(first), settled)
+	// The run ends while nobody asks for it.
+	g.run(t, releaseFailpoint)
+	g.eventually(t, "the end of the run", "! systemctl is-active -q rewind-"+idOf(first), settleLimit)
 	done, again := g.ok(t, look), g.ok(t, look)
 	if done["finished"] != true || done["changed"] != true || done["id"] == nil || done["id"] != again["id"] {
 		t.Errorf("after its end: %s\n%s", done, again)
@@ -144,25 +160,28 @@ func TestARunIsLookedAtByItsID(t *testing.T) {
 	}
 	g.fails(t, "lvm_merge run=20260131t235959-123456-0a1b2c", "not_found")
 	lost := "snap_backup run=" + idOf(g.ok(t, strings.Replace(backup, "/srv/runs", "/srv/missing", 1)))
-	g.eventually(t, "its failure", lost+" --json | grep -q '\"finished\":true'", settled)
+	g.eventually(t, "the failure of the run", lost+" --json | grep -q '\"finished\":true'", settleLimit)
 	if r := g.fails(t, lost, "repository_missing"); r.hint() == "" {
 		t.Errorf("a run that failed: %s", r)
 	}
-	t.Logf("one backup of two calls and four looks: %s; in its middle: %s", done.msg(), going.msg())
+	t.Logf("one backup for two calls, and four calls with its ID: %s; in the middle: %s", done.msg(), going.msg())
 }
 
-// TestWhatCannotBeStartedAgainIsNotStopped calls from a shell that stands in /dat, and beside a unit made by systemd-run.
+// TestWhatCannotBeStartedAgainIsNotStopped rolls back while a unit that systemd-run has made works in /dat, and from a
+// shell whose working directory is /dat. Both are named, and not stopped.
 func TestWhatCannotBeStartedAgainIsNotStopped(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, `lvcreate -qqy -L 300M -s -n dat_hand vg00/dat 2>/dev/null
+	g.prepare(t, `lvcreate -qqy -L 300M -s -n dat_hand vg00/dat 2>/dev/null
 systemd-run -q --unit=rw-passing --working-directory=/dat sleep infinity`,
-		"systemctl stop rw-passing 2>/dev/null; lvremove -qqy vg00/dat_hand 2>/dev/null; systemctl is-active 'postgresql@*-main.service'")
+		`systemctl stop rw-passing 2>/dev/null; lvremove -qqy vg00/dat_hand 2>/dev/null
+systemctl is-active 'postgresql@*-main.service'`)
 	const merge = "lvm_merge snapshots=vg00/dat_hand services="
-	before := g.run(t, running+"; systemctl show -p InvocationID rw-passing")
-	r := g.each(t, merge+"auto", merge+"auto --check", merge+"postgresql,rw-passing")
+	before := g.run(t, serviceStarts+"; systemctl show -p InvocationID rw-passing")
+	r := g.callEach(t, merge+"auto", merge+"auto --check", merge+"postgresql,rw-passing")
 	for i, refused := range r[:2] {
-		if refused.code() != "busy" || !has(refused.rows("holders"), map[string]any{"unit": "rw-passing.service", "path": "/dat"}) ||
+		holder := map[string]any{"unit": "rw-passing.service", "path": "/dat"}
+		if refused.code() != "busy" || !hasRow(refused.rows("holders"), holder) ||
 			!strings.Contains(refused.hint(), "stop rw-passing.service yourself") {
 			t.Errorf("call %d: %s", i, refused)
 		}
@@ -170,27 +189,30 @@ systemd-run -q --unit=rw-passing --working-directory=/dat sleep infinity`,
 	if r[2].code() != "bad_arguments" || !strings.Contains(r[2].msg(), "rw-passing.service could not be started again") {
 		t.Errorf("a transient unit by its name: %s", r[2])
 	}
-	if after := g.run(t, running+"; systemctl show -p InvocationID rw-passing"); after != before {
+	if after := g.run(t, serviceStarts+"; systemctl show -p InvocationID rw-passing"); after != before {
 		t.Errorf("services were touched:\n%s\nbefore:\n%s", after, before)
 	}
 	g.run(t, "systemctl stop rw-passing")
 
-	out := g.run(t, "cd /dat; "+merge+"postgresql 2>&1; echo $?; "+merge+"postgresql --check --json; cd /; "+merge+"postgresql --check")
-	text, rest, _ := strings.Cut(out, "\n1\n")
-	object, done, _ := strings.Cut(rest, "\n")
+	out := g.run(t, "cd /dat; "+merge+"postgresql 2>&1; echo $?; "+
+		merge+"postgresql --check --json; cd /; "+merge+"postgresql --check")
+	refusal, others, _ := strings.Cut(out, "\n1\n")
+	object, fromRoot, _ := strings.Cut(others, "\n")
 	var checked result
 	if err := json.Unmarshal([]byte(object), &checked); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !strings.Contains(text, "have bash (pid ") || !strings.Contains(text, "leave /dat (cd /)") || strings.Contains(text, "lvm_merge  ") {
-		t.Errorf("what a person sees whose shell stands in /dat:\n%s", text)
+	if !strings.Contains(refusal, "have bash (pid ") || !strings.Contains(refusal, "leave /dat (cd /)") ||
+		strings.Contains(refusal, "lvm_merge  ") {
+		t.Errorf("what somebody reads whose shell is in /dat:\n%s", refusal)
 	}
 	holders := checked.rows("holders")
 	if slices.ContainsFunc(holders, func(h map[string]any) bool { return h["command"] != "bash" }) || len(holders) != 1 {
 		t.Errorf("the shell alone holds /dat, but these are named: %s", fmt.Sprint(holders))
 	}
-	if !strings.Contains(done, "would roll back vg00/dat") {
+	if !strings.Contains(fromRoot, "would roll back vg00/dat") {
 		t.Errorf("after cd /: %s", out)
 	}
-	t.Logf("a unit made by systemd-run is named and left running: %s; so is a shell: %s", r[0].msg(), strings.ReplaceAll(text, "\n", " | "))
+	t.Logf("a unit made by systemd-run is named and left running: %s; so is a shell: %s",
+		r[0].msg(), strings.ReplaceAll(refusal, "\n", " | "))
 }

@@ -13,38 +13,43 @@ import (
 	"time"
 )
 
-// reachLimit bounds the way to a failpoint in the emulated guest.
+// reachLimit is the longest time until a module in the emulated guest reaches a failpoint.
 const reachLimit = 3 * time.Minute
 
-// armed are the words before a module's that have it stop at a named place; point is "NAME[#N] ACTION", as package
-// failpoint reads it.
-func armed(point string) string {
-	return "mkdir -p /run/rewind; rm -f /run/rewind/failpoint.reached; echo " + quote(point) + " >/run/rewind/failpoint; "
+// withFailpoint returns shell text that sets a failpoint. It is put before a module's command line. The point is
+// "NAME[#N] ACTION", as package failpoint reads it.
+func withFailpoint(point string) string {
+	return "mkdir -p /run/rewind; rm -f /run/rewind/failpoint.reached; echo " + quote(point) +
+		" >/run/rewind/failpoint; "
 }
 
 const (
-	atPlace = "test -e /run/rewind/failpoint.reached"
-	goOn    = "rm -f /run/rewind/failpoint"
+	// failpointReached is a shell condition: a program has reached the failpoint.
+	failpointReached = "test -e /run/rewind/failpoint.reached"
+	// releaseFailpoint is shell text that removes the failpoint. A program that hangs there goes on.
+	releaseFailpoint = "rm -f /run/rewind/failpoint"
 )
 
-// call is a module at work in the guest while the test does something else.
-type call struct {
+// backgroundCall is a call of a module that is running in the guest while the test does something else.
+type backgroundCall struct {
 	cmd *exec.Cmd
 	out bytes.Buffer
 }
 
-// start starts a module with words, as by hand with --json. What an earlier failpoint said is gone by then.
-func (g guest) start(t *testing.T, words string) *call {
+// start starts a module by a command line, with --json. Before that it removes the signs that an earlier test has
+// reached its failpoint.
+func (g guest) start(t *testing.T, commandLine string) *backgroundCall {
 	t.Helper()
 	g.run(t, "rm -f /run/rewind/failpoint.reached /run/rewind/stopped")
-	return g.launch(t, words)
+	return g.startBeside(t, commandLine)
 }
 
-// launch is start beside a call that stands at a failpoint.
-func (g guest) launch(t *testing.T, words string) *call {
+// startBeside starts a module as start does, while another call hangs at a failpoint: that sign is kept.
+func (g guest) startBeside(t *testing.T, commandLine string) *backgroundCall {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
-	c := &call{cmd: exec.CommandContext(ctx, "ssh", "-F", filepath.Join(root, "build/lab", g.name, "ssh_config"), "lab", words+" --json 2>/dev/null")}
+	config := filepath.Join(root, "build/lab", g.name, "ssh_config")
+	c := &backgroundCall{cmd: exec.CommandContext(ctx, "ssh", "-F", config, "lab", commandLine+" --json 2>/dev/null")}
 	c.cmd.Stdout = &c.out
 	if err := c.cmd.Start(); err != nil {
 		cancel()
@@ -52,16 +57,16 @@ func (g guest) launch(t *testing.T, words string) *call {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = c.cmd.Wait() // which fails where it was waited for
+		_ = c.cmd.Wait() // it fails if the test has already waited
 		if t.Failed() {
-			t.Logf("%s printed:\n%s", words, c.out.String())
+			t.Logf("%s printed:\n%s", commandLine, c.out.String())
 		}
 	})
 	return c
 }
 
-// result waits for the module's end.
-func (c *call) result(t *testing.T) result {
+// result waits until the module has ended, and returns its result.
+func (c *backgroundCall) result(t *testing.T) result {
 	t.Helper()
 	err := c.cmd.Wait()
 	var r result
@@ -71,8 +76,8 @@ func (c *call) result(t *testing.T) result {
 	return r
 }
 
-// drop breaks the connection, as a controller that goes away does.
-func (c *call) drop(t *testing.T) {
+// dropConnection kills the ssh client. To the guest it is as if the controller had gone away.
+func (c *backgroundCall) dropConnection(t *testing.T) {
 	t.Helper()
 	if err := c.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -80,22 +85,24 @@ func (c *call) drop(t *testing.T) {
 	_ = c.cmd.Wait()
 }
 
-// devices are all volumes with their tags, and all device-mapper devices with their tables: what a run that undid
-// everything leaves as it was.
-const devices = `lvs -a --noheadings -o vg_name,lv_name,lv_attr,lv_tags | sort; dmsetup info -c --noheadings -o name,suspended,tables_loaded | sort`
+// devices is a script that prints all volumes with their tags, and of all device-mapper devices whether they are
+// suspended and which of their tables are loaded. A run that undid everything leaves all of it as it was.
+const devices = `lvs -a --noheadings -o vg_name,lv_name,lv_attr,lv_tags | sort
+dmsetup info -c --noheadings -o name,suspended,tables_loaded | sort`
 
-// unchanged fails the test if the volumes are not what they were before.
-func (g guest) unchanged(t *testing.T, before string) {
+// checkUnchanged fails the test if the script devices does not print what it printed before.
+func (g guest) checkUnchanged(t *testing.T, before string) {
 	t.Helper()
 	if now := g.run(t, devices); now != before {
 		t.Errorf("volumes and devices before:\n%s\nand now:\n%s", before, now)
 	}
 }
 
-// counter writes one number after the other to a file on each of several file systems in turn, each synced before the
-// next one is written. Of one instant, each file has the last one's number or one more, and none has less than a later
-// one. It also notes the longest time, in milliseconds, that one round took.
-const counter = `import os, sys, time
+// counterProgram is a Python program that counts. It writes each number to the file "counter" in one directory after
+// the other, which are on different file systems, and syncs each file before it writes the next one. So at every
+// instant the numbers in the files, in the order of the directories, do not rise, and the first is at most one more
+// than the last. The program also writes the longest time that one round took, in milliseconds, to /run/counter.worst.
+const counterProgram = `import os, sys, time
 files = [os.open(d + "/counter", os.O_RDWR | os.O_CREAT) for d in sys.argv[1:]]
 n, worst, last = 0, 0, time.monotonic()
 while True:
@@ -110,11 +117,11 @@ while True:
     last = now
 `
 
-// count has the counter at work in directories of several file systems until the test ends.
-func (g guest) count(t *testing.T, directories ...string) {
+// startCounter starts counterProgram in directories on several file systems. It is stopped when the test ends.
+func (g guest) startCounter(t *testing.T, directories ...string) {
 	t.Helper()
 	all := strings.Join(directories, " ")
-	g.run(t, "systemd-run -q --collect --unit=counter python3 -c "+quote(counter)+" "+all)
+	g.run(t, "systemd-run -q --collect --unit=counter python3 -c "+quote(counterProgram)+" "+all)
 	t.Cleanup(func() {
 		g.run(t, "systemctl stop counter; rm -f /run/counter.worst; for d in "+all+"; do rm -f $d/counter; done")
 	})

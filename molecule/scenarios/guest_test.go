@@ -1,12 +1,12 @@
 //go:build lab
 
-// Package scenarios holds what Rewind promises against real LVM, in a lab guest. Each scenario says in its log what it
-// proved. They are run by make test and, with the full matrix of faults, by make torture:
+// Package scenarios tests what Rewind promises, with real LVM in a guest of the lab (molecule/lab). Each scenario
+// writes into its log what it has shown. make test runs a part of them, make torture all of them with every fault:
 //
 //	LAB=d12 go test -tags lab ./molecule/scenarios
 //
-// The guest is a fresh one, restored from the lab's saved state, and ends with the tests. INSTANCE names it otherwise
-// than scenarios-$LAB, KEEP=1 keeps it.
+// The guest is restored from the lab's saved state before the tests, and removed after them. Its name is
+// scenarios-$LAB, unless INSTANCE gives another one. With KEEP=1 the guest is not removed.
 package scenarios
 
 import (
@@ -26,17 +26,19 @@ import (
 	"time"
 )
 
-// commandLimit bounds one command in the guest, where everything is emulated.
+// commandLimit is the longest time that one command in the guest may take. On a machine without KVM the guest is
+// emulated, and slow.
 const commandLimit = 10 * time.Minute
 
-// root is the repository's root, seen from this package's directory.
+// root is the path of the repository's root from this package's directory, in which go test runs the tests.
 const root = "../.."
 
-// active holds while the application, the database's service and its cluster are all active: systemctl alone is content
-// with one of them.
-const active = `test "$(systemctl is-active pccehr postgresql 'postgresql@*-main.service' | xargs)" = "active active active"`
+// allActive is a shell condition: the application, the database's service and the unit of its cluster are all active.
+// The exit code of systemctl alone would be 0 if only one of them was active.
+const allActive = `test "$(systemctl is-active pccehr postgresql 'postgresql@*-main.service' | xargs)" = ` +
+	`"active active active"`
 
-// torture asks for the full matrix of faults, which takes hours; without it each kind of fault is shown once.
+// torture asks for every fault at every place, which takes hours. Without it each kind of fault is tried once.
 var torture = flag.Bool("torture", false, "the full matrix of faults")
 
 // guest is a lab guest.
@@ -45,18 +47,18 @@ type guest struct {
 	lab  string // d12 or d13
 }
 
-// theGuest is the guest of this run of the tests.
+// theGuest is the one guest that all tests use. TestMain sets it.
 var theGuest = guest{}
 
-// guestFor returns the guest of this run. After a test that failed it is restored: what that one left behind would fail
-// the tests that follow, and they would be looked at in its place.
+// guestFor returns theGuest. If the test fails, the guest is restored to its saved state after it, so that what the
+// test has left behind does not fail later tests, too.
 func guestFor(t *testing.T) guest {
 	t.Helper()
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
 		}
-		if err := theGuest.fresh(); err != nil {
+		if err := theGuest.reset(); err != nil {
 			t.Errorf("a fresh guest after this failure: %v", err)
 		}
 	})
@@ -70,7 +72,7 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	theGuest = guest{name: cmp.Or(os.Getenv("INSTANCE"), "scenarios-"+lab), lab: lab}
-	if err := theGuest.fresh(); err != nil {
+	if err := theGuest.reset(); err != nil {
 		fmt.Fprintln(os.Stderr, "scenarios:", err)
 		os.Exit(1)
 	}
@@ -82,8 +84,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// fresh restores the guest's saved state and puts the modules, built with failpoints, into it.
-func (g guest) fresh() error {
+// reset restores the guest's saved state and installs the modules that were built with failpoints.
+func (g guest) reset() error {
 	if err := g.labScript("up", g.name, "--from", g.lab); err != nil {
 		return err
 	}
@@ -93,11 +95,12 @@ func (g guest) fresh() error {
 	if err := g.connect(); err != nil {
 		return err
 	}
-	return g.install()
+	return g.installModules()
 }
 
-// install copies the modules into the guest's /usr/local/bin, where they are after a power cut, too.
-func (g guest) install() error {
+// installModules copies the modules into the guest's /usr/local/bin and writes them out to its disk, so that a power
+// cut does not remove them.
+func (g guest) installModules() error {
 	tar := exec.Command("tar", "-C", filepath.Join(root, "build/lab-bin/linux_amd64"), "-cz", ".")
 	data, err := tar.Output()
 	if err != nil {
@@ -107,6 +110,7 @@ func (g guest) install() error {
 	return err
 }
 
+// labScript runs molecule/lab/lab with arguments.
 func (g guest) labScript(args ...string) error {
 	cmd := exec.Command(filepath.Join(root, "molecule/lab/lab"), args...)
 	cmd.Dir = "."
@@ -117,7 +121,7 @@ func (g guest) labScript(args ...string) error {
 	return nil
 }
 
-// exitError is a command in the guest that ended with an error.
+// exitError says that a command in the guest ended with an exit code other than 0. The output is stdout and stderr.
 type exitError struct {
 	command, output string
 	code            int
@@ -127,7 +131,7 @@ func (e *exitError) Error() string {
 	return fmt.Sprintf("%s: exit code %d\n%s", e.command, e.code, e.output)
 }
 
-// ssh runs a script in the guest and returns what it printed on stdout; stderr is in the error.
+// ssh runs a script in the guest as root and returns what it printed on stdout. Its stderr is part of the error.
 func (g guest) ssh(script string, stdin []byte) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
@@ -143,10 +147,10 @@ func (g guest) ssh(script string, stdin []byte) (string, error) {
 	return out.String(), err
 }
 
-// try runs a script and returns its output, whether it failed or not.
+// try runs a script in the guest and returns its output, also if the script failed.
 func (g guest) try(script string) (string, error) { return g.ssh(script, nil) }
 
-// run runs a script that must succeed, and returns its output without the last newline.
+// run runs a script that must succeed, and returns its output without newlines at the end.
 func (g guest) run(t *testing.T, script string) string {
 	t.Helper()
 	out, err := g.try(script)
@@ -156,8 +160,8 @@ func (g guest) run(t *testing.T, script string) string {
 	return strings.TrimRight(out, "\n")
 }
 
-// number runs a script that must print one number.
-func (g guest) number(t *testing.T, script string) int {
+// runNumber runs a script that must print one number, and returns the number.
+func (g guest) runNumber(t *testing.T, script string) int {
 	t.Helper()
 	n, err := strconv.Atoi(g.run(t, script))
 	if err != nil {
@@ -166,62 +170,66 @@ func (g guest) number(t *testing.T, script string) int {
 	return n
 }
 
-// result is what a module says, as Ansible sees it.
+// result is the JSON object that a module prints, as Ansible reads it.
 type result map[string]any
 
 func (r result) code() string { s, _ := r["code"].(string); return s }
 func (r result) msg() string  { s, _ := r["msg"].(string); return s }
 
-// module runs a module with words, as by hand with --json, and returns its result, failed or not.
-func (g guest) module(t *testing.T, words string) result {
+// module runs a module by a command line, as an administrator would, with --json. It returns the result, also if the
+// module failed. Shell text may stand before the module's name, but nothing after its arguments.
+func (g guest) module(t *testing.T, commandLine string) result {
 	t.Helper()
-	out, err := g.try(words + " --json 2>/dev/null")
+	out, err := g.try(commandLine + " --json 2>/dev/null")
 	var r result
 	if jsonErr := json.Unmarshal([]byte(out), &r); jsonErr != nil {
-		t.Fatalf("%s printed no result: %v\n%v\n%s", words, jsonErr, err, out)
+		t.Fatalf("%s printed no result: %v\n%v\n%s", commandLine, jsonErr, err, out)
 	}
 	return r
 }
 
-// ok runs a module that must succeed.
-func (g guest) ok(t *testing.T, words string) result {
+// ok runs a module that must succeed. See module.
+func (g guest) ok(t *testing.T, commandLine string) result {
 	t.Helper()
-	r := g.module(t, words)
+	r := g.module(t, commandLine)
 	if failed, _ := r["failed"].(bool); failed {
 		text, _ := json.MarshalIndent(r, "", " ")
-		t.Fatalf("%s failed: %s", words, text)
+		t.Fatalf("%s failed: %s", commandLine, text)
 	}
 	return r
 }
 
-// fails runs a module that must fail with a code.
-func (g guest) fails(t *testing.T, words, code string) result {
+// fails runs a module that must fail with a code. See module.
+func (g guest) fails(t *testing.T, commandLine, code string) result {
 	t.Helper()
-	r := g.module(t, words)
+	r := g.module(t, commandLine)
 	if failed, _ := r["failed"].(bool); !failed || r.code() != code {
 		text, _ := json.MarshalIndent(r, "", " ")
-		t.Fatalf("%s: want a failure with code %s, got: %s", words, code, text)
+		t.Fatalf("%s: want a failure with code %s, got: %s", commandLine, code, text)
 	}
 	return r
 }
 
-// eventually waits until a script succeeds in the guest, trying it again there without a pause longer than 200 ms.
+// eventually runs a script in the guest again and again until it succeeds, with pauses of 200 ms. It fails the test if
+// that takes longer than the limit; what says in the message what did not happen.
 func (g guest) eventually(t *testing.T, what, script string, limit time.Duration) {
 	t.Helper()
-	loop := fmt.Sprintf("end=$((SECONDS+%d)); until (%s) >/dev/null 2>&1; do [ $SECONDS -lt $end ] || exit 9; sleep 0.2; done", int(limit.Seconds()), script)
+	loop := fmt.Sprintf("end=$((SECONDS+%d)); until (%s) >/dev/null 2>&1; "+
+		"do [ $SECONDS -lt $end ] || exit 9; sleep 0.2; done", int(limit.Seconds()), script)
 	if _, err := g.try("bash -c " + quote(loop)); err != nil {
-		// A failpoint that was not reached would stop a run of the next test.
-		state, _ := g.try(goOn + "; lvs -a -o +lv_tags; dmsetup info -c; findmnt -rn | tail -20; " +
+		// A failpoint that is still set would stop a run of a later test.
+		state, _ := g.try(releaseFailpoint + "; lvs -a -o +lv_tags; dmsetup info -c; findmnt -rn | tail -20; " +
 			"systemctl list-jobs --no-legend; ps axo pid,stat,wchan:25,args | grep -v ' \\[' | tail -40; " +
 			"journalctl -u 'rewind-*' --no-pager | tail -30")
 		t.Fatalf("%s did not come within %s: %v\n%s", what, limit, err, state)
 	}
 }
 
+// quote quotes a string for the shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// cut cuts the guest's power and boots it again; how are words for lab boot.
-func (g guest) cut(t *testing.T, how ...string) {
+// cutPower cuts the guest's power and boots it again; how are more arguments of "lab boot".
+func (g guest) cutPower(t *testing.T, how ...string) {
 	t.Helper()
 	if err := g.labScript("cut", g.name); err != nil {
 		t.Fatal(err)

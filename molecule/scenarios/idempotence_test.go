@@ -8,15 +8,17 @@ import (
 	"testing"
 )
 
-// TestCheckChangesNothing runs everything with --check, and everything twice.
+// TestCheckChangesNothing makes each call with --check, which changes nothing, and twice: the second time changes
+// nothing.
 func TestCheckChangesNothing(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, "mkdir -p /pccehr/d; echo old > /pccehr/d/changed; echo old > /pccehr/d/deleted; sync",
+	g.prepare(t, "mkdir -p /pccehr/d; echo old > /pccehr/d/changed; echo old > /pccehr/d/deleted; sync",
 		"lvm_snapshot state=absent >/dev/null 2>&1; rm -rf /pccehr/d")
+	// check makes a call with --check. It must change nothing, and say that the call without --check would.
 	check := func(call string) result {
 		t.Helper()
-		out := g.run(t, dump+"echo ----\n"+call+" --check --diff --json 2>/dev/null\necho ----\n"+dump)
+		out := g.run(t, showState+"echo ----\n"+call+" --check --diff --json 2>/dev/null\necho ----\n"+showState)
 		parts := strings.Split(out, "----\n")
 		var r result
 		if err := json.Unmarshal([]byte(parts[1]), &r); err != nil {
@@ -31,7 +33,7 @@ func TestCheckChangesNothing(t *testing.T) {
 		return r
 	}
 	check("lvm_snapshot volumes=/dat,/pccehr")
-	taken := g.each(t, "lvm_snapshot volumes=/dat,/pccehr size=200m", "lvm_snapshot volumes=/dat,/pccehr size=200m")
+	taken := g.callEach(t, "lvm_snapshot volumes=/dat,/pccehr size=200m", "lvm_snapshot volumes=/dat,/pccehr size=200m")
 	if taken[0]["changed"] != true || taken[1]["changed"] != false || taken[0]["id"] != taken[1]["id"] {
 		t.Errorf("the second run: %s\nthe first: %s", taken[1], taken[0])
 	}
@@ -51,10 +53,10 @@ func TestCheckChangesNothing(t *testing.T) {
 	}
 	check("lvm_snapshot state=absent")
 	check("snap_backup volumes=/dat backend_options=path=/root")
-	gone := g.each(t, "lvm_snapshot state=absent", "lvm_snapshot state=absent")
+	gone := g.callEach(t, "lvm_snapshot state=absent", "lvm_snapshot state=absent")
 	if gone[0]["changed"] != true || gone[1]["changed"] != false {
 		t.Errorf("removing twice: %s\n%s", gone[0], gone[1])
 	}
-	t.Log("--check left LVM's metadata, mounts, units and the journal byte for byte; its diff lists the files that would be " +
-		"thrown away; each second run changed nothing")
+	t.Log("--check left LVM's metadata, mounts, units and the journal as they were; its diff lists the files that would " +
+		"be discarded; each second call changed nothing")
 }

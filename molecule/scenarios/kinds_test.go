@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-const kinds = `
+// makeKinds makes and mounts a thin volume in vg01 and an encrypted thick one in vg00.
+const makeKinds = `
 lvcreate -qqy -L 200M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 100M -T vg01/pool -n thin 2>/dev/null
 lvcreate -qqy -L 64M -n safe vg00
 head -c 64 /dev/urandom > /root/safe.key; chmod 600 /root/safe.key
@@ -29,22 +30,24 @@ cp /root/crypttab.before /etc/crypttab; rm -f /root/safe.key /root/crypttab.befo
 ! lvs --noheadings vg01 | grep .
 `
 
-// TestThinAndEncryptedInSeveralGroups takes one set of a thin volume and an encrypted thick one in two groups, rolls
-// back to it and takes it again.
+// TestThinAndEncryptedInSeveralGroups takes one set of a thin volume and an encrypted thick one in two volume groups,
+// rolls back to it with resnapshot=true, and rolls back once more. Without a key for the encrypted volume it is
+// refused.
 func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.scratch(t, kinds, removeKinds)
+	g.prepare(t, makeKinds, removeKinds)
 	taken := g.ok(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m")
 	g.run(t, "echo new > /srv/thin/file; echo new > /srv/safe/file; sync")
-	before := g.run(t, dump)
+	before := g.run(t, showState)
 	r := g.fails(t, "lvm_merge name=kinds", "no_key")
-	if after := g.run(t, dump); after != before {
+	if after := g.run(t, showState); after != before {
 		t.Errorf("without a key something was changed:\n%s\nbefore:\n%s", after, before)
 	}
 	g.run(t, "echo 'safe /dev/vg00/safe /root/safe.key luks' >> /etc/crypttab")
 	again := g.ok(t, "lvm_merge name=kinds resnapshot=true")
-	got := g.run(t, `cat /srv/thin/file /srv/safe/file | tr '\n' ' '; for m in safe thin; do findmnt -no SOURCE /srv/$m; done | tr '\n' ' '
+	got := g.run(t, `cat /srv/thin/file /srv/safe/file | tr '\n' ' '
+for m in safe thin; do findmnt -no SOURCE /srv/$m; done | tr '\n' ' '
 lvs --noheadings -o lv_full_name,lv_tags | grep -c rewind:set=kinds
 lvs --noheadings -o transaction_id,lv_attr vg01/pool | grep -c 'twi-aot'
 echo newer > /srv/thin/file; echo newer > /srv/safe/file; sync`)
@@ -59,29 +62,31 @@ echo newer > /srv/thin/file; echo newer > /srv/safe/file; sync`)
 	info := g.ok(t, "lvm_snapshot_info")
 	for _, mount := range info.rows("mounts") {
 		if strings.HasPrefix(fmt.Sprint(mount["mountpoint"]), "/srv/") {
-			var kinds []string
+			var layers []string
 			for _, layer := range result(mount).rows("stack") {
-				kinds = append(kinds, fmt.Sprint(layer["kind"]))
+				layers = append(layers, fmt.Sprint(layer["kind"]))
 			}
-			stacks = append(stacks, fmt.Sprintf("%v: %s", mount["mountpoint"], strings.Join(kinds, " ")))
+			stacks = append(stacks, fmt.Sprintf("%v: %s", mount["mountpoint"], strings.Join(layers, " ")))
 		}
 	}
 	slices.Sort(stacks)
-	if len(stacks) != 2 || !strings.HasPrefix(stacks[0], "/srv/safe: fs crypt lvm pv") || !strings.HasPrefix(stacks[1], "/srv/thin: fs lvm") {
+	if len(stacks) != 2 || !strings.HasPrefix(stacks[0], "/srv/safe: fs crypt lvm pv") ||
+		!strings.HasPrefix(stacks[1], "/srv/thin: fs lvm") {
 		t.Errorf("lvm_snapshot_info shows these stacks: %v", stacks)
 	}
 	if host, _ := info["host"].(map[string]any); host["usable"] != true {
-		t.Errorf("lvm_snapshot_info says that this host cannot do it: %v", host)
+		t.Errorf("lvm_snapshot_info says that Rewind cannot work on this host: %v", host)
 	}
 	if last, _ := info["last_rollback"].(map[string]any); last["name"] != "kinds" {
 		t.Errorf("the last rollback is %v", last)
 	}
-	t.Logf("one instant over two groups, thin and LUKS (%v ms); refused without an unattended key: %s; rolled back, taken "+
-		"again and rolled back again: %s", taken["pause_ms"], r.msg(), second.msg())
+	t.Logf("one instant in two volume groups, thin and LUKS (%v ms); refused without a key in crypttab: %s; rolled back, "+
+		"taken again and rolled back again: %s", taken["pause_ms"], r.msg(), second.msg())
 }
 
-// TestPowerCutOnThinAndEncrypted cuts the power in a rollback of a thin volume and an encrypted one, in two groups and
-// with a unit on each: at the next boot the volumes are merged before the one is opened and both are mounted.
+// TestPowerCutOnThinAndEncrypted cuts the power in a rollback of a thin volume and an encrypted one in two volume
+// groups. A unit uses both. At the next boot both volumes are merging before the encrypted one is opened and both are
+// mounted.
 func TestPowerCutOnThinAndEncrypted(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
@@ -95,39 +100,45 @@ ExecStart=/bin/sh -c 'echo $$(cat /srv/thin/file /srv/safe/file) >>/var/log/star
 [Install]
 WantedBy=multi-user.target
 `
-	g.scratch(t, kinds+`
+	g.prepare(t, makeKinds+`
 echo 'safe /dev/vg00/safe /root/safe.key luks' >>/etc/crypttab; cp /etc/fstab /root/fstab.before
 printf '/dev/vg01/thin /srv/thin ext4 nofail 0 0\n/dev/mapper/safe /srv/safe ext4 nofail 0 0\n' >>/etc/fstab
-`+unit("rw-both.service", unitOnBoth)+"systemctl daemon-reload; systemctl -q enable --now rw-both; sync",
-		"systemctl -q disable --now rw-both; rm -f /etc/systemd/system/rw-both.service /var/log/starts; cp /root/fstab.before /etc/fstab; systemctl daemon-reload\n"+removeKinds)
-	for _, place := range []string{"command.lvconvert.started", "rollback.merging", "rollback.mounting", unmounted} {
+`+writeUnit("rw-both.service", unitOnBoth)+"systemctl daemon-reload; systemctl -q enable --now rw-both; sync",
+		`systemctl -q disable --now rw-both; rm -f /etc/systemd/system/rw-both.service /var/log/starts
+cp /root/fstab.before /etc/fstab; systemctl daemon-reload
+`+removeKinds)
+	for _, place := range []string{"command.lvconvert.started", "rollback.merging", "rollback.mounting", atUnmounted} {
 		t.Run(place, func(t *testing.T) {
-			g.run(t, "lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m >/dev/null && echo new | tee /srv/thin/file /srv/safe/file >/dev/null; sync; rm -f /var/log/starts")
+			g.run(t, `lvm_snapshot name=kinds volumes=/srv/thin,/srv/safe size=32m >/dev/null &&
+echo new | tee /srv/thin/file /srv/safe/file >/dev/null; sync; rm -f /var/log/starts`)
 			const merge = "lvm_merge name=kinds services=rw-both"
-			c := g.start(t, armed(place+" hang")+merge)
-			g.eventually(t, "the failpoint", atPlace, reachLimit)
-			c.drop(t)
-			g.cut(t)
+			c := g.start(t, withFailpoint(place+" hang")+merge)
+			g.eventually(t, "the failpoint", failpointReached, reachLimit)
+			c.dropConnection(t)
+			g.cutPower(t)
 			want := "old old"
-			if place == unmounted || place == "rollback.merging" {
+			if place == atUnmounted || place == "rollback.merging" {
 				want = "new new"
 			}
-			if place == "command.lvconvert.started" { // whether LVM has begun by then is chance
+			if place == "command.lvconvert.started" { // it is left to chance whether LVM has begun to merge by then
 				g.eventually(t, "volumes of one time",
-					`test "$(cat /srv/thin/file /srv/safe/file | uniq | wc -l)" = 1 && findmnt -n /srv/safe`, settled)
+					`test "$(cat /srv/thin/file /srv/safe/file | uniq | wc -l)" = 1 && findmnt -n /srv/safe`, settleLimit)
 				want = g.run(t, "echo $(cat /srv/thin/file /srv/safe/file)")
 			}
-			g.eventually(t, "both volumes with "+want, `test "$(echo $(cat /srv/thin/file /srv/safe/file))" = '`+want+`' && systemctl -q is-active rw-both && findmnt -n /srv/safe`, settled)
+			g.eventually(t, "both volumes with "+want, `test "$(echo $(cat /srv/thin/file /srv/safe/file))" = '`+want+
+				`' && systemctl -q is-active rw-both && findmnt -n /srv/safe`, settleLimit)
 			if starts := g.run(t, "sort -u /var/log/starts"); starts != want {
 				t.Errorf("the unit on both started on %q", starts)
 			}
 			g.ok(t, merge+" wait=true")
-			g.tidy(t)
-			got := g.run(t, `echo $(cat /srv/thin/file /srv/safe/file); lvs --noheadings -o lv_attr vg01/pool | grep -c 'twi-aot'`)
+			g.checkTidy(t)
+			got := g.run(t, `echo $(cat /srv/thin/file /srv/safe/file)
+lvs --noheadings -o lv_attr vg01/pool | grep -c 'twi-aot'`)
 			if got != "old old\n1" {
-				t.Errorf("after the same task again: %q", got)
+				t.Errorf("after the same call again: %q", got)
 			}
-			t.Logf("power cut at %q: thin and encrypted volumes have the set's data, and nothing started on a mix", place)
+			t.Logf("power cut at %q: both volumes have the set's data, and the unit never started on volumes of different "+
+				"times", place)
 		})
 	}
 }

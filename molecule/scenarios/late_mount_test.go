@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// theIntruder stops LVM's command between its look whether the volume is closed and the moment from which the volume
-// merges (the table of the merge is prepared then, and not live), mounts the volume, and lets LVM go on.
-const theIntruder = `cat > /run/rw-intruder <<'X'
+// makeIntruder writes a program that stops LVM's command when it has found the volume closed, and before the volume
+// merges: the merge's table is loaded then, but not live. The program mounts the volume, and lets LVM's command go on.
+const makeIntruder = `cat > /run/rw-intruder <<'X'
 my $pid;
 until ($pid) {
 	for my $f (glob "/proc/[0-9]*/cmdline") {
@@ -31,12 +31,13 @@ X
 echo old > /pccehr/rw-file; mkdir -p /srv/rw-late
 `
 
-const withoutIntruder = `umount /srv/rw-late 2>/dev/null; systemctl stop rw-intruder pccehr 2>/dev/null
+const removeIntruder = `umount /srv/rw-late 2>/dev/null; systemctl stop rw-intruder pccehr 2>/dev/null
 lvm_snapshot state=absent >/dev/null 2>&1
 mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; rmdir /srv/rw-late; systemctl start pccehr`
 
-// TestMountedJustAsTheMergeBegins has the volume mounted by a program that nobody knows of when LVM has found it
-// closed, and before it merges: what that mount has read is not what the volume holds then.
+// TestMountedJustAsTheMergeBegins has a program that Rewind does not know of mount the volume when LVM has found it
+// closed, and before it merges. What that mount has read is then not what the volume holds, so Rewind must unmount it
+// and mount the volume there again.
 func TestMountedJustAsTheMergeBegins(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
@@ -45,14 +46,15 @@ func TestMountedJustAsTheMergeBegins(t *testing.T) {
 			if point == "/pccehr" {
 				tortured(t)
 			}
-			g.mountedLate(t, point)
+			g.rollBackWithIntruder(t, point)
 		})
 	}
 }
 
-func (g guest) mountedLate(t *testing.T, point string) {
+// rollBackWithIntruder rolls /pccehr back while the intruder mounts the volume at a mount point.
+func (g guest) rollBackWithIntruder(t *testing.T, point string) {
 	t.Helper()
-	g.scratch(t, theIntruder, withoutIntruder)
+	g.prepare(t, makeIntruder, removeIntruder)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
 	g.run(t, `echo new > /pccehr/rw-file; sync
 systemd-run -q --unit=rw-intruder -p StandardOutput=file:/run/rw-seen -p StandardError=inherit \
@@ -70,13 +72,13 @@ e2fsck -fn /dev/vg00/pccehr >/run/rw-fsck 2>&1; echo $?`)
 		t.Errorf("after the rollback: %q, want %q", got, want)
 	}
 	if warned := fmt.Sprint(r["warnings"]); point != "/pccehr" && !strings.Contains(warned, point) {
-		t.Errorf("it does not say that %s was mounted: %s", point, warned)
+		t.Errorf("no warning says that %s was mounted: %s", point, warned)
 	}
 }
 
-// theOpener opens the volume, and keeps it open, when LVM's command that merges has been started and has not looked at
-// the volume yet.
-const theOpener = `cat > /run/rw-opener <<'X'
+// makeOpener writes a program that opens the volume, and keeps it open, when LVM's command that merges has been started
+// and has not looked at the volume yet.
+const makeOpener = `cat > /run/rw-opener <<'X'
 my $pid;
 until ($pid) {
 	for my $f (glob "/proc/[0-9]*/cmdline") {
@@ -92,28 +94,28 @@ X
 echo old > /pccehr/rw-file
 `
 
-const withoutOpener = `systemctl stop rw-opener pccehr 2>/dev/null; lvm_snapshot state=absent >/dev/null 2>&1
+const removeOpener = `systemctl stop rw-opener pccehr 2>/dev/null; lvm_snapshot state=absent >/dev/null 2>&1
 mountpoint -q /pccehr || mount /pccehr; rm -f /pccehr/rw-file /run/rw-*; systemctl start pccehr`
 
-// TestOpenedJustAsTheMergeBegins has the volume opened by a program that nobody knows of when LVM is about to look at
-// it, so that LVM puts the merge off: there is a way back from that, and services do not stay down for it.
+// TestOpenedJustAsTheMergeBegins has a program that Rewind does not know of open the volume when LVM is about to look
+// at it. So LVM defers the merge. Rewind takes that back, and starts the services again.
 func TestOpenedJustAsTheMergeBegins(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.scratch(t, theOpener, withoutOpener)
+	g.prepare(t, makeOpener, removeOpener)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=100m")
 	g.run(t, "echo new > /pccehr/rw-file; sync; systemd-run -q --unit=rw-opener perl /run/rw-opener")
 	r := g.fails(t, "lvm_merge services=pccehr wait=true", "busy")
-	for _, words := range []string{"nothing was rolled back", "perl"} {
-		if !strings.Contains(r.msg(), words) {
-			t.Errorf("it does not say %q: %s", words, r.msg())
+	for _, want := range []string{"nothing was rolled back", "perl"} {
+		if !strings.Contains(r.msg(), want) {
+			t.Errorf("the message does not say %q: %s", want, r.msg())
 		}
 	}
 	const state = `cat /pccehr/rw-file; systemctl is-active pccehr; ls /run/rewind/metadata 2>/dev/null
 blockdev --getro /dev/vg00/pccehr; lvs --noheadings -o lv_name,origin,lv_active vg00 | grep -w pccehr_snap | xargs
 touch /pccehr/rw-file`
 	if got, want := g.run(t, state), "new\nactive\n0\npccehr_snap pccehr active"; got != want {
-		t.Errorf("after the way back: %q, want %q", got, want)
+		t.Errorf("after the deferred merge was taken back: %q, want %q", got, want)
 	}
 	g.run(t, "systemctl stop rw-opener")
 	g.ok(t, "lvm_merge services=pccehr wait=true")

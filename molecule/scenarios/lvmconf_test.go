@@ -8,18 +8,18 @@ import (
 	"testing"
 )
 
-// lvmlocal puts text into /etc/lvm/lvmlocal.conf, which counts more than lvm.conf, until the test ends.
-func (g guest) lvmlocal(t *testing.T, text string) {
+// writeLVMLocal writes a text into /etc/lvm/lvmlocal.conf, which overrides lvm.conf, until the test ends.
+func (g guest) writeLVMLocal(t *testing.T, text string) {
 	t.Helper()
 	const file = "/etc/lvm/lvmlocal.conf"
 	g.run(t, "cp -n "+file+" /root/lvmlocal.conf; printf '%s\\n' "+quote(text)+" > "+file)
 	t.Cleanup(func() { g.run(t, "cp /root/lvmlocal.conf "+file) })
 }
 
-// hostile is lvm.conf(5) as an administrator may have written it who never thought of us: LVM 2.03.16 prints no JSON
-// with prefixes; with a log report the errors are not on stderr; without udev_sync lvcreate fails; with
-// read_only_volume_list it does not clear the COW space.
-const hostile = `report { prefixes=1 quoted=0 headings=0 aligned=0 buffered=0 separator=";" list_item_separator=";"
+// hostileConf is an lvm.conf(5) of an administrator who does not know that Rewind reads LVM's output. With prefixes LVM
+// 2.03.16 prints no JSON, with a log report the errors are not on stderr, without udev_sync lvcreate fails, and with
+// read_only_volume_list lvcreate does not clear the COW space.
+const hostileConf = `report { prefixes=1 quoted=0 headings=0 aligned=0 buffered=0 separator=";" list_item_separator=";"
  time_format="%Y" compact_output=1 mark_hidden_devices=0 columns_as_rows=1 binary_values_as_numeric=0
  output_format="basic" lvs_sort="nosuch" lvs_sort_full="nosuch" }
 log { verbose=3 level=7 silent=1 indent=0 prefix="LVM! " command_names=1 report_command_log=1 file="/var/log/lvm2.log" }
@@ -29,30 +29,30 @@ activation { udev_sync=0 monitoring=0 auto_set_activation_skip=1 read_only_volum
 metadata { record_lvs_history=1 }
 unknown { key=1 }`
 
-// An administrator's lvm.conf changes neither what the programs read nor what they do: a set is taken, seen, extended
-// and rolled back.
+// TestAnyLVMConf takes a set, lists it, extends it and rolls back to it with hostileConf: an administrator's lvm.conf
+// changes neither what the programs read nor what they do.
 func TestAnyLVMConf(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
-	g.scratch(t, "lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null",
+	g.prepare(t, "lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null",
 		"lvm_snapshot state=absent >/dev/null; lvremove -qqy vg01/pool")
-	g.lvmlocal(t, hostile)
+	g.writeLVMLocal(t, hostileConf)
 	g.run(t, "echo before > /pccehr/lvmconf")
 	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,vg01/thin")
 	g.run(t, "echo after > /pccehr/lvmconf")
 	if info := g.ok(t, "lvm_snapshot_info"); len(info["sets"].([]any)) != 1 {
 		t.Errorf("not one set: %v", info)
 	}
-	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,vg01/thin size=200m") // what is extended is found to be larger
+	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr,vg01/thin size=200m") // it finds that the snapshots have become larger
 	g.ok(t, "lvm_merge services=pccehr,postgresql wait=true")
-	if said := g.run(t, "cat /pccehr/lvmconf; "+active); said != "before" {
+	if said := g.run(t, "cat /pccehr/lvmconf; "+allActive); said != "before" {
 		t.Errorf("after the rollback: %q", said)
 	}
 	t.Log("a set was taken, extended and rolled back under an lvm.conf that changes all that LVM prints")
 }
 
-// What the administrator means to forbid, and what LVM cannot write, is said in LVM's own first words, with a code and
-// what to do; nothing stays behind.
+// TestLVMSaysWhy has LVM refuse to make a snapshot, because its configuration forbids it or because LVM cannot write.
+// The message begins with LVM's own words, there is a code and a hint, and nothing is left behind.
 func TestLVMSaysWhy(t *testing.T) {
 	playedOn(t, "d13")
 	g := guestFor(t)
@@ -93,7 +93,7 @@ func TestLVMSaysWhy(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.conf != "" {
-				g.lvmlocal(t, tt.conf)
+				g.writeLVMLocal(t, tt.conf)
 			}
 			if tt.before != "" {
 				g.run(t, tt.before)
@@ -101,7 +101,7 @@ func TestLVMSaysWhy(t *testing.T) {
 			}
 			r := g.fails(t, "lvm_snapshot volumes=/pccehr", tt.code)
 			if hint, _ := r["hint"].(string); !strings.Contains(r.msg(), tt.says) || !strings.Contains(hint, tt.hint) {
-				t.Errorf("it says %q (%q)", r.msg(), hint)
+				t.Errorf("the message is %q, the hint %q", r.msg(), hint)
 			}
 		})
 	}
@@ -110,11 +110,12 @@ func TestLVMSaysWhy(t *testing.T) {
 	}
 }
 
-// What is known beforehand is said beforehand, and a mount that fails says the kernel's cause.
+// TestSaidBeforehand checks warnings and refusals of what would go wrong later, and that the message of a failed mount
+// has the kernel's reason.
 func TestSaidBeforehand(t *testing.T) {
 	playedOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, `cp /etc/fstab /root/fstab.before; cp /usr/local/bin/lvm_merge /pccehr/
+	g.prepare(t, `cp /etc/fstab /root/fstab.before; cp /usr/local/bin/lvm_merge /pccehr/
 uuid=$(blkid -o value -s UUID /dev/vg00/pccehr)
 sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
 		`cp /root/fstab.before /etc/fstab; rm -f /root/fstab.before /pccehr/lvm_merge; lvm_snapshot state=absent >/dev/null`)
@@ -126,7 +127,7 @@ sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
 	if hint, _ := r["hint"].(string); !strings.Contains(hint, "/pccehr/lvm_merge, lies on a volume") {
 		t.Errorf("a program that lies on the volume: %q (%q)", r.msg(), hint)
 	}
-	// The first inode table's place is nonsense: the kernel says so, mount(8) does not.
+	// The block number of the first inode table becomes invalid. The kernel's log says so, mount(8) does not.
 	g.run(t, "dd if=/dev/zero of=/dev/vg00/pccehr_snap bs=4096 seek=1 count=1 oflag=direct status=none")
 	r = g.fails(t, "lvm_snapshot state=mounted", "mount_failed")
 	if hint, _ := r["hint"].(string); !strings.Contains(r.msg(), "the kernel: EXT4-fs (dm-") || hint == "" {
@@ -134,16 +135,16 @@ sed -i "s|^[^#]*[[:space:]]/pccehr[[:space:]]|UUID=$uuid /pccehr |" /etc/fstab`,
 	}
 }
 
-// Where LVM keeps copies of its metadata may be held with the others, thin ones among them: no command of its runs
-// meanwhile.
+// TestLVMsCopiesOnAMember takes a set, with a thin volume in it, while LVM keeps the copies of its metadata on a
+// member. That works, because no LVM command runs while the members are suspended.
 func TestLVMsCopiesOnAMember(t *testing.T) {
 	onlyOn(t, "d12")
 	g := guestFor(t)
-	g.scratch(t, `lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null
+	g.prepare(t, `lvcreate -qqy -L 100M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 64M -T vg01/pool -n thin 2>/dev/null
 mkfs.ext4 -q /dev/vg01/thin; mkdir -p /srv/thin /pccehr/archive; mount /dev/vg01/thin /srv/thin`,
 		`lvm_snapshot name=copies state=absent >/dev/null; umount /srv/thin; lvremove -qqy vg01/thin vg01/pool
 rm -r /srv/thin /pccehr/archive; ! lvs --noheadings vg01 | grep .`)
-	g.lvmlocal(t, `backup { archive_dir="/pccehr/archive" }`)
+	g.writeLVMLocal(t, `backup { archive_dir="/pccehr/archive" }`)
 	r := g.ok(t, "lvm_snapshot name=copies volumes=/pccehr,/srv/thin size=32m")
 	if copies := g.run(t, "ls /pccehr/archive | wc -l"); copies == "0" || r["consistency"] != "set" {
 		t.Errorf("LVM made %s copies there: %s", copies, r)

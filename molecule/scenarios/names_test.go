@@ -7,7 +7,9 @@ import (
 	"testing"
 )
 
-const names = `
+// makeNames makes volumes whose names and mounts are easily mistaken for each other, and a snapshot, made by hand, that
+// has the name that a member of the set "night" would have.
+const makeNames = `
 lvcreate -qqy -L 32M -n app vg00; lvcreate -qqy -L 32M -n app vg01; lvcreate -qqy -L 32M -n a-b.c vg01
 for d in vg00/app vg01/app vg01/a-b.c; do mkfs.ext4 -q /dev/$d; done
 mkdir -p /srv/app0 /srv/app1 '/srv/a b' /srv/again /srv/part
@@ -28,12 +30,13 @@ rmdir /srv/app0 /srv/app1 '/srv/a b' /srv/again /srv/part
 ! lvs --noheadings vg01 | grep .
 `
 
-// TestNamesAreNotMistaken takes and merges volumes whose names invite mistakes.
+// TestNamesAreNotMistaken takes sets of these volumes, rolls back to them, and checks that none was mistaken for
+// another.
 func TestNamesAreNotMistaken(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, names, removeNames)
-	calls := g.each(t,
+	g.prepare(t, makeNames, removeNames)
+	calls := g.callEach(t,
 		"lvm_snapshot name=night volumes=/srv/app0 size=8m",
 		"lvm_merge name=night",
 		"lvm_snapshot name=night state=absent",
@@ -54,13 +57,13 @@ func TestNamesAreNotMistaken(t *testing.T) {
 	g.run(t, `for d in /srv/app0 /srv/app1 '/srv/a b'; do echo new > "$d/file"; done; sync
 lvrename -qq vg01/app vg01/application; mount --bind /srv/app1/lost+found /srv/part`)
 	r := g.fails(t, "lvm_merge name=dusk", "busy")
-	if !has(r.rows("holders"), map[string]any{"kind": "mount", "how": "bind", "path": "/srv/part"}) {
+	if !hasRow(r.rows("holders"), map[string]any{"kind": "mount", "how": "bind", "path": "/srv/part"}) {
 		t.Errorf("the bind mount is not named: %s", r)
 	}
 	g.run(t, "umount /srv/part")
 	r = g.ok(t, "lvm_merge name=dusk wait=true")
 	for _, volume := range []string{"vg00/app", "vg01/application", "vg01/a-b.c"} {
-		if !has(r.rows("volumes"), map[string]any{"volume": volume, "state": "merged"}) {
+		if !hasRow(r.rows("volumes"), map[string]any{"volume": volume, "state": "merged"}) {
 			t.Errorf("%s is not among the merged: %s", volume, r)
 		}
 	}
@@ -73,6 +76,7 @@ mount -o ro /dev/vg00/app_night /srv/part; cat /srv/part/file; umount /srv/part`
 	if got != want {
 		t.Errorf("after the rollback:\n%s\nwant:\n%s", got, want)
 	}
-	t.Log("two groups with the same volume, - and . in names, a space in a mount point, a volume renamed after its snapshot, " +
-		"mounts by UUID, by device and twice: each was rolled back as itself, and a hand-made snapshot with a set's name left alone")
+	t.Log("one volume name in two groups, - and . in names, a space in a mount point, a volume renamed after its " +
+		"snapshot, mounts by UUID, by device and twice: each volume was rolled back to its own snapshot, and a " +
+		"hand-made snapshot with a set's name was left alone")
 }

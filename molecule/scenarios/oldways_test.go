@@ -4,8 +4,8 @@ package scenarios
 
 import "testing"
 
-// TestSnapshotsMadeByHand rolls back what was made with the commands that administrators have always typed. LVM reduces
-// the COW space to what the volume can need.
+// TestSnapshotsMadeByHand rolls back to snapshots that an administrator has made with lvcreate alone. LVM reduces their
+// COW space to what the volume can need at most.
 func TestSnapshotsMadeByHand(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
@@ -13,7 +13,8 @@ func TestSnapshotsMadeByHand(t *testing.T) {
 	before, files := g.run(t, patients), g.run(t, sums)
 	t.Cleanup(func() { _, _ = g.try("lvremove -qqy vg00/dat_snap vg00/pccehr_snap") })
 	g.run(t, `lvcreate -L 10G -s -n dat_snap vg00/dat && lvcreate -L 10G -s -n pccehr_snap vg00/pccehr
-psql -d dat -qc "delete from patient where id % 3 = 0"; find /pccehr -type f ! -name '*.log' | head -5 | xargs rm; sync`)
+psql -d dat -qc "delete from patient where id % 3 = 0"
+find /pccehr -type f ! -name '*.log' | head -5 | xargs rm; sync`)
 	if g.run(t, patients) == before {
 		t.Fatal("the harm did nothing")
 	}

@@ -7,9 +7,12 @@ import (
 	"testing"
 )
 
+// xfsParts are the mount options of an XFS file system with its log and its real-time device on volumes of their own.
 const xfsParts = "logdev=/dev/vg00/xlog,rtdev=/dev/vg00/xrt"
 
-const partsMade = `lvcreate -qqy -Wn -L 64M -n xlog vg00; lvcreate -qqy -Wn -L 320M -n xl vg00
+// makeParts makes an XFS file system with its log and its real-time device on other volumes, and an ext4 one with its
+// journal on another volume.
+const makeParts = `lvcreate -qqy -Wn -L 64M -n xlog vg00; lvcreate -qqy -Wn -L 320M -n xl vg00
 lvcreate -qqy -Wn -L 64M -n ejour vg00; lvcreate -qqy -Wn -L 64M -n ext vg00
 lvcreate -qqy -Wn -L 64M -n xrt vg00
 mkfs.xfs -q -f -m reflink=0 -l logdev=/dev/vg00/xlog -r rtdev=/dev/vg00/xrt /dev/vg00/xl
@@ -18,16 +21,17 @@ mkdir -p /srv/xl /srv/ext; mount -o ` + xfsParts + ` /dev/vg00/xl /srv/xl; mount
 xfs_io -f -c 'chattr +r' /srv/xl/rt; echo before > /srv/xl/rt; mkdir -m 700 /srv/parts
 echo before > /srv/xl/file; echo before > /srv/ext/file`
 
-const partsRemoved = `lvm_snapshot name=restore state=absent >/dev/null; umount /srv/xl /srv/ext
+const removeParts = `lvm_snapshot name=restore state=absent >/dev/null; umount /srv/xl /srv/ext
 lvremove -qqy vg00/xl vg00/xlog vg00/xrt vg00/ext vg00/ejour; rmdir /srv/xl /srv/ext; rm -rf /srv/parts
 ! lvs vg00/xl 2>/dev/null`
 
-// A file system whose log, journal or real-time device lies on a volume of its own is taken with it or not at all, is
-// backed up, restored and looked at with the snapshot of that, and is whole after a rollback.
+// TestLogOnAnotherVolume uses file systems whose log, journal or real-time device is on another volume. A set with the
+// file system must have that volume, too. A backup and a restore work on the snapshots of both, so does a mounted set,
+// and after a rollback the file systems are consistent.
 func TestLogOnAnotherVolume(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.scratch(t, partsMade, partsRemoved)
+	g.prepare(t, makeParts, removeParts)
 	for words, says := range map[string]string{
 		"lvm_snapshot name=parts volumes=/srv/xl,/dat --check":  "its log lies on vg00/xlog, which is not in the set",
 		"lvm_snapshot name=parts volumes=/srv/ext":              "its journal lies on vg00/ejour, which is not in the set",
@@ -60,24 +64,26 @@ mount -o `+xfsParts+` /dev/vg00/xl /srv/xl; mount /dev/vg00/ext /srv/ext`)
 	}
 }
 
-const stackMade = `for lv in one two; do lvcreate -qqy -Wn -L 128M -n $lv vg00; done
+// makeStack makes a physical volume of LVM on a logical volume, and a btrfs file system on two volumes.
+const makeStack = `for lv in one two; do lvcreate -qqy -Wn -L 128M -n $lv vg00; done
 lvcreate -qqy -Wn -L 64M -n pv vg00
 sed -i 's/# scan_lvs = 0/scan_lvs = 1/' /etc/lvm/lvm.conf
 pvcreate -qqy /dev/vg00/pv; vgcreate -qq vgpv /dev/vg00/pv; lvcreate -qqy -Wn -L 32M -n x vgpv
 mkfs.ext4 -q -F /dev/vgpv/x; mkdir -p /srv/x /srv/tree; mount /dev/vgpv/x /srv/x
 mkfs.btrfs -q -f /dev/vg00/one /dev/vg00/two; mount /dev/vg00/one /srv/tree`
 
-const stackRemoved = `umount /srv/x /srv/tree; dmsetup remove joined
+const removeStack = `umount /srv/x /srv/tree; dmsetup remove joined
 lvremove -qqy vgpv/x; vgremove -qqy vgpv; sed -i 's/^\tscan_lvs = 1/\t# scan_lvs = 0/' /etc/lvm/lvm.conf
 lvm_snapshot name=stack state=absent >/dev/null; lvremove -qqy vg00/one vg00/two vg00/pv; rmdir /srv/x /srv/tree
 ! lvs vg00/one 2>/dev/null`
 
-// What lies on several volumes is taken with all of them or not at all; a physical volume of LVM is refused before
-// anything is held, though all that lies on it be in the set.
+// TestDevicesMadeOfVolumes uses devices that are made of several volumes. A set must have all of these volumes. A
+// volume that is a physical volume of LVM is refused before anything is suspended, also if all that is on it is in the
+// set.
 func TestDevicesMadeOfVolumes(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.scratch(t, stackMade, stackRemoved)
+	g.prepare(t, makeStack, removeStack)
 	refused := func(volumes, says string) {
 		t.Helper()
 		if r := g.fails(t, "lvm_snapshot name=stack volumes="+volumes, "unsupported"); !strings.Contains(r.msg(), says) {

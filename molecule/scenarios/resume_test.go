@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// rollBoth is the rollback that is interrupted.
-const rollBoth = "lvm_merge services=pccehr,postgresql"
+// rollBackBoth is the command line of the rollback that is interrupted.
+const rollBackBoth = "lvm_merge services=pccehr,postgresql"
 
-// settled is the time in which a server comes to rest after an interruption.
-const settled = 6 * time.Minute
+// settleLimit is the longest time until a server has settled what an interrupted run has left.
+const settleLimit = 6 * time.Minute
 
-// watched has the application on /pccehr and PostgreSQL note at each of their starts what both volumes hold: they must
-// never be started on a mix. Each volume has a marker, "kept" when the set is taken and "lost" afterwards.
-const watched = `for unit in pccehr.service postgresql@.service; do
+// noteStarts has the application on /pccehr and PostgreSQL write down at each start what both volumes hold: they must
+// never start on volumes of different times. Each volume has a marker, which is "kept" when the set is taken and "lost"
+// after that.
+const noteStarts = `for unit in pccehr.service postgresql@.service; do
 mkdir -p /etc/systemd/system/$unit.d && cat >/etc/systemd/system/$unit.d/watched.conf <<'UNIT'
 [Unit]
 RequiresMountsFor=/dat /pccehr
@@ -26,79 +27,83 @@ UNIT
 done
 systemctl daemon-reload; rm -f /var/log/starts; sync`
 
-const unwatched = `rm -rf /etc/systemd/system/pccehr.service.d /etc/systemd/system/postgresql@.service.d /var/log/starts /dat/marker /pccehr/marker /dat/bulk /pccehr/bulk; systemctl daemon-reload`
+const stopNotingStarts = `rm -rf /etc/systemd/system/pccehr.service.d /etc/systemd/system/postgresql@.service.d \
+/var/log/starts /dat/marker /pccehr/marker /dat/bulk /pccehr/bulk; systemctl daemon-reload`
 
-// takeAndHarm takes the set and changes both volumes, enough for a merge that lasts some seconds.
-const takeAndHarm = `echo kept >/dat/marker; echo kept >/pccehr/marker; sync; lvm_snapshot volumes=/dat,/pccehr >/dev/null &&
+// takeAndHarm takes the set and changes enough on both volumes for a merge of some seconds.
+const takeAndHarm = `echo kept >/dat/marker; echo kept >/pccehr/marker; sync
+lvm_snapshot volumes=/dat,/pccehr >/dev/null &&
 echo lost >/dat/marker && echo lost >/pccehr/marker && head -c 8M /dev/urandom | tee /dat/bulk >/pccehr/bulk; sync`
 
-// A place is where a rollback is interrupted.
-type place struct {
-	name string // of a failpoint; or betweenMerges
-	back bool   // nothing is merged yet: the way is back
-	wait bool   // the rollback waits for its merges, or it would have answered before
-	with bool   // all that it started is killed with it, as by a power cut
-	open bool   // whether LVM has begun to merge by then is chance: the way is back, or on
-	bare bool   // there is no boot guard yet: after a power cut the record of a rollback that touched nothing waits for the next run
+// An interruption is a place at which a rollback is interrupted.
+type interruption struct {
+	name      string // of a failpoint, or betweenMerges
+	undone    bool   // nothing is merged yet, so the rollback is undone
+	waits     bool   // the rollback is called with wait=true, else it would have answered before this place
+	killsAll  bool   // not the run alone is killed, but all that it has started, too, as by a power cut
+	eitherWay bool   // chance decides whether LVM has begun to merge, so the rollback is undone, or it goes on
+	unguarded bool   // there is no boot guard yet, so after a power cut the journal entry waits for the next run
 }
 
-// The places of the runs without -torture.
 const (
-	unmounted     = "rollback.unmounted"    // the last one whose way is back
-	guarding      = "rollback.guard.file#5" // the guard's units are there, and the first of the files that require them
+	atUnmounted   = "rollback.unmounted"    // all volumes are unmounted
+	atGuardFiles  = "rollback.guard.file#5" // the guard's units exist, and the first of the files that require them
 	betweenMerges = "between the merges"    // LVM has begun to merge one member and not the other
 )
 
-// places are in the order of the journey. Those whose way is back come first and leave the set for the next one.
-var places = []place{
-	{name: "rollback.checked", back: true, bare: true},
-	{name: guarding, back: true},
-	{name: "rollback.stopping", back: true},
-	{name: "rollback.unmounting", back: true},
-	{name: unmounted, back: true},
-	{name: "rollback.merging", back: true},
-	{name: "command.lvconvert.started", with: true, open: true},
-	{name: "command.lvconvert.started", open: true},
+// interruptions are in the order of a rollback's steps. After those at which a rollback is undone the set is still
+// there for the next one.
+var interruptions = []interruption{
+	{name: "rollback.checked", undone: true, unguarded: true},
+	{name: atGuardFiles, undone: true},
+	{name: "rollback.stopping", undone: true},
+	{name: "rollback.unmounting", undone: true},
+	{name: atUnmounted, undone: true},
+	{name: "rollback.merging", undone: true},
+	{name: "command.lvconvert.started", killsAll: true, eitherWay: true},
+	{name: "command.lvconvert.started", eitherWay: true},
 	{name: betweenMerges},
 	{name: "rollback.mounting"},
 	{name: "rollback.starting"},
 	{name: "rollback.started"},
-	{name: "rollback.merged", wait: true},
+	{name: "rollback.merged", waits: true},
 }
 
-func (p place) String() string {
-	if p.with {
+func (p interruption) String() string {
+	if p.killsAll {
 		return "with " + p.name
 	}
 	return p.name
 }
 
-// turnedBack says whether a rollback that was interrupted here is turned back; g has come to rest.
-func (p place) turnedBack(t *testing.T, g guest) bool {
+// isUndone says whether a rollback that was interrupted here is undone. If chance decides, it waits until the guest has
+// settled, and looks.
+func (p interruption) isUndone(t *testing.T, g guest) bool {
 	t.Helper()
-	if !p.open {
-		return p.back
+	if !p.eitherWay {
+		return p.undone
 	}
 	g.eventually(t, "running services on volumes of one time",
-		`test "$(cat /dat/marker /pccehr/marker | uniq | wc -l)" = 1 && `+active, settled)
+		`test "$(cat /dat/marker /pccehr/marker | uniq | wc -l)" = 1 && `+allActive, settleLimit)
 	return g.run(t, "cat /dat/marker") == "lost"
 }
 
-// killed is how the journey alone ends, or that and all that it started.
+// killed is one of the two ways to interrupt a rollback. The other one is a power cut.
 const killed = "killed"
 
-// words are those of the rollback that is interrupted here.
-func (p place) words() string {
-	if p.wait {
-		return rollBoth + " wait=true"
+// call is the command line of the rollback that is interrupted here.
+func (p interruption) call() string {
+	if p.waits {
+		return rollBackBoth + " wait=true"
 	}
-	return rollBoth
+	return rollBackBoth
 }
 
-// watcher asks device-mapper (DM_TABLE_STATUS, linux/dm-ioctl.h) for the targets of both origins until one of them merges
-// and the other does not, and stops lvconvert then. It notes the journey's control group. LVM's pollers of earlier merges,
-// which lead sessions of their own, are not meant. Nothing is started meanwhile: that takes as long as what is waited for.
-const watcher = `import fcntl, glob, os, signal, struct
+// betweenMergesWatcher is a Python program that asks device-mapper for the targets of both origins (DM_TABLE_STATUS,
+// linux/dm-ioctl.h) until one of them merges and the other does not. Then it stops lvconvert, and writes the run's
+// control group to /run/rewind/stopped. It does not stop LVM's pollers of earlier merges, which lead sessions of their
+// own. It starts no program meanwhile, because that takes as long as the moment that it waits for.
+const betweenMergesWatcher = `import fcntl, glob, os, signal, struct
 control = os.open("/dev/mapper/control", os.O_RDWR)
 def merges(name):
     buf = bytearray(16384)
@@ -116,18 +121,18 @@ for group in glob.glob("/sys/fs/cgroup/system.slice/rewind-2*.service"):
             open("/run/rewind/stopped", "w").write(group)
 `
 
-// stopBetween stops lvconvert between the members. It is put before the module's words.
-var stopBetween = "rm -f /run/rewind/failpoint*; python3 -c " + quote(watcher) + " & "
+// stopBetweenMerges is shell text that stops lvconvert between the members. It is put before a module's command line.
+var stopBetweenMerges = "rm -f /run/rewind/failpoint*; python3 -c " + quote(betweenMergesWatcher) + " & "
 
-// stop starts a rollback and returns when it stands still at a place.
-func (g guest) stop(t *testing.T, p place) *call {
+// stopAt starts a rollback and returns when the run is stopped at a place.
+func (g guest) stopAt(t *testing.T, p interruption) *backgroundCall {
 	t.Helper()
 	if p.name != betweenMerges {
-		c := g.start(t, armed(p.name+" hang")+p.words())
-		g.eventually(t, p.name, atPlace, reachLimit)
+		c := g.start(t, withFailpoint(p.name+" hang")+p.call())
+		g.eventually(t, p.name, failpointReached, reachLimit)
 		return c
 	}
-	c := g.start(t, stopBetween+rollBoth)
+	c := g.start(t, stopBetweenMerges+rollBackBoth)
 	g.eventually(t, p.name, "test -s /run/rewind/stopped", reachLimit)
 	if n := g.run(t, "dmsetup table | grep -c snapshot-merge; true"); n != "1" {
 		t.Errorf("lvconvert was stopped with %s members merging, not between the two", n)
@@ -135,52 +140,57 @@ func (g guest) stop(t *testing.T, p place) *call {
 	return c
 }
 
-// holds fails the test unless both volumes hold the same, the services run, and never started on anything else.
-func (g guest) holds(t *testing.T, marker string) {
+// checkVolumesHold waits until both volumes have the given marker and the services run. It fails the test if a service
+// has ever started while the volumes had different markers.
+func (g guest) checkVolumesHold(t *testing.T, marker string) {
 	t.Helper()
 	g.eventually(t, "both volumes with "+marker+" and running services",
-		"test \"$(cat /dat/marker /pccehr/marker | uniq)\" = "+marker+" && "+active+" && psql -Atd dat -c 'select 1'", settled)
+		"test \"$(cat /dat/marker /pccehr/marker | uniq)\" = "+marker+" && "+
+			allActive+" && psql -Atd dat -c 'select 1'", settleLimit)
 	if mix := g.run(t, "grep -vxE 'kept kept|lost lost' /var/log/starts; true"); mix != "" {
-		t.Errorf("a service started on a mix: %s", mix)
+		t.Errorf("a service started on volumes of different times: %s", mix)
 	}
 }
 
-// tidy fails the test unless a rollback left no guard, no unfinished journal entry, and no suspended device.
-func (g guest) tidy(t *testing.T) {
+// checkTidy fails the test if a rollback has left a boot guard, an unfinished journal entry, or a suspended device.
+func (g guest) checkTidy(t *testing.T) {
 	t.Helper()
-	left := g.run(t, `find /etc/systemd/system -name '*rewind*'; grep -l '"outcome": ""' /var/lib/rewind/journal/*; dmsetup info -c --noheadings -o name,suspended | grep -i :suspended; true`)
+	left := g.run(t, `find /etc/systemd/system -name '*rewind*'
+grep -l '"outcome": ""' /var/lib/rewind/journal/*
+dmsetup info -c --noheadings -o name,suspended | grep -i :suspended; true`)
 	if left != "" {
 		t.Errorf("left behind: %s", left)
 	}
 }
 
-// resumed holds that the server came to rest by itself, and that the same task then ends with the data of the set on
-// both volumes. A set that is not merged yet stays for the next place.
-func (g guest) resumed(t *testing.T, p place) (back bool) {
+// checkResumed fails the test unless the server settles an interrupted rollback by itself. If the rollback was not
+// undone, it also makes the same call again, after which both volumes have the data of the set. It returns whether the
+// rollback was undone; then the set is still there.
+func (g guest) checkResumed(t *testing.T, p interruption) (undone bool) {
 	t.Helper()
-	if p.turnedBack(t, g) {
-		g.holds(t, "lost")
-		if p.bare {
+	if p.isUndone(t, g) {
+		g.checkVolumesHold(t, "lost")
+		if p.unguarded {
 			g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
 		}
-		g.tidy(t)
+		g.checkTidy(t)
 		return true
 	}
-	g.holds(t, "kept")
-	g.ok(t, rollBoth+" wait=true")
-	g.holds(t, "kept")
-	g.tidy(t)
+	g.checkVolumesHold(t, "kept")
+	g.ok(t, rollBackBoth+" wait=true")
+	g.checkVolumesHold(t, "kept")
+	g.checkTidy(t)
 	return false
 }
 
-// interrupt interrupts a rollback at each place, or without -torture at the one that is named, and holds what must come
-// of it.
-func (g guest) interrupt(t *testing.T, how, always string, strike func(*testing.T, place)) {
-	// A place whose way is back leaves the set for the next one, and the last one may be such a place.
-	g.scratch(t, watched, "lvm_snapshot state=absent >/dev/null; "+unwatched)
-	ready := false
-	for _, p := range places {
-		if !*torture && p.name != always || p.with && how != killed {
+// interruptEach interrupts a rollback at each place, or without -torture only at the place with the name always, and
+// checks what the server makes of it. The function strike starts the rollback and interrupts it; how says in which way.
+func (g guest) interruptEach(t *testing.T, how, always string, strike func(*testing.T, interruption)) {
+	// The set is removed at the end, because the last rollback may have been undone.
+	g.prepare(t, noteStarts, "lvm_snapshot state=absent >/dev/null; "+stopNotingStarts)
+	ready := false // whether the set is there, and both volumes are changed
+	for _, p := range interruptions {
+		if !*torture && p.name != always || p.killsAll && how != killed {
 			continue
 		}
 		t.Run(p.String(), func(t *testing.T) {
@@ -188,138 +198,145 @@ func (g guest) interrupt(t *testing.T, how, always string, strike func(*testing.
 				g.run(t, takeAndHarm)
 			}
 			strike(t, p)
-			back := g.resumed(t, p)
-			ready = back && !t.Failed()
-			outcome := "the data of the set is on both volumes"
-			if back {
+			undone := g.checkResumed(t, p)
+			ready = undone && !t.Failed()
+			outcome := "both volumes have the data of the set"
+			if undone {
 				outcome = "nothing was rolled back"
 			}
 			t.Logf("%s at %q: %s, and the services run", how, p, outcome)
 		})
 		if t.Failed() {
-			return // what follows would start from a server in an unknown state
+			return // the next place would begin with a server in an unknown state
 		}
 	}
 }
 
-// TestKilledAtEveryStep kills the journey at each of its steps.
+// TestKilledAtEveryStep kills the run of a rollback at each of its steps.
 func TestKilledAtEveryStep(t *testing.T) {
 	playedOn(t, "d13")
 	g := guestFor(t)
-	g.interrupt(t, killed, unmounted, func(t *testing.T, p place) {
+	g.interruptEach(t, killed, atUnmounted, func(t *testing.T, p interruption) {
 		if p.name == betweenMerges {
-			c := g.stop(t, p)
+			c := g.stopAt(t, p)
 			g.run(t, "echo 1 >$(cat /run/rewind/stopped)/cgroup.kill; rm /run/rewind/stopped")
-			interruptedResult(t, c.result(t))
+			checkInterrupted(t, c.result(t))
 			return
 		}
 		action := " kill"
-		if p.with {
+		if p.killsAll {
 			action = " groupkill"
 		}
-		interruptedResult(t, g.module(t, armed(p.name+action)+p.words()))
+		checkInterrupted(t, g.module(t, withFailpoint(p.name+action)+p.call()))
 	})
 }
 
-// TestInterruptedOnTheWayBack has a COW fill while the services stop, and interrupts the journey that turns back.
+// TestInterruptedOnTheWayBack has a snapshot overflow while the services stop, so that the run undoes the rollback, and
+// interrupts it while it does so.
 func TestInterruptedOnTheWayBack(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.scratch(t, watched+`
+	g.prepare(t, noteStarts+`
 cat >/etc/systemd/system/pccehr.service.d/flood.conf <<'UNIT'
 [Service]
 ExecStopPost=/bin/sh -c '`+overflowPccehr+`'
 UNIT
-systemctl daemon-reload; echo lost >/dat/marker; echo lost >/pccehr/marker; sync`, "lvm_snapshot state=absent >/dev/null; "+unwatched)
+systemctl daemon-reload; echo lost >/dat/marker; echo lost >/pccehr/marker; sync`,
+		"lvm_snapshot state=absent >/dev/null; "+stopNotingStarts)
 	const take = `lvm_snapshot volumes='["/dat",{"vg":"vg00","lv":"pccehr","size":"8m"}]'`
 	strikes := []struct {
 		name   string
 		strike func()
 	}{
 		{"killed at rollback.undoing", func() {
-			interruptedResult(t, g.module(t, armed("rollback.undoing kill")+rollBoth))
+			checkInterrupted(t, g.module(t, withFailpoint("rollback.undoing kill")+rollBackBoth))
 		}},
 		{"killed at rollback.undone", func() {
-			interruptedResult(t, g.module(t, armed("rollback.undone kill")+rollBoth))
+			checkInterrupted(t, g.module(t, withFailpoint("rollback.undone kill")+rollBackBoth))
 		}},
 		{"power cut at rollback.undoing", func() {
-			c := g.start(t, armed("rollback.undoing hang")+rollBoth)
-			g.eventually(t, "the failpoint", atPlace, reachLimit)
-			c.drop(t)
-			g.cut(t)
+			c := g.start(t, withFailpoint("rollback.undoing hang")+rollBackBoth)
+			g.eventually(t, "the failpoint", failpointReached, reachLimit)
+			c.dropConnection(t)
+			g.cutPower(t)
 		}},
 	}
 	for _, s := range strikes {
 		t.Run(s.name, func(t *testing.T) {
 			g.ok(t, take)
 			s.strike()
-			g.holds(t, "lost")
-			g.fails(t, rollBoth, "snapshot_invalid")
-			g.holds(t, "lost")
-			g.tidy(t)
+			g.checkVolumesHold(t, "lost")
+			g.fails(t, rollBackBoth, "snapshot_invalid")
+			g.checkVolumesHold(t, "lost")
+			g.checkTidy(t)
 			g.ok(t, "lvm_snapshot state=absent")
 			t.Logf("%s: nothing was rolled back, the services run", s.name)
 		})
 	}
 }
 
-// interruptedResult holds that a killed journey is told as one.
-func interruptedResult(t *testing.T, r result) {
+// checkInterrupted fails the test unless the result is that of a run that was killed.
+func checkInterrupted(t *testing.T, r result) {
 	t.Helper()
 	if r.code() != "interrupted" {
-		t.Errorf("the result of a killed journey is %v", r)
+		t.Errorf("the result of a killed run is %v", r)
 	}
 }
 
-// TestPowerCutAtEveryStep cuts the power at the same places.
+// TestPowerCutAtEveryStep cuts the power at each step of a rollback.
 func TestPowerCutAtEveryStep(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
-	g.interrupt(t, "power cut", betweenMerges, func(t *testing.T, p place) {
-		c := g.stop(t, p)
-		c.drop(t)
-		g.cut(t)
+	g.interruptEach(t, "power cut", betweenMerges, func(t *testing.T, p interruption) {
+		c := g.stopAt(t, p)
+		c.dropConnection(t)
+		g.cutPower(t)
 	})
 }
 
-// noDaemon has LVM leave a poller of its own behind each merge, in the journey's control group.
-const noDaemon = `cp -a /etc/lvm/lvm.conf /run/lvm.conf; sed -i 's/^.*use_lvmpolld *=.*/use_lvmpolld = 0/' /etc/lvm/lvm.conf; lvmconfig global/use_lvmpolld`
+// disableLvmpolld configures LVM so that lvconvert starts a poller of its own for each merge, in the run's control
+// group.
+const disableLvmpolld = `cp -a /etc/lvm/lvm.conf /run/lvm.conf
+sed -i 's/^.*use_lvmpolld *=.*/use_lvmpolld = 0/' /etc/lvm/lvm.conf; lvmconfig global/use_lvmpolld`
 
-const daemonAgain = `cp -a /run/lvm.conf /etc/lvm/lvm.conf`
+const restoreLVMConf = `cp -a /run/lvm.conf /etc/lvm/lvm.conf`
 
-// stuckPoller stops those pollers as soon as there is one: each an lvm that leads a session of its own (proc(5)). It is put
-// before the module's words.
-const stuckPoller = `mkdir -p /run/rewind; ( cd /sys/fs/cgroup/system.slice; until [ -e /run/rewind/stopped ]; do
-for f in rewind-2*.service/cgroup.procs; do while read -r p; do read -r pid comm state parent group session rest </proc/$p/stat && [ "$comm" = "(lvm)" ] && [ $session = $pid ] && kill -STOP $pid && echo $pid >>/run/rewind/stopped; done <$f; done
+// stopPollers is shell text that stops these pollers as soon as there is one. A poller is a process lvm that leads a
+// session of its own (proc(5)). The text is put before a module's command line.
+const stopPollers = `mkdir -p /run/rewind; ( cd /sys/fs/cgroup/system.slice; until [ -e /run/rewind/stopped ]; do
+for f in rewind-2*.service/cgroup.procs; do while read -r p; do
+read -r pid comm state parent group session rest </proc/$p/stat && [ "$comm" = "(lvm)" ] && [ $session = $pid ] &&
+kill -STOP $pid && echo $pid >>/run/rewind/stopped; done <$f; done
 done 2>/dev/null ) & `
 
-// TestPollerKilled kills LVM's poller while the volumes merge, and the journey too.
+// TestPollerKilled kills LVM's poller while the volumes merge, and in some cases the run, too.
 func TestPollerKilled(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
-	g.run(t, watched)
-	t.Cleanup(func() { g.run(t, unwatched) })
+	g.run(t, noteStarts)
+	t.Cleanup(func() { g.run(t, stopNotingStarts) })
 	killDaemon := func(t *testing.T) { g.run(t, "systemctl kill -s KILL lvm2-lvmpolld.service") }
 	cases := []struct {
 		name   string
 		strike func(t *testing.T)
 	}{
 		{"lvmpolld", func(t *testing.T) {
-			g.ok(t, rollBoth)
+			g.ok(t, rollBackBoth)
 			killDaemon(t)
 		}},
 		{"the journey and lvmpolld", func(t *testing.T) {
-			interruptedResult(t, g.module(t, armed("rollback.started kill")+rollBoth))
+			checkInterrupted(t, g.module(t, withFailpoint("rollback.started kill")+rollBackBoth))
 			killDaemon(t)
 		}},
 		{"the journey while its own poller is stuck, then that", func(t *testing.T) {
-			g.run(t, noDaemon)
-			t.Cleanup(func() { g.run(t, daemonAgain) })
-			c := g.start(t, stuckPoller+armed("rollback.mounting hang")+rollBoth)
-			g.eventually(t, "the poller and the failpoint", "test -e /run/rewind/stopped && "+atPlace, reachLimit)
-			g.run(t, "systemctl kill -s KILL --kill-who=main 'rewind-2*'; "+goOn) // settling comes by that place too
-			interruptedResult(t, c.result(t))
-			g.holds(t, "kept")
+			g.run(t, disableLvmpolld)
+			t.Cleanup(func() { g.run(t, restoreLVMConf) })
+			c := g.start(t, stopPollers+withFailpoint("rollback.mounting hang")+rollBackBoth)
+			g.eventually(t, "the poller and the failpoint", "test -e /run/rewind/stopped && "+failpointReached, reachLimit)
+			// The failpoint is removed, because settling would hang at it, too.
+			g.run(t, "systemctl kill -s KILL --kill-who=main 'rewind-2*'; "+releaseFailpoint)
+			checkInterrupted(t, c.result(t))
+			g.checkVolumesHold(t, "kept")
 			g.run(t, "kill -KILL $(cat /run/rewind/stopped)")
 		}},
 	}
@@ -327,13 +344,13 @@ func TestPollerKilled(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			g.run(t, takeAndHarm)
 			c.strike(t)
-			g.holds(t, "kept")
-			g.ok(t, rollBoth+" wait=true")
-			g.tidy(t)
+			g.checkVolumesHold(t, "kept")
+			g.ok(t, rollBackBoth+" wait=true")
+			g.checkTidy(t)
 			if left := strings.Join(fields(g.run(t, "lvs -a --noheadings -o lv_name vg00")), " "); left != "dat pccehr" {
 				t.Errorf("left in vg00: %s", left)
 			}
-			t.Logf("killed %s: the set is settled all the same", c.name)
+			t.Logf("killed %s: the rollback came to its end all the same", c.name)
 		})
 	}
 }

@@ -8,29 +8,31 @@ import (
 	"time"
 )
 
-// patients counts the rows of the database that the lab keeps on /dat.
+// patients is a script that prints the number of rows in the database on /dat.
 const patients = `psql -Atd dat -c "select count(*) from patient"`
 
-// sums is one checksum of all files of the application on /pccehr but its log.
+// sums is a script that prints one checksum over all files on /pccehr but the application's log.
 const sums = `cd /pccehr && find . -type f ! -name '*.log' -print0 | sort -z | xargs -0 sha256sum | sha256sum`
 
-// noJourney succeeds when nothing of any journey is left, LVM's pollers neither.
-const noJourney = "! ls -d /sys/fs/cgroup/system.slice/rewind-2*.service"
+// noRunLeft is a shell condition: no process of any run is left, not even a poller of LVM.
+const noRunLeft = "! ls -d /sys/fs/cgroup/system.slice/rewind-2*.service"
 
-// TestRollback is the quick demonstration: a set, harm, and one task that takes the harm back.
+// TestRollback takes a set, does harm, and rolls back with one call.
 func TestRollback(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
 	before, files := g.run(t, patients), g.run(t, sums)
 	g.ok(t, "lvm_snapshot volumes=/dat,/pccehr")
-	g.run(t, `psql -d dat -qc "delete from patient where id % 3 = 0"; find /pccehr -type f ! -name '*.log' | head -20 | xargs rm; sync`)
+	g.run(t, `psql -d dat -qc "delete from patient where id % 3 = 0"
+find /pccehr -type f ! -name '*.log' | head -20 | xargs rm; sync`)
 	if g.run(t, patients) == before {
 		t.Fatal("the harm did nothing")
 	}
-	g.run(t, "dd if=/dev/urandom of=/pccehr/bulk bs=1M count=40 conv=fsync status=none") // so that the merge can be watched
+	// The merge takes a while, so that the call shows progress.
+	g.run(t, "dd if=/dev/urandom of=/pccehr/bulk bs=1M count=40 conv=fsync status=none")
 	g.run(t, "script -qec 'lvm_merge services=pccehr,postgresql wait=true' /run/terminal >/dev/null </dev/null")
 	if !strings.Contains(g.run(t, "cat -v /run/terminal; rm /run/terminal"), "%") {
-		t.Error("there was no progress on the terminal")
+		t.Error("the call showed no progress on the terminal")
 	}
 	r := g.ok(t, "lvm_merge services=pccehr,postgresql wait=true")
 	if got := g.run(t, patients); got != before {
@@ -39,9 +41,9 @@ func TestRollback(t *testing.T) {
 	if got := g.run(t, sums); got != files {
 		t.Errorf("files after the rollback are %s, before %s", got, files)
 	}
-	g.run(t, active)
+	g.run(t, allActive)
 	g.run(t, "test -z \"$(lvs --noheadings -o origin vg00 | tr -d ' \\n')\" && ! ls /etc/systemd/system | grep rewind")
-	g.eventually(t, "the end of the journey with all that it started", noJourney, 10*time.Second)
+	g.eventually(t, "the end of the run with all that it started", noRunLeft, 10*time.Second)
 	if again := g.ok(t, "lvm_merge services=pccehr,postgresql"); again["changed"] != false {
 		t.Errorf("the second run says changed: %v", again)
 	}

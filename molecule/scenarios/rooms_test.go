@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-var passed = regexp.MustCompile(`(?m)^\s*--- PASS`)
+// passedTest matches the line that a test binary prints for a test that has passed.
+var passedTest = regexp.MustCompile(`(?m)^\s*--- PASS`)
 
-// TestRoomsOnRealKernels runs the tests of single packages that ask a real LVM, kernel or systemd: among them the
-// scenarios of the fake LVM, which real LVM must pass too. The guest's vg01 is empty.
+// TestRoomsOnRealKernels runs those tests of single packages in the guest that need a real LVM, kernel or systemd.
+// Among them are the scenarios of the fake LVM (lvmtest), which real LVM must pass, too. The guest's vg01 is empty.
 func TestRoomsOnRealKernels(t *testing.T) {
 	tortured(t)
 	for name, call := range map[string]string{
@@ -33,12 +34,12 @@ func TestRoomsOnRealKernels(t *testing.T) {
 			}
 			out, err := g.try("cd /root && " + call + " 2>&1")
 			g.run(t, "rm -f /root/package.test; mount -a && systemctl start pccehr postgresql")
-			n := len(passed.FindAllString(out, -1))
+			n := len(passedTest.FindAllString(out, -1))
 			if err != nil || n == 0 || strings.Contains(out, "--- SKIP") {
 				t.Fatalf("%d passed: %v\n%s", n, err, out)
 			}
-			g.unchanged(t, before)
-			t.Logf("%s: %d tests hold", name, n)
+			g.checkUnchanged(t, before)
+			t.Logf("%s: %d tests passed", name, n)
 		})
 	}
 }

@@ -7,41 +7,43 @@ import (
 	"testing"
 )
 
-// rootSets is how many sets with the root volume are taken under the counter.
+// rootSets is how many sets with the root volume are taken while the counter writes.
 const rootSets = 3
 
-// moveRoot copies the running system to a volume on the third disk, of which the next boot is told. layout makes it.
+// moveRoot copies the running system to a new volume on a third disk, and boots from that. The script layout makes the
+// volume vg02/root.
 func (g guest) moveRoot(t *testing.T, layout string) {
 	t.Helper()
-	g.run(t, "sync") // the modules were just installed
-	g.cut(t, "--root", "/dev/vda")
+	g.run(t, "sync") // a power cut must not lose the modules that were just installed
+	g.cutPower(t, "--root", "/dev/vda")
 	g.run(t, "set -e\npvcreate -qqy /dev/vdc; vgcreate -qq vg02 /dev/vdc; "+layout+`
 mkfs.ext4 -q /dev/vg02/root; mount /dev/vg02/root /mnt; cp -ax /. /mnt
 sed -i 's#^/dev/vda #/dev/mapper/vg02-root #' /mnt/etc/fstab; umount /mnt`)
-	g.cut(t, "--root", "/dev/mapper/vg02-root")
+	g.cutPower(t, "--root", "/dev/mapper/vg02-root")
 	if on := g.run(t, "findmnt -no SOURCE /"); on != "/dev/mapper/vg02-root" {
 		t.Fatalf("the root file system is %s", on)
 	}
 }
 
-// killWhileRootIsHeld kills a run while the root file system, with its own program and LVM's files, is suspended.
+// killWhileRootIsHeld kills a run while the root file system is suspended, on which are the run's own program and LVM's
+// files. take is the command line that takes the set.
 func (g guest) killWhileRootIsHeld(t *testing.T, take string) {
 	t.Helper()
 	before := g.run(t, devices)
-	r := g.fails(t, armed("instant.held kill")+take, "interrupted")
+	r := g.fails(t, withFailpoint("instant.held kill")+take, "interrupted")
 	g.run(t, "for d in /root /dat /pccehr; do timeout 60 dd if=/dev/zero of=$d/probe count=1 conv=fsync status=none "+
 		"|| exit 1; rm -f $d/probe; done")
-	g.unchanged(t, before)
+	g.checkUnchanged(t, before)
 	t.Logf("killed while / was suspended: %s; writes went on", r.msg())
 }
 
-// TestRootVolume rolls the root file system back with the data, at the next boot: it can never be unmounted before. With
-// it Rewind's journal goes back, which then knows of no rollback.
+// TestRootVolume rolls the root file system back together with the data. That is done at the next boot, because / can
+// never be unmounted before. Rewind's journal is on it and is rolled back, too, so that it does not have the rollback.
 func TestRootVolume(t *testing.T) {
 	tortured(t)
 	g := guestFor(t)
 	t.Cleanup(func() {
-		if err := g.fresh(); err != nil {
+		if err := g.reset(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -50,7 +52,7 @@ func TestRootVolume(t *testing.T) {
 		{"thin", "lvcreate -qqy -T -L 3G -V 2G -n root vg02/pool", "lvm_snapshot volumes=/,/dat,/pccehr size=400m"},
 	} {
 		t.Run(root.name, func(t *testing.T) {
-			if err := g.fresh(); err != nil {
+			if err := g.reset(); err != nil {
 				t.Fatal(err)
 			}
 			g.moveRoot(t, root.layout)
@@ -58,25 +60,27 @@ func TestRootVolume(t *testing.T) {
 			if root.name == "thick" {
 				g.killWhileRootIsHeld(t, root.take)
 				t.Run("one instant", func(t *testing.T) {
-					g.takeSets(t, rootSets, "size=400m", counted{lv: "vg02/root", point: "/", below: "root"},
-						counted{lv: "vg00/dat", point: "/dat"}, counted{lv: "vg00/pccehr", point: "/pccehr"})
+					g.takeSets(t, rootSets, "size=400m", countedVolume{lv: "vg02/root", mountPoint: "/", subdirectory: "root"},
+						countedVolume{lv: "vg00/dat", mountPoint: "/dat"}, countedVolume{lv: "vg00/pccehr", mountPoint: "/pccehr"})
 				})
 			}
 			g.run(t, "echo kept | tee "+markers+"; sync")
 			g.ok(t, root.take)
-			g.run(t, "echo lost | tee "+markers+"; dd if=/dev/urandom of=/root/bulk bs=1M count=200 conv=fsync status=none; sync")
-			const merge = rollBoth + " when_busy=defer"
+			g.run(t, "echo lost | tee "+markers+
+				"; dd if=/dev/urandom of=/root/bulk bs=1M count=200 conv=fsync status=none; sync")
+			const merge = rollBackBoth + " when_busy=defer"
 			const want = "kept kept kept"
-			const came = `test "$(echo $(cat ` + markers + `))" = "` + want + `" && ! test -e /root/bulk && ` + active
+			const rolledBack = `test "$(echo $(cat ` + markers + `))" = "` + want + `" && ! test -e /root/bulk && ` + allActive
 			if root.name == "thick" {
-				// The power fails when all are deferred but the root volume, which holds the journal: the server boots twice.
-				c := g.start(t, armed("rollback.deferred.others hang")+merge)
-				g.eventually(t, "the failpoint", atPlace, reachLimit)
-				c.drop(t)
-				g.cut(t)
-				g.eventually(t, "after a power cut between the deferred merges, the data of the set", came, settled)
+				// The power fails when all members but the root volume, which has the journal, are deferred. So the server boots
+				// twice.
+				c := g.start(t, withFailpoint("rollback.deferred.others hang")+merge)
+				g.eventually(t, "the failpoint", failpointReached, reachLimit)
+				c.dropConnection(t)
+				g.cutPower(t)
+				g.eventually(t, "after a power cut between the deferred merges, the data of the set", rolledBack, settleLimit)
 				g.ok(t, merge+" wait=true")
-				g.tidy(t)
+				g.checkTidy(t)
 				g.ok(t, root.take)
 				g.run(t, "echo lost | tee "+markers+"; sync")
 			}
@@ -85,19 +89,20 @@ func TestRootVolume(t *testing.T) {
 				t.Errorf("want deferred: %s", deferred)
 			}
 			g.run(t, "sync")
-			g.cut(t)
-			g.eventually(t, "the data of the set and running services", came, settled)
+			g.cutPower(t)
+			g.eventually(t, "the data of the set and running services", rolledBack, settleLimit)
 			after := g.ok(t, merge+" wait=true")
 			if after["state"] != "merged" || !strings.Contains(after.msg(), "nothing to do") {
-				t.Errorf("the same line after the boot: %s", after)
+				t.Errorf("the same call after the boot: %s", after)
 			}
 			if again := g.ok(t, merge); again["state"] != "merged" || again["changed"] != false {
 				t.Errorf("and once more: %s", again)
 			}
-			if left := g.run(t, "lvs -a --noheadings -o lv_name,origin,lv_tags vg00 vg02 | grep -E 'set=|snap' ; true"); left != "" {
+			left := g.run(t, "lvs -a --noheadings -o lv_name,origin,lv_tags vg00 vg02 | grep -E 'set=|snap' ; true")
+			if left != "" {
 				t.Errorf("left behind: %s", left)
 			}
-			g.tidy(t)
+			g.checkTidy(t)
 			t.Logf("%s; after the boot: %s", deferred.msg(), after.msg())
 		})
 	}

@@ -12,24 +12,25 @@ import (
 	"testing"
 )
 
-// scratch prepares a scenario in the guest and takes it away again at its end, also when it fails. The second script
-// must manage whatever state the scenario ends in: it runs without set -e.
-func (g guest) scratch(t *testing.T, setUp, takeAway string) string {
+// prepare runs the script setUp, with set -e, and returns its output. When the test ends, also if it fails, it runs the
+// script cleanUp. That one must cope with every state in which the test can end, and runs without set -e; only its last
+// command must succeed.
+func (g guest) prepare(t *testing.T, setUp, cleanUp string) string {
 	t.Helper()
 	t.Cleanup(func() {
-		if out, err := g.try(takeAway); err != nil {
-			t.Errorf("taking the scenario away: %v\n%s", err, out)
+		if out, err := g.try(cleanUp); err != nil {
+			t.Errorf("cleaning up after the scenario: %v\n%s", err, out)
 		}
 	})
 	return g.run(t, "set -e\n"+setUp)
 }
 
-// each runs several modules in turn in one connection and returns their results.
-func (g guest) each(t *testing.T, calls ...string) []result {
+// callEach runs several command lines of modules one after the other, in one script, and returns their results.
+func (g guest) callEach(t *testing.T, calls ...string) []result {
 	t.Helper()
 	var script strings.Builder
-	for _, words := range calls {
-		fmt.Fprintf(&script, "timeout 200 %s --json </dev/null 2>/dev/null\n", words)
+	for _, call := range calls {
+		fmt.Fprintf(&script, "timeout 200 %s --json </dev/null 2>/dev/null\n", call)
 	}
 	script.WriteString("true\n")
 	out := g.run(t, script.String())
@@ -55,7 +56,7 @@ func (g guest) each(t *testing.T, calls ...string) []result {
 func (r result) failed() bool { b, _ := r["failed"].(bool); return b }
 func (r result) hint() string { s, _ := r["hint"].(string); return s }
 
-// ran reports whether a command of that name was run: a program, or one of LVM's.
+// ran reports whether the module has run a program, or an LVM command, of that name.
 func (r result) ran(name string) bool {
 	return slices.ContainsFunc(r.rows("commands"), func(c map[string]any) bool {
 		argv, _ := c["argv"].([]any)
@@ -68,7 +69,7 @@ func (r result) String() string {
 	return string(text)
 }
 
-// rows is a fact that is a list of mappings, such as holders.
+// rows returns a fact that is a list of objects, such as holders.
 func (r result) rows(key string) []map[string]any {
 	list, _ := r[key].([]any)
 	var rows []map[string]any
@@ -80,8 +81,8 @@ func (r result) rows(key string) []map[string]any {
 	return rows
 }
 
-// has tells whether one of the rows has all these values.
-func has(rows []map[string]any, want map[string]any) bool {
+// hasRow reports whether one of the rows has all the wanted values.
+func hasRow(rows []map[string]any, want map[string]any) bool {
 	for _, row := range rows {
 		all := true
 		for key, value := range want {
@@ -94,17 +95,18 @@ func has(rows []map[string]any, want map[string]any) bool {
 	return false
 }
 
-// file is a script that writes a file.
-func file(path, text string) string {
+// writeFile is a script that writes a file in the guest.
+func writeFile(path, text string) string {
 	return fmt.Sprintf("cat > %s <<'END OF FILE'\n%s\nEND OF FILE\n", path, strings.TrimSpace(text))
 }
 
-// unit is a script that writes a systemd unit; daemon-reload is the caller's.
-func unit(name, text string) string { return file("/etc/systemd/system/"+name, text) }
+// writeUnit is a script that writes a unit of systemd. The caller must add "systemctl daemon-reload".
+func writeUnit(name, text string) string { return writeFile("/etc/systemd/system/"+name, text) }
 
-// dump is all that --check must leave as it is: LVM's metadata, mounts, units, Rewind's journal and whatever it might
-// put beside. What changes by itself is left out: login sessions, and services that systemd's timers start.
-const dump = `
+// showState is a script that prints all that --check must not change: LVM's metadata, mounts, units, Rewind's journal,
+// and where Rewind could write files. It leaves out what changes by itself: login sessions, and services that systemd's
+// timers start.
+const showState = `
 vgs --noheadings -o vg_name,vg_seqno,vg_free
 lvs -a --noheadings -o lv_full_name,lv_uuid,lv_attr,lv_size,lv_tags,origin,seg_pe_ranges
 dmsetup table | sort

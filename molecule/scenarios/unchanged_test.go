@@ -7,23 +7,23 @@ import (
 	"testing"
 )
 
-// TestRollbackBetweenBackups has a file change, with its size and date kept, between a set and a backup, and rolls back
-// to the set: the merge takes the file's time of change back to one that is older than the backup. The next backup must
-// hold what the volume holds, a restore of the first must bring back what that one holds, and neither reads what is the
-// same.
+// TestRollbackBetweenBackups takes a set, changes a file so that its size and its mtime stay the same, makes a backup,
+// and rolls back to the set. The merge sets the file's ctime back to one that is older than the backup. The next backup
+// must store the file as it is on the volume, a restore of the first backup must bring back the file as it was then,
+// and neither may read the files that are the same.
 func TestRollbackBetweenBackups(t *testing.T) {
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	const forge = `echo %s >/pccehr/rolled && touch -d '2001-02-03 04:05:06' /pccehr/rolled && sync`
-	// What was changed in the seconds before a backup is read by the next one in any case.
-	const settled = `[ $(($(date +%s) - $(stat -c %Z /pccehr/rolled))) -gt 4 ]`
-	g.scratch(t, makeRepositories+"\n"+fmt.Sprintf(forge, "before"), removeRepositories+"; rm -f /pccehr/rolled")
+	// A file that was changed in the last seconds before a backup is read by the next backup in any case.
+	const changeIsOld = `[ $(($(date +%s) - $(stat -c %Z /pccehr/rolled))) -gt 4 ]`
+	g.prepare(t, makeRepositories+"\n"+fmt.Sprintf(forge, "before"), removeRepositories+"; rm -f /pccehr/rolled")
 	t.Cleanup(func() {
 		g.run(t, "lvm_snapshot state=absent name=rolled; lvm_snapshot state=absent name=restore; true")
 	})
 	g.ok(t, "lvm_snapshot volumes=/pccehr name=rolled")
 	g.run(t, fmt.Sprintf(forge, "during"))
-	g.eventually(t, "the change is some seconds old", settled, reachLimit)
+	g.eventually(t, "a change that is some seconds old", changeIsOld, reachLimit)
 	backends := []string{"mirror", "rsync"}
 	if *torture {
 		backends = append(backends, "restic")
@@ -44,7 +44,7 @@ func TestRollbackBetweenBackups(t *testing.T) {
 		}
 	}
 	for _, backend := range backends {
-		if backend == "rsync" { // it presents the trees themselves, as mirror does
+		if backend == "rsync" { // it presents the stored trees themselves, as mirror does
 			continue
 		}
 		r := g.ok(t, "snap_backup action=restore restore_id="+first[backend]+" "+repositories[backend])

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// theWatcher marks a mount with fanotify(7) and does not read the events, each of which keeps a file open.
-const theWatcher = `
+// fanotifyProgram is a Python program that marks a mount with fanotify(7) and does not read the events. Each of these
+// keeps a file open.
+const fanotifyProgram = `
 import ctypes, signal
 libc = ctypes.CDLL(None, use_errno=True)
 group = libc.fanotify_init(0, 0)
@@ -18,17 +19,17 @@ open("/run/rw-marked", "w").close()
 signal.pause()
 `
 
-// theUnseen keep /pccehr busy without a process that has one of its files open, but for the reader of one socket.
-var theUnseen = file("/run/rw-watch.py", theWatcher) + unit("rw-watch.service", `
+// makeUnseen keeps /pccehr busy by bound sockets and unread fanotify events, which are no open files of a process.
+var makeUnseen = writeFile("/run/rw-watch.py", fanotifyProgram) + writeUnit("rw-watch.service", `
 [Service]
 ExecStart=/usr/bin/python3 /run/rw-watch.py
-`) + unit("rw-sock.service", `
+`) + writeUnit("rw-sock.service", `
 [Service]
 ExecStart=/usr/bin/socat UNIX-LISTEN:/pccehr/rw-app.sock,fork /dev/null
-`) + unit("rw-listen.socket", `
+`) + writeUnit("rw-listen.socket", `
 [Socket]
 ListenStream=/pccehr/rw-listen.sock
-`) + unit("rw-listen.service", `
+`) + writeUnit("rw-listen.service", `
 [Service]
 ExecStart=/bin/sleep infinity
 `) + `
@@ -40,26 +41,27 @@ systemctl start rw-watch rw-sock rw-listen.socket
 until [ -S /pccehr/rw-app.sock ] && [ -S /pccehr/rw-listen.sock ] && [ -e /run/rw-marked ]; do sleep 0.1; done
 `
 
-const exported = `echo 'nfsd 192.0.2.7 2147483647 rw-client' > /proc/net/rpc/auth.unix.ip/channel
+// exportPccehr has the kernel's NFS server export /pccehr, by the files in /proc that rpc.mountd would write.
+const exportPccehr = `echo 'nfsd 192.0.2.7 2147483647 rw-client' > /proc/net/rpc/auth.unix.ip/channel
 echo 'rw-client /pccehr 2147483647 1 65534 65534 7' > /proc/net/rpc/nfsd.export/channel
 `
 
-const notExported = `for f in nfsd.export auth.unix.ip; do date -d '+1 sec' +%s > /proc/net/rpc/$f/flush; done
+const unexportPccehr = `for f in nfsd.export auth.unix.ip; do date -d '+1 sec' +%s > /proc/net/rpc/$f/flush; done
 `
 
-const removeUnseen = notExported + `
+const removeUnseen = unexportPccehr + `
 systemctl stop rw-watch rw-sock rw-listen.socket rw-listen.service
 rm -f /etc/systemd/system/rw-* /run/rw-*; systemctl daemon-reload
 lvm_snapshot state=absent >/dev/null 2>&1
 rm -f /pccehr/rw-*; umount /proc/fs/nfsd; systemctl is-active -q pccehr || systemctl start pccehr
 `
 
-// TestWhatNoOpenFileShowsIsNamedBeforehand asks for a rollback while sockets, events and the kernel itself keep
-// /pccehr busy.
+// TestWhatNoOpenFileShowsIsNamedBeforehand calls for a rollback while sockets, fanotify events and the kernel's NFS
+// server keep /pccehr busy. All are named before anything is stopped.
 func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 	playedOn(t, "d13")
 	g := guestFor(t)
-	g.scratch(t, theUnseen+exported+"cat /proc/fs/nfsd/exports", removeUnseen)
+	g.prepare(t, makeUnseen+exportPccehr+"cat /proc/fs/nfsd/exports", removeUnseen)
 	const started = "systemctl show -p InvocationID pccehr rw-watch rw-sock rw-listen.socket"
 	before := g.run(t, started)
 	r := g.fails(t, "lvm_merge services=pccehr --check", "busy")
@@ -69,17 +71,17 @@ func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 		{"how": "fanotify", "path": "/pccehr", "unit": "rw-watch.service"},
 		{"kind": "export", "how": "nfs", "path": "/pccehr"},
 	} {
-		if !has(r.rows("holders"), want) {
+		if !hasRow(r.rows("holders"), want) {
 			t.Errorf("holders do not name %v: %s", want, r)
 		}
 	}
 	if !strings.Contains(r.hint(), "exportfs -u") {
-		t.Errorf("the hint does not say how the kernel lets go: %s", r.hint())
+		t.Errorf("the hint does not say how the NFS export is ended: %s", r.hint())
 	}
 	if after := g.run(t, started); after != before {
 		t.Errorf("services were touched:\n%s\nbefore:\n%s", after, before)
 	}
-	g.run(t, notExported+"echo new > /pccehr/rw-seen")
+	g.run(t, unexportPccehr+"echo new > /pccehr/rw-seen")
 	r = g.ok(t, "lvm_merge services=pccehr,auto wait=true")
 	got := g.run(t, "systemctl is-active pccehr rw-watch rw-sock rw-listen.socket | xargs; cat /pccehr/rw-seen")
 	if want := "active active active active\nold"; got != want {
@@ -89,12 +91,12 @@ func TestWhatNoOpenFileShowsIsNamedBeforehand(t *testing.T) {
 		"stopped; without the export services=auto stopped and started their units: %s", r.msg())
 }
 
-// TestMountsComeBackAsTheyWereAskedFor rolls back a file system that lies below a shared bind mount and that ext4
-// itself has made read-only.
+// TestMountsComeBackAsTheyWereAskedFor rolls back a file system that is mounted below a shared bind mount and that ext4
+// has made read-only after an error. It is mounted again with the options with which it was mounted at first.
 func TestMountsComeBackAsTheyWereAskedFor(t *testing.T) {
 	playedOn(t, "d12")
 	g := guestFor(t)
-	g.scratch(t, `
+	g.prepare(t, `
 lvcreate -qqy -L 64M -n data vg01; mkfs.ext4 -q /dev/vg01/data; mkdir -p /srv/data /export /srv/view
 mount --bind /srv /export
 mount -o nosuid,nodev,errors=remount-ro /dev/vg01/data /srv/data
@@ -113,7 +115,7 @@ lvremove -qqy vg01/data; rmdir /srv/data /export /srv/view /srv/snap
 	if got := g.run(t, options+" | grep -xE 'ro|nosuid|nodev|noexec' | sort -u | xargs"); got != "nodev nosuid ro" {
 		t.Errorf("the snapshot is mounted %q: %s", got, r.msg())
 	}
-	g.run(t, "mountpoint /export/snap") // and gone with the other
+	g.run(t, "mountpoint /export/snap") // the unmount below must unmount this one, too
 	g.ok(t, "lvm_snapshot state=unmounted")
 	g.run(t, "! mountpoint -q /srv/snap && ! mountpoint -q /export/snap")
 	table := g.run(t, "findmnt -rno TARGET,OPTIONS -S /dev/mapper/vg01-data | sort")

@@ -1,7 +1,8 @@
-// Many measures how much memory a backup and a restore of many small files take: mirror stores a tree of that many files,
-// and the tree is compared with what was stored and completed after some are gone. Both happen in this one process, whose
-// peak is printed after each, in KiB, and how many files there were. It takes no LVM: make bench runs it with a million files where the guest, whose
-// volumes have no room for so many, is measured with fewer.
+// Many measures how much memory a backup and a restore of many small files need. It makes a tree of so many files,
+// stores it with the backend mirror, removes some files, and restores them. All of that is done in this one process.
+// After the backup and after the restore it prints the process's peak memory so far, in KiB, and the number of files.
+// It needs no LVM. make bench runs it with a million files, for which the guest's volumes have no room, beside the
+// measurement of fewer files in the guest.
 //
 //	many DIRECTORY FILES
 package main
@@ -21,8 +22,8 @@ import (
 	"go.pcc.com/rewind/plugins/backends/mirror"
 )
 
-// each directory holds this many files.
-const each = 1000
+// filesPerDirectory is how many files each directory of the tree has.
+const filesPerDirectory = 1000
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -44,42 +45,47 @@ func run(args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	root, repository, scratch := filepath.Join(dir, "root"), filepath.Join(dir, "repository"), filepath.Join(dir, "scratch")
+	root, repository := filepath.Join(dir, "root"), filepath.Join(dir, "repository")
+	scratch := filepath.Join(dir, "scratch")
 	for _, d := range []string{repository, scratch} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return err
 		}
 	}
-	if err := fill(root, files); err != nil {
+	if err := makeFiles(root, files); err != nil {
 		return err
 	}
 	ctx := context.Background()
 	config := backup.Config{Options: map[string]any{"path": repository}, Scratch: scratch}
-	stored, err := mirror.New().Store(ctx, config, backup.Tree{Host: "many", Time: time.Now(), Roots: []string{root}}, func(backup.Progress) {})
+	source := backup.Tree{Host: "many", Time: time.Now(), Roots: []string{root}}
+	noReport := func(backup.Progress) {}
+	stored, err := mirror.New().Store(ctx, config, source, noReport)
 	if err != nil {
 		return err
 	}
-	if err := peak("store", stored.Files); err != nil {
+	if err := printPeak("store", stored.Files); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(filepath.Join(root, "0")); err != nil {
 		return err
 	}
 	var done tree.Done
-	err = mirror.New().Present(ctx, config, stored.ID, func(backup.Progress) {}, func(ctx context.Context, p backup.Presented) error {
+	restore := func(ctx context.Context, p backup.Presented) error {
 		done, err = tree.Sync(ctx, p.Roots[root], root, tree.Options{OneFileSystem: true})
 		return err
-	})
+	}
+	err = mirror.New().Present(ctx, config, stored.ID, noReport, restore)
 	if err != nil {
 		return err
 	}
-	return peak("restore", done.Files)
+	return printPeak("restore", done.Files)
 }
 
-func fill(root string, files int) error {
+// makeFiles makes a tree of small files.
+func makeFiles(root string, files int) error {
 	for n := range files {
-		dir := filepath.Join(root, strconv.Itoa(n/each))
-		if n%each == 0 {
+		dir := filepath.Join(root, strconv.Itoa(n/filesPerDirectory))
+		if n%filesPerDirectory == 0 {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
@@ -91,8 +97,9 @@ func fill(root string, files int) error {
 	return nil
 }
 
-// peak prints the largest resident set of this process so far (proc_pid_status(5)).
-func peak(what string, files int64) error {
+// printPeak prints the largest resident set of this process so far, in KiB (proc_pid_status(5)), and the number of
+// files.
+func printPeak(what string, files int64) error {
 	status, err := os.Open("/proc/self/status")
 	if err != nil {
 		return err

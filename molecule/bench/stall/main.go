@@ -1,8 +1,10 @@
-// Stall measures how long programs that write wait while snapshots are taken: for a set by lvm_snapshot, for as many
-// lvcreate -s in a row, and for a single one, in turn. It runs in the guest and prints "NAME MILLISECONDS" lines.
+// Stall measures how long programs that write must wait while snapshots are taken: a set by lvm_snapshot, as many
+// snapshots by one lvcreate -s after the other, and a single snapshot by lvcreate -s. It measures these in turn. It
+// runs in the guest and prints lines "NAME MILLISECONDS".
 //
-// On each file system a writer writes 4 KiB and syncs them, again and again; what it waits is the longest of its writes
-// while the snapshots were taken. So it is what a database sees at a commit, not what Rewind says of itself.
+// On each file system a writer writes 4 KiB and syncs them, again and again. Its stall is the longest of its writes
+// while the snapshots are taken. So the stall is what a database waits at a commit, and not the pause that Rewind
+// reports.
 //
 //	stall ROUNDS POINT=VG/LV...
 package main
@@ -20,14 +22,17 @@ import (
 	"time"
 )
 
-// cow is the size of each snapshot.
-const cow = "64M"
+// cowSize is the COW space of each snapshot.
+const cowSize = "64M"
 
-// quiet is how long the writers are watched without a snapshot, for what else they wait for.
-const quiet = 3 * time.Second
+// quietTime is how long the writers are measured while no snapshot is taken, to see how long they wait for other
+// reasons.
+const quietTime = 3 * time.Second
 
-type volume struct{ point, lv string }
+// volume is a logical volume, as VG/LV, and where it is mounted.
+type volume struct{ mountPoint, lv string }
 
+// snapshot is the name of the volume's snapshot, as VG/LV.
 func (v volume) snapshot() string { return v.lv + "_stall" }
 
 func main() {
@@ -39,7 +44,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 3 {
-		return errors.New("its words are: ROUNDS POINT=VG/LV, and more of these")
+		return errors.New("its arguments are: ROUNDS POINT=VG/LV, and more of these")
 	}
 	rounds, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -60,13 +65,14 @@ func run(args []string) error {
 	return nil
 }
 
-// measure takes the snapshots of one round in each way; every other round in the other order.
+// measure takes the snapshots of one round in each way, and prints how long that took and the longest stall. Every
+// other round has the opposite order.
 func measure(round int, volumes []volume) error {
 	ways := []way{
-		{"quiet", volumes, func() error { time.Sleep(quiet); return nil }},
-		{"single", volumes[:1], func() error { return single(volumes[0]) }},
-		{"row", volumes, func() error { return row(volumes) }},
-		{"set", volumes, func() error { return set(volumes) }},
+		{"quiet", volumes, func() error { time.Sleep(quietTime); return nil }},
+		{"single", volumes[:1], func() error { return takeSingle(volumes[0]) }},
+		{"row", volumes, func() error { return takeRow(volumes) }},
+		{"set", volumes, func() error { return takeSet(volumes) }},
 	}
 	if round%2 == 1 {
 		slices.Reverse(ways)
@@ -77,7 +83,7 @@ func measure(round int, volumes []volume) error {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
 		if w.name != "quiet" {
-			if err := remove(w.taken); err != nil {
+			if err := removeSnapshots(w.taken); err != nil {
 				return err
 			}
 		}
@@ -91,33 +97,37 @@ func measure(round int, volumes []volume) error {
 // way is a way to take snapshots.
 type way struct {
 	name  string
-	taken []volume // first of those that are written to
+	taken []volume // of which it takes snapshots: the first ones of the volumes that are written to
 	take  func() error
 }
 
-func single(v volume) error {
+// takeSingle takes a snapshot of one volume with lvcreate.
+func takeSingle(v volume) error {
 	vg, name, _ := strings.Cut(v.snapshot(), "/")
-	return execute("lvcreate", "-qq", "-s", "-L", cow, "-n", name, vg+"/"+filepath.Base(v.lv))
+	return execute("lvcreate", "-qq", "-s", "-L", cowSize, "-n", name, vg+"/"+filepath.Base(v.lv))
 }
 
-func row(volumes []volume) error {
+// takeRow takes a snapshot of each volume with lvcreate, one after the other.
+func takeRow(volumes []volume) error {
 	for _, v := range volumes {
-		if err := single(v); err != nil {
+		if err := takeSingle(v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func set(volumes []volume) error {
+// takeSet takes a set with lvm_snapshot.
+func takeSet(volumes []volume) error {
 	var lvs []string
 	for _, v := range volumes {
 		lvs = append(lvs, v.lv)
 	}
-	return execute("lvm_snapshot", "name=stall", "size="+cow, "volumes="+strings.Join(lvs, ","))
+	return execute("lvm_snapshot", "name=stall", "size="+cowSize, "volumes="+strings.Join(lvs, ","))
 }
 
-func remove(volumes []volume) error {
+// removeSnapshots removes the snapshots of volumes with lvremove.
+func removeSnapshots(volumes []volume) error {
 	words := []string{"-qqy"}
 	for _, v := range volumes {
 		words = append(words, v.snapshot())
@@ -125,6 +135,7 @@ func remove(volumes []volume) error {
 	return execute("lvremove", words...)
 }
 
+// execute runs a program. If it fails, its output is in the error.
 func execute(name string, words ...string) error {
 	if out, err := exec.Command(name, words...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %q: %w\n%s", name, words, err, out)
@@ -132,13 +143,13 @@ func execute(name string, words ...string) error {
 	return nil
 }
 
-// whileWriting calls take while all volumes are written to, and returns the longest that a write to each of them took,
-// and how long take took.
+// whileWriting calls take while a writer writes to each volume. It returns the longest time of a write to each volume,
+// and the time that take took.
 func whileWriting(volumes []volume, take func() error) ([]time.Duration, time.Duration, error) {
 	writers := make([]*writer, len(volumes))
 	var ended sync.WaitGroup
 	for i, v := range volumes {
-		w, err := newWriter(v.point)
+		w, err := newWriter(v.mountPoint)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -168,30 +179,32 @@ func whileWriting(volumes []volume, take func() error) ([]time.Duration, time.Du
 	return longest, took, err
 }
 
-// writer overwrites a file again and again.
+// writer overwrites the first 4 KiB of a file again and again.
 type writer struct {
 	file    *os.File
 	longest time.Duration
 	err     error
 }
 
+// newWriter makes the file of a writer on a file system.
 func newWriter(point string) (*writer, error) {
 	file, err := os.Create(filepath.Join(point, "stall"))
 	if err != nil {
 		return nil, err
 	}
 	w := &writer{file: file}
-	if err := w.once(); err != nil { // its blocks are allocated
+	if err := w.writeOnce(); err != nil { // so that the file's blocks are allocated before the measurement
 		w.remove()
 		return nil, err
 	}
 	return w, nil
 }
 
+// write overwrites the file until end is closed or a write fails.
 func (w *writer) write(end <-chan struct{}) {
 	for w.err == nil {
 		begun := time.Now()
-		w.err = w.once()
+		w.err = w.writeOnce()
 		w.longest = max(w.longest, time.Since(begun))
 		select {
 		case <-end:
@@ -201,13 +214,15 @@ func (w *writer) write(end <-chan struct{}) {
 	}
 }
 
-func (w *writer) once() error {
+// writeOnce writes 4 KiB and syncs them.
+func (w *writer) writeOnce() error {
 	if _, err := w.file.WriteAt(make([]byte, 4096), 0); err != nil {
 		return err
 	}
 	return w.file.Sync()
 }
 
+// remove closes and removes the file.
 func (w *writer) remove() {
 	w.file.Close()
 	os.Remove(w.file.Name())

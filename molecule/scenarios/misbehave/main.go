@@ -1,6 +1,6 @@
-// Misbehave is a backend for the scenarios that is wrong in the way that its option "role" names: it crashes, hangs, or
-// says that it stored what it did not. What the rest of Rewind makes of that is held on real volumes; package plugin's
-// own tests know more ways to be wrong.
+// Misbehave is a backend for the scenarios. Its option "role" says in which way it misbehaves: it crashes, it hangs, or
+// it says that it has stored what it has not. The scenarios test what Rewind makes of that on real volumes. The tests
+// of package plugin have more such cases.
 package main
 
 import (
@@ -21,7 +21,7 @@ func (backend) Describe(context.Context, backup.Config) (backup.Description, err
 	return backup.Description{Name: "misbehave", Version: "1"}, nil
 }
 
-// Store holds a file of the tree open while it misbehaves, so that its mount is in use.
+// Store misbehaves while it keeps a directory of the tree open, so that the mount is in use.
 func (backend) Store(_ context.Context, c backup.Config, t backup.Tree, report backup.Report) (backup.Stored, error) {
 	held, err := os.Open(t.Roots[0])
 	if err != nil {
@@ -44,7 +44,9 @@ func (backend) List(context.Context, backup.Config, string) ([]backup.Stored, er
 
 func (backend) Check(context.Context, backup.Config) ([]string, error) { return nil, nil }
 
-func (backend) Present(context.Context, backup.Config, string, backup.Report, func(context.Context, backup.Presented) error) error {
+func (backend) Present(
+	context.Context, backup.Config, string, backup.Report, func(context.Context, backup.Presented) error,
+) error {
 	return fault.New(fault.NotFound, "there is no backup")
 }
 
