@@ -1,9 +1,9 @@
-// Package ansible makes a program of a module: arguments in, one JSON object out
-// for Ansible; words in and text out for a person.
+// Package ansible turns a module into a program. Called by Ansible, the program reads a JSON object of arguments and
+// writes one JSON object; called by a person, it reads words such as name=snap and writes text.
 //
-// It promises that a module's Run sees only arguments that are known, complete
-// and of their type; that every wrong one is named at once; that a panic is a
-// failed result; and that no secret is in anything that is written.
+// It guarantees that Run of a module is called only with arguments that are known, complete and of the right type; that
+// all wrong arguments are named at once; that a panic becomes a failed result; and that nothing the program writes
+// contains a secret.
 package ansible
 
 import (
@@ -12,70 +12,67 @@ import (
 	"time"
 )
 
-// Module is a program that Ansible or a person runs.
+// Module describes a program that Ansible or a person runs. A is the struct of its arguments.
 type Module[A any] struct {
 	Name    string
 	Summary string // one sentence for --help
 
-	// Defaults returns the arguments as they are when none is given. A is a
-	// struct; a field with a mapstructure tag is an argument, others are not.
-	// Further tags: doc (a sentence for --help), choices ("a,b"), alias ("a,b"),
-	// keys (of a mapping, "a,b", for who gives one as an argument)
-	// and secret ("true": its values are never written). ",squash" embeds
-	// another struct's arguments. A type of its own way to be written
-	// implements ArgDecoder.
+	// Defaults returns the values of the arguments if none is given. Each field of A with a mapstructure tag is an
+	// argument; other fields are not. These tags may be added: doc (a sentence for --help), choices ("a,b"), alias
+	// ("a,b"), secret ("true": the values are never written), and, for a mapping, keys ("a,b": keys that it usually
+	// has; whoever gives one of them as an argument is told to put it in the mapping). ",squash" embeds the arguments
+	// of another struct. A type that is written in a form of its own implements ArgDecoder.
 	Defaults func() A
 
-	// Validate says what is wrong with a; nil if all is well. What is wrong with
-	// one argument is said with Bad, several by fault.All. Arguments that could
-	// not be decoded hold their defaults, and what Validate says of them is
-	// dropped.
+	// Validate returns what is wrong with the arguments, and nil if nothing is: an error of Bad for one argument,
+	// fault.All for several. An argument that could not be decoded has its default value, and errors of Validate about
+	// it are dropped. Nil: there is nothing to check.
 	Validate func(a A) error
 
-	// Run does the work. On an error the Result says what was done until then.
+	// Run does the work. If it returns an error, the Result says what was done until then.
 	Run func(ctx context.Context, c Call, a A) (Result, error)
 
-	// Print shows a result to a person; nil: only Msg is shown.
+	// Print writes a result for a person. Nil: only Msg is written.
 	Print func(w io.Writer, r Result)
 
-	// Examples ends the text of --help.
+	// Examples are command lines, written at the end of --help.
 	Examples string
 
-	// Internal holds what the program does when its first word is one of these,
-	// whatever follows. It returns the exit code. They are not in --help.
+	// Internal holds commands that are not in --help: if the program's first word is one of these names, the function is
+	// called with the words that follow, and returns the exit code.
 	Internal map[string]func(ctx context.Context, args []string) int
 }
 
-// Call is how a module was called, beside its arguments.
+// Call says how a module was called, apart from its arguments.
 type Call struct {
-	Check     bool // say what would be done, and do nothing
+	Check     bool // only say what would be done
 	Diff      bool // show what changes
-	Hand      bool // a person reads the output
-	Verbosity int  // Ansible's, 0 to 5
+	Hand      bool // called by hand: a person reads the output
+	Verbosity int  // of Ansible, 0 to 5
 	Terminal  bool // Progress is a terminal
 
-	// Patience is how long the caller waits for what takes long before it asks again; 0: until the end.
+	// Patience is how long the caller waits for an answer before it calls the program again. 0: until the work is done.
 	Patience time.Duration
 
-	// Given are the arguments as they were given: what JSON or words held, secrets with them.
+	// Given holds the arguments as they were given, in JSON or as words, including secrets.
 	Given map[string]any
 
-	// Progress takes what is shown while the work goes on: a person's stderr,
-	// nothing under Ansible, whose output must stay one object.
+	// Progress is for what is shown while the work goes on. For a person it is stderr. Under Ansible it discards
+	// everything, because the output must be one JSON object.
 	Progress io.Writer
 
 	hidden *mask
 }
 
-// Secret hides values in everything that the module writes from now on, as the
-// secret tag does for arguments: for what is read from files.
+// Secret hides the values in everything that the program writes from now on, as the secret tag does for arguments. It
+// is for secrets that were read from files.
 func (c Call) Secret(values ...string) {
 	if c.hidden != nil {
 		c.hidden.add(values...)
 	}
 }
 
-// Program returns the module as a program of no particular arguments, for Main.
+// Program returns the module as a Program, whose type does not depend on the arguments, for Main.
 func (m Module[A]) Program() Program {
 	return Program{
 		name: m.Name, summary: m.Summary, examples: m.Examples, print: m.Print, internal: m.Internal,

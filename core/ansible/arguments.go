@@ -6,32 +6,31 @@ import (
 	"strings"
 )
 
-// ArgDecoder is an argument, or an element of one, that can be written in its
-// own way, such as a volume: a path, or a mapping of vg and lv.
+// ArgDecoder is implemented by arguments, and by elements of lists, that can be written in a form of their own. For
+// example, a volume is either a path, or a mapping with vg and lv.
 //
-// raw is what JSON or the words held: string, bool, json.Number, []any or
-// map[string]any. For a mapping DecodeArg calls Decode. Its errors must not
-// quote secrets.
+// raw is the value from JSON or from the words: a string, bool, json.Number, []any or map[string]any. For a mapping
+// DecodeArg calls Decode. Its errors must not quote secrets.
 type ArgDecoder interface {
 	DecodeArg(raw any) error
 }
 
-// argument is what a struct's tags say of one argument.
+// argument is what the tags of a struct field say about one argument.
 type argument struct {
-	name    string
-	aliases []string
-	doc     string
-	choices []string
-	keys    []string // that a mapping usually has; who gives one as an argument is told where it goes
-	secret  bool
-	typ     reflect.Type
-	index   []int      // of the field, as reflect counts
-	fields  []argument // of the mapping that it, or each of its elements, may be
+	name      string
+	aliases   []string
+	doc       string
+	choices   []string
+	usualKeys []string // of a mapping; whoever gives one of them as an argument is told to put it in the mapping
+	secret    bool
+	typ       reflect.Type
+	index     []int      // of the field, for reflect.Value.FieldByIndex
+	fields    []argument // the keys, if the argument, or each of its elements, may be a mapping
 }
 
-var argDecoder = reflect.TypeFor[ArgDecoder]()
+var argDecoderType = reflect.TypeFor[ArgDecoder]()
 
-// arguments returns the arguments that struct type t declares, in its order.
+// arguments returns the arguments that the struct type t declares, in the order of its fields.
 func arguments(t reflect.Type) []argument {
 	var list []argument
 	for _, field := range reflect.VisibleFields(t) {
@@ -40,21 +39,22 @@ func arguments(t reflect.Type) []argument {
 			continue // VisibleFields also yields the fields of an embedded struct
 		}
 		list = append(list, argument{
-			name:    name,
-			aliases: split(field.Tag.Get("alias")),
-			doc:     field.Tag.Get("doc"),
-			choices: split(field.Tag.Get("choices")),
-			keys:    split(field.Tag.Get("keys")),
-			secret:  field.Tag.Get("secret") == "true",
-			typ:     field.Type,
-			index:   field.Index,
-			fields:  mappingOf(field.Type),
+			name:      name,
+			aliases:   splitList(field.Tag.Get("alias")),
+			doc:       field.Tag.Get("doc"),
+			choices:   splitList(field.Tag.Get("choices")),
+			usualKeys: splitList(field.Tag.Get("keys")),
+			secret:    field.Tag.Get("secret") == "true",
+			typ:       field.Type,
+			index:     field.Index,
+			fields:    mappingOf(field.Type),
 		})
 	}
 	return list
 }
 
-// mappingOf returns the arguments of the struct that t is, points to or lists.
+// mappingOf returns the arguments that the struct t declares, or the struct to which t points or of which t is a list.
+// It returns nil if there is no struct.
 func mappingOf(t reflect.Type) []argument {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
@@ -65,21 +65,21 @@ func mappingOf(t reflect.Type) []argument {
 	return arguments(t)
 }
 
-func (a argument) answersTo(name string) bool {
+func (a argument) hasName(name string) bool {
 	return a.name == name || slices.Contains(a.aliases, name)
 }
 
-// find returns the argument of that name or alias.
-func find(list []argument, name string) (argument, bool) {
-	i := slices.IndexFunc(list, func(a argument) bool { return a.answersTo(name) })
+// findArgument returns the argument that has a name or alias.
+func findArgument(list []argument, name string) (argument, bool) {
+	i := slices.IndexFunc(list, func(a argument) bool { return a.hasName(name) })
 	if i < 0 {
 		return argument{}, false
 	}
 	return list[i], true
 }
 
-// names returns the names of all arguments; with aliases also those.
-func names(list []argument, aliases bool) []string {
+// argumentNames returns the names of all arguments, with aliases also their aliases.
+func argumentNames(list []argument, aliases bool) []string {
 	var all []string
 	for _, a := range list {
 		all = append(all, a.name)
@@ -90,21 +90,20 @@ func names(list []argument, aliases bool) []string {
 	return all
 }
 
-// Differing returns the names of the arguments that are not the same in a and b, in the struct's order.
+// Differing returns the names of the arguments that differ between a and b, in the order of the struct's fields.
 func Differing[A any](a, b A) []string {
 	var names []string
-	for _, arg := range arguments(reflect.TypeFor[A]()) {
-		in := func(s A) any { return reflect.ValueOf(s).FieldByIndex(arg.index).Interface() }
-		if !reflect.DeepEqual(in(a), in(b)) {
-			names = append(names, arg.name)
+	for _, argument := range arguments(reflect.TypeFor[A]()) {
+		value := func(s A) any { return reflect.ValueOf(s).FieldByIndex(argument.index).Interface() }
+		if !reflect.DeepEqual(value(a), value(b)) {
+			names = append(names, argument.name)
 		}
 	}
 	return names
 }
 
-// split returns the parts of a comma-separated list without surrounding spaces;
-// empty ones do not count.
-func split(s string) []string {
+// splitList returns the parts of a comma-separated list, without surrounding spaces and without empty parts.
+func splitList(s string) []string {
 	var parts []string
 	for part := range strings.SplitSeq(s, ",") {
 		if part = strings.TrimSpace(part); part != "" {

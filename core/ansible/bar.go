@@ -7,58 +7,58 @@ import (
 	"sync"
 )
 
-// Progress shows a person how far work is. It is safe for concurrent use.
+// Progress shows a person how far the work is. It is safe for concurrent use.
 type Progress struct {
 	w        io.Writer
 	terminal bool
 
-	mu    sync.Mutex
-	width int            // of the line that stands on the terminal
-	tenth map[string]int // of each label, the last one shown
+	mu        sync.Mutex
+	lineWidth int            // width of the line that is on the terminal, in characters
+	lastTenth map[string]int // for each label, the tenths of the work that were shown last
 }
 
-// Bar returns a Progress that writes to w: on a terminal one line that is
-// rewritten, elsewhere a line for each label and 10 percent.
+// Bar returns a Progress that writes to w. On a terminal it rewrites one line; elsewhere it writes a line for each
+// label whenever another 10 percent are done.
 func Bar(w io.Writer, terminal bool) *Progress {
-	return &Progress{w: w, terminal: terminal, tenth: make(map[string]int)}
+	return &Progress{w: w, terminal: terminal, lastTenth: make(map[string]int)}
 }
 
-// Show says how far label is: percent from 0 to 100, negative where there is no
-// measure, and the bytes done, 0 where they are not known.
+// Show shows how far the work called label is. percent is from 0 to 100, or negative if it is not known. bytes is how
+// many bytes are done, 0 if that is not known.
 func (p *Progress) Show(label string, percent float64, bytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	percent, label = min(percent, 100), visible(label)
+	percent, label = min(percent, 100), escapeControls(label)
 	if p.terminal {
-		p.rewrite(line(label, percent, bytes))
+		p.rewrite(progressLine(label, percent, bytes))
 		return
 	}
 	tenth := int(max(percent, 0) / 10)
-	if last, shown := p.tenth[label]; shown && tenth <= last {
+	if last, shown := p.lastTenth[label]; shown && tenth <= last {
 		return
 	}
-	p.tenth[label] = tenth
-	fmt.Fprintln(p.w, line(label, percent, bytes))
+	p.lastTenth[label] = tenth
+	fmt.Fprintln(p.w, progressLine(label, percent, bytes))
 }
 
-// Done leaves the last line on the terminal and begins a new one.
+// Done ends the line on the terminal, so that what is written next begins on a new line.
 func (p *Progress) Done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.width > 0 {
+	if p.lineWidth > 0 {
 		fmt.Fprintln(p.w)
-		p.width = 0
+		p.lineWidth = 0
 	}
 }
 
-// rewrite covers the rest of a longer line with spaces.
+// rewrite replaces the line on the terminal by s. Spaces cover what a longer line has left.
 func (p *Progress) rewrite(s string) {
 	width := len([]rune(s))
-	fmt.Fprint(p.w, "\r", s, strings.Repeat(" ", max(0, p.width-width)))
-	p.width = width
+	fmt.Fprint(p.w, "\r", s, strings.Repeat(" ", max(0, p.lineWidth-width)))
+	p.lineWidth = width
 }
 
-func line(label string, percent float64, bytes int64) string {
+func progressLine(label string, percent float64, bytes int64) string {
 	s := label
 	if percent >= 0 {
 		full := int(percent / 5)
@@ -70,14 +70,14 @@ func line(label string, percent float64, bytes int64) string {
 	return s
 }
 
-// Bytes writes n for people: 1.5 GiB.
+// Bytes formats a number of bytes for people, such as 1.5 GiB.
 func Bytes(n int64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
 	f := float64(n)
 	unit := -1
-	for f >= 1023.95 && unit < 5 { // what would be written as 1024.0
+	for f >= 1023.95 && unit < 5 { // from here on one decimal would round to 1024.0
 		f /= 1024
 		unit++
 	}

@@ -17,24 +17,26 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Wrong names a wrong argument, as the fact "arguments" lists them.
+// Wrong is one wrong argument. The fact "arguments" of a failure lists all of them.
 type Wrong struct {
-	Name    string `json:"name"` // as in volumes[0].size
+	Name    string `json:"name"` // for example volumes[0].size
 	Problem string `json:"problem"`
 }
 
-// wrongs is the fact that lists every Wrong of a failure.
-const wrongs = "arguments"
+// argumentsFact is the name of the fact that lists every Wrong of a failure.
+const argumentsFact = "arguments"
 
-// Bad is what is wrong with the argument of that name.
+// Bad returns a fault.BadArguments for the argument of that name. The format and its values say what is wrong with it.
 func Bad(name, format string, a ...any) *fault.Error {
 	problem := fmt.Sprintf(format, a...)
-	return fault.New(fault.BadArguments, "%s: %s", name, problem).With(wrongs, []Wrong{{Name: name, Problem: problem}})
+	return fault.New(fault.BadArguments, "%s: %s", name, problem).With(argumentsFact,
+		[]Wrong{{Name: name, Problem: problem}})
 }
 
-// Decode fills the struct that into points to from a mapping, for ArgDecoders.
-// It names every wrong key and value, and leaves fields alone whose key is
-// absent or null.
+// Decode fills the struct to which into points from a mapping. It leaves fields alone whose key is absent or null.
+//
+// Its fault is fault.BadArguments, which names every wrong key and value. If raw is not a mapping, the error is not a
+// fault. fault.Internal is a defect of this program.
 func Decode(raw any, into any) error {
 	t := reflect.TypeOf(into)
 	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
@@ -42,17 +44,17 @@ func Decode(raw any, into any) error {
 	}
 	mapping, ok := raw.(map[string]any)
 	if !ok {
-		return errors.New("must be a mapping, not " + kind(raw))
+		return errors.New("must be a mapping, not " + kindOf(raw))
 	}
-	r := new(reader)
-	exact := r.mapping("", arguments(t.Elem()), mapping)
-	return fault.All(fault.All(r.wrong...), fill(exact, into))
+	n := new(normalizer)
+	normalized := n.mapping("", arguments(t.Elem()), mapping)
+	return fault.All(fault.All(n.errs...), fill(normalized, into))
 }
 
-// fill has mapstructure put exact values in place. Every value has been made
-// what its field takes, so that an error here is a defect. It is not quoted:
-// mapstructure's errors hold the values, which may be secret.
-func fill(exact map[string]any, into any) error {
+// fill puts normalized values into the struct by means of mapstructure. Every value has the type of its field by now,
+// so an error here is a defect of this program. The error is not quoted: errors of mapstructure contain the values,
+// which may be secret.
+func fill(normalized map[string]any, into any) error {
 	config := &mapstructure.DecoderConfig{
 		Result:      into,
 		ErrorUnused: true,
@@ -61,7 +63,7 @@ func fill(exact map[string]any, into any) error {
 	}
 	decoder, err := mapstructure.NewDecoder(config)
 	if err == nil {
-		err = decoder.Decode(exact)
+		err = decoder.Decode(normalized)
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "the arguments do not fit %T", into)
@@ -69,93 +71,96 @@ func fill(exact map[string]any, into any) error {
 	return nil
 }
 
-// reader turns what YAML, JSON and shells make of values into exactly what the
-// fields take, and collects what is wrong.
-type reader struct{ wrong []error }
+// normalizer converts values as YAML, JSON and shells write them to the types of the fields, and collects the errors.
+type normalizer struct{ errs []error }
 
-func (r *reader) bad(path string, format string, a ...any) {
-	r.wrong = append(r.wrong, Bad(path, format, a...))
+func (n *normalizer) addError(path string, format string, a ...any) {
+	n.errs = append(n.errs, Bad(path, format, a...))
 }
 
-// mapping reads the arguments of one mapping. What is null counts as not given.
-func (r *reader) mapping(path string, list []argument, raw map[string]any) map[string]any {
-	exact := make(map[string]any)
+// mapping converts the values of one mapping. path is the name of the mapping, empty for the arguments themselves. An
+// argument that is null counts as not given.
+func (n *normalizer) mapping(path string, list []argument, raw map[string]any) map[string]any {
+	normalized := make(map[string]any)
 	for _, a := range list {
-		given := slices.DeleteFunc(slices.Concat([]string{a.name}, a.aliases), func(name string) bool { return raw[name] == nil })
+		given := slices.DeleteFunc(slices.Concat([]string{a.name}, a.aliases), func(name string) bool {
+			return raw[name] == nil
+		})
 		if len(given) == 0 {
 			continue
 		}
-		name := join(path, given[0])
+		name := joinPath(path, given[0])
 		if len(given) > 1 {
-			r.bad(name, "is also given as %s, which means the same", strings.Join(given[1:], " and as "))
+			n.addError(name, "is also given as %s, which means the same", strings.Join(given[1:], " and as "))
 			continue
 		}
-		before := len(r.wrong)
-		value := r.value(name, a.typ, raw[given[0]])
-		if len(r.wrong) == before {
-			r.choice(name, a.choices, value)
+		before := len(n.errs)
+		value := n.value(name, a.typ, raw[given[0]])
+		if len(n.errs) == before {
+			n.checkChoice(name, a.choices, value)
 		}
-		if len(r.wrong) == before {
-			exact[a.name] = value
+		if len(n.errs) == before {
+			normalized[a.name] = value
 		}
 	}
-	r.unknown(path, list, raw)
-	return exact
+	n.refuseUnknown(path, list, raw)
+	return normalized
 }
 
-// unknown refuses the keys that no argument answers to. Their values may be
-// secrets under a misspelt name and are not quoted.
-func (r *reader) unknown(path string, list []argument, raw map[string]any) {
+// refuseUnknown adds an error for each key that is no argument's name or alias. The values of these keys are not
+// quoted: they may be secrets under a misspelt name.
+func (n *normalizer) refuseUnknown(path string, list []argument, raw map[string]any) {
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
-		if _, known := find(list, key); known {
+		if _, known := findArgument(list, key); known {
 			continue
 		}
 		problem := "there is no such argument"
-		if a := keeper(list, key); a != "" {
-			r.wrong = append(r.wrong, Bad(join(path, key), "%s; %s is one of %s", problem, key, a).
+		if a := mappingWithKey(list, key); a != "" {
+			n.errs = append(n.errs, Bad(joinPath(path, key), "%s; %s is one of %s", problem, key, a).
 				WithHint("by hand: %s=%s=…, and further ones after a comma; in a playbook: %s: {%s: …}", a, key, a, key))
 			continue
 		}
-		if near := nearest(key, names(list, true)); near != "" {
+		if near := nearest(key, argumentNames(list, true)); near != "" {
 			problem += ", did you mean " + near + "?"
 		}
-		f := Bad(join(path, key), "%s", problem)
-		r.wrong = append(r.wrong, f.WithHint("the arguments %sare %s", in(path), strings.Join(names(list, false), ", ")))
+		f := Bad(joinPath(path, key), "%s", problem)
+		n.errs = append(n.errs, f.WithHint("the arguments %sare %s", ofPath(path),
+			strings.Join(argumentNames(list, false), ", ")))
 	}
 }
 
-// keeper is the name of the mapping that usually has the key.
-func keeper(list []argument, key string) string {
+// mappingWithKey returns the name of the argument, a mapping, that usually has the key, and "" if there is none.
+func mappingWithKey(list []argument, key string) string {
 	for _, a := range list {
-		if slices.Contains(a.keys, key) {
+		if slices.Contains(a.usualKeys, key) {
 			return a.name
 		}
 	}
 	return ""
 }
 
-func in(path string) string {
+func ofPath(path string) string {
 	if path == "" {
 		return ""
 	}
 	return "of " + path + " "
 }
 
-func join(path, name string) string {
+func joinPath(path, name string) string {
 	if path == "" {
 		return name
 	}
 	return path + "." + name
 }
 
-// choice checks a text, or each text of a list, against what is allowed.
-func (r *reader) choice(path string, choices []string, value any) {
+// checkChoice checks that a value, or each element of a list, is one of the choices.
+func (n *normalizer) checkChoice(path string, choices []string, value any) {
 	if len(choices) == 0 {
 		return
 	}
 	if list, ok := value.([]any); ok {
 		for i, v := range list {
-			r.choice(element(path, i), choices, v)
+			n.checkChoice(elementPath(path, i), choices, v)
 		}
 		return
 	}
@@ -167,26 +172,26 @@ func (r *reader) choice(path string, choices []string, value any) {
 	if near := nearest(text, choices); near != "" {
 		problem += ", did you mean " + near + "?"
 	}
-	r.bad(path, "%s", problem)
+	n.addError(path, "%s", problem)
 }
 
-func element(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+func elementPath(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
-// value returns raw as what a field of type t takes.
-func (r *reader) value(path string, t reflect.Type, raw any) any {
-	if reflect.PointerTo(t).Implements(argDecoder) {
-		return r.own(path, t, raw)
+// value converts raw to the type t.
+func (n *normalizer) value(path string, t reflect.Type, raw any) any {
+	if reflect.PointerTo(t).Implements(argDecoderType) {
+		return n.decodeOwn(path, t, raw)
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
-		return r.value(path, t.Elem(), raw)
+		return n.value(path, t.Elem(), raw)
 	case reflect.Slice:
-		return r.list(path, t.Elem(), raw)
+		return n.list(path, t.Elem(), raw)
 	case reflect.Map:
-		return r.table(path, t.Elem(), raw)
+		return n.userMapping(path, t.Elem(), raw)
 	case reflect.Struct:
-		if m, ok := r.asMapping(path, raw); ok {
-			return r.mapping(path, arguments(t), m)
+		if m, ok := n.asMapping(path, raw); ok {
+			return n.mapping(path, arguments(t), m)
 		}
 		return nil
 	case reflect.Interface:
@@ -194,108 +199,110 @@ func (r *reader) value(path string, t reflect.Type, raw any) any {
 	}
 	value, err := scalar(t, raw)
 	if err != nil {
-		r.bad(path, "%v", err)
+		n.addError(path, "%v", err)
 	}
 	return value
 }
 
-// own lets an ArgDecoder read raw. The names in its error begin at raw.
-func (r *reader) own(path string, t reflect.Type, raw any) any {
+// decodeOwn lets an ArgDecoder decode raw. The names in the decoder's error are relative to raw, so path is put before
+// them.
+func (n *normalizer) decodeOwn(path string, t reflect.Type, raw any) any {
 	v := reflect.New(t)
 	err := v.Interface().(ArgDecoder).DecodeArg(raw)
 	if err == nil {
 		return v.Elem().Interface()
 	}
-	inner, _ := fault.Of(err).Facts[wrongs].([]Wrong)
+	inner, _ := fault.Of(err).Facts[argumentsFact].([]Wrong)
 	if len(inner) == 0 {
-		r.bad(path, "%v", err)
+		n.addError(path, "%v", err)
 	}
 	for _, w := range inner {
-		r.bad(join(path, w.Name), "%s", w.Problem)
+		n.addError(joinPath(path, w.Name), "%s", w.Problem)
 	}
 	return nil
 }
 
-// list reads a list; also a text with commas, a text that is a JSON list, and a
-// single value as a list of one.
-func (r *reader) list(path string, t reflect.Type, raw any) any {
+// list converts a list. It also accepts a text with commas, a text that is a JSON list, and a single value, which
+// becomes a list with one element.
+func (n *normalizer) list(path string, t reflect.Type, raw any) any {
 	if text, ok := raw.(string); ok {
-		raw = r.textList(path, text)
+		raw = n.listFromText(path, text)
 	}
 	items, ok := raw.([]any)
 	if !ok {
 		items = []any{raw}
 	}
-	exact := make([]any, 0, len(items))
+	normalized := make([]any, 0, len(items))
 	for i, item := range items {
 		if item == nil {
-			r.bad(element(path, i), "is empty")
+			n.addError(elementPath(path, i), "is empty")
 			continue
 		}
-		exact = append(exact, r.value(element(path, i), t, item))
+		normalized = append(normalized, n.value(elementPath(path, i), t, item))
 	}
-	return exact
+	return normalized
 }
 
-// listExample is how a list of texts and mappings is written by hand: YAML's short form is no JSON.
+// listExample shows how a list of texts and mappings is written by hand. People try YAML's flow style, which is not
+// JSON.
 const listExample = `'["/dat", {"path": "/boot", "snapshot": false}]'`
 
-func (r *reader) textList(path, text string) any {
+func (n *normalizer) listFromText(path, text string) any {
 	text = strings.TrimSpace(text)
 	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
 		v, err := parseJSON([]byte(text))
 		if err != nil {
-			r.bad(path, "is no valid JSON: %v; a list with mappings is written %s", err, listExample)
+			n.addError(path, "is no valid JSON: %v; a list with mappings is written %s", err, listExample)
 			return []any{}
 		}
 		return v
 	}
 	items := []any{}
-	for _, part := range split(text) {
+	for _, part := range splitList(text) {
 		items = append(items, part)
 	}
 	return items
 }
 
-// table reads a mapping with keys of the user's own, such as an environment.
-func (r *reader) table(path string, t reflect.Type, raw any) any {
-	m, ok := r.asMapping(path, raw)
+// userMapping converts a mapping whose keys the user chooses, such as an environment.
+func (n *normalizer) userMapping(path string, t reflect.Type, raw any) any {
+	m, ok := n.asMapping(path, raw)
 	if !ok {
 		return nil
 	}
-	exact := make(map[string]any, len(m))
+	normalized := make(map[string]any, len(m))
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		if m[key] == nil {
-			r.bad(join(path, key), "is empty")
+			n.addError(joinPath(path, key), "is empty")
 			continue
 		}
-		exact[key] = r.value(join(path, key), t, m[key])
+		normalized[key] = n.value(joinPath(path, key), t, m[key])
 	}
-	return exact
+	return normalized
 }
 
-func (r *reader) asMapping(path string, raw any) (map[string]any, bool) {
+func (n *normalizer) asMapping(path string, raw any) (map[string]any, bool) {
 	if text, ok := raw.(string); ok && strings.HasPrefix(strings.TrimSpace(text), "{") {
 		v, err := parseJSON([]byte(text))
 		if err != nil {
-			r.bad(path, "is no valid JSON: %v", err)
+			n.addError(path, "is no valid JSON: %v", err)
 			return nil, false
 		}
 		raw = v
 	} else if ok {
-		return r.words(path, text)
+		return n.mappingFromWords(path, text)
 	}
 	m, ok := raw.(map[string]any)
 	if !ok {
-		r.bad(path, "must be a mapping, not %s", kind(raw))
+		n.addError(path, "must be a mapping, not %s", kindOf(raw))
 	}
 	return m, ok
 }
 
-// words reads a mapping as a person writes it: path=/srv/backup,keep=7.
-func (r *reader) words(path, text string) (map[string]any, bool) {
+// mappingFromWords reads a mapping as a person writes it, such as path=/srv/backup,keep=7.
+func (n *normalizer) mappingFromWords(path, text string) (map[string]any, bool) {
 	m, good := map[string]any{}, true
-	parts := split(text)
+	parts := splitList(text)
 	for _, part := range parts {
 		key, value, ok := strings.Cut(part, "=")
 		_, twice := m[key]
@@ -303,13 +310,13 @@ func (r *reader) words(path, text string) (map[string]any, bool) {
 		m[key] = value
 	}
 	if len(parts) == 0 || !good {
-		r.bad(path, "must be a mapping: JSON, or words such as key=value,key=value, each key once")
+		n.addError(path, "must be a mapping: JSON, or words such as key=value,key=value, each key once")
 		return nil, false
 	}
 	return m, true
 }
 
-// parseJSON reads one JSON value and keeps numbers as they are written.
+// parseJSON parses exactly one JSON value, and keeps numbers as they are written.
 func parseJSON(data []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -323,8 +330,7 @@ func parseJSON(data []byte) (any, error) {
 	return v, nil
 }
 
-// plainJSONError says where JSON went wrong without quoting it: it may hold
-// secrets.
+// plainJSONError says where JSON is wrong, without quoting it, because it may contain secrets.
 func plainJSONError(err error) error {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {

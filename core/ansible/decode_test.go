@@ -13,10 +13,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// wantMapping is what is said of a text that is no mapping.
+// wantMapping is the problem with a text that is no mapping.
 const wantMapping = "must be a mapping: JSON, or words such as key=value,key=value, each key once"
 
-// decode reads a JSON object over the sample's defaults.
+// decode decodes a JSON object into the sample's defaults.
 func decode(t *testing.T, object string) (sample, error) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(object))
@@ -40,7 +40,7 @@ func field(a sample, name string) any {
 
 const listHint = `; a list with mappings is written '["/dat", {"path": "/boot", "snapshot": false}]'`
 
-func TestDecode(t *testing.T) {
+func TestDecodeReadsEveryForm(t *testing.T) {
 	tests := []struct {
 		object string
 		field  string
@@ -103,7 +103,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func TestDecodeNamesWhatIsWrong(t *testing.T) {
+func TestDecodeNamesEveryWrongArgument(t *testing.T) {
 	const none = "there is no such argument"
 	tests := []struct {
 		object string
@@ -132,7 +132,8 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{`{"services": ["a", ["b"]]}`, []ansible.Wrong{{"services[1]", "must be one value, not a list"}}},
 		{`{"services": "[\"a"}`, []ansible.Wrong{{"services", "is no valid JSON: it ends too early" + listHint}}},
 		{`{"services": "[a]"}`, []ansible.Wrong{{"services", "is no valid JSON: wrong at byte 2" + listHint}}},
-		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5" + listHint}}},
+		{`{"services": "[1] [2]"}`, []ansible.Wrong{{"services", "is no valid JSON: something follows its end at byte 5" +
+			listHint}}},
 		{`{"environment": ""}`, []ansible.Wrong{{"environment", wantMapping}}},
 		{`{"environment": "A"}`, []ansible.Wrong{{"environment", wantMapping}}},
 		{`{"environment": "A=1,B"}`, []ansible.Wrong{{"environment", wantMapping}}},
@@ -140,22 +141,25 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{`{"environment": {"A": null, "B": []}}`, []ansible.Wrong{
 			{"environment.A", "is empty"}, {"environment.B", "must be one value, not a list"},
 		}},
-		{`{"state": "presnt"}`, []ansible.Wrong{{"state", `"presnt" is none of present, absent, mounted, did you mean present?`}}},
+		{`{"state": "presnt"}`, []ansible.Wrong{{"state",
+			`"presnt" is none of present, absent, mounted, did you mean present?`}}},
 		{`{"state": "xyz"}`, []ansible.Wrong{{"state", `"xyz" is none of present, absent, mounted`}}},
-		{`{"services": "a", "service": "b"}`, []ansible.Wrong{{"services", "is also given as service, which means the same"}}},
+		{`{"services": "a", "service": "b"}`, []ansible.Wrong{{"services",
+			"is also given as service, which means the same"}}},
 		{`{"serivces": 1, "vol": 1, "zzz": 1, "Name": 1}`, []ansible.Wrong{
 			{"Name", none + ", did you mean name?"}, {"serivces", none + ", did you mean services?"},
 			{"vol", none + ", did you mean volumes?"}, {"zzz", none},
 		}},
 		{`{"Untagged": "x", "Act": 1}`, []ansible.Wrong{{"Act", none + ", did you mean act?"}, {"Untagged", none}}},
 		{`{"volumes": [5]}`, []ansible.Wrong{{"volumes[0]", "must be a mapping, not a number"}}},
-		{`{"keep": "x", "volumes": ["/dat", {"sise": 1, "size": "x", "options": ["ro", "rw"]}], "port": "y"}`, []ansible.Wrong{
-			{"volumes[1].size", "must be a whole number"},
-			{"volumes[1].options[1]", `"rw" is none of ro, noatime, did you mean ro?`},
-			{"volumes[1].sise", none + ", did you mean size?"},
-			{"keep", "must be a whole number"},
-			{"port", "must be a whole number, not below 0"},
-		}},
+		{`{"keep": "x", "volumes": ["/dat", {"sise": 1, "size": "x", "options": ["ro", "rw"]}], "port": "y"}`,
+			[]ansible.Wrong{
+				{"volumes[1].size", "must be a whole number"},
+				{"volumes[1].options[1]", `"rw" is none of ro, noatime, did you mean ro?`},
+				{"volumes[1].sise", none + ", did you mean size?"},
+				{"keep", "must be a whole number"},
+				{"port", "must be a whole number, not below 0"},
+			}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.object, func(t *testing.T) {
@@ -171,7 +175,7 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestDecodeRefusesWhatIsNoMapping(t *testing.T) {
+func TestDecodeRefusesOtherThanMappings(t *testing.T) {
 	for _, raw := range []any{nil, "text", true, []any{}, json.Number("1")} {
 		var v volume
 		if err := ansible.Decode(raw, &v); err == nil || !strings.HasPrefix(err.Error(), "must be a mapping, not ") {
@@ -183,8 +187,8 @@ func TestDecodeRefusesWhatIsNoMapping(t *testing.T) {
 	}
 }
 
-// FuzzDecode looks for arguments that panic, that are wrong without being named
-// as wrong, or that decode differently each time.
+// FuzzDecode searches for arguments at which Decode panics, fails without fault.BadArguments, or gives different
+// results from time to time.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"volumes": ["/dat", {"vg": "a", "size": "1"}], "keep": 3, "timeout": "1m"}`,
@@ -214,7 +218,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestDiffering(t *testing.T) {
+func TestDifferingNamesChangedArguments(t *testing.T) {
 	type inner struct {
 		Wait bool     `mapstructure:"wait"`
 		List []string `mapstructure:"list"`

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Document is what a program says of itself, for documentation that is made from it.
+// Document describes a program. Documentation is generated from it.
 type Document struct {
 	Name      string     `json:"name"`
 	Summary   string     `json:"summary"`
-	Examples  string     `json:"examples"` // lines of a shell
+	Examples  string     `json:"examples"` // command lines
 	Arguments []Argument `json:"arguments"`
 }
 
-// Argument is an argument of a program, or a key of one that is a mapping.
+// Argument describes an argument of a program, or a key of an argument that is a mapping.
 type Argument struct {
 	Name     string     `json:"name"`
 	Doc      string     `json:"doc"`
@@ -24,44 +24,44 @@ type Argument struct {
 	Aliases  []string   `json:"aliases,omitempty"`
 	Default  any        `json:"default,omitempty"` // nil: none, or the zero value
 	Secret   bool       `json:"secret,omitempty"`
-	Keys     []Argument `json:"keys,omitempty"` // of the mapping that it, or each of its elements, may be
+	Keys     []Argument `json:"keys,omitempty"` // if the argument, or each of its elements, may be a mapping
 }
 
-// Document says what the program is and what it takes.
+// Document returns the description of the program and its arguments.
 func (p Program) Document() Document {
 	list, defaults := p.arguments()
-	return Document{Name: p.name, Summary: p.summary, Examples: p.examples, Arguments: documented(list, defaults)}
+	return Document{Name: p.name, Summary: p.summary, Examples: p.examples, Arguments: documentArguments(list, defaults)}
 }
 
 func (d Document) json() string {
 	text, err := json.MarshalIndent(d, "", "  ")
-	if err != nil { // a default that is a function or a channel
+	if err != nil { // only possible if a default is a function or a channel
 		panic(err)
 	}
 	return string(text)
 }
 
-func documented(list []argument, defaults reflect.Value) []Argument {
+func documentArguments(list []argument, defaults reflect.Value) []Argument {
 	var all []Argument
 	for _, a := range list {
 		d := Argument{Name: a.name, Doc: a.doc, Choices: a.choices, Aliases: a.aliases, Secret: a.secret,
-			Keys: documented(a.fields, reflect.Value{})}
+			Keys: documentArguments(a.fields, reflect.Value{})}
 		d.Type, d.Elements = ansibleType(a.typ)
 		if defaults.IsValid() {
-			d.Default = plainDefault(defaults.FieldByIndex(a.index))
+			d.Default = jsonDefault(defaults.FieldByIndex(a.index))
 		}
 		all = append(all, d)
 	}
 	return all
 }
 
-// ansibleType is how Ansible names a type. What can be written as text or as a mapping is raw to it, and so is a time,
-// which may be a number of seconds.
+// ansibleType returns Ansible's name of a type, and that of the elements of a list. It is raw for a type that may be
+// written as text or as a mapping, and for a duration, which may be a number or a text.
 func ansibleType(t reflect.Type) (name, elements string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t == duration || reflect.PointerTo(t).Implements(argDecoder) || t.Kind() == reflect.Interface {
+	if t == durationType || reflect.PointerTo(t).Implements(argDecoderType) || t.Kind() == reflect.Interface {
 		return "raw", ""
 	}
 	switch t.Kind() {
@@ -80,17 +80,17 @@ func ansibleType(t reflect.Type) (name, elements string) {
 	return "int", ""
 }
 
-// plainDefault is nil where the zero value means that nothing is set.
-func plainDefault(v reflect.Value) any {
+// jsonDefault returns a default for JSON, and nil if it is a zero value that means that nothing is set.
+func jsonDefault(v reflect.Value) any {
 	switch {
 	case v.Kind() == reflect.Bool:
 		return v.Bool()
 	case v.IsZero():
 		return nil
-	case v.Type() == duration:
+	case v.Type() == durationType:
 		return time.Duration(v.Int()).String()
 	case v.Kind() == reflect.Pointer:
-		return plainDefault(v.Elem())
+		return jsonDefault(v.Elem())
 	}
 	return v.Interface()
 }

@@ -14,9 +14,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Exec runs the program as the words argv say, argv[0] being the program's name,
-// and returns the exit code: 0, 1 on failure, and 2 where a person's words are
-// wrong. Nothing is written to stderr unless a person reads it.
+// Exec runs the program with the words argv, of which argv[0] is the program's name. It returns the exit code: 0 for
+// success, 1 for failure, and 2 if a person has given wrong arguments. Only a person's call writes to stderr.
 func (p Program) Exec(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	words := argv[min(1, len(argv)):]
 	if len(words) > 0 && p.internal[words[0]] != nil {
@@ -26,72 +25,75 @@ func (p Program) Exec(ctx context.Context, argv []string, stdin io.Reader, stdou
 	list, defaults := p.arguments()
 	switch in.show {
 	case "help":
-		return written(fmt.Fprint(stdout, p.help(list, defaults)))
+		return exitCodeOfWrite(fmt.Fprint(stdout, p.help(list, defaults)))
 	case "document":
-		return written(fmt.Fprintln(stdout, p.Document().json()))
+		return exitCodeOfWrite(fmt.Fprintln(stdout, p.Document().json()))
 	case "version":
-		return written(fmt.Fprintln(stdout, p.name, Version()))
+		return exitCodeOfWrite(fmt.Fprintln(stdout, p.name, Version()))
 	}
 	if in.call.Hand {
-		in.call.Progress, in.call.Terminal = stderr, terminal(stderr)
+		in.call.Progress, in.call.Terminal = stderr, isTerminal(stderr)
 	}
 	in.call.Given = in.given
 	in.call.hidden = new(mask)
-	in.call.hidden.learn(list, in.given)
+	in.call.hidden.addArguments(list, in.given)
 	var r Result
-	exception, err := guarded(func() (err error) {
-		r, err = p.work(ctx, in, list)
+	exception, err := recoverPanic(func() (err error) {
+		r, err = p.decodeAndRun(ctx, in, list)
 		return err
 	})
 	o := outcome{name: p.name, in: in, result: r, err: fault.Of(err), exception: exception, arguments: list}
-	if in.object {
+	if in.jsonOutput {
 		return o.writeObject(stdout)
 	}
 	return o.writeText(stdout, stderr, p.print)
 }
 
-// work decodes, validates and does the work.
-func (p Program) work(ctx context.Context, in input, list []argument) (Result, error) {
-	wrong, a := in.wrong, p.defaults()
+// decodeAndRun decodes and validates the arguments, and runs the module if they are right.
+func (p Program) decodeAndRun(ctx context.Context, in input, list []argument) (Result, error) {
+	errs, a := in.errs, p.defaults()
 	if in.given != nil {
-		wrong = append(wrong, fault.Each(Decode(in.given, a))...)
-		wrong = append(wrong, others(list, fault.Each(p.validate(a)), wrong)...)
+		errs = append(errs, fault.Each(Decode(in.given, a))...)
+		errs = append(errs, unrelatedErrors(list, fault.Each(p.validate(a)), errs)...)
 	}
-	if err := fault.All(wrong...); err != nil {
+	if err := fault.All(errs...); err != nil {
 		return Result{}, err
 	}
 	return p.run(ctx, in.call, a)
 }
 
-// others returns the errors of Validate that are not owed to what is wrong
-// already: a wrong argument holds its default, and under a misspelt name another
-// one was meant. Where a choice is wrong, what goes with it cannot be judged.
-func others(list []argument, found, wrong []error) []error {
-	if len(wrong) == 0 {
+// unrelatedErrors returns those errors of Validate that do not follow from errors already reported. An argument that
+// could not be decoded has its default value, and an argument is missing if its name was misspelt: what Validate found
+// about these two is dropped. If an argument with choices is wrong, all errors of Validate are dropped, because what
+// else is allowed depends on the choice.
+func unrelatedErrors(list []argument, found, reported []error) []error {
+	if len(reported) == 0 {
 		return found
 	}
-	known := names(list, true)
-	blamed := blames(wrong...)
-	for _, name := range blamed {
-		if a, ok := find(list, name); ok && len(a.choices) > 0 {
+	known := argumentNames(list, true)
+	named := namedArguments(reported...)
+	for _, name := range named {
+		if a, ok := findArgument(list, name); ok && len(a.choices) > 0 {
 			return nil
 		}
-		if a, ok := find(list, nearest(name, known)); ok {
-			blamed = append(blamed, a.name)
+		if a, ok := findArgument(list, nearest(name, known)); ok {
+			named = append(named, a.name)
 		}
 	}
 	return slices.DeleteFunc(found, func(err error) bool {
-		about := blames(err)
-		return len(about) == 0 || slices.ContainsFunc(about, func(name string) bool { return slices.Contains(blamed, name) })
+		concerned := namedArguments(err)
+		return len(concerned) == 0 || slices.ContainsFunc(concerned, func(name string) bool {
+			return slices.Contains(named, name)
+		})
 	})
 }
 
-// blames returns the arguments that errs name, without what is inside them:
-// volumes for volumes[0].size.
-func blames(errs ...error) []string {
+// namedArguments returns the names of the arguments that errs are about, without any part inside the argument: volumes
+// for volumes[0].size.
+func namedArguments(errs ...error) []string {
 	var all []string
 	for _, err := range errs {
-		list, _ := fault.Of(err).Facts[wrongs].([]Wrong)
+		list, _ := fault.Of(err).Facts[argumentsFact].([]Wrong)
 		for _, w := range list {
 			root, _, _ := strings.Cut(w.Name, ".")
 			root, _, _ = strings.Cut(root, "[")
@@ -101,11 +103,11 @@ func blames(errs ...error) []string {
 	return all
 }
 
-// guarded turns a panic of f into an internal fault, with where it came from.
-func guarded(f func() error) (exception string, err error) {
+// recoverPanic calls f and turns a panic into fault.Internal. exception is the panic with the calls that led to it.
+func recoverPanic(f func() error) (exception string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			exception = fmt.Sprintf("panic: %v\n%s", p, frames(string(debug.Stack())))
+			exception = fmt.Sprintf("panic: %v\n%s", p, panicFrames(string(debug.Stack())))
 			err = fault.New(fault.Internal, "a defect of this program: %v", p).
 				WithHint("what was begun may not be finished: run it again, and report this with the exception")
 		}
@@ -113,9 +115,9 @@ func guarded(f func() error) (exception string, err error) {
 	return "", f()
 }
 
-// frames returns the first calls below the panic, two lines each.
-func frames(stack string) string {
-	const most = 24
+// panicFrames returns the innermost calls of a stack, from the one that panicked on. Each takes two lines.
+func panicFrames(stack string) string {
+	const maxLines = 24
 	lines := strings.Split(strings.TrimSpace(stack), "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(line, "panic(") && i+2 < len(lines) {
@@ -123,10 +125,10 @@ func frames(stack string) string {
 			break
 		}
 	}
-	return strings.Join(lines[:min(most, len(lines))], "\n")
+	return strings.Join(lines[:min(maxLines, len(lines))], "\n")
 }
 
-func terminal(w io.Writer) bool {
+func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	if !ok {
 		return false
@@ -135,8 +137,8 @@ func terminal(w io.Writer) bool {
 	return err == nil
 }
 
-// written is the exit code after a write that is all there was to do.
-func written(_ int, err error) int {
+// exitCodeOfWrite returns the exit code of a call whose only work was a write, given the results of that write.
+func exitCodeOfWrite(_ int, err error) int {
 	if err != nil {
 		return 1
 	}

@@ -27,8 +27,8 @@ func run(ctx context.Context, stdin string, words ...string) (code int, stdout, 
 	return code, out.String(), errs.String()
 }
 
-// object runs the sample as Ansible does and returns what it answered, which
-// must be one JSON object on one line and nothing else.
+// object runs the sample as Ansible does and returns its output, which must be one JSON object on one line and nothing
+// else.
 func object(t *testing.T, ctx context.Context, args string) (code int, answer map[string]any) {
 	t.Helper()
 	code, stdout, stderr := run(ctx, args, "-")
@@ -47,7 +47,7 @@ func object(t *testing.T, ctx context.Context, args string) (code int, answer ma
 	return code, answer
 }
 
-func TestAnswer(t *testing.T) {
+func TestAnswerToAnsible(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	tests := []struct {
@@ -56,22 +56,31 @@ func TestAnswer(t *testing.T) {
 		args string
 		want map[string]any // a part of the answer
 	}{
-		{"done", t.Context(), `{"volumes": "/dat"}`, map[string]any{"changed": true, "msg": "took 1 of snap", "failed": nil, "warnings": nil}},
+		{"done", t.Context(), `{"volumes": "/dat"}`,
+			map[string]any{"changed": true, "msg": "took 1 of snap", "failed": nil, "warnings": nil}},
 		{"check", t.Context(), `{"volumes": "/dat", "_ansible_check_mode": true}`, map[string]any{"changed": false}},
 		{
 			"failed: what was done until then stays", t.Context(), `{"volumes": "/dat", "act": "fail"}`,
-			map[string]any{"changed": true, "count": 1.0, "code": "busy", "msg": "merge: /dat is held open", "hint": "stop them"},
+			map[string]any{"changed": true, "count": 1.0, "code": "busy", "msg": "merge: /dat is held open",
+				"hint": "stop them"},
 		},
-		{"any error", t.Context(), `{"volumes": "/dat", "act": "odd"}`, map[string]any{"code": "internal", "msg": "odd", "hint": nil}},
+		{"any error", t.Context(), `{"volumes": "/dat", "act": "odd"}`,
+			map[string]any{"code": "internal", "msg": "odd", "hint": nil}},
 		{"ended", cancelled, `{"volumes": "/dat", "act": "wait"}`, map[string]any{"code": "interrupted", "changed": true}},
 		{"no JSON", t.Context(), `{"volumes": "/dat", "act": "nan"}`, map[string]any{"code": "internal", "changed": true}},
-		{"no object", t.Context(), `["volumes"]`, map[string]any{"code": "bad_arguments", "msg": "the arguments cannot be read: they must be a JSON object, not a list"}},
-		{"no JSON in", t.Context(), `{"password": hunter2}`, map[string]any{"code": "bad_arguments", "msg": "the arguments cannot be read: wrong at byte 14"}},
-		{"nothing in", t.Context(), ``, map[string]any{"code": "bad_arguments", "msg": "the arguments cannot be read: it ends too early"}},
-		{"null in", t.Context(), `null`, map[string]any{"code": "bad_arguments", "msg": "the arguments cannot be read: they must be a JSON object, not nothing"}},
+		{"no object", t.Context(), `["volumes"]`,
+			map[string]any{"code": "bad_arguments",
+				"msg": "the arguments cannot be read: they must be a JSON object, not a list"}},
+		{"no JSON in", t.Context(), `{"password": hunter2}`,
+			map[string]any{"code": "bad_arguments", "msg": "the arguments cannot be read: wrong at byte 14"}},
+		{"nothing in", t.Context(), ``, map[string]any{"code": "bad_arguments",
+			"msg": "the arguments cannot be read: it ends too early"}},
+		{"null in", t.Context(), `null`, map[string]any{"code": "bad_arguments",
+			"msg": "the arguments cannot be read: they must be a JSON object, not nothing"}},
 		{"no_log", t.Context(), `{"volumes": "/dat", "_ansible_no_log": true}`, map[string]any{"invocation": nil}},
 		{
-			"settings that are not as expected", t.Context(), `{"volumes": "/dat", "_ansible_check_mode": {}, "_ansible_verbosity": "x"}`,
+			"settings that are not as expected", t.Context(),
+			`{"volumes": "/dat", "_ansible_check_mode": {}, "_ansible_verbosity": "x"}`,
 			map[string]any{"changed": true},
 		},
 	}
@@ -87,17 +96,17 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-func TestAllThatIsWrongIsNamedOnce(t *testing.T) {
+func TestEachWrongArgumentIsNamedOnce(t *testing.T) {
 	tests := []struct{ args, want string }{
 		{`{}`, "volumes"},
 		{`{"volumes": [], "name": "-x"}`, "name volumes"},
-		// What could not be decoded is not also said to be missing.
+		// An argument that could not be decoded is not also named as missing.
 		{`{"volumes": [null], "name": "-x"}`, "volumes[0] name"},
 		{`{"volumes": [{"size": "x"}], "name": "-x"}`, "volumes[0].size name"},
-		// Nor is what was misspelt.
+		// Neither is one whose name was misspelt.
 		{`{"vloumes": "/dat", "name": "-x"}`, "vloumes name"},
 		{`{"name": true}`, "name volumes"},
-		// What goes with which choice cannot be said where none was made.
+		// What else is wrong depends on the choice, so it is not named if the choice is wrong.
 		{`{"state": "absnt"}`, "state"},
 	}
 	for _, tt := range tests {
@@ -115,7 +124,7 @@ func TestAllThatIsWrongIsNamedOnce(t *testing.T) {
 	}
 }
 
-func TestNoSecretIsWritten(t *testing.T) {
+func TestSecretsAreMasked(t *testing.T) {
 	const secrets = `"password": "canary\"1\nline-canary-2 <&>", "tokens": {"a": "canary-3", "canary-key": 731731731}`
 	args := []string{
 		`{"act": "leak", "volumes": [{"vg": "a", "key": "canary-4"}], ` + secrets + `}`,
@@ -123,7 +132,7 @@ func TestNoSecretIsWritten(t *testing.T) {
 		`{"act": "panic-secret", "volumes": "/dat", ` + secrets + `}`,
 		`{"volumes": "[{\"vg\": \"a\", \"key\": \"canary-4\"}]", ` + secrets + `}`,
 		`{"act": "leak", "volumes": [{"key": "canary-4"}], "password": "canary", "tokens": "{\"a\": \"canary-3\"}"}`,
-		// Wrong in type, place or name.
+		// Secrets of the wrong type, in the wrong place, or under a wrong name.
 		`{"password": ["canary"], "tokens": "canary", "volumes": [{"key": ["canary"]}]}`,
 		`{"pasword": "canary", "volumes": [{"vg": "a", "keey": "canary"}, "canary"], "token": {"a": "canary"}}`,
 		`{"volumes": "[{\"keey\": \"canary\"}]"}`,
@@ -136,7 +145,7 @@ func TestNoSecretIsWritten(t *testing.T) {
 				object(t, t.Context(), arg)
 			}
 			_, stdout, stderr := run(t.Context(), arg, "-")
-			searchCanary(t, arg, stdout+stderr)
+			failIfSecret(t, arg, stdout+stderr)
 		})
 	}
 	hand := [][]string{
@@ -148,14 +157,14 @@ func TestNoSecretIsWritten(t *testing.T) {
 	for _, words := range hand {
 		for _, more := range []string{"--check", "--json"} {
 			_, stdout, stderr := run(t.Context(), "", append(words, more)...)
-			searchCanary(t, strings.Join(words, " "), stdout+stderr)
+			failIfSecret(t, strings.Join(words, " "), stdout+stderr)
 		}
 	}
 }
 
-// searchCanary fails if written holds a secret. A volume's path that is called
-// canary, and the key of a map, are no secrets.
-func searchCanary(t *testing.T, args, written string) {
+// failIfSecret fails the test if written contains a secret. A volume's path that is called canary, and a key of a
+// mapping, are not secret.
+func failIfSecret(t *testing.T, args, written string) {
 	t.Helper()
 	written = strings.NewReplacer("canary-key", "", `"canary"]`, "").Replace(written)
 	for _, word := range []string{"canary", "731731731"} {
@@ -165,14 +174,14 @@ func searchCanary(t *testing.T, args, written string) {
 	}
 }
 
-func TestAShortSecretDoesNotHideAFailure(t *testing.T) {
+func TestShortSecretDoesNotMaskFailure(t *testing.T) {
 	_, answer := object(t, t.Context(), `{"password": "a", "volumes": "/dat", "act": "fail"}`)
 	if answer["failed"] != true || answer["changed"] != true || answer["code"] != "busy" {
 		t.Errorf("got %v", answer)
 	}
 }
 
-func TestAReaderThatIsGone(t *testing.T) {
+func TestUnwritableOutputAndUnreadableInputFail(t *testing.T) {
 	for _, words := range [][]string{{"volumes=/dat"}, {"volumes=/dat", "--json"}, {"--help"}, {"--version"}} {
 		code := module().Program().Exec(t.Context(), append([]string{"sample"}, words...), nil, fullWriter{}, io.Discard)
 		if code != 1 {
@@ -191,7 +200,7 @@ type fullWriter struct{}
 
 func (fullWriter) Write([]byte) (int, error) { return 0, errors.New("full") }
 
-func TestCall(t *testing.T) {
+func TestCallHasFlagsAndSettings(t *testing.T) {
 	var got ansible.Call
 	m := module()
 	m.Run = func(_ context.Context, c ansible.Call, _ sample) (ansible.Result, error) {
@@ -207,7 +216,8 @@ func TestCall(t *testing.T) {
 		stdout, stderr string
 	}{
 		{
-			`{"act": "quick", "_ansible_check_mode": true, "_ansible_diff": true, "_ansible_verbosity": 3, "_ansible_patience": 10}`,
+			`{"act": "quick", "_ansible_check_mode": true, "_ansible_diff": true, "_ansible_verbosity": 3,
+				"_ansible_patience": 10}`,
 			[]string{"-"}, ansible.Call{Check: true, Diff: true, Verbosity: 3, Patience: 10 * time.Second}, "{", "",
 		},
 		{"", []string{"act=quick", "--diff"}, ansible.Call{Diff: true, Hand: true}, "done\n", "half"},
@@ -215,11 +225,13 @@ func TestCall(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var out, errs bytes.Buffer
-		code := m.Program().Exec(t.Context(), append([]string{"sample"}, tt.words...), strings.NewReader(tt.stdin), &out, &errs)
+		code := m.Program().Exec(t.Context(), append([]string{"sample"}, tt.words...), strings.NewReader(tt.stdin), &out,
+			&errs)
 		if code != 0 || !strings.HasPrefix(out.String(), tt.stdout) || errs.String() != tt.stderr {
 			t.Errorf("%v: exit code %d, %q, %q", tt.words, code, out.String(), errs.String())
 		}
-		if got.Check != tt.want.Check || got.Diff != tt.want.Diff || got.Hand != tt.want.Hand || got.Verbosity != tt.want.Verbosity ||
+		if got.Check != tt.want.Check || got.Diff != tt.want.Diff || got.Hand != tt.want.Hand ||
+			got.Verbosity != tt.want.Verbosity ||
 			got.Patience != tt.want.Patience {
 			t.Errorf("%v: got %+v", tt.words, got)
 		}
@@ -258,8 +270,8 @@ func TestResultSurvivesJSON(t *testing.T) {
 	}
 }
 
-// FuzzWords looks for words that panic, or that end in anything but a result, a
-// failure or a list of what is wrong.
+// FuzzWords searches for words at which the program panics, or ends with anything but a result, a failure or a list of
+// wrong arguments.
 func FuzzWords(f *testing.F) {
 	f.Add("volumes=/dat,/x\nname=a\n--check")
 	f.Add(`volumes=[{"vg":1}]` + "\n--json\n=\n-\n--")
@@ -279,7 +291,7 @@ func FuzzWords(f *testing.F) {
 	})
 }
 
-// FuzzArguments is the same for what Ansible sends: always one object.
+// FuzzArguments is the same for arguments from Ansible: the output must always be one JSON object.
 func FuzzArguments(f *testing.F) {
 	f.Add(`{"volumes": ["/dat"], "_ansible_check_mode": true}`)
 	f.Add(`{"volumes": [{"vg": "a", "key": "k"}], "password": "s", "tokens": {"a": "b"}}`)
@@ -292,13 +304,15 @@ func FuzzArguments(f *testing.F) {
 	})
 }
 
-// What a file says a word may say otherwise; what is wrong with the file is named, and nothing is done.
-func TestArgumentsInAFile(t *testing.T) {
+// If a file and a word give the same argument, the word wins. If the file cannot be read, it is named and nothing is
+// done.
+func TestWordsWinOverArgumentsInFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "nightly.json")
 	if err := os.WriteFile(file, []byte(`{"volumes": ["/dat", "/srv"], "name": "nightly"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for want, words := range map[string][]string{"printed: took 2 of nightly 2": {"@" + file}, "printed: took 2 of now 2": {"name=now", "@" + file}} {
+	for want, words := range map[string][]string{"printed: took 2 of nightly 2": {"@" + file},
+		"printed: took 2 of now 2": {"name=now", "@" + file}} {
 		if code, out, errs := run(t.Context(), "", words...); code != 0 || strings.TrimSpace(out) != want {
 			t.Errorf("%q: exit code %d, %q, %q", words, code, out, errs)
 		}
@@ -307,7 +321,8 @@ func TestArgumentsInAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{file, file + ".none", filepath.Dir(file), ""} {
-		if code, out, errs := run(t.Context(), "", "@"+path, "volumes=/dat"); code != 2 || out != "" || !strings.Contains(errs, "arguments in "+path) {
+		if code, out, errs := run(t.Context(), "", "@"+path, "volumes=/dat"); code != 2 || out != "" ||
+			!strings.Contains(errs, "arguments in "+path) {
 			t.Errorf("%q: exit code %d, %q, %q", path, code, out, errs)
 		}
 	}

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// version is set when a release is linked:
-// -ldflags '-X go.pcc.com/rewind/core/ansible.version=1.2.3'.
+// version is set by the linker when a release is built: -ldflags '-X go.pcc.com/rewind/core/ansible.version=1.2.3'.
 var version string
 
-// Version returns the version, or else the commit, that the program was built
-// from, with the compiler's and the platform's.
+// Version returns the version of the program, or else the commit from which it was built, with the compiler's version
+// and the platform.
 func Version() string {
-	return fmt.Sprintf("%s (%s %s/%s)", built(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("%s (%s %s/%s)", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-func built() string {
+// buildVersion returns the version of the program, or else the commit from which it was built.
+func buildVersion() string {
 	if version != "" {
 		return version
 	}
@@ -39,19 +39,20 @@ func built() string {
 	return "unknown"
 }
 
-// helpWidth is the longest line of --help, in characters.
+// helpWidth is the length of the longest line of a description in --help, in bytes.
 const helpWidth = 100
 
-// help returns the text of --help; all of it comes from the tags.
+// help returns the text of --help. What it says about arguments comes from the tags.
 func (p Program) help(list []argument, defaults reflect.Value) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [@FILE] [argument=value]... [--check] [--diff] [--json]\n", p.name, p.summary, p.name)
+	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [@FILE] [argument=value]... [--check] [--diff] [--json]\n", p.name, p.summary,
+		p.name)
 	if len(list) > 0 {
 		b.WriteString("\narguments (lists with commas or as JSON, other structures as JSON):\n")
-		describe(&b, "  ", list, defaults)
+		writeArguments(&b, "  ", list, defaults)
 	}
 	b.WriteString("\nflags:\n" +
-		"  @FILE      arguments in a file, as one JSON object; words say more than it does\n" +
+		"  @FILE      arguments in a file, as one JSON object; an argument given as a word wins\n" +
 		"  --check    say what would be done, and change nothing\n" +
 		"  --diff     show what changes\n" +
 		"  --json     write the result as one JSON object\n" +
@@ -66,16 +67,16 @@ func (p Program) help(list []argument, defaults reflect.Value) string {
 	return b.String()
 }
 
-func describe(b *strings.Builder, indent string, list []argument, defaults reflect.Value) {
+func writeArguments(b *strings.Builder, indent string, list []argument, defaults reflect.Value) {
 	for _, a := range list {
-		fmt.Fprintf(b, "%s%s: %s\n", indent, a.name, a.facts(defaults))
-		wrap(b, indent+"    ", a.doc)
-		describe(b, indent+"    ", a.fields, reflect.Value{})
+		fmt.Fprintf(b, "%s%s: %s\n", indent, a.name, a.typeAndDefault(defaults))
+		writeWrapped(b, indent+"    ", a.doc)
+		writeArguments(b, indent+"    ", a.fields, reflect.Value{})
 	}
 }
 
-// facts says the type, the choices and the default.
-func (a argument) facts(defaults reflect.Value) string {
+// typeAndDefault returns the type of the argument, its choices and its default, for --help.
+func (a argument) typeAndDefault(defaults reflect.Value) string {
 	s := typeName(a.typ)
 	if len(a.choices) > 0 {
 		s += ", one of " + strings.Join(a.choices, ", ")
@@ -96,13 +97,13 @@ func (a argument) facts(defaults reflect.Value) string {
 }
 
 func typeName(t reflect.Type) string {
-	own := reflect.PointerTo(t).Implements(argDecoder)
+	hasOwnDecoder := reflect.PointerTo(t).Implements(argDecoderType)
 	switch {
-	case t == duration:
+	case t == durationType:
 		return "seconds, or a time such as 90s or 1h30m"
-	case own && len(mappingOf(t)) > 0:
+	case hasOwnDecoder && len(mappingOf(t)) > 0:
 		return "text or mapping"
-	case own:
+	case hasOwnDecoder:
 		return "text"
 	}
 	switch t.Kind() {
@@ -124,14 +125,14 @@ func typeName(t reflect.Type) string {
 	return "whole number"
 }
 
-// defaultText is empty where the zero value means that nothing is set.
+// defaultText returns a default for --help, and "" if it is a zero value that means that nothing is set.
 func defaultText(v reflect.Value) string {
 	switch {
 	case v.Kind() == reflect.Bool:
 		return fmt.Sprint(v.Bool())
 	case v.IsZero():
 		return ""
-	case v.Type() == duration && v.Int()%int64(time.Second) == 0:
+	case v.Type() == durationType && v.Int()%int64(time.Second) == 0:
 		return fmt.Sprint(v.Int() / int64(time.Second))
 	case v.Kind() == reflect.Pointer:
 		return defaultText(v.Elem())
@@ -148,8 +149,8 @@ func defaultText(v reflect.Value) string {
 	return fmt.Sprint(v)
 }
 
-// wrap writes text in lines of at most helpWidth characters.
-func wrap(b *strings.Builder, indent, text string) {
+// writeWrapped writes text in lines of at most helpWidth bytes.
+func writeWrapped(b *strings.Builder, indent, text string) {
 	line := indent
 	for _, word := range strings.Fields(text) {
 		if len(line)+1+len(word) > helpWidth && line != indent {

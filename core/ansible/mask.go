@@ -10,44 +10,45 @@ import (
 	"sync"
 )
 
-// hiddenText stands where a secret stood; Ansible itself writes the same.
+// hiddenText replaces a secret. Ansible itself writes the same text.
 const hiddenText = "********"
 
 // mask hides secrets in what is written. It is safe for concurrent use.
 type mask struct {
 	mu      sync.Mutex
-	secrets []string // longest first, so that none hides only a part of another
+	secrets []string // longest first, so that a secret is not hidden only in part because it contains another one
 }
 
-// shortest is how long a text must be to be hidden. A shorter one hides nothing: it shows where it stood by what is missing,
-// and a setting such as "4" among the secrets would make every other number unreadable, a backup's ID too. Arguments
-// that are secret are hidden by their names, however short.
-const shortest = 4
+// minSecretLength is the length, in bytes, from which on a secret is hidden wherever it occurs in a text. Hiding a
+// shorter one would protect nothing: each replaced spot would show what is missing there. And a setting such as "4"
+// among the secrets would make every number with that digit unreadable, even the ID of a backup. The values of secret
+// arguments are hidden under their names, however short they are.
+const minSecretLength = 4
 
-// Hidden hides secrets in what is written before the module's own output is: a journal, a progress file.
+// Hidden hides secrets in what is written outside the program's output, such as a journal entry or a progress file.
 type Hidden struct{ mask mask }
 
-// Hide returns what hides the secrets.
+// Hide returns a Hidden that hides these secrets.
 func Hide(secrets ...string) *Hidden {
 	h := new(Hidden)
 	h.mask.add(secrets...)
 	return h
 }
 
-// Text returns s without secrets.
-func (h *Hidden) Text(s string) string { return h.mask.text(s) }
+// Text returns s with the secrets replaced by asterisks.
+func (h *Hidden) Text(s string) string { return h.mask.maskText(s) }
 
-// Facts returns facts without secrets. Those that are not fit for JSON are left out.
+// Facts returns facts with the secrets replaced by asterisks. It returns nil if the facts cannot be written as JSON.
 func (h *Hidden) Facts(facts map[string]any) map[string]any {
 	v, err := jsonValue(facts)
 	if err != nil {
 		return nil
 	}
-	clean, _ := h.mask.value(v).(map[string]any)
+	clean, _ := h.mask.maskValue(v).(map[string]any)
 	return clean
 }
 
-// add also hides a secret's single lines and the forms it takes inside quotes.
+// add adds secrets. Each single line of a secret is hidden, too, and so are the forms that it takes inside quotes.
 func (m *mask) add(values ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -61,16 +62,16 @@ func (m *mask) add(values ...string) {
 
 func (m *mask) addForms(secret string) {
 	quoted := strconv.Quote(secret)
-	inJSON, _ := json.Marshal(secret) // a string is always fit for JSON
+	inJSON, _ := json.Marshal(secret) // cannot fail for a string
 	for _, form := range []string{secret, quoted[1 : len(quoted)-1], string(inJSON[1 : len(inJSON)-1])} {
-		if len(form) >= shortest && !slices.Contains(m.secrets, form) {
+		if len(form) >= minSecretLength && !slices.Contains(m.secrets, form) {
 			m.secrets = append(m.secrets, form)
 		}
 	}
 }
 
-// text returns s without secrets.
-func (m *mask) text(s string) string {
+// maskText returns s with the secrets replaced.
+func (m *mask) maskText(s string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, secret := range m.secrets {
@@ -79,117 +80,116 @@ func (m *mask) text(s string) string {
 	return s
 }
 
-// value returns a JSON value without secrets, in its keys too. A number or a
-// bool whose whole text is a secret becomes the hidden text.
-func (m *mask) value(v any) any {
+// maskValue returns a JSON value with the secrets replaced, also in keys. A number whose whole text is a secret becomes
+// hiddenText.
+func (m *mask) maskValue(v any) any {
 	switch v := v.(type) {
 	case string:
-		return m.text(v)
+		return m.maskText(v)
 	case json.Number:
-		if s := m.text(v.String()); s == hiddenText {
+		if s := m.maskText(v.String()); s == hiddenText {
 			return s
 		}
 	case []any:
 		for i := range v {
-			v[i] = m.value(v[i])
+			v[i] = m.maskValue(v[i])
 		}
 	case map[string]any:
 		clean := make(map[string]any, len(v))
 		for key, inner := range v {
-			clean[m.text(key)] = m.value(inner)
+			clean[m.maskText(key)] = m.maskValue(inner)
 		}
 		return clean
 	}
 	return v
 }
 
-// learn adds the values of all secret arguments in raw.
-func (m *mask) learn(list []argument, raw any) {
+// addArguments adds the values of all secret arguments in raw as secrets. raw may also be JSON in a text.
+func (m *mask) addArguments(list []argument, raw any) {
 	switch raw := raw.(type) {
 	case string:
 		if v, err := parseJSON([]byte(raw)); err == nil {
 			if _, isText := v.(string); !isText {
-				m.learn(list, v)
+				m.addArguments(list, v)
 			}
 		}
 	case []any:
 		for _, item := range raw {
-			m.learn(list, item)
+			m.addArguments(list, item)
 		}
 	case map[string]any:
 		for key, value := range raw {
-			m.learnOne(list, key, value)
+			m.addArgument(list, key, value)
 		}
 	}
 }
 
-func (m *mask) learnOne(list []argument, key string, value any) {
-	a, known := find(list, key)
+func (m *mask) addArgument(list []argument, key string, value any) {
+	a, known := findArgument(list, key)
 	if !known {
 		return
 	}
 	if a.secret {
-		m.add(leaves(value)...)
+		m.add(allTexts(value)...)
 		return
 	}
 	if len(a.fields) > 0 {
-		m.learn(a.fields, value)
+		m.addArguments(a.fields, value)
 	}
 }
 
-// leaves returns every text and number within v, also those of JSON in a text.
-func leaves(v any) []string {
+// allTexts returns every text and number within v, also within JSON in a text.
+func allTexts(v any) []string {
 	var all []string
 	switch v := v.(type) {
 	case string:
 		all = append(all, v)
-		for _, part := range split(v) { // a mapping in words: A=1,B=2
+		for _, part := range splitList(v) { // it may be a mapping in words: A=1,B=2
 			if _, value, ok := strings.Cut(part, "="); ok {
 				all = append(all, value)
 			}
 		}
 		if inner, err := parseJSON([]byte(v)); err == nil {
 			if _, isText := inner.(string); !isText {
-				all = append(all, leaves(inner)...)
+				all = append(all, allTexts(inner)...)
 			}
 		}
 	case json.Number:
 		all = append(all, v.String())
 	case []any:
 		for _, item := range v {
-			all = append(all, leaves(item)...)
+			all = append(all, allTexts(item)...)
 		}
 	case map[string]any:
 		for _, item := range v {
-			all = append(all, leaves(item)...)
+			all = append(all, allTexts(item)...)
 		}
 	}
 	return all
 }
 
-// shown returns the arguments as the result repeats them: secrets are hidden by
-// name, and what is no argument is left out, because under a misspelt name there
-// may be a secret.
-func shown(list []argument, raw any) any {
+// shownArguments returns the arguments as the result repeats them. The values of secret arguments are replaced. Keys
+// that are no argument are left out, because a misspelt name may have a secret for its value.
+func shownArguments(list []argument, raw any) any {
 	switch raw := raw.(type) {
 	case string:
 		return shownText(list, raw)
 	case []any:
 		all := make([]any, len(raw))
 		for i, item := range raw {
-			all[i] = shown(list, item)
+			all[i] = shownArguments(list, item)
 		}
 		return all
 	case map[string]any:
 		all := make(map[string]any, len(raw))
 		for key, value := range raw {
-			a, known := find(list, key)
+			a, known := findArgument(list, key)
 			switch {
 			case !known:
 			case a.secret && value != nil:
 				all[key] = hiddenText
 			case len(a.fields) > 0:
-				all[key] = shown(a.fields, value)
+				all[key] = shownArguments(a.fields, value)
 			default:
 				all[key] = value
 			}
@@ -199,8 +199,8 @@ func shown(list []argument, raw any) any {
 	return raw
 }
 
-// shownText also finds what is no argument within JSON in a text. JSON that
-// cannot be read cannot be searched for secrets.
+// shownText is shownArguments for a text, which may be JSON. A text that looks like JSON and cannot be parsed is
+// replaced as a whole, because it cannot be searched for secret arguments.
 func shownText(list []argument, raw string) any {
 	v, err := parseJSON([]byte(raw))
 	if err != nil && strings.ContainsAny(raw, "{[") {
@@ -211,12 +211,12 @@ func shownText(list []argument, raw string) any {
 	}
 	switch v.(type) {
 	case []any, map[string]any:
-		return shown(list, v)
+		return shownArguments(list, v)
 	}
 	return raw
 }
 
-// jsonValue returns v as the JSON value that it is written as.
+// jsonValue converts v to what parseJSON returns for the JSON that v is written as.
 func jsonValue(v any) (any, error) {
 	data, err := json.Marshal(v)
 	if err != nil {

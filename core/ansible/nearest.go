@@ -2,8 +2,7 @@ package ansible
 
 import "strings"
 
-// nearest returns the candidate that word was probably meant to be, "" if none
-// is near.
+// nearest returns the candidate that was probably meant by a misspelt word, and "" if none is similar.
 func nearest(word string, candidates []string) string {
 	best, least := "", max(1, len(word)/3)+1
 	for _, c := range candidates {
@@ -22,31 +21,31 @@ func nearest(word string, candidates []string) string {
 	return ""
 }
 
-// distance counts the letters to insert, remove, replace or swap with their
-// neighbour to make b of a (optimal string alignment).
+// distance returns how many letters have to be inserted, removed, replaced, or swapped with their neighbour to turn a
+// into b (optimal string alignment distance).
 func distance(a, b string) int {
 	if len(a) > 64 {
-		return len(a) // no name is that long
+		return len(a) // no argument has such a long name, and the table would get large
 	}
-	var older []int
-	old := make([]int, len(b)+1)
-	for j := range old {
-		old[j] = j
+	var beforePrevious []int
+	previous := make([]int, len(b)+1)
+	for j := range previous {
+		previous[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
+		current := make([]int, len(b)+1)
+		current[0] = i
 		for j := 1; j <= len(b); j++ {
-			replace := old[j-1]
+			replace := previous[j-1]
 			if a[i-1] != b[j-1] {
 				replace++
 			}
-			row[j] = min(old[j]+1, row[j-1]+1, replace)
+			current[j] = min(previous[j]+1, current[j-1]+1, replace)
 			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], older[j-2]+1)
+				current[j] = min(current[j], beforePrevious[j-2]+1)
 			}
 		}
-		older, old = old, row
+		beforePrevious, previous = previous, current
 	}
-	return old[len(b)]
+	return previous[len(b)]
 }

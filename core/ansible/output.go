@@ -11,7 +11,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// outcome is all that is known when the work has ended.
+// outcome is all that is known when the work has ended. It writes the output.
 type outcome struct {
 	name      string
 	in        input
@@ -21,21 +21,21 @@ type outcome struct {
 	arguments []argument
 }
 
-// exitCode tells a person's script wrong words (2) from work that failed (1).
-// Ansible takes every code but 0 as failed, and 255 as unreachable.
+// exitCode returns 2 for wrong arguments and 1 for work that failed, so that a script can tell them apart. For Ansible
+// it is 1 in both cases: Ansible takes every code but 0 as failed, and 255 as unreachable.
 func (o outcome) exitCode() int {
 	switch {
 	case o.err == nil:
 		return 0
-	case o.in.hand && o.err.Code == fault.BadArguments:
+	case o.in.byHand && o.err.Code == fault.BadArguments:
 		return 2
 	}
 	return 1
 }
 
-// object is the answer to Ansible. The facts of a failure are keys beside the
-// result's, except for those that say what kind of answer it is.
-func (o outcome) object() map[string]any {
+// answer returns the JSON object for Ansible. The facts of a failure are keys beside those of the result. If both have
+// a key, the result wins.
+func (o outcome) answer() map[string]any {
 	all := o.result.object()
 	if o.err != nil {
 		for key, value := range o.err.Facts {
@@ -51,79 +51,79 @@ func (o outcome) object() map[string]any {
 	if o.exception != "" {
 		all["exception"] = o.exception
 	}
-	all["rewind_version"] = built()
+	all["rewind_version"] = buildVersion()
 	if !o.in.noLog {
-		given := shown(o.arguments, o.in.given)
+		given := shownArguments(o.arguments, o.in.given)
 		all["invocation"] = map[string]any{"module_args": given}
 	}
 	return all
 }
 
-// writeObject writes exactly one line, a JSON object. A result that is not fit
-// for JSON is a defect, which must not cost the reader the object.
+// writeObject writes exactly one line, a JSON object. A result that cannot be written as JSON is a defect of this
+// program; the reader gets a JSON object all the same.
 func (o outcome) writeObject(stdout io.Writer) int {
 	code := o.exitCode()
 	all, err := o.masked()
 	if err != nil {
 		code = 1
-		all = map[string]any{"failed": true, "changed": o.result.Changed, "code": string(fault.Internal), "msg": o.in.call.hidden.text(err.Error())}
+		all = map[string]any{"failed": true, "changed": o.result.Changed, "code": string(fault.Internal),
+			"msg": o.in.call.hidden.maskText(err.Error())}
 	}
 	var line bytes.Buffer
 	encoder := json.NewEncoder(&line)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(all) // cannot fail: it came out of JSON
+	_ = encoder.Encode(all) // cannot fail: these values were parsed from JSON
 	if _, err := stdout.Write(line.Bytes()); err != nil {
 		return 1
 	}
 	return code
 }
 
-// masked returns the object without secrets. Its own keys, its code and what tells a run from others stay: without them
-// Ansible would not know a failure, and could not ask for the run.
+// masked returns the JSON object with the secrets replaced. The object's own keys, the code and the ID of the run are
+// left as they are, even if they contain a secret: without them Ansible could not recognize a failure, and could not
+// ask for the run.
 func (o outcome) masked() (map[string]any, error) {
-	v, err := jsonValue(o.object())
+	v, err := jsonValue(o.answer())
 	if err != nil {
 		return nil, err
 	}
 	all := v.(map[string]any)
 	for key, value := range all {
 		if key != "code" && key != "run" {
-			all[key] = o.in.call.hidden.value(value)
+			all[key] = o.in.call.hidden.maskValue(value)
 		}
 	}
 	return all, nil
 }
 
-// writeText shows the outcome to a person: what was done on stdout, what is
-// wrong on stderr.
+// writeText writes the outcome for a person: what was done to stdout, warnings and errors to stderr.
 func (o outcome) writeText(stdout, stderr io.Writer, print func(io.Writer, Result)) int {
-	var out, complaints bytes.Buffer
+	var out, errText bytes.Buffer
 	for _, warning := range o.result.Warnings {
-		fmt.Fprintf(&complaints, "%s: warning: %s\n", o.name, warning)
+		fmt.Fprintf(&errText, "%s: warning: %s\n", o.name, warning)
 	}
 	switch {
 	case o.err != nil:
-		o.complain(&complaints)
+		o.writeFailure(&errText)
 	case print != nil:
 		print(&out, o.result)
 	case o.result.Msg != "":
 		fmt.Fprintln(&out, o.result.Msg)
 	}
 	if d := o.result.Diff; d != nil && o.in.call.Diff {
-		d.print(&out)
+		d.write(&out)
 	}
 	hidden := o.in.call.hidden
-	_, err := io.WriteString(stdout, visible(hidden.text(out.String())))
-	_, _ = io.WriteString(stderr, visible(hidden.text(complaints.String())))
+	_, err := io.WriteString(stdout, escapeControls(hidden.maskText(out.String())))
+	_, _ = io.WriteString(stderr, escapeControls(hidden.maskText(errText.String())))
 	if err != nil {
 		return 1
 	}
 	return o.exitCode()
 }
 
-// complain names each problem on a line of its own, then the hints and whoever
-// holds what is needed.
-func (o outcome) complain(w io.Writer) {
+// writeFailure writes each problem on a line of its own, then the hints, and then the table of holders.
+func (o outcome) writeFailure(w io.Writer) {
 	msgs := []string{o.err.Msg}
 	if list, ok := o.err.Facts["problems"].([]fault.Problem); ok {
 		msgs = nil
@@ -140,11 +140,11 @@ func (o outcome) complain(w io.Writer) {
 	if o.err.Hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", o.err.Hint)
 	}
-	holders(w, o.err.Facts["holders"])
+	writeHolders(w, o.err.Facts["holders"])
 }
 
-// holders prints the fact of that name as a table: it is a list of objects.
-func holders(w io.Writer, fact any) {
+// writeHolders writes the fact "holders", which is a list of objects, as a table.
+func writeHolders(w io.Writer, fact any) {
 	v, err := jsonValue(fact)
 	list, ok := v.([]any)
 	if err != nil || !ok {
@@ -165,7 +165,7 @@ func holders(w io.Writer, fact any) {
 	}
 	widths := make([]int, len(columns))
 	for _, cells := range rows {
-		for i, cell := range cells[:len(cells)-1] { // nothing is to the right of the last one
+		for i, cell := range cells[:len(cells)-1] { // the last column needs no padding
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell)+2)
 		}
 	}
@@ -177,9 +177,9 @@ func holders(w io.Writer, fact any) {
 	}
 }
 
-// print shows the lines between the common beginning and the common end.
-func (d Diff) print(w io.Writer) {
-	before, after := lines(d.Before), lines(d.After)
+// write writes the lines between the common beginning and the common end of both texts.
+func (d Diff) write(w io.Writer) {
+	before, after := splitLines(d.Before), splitLines(d.After)
 	start := 0
 	for start < min(len(before), len(after)) && before[start] == after[start] {
 		start++
@@ -200,7 +200,7 @@ func (d Diff) print(w io.Writer) {
 	}
 }
 
-func lines(s string) []string {
+func splitLines(s string) []string {
 	if s == "" {
 		return nil
 	}

@@ -6,10 +6,12 @@ import (
 	"testing"
 )
 
-// One file is several programs: by the name it is called by, by its first word, or by an internal command of theirs.
-func TestOneFileIsSeveralPrograms(t *testing.T) {
+// One file holds several programs. Which one is run depends on the file's name, or on the first word, which is a
+// program's name or an internal command.
+func TestProgramIsChosenByFileNameFirstWordOrCommand(t *testing.T) {
 	none := func(context.Context, []string) int { return 0 }
-	programs := []Program{{name: "take"}, {name: "merge", internal: map[string]func(context.Context, []string) int{"settle": none}}}
+	programs := []Program{{name: "take"}, {name: "merge",
+		internal: map[string]func(context.Context, []string) int{"settle": none}}}
 	for _, c := range []struct {
 		argv []string
 		name string
@@ -25,7 +27,7 @@ func TestOneFileIsSeveralPrograms(t *testing.T) {
 		{[]string{"/store/rewind-12ab"}, "", nil},
 		{nil, "", nil},
 	} {
-		p, own := choose(programs, c.argv)
+		p, own := chooseProgram(programs, c.argv)
 		if (p == nil) != (c.name == "") || p != nil && p.name != c.name || !slices.Equal(own, c.own) {
 			t.Errorf("%q: %v with %q", c.argv, p, own)
 		}

@@ -9,8 +9,8 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// Result is what a module did. In JSON it is one flat object: the keys of Data
-// beside changed, msg, diff, warnings and commands, which win.
+// Result says what a module did. In JSON it is one flat object: the keys of Data beside the keys changed, msg, diff,
+// warnings and commands. If Data has one of these five keys, too, it is left out.
 type Result struct {
 	Changed  bool
 	Msg      string
@@ -20,7 +20,7 @@ type Result struct {
 	Commands []command.Record
 }
 
-// Diff is a text before and after, as Ansible shows it.
+// Diff is a text before and after a change, in the form that Ansible shows.
 type Diff struct {
 	Before       string `json:"before"`
 	After        string `json:"after"`
@@ -28,8 +28,8 @@ type Diff struct {
 	AfterHeader  string `json:"after_header,omitempty"`
 }
 
-// fixed are the keys that a Result has of its own.
-type fixed struct {
+// ownKeys are the keys of a Result in JSON that do not come from Data.
+type ownKeys struct {
 	Changed  bool             `json:"changed"`
 	Msg      string           `json:"msg"`
 	Diff     *Diff            `json:"diff"`
@@ -57,28 +57,27 @@ func (r Result) object() map[string]any {
 // MarshalJSON writes the flat object.
 func (r Result) MarshalJSON() ([]byte, error) { return json.Marshal(r.object()) }
 
-// UnmarshalJSON reads the flat object. Numbers in Data are json.Number, which
-// loses no byte of a large size.
-func (r *Result) UnmarshalJSON(data []byte) error {
-	var own fixed
-	if err := json.Unmarshal(data, &own); err != nil {
+// UnmarshalJSON parses the flat object. Numbers in Data become json.Number, which keeps large sizes exact.
+func (r *Result) UnmarshalJSON(text []byte) error {
+	var own ownKeys
+	if err := json.Unmarshal(text, &own); err != nil {
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
-	var rest map[string]any
-	if err := d.Decode(&rest); err != nil {
+	var data map[string]any
+	if err := d.Decode(&data); err != nil {
 		return err
 	}
 	for _, key := range []string{"changed", "msg", "diff", "warnings", "commands"} {
-		delete(rest, key)
+		delete(data, key)
 	}
-	*r = Result{own.Changed, own.Msg, rest, own.Diff, own.Warnings, own.Commands}
+	*r = Result{own.Changed, own.Msg, data, own.Diff, own.Warnings, own.Commands}
 	return nil
 }
 
-// Into fills the struct that v points to from Data by its json tags, for Print:
-// Data may hold typed values or what came back out of JSON.
+// Into fills the struct to which v points from Data, by its json tags. It is for Print: Data may hold either typed
+// values or what UnmarshalJSON has made of them. The error is no fault.
 func (r Result) Into(v any) error {
 	data, err := json.Marshal(r.Data)
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// sample is a module that uses all there is.
+// sample has arguments of every type and with every tag.
 type sample struct {
-	Volumes     []volume          `mapstructure:"volumes" alias:"volume" doc:"What to take: mount points, vg/lv or device paths."`
+	Volumes     []volume          `mapstructure:"volumes" alias:"volume" doc:"What to take: mount points, vg/lv or devices."`
 	Name        string            `mapstructure:"name" doc:"Name of the set."`
 	State       string            `mapstructure:"state" choices:"present,absent,mounted" doc:"What there shall be."`
 	Size        string            `mapstructure:"size" doc:"Room for each snapshot."`
@@ -38,10 +38,10 @@ type sample struct {
 
 	Act string `mapstructure:"act" doc:"What the sample does."`
 
-	Untagged string // is no argument
+	Untagged string // not an argument
 }
 
-// Limits shows that arguments can be shared.
+// Limits has arguments that several modules can share.
 type Limits struct {
 	Timeout time.Duration `mapstructure:"timeout" doc:"How long to wait."`
 }
@@ -65,8 +65,9 @@ func (v *volume) DecodeArg(raw any) error {
 	return ansible.Decode(raw, (*mapping)(v))
 }
 
-var errSample = fault.New(fault.Busy, "/dat is held open").WithHint("stop them").
-	With("holders", []map[string]any{{"kind": "process", "pid": 812, "command": "postgres", "unit": "postgresql.service", "path": "/dat/base"}}).
+var errBusy = fault.New(fault.Busy, "/dat is held open").WithHint("stop them").
+	With("holders", []map[string]any{{"kind": "process", "pid": 812, "command": "postgres", "unit": "postgresql.service",
+		"path": "/dat/base"}}).
 	With("changed", "a fact must not hide what the result says")
 
 func module() ansible.Module[sample] {
@@ -113,9 +114,9 @@ func runSample(ctx context.Context, c ansible.Call, a sample) (ansible.Result, e
 	case "warn":
 		done.Warnings = []string{"look out"}
 	case "fail":
-		return done, fmt.Errorf("merge: %w", errSample)
+		return done, fmt.Errorf("merge: %w", errBusy)
 	case "two":
-		return done, fault.All(fault.New(fault.NoSpace, "vg00 is full").WithHint("free some"), errSample)
+		return done, fault.All(fault.New(fault.NoSpace, "vg00 is full").WithHint("free some"), errBusy)
 	case "odd":
 		return done, errors.New("odd")
 	case "panic":
@@ -134,13 +135,14 @@ func runSample(ctx context.Context, c ansible.Call, a sample) (ansible.Result, e
 	return done, nil
 }
 
-// leak puts every secret everywhere, as careless code would.
+// leak returns a result with every secret in every place, as careless code might.
 func leak(c ansible.Call, a sample) (ansible.Result, error) {
 	c.Secret("canary-from-a-file")
 	secret := fmt.Sprintf("<%s %q %v %s canary-from-a-file>", a.Password, a.Password, a.Tokens, a.Volumes[0].Key)
 	r := ansible.Result{
-		Msg:      secret,
-		Data:     map[string]any{"nested": []any{map[string]string{secret: secret}}, "number": json.Number(cmp.Or(a.Tokens["canary-key"], "0"))},
+		Msg: secret,
+		Data: map[string]any{"nested": []any{map[string]string{secret: secret}},
+			"number": json.Number(cmp.Or(a.Tokens["canary-key"], "0"))},
 		Warnings: []string{secret},
 		Diff:     &ansible.Diff{Before: secret, After: secret},
 		Commands: []command.Record{{Argv: []string{secret}}},
@@ -155,7 +157,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sample": func() { ansible.Main(module().Program()) }})
 }
 
-func TestScripts(t *testing.T) {
+func TestProgramByHandAndByAnsible(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,

@@ -11,36 +11,36 @@ import (
 	"time"
 )
 
-var duration = reflect.TypeFor[time.Duration]()
+var durationType = reflect.TypeFor[time.Duration]()
 
-// scalar returns raw as what a field of the simple type t takes. The errors say
-// what is expected, and do not quote raw, which may be a secret.
+// scalar converts raw to the simple type t. The errors say what is expected, and do not quote raw, which may be a
+// secret.
 func scalar(t reflect.Type, raw any) (any, error) {
 	switch raw.(type) {
 	case []any, map[string]any:
-		return nil, errors.New("must be one value, not " + kind(raw))
+		return nil, errors.New("must be one value, not " + kindOf(raw))
 	}
-	if t == duration {
-		return seconds(raw)
+	if t == durationType {
+		return parseDuration(raw)
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return text(raw)
+		return parseText(raw)
 	case reflect.Bool:
-		return truth(raw)
+		return parseBool(raw)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return whole(raw, t.Bits())
+		return parseInt(raw, t.Bits())
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return natural(raw, t.Bits())
+		return parseUint(raw, t.Bits())
 	case reflect.Float32, reflect.Float64:
-		return number(raw, t.Bits())
+		return parseFloat(raw, t.Bits())
 	}
 	return nil, fmt.Errorf("arguments of type %v cannot be read", t)
 }
 
-// text takes a number as it was written. A bool has lost how it was: YAML's yes,
-// on and True are all the same by now.
-func text(raw any) (string, error) {
+// parseText also accepts a number, as it was written. It refuses a bool, because nobody knows how that was written:
+// YAML makes the same value of yes, on and True.
+func parseText(raw any) (string, error) {
 	switch v := raw.(type) {
 	case string:
 		return v, nil
@@ -50,8 +50,8 @@ func text(raw any) (string, error) {
 	return "", errors.New("must be text, not yes or no: quote it in YAML")
 }
 
-// truth takes Ansible's words for it.
-func truth(raw any) (bool, error) {
+// parseBool accepts the same words as Ansible.
+func parseBool(raw any) (bool, error) {
 	if b, ok := raw.(bool); ok {
 		return b, nil
 	}
@@ -64,22 +64,22 @@ func truth(raw any) (bool, error) {
 	return false, errors.New("must be true or false")
 }
 
-// digits returns raw as the text of a whole number.
-func digits(raw any) (string, error) {
+// wholeNumberText returns the text of a whole number, for strconv.
+func wholeNumberText(raw any) (string, error) {
 	s := strings.TrimSpace(fmt.Sprint(raw))
 	if _, isBool := raw.(bool); isBool {
 		return "", errors.New("must be a whole number, not true or false")
 	}
 	unsigned := strings.TrimLeft(s, "+-")
 	if len(unsigned) > 1 && unsigned[0] == '0' && strings.Trim(unsigned, "0123456789") == "" {
-		// YAML reads 0644 as 420, people read it as 644.
+		// YAML makes 420 of 0644, while people read 644.
 		return "", errors.New("must not begin with 0, which could mean an octal number")
 	}
 	return s, nil
 }
 
-func whole(raw any, bits int) (int64, error) {
-	s, err := digits(raw)
+func parseInt(raw any, bits int) (int64, error) {
+	s, err := wholeNumberText(raw)
 	if err != nil {
 		return 0, err
 	}
@@ -93,8 +93,8 @@ func whole(raw any, bits int) (int64, error) {
 	return n, nil
 }
 
-func natural(raw any, bits int) (uint64, error) {
-	s, err := digits(raw)
+func parseUint(raw any, bits int) (uint64, error) {
+	s, err := wholeNumberText(raw)
 	if err != nil {
 		return 0, err
 	}
@@ -108,7 +108,7 @@ func natural(raw any, bits int) (uint64, error) {
 	return n, nil
 }
 
-func number(raw any, bits int) (float64, error) {
+func parseFloat(raw any, bits int) (float64, error) {
 	if _, isBool := raw.(bool); isBool {
 		return 0, errors.New("must be a number, not true or false")
 	}
@@ -119,10 +119,10 @@ func number(raw any, bits int) (float64, error) {
 	return f, nil
 }
 
-// seconds takes a whole number of seconds, or a text such as 90s or 1h30m.
-func seconds(raw any) (time.Duration, error) {
+// parseDuration accepts a whole number of seconds, or a text such as 90s or 1h30m.
+func parseDuration(raw any) (time.Duration, error) {
 	d, err := time.ParseDuration(strings.TrimSpace(fmt.Sprint(raw)))
-	if n, notWhole := whole(raw, 64); notWhole == nil {
+	if n, notWhole := parseInt(raw, 64); notWhole == nil {
 		if n > int64(math.MaxInt64/time.Second) {
 			return 0, errors.New("is out of range")
 		}
@@ -137,8 +137,8 @@ func seconds(raw any) (time.Duration, error) {
 	return d, nil
 }
 
-// kind names what raw is.
-func kind(raw any) string {
+// kindOf says what kind of value raw is, for messages.
+func kindOf(raw any) string {
 	switch raw.(type) {
 	case nil:
 		return "nothing"

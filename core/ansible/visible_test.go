@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestWhatSteersATerminalIsWrittenOut(t *testing.T) {
+func TestControlCharactersAreEscaped(t *testing.T) {
 	for in, want := range map[string]string{
 		"/dat/größe\tx\n":                "/dat/größe\tx\n",
 		"/dat/\x1b[2Jx\r":                `/dat/\x1b[2Jx\r`,
@@ -13,7 +13,7 @@ func TestWhatSteersATerminalIsWrittenOut(t *testing.T) {
 		"a\u202egpj.exe":                 `a\u202egpj.exe`,
 		"the replacement \ufffd is text": "the replacement \ufffd is text",
 	} {
-		if got := visible(in); got != want {
+		if got := escapeControls(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}

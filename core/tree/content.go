@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// chunk is how many bytes are read at once, a multiple of Block.
-	chunk = 512 << 10
-	// abreast is how many chunks of one file of `from` are read at once. What serves them may be a program that works as
-	// long as this one does, and on several processors.
-	abreast = 4
+	// readSize is the number of bytes of one read, a multiple of Block.
+	readSize = 512 << 10
+	// readsAhead is how many reads of one file of `from` are under way at the same time. A FUSE program may serve
+	// them, which can work on several processors while this program compares.
+	readsAhead = 4
 )
 
-// buffers are used for one file after the other, each from the first file on that needs it.
+// buffers are reused for one file after the other. Each is allocated when a file needs it for the first time.
 type buffers struct {
-	new  [abreast][]byte // in turn
-	old  []byte
-	attr [2][]byte
+	source [readsAhead][]byte // for reads of `from`, used in turn
+	target []byte
+	attr   [2][]byte
 }
 
-// made returns a buffer, which it makes if it is not there yet.
-func made(buffer *[]byte, size int) []byte {
+// lazyBuffer returns a buffer, and allocates it at the first call.
+func lazyBuffer(buffer *[]byte, size int) []byte {
 	if *buffer == nil {
 		*buffer = make([]byte, size)
 	}
@@ -34,199 +34,201 @@ func made(buffer *[]byte, size int) []byte {
 }
 
 // zeros is what a hole holds.
-var zeros [chunk]byte
+var zeros [readSize]byte
 
-// pour makes the content of one file equal to another's.
-type pour struct {
+// contentSync makes the content of one file equal to that of a file of `from`, or only compares them.
+type contentSync struct {
 	*job
-	e      *entry
-	src    *os.File
-	to     *node    // the file to be made equal
-	old    *os.File // its content as it is; nil: there is none yet
-	dst    *os.File // opened for writing when there is something to write
-	frozen bool     // nothing may be written: a difference is errDiffers
-	size   int64    // of src
-	length int64    // of to, as it is by now
-	wrote  bool
+	e        *entry
+	src      *os.File
+	to       *node    // the file to be made equal
+	old      *os.File // the content of `to` before; nil: the file is new
+	dst      *os.File // `to`, opened for writing once there is something to write
+	readOnly bool     // nothing may be written: a difference is errDiffers
+	size     int64    // of src
+	length   int64    // the present size of `to`
+	wrote    bool
 
-	fetches []*fetch // of src, under way, in the order in which they are wanted
-	begun   int      // how many ever were
-	upTo    int64    // the offset of the next
+	pendingReads []*chunkRead // reads of src that are under way, in the order of their offsets
+	readsBegun   int          // the number of reads since the file's beginning
+	nextRead     int64        // the offset of the next read to begin
 }
 
-// fetch is a reading of one chunk that goes on beside the rest.
-type fetch struct {
+// chunkRead is one read of src, which runs in a goroutine of its own.
+type chunkRead struct {
 	into []byte
 	n    int
 	err  error
 	done chan struct{}
 }
 
-// content makes the content of a file that is there equal, and reports whether it was changed.
-func (j *job) content(e *entry) (changed bool, err error) {
-	changed = j.shortened[e.to.id()]
-	if !changed && j.sameContent(e) {
+// syncContent makes the content of a file equal that exists in both trees, and reports whether it was changed.
+func (j *job) syncContent(e *entry) (changed bool, err error) {
+	changed = j.truncatedEarly[e.to.id()]
+	if !changed && j.contentUnchanged(e) {
 		return false, nil
 	}
-	p := pour{job: j, e: e, to: e.to, frozen: !j.ours(e)}
-	defer p.close()
-	err = p.both()
-	return changed || p.wrote, err
+	c := contentSync{job: j, e: e, to: e.to, readOnly: !j.mayWriteInPlace(e)}
+	defer c.close()
+	err = c.openAndRun()
+	return changed || c.wrote, err
 }
 
-// compare returns errDiffers where the content of the entry is not that of the other file.
-func (j *job) compare(e *entry, other *node) error {
-	p := pour{job: j, e: e, to: other, frozen: true}
-	defer p.close()
-	return p.both()
+// compareContent returns errDiffers if the entry's file of `from` has not the content of the other file.
+func (j *job) compareContent(e *entry, other *node) error {
+	c := contentSync{job: j, e: e, to: other, readOnly: true}
+	defer c.close()
+	return c.openAndRun()
 }
 
-// both opens both files and goes through them.
-func (p *pour) both() (err error) {
-	if p.src, err = p.openSource(p.e.from); err != nil {
-		return p.unreadableFile(p.e, err)
+// openAndRun opens both files and compares or syncs them.
+func (c *contentSync) openAndRun() (err error) {
+	if c.src, err = c.openSource(c.e.from); err != nil {
+		return c.noteUnreadableFile(c.e, err)
 	}
-	if p.old, err = openTarget(p.to); err != nil {
-		return p.failed("read", p.e.rel, err)
+	if c.old, err = openTarget(c.to); err != nil {
+		return c.targetError("read", c.e.rel, err)
 	}
-	p.size, p.length = p.e.from.size(), p.to.size()
-	return p.run()
+	c.size, c.length = c.e.from.size(), c.to.size()
+	return c.run()
 }
 
 // openSource opens the content of a file of `from`.
 func (j *job) openSource(n *node) (*os.File, error) {
-	if j.o.Direct {
+	if j.opts.Direct {
 		return n.openDirect()
 	}
-	return n.open(unix.O_RDONLY)
+	return n.openContent(unix.O_RDONLY)
 }
 
-// openTarget opens the content of a file of `to` past the page cache: the cache is the server's, which works meanwhile,
-// and what is read into it comes in large folios, of which XFS before Linux 6.6 writes the whole back when one block of
-// it was written. In a snapshot each of those blocks takes COW space: measured on 6.1, 109 MB for 21 MB. Where a file
-// system must cache, it is told not to read ahead, which keeps folios small.
+// openTarget opens the content of a file of `to` for reading past the page cache, for two reasons. The server's
+// services need the cache. And what is read into the cache comes in large folios; XFS before Linux 6.6 writes a whole
+// folio back when one block of it was written. In a snapshot each of those blocks takes COW space: on Linux 6.1, 109 MB
+// were measured for 21 MB of changes. A file system that must use the cache is told not to read ahead, which keeps
+// folios small.
 func openTarget(n *node) (*os.File, error) {
 	f, err := n.openDirect()
 	if err == nil {
-		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM) // advice: nothing else goes wrong without it
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM) // only advice: without it everything still works
 	}
 	return f, err
 }
 
-func (p *pour) close() {
-	for _, f := range p.fetches { // they write into buffers that the next file gets
+func (c *contentSync) close() {
+	for _, f := range c.pendingReads { // they write into buffers that are reused for the next file
 		<-f.done
 	}
-	for _, f := range []*os.File{p.src, p.old, p.dst} {
+	for _, f := range []*os.File{c.src, c.old, c.dst} {
 		if f != nil {
 			_ = f.Close()
 		}
 	}
 }
 
-// run goes through the file, holes and data in turn.
-func (p *pour) run() error {
-	if p.length > p.size {
-		if err := p.truncate(); err != nil {
+// run goes through src from start to end, through holes and data in turn.
+func (c *contentSync) run() error {
+	if c.length > c.size {
+		if err := c.truncate(); err != nil {
 			return err
 		}
 	}
-	for at := int64(0); at < p.size; {
-		start, end := extent(p.src, at, p.size)
-		if err := p.hole(at, start); err != nil {
+	for at := int64(0); at < c.size; {
+		start, end := nextExtent(c.src, at, c.size)
+		if err := c.syncHole(at, start); err != nil {
 			return err
 		}
-		if err := p.data(start, end); err != nil {
+		if err := c.syncData(start, end); err != nil {
 			return err
 		}
 		at = end
 	}
-	if p.length == p.size {
+	if c.length == c.size {
 		return nil
 	}
-	return p.truncate()
+	return c.truncate()
 }
 
-// data makes equal what `from` holds in [at, end), at being a multiple of Block.
-func (p *pour) data(at, end int64) error {
-	base := p.progress.Done - at
-	for ; at < end && at < p.size; at += chunk {
-		if err := p.alive(p.e.rel); err != nil {
+// syncData makes `to` equal in [at, end), where `from` has data. at is a multiple of Block.
+func (c *contentSync) syncData(at, end int64) error {
+	base := c.progress.Done - at
+	for ; at < end && at < c.size; at += readSize {
+		if err := c.checkContext(c.e.rel); err != nil {
 			return err
 		}
-		new, err := p.read(at, end)
+		wanted, err := c.nextChunk(at, end)
 		if err != nil {
 			return err
 		}
-		old, err := p.existing(at, len(new))
+		old, err := c.oldData(at, len(wanted))
 		if err != nil {
 			return err
 		}
-		err = differing(new, old, func(lo, hi int) error { return p.write(new[lo:hi], at+int64(lo)) })
+		err = forEachDifference(wanted, old, func(lo, hi int) error { return c.write(wanted[lo:hi], at+int64(lo)) })
 		if err != nil {
 			return err
 		}
-		p.progress.Done = base + at + int64(len(new))
-		p.report(p.e.rel)
+		c.progress.Done = base + at + int64(len(wanted))
+		c.report(c.e.rel)
 	}
 	return nil
 }
 
-// read returns up to a chunk of `from`, and has the next ones up to end read meanwhile. It is valid until the next call.
-// A live file may end before its size; then it has a new size.
-func (p *pour) read(at, end int64) ([]byte, error) {
-	if len(p.fetches) == 0 {
-		p.upTo = at
+// nextChunk returns the next bytes of `from`, readSize at most, and begins to read the following ones up to end. The
+// result is valid until the next call. If a file of a live tree ends before its size, c.size becomes where it ends.
+func (c *contentSync) nextChunk(at, end int64) ([]byte, error) {
+	if len(c.pendingReads) == 0 {
+		c.nextRead = at
 	}
-	for ; p.upTo < end && len(p.fetches) < abreast; p.upTo += chunk {
-		p.begin(min(chunk, end-p.upTo))
+	for ; c.nextRead < end && len(c.pendingReads) < readsAhead; c.nextRead += readSize {
+		c.beginRead(min(readSize, end-c.nextRead))
 	}
-	got := p.fetches[0]
-	p.fetches = p.fetches[1:]
+	got := c.pendingReads[0]
+	c.pendingReads = c.pendingReads[1:]
 	<-got.done
-	new, n, err := got.into, got.n, got.err
-	p.done.Compared += int64(n)
+	data, n, err := got.into, got.n, got.err
+	c.done.Compared += int64(n)
 	switch {
-	case n == len(new):
-		return new, nil
+	case n == len(data):
+		return data, nil
 	case !errors.Is(err, io.EOF):
-		return nil, p.unreadableFile(p.e, errno(err))
-	case !p.o.Live:
-		return nil, p.unreadableFile(p.e, fmt.Errorf("it ends at %d of %d bytes", at+int64(n), p.size))
+		return nil, c.noteUnreadableFile(c.e, errno(err))
+	case !c.opts.Live:
+		return nil, c.noteUnreadableFile(c.e, fmt.Errorf("it ends at %d of %d bytes", at+int64(n), c.size))
 	}
-	p.size = at + int64(n)
-	return new[:n], nil
+	c.size = at + int64(n)
+	return data[:n], nil
 }
 
-// begin begins to read the next bytes, into the buffer whose turn it is.
-func (p *pour) begin(size int64) {
-	f, at := &fetch{into: made(&p.buffers.new[p.begun%abreast], chunk)[:size], done: make(chan struct{})}, p.upTo
-	p.begun++
-	p.fetches = append(p.fetches, f)
+// beginRead begins to read the next size bytes into the buffer whose turn it is.
+func (c *contentSync) beginRead(size int64) {
+	buffer := lazyBuffer(&c.buffers.source[c.readsBegun%readsAhead], readSize)
+	f, at := &chunkRead{into: buffer[:size], done: make(chan struct{})}, c.nextRead
+	c.readsBegun++
+	c.pendingReads = append(c.pendingReads, f)
 	go func() {
-		f.n, f.err = p.src.ReadAt(f.into, at)
+		f.n, f.err = c.src.ReadAt(f.into, at)
 		close(f.done)
 	}()
 }
 
-// existing returns what `to` holds at an offset, with zeros beyond its end: as it would read if it were that long.
-func (p *pour) existing(at int64, size int) ([]byte, error) {
-	if p.old == nil || at >= p.length {
+// oldData returns what `to` holds at an offset, with zeros beyond its end, as if it were longer by a hole.
+func (c *contentSync) oldData(at int64, size int) ([]byte, error) {
+	if c.old == nil || at >= c.length {
 		return zeros[:size], nil
 	}
-	// Whole blocks, as O_DIRECT wants them; the buffer has room, and is aligned as large ones are.
-	whole := made(&p.buffers.old, chunk)[:roundUp(int64(size))]
-	n, err := readBlocks(p.old, whole, at)
+	// O_DIRECT needs whole blocks and an aligned buffer. The buffer has room, and Go aligns large ones to pages.
+	whole := lazyBuffer(&c.buffers.target, readSize)[:roundUp(int64(size))]
+	n, err := readBlocks(c.old, whole, at)
 	if err != nil {
-		return nil, p.failed("read", p.e.rel, err)
+		return nil, c.targetError("read", c.e.rel, err)
 	}
 	old := whole[:size]
 	clear(old[min(n, size):])
 	return old, nil
 }
 
-// readBlocks reads whole blocks, as far as the file goes. io.ReaderAt would ask again for what follows its end, and to
-// ask for a part of a block is an error with O_DIRECT.
+// readBlocks reads whole blocks up to the end of the file. os.File.ReadAt would read again after a short read at the
+// end of the file, from an offset within a block, and with O_DIRECT that is an error.
 func readBlocks(f *os.File, into []byte, at int64) (n int, err error) {
 	for n < len(into) && n%Block == 0 {
 		m, err := unix.Pread(int(f.Fd()), into[n:], at+int64(n))
@@ -241,24 +243,26 @@ func readBlocks(f *os.File, into []byte, at int64) (n int, err error) {
 	return n, nil
 }
 
-// hole makes sure that `to` reads as zeros in [at, end), where `from` has a hole.
-func (p *pour) hole(at, end int64) error {
-	p.progress.Done += end - at
-	if p.old == nil {
+// syncHole makes sure that `to` reads as zeros in [at, end), where `from` has a hole.
+func (c *contentSync) syncHole(at, end int64) error {
+	c.progress.Done += end - at
+	if c.old == nil {
 		return nil
 	}
-	for end = min(end, p.length); at < end; {
-		start, stop := extent(p.old, at, end)
-		for ; start < stop; start += chunk {
-			if err := p.alive(p.e.rel); err != nil {
+	for end = min(end, c.length); at < end; {
+		start, stop := nextExtent(c.old, at, end)
+		for ; start < stop; start += readSize {
+			if err := c.checkContext(c.e.rel); err != nil {
 				return err
 			}
-			size := int(min(chunk, stop-start))
-			old, err := p.existing(start, size)
+			size := int(min(readSize, stop-start))
+			old, err := c.oldData(start, size)
 			if err != nil {
 				return err
 			}
-			err = differing(zeros[:size], old, func(lo, hi int) error { return p.punch(start+int64(lo), int64(hi-lo)) })
+			err = forEachDifference(zeros[:size], old, func(lo, hi int) error {
+				return c.punchHole(start+int64(lo), int64(hi-lo))
+			})
 			if err != nil {
 				return err
 			}
@@ -268,68 +272,68 @@ func (p *pour) hole(at, end int64) error {
 	return nil
 }
 
-// writer opens `to` for writing, or says that it must not be written.
-func (p *pour) writer() (*os.File, error) {
-	if p.frozen {
+// openForWriting returns `to` opened for writing, or errDiffers if it must not be written.
+func (c *contentSync) openForWriting() (*os.File, error) {
+	if c.readOnly {
 		return nil, errDiffers
 	}
-	p.wrote = true
-	if p.dst != nil {
-		return p.dst, nil
+	c.wrote = true
+	if c.dst != nil {
+		return c.dst, nil
 	}
-	if err := p.unlock(p.to, p.e.rel); err != nil {
+	if err := c.unlock(c.to, c.e.rel); err != nil {
 		return nil, err
 	}
 	var err error
-	p.dst, err = p.to.open(unix.O_WRONLY)
-	return p.dst, p.failed("open", p.e.rel, err)
+	c.dst, err = c.to.openContent(unix.O_WRONLY)
+	return c.dst, c.targetError("open", c.e.rel, err)
 }
 
-func (p *pour) write(data []byte, at int64) error {
-	dst, err := p.writer()
+func (c *contentSync) write(data []byte, at int64) error {
+	dst, err := c.openForWriting()
 	if err != nil {
 		return err
 	}
-	if err := p.gate(p.e.rel, int64(len(data))); err != nil {
+	if err := c.gate(c.e.rel, int64(len(data))); err != nil {
 		return err
 	}
 	n, err := dst.WriteAt(data, at)
-	p.done.Written += int64(n)
-	p.length = max(p.length, at+int64(n))
-	return p.failed("write", p.e.rel, errno(err))
+	c.done.Written += int64(n)
+	c.length = max(c.length, at+int64(n))
+	return c.targetError("write", c.e.rel, errno(err))
 }
 
-// punch makes a hole; where the file system knows none, it writes zeros.
-func (p *pour) punch(at, size int64) error {
-	dst, err := p.writer()
+// punchHole makes a hole. On a file system without holes it writes zeros.
+func (c *contentSync) punchHole(at, size int64) error {
+	dst, err := c.openForWriting()
 	if err != nil {
 		return err
 	}
-	if err := p.pay(p.e); err != nil {
+	if err := c.gateMetadata(c.e); err != nil {
 		return err
 	}
 	err = unix.Fallocate(int(dst.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, size)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return p.write(zeros[:size], at)
+		return c.write(zeros[:size], at)
 	}
-	return p.failed("make a hole in", p.e.rel, err)
+	return c.targetError("make a hole in", c.e.rel, err)
 }
 
-// truncate gives `to` its size.
-func (p *pour) truncate() error {
-	dst, err := p.writer()
+// truncate gives `to` the size of src.
+func (c *contentSync) truncate() error {
+	dst, err := c.openForWriting()
 	if err != nil {
 		return err
 	}
-	if err := p.pay(p.e); err != nil {
+	if err := c.gateMetadata(c.e); err != nil {
 		return err
 	}
-	p.length = p.size
-	return p.failed("set the size of", p.e.rel, errno(dst.Truncate(p.size)))
+	c.length = c.size
+	return c.targetError("set the size of", c.e.rel, errno(dst.Truncate(c.size)))
 }
 
-// differing calls fn with each run of blocks in which a and b, of the same length, differ.
-func differing(a, b []byte, fn func(lo, hi int) error) error {
+// forEachDifference calls fn for each run of consecutive blocks in which a and b differ. a and b have the same length.
+func forEachDifference(a, b []byte, fn func(lo, hi int) error) error {
 	if bytes.Equal(a, b) {
 		return nil
 	}
@@ -355,9 +359,9 @@ func sameBlock(a, b []byte, at int) bool {
 	return bytes.Equal(a[at:end], b[at:end])
 }
 
-// extent returns the next data of a file at or after an offset, in whole blocks: [start, end), up to size. What lies
-// before it is a hole. A file system that knows no holes has data only.
-func extent(f *os.File, at, size int64) (start, end int64) {
+// nextExtent returns the next data of a file at or after an offset, in whole blocks: [start, end), up to size. Between
+// the offset and start there is a hole. On a file system without holes everything is data.
+func nextExtent(f *os.File, at, size int64) (start, end int64) {
 	fd := int(f.Fd())
 	start, err := unix.Seek(fd, at, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {

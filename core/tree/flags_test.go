@@ -16,25 +16,25 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// The flags of inodes (include/uapi/linux/fs.h).
+// FS_IMMUTABLE_FL, FS_APPEND_FL and FS_NODUMP_FL of include/uapi/linux/fs.h.
 const immutable, appendOnly, noDump = 0x10, 0x20, 0x40
 
 func chattr(t *testing.T, path string, flags int) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDONLY, 0)
-	do(t, err)
+	must(t, err)
 	defer f.Close()
 	have, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
-	do(t, err)
+	must(t, err)
 	have = have&^(immutable|appendOnly|noDump) | flags
-	do(t, unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, have))
+	must(t, unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, have))
 }
 
-// lsattr returns the letters of every file and directory that has flags.
+// lsattr returns the letters of the flags of every file and directory that has some, by path relative to top.
 func lsattr(t *testing.T, top string) map[string]string {
 	t.Helper()
 	seen := map[string]string{}
-	do(t, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+	must(t, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() && !d.Type().IsRegular() {
 			return err
 		}
@@ -61,9 +61,10 @@ func lsattr(t *testing.T, top string) map[string]string {
 	return seen
 }
 
-// flaggedTrees are two trees that the test can remove at its end.
+// flaggedTrees returns two empty trees, in which all inode flags are cleared at the end of the test, so that the trees
+// can be removed.
 func flaggedTrees(t *testing.T) (from, to string) {
-	from, to = trees(t)
+	from, to = emptyTrees(t)
 	for _, top := range []string{from, to} {
 		t.Cleanup(func() {
 			for name := range lsattr(t, top) {
@@ -74,30 +75,31 @@ func flaggedTrees(t *testing.T) (from, to string) {
 	return from, to
 }
 
-func place(t *testing.T, top string, files map[string]string) {
+func writeFiles(t *testing.T, top string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		path := filepath.Join(top, name)
-		do(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		write(t, path, []byte(content))
 	}
 }
 
-// guarded makes both trees, with flags in `to` that forbid every change which makes them equal.
-func guarded(t *testing.T) (from, to string, flags map[string]string) {
+// treesWithFlags makes two different trees. The flags of the entries of `to` forbid every change that would make the
+// trees equal. It returns the flags that `to` is to have when the trees are equal.
+func treesWithFlags(t *testing.T) (from, to string, flags map[string]string) {
 	from, to = flaggedTrees(t)
 	large := strings.Repeat("x", 2<<20)
-	place(t, from, map[string]string{
+	writeFiles(t, from, map[string]string{
 		"immutable": "new", "append": "new", "same": "same", "mode": "same", "dir/made": "new", "dir/kept": "same",
 		"log/kept": "same", "large": "short", "pair": "pair", "outside": "new",
 	})
-	do(t, os.Link(filepath.Join(from, "pair"), filepath.Join(from, "second")))
-	do(t, os.Chmod(filepath.Join(from, "mode"), 0o600))
-	place(t, to, map[string]string{
+	must(t, os.Link(filepath.Join(from, "pair"), filepath.Join(from, "second")))
+	must(t, os.Chmod(filepath.Join(from, "mode"), 0o600))
+	writeFiles(t, to, map[string]string{
 		"immutable": "old!", "append": "older", "same": "same", "mode": "same", "dir/gone": "old", "dir/kept": "same",
 		"log/gone": "old", "log/kept": "same", "large": large, "pair": "pair", "outside": "old", "gone/gone": "old",
 	})
-	do(t, os.Link(filepath.Join(to, "outside"), filepath.Join(t.TempDir(), "other")))
+	must(t, os.Link(filepath.Join(to, "outside"), filepath.Join(t.TempDir(), "other")))
 	set := map[string]int{
 		"immutable": immutable, "append": appendOnly | noDump, "same": immutable, "mode": appendOnly,
 		"dir/gone": immutable, "dir": immutable, "log/gone": appendOnly, "log": appendOnly,
@@ -117,12 +119,12 @@ func guarded(t *testing.T) (from, to string, flags map[string]string) {
 	}
 }
 
-// Whatever is immutable or append-only is made equal all the same, and has its flags again.
-func TestFlagsAreTakenAndSetAgain(t *testing.T) {
-	from, to, want := guarded(t)
+// With Unlock, immutable and append-only entries are made equal too, and get their flags again.
+func TestUnlockClearsFlagsAndSetsThemAgain(t *testing.T) {
+	from, to, want := treesWithFlags(t)
 	done, err := tree.Sync(t.Context(), from, to, tree.Options{Unlock: true})
-	do(t, err)
-	equal(t, from, to)
+	must(t, err)
+	assertEqual(t, from, to)
 	if diff := cmp.Diff(want, lsattr(t, to)); diff != "" {
 		t.Errorf("the flags afterwards (-before +after):\n%s", diff)
 	}
@@ -130,24 +132,24 @@ func TestFlagsAreTakenAndSetAgain(t *testing.T) {
 		t.Errorf("had flags: %q", done.Flagged)
 	}
 	again, err := tree.Sync(t.Context(), from, to, tree.Options{Unlock: true})
-	do(t, err)
+	must(t, err)
 	if !again.Same() {
 		t.Errorf("the second time: %+v", again)
 	}
 }
 
-// Flags that are known are set, and others taken away.
-func TestFlagsThatAreKnown(t *testing.T) {
-	from, to, _ := guarded(t)
-	place(t, from, map[string]string{"new/file": "new"})
+// Options.Flags sets the flags that it returns and clears others.
+func TestOptionsFlagsDecidesFlags(t *testing.T) {
+	from, to, _ := treesWithFlags(t)
+	writeFiles(t, from, map[string]string{"new/file": "new"})
 	known := map[string]tree.Flags{
 		"": tree.NoDump, "immutable": tree.AppendOnly, "append": tree.AppendOnly, "dir": tree.Immutable,
 		"new": tree.AppendOnly, "new/file": tree.Immutable | tree.NoDump, "pair": tree.Immutable, "second": tree.Immutable,
 	}
-	o := tree.Options{Unlock: true, Flags: func(rel string) tree.Flags { return known[rel] }}
-	_, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
-	equal(t, from, to)
+	opts := tree.Options{Unlock: true, Flags: func(rel string) tree.Flags { return known[rel] }}
+	_, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
+	assertEqual(t, from, to)
 	want := map[string]string{}
 	for name, f := range known {
 		want[name] = f.String()
@@ -155,24 +157,23 @@ func TestFlagsThatAreKnown(t *testing.T) {
 	if diff := cmp.Diff(want, lsattr(t, to)); diff != "" {
 		t.Errorf("the flags afterwards (-known +set):\n%s", diff)
 	}
-	again, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
+	again, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
 	if !again.Same() {
 		t.Errorf("the second time: %+v", again)
 	}
 	delete(known, "new")
-	only, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
+	only, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
 	if only.Metadata != 1 || only.Written != 0 || lsattr(t, to)["new"] != "" {
 		t.Errorf("to take away one flag: %+v", only)
 	}
 }
 
-// In a tree that is not the caller's to unlock, whoever has set a flag means it.
-func TestFlagsForbidWithoutUnlock(t *testing.T) {
+func TestImmutableFileFailsWithoutUnlock(t *testing.T) {
 	from, to := flaggedTrees(t)
-	place(t, from, map[string]string{"file": "new"})
-	place(t, to, map[string]string{"file": "old!"})
+	writeFiles(t, from, map[string]string{"file": "new"})
+	writeFiles(t, to, map[string]string{"file": "old!"})
 	chattr(t, filepath.Join(to, "file"), immutable)
 	_, err := tree.Sync(t.Context(), from, to, tree.Options{})
 	if !errors.Is(err, unix.EPERM) || !strings.Contains(fault.Of(err).Hint, "lsattr -d "+filepath.Join(to, "file")) {
@@ -183,17 +184,17 @@ func TestFlagsForbidWithoutUnlock(t *testing.T) {
 	}
 }
 
-func TestFlagsOfFromAreTold(t *testing.T) {
+func TestFlaggedIsToldOfFlagsInFrom(t *testing.T) {
 	from, to := flaggedTrees(t)
-	place(t, from, map[string]string{"a": "a", "dir/b": "b", "plain": ""})
+	writeFiles(t, from, map[string]string{"a": "a", "dir/b": "b", "plain": ""})
 	chattr(t, filepath.Join(from, "a"), immutable|noDump)
 	chattr(t, filepath.Join(from, "dir/b"), appendOnly)
 	chattr(t, filepath.Join(from, "dir"), immutable)
 	chattr(t, from, noDump)
 	got := map[string]string{}
-	o := tree.Options{Flagged: func(rel string, f tree.Flags) { got[rel] = f.String() }}
-	_, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
+	opts := tree.Options{Flagged: func(rel string, f tree.Flags) { got[rel] = f.String() }}
+	_, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
 	if diff := cmp.Diff(lsattr(t, from), got); diff != "" {
 		t.Error(diff)
 	}

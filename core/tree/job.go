@@ -18,53 +18,53 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// reportEvery keeps reporting cheap.
+// reportEvery is the least time between two calls of Options.Report.
 const reportEvery = 200 * time.Millisecond
 
-// job is one Sync or Estimate.
+// job is the state of one Sync or Estimate.
 type job struct {
 	ctx      context.Context
-	o        Options
-	from, to string // for people
+	opts     Options
+	from, to string // paths of the roots, for messages
 	root     dir
 	skip     map[string]bool
 
-	groups  map[id]*group // files of `from` with several names, by their inode there
-	claims  map[id]*claim // files of `to` with several names, by their inode there
-	several files         // of `from`, with several names that the survey met
-	linked  inodes        // files of Options.Link that were linked to in this run
+	linkGroups   map[id]*linkGroup // files of `from` that have several hard links, by their inode in `from`
+	claims       map[id]*claim     // files of `to` that have several hard links, by their inode in `to`
+	severalNames fileSet           // files of `from` of which the survey met more than one hard link
+	linkedOlder  inodeSet          // files of the older tree to which this job has made a hard link
 
-	shortened map[id]bool    // files of `to` that were shortened by the survey
-	locked    map[id]flagged // entries of `to` that get flags at the end
-	buffers   buffers
+	truncatedEarly map[id]bool        // files of `to` that the survey has shortened
+	pendingFlags   map[id]pendingFlag // the inode flags that entries of `to` get at the end
+	buffers        buffers
 
 	done       Done
-	flagged    list
-	warnings   list
-	unreadable list
-	vanished   list
+	flagged    boundedList
+	warnings   boundedList
+	unreadable boundedList
+	vanished   boundedList
 	progress   Progress
 	reported   time.Time
 }
 
-// dir is a directory in the trees.
+// dir is one directory, in all trees.
 type dir struct {
-	rel  string // from the top; "" is the top itself
+	rel  string // path relative to the root; "" is the root itself
 	from *node
-	to   *node // nil: missing; never so while writing
-	link *node // of Options.Link; nil: missing
+	to   *node // nil: missing, which happens only in an Estimate
+	link *node // in the older tree of Options.Link; nil: missing
 
-	altered bool // entries come or go in `to`, which sets its time; for the estimate
+	entriesChange bool // entries of `to` will be made or removed, which changes the mtime of `to`; used by Estimate
 }
 
-// entry is what has one name in the trees.
+// entry is one name in a directory, in both trees.
 type entry struct {
-	in   *dir
-	name string
-	rel  string
-	from *node
-	to   *node // nil: missing
-	paid bool  // the gate was asked for its metadata
+	in    *dir
+	name  string
+	rel   string
+	from  *node
+	to    *node // nil: missing
+	gated bool  // Options.Gate was called for the entry's metadata
 }
 
 func (e *entry) close() {
@@ -72,14 +72,14 @@ func (e *entry) close() {
 	e.to.close()
 }
 
-// gone is called when the entry of `to` has been removed.
-func (e *entry) gone() {
+// closeTo records that the entry of `to` has been removed.
+func (e *entry) closeTo() {
 	e.to.close()
 	e.to = nil
 }
 
-// at names an entry of the directory.
-func (d *dir) at(name string) *entry {
+// newEntry returns the directory's entry of that name, with neither tree's node opened yet.
+func (d *dir) newEntry(name string) *entry {
 	rel := name
 	if d.rel != "" {
 		rel = d.rel + "/" + name
@@ -87,13 +87,13 @@ func (d *dir) at(name string) *entry {
 	return &entry{in: d, name: name, rel: rel}
 }
 
-func newJob(ctx context.Context, from, to string, o Options) (*job, error) {
+func newJob(ctx context.Context, from, to string, opts Options) (*job, error) {
 	j := &job{
-		ctx: ctx, o: o, from: from, to: to, skip: map[string]bool{},
-		groups: map[id]*group{}, claims: map[id]*claim{}, several: files{}, linked: inodes{},
-		shortened: map[id]bool{}, locked: map[id]flagged{},
+		ctx: ctx, opts: opts, from: from, to: to, skip: map[string]bool{},
+		linkGroups: map[id]*linkGroup{}, claims: map[id]*claim{}, severalNames: fileSet{}, linkedOlder: inodeSet{},
+		truncatedEarly: map[id]bool{}, pendingFlags: map[id]pendingFlag{},
 	}
-	for _, rel := range o.Skip {
+	for _, rel := range opts.Skip {
 		j.skip[rel] = true
 	}
 	err := errors.Join(openInto(&j.root.from, from), openInto(&j.root.to, to), j.openLink())
@@ -112,10 +112,10 @@ func openInto(n **node, path string) (err error) {
 }
 
 func (j *job) openLink() error {
-	if j.o.Link == "" || j.root.to == nil {
+	if j.opts.Link == "" || j.root.to == nil {
 		return nil
 	}
-	return openInto(&j.root.link, j.o.Link)
+	return openInto(&j.root.link, j.opts.Link)
 }
 
 func (j *job) close() {
@@ -130,41 +130,41 @@ func (j *job) result() Done {
 	return j.done
 }
 
-// alive ends the work when ctx does.
-func (j *job) alive(rel string) error {
+// checkContext returns an error once ctx has ended. rel is the entry at work, for the message.
+func (j *job) checkContext(rel string) error {
 	if j.ctx.Err() == nil {
 		return nil
 	}
-	f := fault.New(fault.Of(j.ctx.Err()).Code, "stopped at %s: %v", j.source(rel), context.Cause(j.ctx))
+	f := fault.New(fault.Of(j.ctx.Err()).Code, "stopped at %s: %v", j.sourcePath(rel), context.Cause(j.ctx))
 	f.Err = errors.Join(j.ctx.Err(), context.Cause(j.ctx))
 	return f
 }
 
-// gate asks before n bytes are written for rel.
+// gate calls Options.Gate before n bytes are written to the entry rel.
 func (j *job) gate(rel string, n int64) error {
-	if j.o.Gate == nil {
+	if j.opts.Gate == nil {
 		return nil
 	}
-	if err := j.o.Gate(n); err != nil {
-		return fmt.Errorf("write %s: %w", j.target(rel), err)
+	if err := j.opts.Gate(n); err != nil {
+		return fmt.Errorf("write %s: %w", j.targetPath(rel), err)
 	}
 	return nil
 }
 
-// pay asks before the first change of the entry's metadata.
-func (j *job) pay(e *entry) error {
-	if e.paid {
+// gateMetadata calls Options.Gate before the first change of the entry's metadata. Further calls do nothing.
+func (j *job) gateMetadata(e *entry) error {
+	if e.gated {
 		return nil
 	}
-	e.paid = true
+	e.gated = true
 	return j.gate(e.rel, Block)
 }
 
-// open opens the entry in both trees. It returns false where that of `from` cannot be read, which is noted.
-func (j *job) open(e *entry) (bool, error) {
+// openEntry opens the entry in both trees. If it cannot be opened in `from`, openEntry notes that and returns false.
+func (j *job) openEntry(e *entry) (bool, error) {
 	var err error
 	if e.from, err = e.in.from.child(e.name); err != nil {
-		return false, j.missed(e.rel, err)
+		return false, j.noteSourceError(e.rel, err)
 	}
 	return true, j.openTo(e)
 }
@@ -174,16 +174,17 @@ func (j *job) openTo(e *entry) (err error) {
 		return nil
 	}
 	e.to, err = e.in.to.childIfAny(e.name)
-	return j.failed("open", e.rel, err)
+	return j.targetError("open", e.rel, err)
 }
 
-// foreign reports whether the content of a directory is left alone.
-func (j *job) foreign(e *entry) bool {
-	return j.o.OneFileSystem && (e.from.mounted(e.in.from) || e.to != nil && e.to.mounted(e.in.to))
+// isOtherMount reports whether another file system is mounted on the directory in one of the trees, so that its content
+// is left alone.
+func (j *job) isOtherMount(e *entry) bool {
+	return j.opts.OneFileSystem && (e.from.isMountPoint(e.in.from) || e.to != nil && e.to.isMountPoint(e.in.to))
 }
 
 func (j *job) report(rel string) {
-	if j.o.Report == nil || time.Since(j.reported) < reportEvery {
+	if j.opts.Report == nil || time.Since(j.reported) < reportEvery {
 		return
 	}
 	j.progress.Path = rel
@@ -191,40 +192,43 @@ func (j *job) report(rel string) {
 }
 
 func (j *job) flushReport() {
-	if j.o.Report != nil {
-		j.o.Report(j.progress)
+	if j.opts.Report != nil {
+		j.opts.Report(j.progress)
 		j.reported = time.Now()
 	}
 }
 
-func (j *job) source(rel string) string { return printable(filepath.Join(j.from, rel)) }
+func (j *job) sourcePath(rel string) string { return printable(filepath.Join(j.from, rel)) }
 
-func (j *job) target(rel string) string { return printable(filepath.Join(j.to, rel)) }
+func (j *job) targetPath(rel string) string { return printable(filepath.Join(j.to, rel)) }
 
-func (j *job) warn(rel, what string) { j.warnings.add(j.source(rel) + ": " + what) }
+func (j *job) warn(rel, what string) { j.warnings.add(j.sourcePath(rel) + ": " + what) }
 
-// failed is an error in `to`; nil stays nil.
-func (j *job) failed(what, rel string, err error) error {
+// targetError returns a fault for an error at an entry of `to`, and nil for nil. action is a verb, for the message.
+func (j *job) targetError(action, rel string, err error) error {
 	if err == nil {
 		return nil
 	}
-	f := fault.New(codeOf(err, fault.CommandFailed), "%s %s: %w", what, j.target(rel), err)
+	f := fault.New(codeOf(err, fault.CommandFailed), "%s %s: %w", action, j.targetPath(rel), err)
 	if errors.Is(err, unix.EPERM) {
-		f.WithHint("see lsattr -d %s: what is immutable or append-only cannot be changed; this takes root, too", j.target(rel))
+		f.WithHint("see lsattr -d %s: what is immutable or append-only cannot be changed; this takes root, too",
+			j.targetPath(rel))
 	}
 	return f
 }
 
-// missed notes what cannot be read in `from`. It returns an error where the work cannot go on.
-func (j *job) missed(rel string, err error) error {
-	gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE)
+// noteSourceError notes an entry of `from` that cannot be read or has vanished. It returns an error if the work cannot
+// go on.
+func (j *job) noteSourceError(rel string, err error) error {
+	isGone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE)
 	switch {
-	case gone && j.o.Live:
-		j.vanished.add(j.source(rel))
-	case gone:
-		return fault.New(fault.SourceVanished, "%s was there and is gone, in a tree that should not change", j.source(rel))
+	case isGone && j.opts.Live:
+		j.vanished.add(j.sourcePath(rel))
+	case isGone:
+		return fault.New(fault.SourceVanished, "%s was there and is gone, in a tree that should not change",
+			j.sourcePath(rel))
 	default:
-		j.unreadable.add(j.source(rel))
+		j.unreadable.add(j.sourcePath(rel))
 	}
 	return nil
 }
@@ -241,7 +245,7 @@ func codeOf(err error, other fault.Code) fault.Code {
 	return other
 }
 
-// printable quotes a path that would not survive on a line of text.
+// printable quotes a path that holds control characters or is not valid UTF-8.
 func printable(path string) string {
 	odd := func(r rune) bool { return !unicode.IsPrint(r) }
 	if utf8.ValidString(path) && !strings.ContainsFunc(path, odd) {
@@ -253,13 +257,13 @@ func printable(path string) string {
 // listLimit is how many entries a list of Done holds.
 const listLimit = 100
 
-// list keeps the first entries and counts the others.
-type list struct {
+// boundedList keeps the first listLimit entries and counts the others. It adds no entry twice.
+type boundedList struct {
 	first []string
 	more  int
 }
 
-func (l *list) add(s string) {
+func (l *boundedList) add(s string) {
 	if slices.Contains(l.first, s) {
 		return
 	}
@@ -270,7 +274,7 @@ func (l *list) add(s string) {
 	l.more++
 }
 
-func (l *list) all() []string {
+func (l *boundedList) all() []string {
 	if l.more == 0 {
 		return l.first
 	}

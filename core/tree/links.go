@@ -10,28 +10,30 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// group is a file of `from` with several names, of which the first has been made in `to`.
-type group struct {
-	dir, name string // of the first, in `to`
-	id        id     // of the first, in `to`
-	left      uint32 // names of `from` not met yet
+// linkGroup is a file of `from` that has several hard links, of which the first has been made in `to`.
+type linkGroup struct {
+	dir, name string // of the first link in `to`; dir is relative to the root
+	id        id     // of the first link in `to`
+	namesLeft uint32 // how many links of `from` are not met yet
 
-	// A live file system may give the inode to another file meanwhile.
+	// Size and mtime in `from` tell whether the inode still belongs to the same file: in a live file system another
+	// file may get the inode meanwhile.
 	size  uint64
 	mtime unix.StatxTimestamp
 }
 
-// claim says which file of `from` a file of `to` with several names is to become. Where it is to become several, it is
-// parted; where it has names that no file of `from` claims, maybe outside of `to`, it is never written.
+// claim is about a file of `to` that has several hard links. It says which file of `from` these links are to become. If
+// they are to become several files, the file of `to` must be split. If it also has links that correspond to no entry of
+// `from`, maybe outside `to`, it is never written.
 type claim struct {
-	by    id
-	names uint32
-	mixed bool
+	by    id     // the file of `from` that the first of the links is to become
+	names uint32 // how many of the links correspond to an entry of `from`
+	split bool   // they are to become different files
 }
 
-// claim notes that a name of `to` is to become the entry of `from`. When it is found that the file has to be parted, the
-// names that were met before, and weighed as if it had not, are weighed again: each is deleted and made anew.
-func (s *survey) claim(e *entry) {
+// recordClaim records that a hard link in `to` is to become the entry of `from`. If that shows that the file must be
+// split, the need of the links that were met before is corrected: each is deleted and made anew.
+func (s *survey) recordClaim(e *entry) {
 	if e.to == nil || e.to.isDir() || e.to.st.Nlink < 2 {
 		return
 	}
@@ -40,65 +42,68 @@ func (s *survey) claim(e *entry) {
 		c = &claim{by: e.from.id()}
 		s.claims[e.to.id()] = c
 	}
-	if !c.mixed && c.by != e.from.id() {
-		c.mixed = true
-		s.need.Most += e.to.data(0) + int64(c.names)*3*Block
+	if !c.split && c.by != e.from.id() {
+		c.split = true
+		s.need.Most += e.to.dataBytes(0) + int64(c.names)*3*Block
 	}
 	c.names++
 }
 
-// mixed reports whether the file of `to` has names that must not share it.
-func (j *job) mixed(e *entry) bool {
+// mustSplit reports whether the hard links of the file of `to` are to become different files.
+func (j *job) mustSplit(e *entry) bool {
 	c := j.claims[e.to.id()]
-	return !e.to.isDir() && e.to.st.Nlink > 1 && c != nil && c.mixed
+	return !e.to.isDir() && e.to.st.Nlink > 1 && c != nil && c.split
 }
 
-// ours reports whether a change in place is seen under those names only that are to show it.
-func (j *job) ours(e *entry) bool {
+// mayWriteInPlace reports whether a change of the entry's file in place shows only under names that are to have that
+// change.
+func (j *job) mayWriteInPlace(e *entry) bool {
 	if e.to.isDir() || e.to.st.Nlink < 2 {
 		return true
 	}
 	c := j.claims[e.to.id()]
-	return c != nil && !c.mixed && c.names >= e.to.st.Nlink
+	return c != nil && !c.split && c.names >= e.to.st.Nlink
 }
 
-// lead makes the entry the one that the file's other names are linked to. If the survey met no other, they are
-// elsewhere; of a live tree only until now.
-func (j *job) lead(e *entry) {
-	if e.from.st.Nlink < 2 || e.to == nil || !j.o.Live && !j.several.has(e.from.id()) {
+// startGroup makes the entry the one to which the file's other hard links will be linked. If the survey met no other
+// link, all others are outside `from`; but a live tree may have got one since.
+func (j *job) startGroup(e *entry) {
+	if e.from.st.Nlink < 2 || e.to == nil || !j.opts.Live && !j.severalNames.has(e.from.id()) {
 		return
 	}
-	j.groups[e.from.id()] = &group{
-		dir: e.in.rel, name: e.name, id: e.to.id(), left: e.from.st.Nlink - 1,
+	j.linkGroups[e.from.id()] = &linkGroup{
+		dir: e.in.rel, name: e.name, id: e.to.id(), namesLeft: e.from.st.Nlink - 1,
 		size: e.from.st.Size, mtime: e.from.st.Mtime,
 	}
 }
 
-// group returns the group the entry belongs to; nil: it is alone, or the first.
-func (j *job) group(e *entry) *group {
-	g := j.groups[e.from.id()]
+// groupOf returns the group of hard links to which the entry belongs, or nil if the entry has no other link or is the
+// first one.
+func (j *job) groupOf(e *entry) *linkGroup {
+	g := j.linkGroups[e.from.id()]
 	if g == nil || g.size != e.from.st.Size || g.mtime != e.from.st.Mtime {
 		return nil
 	}
 	return g
 }
 
-// follow makes the entry another name of a file that has been made. It reports false where the file system cannot.
-func (j *job) follow(e *entry, g *group) (bool, error) {
-	if g.left--; g.left == 0 {
-		delete(j.groups, e.from.id())
+// linkToGroup makes the entry a hard link to the group's file in `to`. It returns false if the file system cannot do
+// that.
+func (j *job) linkToGroup(e *entry, g *linkGroup) (bool, error) {
+	if g.namesLeft--; g.namesLeft == 0 {
+		delete(j.linkGroups, e.from.id())
 	}
 	if e.to != nil && e.to.id() == g.id {
 		return true, nil
 	}
 	if e.to != nil {
-		if err := j.clear(e); err != nil {
+		if err := j.removeTo(e); err != nil {
 			return false, err
 		}
 	}
-	in, err := j.reach(g.dir)
+	in, err := j.openPath(g.dir)
 	if err != nil {
-		return false, j.failed("open", g.dir, err)
+		return false, j.targetError("open", g.dir, err)
 	}
 	defer in.close()
 	if err := j.unlockName(in, g.name, g.dir); err != nil {
@@ -107,21 +112,21 @@ func (j *job) follow(e *entry, g *group) (bool, error) {
 	return j.link(in, g.name, e, g.id)
 }
 
-// unlockName is unlock for the file of that name in a directory.
+// unlockName is unlock for the file of that name in a directory, whose path is dir.
 func (j *job) unlockName(in *node, name, dir string) error {
-	if !j.o.Unlock {
+	if !j.opts.Unlock {
 		return nil
 	}
 	n, err := in.child(name)
 	if err != nil {
-		return j.failed("open", path.Join(dir, name), err)
+		return j.targetError("open", path.Join(dir, name), err)
 	}
 	defer n.close()
 	return j.unlock(n, path.Join(dir, name))
 }
 
-// reach opens a directory of `to` by its path from the top.
-func (j *job) reach(rel string) (*node, error) {
+// openPath opens an entry of `to` by its path relative to the root, one name at a time.
+func (j *job) openPath(rel string) (*node, error) {
 	at, err := j.root.to.child(".")
 	for name := range strings.SplitSeq(rel, "/") {
 		if err != nil || name == "" {
@@ -134,34 +139,36 @@ func (j *job) reach(rel string) (*node, error) {
 	return at, err
 }
 
-// link makes the entry a name of the file `name` in a directory, which is to be the inode wanted. It reports false
-// where the file system cannot: too many links (EMLINK), another file system, none at all.
+// link makes the entry a hard link to the file `name` in the directory `in`, which must have the inode wanted. It
+// returns false if the file system cannot do that: the file has too many links (EMLINK), it is on another file system
+// (EXDEV), or there are no hard links at all.
 func (j *job) link(in *node, name string, e *entry, wanted id) (bool, error) {
-	if err := j.pay(e); err != nil {
+	if err := j.gateMetadata(e); err != nil {
 		return false, err
 	}
 	if err := j.unlockDir(e.in); err != nil {
 		return false, err
 	}
 	err := unix.Linkat(in.fd, name, e.in.to.fd, e.name, 0)
-	if errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) {
+	if errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) ||
+		errors.Is(err, unix.EOPNOTSUPP) {
 		return false, nil
 	}
 	if err != nil {
-		return false, j.failed("link", e.rel, err)
+		return false, j.targetError("link", e.rel, err)
 	}
 	if e.to, err = e.in.to.child(e.name); err != nil {
-		return false, j.failed("open", e.rel, err)
+		return false, j.targetError("open", e.rel, err)
 	}
 	if e.to.id() != wanted {
-		return false, j.meddled(e)
+		return false, j.changedByOther(e)
 	}
 	j.done.Linked++
 	return true, nil
 }
 
-// older links the entry to the same file of the older tree, if there is one.
-func (j *job) older(e *entry) (bool, error) {
+// linkOlder makes the entry a hard link to the same file of the older tree, and returns false if there is none.
+func (j *job) linkOlder(e *entry) (bool, error) {
 	if e.in.link == nil {
 		return false, nil
 	}
@@ -170,74 +177,75 @@ func (j *job) older(e *entry) (bool, error) {
 		return false, nil
 	}
 	defer old.close()
-	same, err := j.sameFile(e, old)
+	same, err := j.sameAsOlder(e, old)
 	if !same || err != nil {
 		return false, err
 	}
-	j.linked.add(old.st.Ino)
+	j.linkedOlder.add(old.st.Ino)
 	return j.link(e.in.link, e.name, e, old.id())
 }
 
-// sameFile reports whether the entry is the same as a file of the older tree, and that file was not linked in this run
-// yet: of two equal files of `from` that are no hard links of each other, the older tree may have made one.
-func (j *job) sameFile(e *entry, old *node) (bool, error) {
-	if !old.isFile() || !sameStat(e.from, old) || j.linked.has(old.st.Ino) {
+// sameAsOlder reports whether the entry has the content and metadata of a file of the older tree, and this job has not
+// yet linked to that file. Each file is linked to only once, because two names that share it in the older tree may be
+// two files in `from` by now.
+func (j *job) sameAsOlder(e *entry, old *node) (bool, error) {
+	if !old.isFile() || !sameStat(e.from, old) || j.linkedOlder.has(old.st.Ino) {
 		return false, nil
 	}
-	todo, err := j.attributes(e.from, old)
+	todo, err := j.attrChanges(e.from, old)
 	if err != nil || len(todo) > 0 {
-		return false, nil // whichever of them cannot be read: the copy will say so
+		return false, nil // if it is `from` that cannot be read, copying the file will fail and say so
 	}
-	if j.known(e.rel, e.from) {
+	if j.saidUnchanged(e.rel, e.from) {
 		return true, nil
 	}
-	err = j.compare(e, old)
+	err = j.compareContent(e, old)
 	if errors.Is(err, errDiffers) || errors.Is(err, errUnreadable) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// inodes is a set of inode numbers of one file system. Those of one tree lie close together, so a million of them take
-// some hundred kilobytes.
-type inodes map[uint64]*[inodesAtOnce / 64]uint64
+// inodeSet is a set of inode numbers of one file system. The key is the inode number divided by inodesPerBitmap. The
+// inode numbers of one tree lie close together, so a million of them take some hundred kilobytes.
+type inodeSet map[uint64]*[inodesPerBitmap / 64]uint64
 
-const inodesAtOnce = 512
+const inodesPerBitmap = 512
 
-// add reports whether it is new.
-func (s inodes) add(ino uint64) bool {
+// add adds an inode and reports whether it is new.
+func (s inodeSet) add(ino uint64) bool {
 	if s.has(ino) {
 		return false
 	}
-	some := s[ino/inodesAtOnce]
-	if some == nil {
-		some = new([inodesAtOnce / 64]uint64)
-		s[ino/inodesAtOnce] = some
+	bitmap := s[ino/inodesPerBitmap]
+	if bitmap == nil {
+		bitmap = new([inodesPerBitmap / 64]uint64)
+		s[ino/inodesPerBitmap] = bitmap
 	}
-	some[ino%inodesAtOnce/64] |= 1 << (ino % 64)
+	bitmap[ino%inodesPerBitmap/64] |= 1 << (ino % 64)
 	return true
 }
 
-func (s inodes) has(ino uint64) bool {
-	some := s[ino/inodesAtOnce]
-	return some != nil && some[ino%inodesAtOnce/64]&(1<<(ino%64)) != 0
+func (s inodeSet) has(ino uint64) bool {
+	bitmap := s[ino/inodesPerBitmap]
+	return bitmap != nil && bitmap[ino%inodesPerBitmap/64]&(1<<(ino%64)) != 0
 }
 
-// files is a set of files, by their device.
-type files map[uint64]inodes
+// fileSet is a set of files: the inodes of each device.
+type fileSet map[uint64]inodeSet
 
-// add reports whether it is new.
-func (s files) add(f id) bool {
+// add adds a file and reports whether it is new.
+func (s fileSet) add(f id) bool {
 	if s[f.dev] == nil {
-		s[f.dev] = inodes{}
+		s[f.dev] = inodeSet{}
 	}
 	return s[f.dev].add(f.ino)
 }
 
-func (s files) has(f id) bool { return s[f.dev].has(f.ino) }
+func (s fileSet) has(f id) bool { return s[f.dev].has(f.ino) }
 
-// meddled is the failure to find in `to` what was made there a moment ago.
-func (j *job) meddled(e *entry) error {
-	return fault.New(fault.Busy, "%s was changed by another program meanwhile", j.target(e.rel)).
-		WithHint("see who uses it (fuser -vm %s), and run this again", j.target(""))
+// changedByOther returns the fault for an entry of `to` that is no longer what this job made of it a moment ago.
+func (j *job) changedByOther(e *entry) error {
+	return fault.New(fault.Busy, "%s was changed by another program meanwhile", j.targetPath(e.rel)).
+		WithHint("see who uses it (fuser -vm %s), and run this again", j.targetPath(""))
 }

@@ -12,65 +12,73 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// Each alone is found and set, without a byte of data, and counts as one entry.
-func TestMetadata(t *testing.T) {
+// Each change of metadata is found and set without writing any data, and counts as one entry.
+func TestEachMetadataChangeIsFoundAndSet(t *testing.T) {
 	t.Parallel()
 	changes := map[string]func(path string) error{
-		"owner":              func(path string) error { return os.Lchown(path, 7, -1) },
-		"group":              func(path string) error { return os.Lchown(path, -1, 7) },
-		"mode":               func(path string) error { return os.Chmod(path, 0o4711|fs.ModeSetuid) },
-		"owner of setuid":    func(path string) error { return os.Lchown(path, 7, 7) },
-		"time":               func(path string) error { return unix.Lutimes(path, []unix.Timeval{{Sec: 1}, {Sec: 2, Usec: 3}}) },
-		"attribute":          func(path string) error { return unix.Setxattr(path, "user.a", []byte("b"), 0) },
-		"attribute changed":  func(path string) error { return unix.Setxattr(path, "user.had", []byte("b"), 0) },
-		"attribute of none":  func(path string) error { return unix.Setxattr(path, "user.had", nil, 0) },
-		"attribute removed":  func(path string) error { return unix.Removexattr(path, "user.had") },
-		"ACL":                func(path string) error { return unix.Setxattr(path, "system.posix_acl_access", acl(), 0) },
-		"ACL removed":        func(path string) error { return unix.Removexattr(path, "system.posix_acl_access") },
-		"trusted":            func(path string) error { return unix.Setxattr(path, "trusted.a", []byte("b"), 0) },
-		"security":           func(path string) error { return unix.Setxattr(path, "security.a", []byte("b"), 0) },
-		"capability":         func(path string) error { return unix.Setxattr(path, "security.capability", capability, 0) },
-		"capability, owner":  func(path string) error { return os.Lchown(path, 9, 9) },
-		"owner of a link":    func(path string) error { return os.Lchown(path, 7, 8) },
-		"time of a link":     func(path string) error { return unix.Lutimes(path, []unix.Timeval{{Sec: 1}, {Sec: 2}}) },
-		"attribute of link":  func(path string) error { return unix.Lsetxattr(path, "trusted.a", []byte("b"), 0) },
-		"mode of a FIFO":     func(path string) error { return os.Chmod(path, 0o622) },
-		"default ACL":        func(path string) error { return unix.Setxattr(path, "system.posix_acl_default", acl(), 0) },
+		"owner":           func(path string) error { return os.Lchown(path, 7, -1) },
+		"group":           func(path string) error { return os.Lchown(path, -1, 7) },
+		"mode":            func(path string) error { return os.Chmod(path, 0o4711|fs.ModeSetuid) },
+		"owner of setuid": func(path string) error { return os.Lchown(path, 7, 7) },
+		"time": func(path string) error {
+			return unix.Lutimes(path, []unix.Timeval{{Sec: 1}, {Sec: 2, Usec: 3}})
+		},
+		"attribute":         func(path string) error { return unix.Setxattr(path, "user.a", []byte("b"), 0) },
+		"attribute changed": func(path string) error { return unix.Setxattr(path, "user.had", []byte("b"), 0) },
+		"attribute of none": func(path string) error { return unix.Setxattr(path, "user.had", nil, 0) },
+		"attribute removed": func(path string) error { return unix.Removexattr(path, "user.had") },
+		"ACL": func(path string) error {
+			return unix.Setxattr(path, "system.posix_acl_access", posixACL(), 0)
+		},
+		"ACL removed":       func(path string) error { return unix.Removexattr(path, "system.posix_acl_access") },
+		"trusted":           func(path string) error { return unix.Setxattr(path, "trusted.a", []byte("b"), 0) },
+		"security":          func(path string) error { return unix.Setxattr(path, "security.a", []byte("b"), 0) },
+		"capability":        func(path string) error { return unix.Setxattr(path, "security.capability", capability, 0) },
+		"capability, owner": func(path string) error { return os.Lchown(path, 9, 9) },
+		"owner of a link":   func(path string) error { return os.Lchown(path, 7, 8) },
+		"time of a link":    func(path string) error { return unix.Lutimes(path, []unix.Timeval{{Sec: 1}, {Sec: 2}}) },
+		"attribute of link": func(path string) error { return unix.Lsetxattr(path, "trusted.a", []byte("b"), 0) },
+		"mode of a FIFO":    func(path string) error { return os.Chmod(path, 0o622) },
+		"default ACL": func(path string) error {
+			return unix.Setxattr(path, "system.posix_acl_default", posixACL(), 0)
+		},
 		"mode of directory":  func(path string) error { return os.Chmod(path, 0o2700|fs.ModeSetgid) },
-		"mode of the top":    func(path string) error { return os.Chmod(path, 0o1700|fs.ModeSticky) },
-		"owner of the top":   func(path string) error { return os.Lchown(path, 3, 4) },
+		"mode of the root":   func(path string) error { return os.Chmod(path, 0o1700|fs.ModeSticky) },
+		"owner of the root":  func(path string) error { return os.Lchown(path, 3, 4) },
 		"attribute of a dir": func(path string) error { return unix.Setxattr(path, "user.a", []byte("b"), 0) },
 	}
-	on := map[string]string{
-		"owner of setuid": "setuid", "ACL removed": "acl", "capability, owner": "capable", "owner of a link": "link", "time of a link": "link",
-		"attribute of link": "link", "mode of a FIFO": "fifo", "default ACL": "dir", "mode of directory": "dir", "mode of the top": ".",
-		"owner of the top": ".", "attribute of a dir": "dir",
+	on := map[string]string{ // the entry that is changed; "file" if none is named
+		"owner of setuid": "setuid", "ACL removed": "acl", "capability, owner": "capable", "owner of a link": "link",
+		"time of a link": "link", "attribute of link": "link", "mode of a FIFO": "fifo", "default ACL": "dir",
+		"mode of directory": "dir", "mode of the root": ".", "owner of the root": ".", "attribute of a dir": "dir",
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
-			from, to := trees(t)
+			from, to := emptyTrees(t)
 			for _, file := range []string{"file", "setuid", "acl", "capable"} {
 				write(t, from+"/"+file, []byte("data"))
 			}
-			do(t, os.Mkdir(from+"/dir", 0o755), os.Symlink("file", from+"/link"), unix.Mkfifo(from+"/fifo", 0o600),
-				os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid), unix.Setxattr(from+"/acl", "system.posix_acl_access", acl(), 0),
-				unix.Setxattr(from+"/capable", "security.capability", capability, 0), unix.Setxattr(from+"/file", "user.had", []byte("x"), 0))
-			sync(t, from, to, tree.Options{})
+			must(t, os.Mkdir(from+"/dir", 0o755), os.Symlink("file", from+"/link"), unix.Mkfifo(from+"/fifo", 0o600),
+				os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid),
+				unix.Setxattr(from+"/acl", "system.posix_acl_access", posixACL(), 0),
+				unix.Setxattr(from+"/capable", "security.capability", capability, 0),
+				unix.Setxattr(from+"/file", "user.had", []byte("x"), 0))
+			syncAndVerify(t, from, to, tree.Options{})
 			path := on[name]
 			if path == "" {
 				path = "file"
 			}
-			// What this test changes in from is not what to was stored as.
+			// Only the entry that this test changes in `from` is not what `to` was made from.
 			untouched := func(rel string, _ *unix.Statx_t) bool { return rel != strings.TrimPrefix(path, ".") }
-			later(t, to+"/"+path)
-			do(t, change(from+"/"+path))
-			if name == "capability, owner" { // chown took it away; put it back, so that only the owner differs
-				do(t, unix.Setxattr(from+"/capable", "security.capability", capability, 0))
+			waitForNewCtime(t, to+"/"+path)
+			must(t, change(from+"/"+path))
+			if name == "capability, owner" { // chown cleared the capability; set it again, so that only the owner differs
+				must(t, unix.Setxattr(from+"/capable", "security.capability", capability, 0))
 			}
 			if name == "owner of setuid" {
-				do(t, os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid))
+				must(t, os.Chmod(from+"/setuid", 0o6755|fs.ModeSetuid|fs.ModeSetgid))
 			}
-			done := sync(t, from, to, tree.Options{Unchanged: untouched})
+			done := syncAndVerify(t, from, to, tree.Options{Unchanged: untouched})
 			if done.Metadata != 1 || done.Written+done.Created+done.Changed+done.Deleted+done.Linked != 0 {
 				t.Errorf("%+v", done)
 			}
@@ -78,25 +86,25 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// later returns when what is changed now has a later time of change than a file: the clock that they are taken from ticks
-// every few milliseconds.
-func later(t *testing.T, than string) {
+// waitForNewCtime waits until a file that is changed gets a later ctime than the file `than` has: the kernel's clock
+// for ctimes ticks only every few milliseconds.
+func waitForNewCtime(t *testing.T, than string) {
 	changed := func(path string) unix.Timespec {
 		var st unix.Stat_t
-		do(t, unix.Lstat(path, &st))
+		must(t, unix.Lstat(path, &st))
 		return st.Ctim
 	}
 	probe := filepath.Join(t.TempDir(), "probe")
 	for write(t, probe, nil); changed(probe) == changed(than); {
-		do(t, os.Chmod(probe, 0o600))
+		must(t, os.Chmod(probe, 0o600))
 	}
 }
 
-// A file is root's alone until its owner and mode are set, and so is a directory until it is filled.
-func TestClosedWhileItIsMade(t *testing.T) {
-	from, to := trees(t)
-	write(t, from+"/dir/secret", random(1, 5000))
-	do(t, os.Chown(from+"/dir/secret", 7, 7), os.Chmod(from+"/dir/secret", 0o640))
+// A new file can be read by root alone until its owner and mode are set, and so can a directory until it is filled.
+func TestNewFileIsPrivateUntilComplete(t *testing.T) {
+	from, to := emptyTrees(t)
+	write(t, from+"/dir/secret", randomBytes(1, 5000))
+	must(t, os.Chown(from+"/dir/secret", 7, 7), os.Chmod(from+"/dir/secret", 0o640))
 	seen := false
 	_, err := tree.Sync(t.Context(), from, to, tree.Options{Gate: func(n int64) error {
 		if n != 5000 {
@@ -110,31 +118,31 @@ func TestClosedWhileItIsMade(t *testing.T) {
 		}
 		return nil
 	}})
-	do(t, err)
+	must(t, err)
 	if !seen {
 		t.Error("no data was written")
 	}
-	equal(t, from, to)
+	assertEqual(t, from, to)
 }
 
-// Reading sets no times of access: in a snapshot that would be a write for every file.
-func TestTimesOfAccessStay(t *testing.T) {
-	from, to := twins(t, map[string][]byte{"dir/file": random(1, 5000)})
+// Reading does not set the atime: in a snapshot that would be a write for every file.
+func TestReadingKeepsAtime(t *testing.T) {
+	from, to := equalTrees(t, map[string][]byte{"dir/file": randomBytes(1, 5000)})
 	var paths []string
 	for _, top := range []string{from, to} {
 		paths = append(paths, top, top+"/dir", top+"/dir/file")
 	}
-	long := unix.Timespec{Sec: 1000} // before the last change, so that relatime lets it be set
+	longAgo := unix.Timespec{Sec: 1000} // before the last change, so that reading would set it also with relatime
 	for _, path := range paths {
-		do(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{long, {Nsec: unix.UTIME_OMIT}}, 0))
+		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{longAgo, {Nsec: unix.UTIME_OMIT}}, 0))
 	}
 	_, err := tree.Sync(t.Context(), from, to, tree.Options{})
-	do(t, err)
+	must(t, err)
 	for _, path := range paths {
 		var st unix.Stat_t
-		do(t, unix.Stat(path, &st))
-		if st.Atim.Sec != long.Sec {
-			t.Errorf("%s was read at %d", path, st.Atim.Sec)
+		must(t, unix.Stat(path, &st))
+		if st.Atim.Sec != longAgo.Sec {
+			t.Errorf("the atime of %s is %d", path, st.Atim.Sec)
 		}
 	}
 }

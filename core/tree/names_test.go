@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestNames(t *testing.T) {
+func TestNamesAddSortAndFind(t *testing.T) {
 	var n names
 	var want []string
 	for i := range 5000 {
@@ -31,7 +31,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// The list comes from a file system, maybe one that a program serves.
+// The list comes from a file system, which may be a FUSE program.
 func FuzzSplitNames(f *testing.F) {
 	f.Add([]byte("user.a\x00system.posix_acl_access\x00system.nfs4_acl\x00security.selinux\x00"))
 	f.Add([]byte("\x00\x00user.\xff\x00unterminated"))
@@ -65,7 +65,7 @@ func FuzzDiffering(f *testing.F) {
 		b := bytes.Clone(a)
 		b[int(at)%len(b)] ^= change
 		end, total := 0, 0
-		err := differing(a, b, func(lo, hi int) error {
+		err := forEachDifference(a, b, func(lo, hi int) error {
 			if lo%Block != 0 || lo < end || hi <= lo || hi > len(a) || hi%Block != 0 && hi != len(a) {
 				t.Errorf("[%d, %d) after %d, of %d", lo, hi, end, len(a))
 			}

@@ -15,18 +15,18 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// garden makes random trees and random changes.
-type garden struct {
+// randomTrees makes random changes in trees.
+type randomTrees struct {
 	*testing.T
 	*rand.Rand
 }
 
-func (g garden) any(list []string) string { return list[g.IntN(len(list))] }
+func (g randomTrees) pick(list []string) string { return list[g.IntN(len(list))] }
 
-// paths returns what is in a tree, the top first.
-func (g garden) paths(top string, want func(fs.DirEntry) bool) []string {
+// paths returns the paths of the entries of a tree for which want returns true, the root first.
+func (g randomTrees) paths(top string, want func(fs.DirEntry) bool) []string {
 	var all []string
-	do(g, filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
+	must(g, filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
 		if want(entry) {
 			all = append(all, path)
 		}
@@ -38,90 +38,90 @@ func (g garden) paths(top string, want func(fs.DirEntry) bool) []string {
 func isDir(entry fs.DirEntry) bool  { return entry.IsDir() }
 func isFile(entry fs.DirEntry) bool { return entry.Type().IsRegular() }
 
-// place returns a path in a tree where there may be something or not.
-func (g garden) place(top string) string {
-	return filepath.Join(g.any(g.paths(top, isDir)), g.any([]string{"a", "b", "c", "dd", "e e", "f\n", "\xff", "z"}))
+// randomPath returns a path in a tree, at which there may or may not be an entry.
+func (g randomTrees) randomPath(top string) string {
+	return filepath.Join(g.pick(g.paths(top, isDir)), g.pick([]string{"a", "b", "c", "dd", "e e", "f\n", "\xff", "z"}))
 }
 
-// grow puts something new somewhere.
-func (g garden) grow(top string) {
-	path := g.place(top)
+// addSomething makes a new entry of a random kind at a random path.
+func (g randomTrees) addSomething(top string) {
+	path := g.randomPath(top)
 	if _, err := os.Lstat(path); err == nil {
 		return
 	}
 	files := g.paths(top, isFile)
 	switch g.IntN(10) {
 	case 0, 1:
-		do(g, os.Mkdir(path, 0o755))
+		must(g, os.Mkdir(path, 0o755))
 	case 2:
-		do(g, os.Symlink(g.any([]string{"a", "/etc/passwd", "../.."}), path))
+		must(g, os.Symlink(g.pick([]string{"a", "/etc/passwd", "../.."}), path))
 	case 3:
-		do(g, unix.Mkfifo(path, 0o644))
+		must(g, unix.Mkfifo(path, 0o644))
 	case 4, 5:
 		if len(files) > 0 {
-			do(g, os.Link(g.any(files), path))
+			must(g, os.Link(g.pick(files), path))
 		}
 	case 6:
-		sparse(g, path, g.Int64N(1<<20), nil)
+		writeSparse(g, path, g.Int64N(1<<20), nil)
 	default:
-		write(g, path, random(g.IntN(9), g.IntN(40000)))
+		write(g, path, randomBytes(g.IntN(9), g.IntN(40000)))
 	}
 }
 
-// disturb changes something that is there.
-func (g garden) disturb(top string) {
+// changeSomething changes, renames or removes a random entry.
+func (g randomTrees) changeSomething(top string) {
 	all := g.paths(top, func(fs.DirEntry) bool { return true })
-	path := g.any(all)
+	path := g.pick(all)
 	st, err := os.Lstat(path)
-	do(g, err)
+	must(g, err)
 	switch op := g.IntN(9); {
 	case op == 0 && path != top:
-		do(g, os.RemoveAll(path))
+		must(g, os.RemoveAll(path))
 	case op == 1:
-		do(g, os.Lchown(path, g.IntN(3), g.IntN(3)))
+		must(g, os.Lchown(path, g.IntN(3), g.IntN(3)))
 	case op == 2 && st.Mode().Type() != fs.ModeSymlink:
-		do(g, os.Chmod(path, fs.FileMode(g.IntN(0o1000))|0o700))
+		must(g, os.Chmod(path, fs.FileMode(g.IntN(0o1000))|0o700))
 	case op == 3:
-		date(g, path, g.Int64N(1e9), g.Int64N(1e9))
+		setMtime(g, path, g.Int64N(1e9), g.Int64N(1e9))
 	case op == 4 && (st.IsDir() || st.Mode().IsRegular()):
-		do(g, unix.Setxattr(path, "user."+g.any([]string{"a", "b"}), []byte{byte(g.IntN(3))}, 0))
+		must(g, unix.Setxattr(path, "user."+g.pick([]string{"a", "b"}), []byte{byte(g.IntN(3))}, 0))
 	case op == 5 && st.Mode().IsRegular():
-		do(g, os.Truncate(path, g.Int64N(50000)))
+		must(g, os.Truncate(path, g.Int64N(50000)))
 	case op == 6 && path != top:
-		// Into a directory of its own, or over something else: the kernel may say no.
-		_ = os.Rename(path, g.place(top))
+		// The kernel refuses to move a directory into itself, or over an entry of another kind.
+		_ = os.Rename(path, g.randomPath(top))
 	case st.Mode().IsRegular():
-		g.scribble(path, st.Size())
+		g.overwrite(path, st.Size())
 	}
 }
 
-func (g garden) scribble(path string, size int64) {
+func (g randomTrees) overwrite(path string, size int64) {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	do(g, err)
+	must(g, err)
 	defer f.Close()
-	_, err = f.WriteAt(random(g.IntN(1000), 1+g.IntN(9000)), g.Int64N(size+5000))
-	do(g, err)
+	_, err = f.WriteAt(randomBytes(g.IntN(1000), 1+g.IntN(9000)), g.Int64N(size+5000))
+	must(g, err)
 }
 
-// known is a file's content and which names share it.
-type known struct {
+// fileState is a file's content and its inode, which all its hard links share.
+type fileState struct {
 	data  []byte
 	inode uint64
 }
 
-func (g garden) know(top string) map[string]known {
-	all := map[string]known{}
+func (g randomTrees) fileStates(top string) map[string]fileState {
+	all := map[string]fileState{}
 	for _, path := range g.paths(top, isFile) {
 		data, err := os.ReadFile(path)
-		do(g, err)
+		must(g, err)
 		rel, _ := filepath.Rel(top, path)
-		all[rel] = known{data, inode(g.T, path)}
+		all[rel] = fileState{data, inode(g.T, path)}
 	}
 	return all
 }
 
-// blocks counts the blocks of want that have is not, beyond whose end there are zeros.
-func blocks(want, have []byte) (n int64) {
+// countDifferingBlocks counts the blocks in which want differs from have. Beyond their ends both count as zeros.
+func countDifferingBlocks(want, have []byte) (n int64) {
 	for at := 0; at < len(want); at += tree.Block {
 		a, b := make([]byte, tree.Block), make([]byte, tree.Block)
 		copy(a, want[at:])
@@ -133,10 +133,11 @@ func blocks(want, have []byte) (n int64) {
 	return n
 }
 
-// differing counts the blocks that may be written: of each file of `from`, whatever its names are, the most that any of
-// them differs by in `to`, and all of it where a name must be parted from another there.
-func differing(from, to map[string]known) (sum int64) {
-	wanted := map[uint64][]uint64{} // of a file of `to`: those of `from` that its names are to become
+// mostWrittenBlocks counts the blocks that may be written: for each file of `from`, the blocks that differ under that
+// one of its names where most differ; and all blocks of a file of which one name in `to` is a hard link that must be
+// split.
+func mostWrittenBlocks(from, to map[string]fileState) (sum int64) {
+	wanted := map[uint64][]uint64{} // for each file of `to`: the files of `from` that its hard links are to become
 	for name, f := range from {
 		if t, ok := to[name]; ok && !slices.Contains(wanted[t.inode], f.inode) {
 			wanted[t.inode] = append(wanted[t.inode], f.inode)
@@ -148,7 +149,7 @@ func differing(from, to map[string]known) (sum int64) {
 		if len(wanted[t.inode]) > 1 {
 			t.data = nil
 		}
-		most[f.inode] = max(most[f.inode], blocks(f.data, t.data))
+		most[f.inode] = max(most[f.inode], countDifferingBlocks(f.data, t.data))
 	}
 	for _, n := range most {
 		sum += n
@@ -156,46 +157,47 @@ func differing(from, to map[string]known) (sum int64) {
 	return sum
 }
 
-// Whatever the trees are, they are equal afterwards, and no block was written that was the same.
-func TestAnyTrees(t *testing.T) {
+// Random trees are equal after Sync, and no block was written that did not differ.
+func TestRandomTreesBecomeEqual(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			g := garden{t, rand.New(rand.NewPCG(seed, 1))}
-			from, to := trees(t)
+			g := randomTrees{t, rand.New(rand.NewPCG(seed, 1))}
+			from, to := emptyTrees(t)
 			for range 30 {
-				g.grow(from)
+				g.addSomething(from)
 			}
 			for range 10 {
-				g.disturb(from)
+				g.changeSomething(from)
 			}
 			for range 2 {
-				g.round(from, to)
+				g.syncAndChange(from, to)
 			}
 		})
 	}
 }
 
-// round makes the trees equal, and then different again on both sides.
-func (g garden) round(from, to string) {
-	before, wanted := g.know(to), g.know(from)
+// syncAndChange makes the trees equal, checks what was written, and then changes both trees at random.
+func (g randomTrees) syncAndChange(from, to string) {
+	before, wanted := g.fileStates(to), g.fileStates(from)
 	need, err := tree.Estimate(g.Context(), from, to, tree.Options{})
-	do(g, err)
+	must(g, err)
 	asked := int64(0)
-	done := sync(g.T, from, to, tree.Options{Gate: func(n int64) error { asked += n; return nil }})
-	if most := differing(wanted, before) * tree.Block; done.Written > most {
+	done := syncAndVerify(g.T, from, to, tree.Options{Gate: func(n int64) error { asked += n; return nil }})
+	if most := mostWrittenBlocks(wanted, before) * tree.Block; done.Written > most {
 		g.Errorf("%d bytes written, and the blocks that differ are %d", done.Written, most)
 	}
-	if attributes := 2 * tree.Block * done.Metadata; asked > need.Most+attributes || done.Written > need.Most || need.Least > need.Most {
+	if attributes := 2 * tree.Block * done.Metadata; asked > need.Most+attributes || done.Written > need.Most ||
+		need.Least > need.Most {
 		g.Errorf("%d bytes asked for, %d written, estimated at %+v", asked, done.Written, need)
 	}
 	if need.Files != done.Files || need.Bytes != done.Bytes {
 		g.Errorf("estimated %+v, done %+v", need, done)
 	}
 	for range 15 {
-		g.disturb(to)
-		g.grow(to)
-		g.disturb(from)
-		g.grow(from)
+		g.changeSomething(to)
+		g.addSomething(to)
+		g.changeSomething(from)
+		g.addSomething(from)
 	}
 }

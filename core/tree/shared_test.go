@@ -19,8 +19,8 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// do fails the test at an error that is not what it is about.
-func do(t testing.TB, errs ...error) {
+// must fails the test if one of the errors is not nil.
+func must(t testing.TB, errs ...error) {
 	t.Helper()
 	for _, err := range errs {
 		if err != nil {
@@ -29,14 +29,14 @@ func do(t testing.TB, errs ...error) {
 	}
 }
 
-// write makes a file and the directories above it.
+// write writes a file, and makes the directories above it.
 func write(t testing.TB, path string, data []byte) {
 	t.Helper()
-	do(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644))
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644))
 }
 
-// random returns bytes that hold no zero block. The same seed gives the same bytes.
-func random(seed, n int) []byte {
+// randomBytes returns n bytes, none of whose blocks is all zeros. The same seed gives the same bytes.
+func randomBytes(seed, n int) []byte {
 	data := make([]byte, 0, n+32)
 	for i := 0; len(data) < n; i++ {
 		sum := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, uint64(seed)<<32+uint64(i)))
@@ -45,48 +45,48 @@ func random(seed, n int) []byte {
 	return data[:n]
 }
 
-// date sets the time of modification of what is at path, also of a symbolic link.
-func date(t testing.TB, path string, sec, nsec int64) {
+// setMtime sets the mtime of the entry at path, which may be a symbolic link itself.
+func setMtime(t testing.TB, path string, sec, nsec int64) {
 	t.Helper()
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}
-	do(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW))
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// trees returns two empty directories.
-func trees(t *testing.T) (from, to string) {
+// emptyTrees makes two empty directories and returns their paths.
+func emptyTrees(t *testing.T) (from, to string) {
 	t.Helper()
 	from, to = filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
-	do(t, os.Mkdir(from, 0o755), os.Mkdir(to, 0o755))
+	must(t, os.Mkdir(from, 0o755), os.Mkdir(to, 0o755))
 	return from, to
 }
 
-// twins returns two trees of files with the content given.
-func twins(t *testing.T, files map[string][]byte) (from, to string) {
+// equalTrees makes two equal trees with the given files.
+func equalTrees(t *testing.T, files map[string][]byte) (from, to string) {
 	t.Helper()
-	from, to = trees(t)
+	from, to = emptyTrees(t)
 	for name, data := range files {
 		write(t, filepath.Join(from, name), data)
 	}
-	sync(t, from, to, tree.Options{})
+	syncAndVerify(t, from, to, tree.Options{})
 	return from, to
 }
 
-// sync makes the trees equal and checks that they are: by an independent program, by what stat shows, and by a second
-// run that finds nothing to do.
-func sync(t *testing.T, from, to string, o tree.Options) tree.Done {
+// syncAndVerify makes the trees equal and checks that they are: by an independent program, by what stat shows, and by a
+// second run that finds nothing to do.
+func syncAndVerify(t *testing.T, from, to string, opts tree.Options) tree.Done {
 	t.Helper()
-	done, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
-	equal(t, from, to)
-	again, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
+	done, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
+	assertEqual(t, from, to)
+	again, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
 	if !again.Same() {
 		t.Errorf("a second run did something: %+v", again)
 	}
 	return done
 }
 
-func equal(t *testing.T, from, to string) {
+func assertEqual(t *testing.T, from, to string) {
 	t.Helper()
 	out, err := exec.Command("rsync", "-aHAXnci", "--delete", from+"/", to+"/").CombinedOutput()
 	if err != nil || len(out) > 0 {
@@ -97,7 +97,7 @@ func equal(t *testing.T, from, to string) {
 	}
 }
 
-// describe says of every entry of a tree, the top included, all that must be the same in the other.
+// describe returns for every entry of a tree, including the root, all that must be the same in an equal tree.
 func describe(t *testing.T, top string) map[string]string {
 	t.Helper()
 	entries, first := map[string]string{}, map[uint64]string{}
@@ -107,7 +107,7 @@ func describe(t *testing.T, top string) map[string]string {
 		}
 		rel, _ := filepath.Rel(top, path)
 		var st unix.Stat_t
-		do(t, unix.Lstat(path, &st))
+		must(t, unix.Lstat(path, &st))
 		size := st.Size
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			size = 0 // the file system's own
@@ -115,10 +115,11 @@ func describe(t *testing.T, top string) map[string]string {
 			first[st.Ino] = rel
 		}
 		entries[rel] = fmt.Sprintf("mode %o owner %d:%d device %x size %d time %d.%09d links to %q attributes %s content %s",
-			st.Mode, st.Uid, st.Gid, st.Rdev, size, st.Mtim.Sec, st.Mtim.Nsec, first[st.Ino], attributes(t, path), content(t, path, st.Mode))
+			st.Mode, st.Uid, st.Gid, st.Rdev, size, st.Mtim.Sec, st.Mtim.Nsec, first[st.Ino], attributes(t, path),
+			content(t, path, st.Mode))
 		return nil
 	})
-	do(t, err)
+	must(t, err)
 	return entries
 }
 
@@ -127,15 +128,15 @@ func content(t *testing.T, path string, mode uint32) string {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFLNK:
 		target, err := os.Readlink(path)
-		do(t, err)
+		must(t, err)
 		return target
 	case unix.S_IFREG:
 		file, err := os.Open(path)
-		do(t, err)
+		must(t, err)
 		defer file.Close()
 		sum := sha256.New()
 		_, err = io.Copy(sum, file)
-		do(t, err)
+		must(t, err)
 		return fmt.Sprintf("%x", sum.Sum(nil))
 	}
 	return ""
@@ -145,7 +146,7 @@ func attributes(t *testing.T, path string) string {
 	t.Helper()
 	list := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, list)
-	do(t, err)
+	must(t, err)
 	var all []string
 	for _, name := range strings.Split(string(list[:n]), "\x00") {
 		if name == "" {
@@ -153,15 +154,15 @@ func attributes(t *testing.T, path string) string {
 		}
 		value := make([]byte, 64<<10)
 		n, err := unix.Lgetxattr(path, name, value)
-		do(t, err)
+		must(t, err)
 		all = append(all, fmt.Sprintf("%s=%x", name, value[:n]))
 	}
 	slices.Sort(all)
 	return strings.Join(all, ",")
 }
 
-// acl is a POSIX ACL as its attribute holds it: the owner rw, user 7 r, the group none, the mask r, others none.
-func acl() []byte {
+// posixACL returns the attribute value of a POSIX ACL: owner rw, user 7 r, group none, mask r, others none.
+func posixACL() []byte {
 	b := []byte{2, 0, 0, 0}
 	for _, e := range []struct {
 		tag, perm uint16
@@ -174,19 +175,19 @@ func acl() []byte {
 	return b
 }
 
-// capability is that of a program that may bind low ports (linux/capability.h: VFS_CAP_REVISION_2).
+// capability is the attribute value of the capability to bind low ports (linux/capability.h: VFS_CAP_REVISION_2).
 var capability = []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-// tricky fills a directory with one of everything.
-func tricky(t *testing.T, top string) {
+// fillWithEveryKind makes an entry of every kind, with every kind of metadata and with difficult names.
+func fillWithEveryKind(t *testing.T, top string) {
 	t.Helper()
 	at := func(name string) string { return filepath.Join(top, name) }
-	write(t, at("a/program"), random(1, 9000))
-	do(t, os.Chown(at("a/program"), 11, 12), unix.Setxattr(at("a/program"), "security.capability", capability, 0),
+	write(t, at("a/program"), randomBytes(1, 9000))
+	must(t, os.Chown(at("a/program"), 11, 12), unix.Setxattr(at("a/program"), "security.capability", capability, 0),
 		os.Chmod(at("a/program"), 0o6755|fs.ModeSetuid|fs.ModeSetgid))
 	write(t, at("a/shared"), []byte("acl"))
-	do(t, unix.Setxattr(at("a/shared"), "system.posix_acl_access", acl(), 0),
-		unix.Setxattr(at("a"), "system.posix_acl_default", acl(), 0),
+	must(t, unix.Setxattr(at("a/shared"), "system.posix_acl_access", posixACL(), 0),
+		unix.Setxattr(at("a"), "system.posix_acl_default", posixACL(), 0),
 		unix.Setxattr(at("a/shared"), "user.empty", nil, 0),
 		unix.Setxattr(at("a/shared"), "user.note", []byte("x\x00y"), 0))
 	write(t, at("a/empty"), nil)
@@ -195,40 +196,41 @@ func tricky(t *testing.T, top string) {
 	write(t, at(" blank *?[\\'\""), []byte("c"))
 	write(t, at("-rf"), []byte("d"))
 	write(t, at(strings.Repeat("x", 255)), []byte("long"))
-	do(t, os.Mkdir(at("nothing"), 0o700), os.Chmod(at("nothing"), 0o1777|fs.ModeSticky), os.Mkdir(at("closed"), 0))
-	do(t, os.Symlink("../../../etc/passwd", at("out")), os.Symlink("/etc", at("absolute")), os.Symlink(strings.Repeat("y", 4000), at("dangling")),
+	must(t, os.Mkdir(at("nothing"), 0o700), os.Chmod(at("nothing"), 0o1777|fs.ModeSticky), os.Mkdir(at("closed"), 0))
+	must(t, os.Symlink("../../../etc/passwd", at("out")), os.Symlink("/etc", at("absolute")),
+		os.Symlink(strings.Repeat("y", 4000), at("dangling")),
 		os.Lchown(at("out"), 5, 6), unix.Lsetxattr(at("out"), "trusted.link", []byte("1"), 0))
-	date(t, at("out"), 1, 999999999)
-	write(t, at("b/one"), random(2, 5000))
-	do(t, os.MkdirAll(at("0/deep"), 0o755), os.Link(at("b/one"), at("0/deep/two")), os.Link(at("b/one"), at("three")),
+	setMtime(t, at("out"), 1, 999999999)
+	write(t, at("b/one"), randomBytes(2, 5000))
+	must(t, os.MkdirAll(at("0/deep"), 0o755), os.Link(at("b/one"), at("0/deep/two")), os.Link(at("b/one"), at("three")),
 		os.Link(at("absolute"), at("b/absolute")))
-	do(t, unix.Mkfifo(at("fifo"), 0o640), unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
+	must(t, unix.Mkfifo(at("fifo"), 0o640), unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
 		unix.Mknod(at("loop"), unix.S_IFBLK|0o660, int(unix.Mkdev(7, 300))))
-	date(t, at("null"), 5, 6)
-	sparse(t, at("sparse"), 5<<20, map[int64][]byte{1 << 20: random(3, 8192), 5<<20 - 5: []byte("end!!")})
-	date(t, at("b/one"), 946684800, 123456789)
-	date(t, at("0"), -1, 5) // before 1970
-	date(t, at("a"), 1700000000, 1)
-	date(t, top, 1600000000, 42)
+	setMtime(t, at("null"), 5, 6)
+	writeSparse(t, at("sparse"), 5<<20, map[int64][]byte{1 << 20: randomBytes(3, 8192), 5<<20 - 5: []byte("end!!")})
+	setMtime(t, at("b/one"), 946684800, 123456789)
+	setMtime(t, at("0"), -1, 5) // before 1970
+	setMtime(t, at("a"), 1700000000, 1)
+	setMtime(t, top, 1600000000, 42)
 }
 
-// sparse makes a file that holds data at some offsets only.
-func sparse(t testing.TB, path string, size int64, data map[int64][]byte) {
+// writeSparse makes a file of a size in bytes that has data only at the given offsets, and holes elsewhere.
+func writeSparse(t testing.TB, path string, size int64, data map[int64][]byte) {
 	t.Helper()
 	f, err := os.Create(path)
-	do(t, err)
+	must(t, err)
 	defer f.Close()
-	do(t, f.Truncate(size))
+	must(t, f.Truncate(size))
 	for at, b := range data {
 		_, err := f.WriteAt(b, at)
-		do(t, err)
+		must(t, err)
 	}
 }
 
-// allocated is what a file takes of its file system, in bytes.
+// allocated returns how much of its file system a file takes, in bytes.
 func allocated(t testing.TB, path string) int64 {
 	t.Helper()
 	var st unix.Stat_t
-	do(t, unix.Stat(path, &st))
+	must(t, unix.Stat(path, &st))
 	return st.Blocks * 512
 }

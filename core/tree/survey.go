@@ -6,36 +6,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// worthShortening is from what size on the end of a file that is too long is cut off in advance: to make room. It bounds
-// how many such files there are to remember.
-const worthShortening = 1 << 20
+// minEarlyTruncation is how many bytes a file of `to` must be too long for the survey to shorten it in advance, in
+// order to make room. It also limits how many of these files have to be remembered.
+const minEarlyTruncation = 1 << 20
 
-// survey is the first pass. It counts, and it makes room before anything is written: what `from` lacks is deleted, and
-// so is what is of another kind there. A dry one counts only.
+// survey is the first pass. It counts, and it makes room before anything is written: it deletes what `from` lacks and
+// what is of another kind in `from`. A dry survey only counts.
 type survey struct {
 	*job
-	dry  bool
-	need Need
-	once files         // of `from`, of which a name was met and there are more, here or elsewhere
-	seen map[id]uint32 // how many names were met of files of `from`, if several
+	dry      bool
+	need     Need
+	metOnce  fileSet       // files of `from` with several hard links, of which at least one was met
+	namesMet map[id]uint32 // how many hard links of a file of `from` were met, if several but not yet all
 }
 
 func newSurvey(j *job, dry bool) *survey {
-	return &survey{job: j, dry: dry, once: files{}, seen: map[id]uint32{}}
+	return &survey{job: j, dry: dry, metOnce: fileSet{}, namesMet: map[id]uint32{}}
 }
 
-func (s *survey) directory(d *dir) error {
-	all, err := d.from.list()
+func (s *survey) scanDir(d *dir) error {
+	all, err := d.from.sortedNames()
 	if err != nil {
-		return s.unread(d.rel, err)
+		return s.noteUnreadable(d.rel, err)
 	}
-	if err := s.extras(d, all); err != nil {
+	if err := s.deleteExtras(d, all); err != nil {
 		return err
 	}
 	dirs := &names{}
 	for i := range all.len() {
-		e := d.at(all.get(i))
-		isDir, err := s.entry(e)
+		e := d.newEntry(all.get(i))
+		isDir, err := s.scanEntry(e)
 		e.close()
 		if err != nil {
 			return err
@@ -44,36 +44,37 @@ func (s *survey) directory(d *dir) error {
 			dirs.add(e.name)
 		}
 	}
-	if d.altered {
+	if d.entriesChange {
 		s.need.Most += Block
 	}
-	all = nil // while the directories below are worked on, only their names are kept
+	all = nil // while the survey descends, only the names of directories are kept in memory
 	for i := range dirs.len() {
-		if err := s.subdirectory(d.at(dirs.get(i))); err != nil {
+		if err := s.scanSubdir(d.newEntry(dirs.get(i))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unread notes what cannot be opened or listed in `from` already now: even if the second pass can, nothing was deleted
-// below it in `to`.
-func (s *survey) unread(rel string, err error) error {
+// noteUnreadable notes what cannot be opened or listed in `from`. The survey notes it and does not leave that to the
+// second pass: even if the second pass can read it, nothing below it was deleted in `to`.
+func (s *survey) noteUnreadable(rel string, err error) error {
 	if s.dry {
 		return nil
 	}
-	return s.missed(rel, err)
+	return s.noteSourceError(rel, err)
 }
 
-// open notes nothing of what is gone: the second pass does.
-func (s *survey) open(e *entry) (bool, error) {
+// openForScan opens the entry in both trees, and reports whether it could be opened in `from`. An entry that has
+// vanished is not noted: the second pass does that.
+func (s *survey) openForScan(e *entry) (bool, error) {
 	var err error
 	e.from, err = e.in.from.child(e.name)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if err != nil {
-		return false, s.unread(e.rel, err)
+		return false, s.noteUnreadable(e.rel, err)
 	}
 	err = s.openTo(e)
 	if e.to != nil && e.to.flags() != 0 {
@@ -82,24 +83,24 @@ func (s *survey) open(e *entry) (bool, error) {
 	return true, err
 }
 
-// entry counts one entry and reports whether it is a directory to descend into.
-func (s *survey) entry(e *entry) (isDir bool, err error) {
-	if err := s.alive(e.rel); err != nil || s.skip[e.rel] {
+// scanEntry counts one entry, and reports whether it is a directory into which the survey must descend.
+func (s *survey) scanEntry(e *entry) (isDir bool, err error) {
+	if err := s.checkContext(e.rel); err != nil || s.skip[e.rel] {
 		return false, err
 	}
-	if ok, err := s.open(e); !ok || err != nil {
+	if ok, err := s.openForScan(e); !ok || err != nil {
 		return false, err
 	}
 	if e.to != nil && e.to.kind() != e.from.kind() {
-		if err := s.drop(e.in.to, e.name, e.rel); err != nil {
+		if err := s.deleteOrCount(e.in.to, e.name, e.rel); err != nil {
 			return false, err
 		}
-		e.gone()
+		e.closeTo()
 	}
-	s.claim(e)
-	s.weigh(e)
+	s.recordClaim(e)
+	s.addNeed(e)
 	if e.from.isDir() {
-		return !s.foreign(e), nil
+		return !s.isOtherMount(e), nil
 	}
 	s.need.Files++
 	if e.from.isFile() {
@@ -107,38 +108,39 @@ func (s *survey) entry(e *entry) (isDir bool, err error) {
 	}
 	s.progress.Files = s.need.Files
 	s.report(e.rel)
-	return false, s.shorten(e)
+	return false, s.truncateEarly(e)
 }
 
-func (s *survey) subdirectory(e *entry) error {
+func (s *survey) scanSubdir(e *entry) error {
 	defer e.close()
-	if ok, err := s.open(e); !ok || err != nil || !e.from.isDir() {
+	if ok, err := s.openForScan(e); !ok || err != nil || !e.from.isDir() {
 		return err
 	}
 	d := &dir{rel: e.rel, from: e.from}
-	if e.to != nil && e.to.isDir() { // else a dry survey has left it there
+	if e.to != nil && e.to.isDir() { // it may be of another kind, if the survey is dry
 		d.to = e.to
 	}
-	return s.directory(d)
+	return s.scanDir(d)
 }
 
-// extras deletes what is in `to` only.
-func (s *survey) extras(d *dir, wanted *names) error {
+// deleteExtras deletes what is only in `to`, or counts it if the survey is dry. wanted are the names in `from`. Some
+// file systems leave out names while others are deleted, so the directory is read again until nothing more was deleted.
+func (s *survey) deleteExtras(d *dir, wanted *names) error {
 	for again := d.to != nil; again; {
 		again = false
-		for name, err := range d.to.each() {
+		for name, err := range d.to.eachName() {
 			if s.dry && errors.Is(err, unix.ENOENT) {
-				break // removed by whoever uses it
+				break // somebody else has removed the directory
 			}
 			if err != nil {
-				return s.failed("list", d.rel, err)
+				return s.targetError("list", d.rel, err)
 			}
 			if wanted.has(name) {
 				continue
 			}
-			d.altered = true
+			d.entriesChange = true
 			before := s.done.Deleted
-			if err := s.drop(d.to, name, d.at(name).rel); err != nil {
+			if err := s.deleteOrCount(d.to, name, d.newEntry(name).rel); err != nil {
 				return err
 			}
 			again = again || s.done.Deleted != before
@@ -147,124 +149,127 @@ func (s *survey) extras(d *dir, wanted *names) error {
 	return nil
 }
 
-// drop deletes an entry of `to`, or counts it.
-func (s *survey) drop(in *node, name, rel string) error {
+// deleteOrCount deletes an entry of `to`, or only counts it if the survey is dry.
+func (s *survey) deleteOrCount(in *node, name, rel string) error {
 	if s.dry {
-		return s.weighBelow(in, name, rel)
+		return s.countDeletion(in, name, rel)
 	}
 	_, err := s.remove(in, name, rel)
 	return err
 }
 
-// weighBelow counts what deleting an entry of `to` needs.
-func (s *survey) weighBelow(in *node, name, rel string) error {
-	if err := s.alive(rel); err != nil || s.skip[rel] {
+// countDeletion adds what deleting an entry of `to` would write.
+func (s *survey) countDeletion(in *node, name, rel string) error {
+	if err := s.checkContext(rel); err != nil || s.skip[rel] {
 		return err
 	}
 	n, err := in.childIfAny(name)
 	if n == nil || err != nil {
-		return s.failed("open", rel, err)
+		return s.targetError("open", rel, err)
 	}
 	defer n.close()
-	if n.mounted(in) {
+	if n.isMountPoint(in) {
 		return nil
 	}
 	s.need.Most += Block
 	if !n.isDir() {
 		return nil
 	}
-	for below, err := range n.each() {
-		if errors.Is(err, unix.ENOENT) { // removed by whoever uses it: this pass only counts
+	for below, err := range n.eachName() {
+		if errors.Is(err, unix.ENOENT) { // somebody else has removed it, which does not matter while only counting
 			break
 		}
 		if err != nil {
-			return s.failed("list", rel, err)
+			return s.targetError("list", rel, err)
 		}
-		if err := s.weighBelow(n, below, rel+"/"+below); err != nil {
+		if err := s.countDeletion(n, below, rel+"/"+below); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// weigh adds what the entry needs. What is there may have to be deleted and made anew: two changes of metadata.
-func (s *survey) weigh(e *entry) {
-	if e.from.kind() == unix.S_IFSOCK || s.weighLink(e) {
+// addNeed adds what making the entry equal would write. An entry that exists in `to` may have to be deleted and made
+// anew, which is two changes of metadata.
+func (s *survey) addNeed(e *entry) {
+	if e.from.kind() == unix.S_IFSOCK || s.addLinkNeed(e) {
 		return
 	}
 	switch {
 	case e.to == nil:
-		data := e.from.data(0)
+		data := e.from.dataBytes(0)
 		s.need.Least += data
 		s.need.Most += data + Block
-		e.in.altered = true
-	case e.from.isFile() && (s.mixed(e) || !s.sameContent(e)):
+		e.in.entriesChange = true
+	case e.from.isFile() && (s.mustSplit(e) || !s.contentUnchanged(e)):
 		if e.from.size() > e.to.size() {
-			s.need.Least += e.from.data(roundUp(e.to.size()))
+			s.need.Least += e.from.dataBytes(roundUp(e.to.size()))
 		}
-		s.need.Most += e.from.data(0) + 2*Block
-		e.in.altered = e.in.altered || e.to.st.Nlink > 1
-	case !sameStat(e.from, e.to) || s.mixed(e):
+		s.need.Most += e.from.dataBytes(0) + 2*Block
+		e.in.entriesChange = e.in.entriesChange || e.to.st.Nlink > 1
+	case !sameStat(e.from, e.to) || s.mustSplit(e):
 		s.need.Most += 2 * Block
-		e.in.altered = e.in.altered || !e.from.isDir() && (!e.from.isFile() || e.to.st.Nlink > 1)
+		e.in.entriesChange = e.in.entriesChange || !e.from.isDir() && (!e.from.isFile() || e.to.st.Nlink > 1)
 	}
 }
 
-// weighLink adds what another name of a file needs that was weighed under its first. It reports false for the first.
-// Where each file has names elsewhere, as in one of several dated trees, a bit is kept of each and no more.
-func (s *survey) weighLink(e *entry) bool {
+// addLinkNeed adds what a further hard link of a file would write, if the survey has met another one of its links
+// before. For the first link it adds nothing and returns false. In one of several dated trees every file may have its
+// other links outside the tree; of each such file only one bit is kept.
+func (s *survey) addLinkNeed(e *entry) bool {
 	if e.from.isDir() || e.from.st.Nlink < 2 {
 		return false
 	}
 	is := e.from.id()
-	if s.once.add(is) {
+	if s.metOnce.add(is) {
 		return false
 	}
-	s.several.add(is)
-	met := max(1, s.seen[is]) + 1
-	s.seen[is] = met
+	s.severalNames.add(is)
+	met := max(1, s.namesMet[is]) + 1
+	s.namesMet[is] = met
 	if met == e.from.st.Nlink {
-		delete(s.seen, is)
+		delete(s.namesMet, is)
 	}
-	if !s.joined(e, met) {
+	if !s.joinedInTo(e, met) {
 		s.need.Most += 2 * Block
-		e.in.altered = true
+		e.in.entriesChange = true
 	}
 	return true
 }
 
-// joined reports whether all names of the file that were met are those of one file in `to`, too.
-func (s *survey) joined(e *entry, met uint32) bool {
+// joinedInTo reports whether all links of the file that were met so far are links of one file in `to`, too.
+func (s *survey) joinedInTo(e *entry, met uint32) bool {
 	if e.to == nil {
 		return false
 	}
 	c := s.claims[e.to.id()]
-	return c != nil && !c.mixed && c.names == met
+	return c != nil && !c.split && c.names == met
 }
 
-// shorten cuts off the end of a file that is much too long. One that has other names is left to the second pass, which
-// knows whether it may be written.
-func (s *survey) shorten(e *entry) error {
-	if s.dry || e.to == nil || !e.from.isFile() || e.to.st.Nlink > 1 || e.to.size()-e.from.size() < worthShortening {
+// truncateEarly cuts off the end of a file that is much too long. A file with other hard links is left to the second
+// pass, which knows whether the file may be written.
+func (s *survey) truncateEarly(e *entry) error {
+	if s.dry || e.to == nil || !e.from.isFile() || e.to.st.Nlink > 1 || e.to.size()-e.from.size() < minEarlyTruncation {
 		return nil
 	}
-	if err := s.pay(e); err != nil {
+	if err := s.gateMetadata(e); err != nil {
 		return err
 	}
 	if err := s.unlock(e.to, e.rel); err != nil {
 		return err
 	}
-	f, err := e.to.open(unix.O_WRONLY)
+	f, err := e.to.openContent(unix.O_WRONLY)
 	if err != nil {
-		return s.failed("open", e.rel, err)
+		return s.targetError("open", e.rel, err)
 	}
 	defer f.Close()
-	s.shortened[e.to.id()] = true
-	return s.failed("shorten", e.rel, f.Truncate(e.from.size()))
+	s.truncatedEarly[e.to.id()] = true
+	return s.targetError("shorten", e.rel, f.Truncate(e.from.size()))
 }
 
-// data returns how many bytes of a file are data from an offset on, in whole blocks: holes do not count.
-func (n *node) data(from int64) int64 {
+// dataBytes returns how many bytes of a file are data from an offset on, rounded up to whole blocks. Holes do not
+// count.
+func (n *node) dataBytes(from int64) int64 {
 	size := n.size()
 	if !n.isFile() || from >= size {
 		return 0
@@ -272,14 +277,14 @@ func (n *node) data(from int64) int64 {
 	if int64(n.st.Blocks)*512 >= size {
 		return roundUp(size - from)
 	}
-	f, err := n.open(unix.O_RDONLY)
+	f, err := n.openContent(unix.O_RDONLY)
 	if err != nil {
 		return roundUp(size - from)
 	}
 	defer f.Close()
 	var sum int64
 	for at := from; at < size; {
-		start, end := extent(f, at, size)
+		start, end := nextExtent(f, at, size)
 		sum += roundUp(end - start)
 		at = end
 	}

@@ -1,9 +1,9 @@
-// Package tree makes one directory tree equal to another and writes only what differs: of a large file the 4 KiB
-// blocks that are not the same, nothing at all of a file that is. It knows nothing of volumes or backups.
+// Package tree makes one directory tree, called `to`, equal to another one, called `from`, and writes only what
+// differs: of a file whose content differs, only the 4 KiB blocks that differ. It knows nothing of volumes or backups.
 //
-// Whatever the tree that is read holds and whatever another process does meanwhile, nothing outside the tree that is
-// written is ever changed: every entry is reached from the top by descriptor, one name at a time, and no symbolic link
-// is followed. A file that has further hard links outside is never written in place.
+// Nothing outside `to` is ever changed, whatever `from` holds and whatever another process does meanwhile: every entry
+// is opened by one name relative to the descriptor of its directory, beginning at the root, and no symbolic link is
+// followed. A file that has further hard links outside `to` is never written in place.
 package tree
 
 import (
@@ -12,119 +12,129 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Block is the unit in which contents are compared and written, in bytes: the chunk size of a snapshot's COW space,
-// and the block size of most file systems.
+// Block is the unit in which contents are compared and written, in bytes. It is the chunk size of a snapshot's COW
+// space, and the block size of most file systems.
 const Block = 4096
 
-// Options say how to compare and what to leave alone.
+// Options say how Sync and Estimate compare the trees and what they leave alone.
 type Options struct {
-	// Unchanged spares the reading of what has not changed: it reports whether a file or directory of `to`, by its path
-	// relative to the root and as statx shows it, is known to be what its pair in `from` was made of, content and
-	// metadata. With Link it is asked of `from`, and for the pair in that older tree. It is asked only where size and
-	// time of modification are the same. Nil: nothing is known, and every content is compared.
+	// Unchanged avoids reading what has not changed. It is given the path, relative to the root, and the statx(2)
+	// result of a file or directory of `to`, and reports whether the caller knows that its content and metadata are
+	// still those from which the entry of the same path in `from` was made. With Link, it is given the statx(2) result
+	// of the entry of `from` instead, and reports whether that is still what the entry in the older tree was made from.
+	// It is called only if size and mtime are the same in both trees. Nil: nothing is known, and all contents are
+	// compared.
 	Unchanged func(rel string, st *unix.Statx_t) bool
 
-	// Gate is asked before anything is written to `to`: n bytes of data, or Block for a change of metadata. It may
-	// block; its error ends the work and is returned wrapped. May be nil.
+	// Gate is called before anything is written to `to`. n is the number of bytes of data, or Block for a change of
+	// metadata. It may block. Its error ends the work and is returned, wrapped. May be nil.
 	Gate func(n int64) error
 
-	// Report is told how far the work is, a few times a second. May be nil.
+	// Report is called with the progress a few times a second. May be nil.
 	Report func(Progress)
 
-	// Skip names paths relative to the roots, clean and without a leading slash, that are left alone on both sides.
+	// Skip lists paths that are neither read in `from` nor changed in `to`. They are relative to the roots, clean, and
+	// have no leading slash.
 	Skip []string
 
-	// Link is an older tree on the file system of `to`, for a store of dated trees: a file that is missing in `to` and
-	// has there the same content and metadata is hard-linked instead of copied. Empty: none.
+	// Link is the path of an older tree on the file system of `to`, for a store of dated trees. A file that is missing
+	// in `to`, and that has the same content and metadata in `from` and in the older tree, becomes a hard link to the
+	// file of the older tree instead of a copy. Empty: there is no older tree.
 	Link string
 
-	// OneFileSystem leaves the content of other mounts alone: a directory of `from` that is one is made, and no more;
-	// one of `to` is not touched.
+	// OneFileSystem leaves the content of other mounts alone: where another file system is mounted in `from`, only the
+	// directory itself is made; where one is mounted in `to`, nothing is changed.
 	OneFileSystem bool
 
-	// NoDevices says that `from` does not show the numbers of its device nodes: those of `to` are kept, and nodes that
-	// are missing there are left out with a warning.
+	// NoDevices says that `from` does not show the device numbers of its device nodes. Nodes that are in `to` keep
+	// their numbers; those that are missing in `to` are left out with a warning.
 	NoDevices bool
 
-	// Direct reads the contents of `from` past the page cache (O_DIRECT), which is faster for a FUSE mount. Its file system
-	// must take any offset and length, as FUSE does.
+	// Direct reads the contents of `from` past the page cache (O_DIRECT), which is faster for a FUSE mount. The file
+	// system of `from` must accept any offset and length, as FUSE does.
 	Direct bool
 
-	// Unlock has files and directories of `to` changed and removed that are immutable or append-only. Such flags are set
-	// again when all is written. Without it they are failures: whoever has set them may mean it.
+	// Unlock allows to change and remove files and directories of `to` that are immutable or append-only: the flags are
+	// cleared, and set again when everything is written. Without Unlock such an entry is a failure, because somebody may
+	// have set the flag on purpose.
 	Unlock bool
 
-	// Flags says which inode flags an entry of `to` is to have in the end, by its path relative to the root. nil: nobody
-	// knows, and each keeps those it has.
+	// Flags returns the inode flags that an entry of `to` is to have in the end. rel is its path relative to the root.
+	// Nil: that is not known, and each entry keeps the flags that it has.
 	Flags func(rel string) Flags
 
-	// Flagged is told of each entry of `from` that has inode flags. May be nil.
+	// Flagged is called for each entry of `from` that has inode flags. May be nil.
 	Flagged func(rel string, f Flags)
 
-	// Live says that `from` is being changed meanwhile: what vanishes before it is read is noted, not an error.
+	// Live says that `from` may be changed by others meanwhile: an entry that vanishes before it is read is listed in
+	// Done.Vanished and is not an error.
 	Live bool
 }
 
-// Progress is how far the work is.
+// Progress says how far a Sync or an Estimate is.
 type Progress struct {
-	Done, Total int64 // bytes of `from` that are dealt with, and all; Total is 0 until they have been counted
-	Files       int64 // entries that are no directories: counted, while Total is 0, then dealt with
-	Path        string
+	Done, Total int64  // bytes of `from`: those that are dealt with, and all; Total is 0 until all are counted
+	Files       int64  // entries that are no directories: those counted, while Total is 0, then those dealt with
+	Path        string // of the entry at work, relative to the root
 }
 
-// Done is what was found and done.
+// Done is what a Sync found and did.
 type Done struct {
-	Files, Bytes int64 // of `from`: entries that are no directories, and the sizes of its files, each name counted
-	Compared     int64 // bytes that were read of `from`
+	Files, Bytes int64 // of `from`: entries that are no directories, and the sizes of all files; each hard link counts
+	Compared     int64 // bytes that were read from `from`
 	Written      int64 // bytes of data that were written to `to`
 
-	// Entries of `to`. One that is replaced counts as deleted and created.
+	// Numbers of entries of `to`. An entry that was replaced counts as deleted and as created.
 	Created  int64
-	Changed  int64 // in content
+	Changed  int64 // the content was changed
 	Deleted  int64
-	Metadata int64 // whose owner, mode, time or extended attributes only were set
-	Linked   int64 // made as another name of a file that is there
+	Metadata int64 // only owner, mode, time, extended attributes or inode flags were changed
+	Linked   int64 // made as a hard link to an existing file
+
+	// Each list has at most 100 entries, and then one more that says how many were left out.
 
 	Flagged    []string // paths of `to`, relative to the root, that had inode flags
-	Warnings   []string // what was left out on purpose: sockets, mount points in the way
-	Unreadable []string // paths of `from` whose pair is not equal, or is missing, since they could not be read
+	Warnings   []string // what was left out on purpose: sockets, device nodes, mount points in the way
+	Unreadable []string // paths of `from` that could not be read: in `to` they are missing or not equal
 	Vanished   []string // paths of `from` that were gone when they were to be read
 }
-
-// Each list is bounded; its last entry then says how many more there are.
 
 // Same reports whether nothing was written.
 func (d Done) Same() bool {
 	return d.Written == 0 && d.Created+d.Changed+d.Deleted+d.Metadata+d.Linked == 0
 }
 
-// Sync makes the tree at the directory `to` equal to that at the directory `from`: contents, holes, owners, modes, times
-// of modification to the nanosecond, extended attributes with POSIX ACLs and capabilities, hard links, symbolic links,
-// devices and FIFOs, and the root's own metadata. Sockets are left out. What `from` lacks is deleted first. When it has
-// returned without an error and nothing is unreadable, another Sync writes nothing.
+// Sync makes the tree at the directory `to` equal to that at the directory `from`: contents, holes, owners, modes,
+// mtimes to the nanosecond, extended attributes with POSIX ACLs and capabilities, hard links, symbolic links, devices
+// and FIFOs, and the root's own metadata. Sockets are left out. What `from` lacks is deleted first. If Sync returns no
+// error and nothing is unreadable, a second Sync writes nothing.
 //
-// Files are written in place, so nobody else may use `to`. An interrupted Sync leaves a mixture, which the next one
-// completes. Nothing is flushed: the caller syncs the file system. Attributes that the file system of `from` cannot
-// hold are left as they are in `to`.
+// Files are written in place, so nobody else may use `to`. An interrupted Sync leaves a mixture of old and new, which
+// the next Sync completes. Sync flushes nothing: the caller must sync the file system. Extended attributes of a kind
+// that the file system of `from` cannot hold are left as they are in `to`.
 //
-// Failures are faults: not_found for a root, no_space where `to` is full, busy, unsupported, command_failed for what else
-// the file system of `to` says no to, source_vanished unless Live, interrupted and timeout by ctx, which is looked at before every entry and every 512 KiB. Done says what was done until then. Memory
-// does not depend on the size of the trees, but for the names in one directory (some 4 bytes each beside its letters)
-// and files with several hard links or inode flags. It takes two descriptors for each level of depth, three with Link.
-func Sync(ctx context.Context, from, to string, o Options) (Done, error) {
-	j, err := newJob(ctx, from, to, o)
+// Errors are faults: fault.NotFound if a root cannot be opened, fault.NoSpace if `to` is full, fault.Busy,
+// fault.Unsupported, fault.CommandFailed for anything else that the file system of `to` refuses, fault.SourceVanished
+// unless Live, and fault.Interrupted or fault.Timeout if ctx ends. Sync looks at ctx before every entry and every 512
+// KiB. Also with an error, Done says what was done until then.
+//
+// Memory does not depend on the size of the trees, except for the names in one directory (about 4 bytes each beside the
+// letters) and for files that have several hard links or inode flags. Sync holds two descriptors for each level of
+// depth, three with Link.
+func Sync(ctx context.Context, from, to string, opts Options) (Done, error) {
+	j, err := newJob(ctx, from, to, opts)
 	if err != nil {
 		return Done{}, err
 	}
 	defer j.close()
 	s := newSurvey(j, false)
-	if err := s.directory(&j.root); err != nil {
+	if err := s.scanDir(&j.root); err != nil {
 		return j.result(), err
 	}
 	j.done.Files, j.done.Bytes = s.need.Files, s.need.Bytes
 	j.progress = Progress{Total: s.need.Bytes}
-	if err = j.top(); err == nil {
-		err = j.lock()
+	if err = j.writePass(); err == nil {
+		err = j.setPendingFlags()
 	}
 	if err == nil {
 		j.flushReport()
@@ -132,27 +142,30 @@ func Sync(ctx context.Context, from, to string, o Options) (Done, error) {
 	return j.result(), err
 }
 
-// Need is what a Sync would write, in whole blocks.
+// Need is how much a Sync would write, in bytes, rounded up to whole blocks.
 type Need struct {
-	// Least is what is missing in `to` or longer in `from`. Blocks of zeros become holes, and are counted all the same
-	// where `from` holds them as data.
+	// Least is a lower bound: the data of files that are missing in `to`, and what files of `from` have beyond the end of
+	// their pairs in `to`. Blocks of zeros that `from` holds as data are counted, although Sync makes holes of them.
 	Least int64
 
-	// Most takes every file whose size or time differs, or which is not known to be unchanged (see Options.Unchanged), as
-	// different from start to end, and each change of metadata as one Block. Extended attributes are not looked at.
+	// Most is an upper bound. It takes every file whose size or mtime differs, or which is not known to be unchanged
+	// (see Options.Unchanged), as different from start to end, and each change of metadata as one Block. Extended
+	// attributes are not looked at.
 	Most int64
 
 	Files, Bytes int64 // as in Done
 }
 
-// Estimate says what Sync would need. It reads metadata only and writes nothing. What cannot be read counts nothing.
-func Estimate(ctx context.Context, from, to string, o Options) (Need, error) {
-	j, err := newJob(ctx, from, to, o)
+// Estimate returns how much a Sync with the same arguments would write. It reads metadata only and writes nothing. What
+// cannot be read is not counted. Its faults are fault.NotFound if a root cannot be opened, fault.Interrupted or
+// fault.Timeout if ctx ends, and those of entries of `to` that cannot be opened or listed, as for Sync.
+func Estimate(ctx context.Context, from, to string, opts Options) (Need, error) {
+	j, err := newJob(ctx, from, to, opts)
 	if err != nil {
 		return Need{}, err
 	}
 	defer j.close()
 	s := newSurvey(j, true)
-	err = s.directory(&j.root)
+	err = s.scanDir(&j.root)
 	return s.need, err
 }

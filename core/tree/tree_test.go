@@ -15,11 +15,11 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-func TestEverything(t *testing.T) {
-	from, to := trees(t)
-	tricky(t, from)
+func TestEveryKindOfFileIsCopied(t *testing.T) {
+	from, to := emptyTrees(t)
+	fillWithEveryKind(t, from)
 	var last tree.Progress
-	done := sync(t, from, to, tree.Options{Report: func(p tree.Progress) { last = p }})
+	done := syncAndVerify(t, from, to, tree.Options{Report: func(p tree.Progress) { last = p }})
 	entries := int64(len(describe(t, from)) - 1)
 	if done.Created+done.Linked != entries || done.Linked != 3 || done.Deleted+done.Changed != 0 || done.Metadata != 1 {
 		t.Errorf("of %d entries: %+v", entries, done)
@@ -35,42 +35,43 @@ func TestEverything(t *testing.T) {
 	}
 }
 
-// Whatever is in the way is replaced.
-func TestOverSomethingElse(t *testing.T) {
-	from, to := trees(t)
-	tricky(t, from)
-	other, _ := trees(t)
-	tricky(t, other)
+// Entries of `to` that are of another kind than their pairs in `from` are replaced.
+func TestFilesOfAnotherKindAreReplaced(t *testing.T) {
+	from, to := emptyTrees(t)
+	fillWithEveryKind(t, from)
+	other, _ := emptyTrees(t)
+	fillWithEveryKind(t, other)
 	for _, swap := range [][2]string{
-		{"a", "three"}, {"null", "fifo"}, {"loop", "out"}, {"sparse", "b"}, {"-rf", "nothing"}, {"new\nline", "absolute"}, {"0", "dangling"},
+		{"a", "three"}, {"null", "fifo"}, {"loop", "out"}, {"sparse", "b"}, {"-rf", "nothing"}, {"new\nline", "absolute"},
+		{"0", "dangling"},
 	} {
 		a, b := filepath.Join(other, swap[0]), filepath.Join(other, swap[1])
-		do(t, unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE))
+		must(t, unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE))
 	}
 	_, err := tree.Sync(t.Context(), other, to, tree.Options{})
-	do(t, err)
+	must(t, err)
 	if cmp.Equal(describe(t, from), describe(t, to)) {
 		t.Fatal("the trees do not differ before the test")
 	}
-	sync(t, from, to, tree.Options{})
+	syncAndVerify(t, from, to, tree.Options{})
 }
 
-// As the roots that another process sees.
-func TestThroughProc(t *testing.T) {
-	from, to := trees(t)
-	tricky(t, from)
-	sync(t, fmt.Sprintf("/proc/%d/root%s", os.Getpid(), from), "/proc/self/root"+to, tree.Options{})
+// The roots may be paths below /proc/PID/root, which is how another process's files are reached.
+func TestRootsBelowProcRoot(t *testing.T) {
+	from, to := emptyTrees(t)
+	fillWithEveryKind(t, from)
+	syncAndVerify(t, fmt.Sprintf("/proc/%d/root%s", os.Getpid(), from), "/proc/self/root"+to, tree.Options{})
 }
 
 func TestDeepTree(t *testing.T) {
 	t.Parallel()
-	from, to := trees(t)
+	from, to := emptyTrees(t)
 	const depth = 1000
 	dir := from + strings.Repeat("/d", depth)
-	do(t, os.MkdirAll(dir, 0o755))
+	must(t, os.MkdirAll(dir, 0o755))
 	write(t, dir+"/file", []byte("bottom"))
 	done, err := tree.Sync(t.Context(), from, to, tree.Options{})
-	do(t, err)
+	must(t, err)
 	if done.Created != depth+1 {
 		t.Errorf("%d created", done.Created)
 	}
@@ -78,8 +79,8 @@ func TestDeepTree(t *testing.T) {
 	if err != nil || string(data) != "bottom" {
 		t.Errorf("%q, %v", data, err)
 	}
-	do(t, os.RemoveAll(from+"/d"))
-	done = sync(t, from, to, tree.Options{})
+	must(t, os.RemoveAll(from+"/d"))
+	done = syncAndVerify(t, from, to, tree.Options{})
 	if done.Deleted != depth+1 {
 		t.Errorf("%d deleted", done.Deleted)
 	}
@@ -87,25 +88,26 @@ func TestDeepTree(t *testing.T) {
 
 func TestLargeDirectory(t *testing.T) {
 	t.Parallel()
-	from, to := trees(t)
+	from, to := emptyTrees(t)
 	for i := range 1500 {
-		do(t, os.WriteFile(filepath.Join(from, fmt.Sprintf("%0200d", i)), nil, 0o644))
-		do(t, os.WriteFile(filepath.Join(to, fmt.Sprintf("%0199d", i)), nil, 0o644))
+		must(t, os.WriteFile(filepath.Join(from, fmt.Sprintf("%0200d", i)), nil, 0o644))
+		must(t, os.WriteFile(filepath.Join(to, fmt.Sprintf("%0199d", i)), nil, 0o644))
 	}
-	done := sync(t, from, to, tree.Options{})
+	done := syncAndVerify(t, from, to, tree.Options{})
 	if done.Created != 1500 || done.Deleted != 1500 {
 		t.Errorf("%+v", done)
 	}
 }
 
-func TestSockets(t *testing.T) {
-	from, to := trees(t)
+func TestSocketsAreLeftOut(t *testing.T) {
+	from, to := emptyTrees(t)
 	for _, top := range []string{from, to} {
-		do(t, unix.Mknod(filepath.Join(top, "both"), unix.S_IFSOCK|0o600, 0))
+		must(t, unix.Mknod(filepath.Join(top, "both"), unix.S_IFSOCK|0o600, 0))
 	}
-	do(t, unix.Mknod(filepath.Join(from, "so\ncket"), unix.S_IFSOCK|0o600, 0), unix.Mknod(filepath.Join(to, "old"), unix.S_IFSOCK|0o600, 0))
+	must(t, unix.Mknod(filepath.Join(from, "so\ncket"), unix.S_IFSOCK|0o600, 0),
+		unix.Mknod(filepath.Join(to, "old"), unix.S_IFSOCK|0o600, 0))
 	done, err := tree.Sync(t.Context(), from, to, tree.Options{})
-	do(t, err)
+	must(t, err)
 	want := []string{filepath.Join(from, "both") + ": a socket, left out", `"` + from + `/so\ncket": a socket, left out`}
 	if diff := cmp.Diff(want, done.Warnings); diff != "" {
 		t.Error(diff)
@@ -116,28 +118,28 @@ func TestSockets(t *testing.T) {
 }
 
 func TestListsAreBounded(t *testing.T) {
-	from, to := trees(t)
+	from, to := emptyTrees(t)
 	for i := range 150 {
-		do(t, unix.Mknod(filepath.Join(from, fmt.Sprintf("s%03d", i)), unix.S_IFSOCK|0o600, 0))
+		must(t, unix.Mknod(filepath.Join(from, fmt.Sprintf("s%03d", i)), unix.S_IFSOCK|0o600, 0))
 	}
 	done, err := tree.Sync(t.Context(), from, to, tree.Options{})
-	do(t, err)
+	must(t, err)
 	if n := len(done.Warnings); n != 101 || done.Warnings[100] != "and 50 more" {
 		t.Errorf("%d warnings, the last is %q", n, done.Warnings[n-1])
 	}
 }
 
-func TestSkip(t *testing.T) {
-	from, to := trees(t)
+func TestSkippedPathsAreLeftAlone(t *testing.T) {
+	from, to := emptyTrees(t)
 	for _, name := range []string{"a/keep/x", "gone/keep/x", "gone/y", "file"} {
 		write(t, filepath.Join(to, name), []byte("old"))
 	}
 	write(t, filepath.Join(from, "a/keep/x"), []byte("other"))
 	write(t, filepath.Join(from, "a/new"), []byte("new"))
 	write(t, filepath.Join(from, "file"), []byte("other"))
-	o := tree.Options{Skip: []string{"a/keep", "gone/keep", "file"}}
-	_, err := tree.Sync(t.Context(), from, to, o)
-	do(t, err)
+	opts := tree.Options{Skip: []string{"a/keep", "gone/keep", "file"}}
+	_, err := tree.Sync(t.Context(), from, to, opts)
+	must(t, err)
 	for name, want := range map[string]string{"a/keep/x": "old", "a/new": "new", "gone/keep/x": "old", "file": "old"} {
 		if data, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(data) != want {
 			t.Errorf("%s: %q, %v", name, data, err)
@@ -146,25 +148,25 @@ func TestSkip(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(to, "gone/y")); !os.IsNotExist(err) {
 		t.Errorf("beside what is skipped: %v", err)
 	}
-	if done, err := tree.Sync(t.Context(), from, to, o); err != nil || !done.Same() {
+	if done, err := tree.Sync(t.Context(), from, to, opts); err != nil || !done.Same() {
 		t.Errorf("a second run: %+v, %v", done, err)
 	}
 }
 
-// Progress goes on while one large file is compared.
-func TestProgressWithinAFile(t *testing.T) {
+// Progress is reported also while one large file is compared.
+func TestProgressIsReportedWithinAFile(t *testing.T) {
 	t.Parallel()
-	from, to := trees(t)
-	sparse(t, filepath.Join(from, "large"), 64<<20, map[int64][]byte{63 << 20: random(1, 1<<20)})
+	from, to := emptyTrees(t)
+	writeSparse(t, filepath.Join(from, "large"), 64<<20, map[int64][]byte{63 << 20: randomBytes(1, 1<<20)})
 	var seen []tree.Progress
 	_, err := tree.Sync(t.Context(), from, to, tree.Options{
 		Report: func(p tree.Progress) { seen = append(seen, p) },
-		Gate: func(int64) error { // slower than reports are given
+		Gate: func(int64) error { // takes longer than the least time between two reports
 			<-time.After(250 * time.Millisecond)
 			return nil
 		},
 	})
-	do(t, err)
+	must(t, err)
 	within := slices.IndexFunc(seen, func(p tree.Progress) bool {
 		return p.Path == "large" && p.Files == 0 && p.Done > 63<<20 && p.Done < p.Total
 	})
@@ -173,12 +175,13 @@ func TestProgressWithinAFile(t *testing.T) {
 	}
 }
 
-func TestRootsThatAreNotThere(t *testing.T) {
-	from, to := trees(t)
+func TestMissingRootIsNamed(t *testing.T) {
+	from, to := emptyTrees(t)
 	write(t, from+"/file", nil)
 	for _, roots := range [][2]string{{from + "/x", to}, {from, to + "/x"}, {from + "/file", to}} {
 		_, err := tree.Sync(t.Context(), roots[0], roots[1], tree.Options{})
-		if err == nil || !strings.Contains(err.Error(), "open directory "+from+"/") && !strings.Contains(err.Error(), "open directory "+to+"/x") {
+		if err == nil || !strings.Contains(err.Error(), "open directory "+from+"/") &&
+			!strings.Contains(err.Error(), "open directory "+to+"/x") {
 			t.Errorf("%v: %v", roots, err)
 		}
 	}
@@ -188,16 +191,17 @@ func TestRootsThatAreNotThere(t *testing.T) {
 	}
 }
 
-// A source that shows every device as 0:0 must not spoil those that are there.
-func TestDevicesWithoutNumbers(t *testing.T) {
-	from, to := trees(t)
+// If `from` shows every device node as 0:0, the nodes of `to` keep their device numbers.
+func TestNoDevicesKeepsDeviceNumbers(t *testing.T) {
+	from, to := emptyTrees(t)
 	number := int(unix.Mkdev(1, 3))
-	do(t, unix.Mknod(filepath.Join(from, "kept"), unix.S_IFCHR|0o640, 0), unix.Mknod(filepath.Join(to, "kept"), unix.S_IFCHR|0o600, number),
+	must(t, unix.Mknod(filepath.Join(from, "kept"), unix.S_IFCHR|0o640, 0),
+		unix.Mknod(filepath.Join(to, "kept"), unix.S_IFCHR|0o600, number),
 		unix.Mknod(filepath.Join(from, "missing"), unix.S_IFCHR|0o600, 0))
 	done, err := tree.Sync(t.Context(), from, to, tree.Options{NoDevices: true})
-	do(t, err)
+	must(t, err)
 	var st unix.Stat_t
-	do(t, unix.Lstat(filepath.Join(to, "kept"), &st))
+	must(t, unix.Lstat(filepath.Join(to, "kept"), &st))
 	if st.Rdev != uint64(number) || st.Mode&0o777 != 0o640 {
 		t.Errorf("the device is %#x with mode %o now", st.Rdev, st.Mode)
 	}
