@@ -7,8 +7,9 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 )
 
-// completion is what bash asks about the words of all programs. Bash takes the = of a word for a word of its own.
-func completion(all []ansible.Document) string {
+// completionScript returns the bash completion of all programs' arguments. For bash the = in an argument is a word of
+// its own, which the script has to consider.
+func completionScript(all []ansible.Document) string {
 	var b strings.Builder
 	b.WriteString(`# Completion of Rewind's programs for bash. Written by modules/documentation.
 
@@ -30,10 +31,13 @@ _rewind() {
 				choices = []string{"true", "false"}
 			}
 			if len(choices) > 0 {
-				fmt.Fprintf(&b, "    %s:%s) mapfile -t COMPREPLY < <(compgen -W '%s' -- \"$current\") ;;\n", d.Name, a.Name, strings.Join(choices, " "))
+				fmt.Fprintf(&b, "    %s:%s) mapfile -t COMPREPLY < <(compgen -W '%s' -- \"$current\") ;;\n", d.Name, a.Name,
+					strings.Join(choices, " "))
 			}
 		}
-		fmt.Fprintf(&b, "    %s:)\n        mapfile -t COMPREPLY < <(compgen -W '%s --check --diff --json --help --version' -- \"$current\")\n", d.Name, strings.Join(names, " "))
+		const flags = "--check --diff --json --help --version"
+		fmt.Fprintf(&b, "    %s:)\n        mapfile -t COMPREPLY < <(compgen -W '%s %s' -- \"$current\")\n",
+			d.Name, strings.Join(names, " "), flags)
 		b.WriteString("        [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n        ;;\n")
 	}
 	b.WriteString("    *) mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n    esac\n}\n")

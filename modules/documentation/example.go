@@ -6,13 +6,14 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 )
 
-// tasks writes a program's examples, lines of a shell, as tasks.
-func tasks(d ansible.Document) string {
+// exampleTasks returns a program's examples, which are command lines, as tasks of a playbook.
+func exampleTasks(d ansible.Document) string {
 	y := &yaml{}
 	for line := range strings.Lines(d.Examples) {
 		command, comment, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		words := strings.Fields(command)
-		if len(words) == 0 || words[0] != d.Name || strings.Contains(command, " @") { // a task has no file of arguments
+		// a task cannot have a file of arguments
+		if len(words) == 0 || words[0] != d.Name || strings.Contains(command, " @") {
 			continue
 		}
 		name := strings.TrimSpace(comment)
@@ -22,7 +23,7 @@ func tasks(d ansible.Document) string {
 		if y.Len() > 0 {
 			y.line(0, "")
 		}
-		y.pair(0, "- name", upper(name))
+		y.pair(0, "- name", capitalized(name))
 		flags := ""
 		var arguments [][2]string
 		for _, word := range words[1:] {
@@ -49,7 +50,7 @@ func tasks(d ansible.Document) string {
 	return y.String()
 }
 
-// argument writes what a word of a shell says as a task has it.
+// argument writes an argument of a command line, name=value, as a task has it.
 func (y *yaml) argument(d ansible.Document, name, value string) {
 	for _, a := range d.Arguments {
 		if a.Name != name {
@@ -77,4 +78,4 @@ func (y *yaml) argument(d ansible.Document, name, value string) {
 	y.pair(2, name, value)
 }
 
-func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+func capitalized(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -1,9 +1,9 @@
-// Command documentation writes what people read of the modules, from what the modules say of themselves.
+// Command documentation writes the documentation of the modules from what they say about themselves.
 //
-//	go run ./modules/documentation modules DIRECTORY       for ansible-doc: a file for each, whose action plugin runs it
-//	go run ./modules/documentation reference DIRECTORY     their pages in docs
-//	go run ./modules/documentation man DIRECTORY VERSION   their manual pages
-//	go run ./modules/documentation completion DIRECTORY    the completion of their words for bash
+//	go run ./modules/documentation modules DIRECTORY       the module files for ansible-doc, which hold no code
+//	go run ./modules/documentation reference DIRECTORY     the pages in docs
+//	go run ./modules/documentation man DIRECTORY VERSION   the manual pages
+//	go run ./modules/documentation completion DIRECTORY    the completion of arguments for bash
 package main
 
 import (
@@ -23,15 +23,16 @@ func main() {
 	var files map[string]string
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "modules":
-		files = modules()
+		files = moduleFiles()
 	case len(os.Args) == 3 && os.Args[1] == "reference":
-		files = reference()
+		files = referencePages()
 	case len(os.Args) == 4 && os.Args[1] == "man":
-		files = manuals(os.Args[3])
+		files = manPages(os.Args[3])
 	case len(os.Args) == 3 && os.Args[1] == "completion":
-		files = map[string]string{"rewind": completion(documents())}
+		files = map[string]string{"rewind": completionScript(documents())}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: documentation modules DIRECTORY | reference DIRECTORY | man DIRECTORY VERSION | completion DIRECTORY")
+		fmt.Fprintln(os.Stderr, "usage: documentation modules DIRECTORY | reference DIRECTORY | man DIRECTORY VERSION |",
+			"completion DIRECTORY")
 		os.Exit(2)
 	}
 	for name, text := range files {
@@ -53,8 +54,8 @@ func documents() (all []ansible.Document) {
 	return all
 }
 
-// written returns a file for each program, by its name: what write says of it.
-func written(suffix string, write func(ansible.Document) string) map[string]string {
+// fileForEach returns a file for each program, by file name. write returns the content.
+func fileForEach(suffix string, write func(ansible.Document) string) map[string]string {
 	files := map[string]string{}
 	for _, d := range documents() {
 		files[d.Name+suffix] = write(d)
@@ -62,13 +63,13 @@ func written(suffix string, write func(ansible.Document) string) map[string]stri
 	return files
 }
 
-// modules returns the files of plugins/modules.
-func modules() map[string]string { return written(".py", stub) }
+// moduleFiles returns the files of plugins/modules.
+func moduleFiles() map[string]string { return fileForEach(".py", ansibleModule) }
 
-// reference returns the pages of docs/modules.
-func reference() map[string]string { return written(".md", page) }
+// referencePages returns the pages of docs/modules.
+func referencePages() map[string]string { return fileForEach(".md", markdownPage) }
 
-// manuals returns the manual pages.
-func manuals(version string) map[string]string {
-	return written(".8", func(d ansible.Document) string { return man(d, version) })
+// manPages returns the manual pages.
+func manPages(version string) map[string]string {
+	return fileForEach(".8", func(d ansible.Document) string { return manPage(d, version) })
 }

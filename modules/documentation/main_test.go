@@ -9,34 +9,36 @@ import (
 	"testing"
 )
 
-// What people read is what the programs say now.
+// The committed documentation is what the programs' descriptions give now.
 func TestDocumentationIsUpToDate(t *testing.T) {
 	for _, c := range []struct {
 		kind, dir string
 		files     map[string]string
-	}{{"modules", "plugins/modules", modules()}, {"reference", "docs/modules", reference()}} {
+	}{{"modules", "plugins/modules", moduleFiles()}, {"reference", "docs/modules", referencePages()}} {
 		dir := filepath.Join("../..", c.dir)
 		for name, text := range c.files {
 			got, err := os.ReadFile(filepath.Join(dir, name))
 			if err != nil || string(got) != text {
-				t.Errorf("%s is not what the program says of itself (%v): go run ./modules/documentation %s %s", name, err, c.kind, c.dir)
+				t.Errorf("%s is not what the program says of itself (%v): go run ./modules/documentation %s %s",
+					name, err, c.kind, c.dir)
 			}
 		}
-		there, err := os.ReadDir(dir)
+		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, file := range there {
-			if name := file.Name(); c.files[name] == "" && name != "fleet_page.py" { // which is no program of ours
+		for _, file := range entries {
+			// which is written by hand and is not one of the programs
+			if name := file.Name(); c.files[name] == "" && name != "fleet_page.py" {
 				t.Errorf("%s documents no program", filepath.Join(c.dir, name))
 			}
 		}
 	}
 }
 
-// groff says what it does not understand of a page.
-func TestManualPages(t *testing.T) {
-	for name, page := range manuals("1.2.3") {
+// groff writes a warning about everything in a page that it does not understand.
+func TestManPagesAreValidRoff(t *testing.T) {
+	for name, page := range manPages("1.2.3") {
 		check := exec.Command("groff", "-man", "-Tutf8", "-ww", "-z")
 		check.Stdin = strings.NewReader(page)
 		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
@@ -50,9 +52,9 @@ func TestManualPages(t *testing.T) {
 	}
 }
 
-func TestCompletion(t *testing.T) {
+func TestBashCompletion(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "rewind")
-	if err := os.WriteFile(script, []byte(completion(documents())), 0o644); err != nil {
+	if err := os.WriteFile(script, []byte(completionScript(documents())), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for words, want := range map[string][]string{
@@ -66,7 +68,8 @@ func TestCompletion(t *testing.T) {
 		"lvm_snapshot_info textfile = " + script[:len(script)-2]: {script},
 	} {
 		list := strings.Fields(words)
-		ask := `source "$1"; compopt() { :; }; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _rewind "$1"; printf '%s\n' "${COMPREPLY[@]}"`
+		ask := `source "$1"; compopt() { :; }; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); ` +
+			`_rewind "$1"; printf '%s\n' "${COMPREPLY[@]}"`
 		out, err := exec.Command("bash", append([]string{"-c", ask, "bash", script}, list...)...).CombinedOutput()
 		got := strings.Fields(string(out))
 		slices.Sort(got)

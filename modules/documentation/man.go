@@ -8,12 +8,12 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 )
 
-// man is the manual page of a program (man-pages(7), groff_man(7)).
-func man(d ansible.Document, version string) string {
+// manPage returns the manual page of a program (man-pages(7), groff_man(7)).
+func manPage(d ansible.Document, version string) string {
 	r := &roff{}
 	r.macro("TH", strings.ToUpper(d.Name), "8", "", "Rewind "+version, "Rewind")
 	r.macro("SH", "NAME")
-	r.text(d.Name + ` \- ` + escape(strings.TrimSuffix(lower(d.Summary), ".")))
+	r.text(d.Name + ` \- ` + escape(strings.TrimSuffix(uncapitalized(d.Summary), ".")))
 	r.macro("SH", "SYNOPSIS")
 	r.macro("B", d.Name)
 	r.text(`[@\fIFILE\fR] [\fIargument\fR=\fIvalue\fR]... [\-\-check] [\-\-diff] [\-\-json]`)
@@ -29,15 +29,16 @@ func man(d ansible.Document, version string) string {
 	r.arguments(d.Arguments)
 	r.macro("SH", "OPTIONS")
 	for _, option := range [][2]string{
-		{"@FILE", "Arguments in a file, as one JSON object. Words say more than it does."},
+		{"@FILE", "Arguments in a file, as one JSON object. An argument given as a word wins."},
 		{"--check", "Say what would be done, and change nothing."}, {"--diff", "Show what changes."},
-		{"--json", "Write the result as one JSON object."}, {"--help", "Show the arguments."}, {"--version", "Show the version."},
+		{"--json", "Write the result as one JSON object."}, {"--help", "Show the arguments."},
+		{"--version", "Show the version."},
 	} {
 		r.tagged(option[0], option[1])
 	}
 	r.macro("SH", "RESULT")
 	r.text("What \\-\\-json writes, and what Ansible is given:")
-	r.values(join(common, results[d.Name]))
+	r.values(concat(commonKeys, moduleKeys[d.Name]))
 	r.macro("SH", "EXIT STATUS")
 	r.text("0; 1 after a failure; 2 where arguments are wrong.")
 	if d.Examples != "" {
@@ -45,7 +46,7 @@ func man(d ansible.Document, version string) string {
 		for line := range strings.Lines(d.Examples) {
 			command, comment, _ := strings.Cut(strings.TrimSpace(line), "  ")
 			if command != "" {
-				r.tagged(command, upper(strings.TrimSpace(comment)+" "))
+				r.tagged(command, capitalized(strings.TrimSpace(comment)+" "))
 			}
 		}
 	}
@@ -60,7 +61,7 @@ func man(d ansible.Document, version string) string {
 	return r.String()
 }
 
-// roff is a manual page as far as these need it.
+// roff builds a manual page, as far as these pages need it.
 type roff struct{ strings.Builder }
 
 func (r *roff) macro(name string, words ...string) {
@@ -71,7 +72,7 @@ func (r *roff) macro(name string, words ...string) {
 	r.WriteString("\n")
 }
 
-// text writes a line that is escaped already.
+// text writes a line of text, which must be escaped already.
 func (r *roff) text(line string) {
 	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
 		line = `\&` + line
@@ -94,7 +95,7 @@ func (r *roff) arguments(list []ansible.Argument) {
 		if len(a.Aliases) > 0 {
 			text += " Also " + strings.Join(a.Aliases, ", ") + "."
 		}
-		if value := plainDefault(a); value != "" {
+		if value := defaultText(a); value != "" {
 			text += " Default " + value + "."
 		}
 		r.tagged(a.Name, text)
@@ -106,16 +107,16 @@ func (r *roff) arguments(list []ansible.Argument) {
 	}
 }
 
-// plainDefault is an argument's default as it is given by hand; empty where there is none.
-func plainDefault(a ansible.Argument) string {
+// defaultText returns an argument's default as it is written by hand, and "" if there is none.
+func defaultText(a ansible.Argument) string {
 	if a.Default == nil {
 		return ""
 	}
-	text, _ := json.Marshal(a.Default) // it came out of the program's own defaults
+	text, _ := json.Marshal(a.Default) // cannot fail: Document has written the same default as JSON
 	return strings.Trim(string(text), `"`)
 }
 
-func (r *roff) values(list []value) {
+func (r *roff) values(list []resultKey) {
 	for _, v := range list {
 		r.tagged(v.name, v.doc)
 		if len(v.keys) > 0 {
@@ -126,9 +127,10 @@ func (r *roff) values(list []value) {
 	}
 }
 
-// escape has roff print what it would understand.
+// escape escapes the characters that have a meaning for roff, so that they are printed.
 func escape(s string) string {
-	return strings.NewReplacer(`\`, `\e`, "-", `\-`, `"`, `\(dq`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(s)
+	return strings.NewReplacer(`\`, `\e`, "-", `\-`, `"`, `\(dq`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~",
+		`\(ti`).Replace(s)
 }
 
-func lower(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+func uncapitalized(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// root is the repository's.
+// root is the root of the repository.
 const root = "../.."
 
-// byCommand are pages, or folders of them, that a command writes.
-var byCommand = regexp.MustCompile(`^docs/(modules/|torture\.md|benchmarks\.md|scale\.md)`)
+// generatedPages matches pages that a command writes.
+var generatedPages = regexp.MustCompile(`^docs/(modules/|torture\.md|benchmarks\.md|scale\.md)`)
 
-// manual returns the text of every page that is written by hand, by its path from the root.
-func manual(t *testing.T) map[string]string {
+// manualPages returns the text of every page that is written by hand, by its path relative to the root.
+func manualPages(t *testing.T) map[string]string {
 	t.Helper()
 	pages := map[string]string{}
 	for _, dir := range []string{"README.md", "CONTRIBUTING.md", "docs"} {
@@ -25,7 +25,7 @@ func manual(t *testing.T) map[string]string {
 				return err
 			}
 			name, err := filepath.Rel(root, path)
-			if err != nil || byCommand.MatchString(name) {
+			if err != nil || generatedPages.MatchString(name) {
 				return err
 			}
 			text, err := os.ReadFile(path)
@@ -40,22 +40,22 @@ func manual(t *testing.T) map[string]string {
 }
 
 var (
-	link    = regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]+))?\)`)
-	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
-	noLink  = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+	link        = regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]+))?\)`)
+	heading     = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// anchors are what can stand after # for a page, as GitHub makes them of its headings.
+// anchors returns the anchors of a page, as GitHub makes them from its headings.
 func anchors(text string) map[string]bool {
 	all := map[string]bool{}
 	for _, h := range heading.FindAllStringSubmatch(text, -1) {
-		all[strings.ReplaceAll(noLink.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")] = true
+		all[strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")] = true
 	}
 	return all
 }
 
-func TestLinksOfTheManualLeadSomewhere(t *testing.T) {
-	for name, text := range manual(t) {
+func TestManualLinksResolve(t *testing.T) {
+	for name, text := range manualPages(t) {
 		for _, l := range link.FindAllStringSubmatch(text, -1) {
 			if strings.Contains(l[1], "://") {
 				continue
@@ -81,13 +81,14 @@ func TestLinksOfTheManualLeadSomewhere(t *testing.T) {
 }
 
 func TestProseHasAtMost100Columns(t *testing.T) {
-	for name, text := range manual(t) {
+	for name, text := range manualPages(t) {
 		inCode := false
 		for i, line := range strings.Split(text, "\n") {
 			if strings.HasPrefix(strings.TrimSpace(line), "```") {
 				inCode = !inCode
 			}
-			prose := !inCode && !strings.HasPrefix(line, "    ") && !strings.HasPrefix(line, "|") && !strings.HasPrefix(line, "[")
+			prose := !inCode && !strings.HasPrefix(line, "    ") && !strings.HasPrefix(line, "|") &&
+				!strings.HasPrefix(line, "[")
 			if prose && len([]rune(line)) > 100 {
 				t.Errorf("%s:%d has %d columns", name, i+1, len([]rune(line)))
 			}
@@ -95,14 +96,14 @@ func TestProseHasAtMost100Columns(t *testing.T) {
 	}
 }
 
-func TestTheREADMEIsShort(t *testing.T) {
-	if n := strings.Count(manual(t)["README.md"], "\n"); n > 90 {
+func TestReadmeIsShort(t *testing.T) {
+	if n := strings.Count(manualPages(t)["README.md"], "\n"); n > 90 {
 		t.Errorf("it has %d lines; what is more belongs in docs/", n)
 	}
 }
 
-// Whoever reads a code at night finds it.
-func TestTheRunbookHasEveryCode(t *testing.T) {
+// The runbook has a section for each code of a fault.
+func TestRunbookHasEveryFaultCode(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join(root, "core/fault/fault.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +112,7 @@ func TestTheRunbookHasEveryCode(t *testing.T) {
 	if len(codes) < 30 {
 		t.Fatalf("core/fault has %d codes", len(codes))
 	}
-	text := manual(t)["docs/runbook.md"]
+	text := manualPages(t)["docs/runbook.md"]
 	for _, code := range codes {
 		if !strings.Contains(text, "\n### `"+code[1]+"`\n") {
 			t.Errorf("there is no section %s", code[1])

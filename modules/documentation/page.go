@@ -7,8 +7,8 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 )
 
-// page is the reference page of a module, in Markdown.
-func page(d ansible.Document) string {
+// markdownPage returns the reference page of a module, in Markdown.
+func markdownPage(d ansible.Document) string {
 	p := &markdown{}
 	p.paragraph("# " + d.Name)
 	p.paragraph("<!-- Written by modules/documentation from what the program says of itself. -->")
@@ -16,26 +16,26 @@ func page(d ansible.Document) string {
 		p.paragraph(sentence(text))
 	}
 	p.paragraph("## Arguments")
-	p.paragraph("By hand lists are written with commas or as JSON, other structures as JSON or as key=value,key=value. `--check` " +
-		"says what would be done, `--diff` shows what changes, `--json` writes the result as one JSON object.")
+	p.paragraph("By hand lists are written with commas or as JSON, other structures as JSON or as key=value,key=value. " +
+		"`--check` says what would be done, `--diff` shows what changes, `--json` writes the result as one JSON object.")
 	p.table("argument", "type", "default", "meaning")
 	p.arguments("", d.Arguments)
 	p.paragraph("\n## Result")
 	p.table("key", "type", "when", "meaning")
-	p.values("", join(common, results[d.Name]))
+	p.values("", concat(commonKeys, moduleKeys[d.Name]))
 	p.paragraph("\n## By hand")
 	p.paragraph("```sh\n" + unindented(d.Examples) + "\n```")
 	p.paragraph("## In a playbook")
-	p.paragraph("```yaml\n" + strings.TrimSpace(tasks(d)) + "\n```")
+	p.paragraph("```yaml\n" + strings.TrimSpace(exampleTasks(d)) + "\n```")
 	return strings.TrimSpace(p.String()) + "\n"
 }
 
-// markdown is Markdown as far as these pages need it.
+// markdown builds Markdown, as far as these pages need it.
 type markdown struct{ strings.Builder }
 
 func (m *markdown) paragraph(text string) { m.WriteString(text + "\n\n") }
 
-// table begins one: its head, and the line below.
+// table begins a table: it writes the head and the line below.
 func (m *markdown) table(columns ...string) {
 	m.row(columns...)
 	m.WriteString(strings.Repeat("|---", len(columns)) + "|\n")
@@ -48,30 +48,31 @@ func (m *markdown) row(cells ...string) {
 	m.WriteString("|\n")
 }
 
-// arguments writes a row for each; before names the mapping that they are keys of.
+// arguments writes a row for each argument. before is put in front of each name: for keys of a mapping it is the name
+// of the mapping and a dot.
 func (m *markdown) arguments(before string, list []ansible.Argument) {
 	for _, a := range list {
-		meaning, value := sentence(a.Doc), plainDefault(a)
+		meaning, value := sentence(a.Doc), defaultText(a)
 		if len(a.Choices) > 0 {
 			meaning += " One of `" + strings.Join(a.Choices, "`, `") + "`."
 		}
 		if value != "" {
 			value = "`" + value + "`"
 		}
-		m.row("`"+before+a.Name+"`", typeOf(a.Type, a.Elements), value, meaning)
+		m.row("`"+before+a.Name+"`", typeText(a.Type, a.Elements), value, meaning)
 		m.arguments(before+a.Name+".", a.Keys)
 	}
 }
 
-func (m *markdown) values(before string, list []value) {
+func (m *markdown) values(before string, list []resultKey) {
 	for _, v := range list {
-		m.row("`"+before+v.name+"`", typeOf(v.kind, v.elements), v.when, v.doc)
+		m.row("`"+before+v.name+"`", typeText(v.kind, v.elements), v.when, v.doc)
 		m.values(before+v.name+".", v.keys)
 	}
 }
 
-// typeOf is a type as Ansible names it, and that of a list's elements.
-func typeOf(kind, elements string) string {
+// typeText returns Ansible's name of a type, for a list with the type of its elements.
+func typeText(kind, elements string) string {
 	if elements == "" {
 		return kind
 	}

@@ -8,10 +8,10 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 )
 
-// width is the longest line that is written where text can be broken, in characters.
-const width = 118
+// maxWidth is the length of the longest line, in bytes, if the text can be broken.
+const maxWidth = 118
 
-const head = `#!/usr/bin/python
+const fileHeader = `#!/usr/bin/python
 # Copyright: (c) The Rewind authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
@@ -23,15 +23,15 @@ __metaclass__ = type
 
 `
 
-// since is the version of the collection that has all these modules first.
-const since = "0.1.0"
+// versionAdded is the first version of the collection that has these modules.
+const versionAdded = "0.1.0"
 
-// stub is the file of a module: documentation and nothing else.
-func stub(d ansible.Document) string {
+// ansibleModule returns the file of a module for ansible-doc. It holds documentation and no code.
+func ansibleModule(d ansible.Document) string {
 	y := &yaml{}
 	y.pair(0, "module", d.Name)
 	y.pair(0, "short_description", strings.TrimSuffix(d.Summary, "."))
-	y.pair(0, "version_added", since)
+	y.pair(0, "version_added", versionAdded)
 	y.pair(0, "author", "The Rewind authors (!UNKNOWN)")
 	y.line(0, "description:")
 	for _, text := range append([]string{d.Summary}, notes[d.Name]...) {
@@ -52,30 +52,30 @@ func stub(d ansible.Document) string {
 	}
 	y.line(0, "options:")
 	y.options(1, d.Arguments)
-	return head + "DOCUMENTATION = r\"\"\"\n" + y.String() + "\"\"\"\n\nEXAMPLES = r\"\"\"\n" + tasks(d) +
-		"\"\"\"\n\nRETURN = r\"\"\"\n" + returned(results[d.Name]) + "\"\"\"\n"
+	return fileHeader + "DOCUMENTATION = r\"\"\"\n" + y.String() + "\"\"\"\n\nEXAMPLES = r\"\"\"\n" + exampleTasks(d) +
+		"\"\"\"\n\nRETURN = r\"\"\"\n" + returnDoc(moduleKeys[d.Name]) + "\"\"\"\n"
 }
 
-// yaml is YAML as far as documentation needs it.
+// yaml builds YAML, as far as the documentation needs it.
 type yaml struct{ strings.Builder }
 
 func (y *yaml) line(indent int, text string) { fmt.Fprintf(y, "%*s%s\n", 2*indent, "", text) }
 
-// pair writes a key with a value of text, folded where it is long.
+// pair writes a key whose value is a text, which is folded if it is long.
 func (y *yaml) pair(indent int, key, text string) { y.scalar(indent, key+": ", text) }
 
 func (y *yaml) item(indent int, text string) { y.scalar(indent, "- ", text) }
 
 func (y *yaml) scalar(indent int, before, text string) {
 	quoted := quote(text)
-	if 2*indent+len(before)+len(quoted) <= width {
+	if 2*indent+len(before)+len(quoted) <= maxWidth {
 		y.line(indent, before+quoted)
 		return
 	}
 	y.line(indent, before+">-")
 	line := ""
 	for _, word := range strings.Fields(text) {
-		if line != "" && 2*indent+2+len(line)+1+len(word) > width {
+		if line != "" && 2*indent+2+len(line)+1+len(word) > maxWidth {
 			y.line(indent+1, line)
 			line = ""
 		}
@@ -84,7 +84,7 @@ func (y *yaml) scalar(indent int, before, text string) {
 	y.line(indent+1, line)
 }
 
-// quote writes text so that YAML reads it as text.
+// quote returns text in a form that YAML reads as text and nothing else.
 func quote(text string) string {
 	plain := text != "" && !strings.ContainsAny(text, `:#'"{}[]&*!|>%@,`+"`\\\n") && !strings.HasPrefix(text, "-") &&
 		strings.TrimSpace(text) == text
@@ -95,7 +95,7 @@ func quote(text string) string {
 	if plain && strings.Trim(text, "0123456789.") != "" {
 		return text
 	}
-	out, _ := json.Marshal(text) // JSON's strings are YAML's
+	out, _ := json.Marshal(text) // a string in JSON is a string in YAML
 	unescape := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 	return unescape.Replace(string(out))
 }

@@ -1,4 +1,5 @@
-// Command lvm is lvm_snapshot, lvm_merge and lvm_snapshot_info in one file, which goes by these names.
+// Command lvm is the programs lvm_snapshot, lvm_merge and lvm_snapshot_info in one executable file. The name by which
+// the file is called says which of them runs.
 package main
 
 import (

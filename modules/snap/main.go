@@ -1,4 +1,5 @@
-// Command snap is snap_backup and snap_backup_info in one file, which goes by these names.
+// Command snap is the programs snap_backup and snap_backup_info in one executable file. The name by which the file is
+// called says which of them runs.
 package main
 
 import (

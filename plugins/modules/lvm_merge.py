@@ -16,9 +16,11 @@ author: "The Rewind authors (!UNKNOWN)"
 description:
   - "Rolls volumes back to a set of LVM snapshots: all of them, or none."
   - >-
-    Everything is checked before the first service stops, and a no changes nothing. Once LVM has begun to merge, the
-    rollback goes on to its end, also after a power cut.
-  - The snapshots are used up. What was written since is gone; with check_mode and diff it is said how much that is.
+    Everything is checked before the first service stops, and a refusal changes nothing. Once LVM has begun to merge,
+    the rollback goes on to its end, also after a power cut.
+  - >-
+    The merge uses up the snapshots. What was written since the set was taken is lost; with check_mode and diff the
+    module says how much that is.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -40,7 +42,7 @@ options:
     type: list
     elements: str
     description:
-      - "Instead of a set: snapshots, vg/lv, also such as were made by hand."
+      - "Instead of a set: the snapshots to roll back to, as vg/lv; they may have been made by hand."
   services:
     type: list
     elements: str
@@ -148,11 +150,11 @@ hint:
   type: str
   returned: on failure
 container:
-  description: "What kind of container this is, whose volumes are its host's."
+  description: The kind of container. The volumes of a container belong to its host.
   type: str
   returned: on failure in a container
 problems:
-  description: "Where several things are wrong, each with a code and msg of its own."
+  description: "If several things are wrong, all of them, each with its code and msg."
   type: list
   elements: dict
   returned: on failure
@@ -167,7 +169,7 @@ commands:
   returned: always
   contains:
     argv:
-      description: The command and its words.
+      description: The command and its arguments.
       type: list
       elements: str
       returned: always
@@ -189,7 +191,7 @@ run:
   returned: "with detach or run, until it has ended"
   contains:
     id:
-      description: What run takes.
+      description: "The id, for the argument run."
       type: str
       returned: always
     unit:
@@ -207,21 +209,21 @@ run:
     name:
       description: The set that it works on.
       type: str
-      returned: where it is one
+      returned: if it works on a set
     begun:
       description: "When it began, RFC 3339."
       type: str
       returned: always
     label:
-      description: What it is at.
+      description: What it is doing at the moment.
       type: str
       returned: always
     percent:
-      description: "How much of that is done, where that can be said."
+      description: "How much of that is done, if it is known."
       type: float
       returned: always
     bytes:
-      description: "How much was read or written, where that can be said."
+      description: "How much was read or written for that, if it is known."
       type: int
       returned: always
 name:
@@ -229,15 +231,15 @@ name:
   type: str
   returned: success
 id:
-  description: What tells the set from others of its name.
+  description: "The set's id, which no other set of the same name has."
   type: str
   returned: success
 state:
-  description: "What the volume that is furthest behind has come to, as for each volume."
+  description: The state of the volume that is furthest behind; see volumes.
   type: str
   returned: success
 discarded_since:
-  description: "The set's instant, RFC 3339. What was written since is gone."
+  description: "The set's instant, RFC 3339. What was written after it is lost."
   type: str
   returned: success
 downtime_ms:
@@ -273,7 +275,7 @@ holders:
       type: str
       returned: always
     path:
-      description: What it has open.
+      description: What it holds open.
       type: str
       returned: always
 volumes:
@@ -295,12 +297,13 @@ volumes:
       type: str
       returned: always
     percent:
-      description: How much of it is merged.
+      description: How much of the snapshot is merged.
       type: float
       returned: always
     discarded_bytes:
       description: >-
-        What was written to the volume since the set, at most; null for a thin volume, whose pool does not tell.
+        How much was written to the volume since the set was taken, at most; null for a thin volume, of which that is
+        not known.
       type: int
       returned: always
 """

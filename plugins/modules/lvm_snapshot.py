@@ -15,8 +15,8 @@ version_added: "0.1.0"
 author: "The Rewind authors (!UNKNOWN)"
 description:
   - "Takes, extends, mounts and removes a named set of LVM snapshots of one instant."
-  - "The set is taken at one instant; if it cannot be, nothing stays behind."
-  - "A set that is there already is not taken again: the same task may be run as often as one likes."
+  - "The set is taken at one instant. If that fails, no snapshot is left behind."
+  - "A set that exists is not taken again: the same task may be run as often as one likes."
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -53,33 +53,33 @@ options:
     description:
       - >-
         COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED; never
-        more than the volume can need. Larger than now extends. By default sized for the free space. Thin snapshots
-        need none.
+        more than the volume can need. A larger size extends a set that exists. By default it depends on the free
+        space. Thin snapshots have none.
   consistency:
     type: str
     description:
-      - "set: one instant for all, or fail; volume: each by itself."
+      - "set: all volumes at one instant, or fail; volume: each volume by itself."
     choices: [set, volume]
     default: "set"
   freeze_timeout:
     type: int
     description:
-      - "Seconds that writes may wait, 1 to 600; at the limit everything goes on and nothing stays behind."
+      - "Seconds that writes may wait, 1 to 600. At the limit the writes go on, and no set is taken."
     default: 60
   on_invalid:
     type: str
     description:
       - >-
-        What to do with an overflowed set: replace takes it anew, of what the volumes hold now; one that held a backup
-        is refused.
+        What to do with an overflowed set: fail, or replace it by a new set of what the volumes hold now. A set that
+        was filled with a backup is never replaced.
     choices: [fail, replace]
     default: "fail"
   mountpoint:
     type: str
     description:
       - >-
-        For state=mounted: the mount point of a set of one, or the directory below which each volume gets its own. By
-        default below /run/rewind/mounts.
+        For state=mounted: the mount point of a set with one volume, or else the directory below which each volume
+        gets a mount point. By default below /run/rewind/mounts.
   mountpoint_create:
     type: bool
     description:
@@ -88,7 +88,7 @@ options:
   options:
     type: str
     description:
-      - "Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."
+      - "Mount options in addition to ro, noatime, and for XFS nouuid; rw replaces ro."
   detach:
     type: bool
     description:
@@ -152,11 +152,11 @@ hint:
   type: str
   returned: on failure
 container:
-  description: "What kind of container this is, whose volumes are its host's."
+  description: The kind of container. The volumes of a container belong to its host.
   type: str
   returned: on failure in a container
 problems:
-  description: "Where several things are wrong, each with a code and msg of its own."
+  description: "If several things are wrong, all of them, each with its code and msg."
   type: list
   elements: dict
   returned: on failure
@@ -171,7 +171,7 @@ commands:
   returned: always
   contains:
     argv:
-      description: The command and its words.
+      description: The command and its arguments.
       type: list
       elements: str
       returned: always
@@ -193,7 +193,7 @@ run:
   returned: "with detach or run, until it has ended"
   contains:
     id:
-      description: What run takes.
+      description: "The id, for the argument run."
       type: str
       returned: always
     unit:
@@ -211,21 +211,21 @@ run:
     name:
       description: The set that it works on.
       type: str
-      returned: where it is one
+      returned: if it works on a set
     begun:
       description: "When it began, RFC 3339."
       type: str
       returned: always
     label:
-      description: What it is at.
+      description: What it is doing at the moment.
       type: str
       returned: always
     percent:
-      description: "How much of that is done, where that can be said."
+      description: "How much of that is done, if it is known."
       type: float
       returned: always
     bytes:
-      description: "How much was read or written, where that can be said."
+      description: "How much was read or written for that, if it is known."
       type: int
       returned: always
 name:
@@ -233,7 +233,7 @@ name:
   type: str
   returned: success
 id:
-  description: What tells the set from others of its name.
+  description: "The set's id, which no other set of the same name has."
   type: str
   returned: success
 time:
@@ -241,7 +241,7 @@ time:
   type: str
   returned: success
 consistency:
-  description: "Set where all members are of one instant, volume where each is of its own."
+  description: "Set if all members show one instant, volume if each shows an instant of its own."
   type: str
   returned: success
 pause_ms:
@@ -263,7 +263,7 @@ snapshots:
       type: str
       returned: always
     cow_bytes:
-      description: COW space of a thick one.
+      description: COW space of a thick snapshot.
       type: int
       returned: always
     cow_used_bytes:
@@ -271,19 +271,19 @@ snapshots:
       type: int
       returned: always
     thin:
-      description: Whether it is thin.
+      description: Whether the volume is thin.
       type: bool
       returned: always
     state:
-      description: "LVM's name of its state."
+      description: "The snapshot's state, as LVM calls it."
       type: str
       returned: always
     method:
-      description: How its writes were held.
+      description: How writes to the volume were paused.
       type: str
       returned: always
     pause_ms:
-      description: "How long they waited, in milliseconds."
+      description: "How long writes waited, in milliseconds."
       type: float
       returned: always
     mountpoint:

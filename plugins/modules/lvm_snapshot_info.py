@@ -11,14 +11,12 @@ __metaclass__ = type
 DOCUMENTATION = r"""
 module: lvm_snapshot_info
 short_description: >-
-  Says what sets of LVM snapshots there are, what is under way, what came of the last backups, and what this server
-  can do
+  Lists sets of LVM snapshots, runs under way and the results of the last backups, and says what this server can do
 version_added: "0.1.0"
 author: "The Rewind authors (!UNKNOWN)"
 description:
   - >-
-    Says what sets of LVM snapshots there are, what is under way, what came of the last backups, and what this server
-    can do.
+    Lists sets of LVM snapshots, runs under way and the results of the last backups, and says what this server can do.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -44,7 +42,7 @@ options:
     type: str
     description:
       - >-
-        A file to write the same to as metrics for Prometheus' node exporter, such as
+        A file in which to write the same as metrics for the node exporter of Prometheus, such as
         /var/lib/prometheus/node-exporter/rewind.prom. Nothing else is changed.
 """
 
@@ -75,11 +73,11 @@ hint:
   type: str
   returned: on failure
 container:
-  description: "What kind of container this is, whose volumes are its host's."
+  description: The kind of container. The volumes of a container belong to its host.
   type: str
   returned: on failure in a container
 problems:
-  description: "Where several things are wrong, each with a code and msg of its own."
+  description: "If several things are wrong, all of them, each with its code and msg."
   type: list
   elements: dict
   returned: on failure
@@ -94,7 +92,7 @@ commands:
   returned: always
   contains:
     argv:
-      description: The command and its words.
+      description: The command and its arguments.
       type: list
       elements: str
       returned: always
@@ -117,7 +115,8 @@ groups:
   returned: success
 sets:
   description: >-
-    Each set with its state, age and snapshots; one that was filled with a backup with its backup: id and time.
+    Each set with its state, age and snapshots; for a set that was filled with a backup, also that backup's id and
+    time.
   type: list
   elements: dict
   returned: success
@@ -127,12 +126,12 @@ unmanaged:
   elements: dict
   returned: success
 mounts:
-  description: "File systems on logical volumes, with what lies between."
+  description: "File systems on logical volumes, with the layers between them."
   type: list
   elements: dict
   returned: success
 last_rollback:
-  description: "The last rollback, and how far it has come."
+  description: "The last rollback, and how far it is."
   type: dict
   returned: success
 under_way:
@@ -141,7 +140,8 @@ under_way:
   elements: dict
   returned: success
 backups:
-  description: "What came of the last backups of each job: a name, a backend and its volumes."
+  description: >-
+    The jobs, which are the backups of one name, one list of volumes and one place, with their last results.
   type: list
   elements: dict
   returned: success
@@ -155,24 +155,24 @@ backups:
       type: str
       returned: always
     host:
-      description: Whose backups they are.
+      description: The server whose backups they are.
       type: str
       returned: always
     volumes:
-      description: What is to be backed up.
+      description: The volumes to be backed up.
       type: list
       elements: str
       returned: always
     state:
-      description: "What the last run came to: ok, failed, running, or interrupted where it was killed."
+      description: "The state of the last run: ok, failed, running, or interrupted if it was killed."
       type: str
       returned: always
     begun:
-      description: "When that began, RFC 3339."
+      description: "When the last run began, RFC 3339."
       type: str
       returned: always
     ended:
-      description: "When it ended, RFC 3339."
+      description: "When the last run ended, RFC 3339."
       type: str
       returned: always
     code:
@@ -180,11 +180,11 @@ backups:
       type: str
       returned: always
     msg:
-      description: Why it failed.
+      description: Why the last run failed.
       type: str
       returned: always
     age_seconds:
-      description: How old the last good backup is; null where there is none.
+      description: How old the last good backup is; null if there is none.
       type: int
       returned: always
     good:
@@ -193,7 +193,8 @@ backups:
       returned: always
 backups_not_begun:
   description: >-
-    Scheduled backups whose last start came to none, because their program or their arguments could not be read.
+    Scheduled backups whose unit was started and began no backup, because their program or their arguments could not
+    be read.
   type: list
   elements: dict
   returned: success
@@ -203,11 +204,11 @@ backups_not_begun:
       type: str
       returned: always
     unit:
-      description: "The unit of systemd, whose journal says why."
+      description: The unit of systemd. Its log says why.
       type: str
       returned: always
     since:
-      description: "When it was started, RFC 3339."
+      description: "When the unit was started, RFC 3339."
       type: str
       returned: always
 backups_scheduled:
@@ -225,11 +226,11 @@ backups_scheduled:
       type: str
       returned: always
     next:
-      description: "When it is due next, RFC 3339; empty: never again."
+      description: "When the backup is due next, RFC 3339; empty: never again."
       type: str
       returned: always
 program_dir:
-  description: The directory that programs are kept in and run from.
+  description: The directory in which programs are kept and from which they run.
   type: str
   returned: success
 """

@@ -15,12 +15,14 @@ version_added: "0.1.0"
 author: "The Rewind authors (!UNKNOWN)"
 description:
   - "Backs a set of LVM snapshots up, and restores a backup while the server goes on working."
-  - "A backup is what the set was, read from its snapshots, and is listed as complete only when it is known to be."
+  - >-
+    A backup is read from the snapshots of a set, and shows the instant of that set. It is listed as complete only
+    when it is known to be.
   - "A restore is written into new snapshots while the server goes on working, and merged if that is asked for."
   - >-
     A schedule needs no controller: a timer of systemd makes the backup with the arguments of the task, which are kept
-    in /etc/rewind for root alone. The backup is planned once before, so that what would go wrong at night is said
-    now.
+    in /etc/rewind, where only root can read them. Before that the backup is planned once, so that the task fails now
+    if the backup would fail at night.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -38,9 +40,9 @@ options:
     type: str
     description:
       - >-
-        backup: a set is taken, stored and removed; restore: a backup is written into a new set; check: is the
-        repository usable, is the last backup readable, and how old is it; schedule: systemd makes the backup from now
-        on, at the calendar's times; unschedule: it does so no more.
+        backup: take a set, store it and remove it; restore: write a backup into a new set; check: say whether the
+        repository is usable, whether the last backup is readable, and how old it is; schedule: have systemd make the
+        backup from now on, at the times of calendar; unschedule: end that.
     choices: [backup, restore, check, schedule, unschedule]
     default: "backup"
   volumes:
@@ -49,8 +51,8 @@ options:
     description:
       - >-
         What to back up: mount points, vg/lv, device paths, mappings as lvm_snapshot takes them; {path: /boot,
-        snapshot: false} is read live. For a restore: some of what is in the backup; default all. For a check: what
-        the last backup must have.
+        snapshot: false} is read live, without a snapshot. For a restore: which volumes of the backup; default all.
+        For a check: which volumes the last backup must have.
   backend:
     type: str
     description:
@@ -92,14 +94,15 @@ options:
     type: int
     description:
       - >-
-        How many complete backups of the same name, volumes and host are kept, this one among them; older ones are
-        removed when it is known to be good. 0: all.
+        How many complete backups of the same name, volumes and host to keep, including this one. Older ones are
+        removed once this one is known to be good. 0: keep all.
   size:
     type: str
     description:
       - >-
-        COW space of each thick snapshot, as lvm_snapshot takes it. A restore sizes by need and extends in time; what
-        is not merged at once gets at least what a set gets.
+        COW space of each thick snapshot, written as for lvm_snapshot. By default a restore gives each snapshot as
+        much as it is going to need, and without merge=true at least as much as lvm_snapshot would. It extends the
+        snapshots before they fill.
   freeze_timeout:
     type: int
     description:
@@ -109,38 +112,42 @@ options:
     type: int
     description:
       - >-
-        Seconds that a backup waits for another run on the same volume group, 0 to 86400; by default one that is
-        scheduled waits for 6 hours.
+        Seconds that a backup waits for another run on the same volume group, 0 to 86400; a scheduled backup waits for
+        6 hours by default.
     default: 120
   compare:
     type: str
     description:
-      - "content: every file is read."
+      - >-
+        How to find out whether a file has changed. recorded: by its inode number, size, mtime and ctime, which were
+        recorded at the backup; content: every file is read.
     choices: [recorded, content]
     default: "recorded"
   calendar:
     type: str
     description:
-      - "When a scheduled backup is made, as systemd.time(7) has it: 02:00, Mon..Fri 22:30."
+      - "When a scheduled backup is made, as in systemd.time(7): 02:00, Mon..Fri 22:30."
     default: "02:00"
   spread:
     type: int
     description:
-      - "Seconds by which a scheduled backup begins later at most, 0 to 86400; how much is each server's own."
+      - >-
+        By how many seconds at most a scheduled backup begins later than calendar says, 0 to 86400. Each server has a
+        delay of its own, which stays the same.
     default: 3600
   restore_id:
     type: str
     description:
       - >-
-        Which backup, by its id or, of this host, the first 8 letters of it; latest is the complete one that was made
-        last.
+        The backup to restore: its id; for a backup of this host, 8 letters at the beginning of the id are enough.
+        latest is the last complete backup.
     default: "latest"
   merge:
     type: bool
     description:
       - >-
-        After a restore roll back to the set, with the arguments of lvm_merge that follow; false leaves the set for a
-        look, and for lvm_merge.
+        After a restore roll back to the new set, with the arguments of lvm_merge below. false leaves the set as it
+        is, so that it can be looked at first; lvm_merge rolls back to it later.
     default: false
   services:
     type: list
@@ -243,7 +250,7 @@ EXAMPLES = r"""
       path: /srv/backup
   check_mode: true
 
-- name: "Into set \"restore\", for a look"
+- name: "Into set \"restore\", to look at it"
   pcc.rewind.snap_backup:
     action: restore
     backend_options:
@@ -258,7 +265,7 @@ EXAMPLES = r"""
     services:
       - postgresql
 
-- name: "How old is the last backup, and is it readable"
+- name: "Is the last backup readable, and how old"
   pcc.rewind.snap_backup:
     action: check
     backend_options:
@@ -276,7 +283,7 @@ EXAMPLES = r"""
     backend_options:
       path: /srv/backup
 
-- name: Not any more
+- name: End the schedule
   pcc.rewind.snap_backup:
     action: unschedule
     name: nightly
@@ -297,11 +304,11 @@ hint:
   type: str
   returned: on failure
 container:
-  description: "What kind of container this is, whose volumes are its host's."
+  description: The kind of container. The volumes of a container belong to its host.
   type: str
   returned: on failure in a container
 problems:
-  description: "Where several things are wrong, each with a code and msg of its own."
+  description: "If several things are wrong, all of them, each with its code and msg."
   type: list
   elements: dict
   returned: on failure
@@ -316,7 +323,7 @@ commands:
   returned: always
   contains:
     argv:
-      description: The command and its words.
+      description: The command and its arguments.
       type: list
       elements: str
       returned: always
@@ -338,7 +345,7 @@ run:
   returned: "with detach or run, until it has ended"
   contains:
     id:
-      description: What run takes.
+      description: "The id, for the argument run."
       type: str
       returned: always
     unit:
@@ -356,21 +363,21 @@ run:
     name:
       description: The set that it works on.
       type: str
-      returned: where it is one
+      returned: if it works on a set
     begun:
       description: "When it began, RFC 3339."
       type: str
       returned: always
     label:
-      description: What it is at.
+      description: What it is doing at the moment.
       type: str
       returned: always
     percent:
-      description: "How much of that is done, where that can be said."
+      description: "How much of that is done, if it is known."
       type: float
       returned: always
     bytes:
-      description: "How much was read or written, where that can be said."
+      description: "How much was read or written for that, if it is known."
       type: int
       returned: always
 backend:
@@ -378,19 +385,19 @@ backend:
   type: str
   returned: success
 host:
-  description: Whose backups they are.
+  description: The server whose backups they are.
   type: str
   returned: success
 id:
-  description: The backup that was made.
+  description: The id of the backup that was made.
   type: str
   returned: after a backup
 time:
-  description: "Of what time it is, RFC 3339."
+  description: "The instant of the backup, RFC 3339."
   type: str
   returned: after a backup
 volumes:
-  description: What it has.
+  description: The volumes in the backup.
   type: list
   elements: str
   returned: after a backup
@@ -403,14 +410,14 @@ bytes:
   type: int
   returned: after a backup
 stored_bytes:
-  description: What was new to the repository.
+  description: How much of that was new to the repository.
   type: int
   returned: after a backup
 read_live:
-  description: What is not of one instant.
+  description: What was read live and so does not show the instant.
   type: list
   elements: str
-  returned: where something was read live
+  returned: if something was read live
 name:
   description: "The set's name."
   type: str
@@ -420,11 +427,11 @@ duration_ms:
   type: int
   returned: after a backup
 restore_id:
-  description: The backup that was restored.
+  description: The id of the backup that was restored.
   type: str
   returned: after a restore
 backup_time:
-  description: "Of what time that is, RFC 3339."
+  description: "The instant of that backup, RFC 3339."
   type: str
   returned: after a restore
 restored:
@@ -437,7 +444,7 @@ timer:
   type: str
   returned: after schedule
 calendar:
-  description: When it does.
+  description: When the timer does so.
   type: str
   returned: after schedule
 restore_ms:

@@ -15,7 +15,7 @@ version_added: "0.1.0"
 author: "The Rewind authors (!UNKNOWN)"
 description:
   - Lists the backups of a server. It changes none of them.
-  - Like every run it first settles what one that was interrupted has left on the server.
+  - Like every run it first settles what an interrupted run has left on the server.
 requirements:
   - "root on the server (become), LVM 2.03.11 or later, systemd; no Python"
 attributes:
@@ -75,7 +75,7 @@ EXAMPLES = r"""
     backend_options:
       path: /srv/backup
 
-- name: Those of all
+- name: List the backups of all servers
   pcc.rewind.snap_backup_info:
     backend: restic
     backend_options:
@@ -99,11 +99,11 @@ hint:
   type: str
   returned: on failure
 container:
-  description: "What kind of container this is, whose volumes are its host's."
+  description: The kind of container. The volumes of a container belong to its host.
   type: str
   returned: on failure in a container
 problems:
-  description: "Where several things are wrong, each with a code and msg of its own."
+  description: "If several things are wrong, all of them, each with its code and msg."
   type: list
   elements: dict
   returned: on failure
@@ -118,7 +118,7 @@ commands:
   returned: always
   contains:
     argv:
-      description: The command and its words.
+      description: The command and its arguments.
       type: list
       elements: str
       returned: always
@@ -137,11 +137,11 @@ backups:
   returned: success
   contains:
     id:
-      description: What restore_id takes.
+      description: "The backup's id, for the argument restore_id."
       type: str
       returned: always
     host:
-      description: Whose it is.
+      description: The server whose backup it is.
       type: str
       returned: always
     name:
@@ -149,11 +149,11 @@ backups:
       type: str
       returned: always
     time:
-      description: "Of what time it is, RFC 3339."
+      description: "The instant of the backup, RFC 3339."
       type: str
       returned: always
     volumes:
-      description: What it has.
+      description: The volumes in the backup.
       type: list
       elements: str
       returned: always
@@ -170,7 +170,7 @@ backups:
       type: int
       returned: always
     dated_in_future:
-      description: "Whether its time is later than now, and tells nothing."
+      description: "Whether its time is later than now, so that nobody knows how old it is."
       type: bool
       returned: always
 """

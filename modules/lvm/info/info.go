@@ -1,6 +1,6 @@
-// Package info is lvm_snapshot_info: what sets of LVM snapshots there are, in what state, what is under way, what came of
-// the last backups, and what this server can do. It is an Ansible module, and the same by hand. It changes nothing, but
-// may be told to write a file for Prometheus.
+// Package info is the module lvm_snapshot_info. It lists the sets of LVM snapshots with their states, the runs under
+// way and the results of the last backups, and says what this server can do. It is called by Ansible or by hand. It
+// changes nothing, except that it writes a file for Prometheus if that is asked for.
 package info
 
 import (
@@ -24,31 +24,33 @@ type args struct {
 	Name string `mapstructure:"name" doc:"Only the set of that name, and its last rollback."`
 	VG   string `mapstructure:"vg" doc:"Only what is in that volume group, and no backups."`
 
-	Textfile string `mapstructure:"textfile" doc:"A file to write the same to as metrics for Prometheus' node exporter, such as /var/lib/prometheus/node-exporter/rewind.prom. Nothing else is changed."`
+	Textfile string `mapstructure:"textfile" doc:"A file in which to write the same as metrics for the node exporter of Prometheus, such as /var/lib/prometheus/node-exporter/rewind.prom. Nothing else is changed."`
 }
 
-// found is the result's data.
-type found struct {
+// resultData is the Data of the result.
+type resultData struct {
 	snapset.Info
 	Last    *rollback.Last   `json:"last_rollback"`
 	Current []journey.Status `json:"under_way"`
-	// Programs is the directory that changing programs run a copy of themselves from; empty if there is none.
+	// Programs is the directory in which programs that change something keep and run a copy of themselves; empty if no
+	// directory is fit for that.
 	Programs string     `json:"program_dir"`
 	Backups  []backup   `json:"backups"`
 	NotBegun []notBegun `json:"backups_not_begun"`
-	// Scheduled are the backups that systemd makes.
+	// Scheduled are the backups for which systemd has a timer on this server.
 	Scheduled []scheduledBackup `json:"backups_scheduled"`
 }
 
-// Module is the module.
+// Module returns the program lvm_snapshot_info.
 func Module() ansible.Program {
 	return ansible.Module[args]{
-		Name:     "lvm_snapshot_info",
-		Summary:  "Says what sets of LVM snapshots there are, what is under way, what came of the last backups, and what this server can do.",
+		Name: "lvm_snapshot_info",
+		Summary: "Lists sets of LVM snapshots, runs under way and the results of the last backups, and says what this " +
+			"server can do.",
 		Defaults: func() args { return args{} },
 		Validate: validate,
 		Run:      run,
-		Print:    show,
+		Print:    printResult,
 		Examples: `  lvm_snapshot_info             everything
   lvm_snapshot_info name=snap   one set, and its last rollback
   lvm_snapshot_info --json      as data`,
@@ -61,7 +63,8 @@ func validate(a args) error {
 		wrong = append(wrong, ansible.Bad("name", "%v", err))
 	}
 	if a.Textfile != "" && !(filepath.IsAbs(a.Textfile) && strings.HasSuffix(a.Textfile, ".prom")) {
-		wrong = append(wrong, ansible.Bad("textfile", "%q is no absolute path that ends in .prom, which the node exporter asks for", a.Textfile))
+		wrong = append(wrong, ansible.Bad("textfile",
+			"%q is no absolute path that ends in .prom, which the node exporter asks for", a.Textfile))
 	}
 	if a.Textfile != "" && a.Name+a.VG != "" {
 		wrong = append(wrong, ansible.Bad("textfile", "has what the whole server has: leave name and vg out"))
@@ -93,20 +96,20 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, info.Warnings...)
-	programs, none := journey.ProgramDir()
-	if none != nil {
-		info.Host.Usable, info.Host.Problems = false, append(info.Host.Problems, none.Error())
+	programs, dirErr := journey.ProgramDir()
+	if dirErr != nil {
+		info.Host.Usable, info.Host.Problems = false, append(info.Host.Problems, dirErr.Error())
 	}
-	backups, damaged := backups(current, a)
+	backups, damaged := readBackups(current, a)
 	if damaged != nil {
 		r.Warnings = append(r.Warnings, damaged.Error())
 	}
-	unbegun, planned := []notBegun{}, []scheduledBackup{}
+	unbegun, scheduled := []notBegun{}, []scheduledBackup{}
 	if a.Name+a.VG == "" {
-		if unbegun, err = failedStarts(ctx, backups); err != nil {
+		if unbegun, err = findNotBegun(ctx, backups); err != nil {
 			r.Warnings = append(r.Warnings, "whether scheduled backups begin cannot be found out: "+err.Error())
 		}
-		if planned, err = schedules(ctx); err != nil {
+		if scheduled, err = scheduledBackups(ctx); err != nil {
 			r.Warnings = append(r.Warnings, "which backups are scheduled cannot be found out: "+err.Error())
 		}
 	}
@@ -114,12 +117,12 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
 		"last_rollback": last, "under_way": current, "program_dir": programs,
-		"backups": backups, "backups_not_begun": unbegun, "backups_scheduled": planned,
+		"backups": backups, "backups_not_begun": unbegun, "backups_scheduled": scheduled,
 	}
 	if a.Textfile != "" {
 		r.Changed = true
 		if !c.Check {
-			return r, writeMetrics(a.Textfile, metrics(info, backups, unbegun))
+			return r, writeMetrics(a.Textfile, formatMetrics(info, backups, unbegun))
 		}
 	}
 	return r, nil
@@ -130,11 +133,11 @@ func summary(i *snapset.Info, current []journey.Status, backups []backup, unbegu
 		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
 	}
 	if i.None != "" {
-		return i.None + underWayNow(current)
+		return i.None + underWayText(current)
 	}
 	var bad []string
 	for _, s := range i.Sets {
-		if s.State != snapset.SetOK && !(s.State == snapset.SetIncomplete && worksOn(current, s.Name)) {
+		if s.State != snapset.SetOK && !(s.State == snapset.SetIncomplete && isAtWorkOn(current, s.Name)) {
 			bad = append(bad, s.Name+" is "+s.State)
 		}
 	}
@@ -150,36 +153,37 @@ func summary(i *snapset.Info, current []journey.Status, backups []backup, unbegu
 	if len(bad) > 0 {
 		msg += "; " + strings.Join(bad, ", ")
 	}
-	return msg + underWayNow(current)
+	return msg + underWayText(current)
 }
 
-func underWayNow(current []journey.Status) (msg string) {
+func underWayText(current []journey.Status) (msg string) {
 	for _, s := range current {
 		msg += "; under way: " + s.Title
 	}
 	return msg
 }
 
-func show(w io.Writer, r ansible.Result) {
+func printResult(w io.Writer, r ansible.Result) {
 	fmt.Fprintln(w, r.Msg)
-	var f found
+	var f resultData
 	if r.Into(&f) != nil {
 		return
 	}
 	h := f.Host
-	fmt.Fprintf(w, "\nkernel %s, LVM %s, dm_snapshot %s, dm_thin_pool %s\n", h.Kernel, h.LVM, h.Modules["dm_snapshot"], h.Modules["dm_thin_pool"])
+	fmt.Fprintf(w, "\nkernel %s, LVM %s, dm_snapshot %s, dm_thin_pool %s\n", h.Kernel, h.LVM, h.Modules["dm_snapshot"],
+		h.Modules["dm_thin_pool"])
 	if f.Programs != "" && f.Programs != journey.BinDir {
 		fmt.Fprintf(w, "programs run from %s, because none can from %s\n", f.Programs, journey.BinDir)
 	}
 	for _, g := range f.Groups {
 		fmt.Fprintf(w, "volume group %s: %s, %s free\n", g.Name, ansible.Bytes(g.Size), ansible.Bytes(g.Free))
-		pools(w, g.Pools)
+		printPools(w, g.Pools)
 	}
 	for _, s := range f.Current {
-		underWay(w, s)
+		printRun(w, s)
 	}
 	for _, s := range f.Sets {
-		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, state(s, f.Current), age(s.Age))
+		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, stateText(s, f.Current), ageText(s.Age))
 		if s.Restored != nil {
 			fmt.Fprintf(w, ", holds %s", s.Restored)
 		}
@@ -187,23 +191,24 @@ func show(w io.Writer, r ansible.Result) {
 			fmt.Fprint(w, ", each volume taken by itself")
 		}
 		fmt.Fprintln(w)
-		shots(w, s.Snapshots, false)
+		printSnapshots(w, s.Snapshots, false)
 	}
 	if len(f.Unmanaged) > 0 {
 		fmt.Fprintln(w, "\nsnapshots of no set")
-		shots(w, f.Unmanaged, true)
+		printSnapshots(w, f.Unmanaged, true)
 	}
 	if len(f.Mounts) > 0 {
 		fmt.Fprintln(w)
 	}
 	for _, m := range f.Mounts {
-		fmt.Fprintf(w, "%-20s %s\n", m.Point, stack(m.Stack))
+		fmt.Fprintf(w, "%-20s %s\n", m.Point, stackText(m.Stack))
 	}
-	showBackups(w, f.Backups)
-	showNotBegun(w, f.NotBegun)
-	showScheduled(w, f.Scheduled)
+	printBackups(w, f.Backups)
+	printNotBegun(w, f.NotBegun)
+	printScheduled(w, f.Scheduled)
 	if l := f.Last; l != nil {
-		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, local(l.Begun), story(l, worksOn(f.Current, l.Set)))
+		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, localTime(l.Begun),
+			rollbackText(l, isAtWorkOn(f.Current, l.Set)))
 		if l.Downtime > 0 {
 			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
 		}
@@ -214,27 +219,27 @@ func show(w io.Writer, r ansible.Result) {
 	}
 }
 
-// worksOn tells whether a run that makes, fills or rolls back the set is under way.
-func worksOn(current []journey.Status, set string) bool {
+// isAtWorkOn reports whether a run that takes, fills or rolls back the set is under way.
+func isAtWorkOn(current []journey.Status, set string) bool {
 	return slices.ContainsFunc(current, func(s journey.Status) bool { return s.Set == set })
 }
 
-// state is that of a set in words.
-func state(s snapset.SetInfo, current []journey.Status) string {
+// stateText returns the state of a set in words.
+func stateText(s snapset.SetInfo, current []journey.Status) string {
 	switch {
 	case s.State != snapset.SetIncomplete:
 		return s.State
-	case worksOn(current, s.Name):
+	case isAtWorkOn(current, s.Name):
 		return "not complete yet"
-	case s.Count == 0: // its members are counted when all are there
+	case s.Count == 0: // the tag with the number of members is set once all snapshots exist
 		return "incomplete, it was never taken to the end"
 	}
 	return fmt.Sprintf("incomplete, %d of its %d snapshots are left", len(s.Snapshots), s.Count)
 }
 
-// underWay is how far a run of any module is, and which unit it is.
-func underWay(w io.Writer, s journey.Status) {
-	fmt.Fprintf(w, "\nunder way since %s: %s", local(s.Begun), s.Title)
+// printRun writes how far a run of any module is, and which unit it is.
+func printRun(w io.Writer, s journey.Status) {
+	fmt.Fprintf(w, "\nunder way since %s: %s", localTime(s.Begun), s.Title)
 	if s.Label != "" {
 		fmt.Fprintf(w, ": %s", s.Label)
 	}
@@ -244,8 +249,8 @@ func underWay(w io.Writer, s journey.Status) {
 	fmt.Fprintf(w, " (%s)\n", s.Unit)
 }
 
-// story is how far a rollback is, for people; at work: a run is at it.
-func story(l *rollback.Last, atWork bool) string {
+// rollbackText says how far a rollback is. atWork: a run is working on it.
+func rollbackText(l *rollback.Last, atWork bool) string {
 	switch {
 	case l.Outcome != "unfinished":
 		return l.Outcome
@@ -260,10 +265,10 @@ func story(l *rollback.Last, atWork bool) string {
 	return "unfinished, at step " + l.Step + "; the same rollback again goes on with it"
 }
 
-func pools(w io.Writer, list []snapset.PoolInfo) {
+func printPools(w io.Writer, list []snapset.PoolInfo) {
 	for _, p := range list {
 		fmt.Fprintf(w, "  thin pool %s: %s", p.Pool, ansible.Bytes(p.Size))
-		if p.Data != nil && p.Metadata != nil { // LVM has them of an active pool
+		if p.Data != nil && p.Metadata != nil { // LVM knows these numbers only of an active pool
 			fmt.Fprintf(w, ", %.1f%% of its data and %.1f%% of its metadata used", *p.Data, *p.Metadata)
 		}
 		if p.Problem != "" {
@@ -273,22 +278,22 @@ func pools(w io.Writer, list []snapset.PoolInfo) {
 	}
 }
 
-// shots lists snapshots; those of a set are all of its age.
-func shots(w io.Writer, list []snapset.Shot, aged bool) {
+// printSnapshots lists snapshots. withAge is for snapshots of no set; those of a set all have the set's age.
+func printSnapshots(w io.Writer, list []snapset.Shot, withAge bool) {
 	for _, s := range list {
 		fmt.Fprintf(w, "  %-28s of %-20s %-9s", s.Snapshot, s.Volume, s.State)
-		if aged {
-			fmt.Fprintf(w, " %8s old", age(s.Age))
+		if withAge {
+			fmt.Fprintf(w, " %8s old", ageText(s.Age))
 		}
 		if s.UsedPercent != nil {
 			fmt.Fprintf(w, "  %s of %s COW used (%.1f%%)", ansible.Bytes(s.Used), ansible.Bytes(s.COW), *s.UsedPercent)
 		}
 		if s.ToFull != nil {
-			fmt.Fprintf(w, ", full in %s", age(*s.ToFull))
+			fmt.Fprintf(w, ", full in %s", ageText(*s.ToFull))
 		}
 		if s.Merge != nil {
 			fmt.Fprintf(w, "  merge %s", s.Merge.State)
-			if !s.Thin && s.Merge.State != snapset.MergeFailed { // a thin one copies nothing; of a failed one nothing is known
+			if !s.Thin && s.Merge.State != snapset.MergeFailed { // a thin merge copies nothing; of a failed one it is unknown
 				fmt.Fprintf(w, ", %s left", ansible.Bytes(s.Merge.Left))
 			}
 			if s.Merge.Percent != nil {
@@ -305,8 +310,8 @@ func shots(w io.Writer, list []snapset.Shot, aged bool) {
 	}
 }
 
-// age writes seconds as people do: to the minute, and from two days on in days.
-func age(seconds int64) string {
+// ageText formats a number of seconds for people: to the minute, and from two days on in days.
+func ageText(seconds int64) string {
 	d := time.Duration(seconds) * time.Second
 	switch {
 	case d >= 48*time.Hour:
@@ -319,7 +324,7 @@ func age(seconds int64) string {
 	return fmt.Sprintf("%d s", seconds)
 }
 
-func stack(layers []snapset.Layer) string {
+func stackText(layers []snapset.Layer) string {
 	var out []string
 	for _, l := range layers {
 		out = append(out, l.Kind+" "+l.Name)

@@ -15,8 +15,8 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// writeMetrics replaces the file at path, which the node exporter reads as another user. Its directory must be there:
-// who has it made by a misspelt path waits for metrics in vain.
+// writeMetrics replaces the file at path. Everybody may read it, because the node exporter does not run as root. The
+// directory must exist: if a misspelt one were made, nobody would read the metrics in it. Fault: not_found.
 func writeMetrics(path, text string) error {
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fault.New(fault.NotFound, "textfile: %w", err).
@@ -25,64 +25,70 @@ func writeMetrics(path, text string) error {
 	return durable.WriteFile(path, []byte(text), 0o644)
 }
 
-// metrics are what was found as Prometheus reads it
+// formatMetrics returns the metrics in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details).
-func metrics(i *snapset.Info, backups []backup, unbegun []notBegun) string {
+func formatMetrics(i *snapset.Info, backups []backup, unbegun []notBegun) string {
 	m := &exposition{}
 	m.family("rewind_set_state", "Whether a set of snapshots is in that state: 1 or 0.")
 	for _, s := range i.Sets {
 		for _, state := range []string{snapset.SetOK, snapset.SetMerging, snapset.SetIncomplete, snapset.SetBad} {
-			m.sample(boolean(s.State == state), "set", s.Name, "state", state)
+			m.sample(boolValue(s.State == state), "set", s.Name, "state", state)
 		}
 	}
-	m.family("rewind_set_timestamp_seconds", "The instant that a set of snapshots is of.")
+	m.family("rewind_set_timestamp_seconds", "The instant of a set of snapshots.")
 	for _, s := range i.Sets {
 		m.time(s.Time, "set", s.Name)
 	}
-	shots := func(value func(*snapset.Shot) *float64) {
-		each(i, func(set string, s *snapset.Shot) {
+	snapshotFamily := func(value func(*snapset.Shot) *float64) {
+		eachSnapshot(i, func(set string, s *snapset.Shot) {
 			if v := value(s); v != nil {
 				m.sample(*v, "set", set, "snapshot", s.Snapshot, "volume", s.Volume)
 			}
 		})
 	}
 	m.family("rewind_cow_used_ratio", "How much of a snapshot's COW space is used, 0 to 1. At 1 it has overflowed.")
-	shots(func(s *snapset.Shot) *float64 { return times(s.UsedPercent, 0.01) })
+	snapshotFamily(func(s *snapset.Shot) *float64 { return scaled(s.UsedPercent, 0.01) })
 	m.family("rewind_seconds_to_full", "When a snapshot's COW space is used up, at the mean rate since it was taken.")
-	shots(func(s *snapset.Shot) *float64 {
+	snapshotFamily(func(s *snapset.Shot) *float64 {
 		if s.ToFull == nil {
 			return nil
 		}
 		seconds := float64(*s.ToFull)
 		return &seconds
 	})
-	m.family("rewind_last_backup_success", "Whether the last backup that ended succeeded: 1 or 0; 0 also for one that was killed.")
-	for _, b := range slices.Backward(backups) { // of those that read alike the last that ran
+	m.family("rewind_last_backup_success",
+		"Whether the last backup that ended succeeded: 1 or 0; 0 also for one that was killed.")
+	for _, b := range slices.Backward(backups) { // backwards: of jobs with the same labels the first sample is kept
 		if b.State != backupRunning {
-			m.sample(boolean(b.State == backupOK), "name", b.Name, "backend", b.Backend, "volumes", strings.Join(b.Asked, ","), "place", b.Place)
+			m.sample(boolValue(b.State == backupOK), "name", b.Name, "backend", b.Backend,
+				"volumes", strings.Join(b.Asked, ","), "place", b.Place)
 		}
 	}
-	m.family("rewind_last_backup_timestamp_seconds", "The instant that the last good backup of a volume is of; 0: there is none, or it is dated later than now.")
-	for _, v := range newest(backups) {
+	m.family("rewind_last_backup_timestamp_seconds",
+		"The instant of the last good backup of a volume; 0: there is none, or it is dated later than now.")
+	for _, v := range newestBackups(backups) {
 		m.sample(float64(v.at), "name", v.name, "backend", v.backend, "volume", v.volume, "place", v.place)
 	}
-	m.family("rewind_backup_not_begun", "1 for each scheduled backup whose last start came to none.")
+	m.family("rewind_backup_not_begun", "1 for each scheduled backup whose unit was started and began no backup.")
 	for _, u := range unbegun {
 		m.sample(1, "name", u.Name)
 	}
 	return m.String()
 }
 
-// stored is of when the last good backup of a volume is, in seconds since 1970.
-type stored struct {
+// volumeBackup says at which instant, in seconds since 1970, the last good backup of a volume was taken. 0: there is
+// none.
+type volumeBackup struct {
 	name, backend, volume, place string
 	at                           int64
 }
 
-// newest says so of each volume that a job has, or was asked for and never had. Jobs of one name may share volumes.
-func newest(backups []backup) (all []stored) {
-	add := func(v stored) {
-		same := func(o stored) bool {
+// newestBackups returns a volumeBackup for each volume in the last good backup of a job, or, if the job has no good
+// backup, for each volume that it was asked to back up. Jobs of one name may share volumes; of these the newest backup
+// counts.
+func newestBackups(backups []backup) (all []volumeBackup) {
+	add := func(v volumeBackup) {
+		same := func(o volumeBackup) bool {
 			return o.name == v.name && o.backend == v.backend && o.volume == v.volume && o.place == v.place
 		}
 		if i := slices.IndexFunc(all, same); i >= 0 {
@@ -95,19 +101,19 @@ func newest(backups []backup) (all []stored) {
 		volumes, at := b.Asked, int64(0)
 		if b.Good != nil {
 			volumes = b.Good.Volumes
-			if t, err := time.Parse(time.RFC3339, b.Good.Time); err == nil && b.Age != nil { // one that lies ahead is not fresh
+			if t, err := time.Parse(time.RFC3339, b.Good.Time); err == nil && b.Age != nil { // dated later than now if nil
 				at = t.Unix()
 			}
 		}
 		for _, volume := range volumes {
-			add(stored{b.Name, b.Backend, volume, b.Place, at})
+			add(volumeBackup{b.Name, b.Backend, volume, b.Place, at})
 		}
 	}
 	return all
 }
 
-// each calls fn with every snapshot, and its set's name; of those that belong to no set it is empty.
-func each(i *snapset.Info, fn func(set string, s *snapset.Shot)) {
+// eachSnapshot calls fn with every snapshot and the name of its set, which is empty for a snapshot of no set.
+func eachSnapshot(i *snapset.Info, fn func(set string, s *snapset.Shot)) {
 	for _, set := range i.Sets {
 		for j := range set.Snapshots {
 			fn(set.Name, &set.Snapshots[j])
@@ -118,31 +124,31 @@ func each(i *snapset.Info, fn func(set string, s *snapset.Shot)) {
 	}
 }
 
-// exposition is the text, family by family.
+// exposition builds the text, one metric family after the other.
 type exposition struct {
 	strings.Builder
-	name, help string
-	written    []string // the samples of the family, by their labels
+	name, help string   // of the present family
+	labelSets  []string // the labels of the samples of the present family
 }
 
-// family begins a family of gauges. One without samples is not written.
-func (e *exposition) family(name, help string) { e.name, e.help, e.written = name, help, nil }
+// family begins a family of gauges. A family without samples is not written.
+func (e *exposition) family(name, help string) { e.name, e.help, e.labelSets = name, help, nil }
 
-// sample writes a value with labels: their names and values in turn. Two samples with the same labels would cost the
-// reader the whole file: the first is written.
+// sample writes a value with labels, which are given as names and values in turn. If there is a sample with the same
+// labels already, nothing is written: the node exporter refuses a whole file if it has such a sample.
 func (e *exposition) sample(value float64, labels ...string) {
 	var pairs []string
 	for i := 0; i < len(labels); i += 2 {
-		pairs = append(pairs, labels[i]+"="+quoted(labels[i+1]))
+		pairs = append(pairs, labels[i]+"="+quoteLabel(labels[i+1]))
 	}
 	labelled := strings.Join(pairs, ",")
-	if slices.Contains(e.written, labelled) {
+	if slices.Contains(e.labelSets, labelled) {
 		return
 	}
-	if len(e.written) == 0 {
+	if len(e.labelSets) == 0 {
 		fmt.Fprintf(e, "# HELP %s %s\n# TYPE %[1]s gauge\n", e.name, e.help)
 	}
-	e.written = append(e.written, labelled)
+	e.labelSets = append(e.labelSets, labelled)
 	fmt.Fprintf(e, "%s{%s} %s\n", e.name, labelled, strconv.FormatFloat(value, 'f', -1, 64))
 }
 
@@ -152,23 +158,23 @@ func (e *exposition) time(stamp string, labels ...string) {
 	}
 }
 
-// quoted is a label's value. A mount point may have any byte but zero.
-func quoted(s string) string {
+// quoteLabel quotes the value of a label. A mount point may contain any byte but zero.
+func quoteLabel(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.ReplaceAll(s, `\`, `\\`)
 	s = strings.ReplaceAll(s, "\n", `\n`)
 	return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"`
 }
 
-func boolean(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// times is nil where there is no value.
-func times(v *float64, factor float64) *float64 {
+// scaled returns the product of a value and a factor, and nil if there is no value.
+func scaled(v *float64, factor float64) *float64 {
 	if v == nil {
 		return nil
 	}

@@ -1,4 +1,5 @@
-// Package merge is lvm_merge rolls a server back to a set of LVM snapshots. It is an Ansible module, and the same by hand.
+// Package merge is the module lvm_merge, which rolls a server back to a set of LVM snapshots. It is called by Ansible
+// or by hand.
 package merge
 
 import (
@@ -19,12 +20,12 @@ import (
 
 type args struct {
 	Name               string   `mapstructure:"name" doc:"The set to roll back to; default snap."`
-	Snapshots          []string `mapstructure:"snapshots" doc:"Instead of a set: snapshots, vg/lv, also such as were made by hand."`
+	Snapshots          []string `mapstructure:"snapshots" doc:"Instead of a set: the snapshots to roll back to, as vg/lv; they may have been made by hand."`
 	rollback.Arguments `mapstructure:",squash"`
 	journey.Waiting    `mapstructure:",squash"`
 }
 
-// Module is the module.
+// Module returns the program lvm_merge.
 func Module() ansible.Program {
 	return ansible.Module[args]{
 		Name:    "lvm_merge",
@@ -34,7 +35,7 @@ func Module() ansible.Program {
 		},
 		Validate: validate,
 		Run:      run,
-		Print:    show,
+		Print:    printResult,
 		Examples: `  lvm_merge services=postgresql --check --diff   what would be thrown away
   lvm_merge services=postgresql                  roll back to set "snap"
   lvm_merge name=before-upgrade services=auto wait=true  stop whatever holds the volumes open, and wait for the merge
@@ -52,7 +53,8 @@ func validate(a args) error {
 		wrong = append(wrong, ansible.Bad("snapshots", "cannot be given beside name"))
 	}
 	if a.Resnapshot && len(a.Snapshots) > 0 {
-		wrong = append(wrong, ansible.Bad("resnapshot", "needs the name of a set; snapshots that were made by hand have none"))
+		wrong = append(wrong, ansible.Bad("resnapshot",
+			"needs the name of a set; snapshots that were made by hand have none"))
 	}
 	if err := snapset.CheckName(a.Name); a.Name != "" && err != nil {
 		wrong = append(wrong, ansible.Bad("name", "%v", err))
@@ -69,7 +71,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if err := journey.Permitted(); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := os.Chdir("/"); err != nil { // the caller's directory may lie on a volume, and we would hold it open
+	if err := os.Chdir("/"); err != nil { // the caller's directory may be on a volume, which this program would hold open
 		return ansible.Result{}, fault.New(fault.Internal, "go to /: %w", err)
 	}
 	if a.Run != "" {
@@ -82,12 +84,12 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		}
 		return rollback.Apply(ctx, nil, req)
 	}
-	what := req.Set
-	if what == "" {
-		what = strings.Join(req.Snapshots, ", ")
+	subject := req.Set
+	if subject == "" {
+		subject = strings.Join(req.Snapshots, ", ")
 	}
 	return journey.Show(ctx, c, a.Waiting, journey.Call{
-		Kind: rollback.Kind, Title: "roll back to " + what, Set: req.Set, Request: req, Limit: rollback.Limit(req),
+		Kind: rollback.Kind, Title: "roll back to " + subject, Set: req.Set, Request: req, Limit: rollback.Limit(req),
 	})
 }
 
@@ -100,7 +102,7 @@ func request(c ansible.Call, a args) rollback.Request {
 	return req
 }
 
-func show(w io.Writer, r ansible.Result) {
+func printResult(w io.Writer, r ansible.Result) {
 	fmt.Fprintln(w, r.Msg)
 	var data struct {
 		Volumes []rollback.Volume   `json:"volumes"`
@@ -117,12 +119,12 @@ func show(w io.Writer, r ansible.Result) {
 		if v.State == "merging" {
 			fmt.Fprintf(w, " %.0f%%", v.Percent)
 		}
-		fmt.Fprintf(w, ", %s\n", replaced(v))
+		fmt.Fprintf(w, ", %s\n", discardedText(v))
 	}
 }
 
-// replaced says how much of a volume the rollback throws away.
-func replaced(v rollback.Volume) string {
+// discardedText says how much of a volume the rollback discards.
+func discardedText(v rollback.Volume) string {
 	switch {
 	case v.Bytes == nil:
 		return "how much differs and is replaced is not known of a thin volume; --check --diff names the files"

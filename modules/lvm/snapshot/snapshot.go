@@ -1,5 +1,5 @@
-// Package snapshot is lvm_snapshot takes, extends, mounts and removes a named set of LVM snapshots. It is an Ansible module, and
-// the same by hand.
+// Package snapshot is the module lvm_snapshot, which takes, extends, mounts and removes a named set of LVM snapshots.
+// It is called by Ansible or by hand.
 package snapshot
 
 import (
@@ -21,27 +21,30 @@ type args struct {
 	Volumes          []snapset.Volume `mapstructure:"volumes" doc:"What to take: mount points (/dat), vg/lv, device paths, or mappings of vg, lv, size, mountpoint, options. Not needed for a set that exists."`
 	Name             string           `mapstructure:"name" doc:"The set's name; the snapshot of vg00/dat in set snap is vg00/dat_snap."`
 	State            string           `mapstructure:"state" choices:"present,absent,mounted,unmounted" doc:"What the set should be."`
-	Size             string           `mapstructure:"size" doc:"COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED; never more than the volume can need. Larger than now extends. By default sized for the free space. Thin snapshots need none."`
-	Consistency      string           `mapstructure:"consistency" choices:"set,volume" doc:"set: one instant for all, or fail; volume: each by itself."`
-	FreezeTimeout    int              `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait, 1 to 600; at the limit everything goes on and nothing stays behind."`
-	OnInvalid        string           `mapstructure:"on_invalid" choices:"fail,replace" doc:"What to do with an overflowed set: replace takes it anew, of what the volumes hold now; one that held a backup is refused."`
-	Mountpoint       string           `mapstructure:"mountpoint" doc:"For state=mounted: the mount point of a set of one, or the directory below which each volume gets its own. By default below /run/rewind/mounts."`
+	Size             string           `mapstructure:"size" doc:"COW space of each thick snapshot: 10g, 512m (a number alone is MiB), 20%ORIGIN, 30%FREE, 5%VG, 50%USED; never more than the volume can need. A larger size extends a set that exists. By default it depends on the free space. Thin snapshots have none."`
+	Consistency      string           `mapstructure:"consistency" choices:"set,volume" doc:"set: all volumes at one instant, or fail; volume: each volume by itself."`
+	FreezeTimeout    int              `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait, 1 to 600. At the limit the writes go on, and no set is taken."`
+	OnInvalid        string           `mapstructure:"on_invalid" choices:"fail,replace" doc:"What to do with an overflowed set: fail, or replace it by a new set of what the volumes hold now. A set that was filled with a backup is never replaced."`
+	Mountpoint       string           `mapstructure:"mountpoint" doc:"For state=mounted: the mount point of a set with one volume, or else the directory below which each volume gets a mount point. By default below /run/rewind/mounts."`
 	MountpointCreate bool             `mapstructure:"mountpoint_create" doc:"Make mount points that do not exist."`
-	Options          string           `mapstructure:"options" doc:"Mount options beside ro, noatime, and nouuid where XFS wants it; rw takes the place of ro."`
+	Options          string           `mapstructure:"options" doc:"Mount options in addition to ro, noatime, and for XFS nouuid; rw replaces ro."`
 	journey.Waiting  `mapstructure:",squash"`
 }
 
-// Module is the module.
+// Module returns the program lvm_snapshot.
 func Module() ansible.Program {
 	return ansible.Module[args]{
 		Name:    "lvm_snapshot",
 		Summary: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant.",
 		Defaults: func() args {
-			return args{Name: "snap", State: snapset.Present, Consistency: "set", FreezeTimeout: 60, OnInvalid: "fail", MountpointCreate: true}
+			return args{
+				Name: "snap", State: snapset.Present, Consistency: "set", FreezeTimeout: 60, OnInvalid: "fail",
+				MountpointCreate: true,
+			}
 		},
 		Validate: validate,
 		Run:      run,
-		Print:    show,
+		Print:    printResult,
 		Examples: `  lvm_snapshot volumes=/dat,/pccehr                 take set "snap"
   lvm_snapshot volumes=/dat,/pccehr --check --diff  say what that would do
   lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g  take another, or extend it to 10 GiB of COW space
@@ -98,7 +101,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	})
 }
 
-func show(w io.Writer, r ansible.Result) {
+func printResult(w io.Writer, r ansible.Result) {
 	fmt.Fprintln(w, r.Msg)
 	var data struct {
 		Snapshots []snapset.Taken `json:"snapshots"`

@@ -7,8 +7,8 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// Whoever names a mount point expects that something is mounted there.
-func TestMountArgumentsGoWithMounted(t *testing.T) {
+// With any other state nothing is mounted, so a mount point is refused: whoever gives one expects a mount there.
+func TestMountArgumentsNeedStateMounted(t *testing.T) {
 	for state, refused := range map[string]bool{
 		snapset.Present: true, snapset.Absent: true, snapset.Unmounted: true, snapset.Mounted: false,
 	} {

@@ -8,8 +8,8 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// An argument that the action does not look at is refused: whoever gave it expects that it does something.
-func TestArgumentsOfAnotherActionAreRefused(t *testing.T) {
+// An argument that the action does not use is refused, because whoever gave it expects that it has an effect.
+func TestArgumentsOfOtherActionsAreRefused(t *testing.T) {
 	backup := func() args {
 		a := defaults()
 		a.Volumes = []run.Volume{{Volume: snapset.Volume{Name: "/dat"}}}
@@ -26,11 +26,17 @@ func TestArgumentsOfAnotherActionAreRefused(t *testing.T) {
 		a    args
 		want string
 	}{
-		"services of a backup":          {of("backup", services), "services: goes with action=restore merge=true"},
-		"services of a mere restore":    {of("restore", services), "services: goes with action=restore merge=true"},
-		"wait of a check":               {of("check", func(a *args) { a.Wait = true }), "wait: goes with action=restore merge=true"},
-		"which backup is checked":       {of("check", func(a *args) { a.RestoreID = "0123456789" }), "restore_id: goes with action=restore"},
-		"which backup is made":          {of("backup", func(a *args) { a.RestoreID = "0123456789" }), "restore_id: goes with action=restore"},
+		"services of a backup":       {of("backup", services), "services: goes with action=restore merge=true"},
+		"services of a mere restore": {of("restore", services), "services: goes with action=restore merge=true"},
+		"wait of a check": {of("check", func(a *args) {
+			a.Wait = true
+		}), "wait: goes with action=restore merge=true"},
+		"which backup is checked": {of("check", func(a *args) {
+			a.RestoreID = "0123456789"
+		}), "restore_id: goes with action=restore"},
+		"which backup is made": {of("backup", func(a *args) {
+			a.RestoreID = "0123456789"
+		}), "restore_id: goes with action=restore"},
 		"keep of a restore":             {of("restore", func(a *args) { a.Keep = 1 }), "keep: goes with action=backup"},
 		"a merge after a backup":        {of("backup", func(a *args) { a.Merge = true }), "merge: goes with action=restore"},
 		"services of a merged restore":  {of("restore", func(a *args) { a.Merge = true; services(a) }), ""},

@@ -1,4 +1,4 @@
-// Package info is snap_backup_info lists a server's backups. It is an Ansible module, and the same by hand.
+// Package info is the module snap_backup_info, which lists a server's backups. It is called by Ansible or by hand.
 package info
 
 import (
@@ -18,7 +18,7 @@ type args struct {
 	AllHosts      bool `mapstructure:"all_hosts" doc:"Also the backups of other servers in the same repository."`
 }
 
-// Module is the module.
+// Module returns the program snap_backup_info.
 func Module() ansible.Program {
 	internal := rollback.Internal(journey.Handlers{run.KindQuery: backends.BuiltIn.Query()})
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
@@ -27,15 +27,16 @@ func Module() ansible.Program {
 		Summary:  "Lists the backups of a server. It changes none of them.",
 		Defaults: func() args { return args{Arguments: run.Defaults()} },
 		Validate: func(a args) error { return a.Arguments.Validate() },
-		Run:      list,
-		Print:    show,
+		Run:      listBackups,
+		Print:    printResult,
 		Examples: `  snap_backup_info backend_options=path=/srv/backup  list this server's backups
-  snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw all_hosts=true  those of all`,
+  snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw ` +
+			`all_hosts=true  list the backups of all servers`,
 		Internal: internal,
 	}.Program()
 }
 
-func list(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
+func listBackups(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	use, err := a.Arguments.Use()
 	if err != nil {
 		return ansible.Result{}, err
@@ -50,7 +51,7 @@ func list(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	})
 }
 
-func show(w io.Writer, r ansible.Result) {
+func printResult(w io.Writer, r ansible.Result) {
 	fmt.Fprintln(w, r.Msg)
 	var data struct {
 		Backups []run.Entry `json:"backups"`
