@@ -15,11 +15,13 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.pcc.rewind.plugins.plugin_utils.fleet import Limits, VERDICTS, fleet, page
 
-TEMPLATE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "playbooks", "files", "fleet.html")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+TEMPLATE = os.path.join(ROOT, "playbooks", "files", "fleet.html")
 
 
 class ActionModule(ActionBase):
-    """Writes where a fleet stands, on the controller: a page, and the same as JSON."""
+    """Writes the state of all servers on the controller, as a page and as JSON."""
 
     TRANSFERS_FILES = False
 
@@ -29,27 +31,28 @@ class ActionModule(ActionBase):
         unused, args = self.validate_argument_spec(argument_spec=dict(
             dest=dict(type="path", required=True), hosts=dict(type="list", elements="str", required=True),
             results=dict(type="str", required=True)))
-        known, hosts = task_vars["hostvars"], []
+        hostvars, hosts = task_vars["hostvars"], []
         for host in args["hosts"]:
-            # raw_get: nothing in a result is a template, and thousands of hosts would be looked through for one.
-            variables = known.raw_get(host)
+            # raw_get does not search the variables for templates. A result contains none, and with thousands of hosts
+            # the search would take long.
+            variables = hostvars.raw_get(host)
             hosts.append((to_text(host), plain(variables.get(args["results"])), self._limits(variables)))
         taken = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         report = fleet(hosts, len(task_vars["groups"]["all"]), taken)
         with open(TEMPLATE, "rb") as stream:
             text, data = page(to_text(stream.read()), report)
         page_file = os.path.join(args["dest"], "fleet.html")
-        said = ", ".join("%s: %d" % (verdict, report["counts"][verdict]) for verdict in VERDICTS)
+        summary = ", ".join("%s: %d" % (verdict, report["counts"][verdict]) for verdict in VERDICTS)
         if self._task.check_mode:
-            result.update(changed=True, counts=report["counts"], msg="%s; no page is written" % said)
+            result.update(changed=True, counts=report["counts"], msg="%s; no page is written" % summary)
             return result
         replace(os.path.join(args["dest"], "fleet.json"), data)
         replace(page_file, text)
-        result.update(changed=True, counts=report["counts"], page=page_file, msg="%s; %s" % (said, page_file))
+        result.update(changed=True, counts=report["counts"], page=page_file, msg="%s; %s" % (summary, page_file))
         return result
 
     def _limits(self, variables):
-        """A server's own limits, where its variables have some."""
+        """Returns the limits for a server: the defaults, except where its variables have others."""
         given = {}
         for name in Limits.NAMES:
             value = variables.get("rewind_" + name)
@@ -64,7 +67,8 @@ class ActionModule(ActionBase):
 
 
 def plain(value):
-    """A result without what this version of Ansible makes of its values: a warning is its text."""
+    """Returns a result with plain values instead of the types that newer versions of Ansible use. A warning becomes its
+    text."""
     if isinstance(value, dict):
         return dict((to_text(key), plain(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -76,7 +80,7 @@ def plain(value):
 
 
 def replace(path, text):
-    """A reader sees the old file or the new one."""
+    """Replaces a file, so that a reader sees either the whole old file or the whole new one."""
     directory = os.path.dirname(path)
     try:
         if not os.path.isdir(directory):

@@ -1,4 +1,4 @@
-// Package backends names the backends that are built in.
+// Package backends lists the backends that are part of the programs.
 package backends
 
 import (
@@ -8,5 +8,5 @@ import (
 	"go.pcc.com/rewind/plugins/backends/rsync"
 )
 
-// BuiltIn are the backends that need no program of their own, by the name that the user gives.
+// BuiltIn are the backends that need no program file of their own, by the name that the user gives.
 var BuiltIn = run.Backends{"mirror": mirror.New, "restic": restic.New, "rsync": rsync.New}

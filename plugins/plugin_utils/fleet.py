@@ -1,7 +1,8 @@
 # Copyright: (c) The Rewind authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""Judges servers by what lvm_snapshot_info said of each: one row for a server, the worst first."""
+"""Judges servers by the results of lvm_snapshot_info, and makes the page of the fleet: one row for each server, the
+worst first."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -9,12 +10,13 @@ __metaclass__ = type
 
 import json
 
-# The verdicts, the worst first.
+# The verdicts on a server, from the worst to the best.
 VERDICTS = ("bad", "unreachable", "warn", "ok")
 
 
 class Limits(object):
-    """From where on something is not well."""
+    """The limits beyond which the page shows a warning or a failure: the age of backups in hours, how full COW space
+    and thin pools are in percent, and in how many hours a snapshot is going to be full."""
 
     NAMES = ("backup_hours", "cow_percent", "full_hours")
 
@@ -25,9 +27,9 @@ class Limits(object):
 
 
 def fleet(hosts, known, taken):
-    """The report of a fleet. hosts has of each server its name, its result and its limits; known is how many the
-    inventory has, taken the time (RFC 3339)."""
-    rows = [row(host, result, limits) for host, result, limits in hosts]
+    """Returns the report of a fleet. hosts has the name, the result and the limits of each server; known is the number
+    of servers in the inventory; taken is the time of the report (RFC 3339)."""
+    rows = [host_row(host, result, limits) for host, result, limits in hosts]
     rows.sort(key=lambda r: (VERDICTS.index(r["verdict"]), r["host"]))
     counts = dict((verdict, 0) for verdict in VERDICTS)
     for r in rows:
@@ -36,44 +38,47 @@ def fleet(hosts, known, taken):
 
 
 def page(template, report):
-    """The page, and the report as JSON. What a server said ends neither the script that holds it nor begins another."""
+    """Returns the page, and the report as JSON. The report is inside a script element of the page, so every < is
+    escaped: a text from a server can neither end that element nor begin another one."""
     data = json.dumps(report, separators=(",", ":"))
     return template.replace("{{ report }}", data.replace("<", "\\u003c")), data
 
 
-def row(host, result, limits):
-    """What the page shows of a server."""
+def host_row(host, result, limits):
+    """Returns what the page shows about a server."""
     if not isinstance(result, dict):
-        return shown(host, "unreachable", ["was not asked"])
+        return verdict_row(host, "unreachable", ["was not asked"])
     if result.get("unreachable"):
-        return shown(host, "unreachable", [one_line(result.get("msg"))])
+        return verdict_row(host, "unreachable", [one_line(result.get("msg"))])
     if result.get("failed") or "sets" not in result:
-        return shown(host, "bad", [one_line(result.get("msg") or "there is no result of lvm_snapshot_info")])
+        return verdict_row(host, "bad", [one_line(result.get("msg") or "there is no result of lvm_snapshot_info")])
     bad, warn = [], []
     under_way = result.get("under_way") or []
-    server(result, set(u.get("kind") for u in under_way), bad, warn, limits)
-    # A set that is being made, or filled, is not complete yet, and has whoever works on it look after its room.
+    judge_server(result, set(u.get("kind") for u in under_way), bad, warn, limits)
+    # A set that is being made or filled is not complete yet, and the run that works on it watches over its COW space.
     making = set(u.get("name") for u in under_way if u.get("kind") in ("snapshot", "backup", "restore"))
-    sets = [snapshot_set(s, s["name"] in making, bad, warn, limits) for s in result["sets"]]
+    sets = [judge_set(s, s["name"] in making, bad, warn, limits) for s in result["sets"]]
     for shot in result.get("unmanaged") or []:
-        snapshot(shot, bad, warn, limits)
-    backups(result.get("backups") or [], bad, warn, limits)
+        judge_snapshot(shot, bad, warn, limits)
+    judge_backups(result.get("backups") or [], bad, warn, limits)
     for start in result.get("backups_not_begun") or []:
         bad.append("scheduled backup %s did not begin: journalctl -u %s says why" % (start["name"], start["unit"]))
-    out = shown(host, "bad" if bad else "warn" if warn else "ok", bad + warn)
+    out = verdict_row(host, "bad" if bad else "warn" if warn else "ok", bad + warn)
     out["version"] = result.get("rewind_version") or ""
     out["sets"] = sets
-    out["backups"] = volumes(result.get("backups") or [])
+    out["backups"] = backup_ages(result.get("backups") or [])
     out["under_way"] = [u.get("title") for u in under_way]
     return dict((key, value) for key, value in out.items() if value not in ("", []))
 
 
-def shown(host, verdict, why):
+def verdict_row(host, verdict, why):
+    """Returns the row of a server with nothing but the verdict and the reasons."""
     return dict(host=host, verdict=verdict, why=why)
 
 
-def server(result, at_work, bad, warn, limits):
-    """What is wrong with the server as a whole."""
+def judge_server(result, at_work, bad, warn, limits):
+    """Adds what is wrong with the server as a whole to the lists bad and warn, as all functions judge_* do. at_work are
+    the kinds of the runs that are under way."""
     host = result.get("host") or {}
     if not host.get("usable", True):
         warn.extend(host.get("problems") or ["it cannot be snapshotted"])
@@ -87,26 +92,29 @@ def server(result, at_work, bad, warn, limits):
                 percent = pool.get(part + "_percent")
                 if percent is not None and float(percent) >= limits.cow_percent:
                     warn.append("thin pool %s: %d %% of its %s are used" % (pool["pool"], float(percent), part))
-    rollback(result.get("last_rollback") or {}, at_work, bad, warn)
+    judge_rollback(result.get("last_rollback") or {}, at_work, bad, warn)
     warn.extend(result.get("warnings") or [])
 
 
-def rollback(last, at_work, bad, warn):
-    down = [f.get("unit") or "a service" for f in last.get("failed_services") or []]
-    if down:
-        warn.append("after the rollback to set %s these did not start, see whether they run: %s" % (last.get("name"), ", ".join(down)))
+def judge_rollback(last, at_work, bad, warn):
+    """Judges the last rollback."""
+    not_started = [f.get("unit") or "a service" for f in last.get("failed_services") or []]
+    if not_started:
+        warn.append("after the rollback to set %s these did not start, see whether they run: %s" % (
+            last.get("name"), ", ".join(not_started)))
     waits = last.get("step") in ("started", "deferred")
     if last.get("outcome") == "unfinished" and not waits and not at_work & set(("rollback", "restore")):
         bad.append("the rollback to set %s was interrupted at step %s" % (last.get("name"), last.get("step")))
 
 
-def snapshot_set(s, busy, bad, warn, limits):
-    """A set as the page shows it: its name, state and age in seconds, and of each member how full it is, in percent."""
+def judge_set(s, busy, bad, warn, limits):
+    """Judges a set and returns it as the page shows it: its name, state and age in seconds, and for each member how
+    full it is, in percent. busy says that a run works on the set."""
     if s["state"] == "bad" or s["state"] == "incomplete" and not busy:
         bad.append("set %s is %s" % (s["name"], s["state"]))
     out = dict(name=s["name"], state=s["state"], age=int(s["age_seconds"]), fill=[], merging=[])
     for shot in s.get("snapshots") or []:
-        snapshot(shot, bad, [] if busy else warn, limits)
+        judge_snapshot(shot, bad, [] if busy else warn, limits)
         name = shot["snapshot"]
         percent = shot.get("cow_used_percent")
         if percent is not None and not shot.get("merge"):
@@ -116,7 +124,8 @@ def snapshot_set(s, busy, bad, warn, limits):
     return out
 
 
-def snapshot(shot, bad, warn, limits):
+def judge_snapshot(shot, bad, warn, limits):
+    """Judges one snapshot."""
     merge = shot.get("merge") or {}
     if merge.get("state") == "failed":
         bad.append("the merge of %s failed" % shot["snapshot"])
@@ -125,10 +134,11 @@ def snapshot(shot, bad, warn, limits):
     if shot.get("problem"):
         bad.append("%s: %s" % (shot["snapshot"], shot["problem"]))
     elif not merge:
-        filling(shot, warn, limits)
+        judge_space(shot, warn, limits)
 
 
-def filling(shot, warn, limits):
+def judge_space(shot, warn, limits):
+    """Judges how full the COW space of a snapshot is."""
     percent, left = shot.get("cow_used_percent"), hours(shot.get("seconds_to_full"))
     if percent is not None and float(percent) >= limits.cow_percent:
         warn.append("%s is %d %% full" % (shot["snapshot"], float(percent)))
@@ -137,14 +147,16 @@ def filling(shot, warn, limits):
 
 
 def hours(seconds):
+    """Returns a number of seconds in hours, rounded to a tenth, and None for None."""
     return None if seconds is None else round(int(seconds) / 3600.0, 1)
 
 
-def backups(jobs, bad, warn, limits):
+def judge_backups(jobs, bad, warn, limits):
+    """Judges the last backups of all jobs."""
     for job in jobs:
         if job["state"] in ("failed", "interrupted"):
             bad.append("backup %s: %s" % (job["name"], one_line(job.get("msg") or "it was " + job["state"])))
-    for (name, backend, volume), age in sorted(ages(jobs, ("name", "backend")).items()):
+    for (name, backend, volume), age in sorted(youngest_ages(jobs, ("name", "backend")).items()):
         if age is None:
             bad.append("no good backup %s of %s with %s" % (name, volume, backend))
         elif age > limits.backup_hours:
@@ -153,13 +165,15 @@ def backups(jobs, bad, warn, limits):
         warn.append("no backup is known")
 
 
-def volumes(jobs):
-    """Of each volume that is backed up, or was asked for, how many hours old the youngest good backup is; None: there is none."""
-    return [[key[0], age] for key, age in sorted(ages(jobs, ()).items())]
+def backup_ages(jobs):
+    """Returns, for each volume that is or should be backed up, the age of its youngest good backup in hours. None:
+    there is none."""
+    return [[key[0], age] for key, age in sorted(youngest_ages(jobs, ()).items())]
 
 
-def ages(jobs, keys):
-    """How many hours old the youngest good backup is, by these keys of the jobs and the volume; None: there is none."""
+def youngest_ages(jobs, keys):
+    """Returns the age of the youngest good backup in hours, by a tuple of these keys of the job and the volume. None:
+    there is no good backup."""
     found = {}
     for job in jobs:
         good = job.get("good") or {}
@@ -171,4 +185,5 @@ def ages(jobs, keys):
 
 
 def one_line(text):
+    """Returns a text on one line, with at most 300 characters."""
     return " ".join(str(text or "").split())[:300]

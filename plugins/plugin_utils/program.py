@@ -3,12 +3,13 @@
 
 """Runs Rewind's programs on a server, which keeps them from one task to the next.
 
-A task is one call: the server's shell looks for the program among those that are kept, by the hash of its content, and
-hands it the arguments. Where it is not there, the shell says so, a second call brings it, compressed, and the first is
-made again. No Python is needed on the server.
+A task is one call: a shell script on the server looks for the program by the hash of its content, and runs it with the
+arguments on stdin. If the program is not there, the script says so; a second call sends the program, compressed, and
+then the first call is made again. The server needs no Python.
 
-A call whose work takes long is answered with the id of the run on the server, and asked for by that from then on: how far
-it is can be shown, and one run is made whatever happens to the connection in between.
+If the work takes long, the program answers with the id of its run on the server, and from then on the plugin asks for
+that run again and again. So it can show the progress, and there is only one run even if the connection is lost in
+between.
 """
 
 from __future__ import absolute_import, division, print_function
@@ -28,24 +29,27 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-# Where programs are kept, as core/journey has it: the first directory that programs can be run from.
+# The directories for programs, the same as in core/journey: the first one from which programs may run is used.
 DIRECTORIES = "/var/lib/rewind/bin /usr/local/lib/rewind /opt/rewind"
 
 FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "files")
 
-# The architectures by the kernel's names (uname -m).
+# The architectures for which there are programs, by the kernel's names (uname -m).
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
-# What the shell answers begins so, if no program does.
+# An answer of the shell script itself, and not of a program, begins with this.
 ANSWER = "rewind-answer:"
 
-# The first line of what is sent. A connection that sends nothing is known by it.
+# The first line of what is sent on stdin. If the script does not read it, the connection cannot send anything to a
+# program.
 GREETING = "rewind"
 
-# The scripts are one line each, which every login shell hands on as it is.
+# Each script is one line, which every login shell passes on unchanged. Its functions:
 #
-# no ANSWER: nothing was done. What is sent is read to its end, or ssh takes the server for lost; of a terminal there is none.
-# safe DIRECTORY [FILE]: only root can have put there what is there, and only root can change it.
+# no ANSWER: ends with an answer of the script, having done nothing. It first reads stdin to its end, because otherwise
+# ssh takes the server for lost. If stdin is a terminal, there is nothing to read.
+# safe DIRECTORY [FILE]: succeeds if nobody but root can have written the directory, the file, and the directories
+# above, or can change them.
 SCRIPT = (
     'no() { [ -t 0 ] || cat >/dev/null; echo %(answer)s "$@"; exit; }; '
     'safe() { s=$(readlink -f $1) || return; shift; while [ "$s" ]; do set -- "$@" "$s"; s=${s%%/*}; done; '
@@ -56,7 +60,8 @@ RUN = SCRIPT + (
     'for d in %(directories)s; do for h in %(hashes)s; do p=$d/rewind-$h; '
     '[ -x $p ] && safe $d $p && exec $p %(name)s -; done; done; no missing $(uname -m) $(id -u)')
 
-# Each place is tried by running the file there while it is empty, which succeeds unless the mount is noexec.
+# Each directory is tried by running the new file while it is empty, which fails only if the file system is mounted
+# noexec.
 KEEP = SCRIPT + (
     't=; for d in %(directories)s; do [ -d ${d%%rewind*} ] && (umask 077; mkdir -p $d) && safe $d && '
     't=$(mktemp $d/rewind-new.XXXXXXXX) && chmod 700 $t && $t && break; rm -f "$t"; t=; done; [ "$t" ] || no noplace; '
@@ -64,19 +69,19 @@ KEEP = SCRIPT + (
     'sync $t; mv -f $t $d/rewind-%(hash)s && sync $d && no kept')
 
 
-# How long a call waits for the end of a run, in seconds, before it is asked for again.
+# How long a call waits for the end of a run, in seconds, before the plugin asks again.
 PATIENCE = 10
 
-# How often in a row a run is asked for in vain, PATIENCE apart.
-LOST = 6
+# After how many failed attempts in a row the plugin gives up asking for a run. The attempts are PATIENCE apart.
+MAX_FAILED_POLLS = 6
 
 
 class Failure(Exception):
-    """Why there is no result of the program."""
+    """Says why there is no result of the program."""
 
 
 class ProgramAction(ActionBase):
-    """The action of every module of this collection. FAMILY is the file that the module's program is in."""
+    """The action of every module that has a program. FAMILY names the executable file that contains the program."""
 
     FAMILY = None
 
@@ -85,43 +90,44 @@ class ProgramAction(ActionBase):
     def run(self, tmp=None, task_vars=None):
         self._supports_check_mode = True
         self._supports_async = False
-        self._sends = getattr(self._connection, "has_pipelining", False)
+        self._pipelining = getattr(self._connection, "has_pipelining", False)
         name = self._task.action.split(".")[-1]
         if self._task.async_val:
             return dict(failed=True, changed=False, msg=(
-                "%s cannot be run with async: what it does is a unit of systemd of its own, which goes on when the connection "
-                "is lost, and the same task attaches to it again. Leave async out; detach: true does not wait for it." % name))
+                "%s cannot be run with async: what it does is a unit of systemd of its own, which goes on when the "
+                "connection is lost, and the same task attaches to it again. Leave async out; detach: true does not "
+                "wait for it." % name))
         result = super(ProgramAction, self).run(tmp, task_vars)
         try:
-            result.update(self._followed(name, self._task.delegate_to or task_vars["inventory_hostname"]))
+            result.update(self._result(name, self._task.delegate_to or task_vars["inventory_hostname"]))
         except Failure as problem:
             result.update(failed=True, changed=False, msg="%s: %s" % (name, problem))
         return result
 
-    def _followed(self, name, host):
-        """The program's result; while a run goes on that the task waits for, how far it is is shown."""
+    def _result(self, name, host):
+        """Returns the program's result. If the task waits for a run, its progress is shown meanwhile."""
         arguments = self._arguments()
         if arguments.get("run"):
-            return self._asked(name, arguments, host)
+            return self._poll(name, arguments, host)
         if boolean(arguments.get("detach") or False, strict=False):
-            return self._answer(name, arguments)
+            return self._request(name, arguments)
         arguments["_ansible_patience"] = PATIENCE
-        answer, run, shown, vain = self._answer(name, arguments), None, None, 0
+        answer, run, shown, failed_polls = self._request(name, arguments), None, None, 0
         while answer.get("finished") is False:
-            if answer.get("failed"):  # to ask failed, not the run
-                vain += 1
-                if vain == LOST:
+            if answer.get("failed"):  # the attempt to ask failed, not the run
+                failed_polls += 1
+                if failed_polls == MAX_FAILED_POLLS:
                     break
                 time.sleep(PATIENCE)
             else:
-                run, vain = answer["run"], 0
-                shown = self._show(host, run, shown)
-            answer = self._asked(name, dict(arguments, run=run["id"]), host)
+                run, failed_polls = answer["run"], 0
+                shown = self._show_progress(host, run, shown)
+            answer = self._poll(name, dict(arguments, run=run["id"]), host)
         answer.pop("finished", None)
         return answer
 
-    def _show(self, host, run, shown):
-        """Says how far a run is where that is news: another label, or another tenth."""
+    def _show_progress(self, host, run, shown):
+        """Shows how far a run is, if its label or the tenths of its percentage differ from shown. Returns both."""
         percent = run.get("percent")
         news = (run.get("label"), None if percent is None else int(percent) // 10)
         if news != shown and not self._task.no_log:
@@ -130,44 +136,45 @@ class ProgramAction(ActionBase):
             Display().display("%s: %s%s" % (host, ": ".join(words), done), stderr=True)
         return news
 
-    def _asked(self, name, arguments, host):
-        """How far the run is, also if the server cannot be reached for a moment: the run goes on meanwhile."""
-        for left in reversed(range(LOST)):
+    def _poll(self, name, arguments, host):
+        """Asks for the run. If the server cannot be reached for a moment, it tries again: the run goes on meanwhile."""
+        for left in reversed(range(MAX_FAILED_POLLS)):
             try:
-                return self._answer(name, arguments)
+                return self._request(name, arguments)
             except AnsibleError as problem:
-                # Before ansible-core 2.19 a sudo that is slow is an error of this kind alone.
+                # Before ansible-core 2.19 a slow sudo is an AnsibleError, too, and no AnsibleConnectionFailure.
                 lost = isinstance(problem, AnsibleConnectionFailure) or "privilege escalation" in to_text(problem)
                 if left == 0 or not lost:
                     raise
                 Display().warning("%s is asked again in %d s: %s" % (host, PATIENCE, problem))
                 time.sleep(PATIENCE)
-                self._reset()
+                self._reset_connection()
 
-    def _reset(self):
-        """Has the next call make a new connection; paramiko's makes one at once."""
+    def _reset_connection(self):
+        """Makes the next call use a new connection. With paramiko the new connection is made at once, and may fail."""
         try:
             self._connection.reset()
         except AnsibleConnectionFailure:
             pass
 
-    def _answer(self, name, arguments):
-        programs = built(self.FAMILY)
+    def _request(self, name, arguments):
+        """Calls the program, and installs it first if it is missing. Returns its result."""
+        programs = programs_of(self.FAMILY)
         words = dict(answer=ANSWER, greeting=GREETING, directories=DIRECTORIES, name=name)
         words["hashes"] = " ".join(sorted(program["sha256"] for program in programs.values()))
         run, arguments = RUN % words, to_bytes(json.dumps(arguments))
         answer = self._call(run, arguments)
         if not isinstance(answer, dict):
-            self._keep(programs, words, answer)
+            self._install(programs, words, answer)
             answer = self._call(run, arguments)
         if not isinstance(answer, dict):
-            raise Failure("the program was sent to the server, and is not there (%s)" % " ".join(answer))
+            raise Failure("the program was sent to the server, but is not there (%s)" % " ".join(answer))
         return answer
 
-    def _keep(self, programs, words, missing):
-        """Sends the program that the server says it lacks, and has it kept there."""
+    def _install(self, programs, words, missing):
+        """Sends the program that is missing on the server. missing are the words of the script's answer."""
         if len(missing) != 3 or missing[0] != "missing":
-            raise Failure("the server's shell does not say what it lacks (%s)" % " ".join(missing))
+            raise Failure("the server's shell gave an unexpected answer (%s)" % " ".join(missing))
         machine, user = missing[1:]
         if user != "0":
             raise Failure("it must be root on the server: become: true")
@@ -180,14 +187,14 @@ class ProgramAction(ActionBase):
         answer = self._call(KEEP % dict(words, hash=program["sha256"]), packed)
         places = DIRECTORIES.replace(" ", ", ")
         if answer == ["noplace"]:
-            raise Failure("no program can be kept and run on the server: each of %s is on a file system that is mounted noexec or "
-                          "read-only, is full, or can be changed by others than root" % places)
+            raise Failure("no program can be kept and run on the server: each of %s is on a file system that is "
+                          "mounted noexec or read-only, is full, or can be changed by others than root" % places)
         if answer != ["kept"]:
-            raise Failure("the program did not arrive whole; the server needs gzip, sha256sum, mktemp, find and readlink, and "
-                          "%d bytes of room in one of %s" % (program["size"], places))
+            raise Failure("the program did not arrive whole; the server needs gzip, sha256sum, mktemp, find and "
+                          "readlink, and %d bytes of room in one of %s" % (program["size"], places))
 
     def _arguments(self):
-        """What the program reads: the task's arguments, and what Ansible says beside them."""
+        """Returns what the program reads: the arguments of the task, and the settings of Ansible."""
         arguments = json.loads(json.dumps(self._task.args, default=to_text))
         arguments.update(
             _ansible_check_mode=bool(self._task.check_mode), _ansible_diff=bool(self._task.diff),
@@ -195,23 +202,26 @@ class ProgramAction(ActionBase):
         return arguments
 
     def _call(self, script, data):
-        """Runs a script on the server. Returns the program's result, or the words of the shell's answer."""
+        """Runs a script on the server with data on stdin. Returns the program's result, or the words of the script's
+        answer."""
         data = to_bytes(GREETING + "\n") + data
-        if self._sends:
+        if self._pipelining:
             out = self._run(script, data)
-            answer = understood(out)
+            answer = parse_output(out)
             if answer != ["nothing"]:
                 return answer
-            self._sends = False  # this connection has no way to send to a program: it sends files
-        return understood(self._run_with_file(script, data))
+            self._pipelining = False  # this connection cannot send to the stdin of a program, only files
+        return parse_output(self._run_with_file(script, data))
 
     def _run(self, command, data=None):
+        """Runs a command on the server with the task's environment and data on stdin."""
         environment = self._compute_environment_string()
         if environment:
             command = "%s /bin/sh -c %s" % (environment, shlex.quote(command))
         return self._low_level_execute_command(command, in_data=data)
 
     def _run_with_file(self, script, data):
+        """Runs a script on the server with data on stdin, by way of a file that is sent first."""
         remote_directory = self._make_tmp_path()
         handle, local = tempfile.mkstemp(dir=C.DEFAULT_LOCAL_TMP)
         try:
@@ -226,8 +236,8 @@ class ProgramAction(ActionBase):
             self._remove_tmp_path(remote_directory)
 
 
-def built(family):
-    """The programs of a family by architecture: file, sha256 and size of the program in it."""
+def programs_of(family):
+    """Returns the programs of a family by architecture: the file, the program's sha256, and its size in bytes."""
     try:
         with open(os.path.join(FILES, "programs.json")) as stream:
             return json.load(stream)[family]
@@ -235,9 +245,10 @@ def built(family):
         raise Failure("this collection has no programs (%s): install one that `make collection` built" % problem)
 
 
-def understood(out):
-    """The program's result, which is one line; or the words of the shell's answer."""
-    lines = to_text(out.get("stdout") or "").split("\n")  # a result may have other ends of lines in its text
+def parse_output(out):
+    """Returns the program's result, which is one line of JSON, or the words of the script's answer."""
+    # Not splitlines: a result may contain other characters that splitlines takes for line ends.
+    lines = to_text(out.get("stdout") or "").split("\n")
     for line in lines:
         if line.startswith(ANSWER):
             return line[len(ANSWER):].split()

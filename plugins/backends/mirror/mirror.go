@@ -1,14 +1,15 @@
-// Package mirror is the backend that needs no other program: it keeps backups as dated trees in a directory, local or
-// mounted, and files that have not changed since the last one are hard links to it. A backup is read with nothing but
-// ls and cp.
+// Package mirror is the backend that needs no other program. It keeps backups as dated trees in a directory, local or
+// mounted. A file that has not changed since the last backup is a hard link to the file in that backup. A backup can be
+// read with nothing but ls and cp.
 //
-// The directory holds, for each host,
+// The directory holds for each host:
 //
-//	HOST/ID/dat/…     the tree, each root at its own path
-//	HOST/ID/.flags    which files have inode flags (chattr): they do not have them here, where they would be in the way
-//	HOST/ID.json      what it is; written last, removed first: a tree without it is no backup
-//	HOST/ID.partial/  one that is being made, or was when its run was killed
-//	HOST/.lock        held while a run stores or removes (flock); never deleted
+//	HOST/ID/dat/…     the tree, with each root at its own path
+//	HOST/ID/.flags    a list of the files that had inode flags (chattr); in the tree the flags are not set, because they
+//	                  would prevent hard links and removal
+//	HOST/ID.json      the record of the backup; written last, removed first: a tree without a record is no backup
+//	HOST/ID.partial/  a tree that is being made, or that a killed run has left
+//	HOST/.lock        locked (flock) while a run stores or removes; never deleted
 package mirror
 
 import (
@@ -21,18 +22,18 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// version is that of the layout.
+// version is the version of the directory's layout.
 const version = "1"
 
-// New returns the backend.
+// New returns the mirror backend.
 func New() backup.Backend { return mirror{} }
 
-// mirror keeps nothing: every call says where its repository is.
+// mirror implements backup.Backend. It has no state: every call says where the repository is.
 type mirror struct{}
 
 // Describe implements backup.Backend.
 func (mirror) Describe(_ context.Context, c backup.Config) (backup.Description, error) {
-	r, err := read(c)
+	r, err := parseOptions(c)
 	if err != nil {
 		return backup.Description{}, err
 	}
@@ -51,7 +52,7 @@ func (mirror) Store(ctx context.Context, c backup.Config, t backup.Tree, report 
 	if err != nil {
 		return backup.Stored{}, err
 	}
-	s, err := r.shelf(t.Host)
+	s, err := r.makeHostDir(t.Host)
 	if err != nil {
 		return backup.Stored{}, err
 	}
@@ -60,13 +61,13 @@ func (mirror) Store(ctx context.Context, c backup.Config, t backup.Tree, report 
 		return backup.Stored{}, err
 	}
 	defer unlock()
-	left := s.settle(ctx, report)
+	leftoverErr := s.settleLocked(ctx, report)
 	if ctx.Err() != nil {
-		return backup.Stored{}, cmp.Or(left, ctx.Err())
+		return backup.Stored{}, cmp.Or(leftoverErr, ctx.Err())
 	}
-	stored, err := s.store(ctx, t, report)
-	if left != nil && stored.ID != "" { // it takes room, and is in nobody's way
-		stored.Warnings = append(stored.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", left))
+	stored, err := s.storeLocked(ctx, t, report)
+	if leftoverErr != nil && stored.ID != "" { // leftovers take room, but do no harm to this backup
+		stored.Warnings = append(stored.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", leftoverErr))
 	}
 	return stored, err
 }
@@ -77,19 +78,19 @@ func (mirror) List(_ context.Context, c backup.Config, host string) ([]backup.St
 	if err != nil {
 		return nil, err
 	}
-	shelves, err := r.shelves(host)
+	hosts, err := r.hostDirs(host)
 	if err != nil {
 		return nil, err
 	}
 	var all []backup.Stored
-	for _, s := range shelves {
-		some, err := s.list()
+	for _, s := range hosts {
+		stored, err := s.list()
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, some...)
+		all = append(all, stored...)
 	}
-	newestFirst(all)
+	latestFirst(all)
 	return all, nil
 }
 
@@ -99,10 +100,10 @@ func (mirror) Check(_ context.Context, c backup.Config) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.check()
+	return r.checkWritable()
 }
 
-// Present implements backup.Backend. The trees themselves are what is read; none is removed meanwhile.
+// Present implements backup.Backend. It presents the tree itself, which cannot be removed meanwhile.
 func (mirror) Present(ctx context.Context, c backup.Config, id string, _ backup.Report,
 	use func(context.Context, backup.Presented) error) error {
 	r, err := open(c)
@@ -113,19 +114,19 @@ func (mirror) Present(ctx context.Context, c backup.Config, id string, _ backup.
 	if err != nil {
 		return err
 	}
-	release, stored, err := s.hold(id)
+	release, stored, err := s.lockForReading(id)
 	if err != nil {
 		return err
 	}
 	defer release()
 	p := backup.Presented{Roots: make(map[string]string)}
 	for _, root := range stored.Roots {
-		if p.Roots[root], err = s.root(id, root); err != nil {
+		if p.Roots[root], err = s.rootPath(id, root); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Lstat(s.flags(id)); err == nil { // an earlier version kept none
-		if p.Flags, err = s.root(id, flagsName); err != nil {
+	if _, err := os.Lstat(s.flagsPath(id)); err == nil { // backups of an earlier version have no list of flags
+		if p.Flags, err = s.rootPath(id, flagsName); err != nil {
 			return err
 		}
 	}
@@ -147,28 +148,28 @@ func (mirror) Forget(ctx context.Context, c backup.Config, id string) error {
 		return err
 	}
 	defer unlock()
-	return s.forget(ctx, id, ignore)
+	return s.forgetLocked(ctx, id, ignoreProgress)
 }
 
-// Settle implements backup.Backend. A host whose lock is held has a run that is alive.
+// Settle implements backup.Backend. It skips hosts whose lock is held, because a run is at work there.
 func (mirror) Settle(ctx context.Context, c backup.Config) error {
 	r, err := open(c)
 	if err != nil {
 		return err
 	}
-	shelves, err := r.shelves(c.Host)
+	hosts, err := r.hostDirs(c.Host)
 	if err != nil {
 		return err
 	}
-	for _, s := range shelves {
+	for _, s := range hosts {
 		unlock, err := s.lock()
-		if isLocked(err) {
+		if isRepositoryLocked(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		err = s.settle(ctx, ignore)
+		err = s.settleLocked(ctx, ignoreProgress)
 		unlock()
 		if err != nil {
 			return err
@@ -177,6 +178,8 @@ func (mirror) Settle(ctx context.Context, c backup.Config) error {
 	return nil
 }
 
-func isLocked(err error) bool { return err != nil && fault.Of(err).Code == fault.RepositoryLocked }
+func isRepositoryLocked(err error) bool {
+	return err != nil && fault.Of(err).Code == fault.RepositoryLocked
+}
 
-func ignore(backup.Progress) {}
+func ignoreProgress(backup.Progress) {}

@@ -18,8 +18,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// do fails the test at an error that is not what it is about.
-func do(t testing.TB, errs ...error) {
+// must fails the test if one of the errors is not nil.
+func must(t testing.TB, errs ...error) {
 	t.Helper()
 	for _, err := range errs {
 		if err != nil {
@@ -28,44 +28,45 @@ func do(t testing.TB, errs ...error) {
 	}
 }
 
-// desk is a repository and a directory to be stored.
-type desk struct {
+// fixture is a repository and a directory to be stored.
+type fixture struct {
 	*testing.T
 	config backup.Config
 	path   string // of the repository
-	root   string // what is stored
+	root   string // the directory to be stored
 }
 
-func newDesk(t *testing.T) *desk {
-	d := &desk{T: t, path: t.TempDir(), root: filepath.Join(t.TempDir(), "dat")}
-	d.config = backup.Config{Options: map[string]any{"path": d.path}, Scratch: t.TempDir()}
-	do(t, os.Mkdir(d.root, 0o755))
-	return d
+func newFixture(t *testing.T) *fixture {
+	fx := &fixture{T: t, path: t.TempDir(), root: filepath.Join(t.TempDir(), "dat")}
+	fx.config = backup.Config{Options: map[string]any{"path": fx.path}, Scratch: t.TempDir()}
+	must(t, os.Mkdir(fx.root, 0o755))
+	return fx
 }
 
-func (d *desk) write(name, content string) {
-	d.Helper()
-	do(d, os.WriteFile(filepath.Join(d.root, name), []byte(content), 0o644))
+func (fx *fixture) write(name, content string) {
+	fx.Helper()
+	must(fx, os.WriteFile(filepath.Join(fx.root, name), []byte(content), 0o644))
 }
 
-// try stores the root as it was n minutes after noon.
-func (d *desk) try(n int) (backup.Stored, error) {
-	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Date(2026, 1, 2, 12, n, 0, 5000, time.UTC), Roots: []string{d.root}}
-	return New().Store(d.Context(), d.config, tree, ignore)
+// try stores the root. The backup's time is n minutes after noon.
+func (fx *fixture) try(n int) (backup.Stored, error) {
+	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Date(2026, 1, 2, 12, n, 0, 5000, time.UTC),
+		Roots: []string{fx.root}}
+	return New().Store(fx.Context(), fx.config, tree, ignoreProgress)
 }
 
-func (d *desk) store(n int) backup.Stored {
-	d.Helper()
-	stored, err := d.try(n)
-	do(d, err)
+func (fx *fixture) store(n int) backup.Stored {
+	fx.Helper()
+	stored, err := fx.try(n)
+	must(fx, err)
 	return stored
 }
 
-// ids are those of the backups, the newest first.
-func (d *desk) ids() []string {
-	d.Helper()
-	all, err := New().List(d.Context(), d.config, "")
-	do(d, err)
+// ids returns the IDs of the backups, the latest first.
+func (fx *fixture) ids() []string {
+	fx.Helper()
+	all, err := New().List(fx.Context(), fx.config, "")
+	must(fx, err)
 	ids := []string{}
 	for _, b := range all {
 		ids = append(ids, b.ID)
@@ -73,27 +74,27 @@ func (d *desk) ids() []string {
 	return ids
 }
 
-// present hands the root of a backup to use.
-func (d *desk) present(id string, use func(dir string)) {
-	d.Helper()
-	do(d, New().Present(d.Context(), d.config, id, ignore, func(_ context.Context, p backup.Presented) error {
-		use(p.Roots[d.root])
+// present calls use with the directory of the root in a backup.
+func (fx *fixture) present(id string, use func(dir string)) {
+	fx.Helper()
+	must(fx, New().Present(fx.Context(), fx.config, id, ignoreProgress, func(_ context.Context, p backup.Presented) error {
+		use(p.Roots[fx.root])
 		return nil
 	}))
 }
 
-func (d *desk) inode(path string) uint64 {
-	d.Helper()
+func (fx *fixture) inode(path string) uint64 {
+	fx.Helper()
 	var st unix.Stat_t
-	do(d, unix.Lstat(path, &st))
+	must(fx, unix.Lstat(path, &st))
 	return st.Ino
 }
 
-// entries are what is in the host's directory.
-func (d *desk) entries() []string {
-	d.Helper()
-	all, err := os.ReadDir(filepath.Join(d.path, "web"))
-	do(d, err)
+// entries returns the names in the host's directory.
+func (fx *fixture) entries() []string {
+	fx.Helper()
+	all, err := os.ReadDir(filepath.Join(fx.path, "web"))
+	must(fx, err)
 	names := []string{}
 	for _, e := range all {
 		names = append(names, e.Name())
@@ -108,230 +109,233 @@ func wantCode(t *testing.T, err error, code fault.Code, words string) {
 	}
 }
 
-func TestUnchangedFilesAreShared(t *testing.T) {
-	d := newDesk(t)
-	d.write("same", "content")
-	d.write("other", "content")
-	first := d.store(0)
-	d.write("other", "changed")
-	second := d.store(1)
+func TestUnchangedFilesAreHardLinks(t *testing.T) {
+	fx := newFixture(t)
+	fx.write("same", "content")
+	fx.write("other", "content")
+	first := fx.store(0)
+	fx.write("other", "changed")
+	second := fx.store(1)
 	at := func(b backup.Stored, name string) uint64 {
-		return d.inode(filepath.Join(d.path, "web", b.ID, d.root, name))
+		return fx.inode(filepath.Join(fx.path, "web", b.ID, fx.root, name))
 	}
 	if at(first, "same") != at(second, "same") || at(first, "other") == at(second, "other") {
-		t.Error("what is the same is to be shared, and nothing else")
+		t.Error("only the file that has not changed should be a hard link")
 	}
 	if second.Added != int64(len("changed")) || second.Files != 2 {
 		t.Errorf("%+v", second)
 	}
-	d.present(first.ID, func(dir string) {
+	fx.present(first.ID, func(dir string) {
 		if data, err := os.ReadFile(filepath.Join(dir, "other")); err != nil || string(data) != "content" {
 			t.Errorf("the first backup holds %q, %v", data, err)
 		}
 	})
 }
 
-// While the clock ran ahead a backup was made. It does not say what has changed since: a file that keeps its size and
-// time is read. And as soon as there is another, that one is what files are linked to.
-func TestBackupOfTheFuture(t *testing.T) {
+// A backup was made while the clock was fast, so it is dated in the future. A file that has changed since and kept its
+// size and mtime is stored all the same. As soon as there is another backup, files are linked to that one.
+func TestBackupDatedInFutureIsOnlyLinkedToIfAlone(t *testing.T) {
 	const year = 365 * 24 * 60
-	d := newDesk(t)
-	d.write("same", "content")
-	d.write("file", "before")
-	ahead := d.store(10 * year)
-	info, err := os.Stat(filepath.Join(d.root, "file"))
-	do(t, err)
-	d.write("file", "after!")
-	do(t, os.Chtimes(filepath.Join(d.root, "file"), info.ModTime(), info.ModTime()))
-	first, second := d.store(0), d.store(1)
-	at := func(b backup.Stored, name string) string { return filepath.Join(d.path, "web", b.ID, d.root, name) }
+	fx := newFixture(t)
+	fx.write("same", "content")
+	fx.write("file", "before")
+	future := fx.store(10 * year)
+	info, err := os.Stat(filepath.Join(fx.root, "file"))
+	must(t, err)
+	fx.write("file", "after!")
+	must(t, os.Chtimes(filepath.Join(fx.root, "file"), info.ModTime(), info.ModTime()))
+	first, second := fx.store(0), fx.store(1)
+	at := func(b backup.Stored, name string) string { return filepath.Join(fx.path, "web", b.ID, fx.root, name) }
 	if data, err := os.ReadFile(at(first, "file")); err != nil || string(data) != "after!" {
-		t.Errorf("after a backup of the future, %q was stored (%v)", data, err)
+		t.Errorf("after a backup dated in the future, %q was stored (%v)", data, err)
 	}
-	if d.inode(at(ahead, "same")) != d.inode(at(first, "same")) {
-		t.Error("what is the same is not shared with the only backup that there is")
+	if fx.inode(at(future, "same")) != fx.inode(at(first, "same")) {
+		t.Error("a file that has not changed is not linked to the only backup")
 	}
-	if d.inode(at(first, "file")) != d.inode(at(second, "file")) {
-		t.Error("the backup of the future is linked to, and not the last one")
+	if fx.inode(at(first, "file")) != fx.inode(at(second, "file")) {
+		t.Error("the file is not linked to the last backup")
 	}
 }
 
-// A damaged predecessor is nothing to build on, and no reason not to store.
-func TestLastBackupDamaged(t *testing.T) {
-	d := newDesk(t)
-	d.write("file", "content")
-	first := d.store(0)
-	do(t, os.RemoveAll(filepath.Join(d.path, "web", first.ID)))
-	second := d.store(1)
-	d.present(second.ID, func(dir string) {
+// If the last backup is damaged, the next one is made without links to it.
+func TestStoreAfterDamagedBackup(t *testing.T) {
+	fx := newFixture(t)
+	fx.write("file", "content")
+	first := fx.store(0)
+	must(t, os.RemoveAll(filepath.Join(fx.path, "web", first.ID)))
+	second := fx.store(1)
+	fx.present(second.ID, func(dir string) {
 		if data, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(data) != "content" {
 			t.Errorf("%q, %v", data, err)
 		}
 	})
 }
 
-func TestOneRunAtATime(t *testing.T) {
-	d := newDesk(t)
-	stored := d.store(0)
-	unlock, err := shelf{host: "web", dir: filepath.Join(d.path, "web")}.lock()
-	do(t, err)
-	_, err = d.try(1)
+func TestLockedHostIsRepositoryLocked(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(0)
+	unlock, err := hostDir{host: "web", dir: filepath.Join(fx.path, "web")}.lock()
+	must(t, err)
+	_, err = fx.try(1)
 	wantCode(t, err, fault.RepositoryLocked, "web")
-	wantCode(t, New().Forget(t.Context(), d.config, stored.ID), fault.RepositoryLocked, "web")
+	wantCode(t, New().Forget(t.Context(), fx.config, stored.ID), fault.RepositoryLocked, "web")
 
-	left := filepath.Join(d.path, "web", "20260102T120500Z-web.partial")
-	do(t, os.MkdirAll(left+"/dat", 0o700), New().Settle(t.Context(), d.config))
+	left := filepath.Join(fx.path, "web", "20260102T120500Z-web.partial")
+	must(t, os.MkdirAll(left+"/dat", 0o700), New().Settle(t.Context(), fx.config))
 	if _, err := os.Stat(left); err != nil {
-		t.Errorf("Settle took what belongs to a run that is alive: %v", err)
+		t.Errorf("Settle removed the tree of a run that is alive: %v", err)
 	}
 	unlock()
-	do(t, New().Settle(t.Context(), d.config))
+	must(t, New().Settle(t.Context(), fx.config))
 	if _, err := os.Stat(left); !os.IsNotExist(err) {
 		t.Errorf("half a backup is left: %v", err)
 	}
-	if got := d.ids(); !cmp.Equal(got, []string{stored.ID}) {
+	if got := fx.ids(); !cmp.Equal(got, []string{stored.ID}) {
 		t.Errorf("listed %q", got)
 	}
 }
 
-// Check looks at the lock of this host only.
-func TestCheckSaysLocked(t *testing.T) {
-	d := newDesk(t)
+// Check fails if this host's backups are locked, not if another host's are.
+func TestCheckLooksAtLockOfOwnHostOnly(t *testing.T) {
+	fx := newFixture(t)
 	own, err := os.Hostname()
-	do(t, err)
+	must(t, err)
 	for _, host := range []string{own, "another-" + own} {
-		dir := filepath.Join(d.path, host)
-		do(t, os.Mkdir(dir, 0o700))
-		unlock, err := shelf{host: host, dir: dir}.lock()
-		do(t, err)
-		_, err = New().Check(t.Context(), d.config)
-		if locked := isLocked(err); locked != (host == own) {
+		dir := filepath.Join(fx.path, host)
+		must(t, os.Mkdir(dir, 0o700))
+		unlock, err := hostDir{host: host, dir: dir}.lock()
+		must(t, err)
+		_, err = New().Check(t.Context(), fx.config)
+		if locked := isRepositoryLocked(err); locked != (host == own) {
 			t.Errorf("%s is locked: %v", host, err)
 		}
 		unlock()
 	}
-	if entries, err := os.ReadDir(d.path); err != nil || len(entries) != 2 {
+	if entries, err := os.ReadDir(fx.path); err != nil || len(entries) != 2 {
 		t.Errorf("Check left something: %v, %v", entries, err)
 	}
 }
 
-// What was left at any point of a killed run goes, and what is complete or not ours stays.
-func TestSettle(t *testing.T) {
-	d := newDesk(t)
-	stored := d.store(0)
-	at := func(name string) string { return filepath.Join(d.path, "web", name) }
-	do(t, os.MkdirAll(at("20260102T120500Z-web.partial/dat/x"), 0o700), // killed while it stored
+// Settle removes what a killed run may have left at any point. Complete backups and files of others stay.
+func TestSettleRemovesLeftoversOnly(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(0)
+	at := func(name string) string { return filepath.Join(fx.path, "web", name) }
+	must(t, os.MkdirAll(at("20260102T120500Z-web.partial/dat/x"), 0o700), // killed while it stored
 		os.MkdirAll(at("20260102T120600Z.2-web/dat"), 0o700), // killed before it was recorded, or while it was forgotten
 		os.MkdirAll(at("lost+found"), 0o700), os.WriteFile(at("notes.txt"), nil, 0o600))
 	want := []string{".lock", stored.ID, stored.ID + ".json", "lost+found", "notes.txt"}
-	do(t, New().Settle(t.Context(), d.config))
-	if got := d.entries(); !cmp.Equal(got, want) {
+	must(t, New().Settle(t.Context(), fx.config))
+	if got := fx.entries(); !cmp.Equal(got, want) {
 		t.Errorf("there is %q, want %q", got, want)
 	}
 }
 
-func TestFullRepository(t *testing.T) {
-	d := newDesk(t)
-	do(t, unix.Mount("tmpfs", d.path, "tmpfs", 0, "size=1m"))
-	t.Cleanup(func() { do(t, unix.Unmount(d.path, 0)) })
-	d.write("small", "content")
-	first := d.store(0)
-	d.write("large", strings.Repeat("x", 2<<20))
-	_, err := d.try(1)
+func TestFullRepositoryIsCleanedUp(t *testing.T) {
+	fx := newFixture(t)
+	must(t, unix.Mount("tmpfs", fx.path, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { must(t, unix.Unmount(fx.path, 0)) })
+	fx.write("small", "content")
+	first := fx.store(0)
+	fx.write("large", strings.Repeat("x", 2<<20))
+	_, err := fx.try(1)
 	wantCode(t, err, fault.RepositoryFull, "no space left on device")
-	if want := []string{".lock", first.ID, first.ID + ".json"}; !cmp.Equal(d.entries(), want) {
-		t.Errorf("there is %q, want %q", d.entries(), want)
+	if want := []string{".lock", first.ID, first.ID + ".json"}; !cmp.Equal(fx.entries(), want) {
+		t.Errorf("there is %q, want %q", fx.entries(), want)
 	}
-	do(t, os.Remove(filepath.Join(d.root, "large")))
-	d.store(2)
+	must(t, os.Remove(filepath.Join(fx.root, "large")))
+	fx.store(2)
 }
 
-func TestReadBackupIsNotForgotten(t *testing.T) {
-	d := newDesk(t)
-	d.write("file", "content")
-	first := d.store(0)
-	d.present(first.ID, func(dir string) {
-		wantCode(t, New().Forget(t.Context(), d.config, first.ID), fault.RepositoryLocked, first.ID)
-		d.present(first.ID, func(string) {}) // others may read it, too
+func TestForgetFailsWhileBackupIsRead(t *testing.T) {
+	fx := newFixture(t)
+	fx.write("file", "content")
+	first := fx.store(0)
+	fx.present(first.ID, func(dir string) {
+		wantCode(t, New().Forget(t.Context(), fx.config, first.ID), fault.RepositoryLocked, first.ID)
+		fx.present(first.ID, func(string) {}) // others may read it, too
 		if data, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(data) != "content" {
 			t.Errorf("%q, %v", data, err)
 		}
 	})
-	do(t, New().Forget(t.Context(), d.config, first.ID))
-	if got := d.ids(); len(got) > 0 {
+	must(t, New().Forget(t.Context(), fx.config, first.ID))
+	if got := fx.ids(); len(got) > 0 {
 		t.Errorf("listed %q", got)
 	}
-	if got := d.entries(); len(got) != 1 { // the lock
+	if got := fx.entries(); len(got) != 1 { // the lock
 		t.Errorf("there is %q", got)
 	}
 }
 
-func TestRecordOfAnother(t *testing.T) {
-	d := newDesk(t)
-	stored := d.store(0)
-	record := filepath.Join(d.path, "web", stored.ID+".json")
+func TestWrongRecordIsBackendFailed(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(0)
+	record := filepath.Join(fx.path, "web", stored.ID+".json")
 	data, err := os.ReadFile(record)
-	do(t, err)
-	for _, change := range [][2]string{{stored.ID, "20200101T000000Z-web"}, {`"web"`, `"mail"`}, {`"/`, `"/../`}, {"{", ""}} {
-		do(t, os.WriteFile(record, []byte(strings.Replace(string(data), change[0], change[1], 1)), 0o600))
-		_, err := New().List(t.Context(), d.config, "")
+	must(t, err)
+	for _, change := range [][2]string{{stored.ID, "20200101T000000Z-web"}, {`"web"`, `"mail"`}, {`"/`, `"/../`},
+		{"{", ""}} {
+		must(t, os.WriteFile(record, []byte(strings.Replace(string(data), change[0], change[1], 1)), 0o600))
+		_, err := New().List(t.Context(), fx.config, "")
 		wantCode(t, err, fault.BackendFailed, record)
 	}
 }
 
-// A backup that somebody has tampered with leads nowhere else.
-// A link in the place of a backup, or of the directory of a host, leads to what is none of the repository's.
+// A symbolic link in the place of a backup, or of a host's directory, may lead out of the repository. Nothing is
+// removed there.
 func TestNothingIsRemovedThroughASymbolicLink(t *testing.T) {
-	d := newDesk(t)
+	fx := newFixture(t)
 	outside := t.TempDir()
-	do(t, os.WriteFile(filepath.Join(outside, "file"), nil, 0o600))
-	stored := d.store(0)
-	dir := filepath.Join(d.path, "web", stored.ID)
-	do(t, os.RemoveAll(dir), os.Symlink(outside, dir))
-	err := New().Forget(t.Context(), d.config, stored.ID)
+	must(t, os.WriteFile(filepath.Join(outside, "file"), nil, 0o600))
+	stored := fx.store(0)
+	dir := filepath.Join(fx.path, "web", stored.ID)
+	must(t, os.RemoveAll(dir), os.Symlink(outside, dir))
+	err := New().Forget(t.Context(), fx.config, stored.ID)
 	if _, gone := os.Stat(filepath.Join(outside, "file")); gone != nil {
 		t.Errorf("Forget (%v) emptied a directory that a link led to: %v", err, gone)
 	}
-	do(t, err)
-	if left := d.entries(); !slices.Equal(left, []string{".lock"}) {
+	must(t, err)
+	if left := fx.entries(); !slices.Equal(left, []string{".lock"}) {
 		t.Errorf("left: %v", left)
 	}
-	do(t, os.RemoveAll(filepath.Join(d.path, "web")), os.Symlink(outside, filepath.Join(d.path, "web")))
-	_, err = d.try(1)
-	wantCode(t, err, fault.BackendFailed, filepath.Join(d.path, "web")+" is a symbolic link")
-	d.config.Host = "web"
-	_, err = New().Check(t.Context(), d.config)
-	wantCode(t, err, fault.BackendFailed, filepath.Join(d.path, "web")+" is a symbolic link")
+	must(t, os.RemoveAll(filepath.Join(fx.path, "web")), os.Symlink(outside, filepath.Join(fx.path, "web")))
+	_, err = fx.try(1)
+	wantCode(t, err, fault.BackendFailed, filepath.Join(fx.path, "web")+" is a symbolic link")
+	fx.config.Host = "web"
+	_, err = New().Check(t.Context(), fx.config)
+	wantCode(t, err, fault.BackendFailed, filepath.Join(fx.path, "web")+" is a symbolic link")
 }
 
-func TestPresentedThroughNoSymbolicLink(t *testing.T) {
+// If somebody has put a symbolic link into a backup, Present fails and does not follow it.
+func TestPresentFollowsNoSymbolicLink(t *testing.T) {
 	for _, below := range []string{"", "root", "above the root"} {
 		t.Run(below, func(t *testing.T) {
-			d := newDesk(t)
-			stored := d.store(0)
-			link := filepath.Join(d.path, "web", stored.ID)
+			fx := newFixture(t)
+			stored := fx.store(0)
+			link := filepath.Join(fx.path, "web", stored.ID)
 			switch below {
 			case "root":
-				link += d.root
+				link += fx.root
 			case "above the root":
-				link += filepath.Dir(d.root)
+				link += filepath.Dir(fx.root)
 			}
-			do(t, os.RemoveAll(link), os.Symlink("/", link))
-			err := New().Present(t.Context(), d.config, stored.ID, ignore, func(_ context.Context, p backup.Presented) error {
-				return fmt.Errorf("presented %v", p.Roots)
-			})
+			must(t, os.RemoveAll(link), os.Symlink("/", link))
+			err := New().Present(t.Context(), fx.config, stored.ID, ignoreProgress,
+				func(_ context.Context, p backup.Presented) error {
+					return fmt.Errorf("presented %v", p.Roots)
+				})
 			wantCode(t, err, fault.BackendFailed, "through a symbolic link")
 		})
 	}
 }
 
-// The whole tree lies on the disk before it is listed.
-func TestCancelledWhileItIsWrittenOut(t *testing.T) {
-	d := newDesk(t)
-	d.write("file", strings.Repeat("x", 1<<20))
+// A Store that is canceled before the whole tree is on the disk lists no backup.
+func TestCanceledStoreListsNothing(t *testing.T) {
+	fx := newFixture(t)
+	fx.write("file", strings.Repeat("x", 1<<20))
 	ctx, cancel := context.WithCancel(t.Context())
-	tree := backup.Tree{Host: "web", Time: time.Unix(0, 0), Roots: []string{d.root}}
-	_, err := New().Store(ctx, d.config, tree, func(p backup.Progress) {
+	tree := backup.Tree{Host: "web", Time: time.Unix(0, 0), Roots: []string{fx.root}}
+	_, err := New().Store(ctx, fx.config, tree, func(p backup.Progress) {
 		if p.Done > 0 {
 			cancel()
 		}
@@ -339,26 +343,26 @@ func TestCancelledWhileItIsWrittenOut(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if got := d.ids(); len(got) > 0 {
+	if got := fx.ids(); len(got) > 0 {
 		t.Errorf("listed %q", got)
 	}
-	d.store(1)
-	if got := d.entries(); len(got) != 3 {
+	fx.store(1)
+	if got := fx.entries(); len(got) != 3 {
 		t.Errorf("there is %q", got)
 	}
 }
 
-// What people keep beside the backups, under names that resemble theirs, is not what a killed run left.
-func TestOnlyOwnLeftoversAreRemoved(t *testing.T) {
-	d := newDesk(t)
-	d.store(0)
-	dir := filepath.Join(d.path, "web")
+// Store removes what killed runs left. It keeps directories of others, even if their names resemble those of backups.
+func TestStoreKeepsDirectoriesOfOthers(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(0)
+	dir := filepath.Join(fx.path, "web")
 	kept := []string{"20261123T200000Z-web.keep", "20261123T200000Z-db", "20261123T200000Z.x-web", "20261123T200000Z"}
 	gone := []string{"20261123T200000Z-web", "20261123T200000Z.2-web.partial"}
 	for _, name := range slices.Concat(kept, gone) {
-		do(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 	}
-	d.store(1)
+	fx.store(1)
 	for _, name := range kept {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)

@@ -18,21 +18,21 @@ import (
 type repository struct {
 	path    string
 	scratch string // an empty directory
-	asking  string // the host that asks; "": not said
+	ownHost string // Config.Host, the host for which the backend was called; "": not known
 }
 
 // options are backend_options.
 type options struct {
-	Path string `mapstructure:"path" doc:"the directory that holds the backups; it must be there"`
+	Path string `mapstructure:"path" doc:"the directory that holds the backups; it must exist"`
 }
 
-// read checks the options and touches nothing.
-func read(c backup.Config) (repository, error) {
+// parseOptions decodes and checks the options. It does not look at the directory.
+func parseOptions(c backup.Config) (repository, error) {
 	var o options
 	if err := c.Decode(&o); err != nil {
 		return repository{}, err
 	}
-	r := repository{path: filepath.Clean(o.Path), scratch: c.Scratch, asking: c.Host}
+	r := repository{path: filepath.Clean(o.Path), scratch: c.Scratch, ownHost: c.Host}
 	var wrong []error
 	if o.Path == "" {
 		wrong = append(wrong, ansible.Bad("path", "is missing: in which directory are the backups to be kept?").
@@ -43,9 +43,10 @@ func read(c backup.Config) (repository, error) {
 	return r, fault.All(wrong...)
 }
 
-// open also wants the repository to be there. It is never made: a path that is not there may be one that is not mounted.
+// open is parseOptions, and fails with repository_missing if the directory does not exist. The directory is never made,
+// because its file system may only not be mounted.
 func open(c backup.Config) (repository, error) {
-	r, err := read(c)
+	r, err := parseOptions(c)
 	if err != nil {
 		return repository{}, err
 	}
@@ -55,31 +56,32 @@ func open(c backup.Config) (repository, error) {
 			WithHint("mount what it lies on, or create it: install -d -m 0700 %s", r.path)
 	}
 	if err != nil {
-		return repository{}, failed("look for the repository", err)
+		return repository{}, repositoryError("look for the repository", err)
 	}
 	return r, nil
 }
 
-// check finds out by doing whether a Store could begin.
-func (r repository) check() ([]string, error) {
+// checkWritable tries whether a Store could begin: it takes the lock and writes something that it removes again. The
+// warnings are those of Backend.Check.
+func (r repository) checkWritable() ([]string, error) {
 	if err := backup.NotOfAnotherTool(r.path); err != nil {
 		return nil, err
 	}
-	shelves, err := r.shelves("")
+	hosts, err := r.hostDirs("")
 	if err != nil {
 		return nil, err
 	}
-	own := r.asking
-	if own == "" {
-		if own, err = os.Hostname(); err != nil {
-			return nil, failed("look for this host's backups", err)
+	host := r.ownHost
+	if host == "" {
+		if host, err = os.Hostname(); err != nil {
+			return nil, repositoryError("look for this host's backups", err)
 		}
 	}
-	if err := backup.NoLink(filepath.Join(r.path, own)); err != nil {
+	if err := backup.NoLink(filepath.Join(r.path, host)); err != nil {
 		return nil, err
 	}
-	for _, s := range shelves {
-		if s.host != own {
+	for _, s := range hosts {
+		if s.host != host {
 			continue
 		}
 		unlock, err := s.lock()
@@ -90,64 +92,66 @@ func (r repository) check() ([]string, error) {
 	}
 	lacks, err := backup.Probe(r.path)
 	if err != nil {
-		return nil, failed("write to the repository", err)
+		return nil, repositoryError("write to the repository", err)
 	}
 	return lacks.Verdict(r.path)
 }
 
-// shelf returns the place of a host, which it makes.
-func (r repository) shelf(host string) (shelf, error) {
-	if !safe(host) {
-		return shelf{}, fault.New(fault.BadArguments, "host %q cannot be the name of a directory", host)
+// makeHostDir returns the directory of a host's backups, and makes it if it does not exist.
+func (r repository) makeHostDir(host string) (hostDir, error) {
+	if !isSafeName(host) {
+		return hostDir{}, fault.New(fault.BadArguments, "host %q cannot be the name of a directory", host)
 	}
-	s := shelf{repository: r, host: host, dir: filepath.Join(r.path, host)}
+	s := hostDir{repository: r, host: host, dir: filepath.Join(r.path, host)}
 	err := os.Mkdir(s.dir, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return shelf{}, failed("make the host's directory", err)
+		return hostDir{}, repositoryError("make the host's directory", err)
 	}
 	return s, backup.NoLink(s.dir)
 }
 
-// shelves returns the places of the host, or of all if it is "". None is made.
-func (r repository) shelves(host string) ([]shelf, error) {
+// hostDirs returns the existing directory of a host, or those of all hosts if host is "".
+func (r repository) hostDirs(host string) ([]hostDir, error) {
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
-		return nil, failed("list the hosts", err)
+		return nil, repositoryError("list the hosts", err)
 	}
-	var all []shelf
+	var all []hostDir
 	for _, entry := range entries {
 		name := entry.Name()
-		if entry.IsDir() && safe(name) && (host == "" || host == name) {
-			all = append(all, shelf{repository: r, host: name, dir: filepath.Join(r.path, name)})
+		if entry.IsDir() && isSafeName(name) && (host == "" || host == name) {
+			all = append(all, hostDir{repository: r, host: name, dir: filepath.Join(r.path, name)})
 		}
 	}
 	return all, nil
 }
 
-// find returns where the backup of that ID is.
-func (r repository) find(id string) (shelf, error) {
-	shelves, err := r.shelves("")
+// find returns the host directory that has the backup with this ID. Fault: not_found.
+func (r repository) find(id string) (hostDir, error) {
+	hosts, err := r.hostDirs("")
 	if err != nil {
-		return shelf{}, err
+		return hostDir{}, err
 	}
-	for _, s := range shelves {
-		if _, err := os.Lstat(s.record(id)); err == nil && safe(id) {
+	for _, s := range hosts {
+		if _, err := os.Lstat(s.recordPath(id)); err == nil && isSafeName(id) {
 			return s, nil
 		}
 	}
-	return shelf{}, r.unknown(id)
+	return hostDir{}, r.notFound(id)
 }
 
-func (r repository) unknown(id string) error {
+func (r repository) notFound(id string) error {
 	return fault.New(fault.NotFound, "there is no backup %q in %s", id, r.path)
 }
 
-// safe reports whether a name of others can be that of a file here. Our own files begin with a dot.
-func safe(name string) bool {
+// isSafeName reports whether a host's name or an ID can be used as the name of a file. Names that begin with a dot are
+// for the backend's own files.
+func isSafeName(name string) bool {
 	return name != "" && len(name) <= 200 && name[0] != '.' && name[0] != '-' && !strings.ContainsAny(name, "/\x00\n")
 }
 
-func newestFirst(all []backup.Stored) {
+// latestFirst sorts backups by their time, the latest first.
+func latestFirst(all []backup.Stored) {
 	slices.SortStableFunc(all, func(a, b backup.Stored) int {
 		if n := b.Time.Compare(a.Time); n != 0 {
 			return n
@@ -156,18 +160,19 @@ func newestFirst(all []backup.Stored) {
 	})
 }
 
-// failed is what the repository's file system said no to.
-func failed(what string, err error) error {
+// repositoryError returns the fault for an error of the repository's file system, and nil for nil. action is a verb
+// phrase, for the message.
+func repositoryError(action string, err error) error {
 	if err == nil {
 		return nil
 	}
 	if durable.Full(err) || errors.Is(err, fault.NoSpace) {
-		return fault.New(fault.RepositoryFull, "%s: %w", what, err).
+		return fault.New(fault.RepositoryFull, "%s: %w", action, err).
 			WithHint("make room where the repository lies, or keep fewer backups (keep)")
 	}
 	code := fault.Of(err).Code
 	if code == fault.Internal || code == fault.CommandFailed {
 		code = fault.BackendFailed
 	}
-	return fault.New(code, "%s: %w", what, err)
+	return fault.New(code, "%s: %w", action, err)
 }

@@ -10,7 +10,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-func TestOptions(t *testing.T) {
+func TestWrongOptionsAreNamed(t *testing.T) {
 	tests := []struct {
 		options map[string]any
 		words   []string
@@ -27,13 +27,13 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func TestHostNames(t *testing.T) {
-	d := newDesk(t)
+func TestUnsafeHostNamesAreRefused(t *testing.T) {
+	fx := newFixture(t)
 	for _, host := range []string{"", "..", ".hidden", "-rf", "a/b", "a\nb", strings.Repeat("x", 201)} {
-		_, err := New().Store(t.Context(), d.config, backup.Tree{Host: host, Roots: []string{d.root}}, ignore)
+		_, err := New().Store(t.Context(), fx.config, backup.Tree{Host: host, Roots: []string{fx.root}}, ignoreProgress)
 		wantCode(t, err, fault.BadArguments, "host")
 	}
-	if entries, err := os.ReadDir(d.path); err != nil || len(entries) > 0 {
+	if entries, err := os.ReadDir(fx.path); err != nil || len(entries) > 0 {
 		t.Errorf("made %v, %v", entries, err)
 	}
 }
@@ -43,7 +43,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"roots":["/../etc"]}`))
 	f.Add([]byte(`{"roots":["dat",""]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		stored, err := decode(data)
+		stored, err := parseRecord(data)
 		if err != nil {
 			return
 		}

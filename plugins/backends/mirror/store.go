@@ -22,135 +22,139 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// stampLayout is how an ID begins: with the set's instant, UTC.
+// stampLayout is the format of the set's instant, in UTC, with which an ID begins.
 const stampLayout = "20060102T150405Z"
 
-// store makes a backup. The lock is held and what earlier runs left is gone.
-func (s shelf) store(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, error) {
-	stored, lost, err := s.fill(ctx, t, report)
+// storeLocked makes a backup, and removes it again if that fails. The caller holds the lock and has removed what
+// earlier runs left.
+func (s hostDir) storeLocked(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, error) {
+	stored, lost, err := s.makeBackup(ctx, t, report)
 	if err != nil {
 		return backup.Stored{}, s.giveUp(ctx, stored.ID, err)
 	}
 	return stored, lost.fault()
 }
 
-// giveUp removes what was made of a backup, so that room it took is free again. At the end of ctx there is no time for
-// that: the next Store or Settle does it.
-func (s shelf) giveUp(ctx context.Context, id string, cause error) error {
+// giveUp removes what was made of a backup that failed, to free the room that it takes, and returns cause. If ctx has
+// ended, there is no time for that: the next Store or Settle does it.
+func (s hostDir) giveUp(ctx context.Context, id string, cause error) error {
 	if id == "" || ctx.Err() != nil {
 		return cause
 	}
-	if err := durable.Remove(s.record(id)); err != nil { // it may be there and not be known to be durable
+	if err := durable.Remove(s.recordPath(id)); err != nil { // the record may have been written before its sync failed
 		return fault.New(fault.Of(cause).Code, "%w; moreover: %w", cause, err)
 	}
-	for _, path := range []string{s.partial(id), s.tree(id)} {
+	for _, path := range []string{s.partialPath(id), s.treePath(id)} {
 		if _, err := os.Lstat(path); err != nil {
 			continue
 		}
-		if err := s.remove(ctx, path, ignore); err != nil {
+		if err := s.removeTree(ctx, path, ignoreProgress); err != nil {
 			return fault.New(fault.Of(cause).Code, "%w; moreover, %s stays behind: %w", cause, path, err)
 		}
 	}
 	return cause
 }
 
-// fill makes the tree, its record last.
-func (s shelf) fill(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, lost, error) {
-	var none lost
+// makeBackup makes the tree and then its record. If it fails, the ID in the result says what must be removed.
+func (s hostDir) makeBackup(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, lostFiles,
+	error) {
+	var none lostFiles
 	older, err := s.list()
 	if err != nil {
 		return backup.Stored{}, none, err
 	}
 	backup.NewestFirst(older)
-	id, err := s.free(t.Time)
+	id, err := s.freeID(t.Time)
 	if err != nil {
 		return backup.Stored{}, none, err
 	}
-	home, err := os.Open(s.dir)
+	hostFile, err := os.Open(s.dir)
 	if err != nil {
-		return backup.Stored{}, none, failed("open the host's directory", err)
+		return backup.Stored{}, none, repositoryError("open the host's directory", err)
 	}
-	defer home.Close()
-	f := filling{shelf: s, tree: t, older: older, report: report, home: home}
+	defer hostFile.Close()
+	f := newBackup{hostDir: s, tree: t, older: older, report: report, hostFile: hostFile}
 	f.stored = backup.Stored{ID: id, Host: t.Host, Set: t.Set, Time: t.Time, Roots: slices.Clone(t.Roots)}
 	f.stored.Sequence = backup.NextSequence(older, t.Host)
-	if err := f.make(ctx); err != nil {
+	if err := f.copyRoots(ctx); err != nil {
 		return f.stored, none, err
 	}
 	return f.stored, f.lost, f.publish(ctx)
 }
 
-// free returns an ID that nothing here has. The host is part of it: IDs are unique in the whole repository.
-func (s shelf) free(at time.Time) (string, error) {
+// freeID returns an ID that no backup has. The host is part of it, so that IDs are unique in the whole repository.
+func (s hostDir) freeID(at time.Time) (string, error) {
 	stamp := at.UTC().Format(stampLayout)
 	id := stamp + "-" + s.host
 	for n := 2; ; n++ {
-		_, err := os.Lstat(s.tree(id))
+		_, err := os.Lstat(s.treePath(id))
 		if errors.Is(err, fs.ErrNotExist) {
-			_, err = os.Lstat(s.partial(id)) // one that could not be removed
+			_, err = os.Lstat(s.partialPath(id)) // left by a run and not removable
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return id, nil
 		}
 		if err != nil {
-			return "", failed("look for a free name", err)
+			return "", repositoryError("look for a free name", err)
 		}
 		id = fmt.Sprintf("%s.%d-%s", stamp, n, s.host)
 	}
 }
 
-// filling is a backup that is being made.
-type filling struct {
-	shelf
-	tree   backup.Tree
-	older  []backup.Stored // the one made last first
-	stored backup.Stored
-	lost   lost
-	report backup.Report
-	files  int64 // of the roots that are done
-	flags  bytes.Buffer
-	home   *os.File // the host's directory, open since before the first write: see backup.Flush
+// newBackup is a backup that is being made. It is not listed yet.
+type newBackup struct {
+	hostDir
+	tree      backup.Tree
+	older     []backup.Stored // earlier backups, in the order of backup.NewestFirst
+	stored    backup.Stored
+	lost      lostFiles
+	report    backup.Report
+	filesDone int64 // number of files of the roots that are done
+	flags     bytes.Buffer
+	hostFile  *os.File // the host's directory, opened before the first write, for backup.Flush
 }
 
-// lost are files that are not in the backup and should be.
-type lost struct{ unreadable, vanished []string }
+// lostFiles are files that should be in the backup and are not.
+type lostFiles struct{ unreadable, vanished []string }
 
-func (l lost) fault() error {
+func (l lostFiles) fault() error {
 	var all []error
 	if len(l.unreadable) > 0 {
 		all = append(all, fault.New(fault.SourceUnreadable, "files could not be read, such as %s", l.unreadable[0]).
 			With("paths", l.unreadable).WithHint("the rest is stored; see the kernel's log (dmesg) for errors of the device"))
 	}
 	if len(l.vanished) > 0 {
-		all = append(all, fault.New(fault.SourceVanished, "files were gone when they were to be read, such as %s", l.vanished[0]).
-			With("paths", l.vanished).WithHint("the rest is stored; a volume that is read from a snapshot does not change meanwhile"))
+		all = append(all, fault.New(fault.SourceVanished, "files were gone when they were to be read, such as %s",
+			l.vanished[0]).
+			With("paths", l.vanished).WithHint("the rest is stored; a volume that is read from a snapshot "+
+			"does not change meanwhile"))
 	}
 	return fault.All(all...)
 }
 
-// make makes the roots' directories, then fills one after the other. Each sets the times of its own directories last,
-// so those of the roots below it must be there before.
-func (f *filling) make(ctx context.Context) error {
-	partial := f.partial(f.stored.ID)
+// copyRoots makes the directories of all roots, and then copies one root after the other. Copying a root sets the times
+// of its directories, so the directories of roots below it must exist before.
+func (f *newBackup) copyRoots(ctx context.Context) error {
+	partial := f.partialPath(f.stored.ID)
 	if err := os.Mkdir(partial, 0o700); err != nil {
-		return failed("make the backup's directory", err)
+		return repositoryError("make the backup's directory", err)
 	}
 	roots := slices.Sorted(slices.Values(f.tree.Roots))
 	for _, root := range roots {
 		if err := os.MkdirAll(partial+root, 0o700); err != nil {
-			return failed("make a root's directory", err)
+			return repositoryError("make a root's directory", err)
 		}
 	}
 	for _, root := range roots {
-		if err := f.root(ctx, root, below(root, roots)); err != nil {
+		if err := f.copyRoot(ctx, root, rootsBelow(root, roots)); err != nil {
 			return err
 		}
 	}
-	return failed("list the inode flags", os.WriteFile(filepath.Join(partial, flagsName), f.flags.Bytes(), 0o600))
+	return repositoryError("list the inode flags", os.WriteFile(filepath.Join(partial, flagsName), f.flags.Bytes(), 0o600))
 }
 
-// below returns which of the roots lie below one, relative to it.
-func below(root string, roots []string) []string {
+// rootsBelow returns the roots that are below a root, relative to it.
+func rootsBelow(root string, roots []string) []string {
 	var all []string
 	for _, other := range roots {
 		rel, ok := strings.CutPrefix(other, strings.TrimSuffix(root, "/")+"/")
@@ -161,23 +165,24 @@ func below(root string, roots []string) []string {
 	return all
 }
 
-// root fills the directory of one root.
-func (f *filling) root(ctx context.Context, root string, skip []string) error {
+// copyRoot copies one root. skip are the roots below it, relative to it.
+func (f *newBackup) copyRoot(ctx context.Context, root string, skip []string) error {
 	o := tree.Options{OneFileSystem: true, Live: true, Skip: skip, Report: func(p tree.Progress) {
-		f.report(backup.Progress{Label: root, Done: f.stored.Bytes + p.Done, Total: total(f.stored.Bytes, p.Total), Files: f.files + p.Files})
+		f.report(backup.Progress{Label: root, Done: f.stored.Bytes + p.Done, Total: totalBytes(f.stored.Bytes, p.Total),
+			Files: f.filesDone + p.Files})
 	}}
 	o.Flagged = func(rel string, flags tree.Flags) {
 		f.flags.WriteString(backup.FlagLine(filepath.Join(root, rel), flags))
 	}
-	link, recorded := f.last(root)
+	link, recorded := f.lastBackup(root)
 	defer recorded.Close()
 	o.Link = link
 	o.Unchanged = func(rel string, st *unix.Statx_t) bool { return recorded.Same(filepath.Join(root, rel), st) }
-	done, err := tree.Sync(ctx, root, filepath.Join(f.partial(f.stored.ID), root), o)
+	done, err := tree.Sync(ctx, root, filepath.Join(f.partialPath(f.stored.ID), root), o)
 	if err != nil {
-		return failed("store "+root, err)
+		return repositoryError("store "+root, err)
 	}
-	f.files += done.Files
+	f.filesDone += done.Files
 	f.stored.Files += done.Files
 	f.stored.Bytes += done.Bytes
 	f.stored.Added += done.Written
@@ -188,16 +193,17 @@ func (f *filling) root(ctx context.Context, root string, skip []string) error {
 	return nil
 }
 
-// last returns where the root lies in the last backup that has it, and what is recorded of that backup. One that is
-// dated later than this one is taken where there is no other.
-func (f *filling) last(root string) (dir string, of *record.Record) {
+// lastBackup returns the directory of the root in the last backup that has it, and the record of that backup's files,
+// which is nil if all files are to be read. A backup that is dated later than this one is taken only if there is no
+// other.
+func (f *newBackup) lastBackup(root string) (dir string, of *record.Record) {
 	var last backup.Stored
 	for _, b := range f.older {
 		if !slices.Contains(b.Roots, root) || dir != "" && b.Time.After(f.tree.Time) {
 			continue
 		}
-		at, err := f.shelf.root(b.ID, root)
-		if err != nil { // somebody has damaged it: no reason not to store
+		at, err := f.hostDir.rootPath(b.ID, root)
+		if err != nil { // somebody has damaged that backup, which is no reason to refuse this one
 			continue
 		}
 		dir, last = at, b
@@ -211,33 +217,35 @@ func (f *filling) last(root string) (dir string, of *record.Record) {
 	return dir, record.Keeper{Dir: f.tree.Records}.Open(last)
 }
 
-// total is 0 as long as a root's bytes are being counted.
-func total(before, own int64) int64 {
+// totalBytes returns the sum of the bytes of earlier roots and of this one, and 0 while those of this one are being
+// counted.
+func totalBytes(before, own int64) int64 {
 	if own == 0 {
 		return 0
 	}
 	return before + own
 }
 
-// publish makes the tree a backup: once all of it is on the disk it gets its name, and then its record.
-func (f *filling) publish(ctx context.Context) error {
+// publish turns the tree into a backup: once the whole tree is on the disk, it gets its final name, and then its
+// record.
+func (f *newBackup) publish(ctx context.Context) error {
 	id := f.stored.ID
 	if err := f.flush(ctx); err != nil {
-		return failed("write out the backup", err)
+		return repositoryError("write out the backup", err)
 	}
-	if err := os.Rename(f.partial(id), f.shelf.tree(id)); err != nil {
-		return failed("name the backup", err)
+	if err := os.Rename(f.partialPath(id), f.hostDir.treePath(id)); err != nil {
+		return repositoryError("name the backup", err)
 	}
 	data, err := json.MarshalIndent(f.stored, "", "  ")
 	if err != nil {
 		return fault.New(fault.Internal, "record the backup: %w", err)
 	}
-	return failed("record the backup", durable.WriteFile(f.record(id), append(data, '\n'), 0o600))
+	return repositoryError("record the backup", durable.WriteFile(f.recordPath(id), append(data, '\n'), 0o600))
 }
 
-// flush waits until the file system has written everything out, and says meanwhile that it does.
-func (f *filling) flush(ctx context.Context) error {
-	return backup.Flush(ctx, f.home, func() {
-		f.report(backup.Progress{Label: "writing out", Done: f.stored.Bytes, Total: f.stored.Bytes, Files: f.files})
+// flush waits until the file system has written everything out, and reports progress meanwhile.
+func (f *newBackup) flush(ctx context.Context) error {
+	return backup.Flush(ctx, f.hostFile, func() {
+		f.report(backup.Progress{Label: "writing out", Done: f.stored.Bytes, Total: f.stored.Bytes, Files: f.filesDone})
 	})
 }

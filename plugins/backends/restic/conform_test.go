@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 func TestConformance(t *testing.T) {
 	backuptest.Conform(t, func(t *testing.T) backuptest.Fixture {
 		path := filepath.Join(t.TempDir(), "repository")
-		repository(t, path)
+		newRepository(t, path)
 		f := backuptest.Fixture{Backend: restic.New(), Config: config(t, path), Missing: config(t, path), Local: path}
 		f.Unchanged, f.Page = backuptest.ByItself, "../../../docs/attributes.md"
 		f.Missing.Options = maps.Clone(f.Missing.Options)

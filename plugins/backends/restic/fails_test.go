@@ -17,23 +17,23 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// sysfs has files that even root cannot read.
-const unreadable = "/sys/bus/workqueue"
+// unreadableRoot is a directory of sysfs with files that even root cannot read.
+const unreadableRoot = "/sys/bus/workqueue"
 
-func TestUnreadableFile(t *testing.T) {
-	w := newWorld(t)
-	w.tree.Roots = append(w.tree.Roots, unreadable)
-	stored, err := w.Store(t.Context(), w.config, w.tree, ignore)
+func TestUnreadableFileIsNamedAndIncomplete(t *testing.T) {
+	fx := newFixture(t)
+	fx.tree.Roots = append(fx.tree.Roots, unreadableRoot)
+	stored, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	f := fault.Of(err)
 	if f == nil || f.Code != fault.SourceUnreadable {
 		t.Fatalf("got %v", err)
 	}
 	paths, _ := f.Facts["paths"].([]string)
 	slices.Sort(paths)
-	if diff := cmp.Diff([]string{unreadable + "/drivers_probe", unreadable + "/uevent"}, paths); diff != "" {
+	if diff := cmp.Diff([]string{unreadableRoot + "/drivers_probe", unreadableRoot + "/uevent"}, paths); diff != "" {
 		t.Error(diff)
 	}
-	list, err := w.List(t.Context(), w.config, "db1")
+	list, err := fx.List(t.Context(), fx.config, "db1")
 	must(t, err)
 	if len(list) != 1 || !list[0].Incomplete || list[0].ID != stored.ID || f.Facts["id"] != stored.ID {
 		t.Errorf("lists %+v, stored %+v", list, stored)
@@ -41,21 +41,22 @@ func TestUnreadableFile(t *testing.T) {
 }
 
 func TestMissingRootStoresNothing(t *testing.T) {
-	w := newWorld(t)
-	w.tree.Roots = append(w.tree.Roots, "/nowhere")
-	if _, err := w.Store(t.Context(), w.config, w.tree, ignore); !errors.Is(err, fault.NotFound) {
+	fx := newFixture(t)
+	fx.tree.Roots = append(fx.tree.Roots, "/nowhere")
+	if _, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress); !errors.Is(err, fault.NotFound) {
 		t.Errorf("got %v", err)
 	}
-	if list, err := w.List(t.Context(), w.config, ""); err != nil || len(list) > 0 {
+	if list, err := fx.List(t.Context(), fx.config, ""); err != nil || len(list) > 0 {
 		t.Errorf("%v, %v", list, err)
 	}
 }
 
-// each calls every method that opens the repository.
-func (w *world) each(t *testing.T, want fault.Code) {
+// expectFault calls the methods that open the repository, and checks that each fails with the code, a hint, and no
+// secret.
+func (fx *fixture) expectFault(t *testing.T, want fault.Code) {
 	t.Helper()
-	_, stored := w.Store(t.Context(), w.config, w.tree, ignore)
-	_, checked := w.Check(t.Context(), w.config)
+	_, stored := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
+	_, checked := fx.Check(t.Context(), fx.config)
 	for name, err := range map[string]error{"Check": checked, "Store": stored} {
 		f := fault.Of(err)
 		if f == nil || f.Code != want || f.Hint == "" {
@@ -68,54 +69,54 @@ func (w *world) each(t *testing.T, want fault.Code) {
 	}
 }
 
-func TestWrongPassword(t *testing.T) {
-	w := newWorld(t)
-	w.config.Environment["RESTIC_PASSWORD"] = "another"
-	w.each(t, fault.WrongPassword)
+func TestWrongPasswordIsNamed(t *testing.T) {
+	fx := newFixture(t)
+	fx.config.Environment["RESTIC_PASSWORD"] = "another"
+	fx.expectFault(t, fault.WrongPassword)
 }
 
-func TestPasswordFile(t *testing.T) {
-	w := newWorld(t)
+func TestPasswordFileIsUsed(t *testing.T) {
+	fx := newFixture(t)
 	file := filepath.Join(t.TempDir(), "password")
 	must(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
-	w.config.Environment = nil
-	w.config.Options["password_file"] = file
-	_, err := w.Check(t.Context(), w.config)
+	fx.config.Environment = nil
+	fx.config.Options["password_file"] = file
+	_, err := fx.Check(t.Context(), fx.config)
 	must(t, err)
 	must(t, os.WriteFile(file, []byte("another"), 0o600))
-	w.each(t, fault.WrongPassword)
+	fx.expectFault(t, fault.WrongPassword)
 }
 
-func TestMissingRepository(t *testing.T) {
-	w := newWorld(t)
-	w.config.Options["repository"] = filepath.Join(t.TempDir(), "nothing")
-	w.each(t, fault.RepositoryMissing)
-	must(t, w.Settle(t.Context(), w.config))
+func TestMissingRepositoryIsNamed(t *testing.T) {
+	fx := newFixture(t)
+	fx.config.Options["repository"] = filepath.Join(t.TempDir(), "nothing")
+	fx.expectFault(t, fault.RepositoryMissing)
+	must(t, fx.Settle(t.Context(), fx.config))
 }
 
-// A check that reads everything at 1 KiB/s holds an exclusive lock for as long as it takes.
-func TestLockedRepository(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	other := command(w.option("repository"), "--limit-download", "1", "check", "--read-data")
+// `restic check` that reads everything at 1 KiB/s holds an exclusive lock for as long as the test needs it.
+func TestLockedRepositoryIsNamed(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	other := resticCommand(fx.option("repository"), "--limit-download", "1", "check", "--read-data")
 	must(t, other.Start())
 	defer func() { _ = other.Wait() }()
 	defer other.Process.Kill()
-	w.untilLocked(t)
-	w.each(t, fault.RepositoryLocked)
-	if _, err := w.List(t.Context(), w.config, ""); err != nil {
+	fx.waitUntilLocked(t)
+	fx.expectFault(t, fault.RepositoryLocked)
+	if _, err := fx.List(t.Context(), fx.config, ""); err != nil {
 		t.Errorf("a lock keeps List from reading: %v", err)
 	}
 }
 
-// untilLocked waits until a lock is in the repository.
-func (w *world) untilLocked(t *testing.T) {
+// waitUntilLocked waits until there is a lock in the repository.
+func (fx *fixture) waitUntilLocked(t *testing.T) {
 	t.Helper()
-	locks := filepath.Join(w.option("repository"), "locks")
+	locks := filepath.Join(fx.option("repository"), "locks")
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		entries, err := os.ReadDir(locks)
 		must(t, err)
-		// restic writes a lock under another name first
+		// restic first writes a lock under a temporary name.
 		if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return len(e.Name()) == 64 }) {
 			return
 		}
@@ -125,28 +126,28 @@ func (w *world) untilLocked(t *testing.T) {
 	}
 }
 
-func TestSettleRemovesTheLockOfTheDead(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	dead := command(w.option("repository"), "--limit-download", "1", "check", "--read-data")
+func TestSettleRemovesStaleLock(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	dead := resticCommand(fx.option("repository"), "--limit-download", "1", "check", "--read-data")
 	must(t, dead.Start())
-	w.untilLocked(t)
+	fx.waitUntilLocked(t)
 	must(t, dead.Process.Kill())
 	_ = dead.Wait()
-	w.each(t, fault.RepositoryLocked)
-	must(t, w.Settle(t.Context(), w.config))
-	w.nothingLeft(t)
-	_, err := w.Check(t.Context(), w.config)
+	fx.expectFault(t, fault.RepositoryLocked)
+	must(t, fx.Settle(t.Context(), fx.config))
+	fx.checkNothingLeft(t)
+	_, err := fx.Check(t.Context(), fx.config)
 	must(t, err)
 }
 
-func TestFullRepository(t *testing.T) {
-	w := newWorld(t)
+func TestFullRepositoryIsRepositoryFull(t *testing.T) {
+	fx := newFixture(t)
 	small := t.TempDir()
 	must(t, unix.Mount("none", small, "tmpfs", 0, "size=8m"))
 	t.Cleanup(func() { must(t, unix.Unmount(small, 0)) })
-	w.config.Options["repository"] = filepath.Join(small, "repository")
-	repository(t, w.option("repository"))
+	fx.config.Options["repository"] = filepath.Join(small, "repository")
+	newRepository(t, fx.option("repository"))
 	random, err := os.Open("/dev/urandom")
 	must(t, err)
 	defer random.Close()
@@ -154,21 +155,21 @@ func TestFullRepository(t *testing.T) {
 	if _, err := random.Read(data); err != nil {
 		t.Fatal(err)
 	}
-	must(t, os.WriteFile(filepath.Join(w.tree.Roots[0], "large"), data, 0o600))
-	_, err = w.Store(t.Context(), w.config, w.tree, ignore)
+	must(t, os.WriteFile(filepath.Join(fx.tree.Roots[0], "large"), data, 0o600))
+	_, err = fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	if !errors.Is(err, fault.RepositoryFull) {
 		t.Fatalf("got %v", err)
 	}
-	list, err := w.List(t.Context(), w.config, "")
+	list, err := fx.List(t.Context(), fx.config, "")
 	if err != nil || len(list) > 0 {
 		t.Errorf("after a Store that failed: %v, %v", list, err)
 	}
 }
 
-func TestUnknownID(t *testing.T) {
-	w := newWorld(t)
+func TestUnknownIDIsNotFound(t *testing.T) {
+	fx := newFixture(t)
 	for _, id := range []string{"", "latest", "../x", strings.Repeat("0", 64), "-h"} {
-		err := w.Present(t.Context(), w.config, id, ignore, func(context.Context, backup.Presented) error {
+		err := fx.Present(t.Context(), fx.config, id, ignoreProgress, func(context.Context, backup.Presented) error {
 			t.Errorf("%q is presented", id)
 			return nil
 		})

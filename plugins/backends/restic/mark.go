@@ -11,40 +11,41 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// tagMark begins the tag of a mark: a snapshot that says that files are missing in another, whose ID follows.
+// tagMark begins the tag of a mark. A mark is a snapshot which says that files are missing in another snapshot, whose
+// ID follows in the tag.
 //
-// Tagging that other one would take an exclusive lock, for which there is no chance while any host stores or reads in
-// this repository. To add a snapshot takes the lock that storing takes. It is told from backups by the tag "rewind",
-// which it lacks, so `restic forget --tag rewind` leaves it alone; and it has a path of its own, so one that keeps some
-// of each path keeps it.
+// The other snapshot itself cannot be tagged, because that takes an exclusive lock, which nobody gets while any host
+// stores or reads in this repository. Adding a snapshot takes only the lock that storing takes. A mark has not the tag
+// "rewind", so `restic forget --tag rewind` leaves it alone. It has a path that no other snapshot has, so a `restic
+// forget` that keeps some snapshots of each path keeps it, too.
 const tagMark = "rewind-incomplete="
 
 const (
-	markLimit = 10 * time.Minute // how long a lock that is in the way is waited for
-	markPause = time.Second
+	markLimit         = 10 * time.Minute // how long mark waits for a lock that is in the way
+	markRetryInterval = time.Second
 )
 
-// mark adds the mark of a snapshot. It does so also when ctx has ended, for the snapshot would be taken for complete
-// without it; but then no lock is waited for.
+// mark adds the mark of a snapshot. It does so even if ctx has ended, because without the mark the snapshot would be
+// taken for complete. But then it waits for no lock.
 func (t *tool) mark(ctx context.Context, host, id string, report backup.Report) error {
-	late := time.After(markLimit)
+	timeout := time.After(markLimit)
 	for {
 		err := t.addMark(context.WithoutCancel(ctx), host, id, report)
 		if err == nil {
 			return nil
 		}
-		failed := fault.New(fault.Of(err).Code,
+		markErr := fault.New(fault.Of(err).Code,
 			"files are missing in backup %s, and it could not be marked: other hosts list it as complete: %w", id, err).
 			WithHint("take it out of the list: `restic forget %s`", id)
 		if !errors.Is(err, fault.RepositoryLocked) {
-			return failed
+			return markErr
 		}
 		select {
 		case <-ctx.Done():
-			return failed
-		case <-late:
-			return failed
-		case <-time.After(markPause):
+			return markErr
+		case <-timeout:
+			return markErr
+		case <-time.After(markRetryInterval):
 		}
 	}
 }
@@ -52,55 +53,59 @@ func (t *tool) mark(ctx context.Context, host, id string, report backup.Report) 
 func (t *tool) addMark(ctx context.Context, host, id string, report backup.Report) error {
 	progress := backup.Progress{Label: "marking the backup as incomplete"}
 	report(progress)
-	cmd := t.cmd("--quiet", "backup", "--host", host, "--tag", tagMark+id, "--stdin", "--stdin-filename", "rewind-incomplete-"+id)
-	cmd.Stdin = []byte("Files are missing in the snapshot " + id + ".\n") // restic stores nothing that is empty
+	cmd := t.cmd("--quiet", "backup", "--host", host, "--tag", tagMark+id, "--stdin", "--stdin-filename",
+		"rewind-incomplete-"+id)
+	// not empty, because restic would not store an empty stdin
+	cmd.Stdin = []byte("Files are missing in the snapshot " + id + ".\n")
 	_, err := t.Stream(ctx, cmd, func(string) { report(progress) })
 	return t.explain("mark the backup as incomplete", err)
 }
 
-// marked returns the ID, or its first digits, of the snapshot that this one marks; "" for one that is no mark.
-func (s snapshot) marked() string {
+// markedID returns the ID, or its first digits, of the snapshot that is marked by this one. It returns "" if this
+// snapshot is not a mark.
+func (s snapshot) markedID() string {
 	for _, tag := range s.Tags {
-		if id, is := strings.CutPrefix(tag, tagMark); is && wholeOrPartOfID.MatchString(id) {
+		if id, is := strings.CutPrefix(tag, tagMark); is && idPattern.MatchString(id) {
 			return id
 		}
 	}
 	return ""
 }
 
-// is says whether an ID, or its first digits, is this snapshot's, or was until somebody changed its tags.
-func (s snapshot) is(id string) bool {
+// hasID reports whether this snapshot has an ID that begins with id, or had one before somebody changed its tags.
+func (s snapshot) hasID(id string) bool {
 	return strings.HasPrefix(s.ID, id) || strings.HasPrefix(s.Original, id)
 }
 
-// backups returns what the snapshots are, the newest first, without the marks.
+// backups returns the backups among the snapshots, the latest first. Marks are left out, and a backup is incomplete if
+// there is a mark or a note for it.
 func backups(all []snapshot, notes []note) []backup.Stored {
 	var marked []string
 	for _, s := range all {
-		if id := s.marked(); id != "" {
+		if id := s.markedID(); id != "" {
 			marked = append(marked, id)
 		}
 	}
 	list := make([]backup.Stored, 0, len(all)-len(marked))
 	for _, s := range all {
-		if s.marked() != "" {
+		if s.markedID() != "" {
 			continue
 		}
-		one := s.stored()
-		noted := func(n note) bool { return n.of(s) }
-		one.Incomplete = slices.ContainsFunc(marked, s.is) || slices.ContainsFunc(notes, noted)
+		one := s.toStored()
+		noted := func(n note) bool { return n.describes(s) }
+		one.Incomplete = slices.ContainsFunc(marked, s.hasID) || slices.ContainsFunc(notes, noted)
 		list = append(list, one)
 	}
 	slices.SortStableFunc(list, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })
 	return list
 }
 
-// orphans returns the IDs of the marks whose snapshots are gone.
-func orphans(all []snapshot) []string {
+// orphanedMarks returns the IDs of the marks whose snapshots no longer exist.
+func orphanedMarks(all []snapshot) []string {
 	var ids []string
 	for _, mark := range all {
-		id := mark.marked()
-		if id != "" && !slices.ContainsFunc(all, func(s snapshot) bool { return s.is(id) }) {
+		id := mark.markedID()
+		if id != "" && !slices.ContainsFunc(all, func(s snapshot) bool { return s.hasID(id) }) {
 			ids = append(ids, mark.ID)
 		}
 	}

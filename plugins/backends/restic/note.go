@@ -19,45 +19,50 @@ import (
 	"go.pcc.com/rewind/core/journey"
 )
 
-// Between the moment at which restic has made a snapshot that lacks files, and the one at which that is marked, a kill
-// would leave the snapshot listed as complete. So before restic begins a note on this host says which tags the snapshot
-// is going to have, until it is known what has become of it.
+// If the run is killed after restic has made a snapshot that lacks files, and before the snapshot is marked, the
+// snapshot would be listed as complete. So before restic begins, a note is written on this host with the tags that the
+// snapshot is going to have. It is removed when it is known whether the snapshot is complete.
 
-// notesDir holds a directory with the notes of each repository. That is locked (flock): by many while they store, or by
-// one that settles.
+// notesDir has a directory for each repository, which holds the notes. That directory is locked (flock): shared by runs
+// that store, exclusively by a run that settles.
 var notesDir = journey.State + "/restic"
 
-// notePause is how often it is looked whether whoever settles has ended.
-const notePause = 100 * time.Millisecond
+// lockPollInterval is the time between two attempts to lock the notes while another run settles.
+const lockPollInterval = 100 * time.Millisecond
 
-// note says that nobody knows whether a snapshot with these tags is complete.
+// note says that it is not known whether the snapshot of this host with these tags is complete.
 type note struct {
 	Host string   `json:"host"`
 	Tags []string `json:"tags"`
-	path string
+	path string   // of the note's file
 }
 
-func (n note) of(s snapshot) bool {
+// describes reports whether the note is about the snapshot.
+func (n note) describes(s snapshot) bool {
 	lacks := func(tag string) bool { return !slices.Contains(s.Tags, tag) }
 	return s.Host == n.Host && !slices.ContainsFunc(n.Tags, lacks)
 }
 
-// notes is the directory for this repository. Its name may hold a password.
-func (t *tool) notes() string { return filepath.Join(notesDir, hash(t.options.Repository)) }
+// repositoryNotesDir returns the directory for the notes of this repository. The directory's name is a hash, because
+// the repository's name may contain a password.
+func (t *tool) repositoryNotesDir() string {
+	return filepath.Join(notesDir, hash(t.options.Repository))
+}
 
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16])
 }
 
-// lockNotes waits until nobody settles, or with LOCK_EX fails with repository_locked while somebody stores.
+// lockNotes locks the notes of this repository. With LOCK_SH it waits until no other run settles. With LOCK_EX it fails
+// with repository_locked if another run stores.
 func (t *tool) lockNotes(ctx context.Context, how int) (*os.File, error) {
-	if err := durable.MkdirAll(t.notes(), 0o700); err != nil {
-		return nil, unnoted(err)
+	if err := durable.MkdirAll(t.repositoryNotesDir(), 0o700); err != nil {
+		return nil, noteError(err)
 	}
-	dir, err := os.Open(t.notes())
+	dir, err := os.Open(t.repositoryNotesDir())
 	if err != nil {
-		return nil, unnoted(err)
+		return nil, noteError(err)
 	}
 	for {
 		err := unix.Flock(int(dir.Fd()), how|unix.LOCK_NB)
@@ -66,7 +71,7 @@ func (t *tool) lockNotes(ctx context.Context, how int) (*os.File, error) {
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			dir.Close()
-			return nil, unnoted(err)
+			return nil, noteError(err)
 		}
 		if how == unix.LOCK_EX {
 			dir.Close()
@@ -76,32 +81,34 @@ func (t *tool) lockNotes(ctx context.Context, how int) (*os.File, error) {
 		case <-ctx.Done():
 			dir.Close()
 			return nil, ctx.Err()
-		case <-time.After(notePause):
+		case <-time.After(lockPollInterval):
 		}
 	}
 }
 
-func unnoted(err error) error {
+// noteError returns the fault for an error of writing or removing a note.
+func noteError(err error) error {
 	return fault.New(fault.CommandFailed, "note that a backup is under way: %w", err).
 		WithHint("%s must be writable, and its disk not be full", notesDir)
 }
 
-// begin writes a note of a tree that is going to be stored. The lock is held until end, which removes the note if it is
-// known what became of the snapshot.
-func (t *tool) begin(ctx context.Context, tree backup.Tree, sequence int64) (end func(known bool) error, err error) {
+// writeNote writes a note of a tree that is going to be stored. It holds the lock until end is called. end removes the
+// note if known is true, which means that it is known whether the snapshot is complete.
+func (t *tool) writeNote(ctx context.Context, tree backup.Tree, sequence int64) (end func(known bool) error,
+	err error) {
 	dir, err := t.lockNotes(ctx, unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
 	n := note{Host: tree.Host, Tags: tags(tree, sequence)}
 	data, err := json.Marshal(n)
-	n.path = filepath.Join(t.notes(), hash(string(data))+".json")
+	n.path = filepath.Join(t.repositoryNotesDir(), hash(string(data))+".json")
 	if err == nil {
 		err = durable.WriteFile(n.path, data, 0o600)
 	}
 	if err != nil {
 		backup.Unlock(dir)
-		return nil, unnoted(err)
+		return nil, noteError(err)
 	}
 	return func(known bool) error {
 		defer backup.Unlock(dir)
@@ -109,15 +116,17 @@ func (t *tool) begin(ctx context.Context, tree backup.Tree, sequence int64) (end
 			return nil
 		}
 		if err := durable.Remove(n.path); err != nil {
-			return unnoted(err)
+			return noteError(err)
 		}
 		return nil
 	}, nil
 }
 
-// noted returns the notes. What cannot be read is none: it was written whole, or not at all.
-func (t *tool) noted() []note {
-	paths, _ := filepath.Glob(filepath.Join(t.notes(), "*.json")) // a hash has nothing that means something there
+// readNotes returns the notes of this repository. A file that cannot be parsed is no note, because notes are written
+// whole or not at all.
+func (t *tool) readNotes() []note {
+	// a hash contains no character that is special in a pattern
+	paths, _ := filepath.Glob(filepath.Join(t.repositoryNotesDir(), "*.json"))
 	var all []note
 	for _, path := range paths {
 		n := note{path: path}
@@ -128,14 +137,15 @@ func (t *tool) noted() []note {
 	return all
 }
 
-// settleNotes marks the snapshots of runs that were killed before it was known what they lack, and removes the notes.
+// settleNotes marks the snapshots of runs that were killed before they knew whether files are missing, and removes the
+// notes.
 func (t *tool) settleNotes(ctx context.Context) error {
-	if len(t.noted()) == 0 {
+	if len(t.readNotes()) == 0 {
 		return nil
 	}
 	dir, err := t.lockNotes(ctx, unix.LOCK_EX)
 	if errors.Is(err, fault.RepositoryLocked) {
-		return nil // that run is alive
+		return nil // the run that has written a note may be alive
 	}
 	if err != nil {
 		return err
@@ -150,7 +160,7 @@ func (t *tool) settleNotes(ctx context.Context) error {
 	}
 	complete := backups(found, nil)
 	var wrong []error
-	for _, n := range t.noted() {
+	for _, n := range t.readNotes() {
 		wrong = append(wrong, t.settleNote(ctx, n, found, complete))
 	}
 	return fault.All(wrong...)
@@ -159,7 +169,7 @@ func (t *tool) settleNotes(ctx context.Context) error {
 func (t *tool) settleNote(ctx context.Context, n note, found []snapshot, listed []backup.Stored) error {
 	for _, s := range found {
 		marked := func(one backup.Stored) bool { return one.ID == s.ID && one.Incomplete }
-		if !n.of(s) || slices.ContainsFunc(listed, marked) {
+		if !n.describes(s) || slices.ContainsFunc(listed, marked) {
 			continue
 		}
 		if err := t.addMark(ctx, s.Host, s.ID, func(backup.Progress) {}); err != nil {
@@ -167,7 +177,7 @@ func (t *tool) settleNote(ctx context.Context, n note, found []snapshot, listed 
 		}
 	}
 	if err := durable.Remove(n.path); err != nil {
-		return unnoted(err)
+		return noteError(err)
 	}
 	return nil
 }

@@ -17,23 +17,24 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// NotesDir is where the notes of these tests are, also those of the process that the suite starts.
+// NotesDir is the directory of the notes in these tests, also in the process that the suite starts.
 var NotesDir = filepath.Join(os.TempDir(), "rewind-restic-notes")
 
 func init() { notesDir = NotesDir }
 
-// dying is restic until it has made a snapshot: there its run is killed, and nothing that comes afterwards happens.
-type dying struct{ command.Local }
+// killedBeforeMark runs restic, but fails when the mark is to be added, as if the run had been killed after the
+// snapshot was made.
+type killedBeforeMark struct{ command.Local }
 
-func (d dying) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
+func (d killedBeforeMark) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
 	if slices.ContainsFunc(c.Argv, func(arg string) bool { return strings.HasPrefix(arg, tagMark) }) {
 		return command.Output{}, errors.New("killed")
 	}
 	return d.Local.Stream(ctx, c, line)
 }
 
-// stage is a repository of real restic's, and a tree with a file that cannot be read.
-func stage(t *testing.T) (backup.Config, backup.Tree) {
+// newRepository returns the configuration of a new repository, and a tree with a file that cannot be read.
+func newRepository(t *testing.T) (backup.Config, backup.Tree) {
 	t.Helper()
 	path, root := filepath.Join(t.TempDir(), "repository"), t.TempDir()
 	errs := []error{os.CopyFS(path, os.DirFS("testdata/repository")), os.WriteFile(root+"/file", nil, 0o600)}
@@ -50,11 +51,11 @@ func stage(t *testing.T) (backup.Config, backup.Tree) {
 	return c, backup.Tree{Host: "db1", Set: "snap", Time: time.Now(), Roots: []string{root, "/sys/bus/workqueue"}}
 }
 
-// A snapshot that lacks files is never listed as complete, although its run was killed before it could say so; Settle
-// says it for good.
-func TestKilledBeforeTheMark(t *testing.T) {
-	c, tree := stage(t)
-	if _, err := (&Backend{run: dying{}}).Store(t.Context(), c, tree, func(backup.Progress) {}); err == nil {
+// A snapshot that lacks files is never listed as complete, even if its run was killed before it could mark the
+// snapshot. Settle marks it.
+func TestSettleMarksBackupOfKilledRun(t *testing.T) {
+	c, tree := newRepository(t)
+	if _, err := (&Backend{run: killedBeforeMark{}}).Store(t.Context(), c, tree, func(backup.Progress) {}); err == nil {
 		t.Fatal("a file that cannot be read was stored")
 	}
 	listed := func() backup.Stored {
@@ -75,11 +76,11 @@ func TestKilledBeforeTheMark(t *testing.T) {
 	if err := New().Settle(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if notes := left.noted(); len(notes) > 0 {
+	if notes := left.readNotes(); len(notes) > 0 {
 		t.Errorf("left: %+v", notes)
 	}
 	if !listed().Incomplete {
-		t.Error("it is listed as complete once it is settled")
+		t.Error("after Settle it is listed as complete")
 	}
 	tree.Roots, tree.Time = tree.Roots[:1], tree.Time.Add(time.Minute)
 	stored, err := New().Store(t.Context(), c, tree, func(backup.Progress) {})
@@ -88,21 +89,21 @@ func TestKilledBeforeTheMark(t *testing.T) {
 	}
 	list, err := New().List(t.Context(), c, "db1")
 	if err != nil || len(list) != 2 || list[0].ID != stored.ID || list[0].Incomplete {
-		t.Errorf("the next one is complete: %+v, %v", list, err)
+		t.Errorf("the next backup should be complete: %+v, %v", list, err)
 	}
-	if notes := left.noted(); len(notes) > 0 {
-		t.Errorf("left of one that ended well: %+v", notes)
+	if notes := left.readNotes(); len(notes) > 0 {
+		t.Errorf("left after a complete backup: %+v", notes)
 	}
 }
 
-// Settle leaves alone what a run that is alive has noted.
-func TestNotesOfALiveRun(t *testing.T) {
-	c, tree := stage(t)
+// Settle does not remove the note of a run that is alive.
+func TestSettleKeepsNotesOfLiveRun(t *testing.T) {
+	c, tree := newRepository(t)
 	alive, err := (&Backend{run: command.Local{}}).open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := alive.begin(t.Context(), tree, 1)
+	end, err := alive.writeNote(t.Context(), tree, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestNotesOfALiveRun(t *testing.T) {
 		if err := New().Settle(t.Context(), c); err != nil {
 			t.Errorf("Settle: %v", err)
 		}
-		if notes := alive.noted(); len(notes) != want {
+		if notes := alive.readNotes(); len(notes) != want {
 			t.Errorf("%d notes are there, want %d", len(notes), want)
 		}
 		if want == 1 {
@@ -124,9 +125,9 @@ func TestNotesOfALiveRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*notePause)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*lockPollInterval)
 	defer cancel()
-	if _, err := alive.begin(ctx, tree, 1); fault.Of(err).Code != fault.Timeout {
+	if _, err := alive.writeNote(ctx, tree, 1); fault.Of(err).Code != fault.Timeout {
 		t.Errorf("a run begins while another settles: %v", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // options are backend_options.
 type options struct {
-	Repository    string `mapstructure:"repository" doc:"an absolute path, or a URL as restic takes it (sftp:…, rest:…, s3:…); one that holds a password belongs into the environment, as RESTIC_REPOSITORY"`
+	Repository    string `mapstructure:"repository" doc:"an absolute path, or a URL as restic takes it (sftp:…, rest:…, s3:…); one that contains a password belongs in the environment, as RESTIC_REPOSITORY"`
 	PasswordFile  string `mapstructure:"password_file" doc:"the file that holds the repository's password; instead of RESTIC_PASSWORD in environment or environment_file"`
 	Cache         string `mapstructure:"cache" doc:"the directory of restic's cache; empty: none"`
 	Scratch       string `mapstructure:"scratch" doc:"a directory with room for a whole backup, for hosts where restic cannot mount it: without FUSE, and hard links with restic 0.14"`
@@ -23,16 +23,17 @@ type options struct {
 	LimitDownload int    `mapstructure:"limit_download" doc:"KiB/s"`
 }
 
-// defaultCache is used where it can be made.
+// defaultCache is the directory of the cache if the option is not given and the directory can be made.
 const defaultCache = "/var/cache/rewind/restic"
 
-// The environment may say where the repository is and what its password is, in these ways.
+// repositoryVariable and passwordVariables are the variables with which Config.Environment may name the repository and
+// its password.
 const repositoryVariable = "RESTIC_REPOSITORY"
 
 var passwordVariables = []string{"RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"}
 
-// read decodes the options and checks what can be checked without restic.
-func read(c backup.Config) (options, error) {
+// parseOptions decodes the options, and checks what can be checked without restic.
+func parseOptions(c backup.Config) (options, error) {
 	o := options{Cache: defaultCache}
 	if err := c.Decode(&o); err != nil {
 		return o, err
@@ -49,23 +50,25 @@ func (o *options) checkRepository(c backup.Config) error {
 			WithHint("backend_options=repository=/srv/restic,password_file=/root/restic.pw")
 	}
 	if path, local := o.localPath(); local && !filepath.IsAbs(path) {
-		return ansible.Bad("repository", "must be an absolute path, or a URL as restic takes it, such as sftp:user@host:/path")
+		return ansible.Bad("repository", "must be an absolute path, or a URL as restic takes it, such as "+
+			"sftp:user@host:/path")
 	}
 	return nil
 }
 
-// remote are the schemes of repositories that do not lie in a local directory.
-var remote = regexp.MustCompile(`^(azure|b2|gs|rclone|rest|s3|sftp|swift):`)
+// remoteScheme matches repositories that are not a local directory.
+var remoteScheme = regexp.MustCompile(`^(azure|b2|gs|rclone|rest|s3|sftp|swift):`)
 
-// localPath returns the directory of a repository that lies in one.
+// localPath returns the directory of a local repository, and false for any other repository.
 func (o *options) localPath() (string, bool) {
-	if remote.MatchString(o.Repository) {
+	if remoteScheme.MatchString(o.Repository) {
 		return "", false
 	}
 	return strings.TrimPrefix(o.Repository, "local:"), true
 }
 
-// checkPassword: restic would ask for a password that is nowhere, and there is nobody to answer.
+// checkPassword checks that a password is given in exactly one way. Without one restic would ask for it, and nobody
+// could answer.
 func (o *options) checkPassword(c backup.Config) error {
 	var given []string
 	for _, name := range passwordVariables {
@@ -85,16 +88,18 @@ func (o *options) checkPassword(c backup.Config) error {
 	if len(given) > 0 {
 		return ansible.Bad("password_file", "is given, and the environment has %s too", strings.Join(given, " and "))
 	}
-	return readable("password_file", o.PasswordFile)
+	return checkReadable("password_file", o.PasswordFile)
 }
 
-func readable(name, path string) error {
+// checkReadable checks that an option is the absolute path of a file that can be read.
+func checkReadable(name, path string) error {
 	if !filepath.IsAbs(path) {
 		return ansible.Bad(name, "must be an absolute path")
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return ansible.Bad(name, "%v", err).WithHint("it is a file on this server that root can read, and holds the password alone")
+		return ansible.Bad(name, "%v", err).WithHint("it is a file on this server that root can read, and holds the " +
+			"password alone")
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
@@ -126,8 +131,8 @@ func (o *options) checkLimits() error {
 	return fault.All(wrong...)
 }
 
-// useCache makes the cache directory. Without the default one restic works too, only slower; one that was asked for
-// must be there.
+// useCache makes the directory of the cache. If the default directory cannot be made, restic works without a cache,
+// only slower. It is an error if a directory that the user has named cannot be made.
 func (t *tool) useCache() error {
 	if t.options.Cache == "" {
 		return nil
@@ -142,8 +147,8 @@ func (t *tool) useCache() error {
 	return nil
 }
 
-// local are the paths on this host that restic reads and writes.
-func (t *tool) local() []string {
+// localPaths returns the paths on this host that restic reads or writes.
+func (t *tool) localPaths() []string {
 	var list []string
 	if path, is := t.options.localPath(); is {
 		list = append(list, filepath.Clean(path))
@@ -156,16 +161,16 @@ func (t *tool) local() []string {
 	return list
 }
 
-// environ is what restic gets. The repository's name is not in argv, where everybody on the host could read a password
-// in its URL.
+// environ returns the environment of restic. The repository is named there and not in an argument, because its URL may
+// contain a password, and everybody on the host can read arguments.
 func (t *tool) environ() []string {
 	env := slices.DeleteFunc(t.config.Environ(), func(kv string) bool { return strings.HasPrefix(kv, repositoryVariable) })
 	env = append(env, repositoryVariable+"="+t.options.Repository, "TZ=UTC", "RESTIC_PROGRESS_FPS=1")
 	if t.options.PasswordFile != "" {
 		env = append(env, "RESTIC_PASSWORD_FILE="+t.options.PasswordFile)
 	}
-	if t.version.has(withFeatures) && t.config.Environment["RESTIC_FEATURES"] == "" {
-		// A new set has new device numbers; without this every directory would be stored again.
+	if t.version.atLeast(withFeatures) && t.config.Environment["RESTIC_FEATURES"] == "" {
+		// The volumes of a new set have new device numbers. Without this every directory would be stored again.
 		env = append(env, "RESTIC_FEATURES=device-id-for-hardlinks")
 	}
 	return env

@@ -14,9 +14,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// line is one line of `restic backup --json` or `restic restore --json`. seconds_remaining is left out: 0.14's does
-// not fit any integer.
-type line struct {
+// jsonLine is one line of `restic backup --json` or `restic restore --json`. It has no field for seconds_remaining,
+// because the numbers of restic 0.14 do not fit into an int64.
+type jsonLine struct {
 	Type string `json:"message_type"`
 
 	// status
@@ -29,44 +29,44 @@ type line struct {
 	BytesRestored int64 `json:"bytes_restored"`
 
 	// summary of backup
-	ID          string `json:"snapshot_id"` // before 0.15 its first 8 digits
+	ID          string `json:"snapshot_id"` // before 0.15 only the first 8 digits
 	Files       int64  `json:"total_files_processed"`
 	Bytes       int64  `json:"total_bytes_processed"`
 	Added       int64  `json:"data_added"`
-	AddedPacked int64  `json:"data_added_packed"` // since 0.17: compressed, as it lies there
+	AddedPacked int64  `json:"data_added_packed"` // since 0.17: the size in the repository, after compression
 
 	// error
 	Item  string          `json:"item"`
-	Error json.RawMessage `json:"error"` // before 0.17.1 a Go error as JSON makes it: {"Op","Path","Err":2}, or {}
+	Error json.RawMessage `json:"error"` // before 0.17.1 an error of Go in JSON: {"Op","Path","Err":2}, or {}
 
 	// exit_error, since 0.18
 	Code    int    `json:"code"`
 	Message string `json:"message"`
 }
 
-// parseLine reads a line; false for one that is not restic's JSON.
-func parseLine(text string) (line, bool) {
-	var l line
+// parseLine parses a line of JSON, and returns false for any other line.
+func parseLine(text string) (jsonLine, bool) {
+	var l jsonLine
 	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &l) != nil || l.Type == "" {
-		return line{}, false
+		return jsonLine{}, false
 	}
 	return l, true
 }
 
-// vanished says whether an error is that of a file that was gone: ENOENT, by text or number.
-func (l line) vanished() bool {
+// vanished reports whether an error says that a file was gone: ENOENT, as a text or as a number.
+func (l jsonLine) vanished() bool {
 	var e struct {
 		Err     json.RawMessage `json:"Err"`
 		Message string          `json:"message"`
 	}
-	_ = json.Unmarshal(l.Error, &e) // what cannot be read says nothing
+	_ = json.Unmarshal(l.Error, &e) // an error in another form leaves e empty
 	return string(e.Err) == "2" || strings.HasSuffix(e.Message, "no such file or directory")
 }
 
-// skipped is how restic says that a root is not there: on stderr, and until 0.17 with exit code 0.
-var skipped = regexp.MustCompile(`^(/.*) does not exist, skipping$`)
+// missingRootLine matches the line on stderr which says that a root is missing. Before 0.17 the exit code is 0 then.
+var missingRootLine = regexp.MustCompile(`^(/.*) does not exist, skipping$`)
 
-// snapshot is one of `restic snapshots --json`.
+// snapshot is one element of the output of `restic snapshots --json`.
 type snapshot struct {
 	ID       string    `json:"id"`
 	Time     time.Time `json:"time"`
@@ -82,15 +82,15 @@ type snapshot struct {
 	} `json:"summary"`
 }
 
-// The tags that say what a snapshot is.
+// The tags of a backup.
 const (
 	tagOurs     = "rewind"
 	tagSet      = "set="
-	tagTime     = "time=" // restic's own time has whole seconds only
+	tagTime     = "time=" // the exact instant, because restic's own time has only whole seconds
 	tagSequence = "sequence="
 )
 
-// tags returns those of a tree. A comma would end a tag.
+// tags returns the tags for the backup of a tree. None may contain a comma, which would end it.
 func tags(t backup.Tree, sequence int64) []string {
 	at := t.Time.UTC().Format(time.RFC3339Nano)
 	list := []string{tagOurs, tagTime + at, tagSequence + strconv.FormatInt(sequence, 10)}
@@ -100,7 +100,9 @@ func tags(t backup.Tree, sequence int64) []string {
 	return list
 }
 
-func (s snapshot) stored() backup.Stored {
+// toStored returns the backup that a snapshot is. Snapshots of other programs are backups, too, but without a set and a
+// sequence number.
+func (s snapshot) toStored() backup.Stored {
 	b := backup.Stored{ID: s.ID, Host: s.Host, Time: s.Time.UTC(), Roots: s.Paths}
 	if s.Summary != nil {
 		b.Files, b.Bytes, b.Added = s.Summary.Files, s.Summary.Bytes, s.Summary.AddedPacked
@@ -110,10 +112,10 @@ func (s snapshot) stored() backup.Stored {
 	}
 	for _, tag := range s.Tags {
 		if set, ok := strings.CutPrefix(tag, tagSet); ok {
-			b.Set, _ = url.PathUnescape(set) // one that somebody else wrote is no set's name
+			b.Set, _ = url.PathUnescape(set) // empty if it cannot be decoded
 		}
 		if number, ok := strings.CutPrefix(tag, tagSequence); ok {
-			b.Sequence, _ = strconv.ParseInt(number, 10, 64) // what is no number says nothing
+			b.Sequence, _ = strconv.ParseInt(number, 10, 64) // 0 if it is not a number
 		}
 		if at, ok := strings.CutPrefix(tag, tagTime); ok {
 			if instant, err := time.Parse(time.RFC3339Nano, at); err == nil {
@@ -124,7 +126,7 @@ func (s snapshot) stored() backup.Stored {
 	return b
 }
 
-// snapshots lists those that args choose.
+// snapshots lists the snapshots that are selected by args.
 func (t *tool) snapshots(ctx context.Context, args ...string) ([]snapshot, error) {
 	out, err := t.Run(ctx, t.cmd(append([]string{"--json", "snapshots"}, args...)...))
 	if err != nil {
@@ -133,37 +135,40 @@ func (t *tool) snapshots(ctx context.Context, args ...string) ([]snapshot, error
 	return parseSnapshots(out.Stdout)
 }
 
-func parseSnapshots(said string) ([]snapshot, error) {
+func parseSnapshots(output string) ([]snapshot, error) {
 	var list []snapshot
-	if err := json.Unmarshal([]byte(said), &list); err != nil {
+	if err := json.Unmarshal([]byte(output), &list); err != nil {
 		return nil, fault.New(fault.BackendFailed, "restic's list of snapshots cannot be read: %w", err)
 	}
 	return list, nil
 }
 
-var wholeOrPartOfID = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+var idPattern = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
 
-// find returns the snapshot of an ID, or of its first digits (at least 8), as restic shows them.
+// find returns the snapshot with this ID, or whose ID begins with it (8 digits at least). Marks are not found. Fault:
+// not_found.
 func (t *tool) find(ctx context.Context, id string) (snapshot, error) {
 	args := []string{"--no-lock", id}
-	proper := wholeOrPartOfID.MatchString(id)
-	if !proper {
-		// restic has names of its own, such as latest. But first it is to say whether there is a repository at all.
+	isID := idPattern.MatchString(id)
+	if !isID {
+		// What is not an ID is not passed on, because restic knows other names, such as latest. But restic is called all
+		// the same, so that a missing repository is named first.
 		args = []string{"--no-lock", "--latest", "1"}
 	}
 	list, err := t.snapshots(ctx, args...)
 	if err != nil {
 		return snapshot{}, err
 	}
-	// restic says on stderr only that it ignores what it does not know, and ends well.
+	// If restic does not know the ID, it only says so on stderr, and succeeds.
 	for _, s := range list {
-		if proper && strings.HasPrefix(s.ID, id) && s.marked() == "" {
+		if isID && strings.HasPrefix(s.ID, id) && s.markedID() == "" {
 			return s, nil
 		}
 	}
-	return snapshot{}, absent(id)
+	return snapshot{}, notFound(id)
 }
 
-func absent(id string) error {
-	return fault.New(fault.NotFound, "there is no backup %q in the repository", id).WithHint("snap_backup_info lists those there are")
+func notFound(id string) error {
+	return fault.New(fault.NotFound, "there is no backup %q in the repository",
+		id).WithHint("snap_backup_info lists those there are")
 }

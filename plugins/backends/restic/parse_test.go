@@ -37,18 +37,20 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-func TestVersionHas(t *testing.T) {
+func TestVersionAtLeast(t *testing.T) {
 	for v, want := range map[version][3]bool{
-		{0, 14, 0}: {false, false, false}, {0, 16, 5}: {true, true, false}, {0, 17, 0}: {true, true, true}, {1, 0, 0}: {true, true, true},
+		{0, 14, 0}: {false, false, false}, {0, 16, 5}: {true, true, false}, {0, 17, 0}: {true, true, true},
+		{1, 0, 0}: {true, true, true},
 	} {
-		if got := [3]bool{v.has(withLinks), v.has(withRetry), v.has(withFeatures)}; got != want {
+		if got := [3]bool{v.atLeast(withLinks), v.atLeast(withRetry), v.atLeast(withFeatures)}; got != want {
 			t.Errorf("%v: %v", v, got)
 		}
 	}
 }
 
-// What each restic said for each failure: 0.14 and 0.18 recorded, 0.16 and 0.17 by their sources.
-func TestMeaning(t *testing.T) {
+// What each version of restic writes for each failure. The texts of 0.14 and 0.18 were recorded; those of 0.16 and 0.17
+// are from the source code.
+func TestFaultCodeAndReason(t *testing.T) {
 	for _, tt := range []struct {
 		version string
 		rc      int
@@ -56,65 +58,85 @@ func TestMeaning(t *testing.T) {
 		code    fault.Code
 		why     string
 	}{
-		{"0.14", 1, "Fatal: unable to open config file: stat /r/config: no such file or directory\nIs there a repository at the following location?\n/r\n",
+		{"0.14", 1, "Fatal: unable to open config file: stat /r/config: no such file or directory\nIs there a repository " +
+			"at the following location?\n/r\n",
 			fault.RepositoryMissing, "unable to open config file: stat /r/config: no such file or directory"},
-		{"0.14", 1, "Fatal: unable to open config file: dial tcp: connection refused\nIs there a repository at the following location?\nrest:http://x/\n",
+		{"0.14", 1, "Fatal: unable to open config file: dial tcp: connection refused\nIs there a repository at the " +
+			"following location?\nrest:http://x/\n",
 			fault.CommandFailed, "unable to open config file: dial tcp: connection refused"},
-		{"0.18", 10, `{"message_type":"exit_error","code":10,"message":"Fatal: repository does not exist: unable to open config file: stat /r/config: no such file or directory\nIs there a repository at the following location?\n/r"}`,
-			fault.RepositoryMissing, "repository does not exist: unable to open config file: stat /r/config: no such file or directory"},
+		{"0.18", 10, `{"message_type":"exit_error","code":10,"message":"Fatal: repository does not exist: unable to open ` +
+			`config file: stat /r/config: no such file or directory\nIs there a repository at the following location?\n/r"}`,
+			fault.RepositoryMissing, "repository does not exist: unable to open config file: stat /r/config: no such file or " +
+				"directory"},
 		{"0.14", 1, "Fatal: wrong password or no key found\n", fault.WrongPassword, "wrong password or no key found"},
-		{"0.18", 12, `{"message_type":"exit_error","code":12,"message":"Fatal: wrong password or no key found"}`, fault.WrongPassword, "wrong password or no key found"},
-		{"0.17", 11, "unable to create lock in backend: repository is already locked by PID 5 on h\n", fault.RepositoryLocked, "unable to create lock in backend: repository is already locked by PID 5 on h"},
-		{"0.16", 1, "Fatal: unable to create lock in backend: repository is already locked exclusively by PID 5 on h by root (UID 0, GID 0)\nlock was created at 2026\n",
-			fault.RepositoryLocked, "unable to create lock in backend: repository is already locked exclusively by PID 5 on h by root (UID 0, GID 0)"},
-		{"0.14", 1, "Fatal: unable to save snapshot: write /r/data/cf/cf3-tmp-4: no space left on device\n", fault.RepositoryFull,
+		{"0.18", 12, `{"message_type":"exit_error","code":12,"message":"Fatal: wrong password or no key found"}`,
+			fault.WrongPassword, "wrong password or no key found"},
+		{"0.17", 11, "unable to create lock in backend: repository is already locked by PID 5 on h\n",
+			fault.RepositoryLocked, "unable to create lock in backend: repository is already locked by PID 5 on h"},
+		{"0.16", 1, "Fatal: unable to create lock in backend: repository is already locked exclusively by PID 5 on h by " +
+			"root (UID 0, GID 0)\nlock was created at 2026\n",
+			fault.RepositoryLocked, "unable to create lock in backend: repository is already locked exclusively by PID 5 on " +
+				"h by root (UID 0, GID 0)"},
+		{"0.14", 1, "Fatal: unable to save snapshot: write /r/data/cf/cf3-tmp-4: no space left on device\n",
+			fault.RepositoryFull,
 			"unable to save snapshot: write /r/data/cf/cf3-tmp-4: no space left on device"},
-		{"0.14", 1, "write /r/locks/eea-tmp-1: no space left on device\ngithub.com/restic/restic/internal/backend/local.(*Local).Save\n\tlocal.go:170\nunable to create lock in backend\n",
+		{"0.14", 1, "write /r/locks/eea-tmp-1: no space left on device\n" +
+			"github.com/restic/restic/internal/backend/local.(*Local).Save\n\tlocal.go:170\nunable to create lock in backend\n",
 			fault.RepositoryFull, "unable to create lock in backend"},
-		{"0.14", 1, "fusermount: exec: \"fusermount\": executable file not found in $PATH\n", fault.Unsupported, "fusermount: exec: \"fusermount\": executable file not found in $PATH"},
+		{"0.14", 1, "fusermount: exec: \"fusermount\": executable file not found in $PATH\n", fault.Unsupported,
+			"fusermount: exec: \"fusermount\": executable file not found in $PATH"},
 		{"any", 1, "", fault.CommandFailed, "it does not say why"},
 	} {
-		if got := meaning(tt.rc, tt.stderr); got != tt.code {
+		if got := faultCode(tt.rc, tt.stderr); got != tt.code {
 			t.Errorf("%s: %q means %s, want %s", tt.version, tt.stderr, got, tt.code)
 		}
-		if got := lastWords(tt.stderr); got != tt.why {
+		if got := reason(tt.stderr); got != tt.why {
 			t.Errorf("%s: %q, want %q", tt.version, got, tt.why)
 		}
 	}
 }
 
-// said plays what a restic said to a Store.
-func said(stdout, stderr string) (*storing, []backup.Progress) {
+// playOutput gives the output of a restic to a resticBackup, and returns that and the reported progress.
+func playOutput(stdout, stderr string) (*resticBackup, []backup.Progress) {
 	var reported []backup.Progress
-	s := &storing{report: func(p backup.Progress) { reported = append(reported, p) }}
+	s := &resticBackup{report: func(p backup.Progress) { reported = append(reported, p) }}
 	for line := range strings.Lines(stderr) {
-		s.stderr(strings.TrimSpace(line))
+		s.parseStderr(strings.TrimSpace(line))
 	}
 	for line := range strings.Lines(stdout) {
-		s.stdout(strings.TrimSpace(line))
+		s.parseStdout(strings.TrimSpace(line))
 	}
 	return s, reported
 }
 
-func TestStoring(t *testing.T) {
-	const summary14 = `{"message_type":"summary","files_new":3,"data_added":31462184,"total_files_processed":3,"total_bytes_processed":31457292,"total_duration":0.75,"snapshot_id":"cfa2e89e"}`
+func TestLostFilesOfEachVersion(t *testing.T) {
+	const summary14 = `{"message_type":"summary","files_new":3,"data_added":31462184,"total_files_processed":3,` +
+		`"total_bytes_processed":31457292,"total_duration":0.75,"snapshot_id":"cfa2e89e"}`
 	for _, tt := range []struct {
 		name, stdout, stderr string
 		code                 fault.Code
 		paths                []string
 	}{
 		{"complete", summary14, "", "", nil},
-		{"0.14, unreadable, met twice", summary14, `{"message_type":"error","error":{"Op":"open","Path":"/dat/a","Err":13},"during":"scan","item":"/dat/a"}
+		{"0.14, unreadable, met twice", summary14,
+			`{"message_type":"error","error":{"Op":"open","Path":"/dat/a","Err":13},"during":"scan","item":"/dat/a"}
 {"message_type":"error","error":{"Op":"open","Path":"/dat/a","Err":13},"during":"archival","item":"/dat/a"}
 Warning: at least one source file could not be read`, fault.SourceUnreadable, []string{"/dat/a"}},
-		{"0.14, vanished", summary14, `{"message_type":"error","error":{"Op":"lstat","Path":"/dat/a","Err":2},"during":"archival","item":"/dat/a"}`, fault.SourceVanished, []string{"/dat/a"}},
-		{"0.14, a root is gone", summary14, "/dat/wal does not exist, skipping\n", fault.SourceVanished, []string{"/dat/wal"}},
-		{"0.16, an error without a text", summary14, `{"message_type":"error","error":{},"during":"archival","item":"/dat/a"}`, fault.SourceUnreadable, []string{"/dat/a"}},
-		{"0.17.1, vanished", summary14, `{"message_type":"error","error":{"message":"lstat /dat/a: no such file or directory"},"during":"archival","item":"/dat/a"}`, fault.SourceVanished, []string{"/dat/a"}},
-		{"0.18, unreadable", summary14, `{"message_type":"error","error":{"message":"open /dat/a: permission denied"},"during":"archival","item":"/dat/a"}
-{"message_type":"exit_error","code":3,"message":"Warning: at least one source file could not be read"}`, fault.SourceUnreadable, []string{"/dat/a"}},
+		{"0.14, vanished", summary14, `{"message_type":"error","error":{"Op":"lstat","Path":"/dat/a","Err":2},` +
+			`"during":"archival","item":"/dat/a"}`, fault.SourceVanished, []string{"/dat/a"}},
+		{"0.14, a root is gone", summary14, "/dat/wal does not exist, skipping\n", fault.SourceVanished,
+			[]string{"/dat/wal"}},
+		{"0.16, an error without a text", summary14,
+			`{"message_type":"error","error":{},"during":"archival","item":"/dat/a"}`, fault.SourceUnreadable,
+			[]string{"/dat/a"}},
+		{"0.17.1, vanished", summary14, `{"message_type":"error","error":{"message":"lstat /dat/a: no such file or ` +
+			`directory"},"during":"archival","item":"/dat/a"}`, fault.SourceVanished, []string{"/dat/a"}},
+		{"0.18, unreadable", summary14, `{"message_type":"error","error":{"message":"open /dat/a: permission denied"},` +
+			`"during":"archival","item":"/dat/a"}
+{"message_type":"exit_error","code":3,"message":"Warning: at least one source file could not be read"}`,
+			fault.SourceUnreadable, []string{"/dat/a"}},
 	} {
-		s, _ := said(tt.stdout, tt.stderr)
+		s, _ := playOutput(tt.stdout, tt.stderr)
 		if s.summary == nil || s.summary.ID != "cfa2e89e" || s.summary.Added != 31462184 {
 			t.Errorf("%s: summary %+v", tt.name, s.summary)
 		}
@@ -129,9 +151,10 @@ Warning: at least one source file could not be read`, fault.SourceUnreadable, []
 	}
 }
 
-// seconds_remaining of 0.14 is beyond int64, and must not cost the rest of the line.
-func TestStoringProgress(t *testing.T) {
-	_, got := said(`{"message_type":"status","seconds_remaining":18446744073709551615,"percent_done":0.5,"total_files":4,"files_done":2,"total_bytes":100,"bytes_done":50,"current_files":["/a"]}
+// In the output of 0.14 seconds_remaining does not fit into an int64. The rest of the line must be parsed all the same.
+func TestProgressWithHugeSecondsRemaining(t *testing.T) {
+	_, got := playOutput(`{"message_type":"status","seconds_remaining":18446744073709551615,"percent_done":0.5,`+
+		`"total_files":4,"files_done":2,"total_bytes":100,"bytes_done":50,"current_files":["/a"]}
 
 scan finished
 {"message_type":"status","percent_done":0}`, "")
@@ -142,20 +165,21 @@ scan finished
 }
 
 // Only exit code 3 together with a summary is an incomplete backup.
-func TestIncomplete(t *testing.T) {
+func TestOnlyExitCode3WithSummaryIsIncomplete(t *testing.T) {
 	failed := func(rc int) error { return &command.Error{Code: rc, Err: &exec.ExitError{}} }
-	with := &storing{summary: &line{ID: "x"}}
-	if !with.incomplete(failed(3)) || with.incomplete(failed(1)) || with.incomplete(failed(-1)) || with.incomplete(errors.New("x")) || new(storing).incomplete(failed(3)) {
-		t.Error("incomplete is told wrongly")
+	with := &resticBackup{summary: &jsonLine{ID: "x"}}
+	if !with.isIncomplete(failed(3)) || with.isIncomplete(failed(1)) || with.isIncomplete(failed(-1)) ||
+		with.isIncomplete(errors.New("x")) || new(resticBackup).isIncomplete(failed(3)) {
+		t.Error("isIncomplete is wrong")
 	}
 }
 
-func TestSnapshotStored(t *testing.T) {
+func TestSnapshotToStored(t *testing.T) {
 	at := time.Date(2026, 11, 23, 20, 0, 0, 123456789, time.UTC)
 	tree := backup.Tree{Host: "h", Set: "odd,set name", Time: at, Roots: []string{"/dat"}}
 	ours := snapshot{ID: "x", Host: "h", Time: at.Truncate(time.Second), Paths: tree.Roots, Tags: tags(tree, 7)}
 	want := backup.Stored{ID: "x", Host: "h", Set: "odd,set name", Time: at, Roots: tree.Roots, Sequence: 7}
-	if diff := cmp.Diff(want, ours.stored()); diff != "" {
+	if diff := cmp.Diff(want, ours.toStored()); diff != "" {
 		t.Error(diff)
 	}
 	for _, tag := range tags(tree, 7) {
@@ -164,7 +188,7 @@ func TestSnapshotStored(t *testing.T) {
 		}
 	}
 	theirs := snapshot{ID: "x", Host: "h", Time: at, Tags: []string{"set=x", "sequence=9"}}
-	if got := theirs.stored(); got.Set != "" || got.Sequence != 0 {
+	if got := theirs.toStored(); got.Set != "" || got.Sequence != 0 {
 		t.Errorf("another program's tags are believed: %+v", got)
 	}
 }
@@ -180,12 +204,12 @@ func FuzzParseLine(f *testing.F) {
 			t.Errorf("%q: a line of no type", text)
 		}
 		_ = l.vanished()
-		s, _ := said(text, text)
+		s, _ := playOutput(text, text)
 		if lost := s.lost.Fault(); lost != nil && len(lost.Facts["paths"].([]string)) == 0 {
 			t.Errorf("%q: %v without paths", text, lost)
 		}
-		_ = meaning(1, text)
-		if lastWords(text) == "" {
+		_ = faultCode(1, text)
+		if reason(text) == "" {
 			t.Errorf("%q: no reason", text)
 		}
 		_, _ = parseVersion(text)
@@ -193,7 +217,8 @@ func FuzzParseLine(f *testing.F) {
 }
 
 func FuzzParseSnapshots(f *testing.F) {
-	f.Add(`[{"time":"2026-11-23T20:00:00Z","paths":["/dat"],"hostname":"h","tags":["rewind","set=snap","time=2026-11-23T20:00:00.1Z"],"id":"cfa2"}]`)
+	f.Add(`[{"time":"2026-11-23T20:00:00Z","paths":["/dat"],"hostname":"h","tags":["rewind","set=snap",` +
+		`"time=2026-11-23T20:00:00.1Z"],"id":"cfa2"}]`)
 	f.Add(`null`)
 	f.Fuzz(func(t *testing.T, text string) {
 		list, err := parseSnapshots(text)
@@ -201,7 +226,7 @@ func FuzzParseSnapshots(f *testing.F) {
 			t.Errorf("%q: %v", text, err)
 		}
 		for _, s := range list {
-			if got := s.stored(); got.ID != s.ID || got.Time.Location() != time.UTC {
+			if got := s.toStored(); got.ID != s.ID || got.Time.Location() != time.UTC {
 				t.Errorf("%q: %+v", text, got)
 			}
 		}

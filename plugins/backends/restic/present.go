@@ -17,12 +17,13 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// Present mounts the repository and shows the snapshot's directory. Where a mount cannot show it whole, and scratch
-// was named, the snapshot is restored there.
+// Present mounts the repository and presents the snapshot's directory in the mount. If a mount cannot show the snapshot
+// as it was, and the option scratch is given, it restores the snapshot into scratch instead.
 //
-// The mount holds a lock of the kind that only a prune waits for: without it, another host's prune could take the data
-// away while it is read. A lock that a SIGKILL leaves behind is stale at once on this host, and Settle removes it.
-func (b *Backend) Present(ctx context.Context, c backup.Config, id string, report backup.Report, use func(context.Context, backup.Presented) error) error {
+// The mount holds a lock that keeps only a prune waiting: without it, a prune on another host could remove the data
+// while it is read. If restic is killed, its lock is stale at once on this host, and Settle removes it.
+func (b *Backend) Present(ctx context.Context, c backup.Config, id string, report backup.Report,
+	use func(context.Context, backup.Presented) error) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return err
@@ -33,22 +34,23 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 			return err
 		}
 	}
-	used, err := t.fromMount(ctx, s, report, use)
+	used, err := t.presentMount(ctx, s, report, use)
 	if used || !errors.Is(err, fault.Unsupported) || t.options.Scratch == "" {
 		return err
 	}
-	return t.layOut(ctx, s, report, use)
+	return t.presentRestored(ctx, s, report, use)
 }
 
-// fromMount presents the snapshot in a mount of the repository, and says whether it came to that.
-func (t *tool) fromMount(ctx context.Context, s snapshot, report backup.Report, use func(context.Context, backup.Presented) error) (used bool, err error) {
+// presentMount presents the snapshot in a mount of the repository. used says whether use was called.
+func (t *tool) presentMount(ctx context.Context, s snapshot, report backup.Report,
+	use func(context.Context, backup.Presented) error) (used bool, err error) {
 	m, err := t.mount(ctx, report)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = firstOf(err, m.close()) }()
 	dir := filepath.Join(m.point, "id", s.ID)
-	if err := t.exact(m.ctx, dir, report); err != nil {
+	if err := t.checkMounted(m.ctx, dir, report); err != nil {
 		return false, err
 	}
 	p, err := presented(s, dir)
@@ -56,10 +58,10 @@ func (t *tool) fromMount(ctx context.Context, s snapshot, report backup.Report, 
 		return false, err
 	}
 	p.Direct = true
-	return true, firstOf(use(m.ctx, p), m.died())
+	return true, firstOf(use(m.ctx, p), m.endedEarly())
 }
 
-// firstOf returns err as it is, if it is one, else after.
+// firstOf returns err, or after if err is nil.
 func firstOf(err, after error) error {
 	if err != nil {
 		return err
@@ -67,56 +69,59 @@ func firstOf(err, after error) error {
 	return after
 }
 
+// presented returns the directories of the snapshot's roots below dir.
 func presented(s snapshot, dir string) (backup.Presented, error) {
 	roots, err := backup.RootsBeneath(dir, s.Paths)
-	return backup.Presented{Roots: roots, NoDevices: true}, err // restic's file system has none
+	return backup.Presented{Roots: roots, NoDevices: true}, err // restic's file system shows no device numbers
 }
 
-// mounted is a running `restic mount`.
-type mounted struct {
-	ctx    context.Context // ends with the mount
+// resticMount is a running `restic mount`.
+type resticMount struct {
+	ctx    context.Context // ends when restic ends
 	stop   context.CancelCauseFunc
-	point  string
-	ended  chan struct{}
-	failed error // why restic ended; to be read when ended is closed
+	point  string        // the mount point
+	ended  chan struct{} // closed when restic has ended
+	failed error         // why restic ended; valid when ended is closed
 }
 
-// errSettled is the cause with which a mount that has served its purpose is stopped.
-var errSettled = errors.New("the mount is not needed any more")
+// errMountDone is the cause with which the context of a mount ends when the mount is no longer needed.
+var errMountDone = errors.New("the mount is not needed any more")
 
-// mount starts restic and returns when the mount is there.
-func (t *tool) mount(ctx context.Context, report backup.Report) (*mounted, error) {
-	m := &mounted{point: filepath.Join(t.config.Scratch, "restic"), ended: make(chan struct{})}
+// mount starts `restic mount`, and returns when the repository is mounted.
+func (t *tool) mount(ctx context.Context, report backup.Report) (*resticMount, error) {
+	m := &resticMount{point: filepath.Join(t.config.Scratch, "restic"), ended: make(chan struct{})}
 	if err := os.Mkdir(m.point, 0o700); err != nil {
 		return nil, fault.New(fault.MountFailed, "make a mount point: %w", err)
 	}
 	m.ctx, m.stop = context.WithCancelCause(ctx)
 	cmd := t.cmd("mount", "--path-template", "id/%I", m.point)
-	cmd.Limit, cmd.Pulse = 0, 0 // what uses the mount bounds it, and reports
+	cmd.Limit, cmd.Pulse = 0, 0 // whoever reads the mount has a limit of its own, and reports progress
 	go func() {
 		defer close(m.ended)
 		_, err := t.Stream(m.ctx, cmd, func(string) {})
 		m.failed = t.explain("mount the repository", err)
 		m.stop(fault.New(fault.BackendFailed, "restic has ended, and the mount with it"))
 	}()
-	if err := m.wait(report); err != nil {
+	if err := m.waitMounted(report); err != nil {
 		return nil, fault.All(err, m.close())
 	}
 	return m, nil
 }
 
-// look is how often the mount table is read while a mount is waited for; beat, how often that is reported.
+// While a mount is waited for, the mount table is read every mountPollInterval, and progress is reported every
+// reportInterval.
 const (
-	look = 20 * time.Millisecond
-	beat = 5 * time.Second
+	mountPollInterval = 20 * time.Millisecond
+	reportInterval    = 5 * time.Second
 )
 
-// wait returns when the mount is in the mount table. From then on the kernel lets a reader wait until restic answers.
-func (m *mounted) wait(report backup.Report) error {
-	ticker, beats := time.NewTicker(look), time.NewTicker(beat)
+// waitMounted waits until the mount is in the mount table. From then on the kernel makes readers wait until restic
+// answers.
+func (m *resticMount) waitMounted(report backup.Report) error {
+	ticker, reports := time.NewTicker(mountPollInterval), time.NewTicker(reportInterval)
 	defer ticker.Stop()
-	defer beats.Stop()
-	late := time.After(limit)
+	defer reports.Stop()
+	timeout := time.After(callLimit)
 	for {
 		select {
 		case <-m.ended:
@@ -124,19 +129,19 @@ func (m *mounted) wait(report backup.Report) error {
 				return m.failed
 			}
 			return fault.New(fault.MountFailed, "mount the repository: restic ended at once")
-		case <-late:
-			return fault.New(fault.Timeout, "the repository was not mounted within %v", limit)
-		case <-beats.C:
+		case <-timeout:
+			return fault.New(fault.Timeout, "the repository was not mounted within %v", callLimit)
+		case <-reports.C:
 			report(backup.Progress{Label: "opening the repository"})
 		case <-ticker.C:
-			if there, err := m.there(); err != nil || there {
+			if isMounted, err := m.isMounted(); err != nil || isMounted {
 				return err
 			}
 		}
 	}
 }
 
-func (m *mounted) there() (bool, error) {
+func (m *resticMount) isMounted() (bool, error) {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		return false, err
@@ -145,35 +150,36 @@ func (m *mounted) there() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, there := filesystem.At(mounts, filepath.Join(point, filepath.Base(m.point)))
-	return there, nil
+	_, found := filesystem.At(mounts, filepath.Join(point, filepath.Base(m.point)))
+	return found, nil
 }
 
-// died says whether restic has ended although nobody told it to. Its word is the context, which is done before ended is
-// closed: a reader that saw the one and not yet the other would take a backup that broke off for a whole one.
-func (m *mounted) died() error {
+// endedEarly returns an error if restic has ended before it was told to. It looks at the context and not at the channel
+// ended, because the context ends first: in between, a reader may already have seen the end of the data, and would take
+// that for the whole backup.
+func (m *resticMount) endedEarly() error {
 	if m.ctx.Err() == nil {
 		return nil
 	}
 	return context.Cause(m.ctx)
 }
 
-// unmountLimit bounds the wait for restic to end once nothing is mounted any more; it removes its lock meanwhile.
+// unmountLimit is how long close waits, after the unmount, until restic has removed its lock and ended.
 const unmountLimit = 10 * time.Second
 
-// close unmounts and ends restic, whatever happened.
-func (m *mounted) close() error {
-	// restic ends by itself when it is unmounted. Where that fails, it is told to; and what is left then is a mount
-	// that nobody serves and that no volume is behind: it may go as soon as its last reader has.
+// close unmounts the repository and ends restic.
+func (m *resticMount) close() error {
+	// restic ends by itself after an unmount. If it does not, it is told to end. If the unmount failed, the mount is then
+	// detached: no process serves it any more, no volume is behind it, and it goes as soon as its last reader has.
 	if filesystem.Unmount(m.point) == nil {
 		select {
 		case <-m.ended:
 		case <-time.After(unmountLimit):
 		}
 	}
-	m.stop(errSettled)
+	m.stop(errMountDone)
 	<-m.ended
-	if there, err := m.there(); err == nil && there {
+	if isMounted, err := m.isMounted(); err == nil && isMounted {
 		_ = unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
 	if err := os.Remove(m.point); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -182,17 +188,17 @@ func (m *mounted) close() error {
 	return nil
 }
 
-// exact makes sure that what is mounted is what was stored. Before 0.15 each name of a hard link has an inode of its
-// own in the mount, and nobody could tell that they are one file.
-func (t *tool) exact(ctx context.Context, dir string, report backup.Report) error {
+// checkMounted makes sure that the mount shows the snapshot as it was stored. Before restic 0.15 every hard link has an
+// inode of its own in the mount, so that a restore would make separate files of them. Fault: unsupported.
+func (t *tool) checkMounted(ctx context.Context, dir string, report backup.Report) error {
 	_, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return absent(filepath.Base(dir))
+		return notFound(filepath.Base(dir))
 	}
 	if err != nil {
 		return fault.New(fault.BackendFailed, "the snapshot is not in the mount: %w", err)
 	}
-	if t.version.has(withLinks) {
+	if t.version.atLeast(withLinks) {
 		return nil
 	}
 	var looked int64
@@ -214,7 +220,8 @@ func (t *tool) exact(ctx context.Context, dir string, report backup.Report) erro
 			return fault.New(fault.BackendFailed, "read the mounted backup: %w", err)
 		}
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink > 1 {
-			return fault.New(fault.Unsupported, "restic %v mounts hard links as separate files, and the backup has some: %s", t.version, path[len(dir):]).
+			return fault.New(fault.Unsupported, "restic %v mounts hard links as separate files, and the backup has some: %s",
+				t.version, path[len(dir):]).
 				WithHint("install restic %v or later, or name a directory with room for the whole backup as scratch", withLinks)
 		}
 		return nil
@@ -222,8 +229,9 @@ func (t *tool) exact(ctx context.Context, dir string, report backup.Report) erro
 	return err
 }
 
-// layOut restores the snapshot into scratch, where it is read and then removed.
-func (t *tool) layOut(ctx context.Context, s snapshot, report backup.Report, use func(context.Context, backup.Presented) error) (err error) {
+// presentRestored restores the snapshot into scratch, presents it there, and removes it.
+func (t *tool) presentRestored(ctx context.Context, s snapshot, report backup.Report,
+	use func(context.Context, backup.Presented) error) (err error) {
 	room, err := backup.NewRoom(t.options.Scratch)
 	if err != nil {
 		return err
@@ -241,14 +249,14 @@ func (t *tool) layOut(ctx context.Context, s snapshot, report backup.Report, use
 
 func (t *tool) restore(ctx context.Context, s snapshot, dir string, report backup.Report) error {
 	args := []string{"restore", s.ID, "--target", dir}
-	if t.version.has(withLinks) {
+	if t.version.atLeast(withLinks) {
 		args = append(args, "--sparse")
 	}
-	if t.version.has(withRetry) {
+	if t.version.atLeast(withRetry) {
 		args = append([]string{"--json"}, args...)
 	}
 	cmd := t.cmd(args...)
-	cmd.Limit = 0 // the run that asked for the backup bounds it
+	cmd.Limit = 0 // the run that called the backend has a limit of its own
 	progress := backup.Progress{Label: "laying the backup out in " + t.options.Scratch}
 	_, err := t.Stream(ctx, cmd, func(text string) {
 		if l, ok := parseLine(text); ok && l.Type == "status" {
@@ -257,7 +265,7 @@ func (t *tool) restore(ctx context.Context, s snapshot, dir string, report backu
 		report(progress)
 	})
 	var failed *command.Error
-	if errors.As(err, &failed) && meaning(0, failed.Stderr) == fault.RepositoryFull {
+	if errors.As(err, &failed) && faultCode(0, failed.Stderr) == fault.RepositoryFull {
 		return fault.New(fault.NoSpace, "there is not enough room in %s for the backup", t.options.Scratch).
 			WithHint("name a directory with more room as scratch")
 	}

@@ -1,13 +1,14 @@
-// Package restic stores sets in a restic repository, whichever restic of 0.14 or later is installed, and presents them
-// through its FUSE mount.
+// Package restic is the backend that stores sets in a restic repository, and presents them through a FUSE mount of it.
+// It works with every restic since 0.14.
 //
-// A set is one snapshot of all its roots, so that it is listed whole or not at all. It carries the tags "rewind",
-// "set=NAME" and "time=INSTANT". Where files could not be read, a snapshot of its own says so, which no list shows: it
-// carries the tag "rewind-incomplete=ID"; until it is known whether they could, a note on this host does. Retention may
-// also be restic's own: `restic forget --tag rewind` keeps what its user says.
+// In this package a snapshot is one of restic, not of LVM. A backup is one snapshot of all roots, so that it is listed
+// whole or not at all. It has the tags "rewind", "set=NAME", "time=INSTANT" and "sequence=NUMBER". If files could not
+// be read, a second snapshot, the mark, says so: it has the tag "rewind-incomplete=ID" and is not listed as a backup.
+// While it is not known whether all files could be read, a note on this host says so. Users may also remove backups by
+// restic itself: `restic forget --tag rewind` with its own options keeps what these say.
 //
-// Every call to restic derives the key from the password with scrypt, which is meant to be slow; so each method makes
-// as few calls as it can.
+// Every call of restic derives the key from the password with scrypt, which is slow on purpose. So each method makes as
+// few calls as it can.
 package restic
 
 import (
@@ -21,22 +22,22 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Name is what the backend is called.
+// Name is the name of the backend.
 const Name = "restic"
 
-// Backend is the backend. It is safe for concurrent use.
+// Backend is the restic backend. It is safe for concurrent use.
 type Backend struct {
 	run command.Streamer
 
-	mu      sync.Mutex
-	have    version                    // of the installed restic; zero: not asked yet
-	listed  map[string]snapshot        // what List saw last, by ID: Present need not ask again for what was chosen from it
-	checked map[string][]backup.Stored // what Check saw last, by repository: Store need not ask again for its number
+	mu        sync.Mutex
+	installed version                    // the version of the installed restic; zero: not asked yet
+	listed    map[string]snapshot        // what List found last, by ID, so that Present need not ask restic again
+	checked   map[string][]backup.Stored // what Check found last, by repository, so that Store need not ask restic again
 }
 
 var _ backup.Backend = (*Backend)(nil)
 
-// New returns the backend.
+// New returns the restic backend.
 func New() backup.Backend { return &Backend{run: command.Local{}} }
 
 // Describe checks the options and asks restic for its version.
@@ -45,11 +46,12 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 	if err != nil {
 		return backup.Description{}, err
 	}
-	return backup.Description{Name: Name, Version: t.version.String(), Local: t.local(), Features: t.version.features()}, nil
+	return backup.Description{Name: Name, Version: t.version.String(), Local: t.localPaths(),
+		Features: t.version.features()}, nil
 }
 
-// Check lists the repository's snapshots, with a lock: restic writes one only where none stands in its way, and removes
-// it again.
+// Check lists the repository's snapshots with a lock. So it fails if the repository cannot be written, or if another
+// program's lock is in the way. restic removes its lock again.
 func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
@@ -64,25 +66,25 @@ func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) 
 	if b.checked == nil {
 		b.checked = map[string][]backup.Stored{}
 	}
-	b.checked[t.options.Repository] = backups(found, t.noted())
+	b.checked[t.options.Repository] = backups(found, t.readNotes())
 	return nil, nil
 }
 
-// sequence is the number of the next backup of the host. Two runs of one host for different sets may come to the same
-// one; then their times tell.
-func (b *Backend) sequence(ctx context.Context, t *tool, host string) (int64, error) {
+// nextSequence returns the sequence number of the next backup of the host. Two runs of one host for different sets may
+// get the same number; then their times give the order.
+func (b *Backend) nextSequence(ctx context.Context, t *tool, host string) (int64, error) {
 	b.mu.Lock()
-	known, ok := b.checked[t.options.Repository]
-	delete(b.checked, t.options.Repository) // it holds for one Store
+	checked, ok := b.checked[t.options.Repository]
+	delete(b.checked, t.options.Repository) // it is right for one Store only
 	b.mu.Unlock()
 	if ok {
-		return backup.NextSequence(known, host), nil
+		return backup.NextSequence(checked, host), nil
 	}
 	found, err := t.snapshots(ctx, "--no-lock", "--host", host)
-	return backup.NextSequence(backups(found, t.noted()), host), err
+	return backup.NextSequence(backups(found, t.readNotes()), host), err
 }
 
-// List reads the snapshots without a lock: it neither waits for another program nor needs to write.
+// List lists the snapshots without a lock, so it neither waits for another program nor needs to write.
 func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]backup.Stored, error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
@@ -96,22 +98,23 @@ func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]bac
 	if err != nil {
 		return nil, err
 	}
-	b.remember(found)
-	return backups(found, t.noted()), nil
+	b.rememberListed(found)
+	return backups(found, t.readNotes()), nil
 }
 
-func (b *Backend) remember(found []snapshot) {
+func (b *Backend) rememberListed(found []snapshot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.listed = make(map[string]snapshot, len(found))
 	for _, s := range found {
-		if s.marked() == "" {
+		if s.markedID() == "" {
 			b.listed[s.ID] = s
 		}
 	}
 }
 
-// remembered returns a snapshot that was listed. What has an ID never changes; it may be gone by now.
+// remembered returns a snapshot that List has found. A snapshot never changes, since its ID is a hash of its content;
+// but it may have been removed since.
 func (b *Backend) remembered(id string) (snapshot, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -119,7 +122,7 @@ func (b *Backend) remembered(id string) (snapshot, bool) {
 	return s, ok
 }
 
-// Forget removes the snapshot; its data goes with the next `restic prune`.
+// Forget removes the snapshot. Its data is removed by the next `restic prune`.
 func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
@@ -129,44 +132,45 @@ func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error 
 	if err != nil {
 		return err
 	}
-	// restic 0.14 ends well where there is nothing to forget: only after find is the answer worth something.
-	if _, err := t.call(ctx, "forget the backup "+id, append(t.patient(), "forget", s.ID)...); err != nil {
+	// restic 0.14 also succeeds if there is no such snapshot, so find has to look for it first.
+	if _, err := t.call(ctx, "forget the backup "+id, append(t.retryLockArgs(), "forget", s.ID)...); err != nil {
 		return err
 	}
-	t.forgetOrphans(ctx, s.Host)
+	t.forgetOrphanedMarks(ctx, s.Host)
 	return nil
 }
 
-// forgetOrphans removes the marks of snapshots that are gone. One that stays says nothing of any other, so that cannot
-// fail.
-func (t *tool) forgetOrphans(ctx context.Context, host string) {
+// forgetOrphanedMarks removes the marks of snapshots that are gone. It ignores errors, because a mark that stays does
+// no harm to other snapshots.
+func (t *tool) forgetOrphanedMarks(ctx context.Context, host string) {
 	all, err := t.snapshots(ctx, "--no-lock", "--host", host)
-	if ids := orphans(all); err == nil && len(ids) > 0 {
-		_, _ = t.call(ctx, "forget marks", append(append(t.patient(), "forget"), ids...)...)
+	if ids := orphanedMarks(all); err == nil && len(ids) > 0 {
+		_, _ = t.call(ctx, "forget marks", append(append(t.retryLockArgs(), "forget"), ids...)...)
 	}
 }
 
-// Settle removes the locks of programs that are dead (restic calls them stale) and what was laid out to be read, and
-// marks what was stored by a run of this host that was killed before it knew whether files are missing.
+// Settle removes the locks of processes that have ended (restic calls them stale), and what was restored into scratch
+// to be read. It also marks the snapshots of runs of this host that were killed before they knew whether files are
+// missing.
 func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return err
 	}
-	var rooms error
+	var roomsErr error
 	if t.options.Scratch != "" {
-		rooms = backup.SettleRooms(t.options.Scratch)
+		roomsErr = backup.SettleRooms(t.options.Scratch)
 	}
 	_, err = t.call(ctx, "remove stale locks", "unlock")
 	if errors.Is(err, fault.RepositoryMissing) {
-		err = nil // where there is none, nothing was left in it
+		err = nil // if there is no repository, nothing was left in it
 	}
-	return fault.All(err, t.settleNotes(ctx), rooms)
+	return fault.All(err, t.settleNotes(ctx), roomsErr)
 }
 
-// open reads the options and finds out which restic there is.
+// open decodes the options and finds out which restic is installed.
 func (b *Backend) open(ctx context.Context, c backup.Config) (*tool, error) {
-	o, err := read(c)
+	o, err := parseOptions(c)
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +182,12 @@ func (b *Backend) open(ctx context.Context, c backup.Config) (*tool, error) {
 	return t, t.useCache()
 }
 
-// version asks restic once.
+// version returns the version of the installed restic. It asks restic only once.
 func (b *Backend) version(ctx context.Context) (version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.have != (version{}) {
-		return b.have, nil
+	if b.installed != (version{}) {
+		return b.installed, nil
 	}
 	out, err := b.run.Run(ctx, command.Cmd{Argv: []string{"restic", "version"}})
 	if err != nil {
@@ -191,10 +195,10 @@ func (b *Backend) version(ctx context.Context) (version, error) {
 	}
 	v, err := parseVersion(out.Stdout)
 	if err == nil {
-		b.have = v
+		b.installed = v
 	}
 	return v, err
 }
 
-// limit bounds the calls that look and do not carry data. An index may have to come from far away.
-const limit = 10 * time.Minute
+// callLimit limits the calls that copy no data. It is long because an index may have to be fetched from far away.
+const callLimit = 10 * time.Minute

@@ -24,9 +24,9 @@ import (
 
 const password = "canary-4f1d"
 
-// repository makes an empty repository at path. It is one of `restic init`, but for its key: that one is derived from
-// the password with scrypt's N=2, and not with what takes every call to restic half a second.
-func repository(t *testing.T, path string) {
+// newRepository makes an empty repository at path. It was made by `restic init`, except for its key: that is derived
+// from the password with scrypt's N=2, because restic's own N would make every call take half a second.
+func newRepository(t *testing.T, path string) {
 	t.Helper()
 	must(t, os.CopyFS(path, os.DirFS("testdata/repository")))
 	for _, dir := range []string{"data", "index", "locks", "snapshots"} {
@@ -34,8 +34,8 @@ func repository(t *testing.T, path string) {
 	}
 }
 
-// command is restic itself.
-func command(path string, args ...string) *exec.Cmd {
+// resticCommand returns a command that runs restic itself.
+func resticCommand(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command("restic", append([]string{"--no-cache", "-r", path}, args...)...)
 	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
 	return cmd
@@ -50,8 +50,8 @@ func config(t *testing.T, repository string) backup.Config {
 	}
 }
 
-// world is a repository, a tree to store and the backend.
-type world struct {
+// fixture is the backend with a repository and a tree to store.
+type fixture struct {
 	backup.Backend
 	config backup.Config
 	tree   backup.Tree
@@ -59,17 +59,17 @@ type world struct {
 
 var instant = time.Date(2026, 11, 23, 20, 0, 0, 123456789, time.UTC)
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "repository")
-	repository(t, path)
+	newRepository(t, path)
 	root := filepath.Join(t.TempDir(), "dat")
 	must(t, os.MkdirAll(filepath.Join(root, "sub"), 0o750))
 	must(t, os.WriteFile(filepath.Join(root, "file"), bytes.Repeat([]byte("rewind\n"), 100000), 0o640))
 	must(t, os.Link(filepath.Join(root, "file"), filepath.Join(root, "sub", "link")))
 	must(t, unix.Lsetxattr(filepath.Join(root, "file"), "user.rewind", []byte("x"), 0))
 	tree := backup.Tree{Host: "db1", Set: "snap", Time: instant, Roots: []string{root}}
-	return &world{restic.New(), config(t, path), tree}
+	return &fixture{restic.New(), config(t, path), tree}
 }
 
 func must(t *testing.T, err error) {
@@ -79,24 +79,24 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func ignore(backup.Progress) {}
+func ignoreProgress(backup.Progress) {}
 
-func (w *world) store(t *testing.T) backup.Stored {
+func (fx *fixture) store(t *testing.T) backup.Stored {
 	t.Helper()
-	stored, err := w.Store(t.Context(), w.config, w.tree, ignore)
+	stored, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	must(t, err)
 	return stored
 }
 
-func TestRoundTrip(t *testing.T) {
-	w := newWorld(t)
-	stored := w.store(t)
+func TestPresentShowsWhatWasStored(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(t)
 	if stored.Files != 2 || stored.Bytes != 1400000 || stored.Added == 0 || len(stored.ID) != 64 {
 		t.Errorf("stored %+v", stored)
 	}
-	list, err := w.List(t.Context(), w.config, "db1")
+	list, err := fx.List(t.Context(), fx.config, "db1")
 	must(t, err)
-	want := backup.Stored{ID: stored.ID, Host: "db1", Set: "snap", Time: instant, Roots: w.tree.Roots, Sequence: 1}
+	want := backup.Stored{ID: stored.ID, Host: "db1", Set: "snap", Time: instant, Roots: fx.tree.Roots, Sequence: 1}
 	if len(list) != 1 {
 		t.Fatalf("lists %+v", list)
 	}
@@ -106,20 +106,20 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for _, id := range []string{stored.ID, stored.ID[:8]} {
 		calls := 0
-		err = w.Present(t.Context(), w.config, id, ignore, func(_ context.Context, p backup.Presented) error {
+		err = fx.Present(t.Context(), fx.config, id, ignoreProgress, func(_ context.Context, p backup.Presented) error {
 			calls++
-			same(t, w.tree.Roots[0], p.Roots[w.tree.Roots[0]])
+			checkEqual(t, fx.tree.Roots[0], p.Roots[fx.tree.Roots[0]])
 			return nil
 		})
 		if err != nil || calls != 1 {
 			t.Errorf("%s: %v, used %d times", id, err, calls)
 		}
 	}
-	w.nothingLeft(t)
+	fx.checkNothingLeft(t)
 }
 
-// same compares with rsync, which knows nothing of this program.
-func same(t *testing.T, a, b string) {
+// checkEqual compares two trees with rsync, which is independent of this program.
+func checkEqual(t *testing.T, a, b string) {
 	t.Helper()
 	out, err := exec.Command("rsync", "-aHAXnci", "--delete", a+"/", b+"/").CombinedOutput()
 	if err != nil || len(out) > 0 {
@@ -127,17 +127,18 @@ func same(t *testing.T, a, b string) {
 	}
 }
 
-// nothingLeft: no mount, no mount point, nothing laid out, no lock.
-func (w *world) nothingLeft(t *testing.T) {
+// checkNothingLeft checks that there is no mount, no mount point, nothing restored into scratch, and no lock.
+func (fx *fixture) checkNothingLeft(t *testing.T) {
 	t.Helper()
 	mounts, err := filesystem.Mounts()
 	must(t, err)
 	for _, m := range mounts {
-		if strings.HasPrefix(m.Point, w.config.Scratch) {
+		if strings.HasPrefix(m.Point, fx.config.Scratch) {
 			t.Errorf("still mounted: %s", m.Point)
 		}
 	}
-	for _, dir := range []string{w.config.Scratch, w.option("scratch"), filepath.Join(w.option("repository"), "locks")} {
+	for _, dir := range []string{fx.config.Scratch, fx.option("scratch"),
+		filepath.Join(fx.option("repository"), "locks")} {
 		entries, err := os.ReadDir(dir)
 		must(t, err)
 		if len(entries) > 0 {
@@ -146,72 +147,74 @@ func (w *world) nothingLeft(t *testing.T) {
 	}
 }
 
-func (w *world) option(name string) string { return w.config.Options[name].(string) }
+func (fx *fixture) option(name string) string { return fx.config.Options[name].(string) }
 
-// An unchanged tree costs nothing the second time, although the set's time is another: restic has found its parent.
+// Storing an unchanged tree a second time adds nothing, although the set has another time: restic finds the parent.
 func TestSecondStoreFindsItsParent(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	w.tree.Time = w.tree.Time.Add(time.Hour)
-	again := w.store(t)
+	fx := newFixture(t)
+	fx.store(t)
+	fx.tree.Time = fx.tree.Time.Add(time.Hour)
+	again := fx.store(t)
 	if again.Added > 10000 {
 		t.Errorf("the second backup of the same tree added %d bytes", again.Added)
 	}
-	list, err := w.List(t.Context(), w.config, "")
+	list, err := fx.List(t.Context(), fx.config, "")
 	must(t, err)
 	if len(list) != 2 || list[0].ID != again.ID {
 		t.Errorf("not the newest first: %+v", list)
 	}
 }
 
-func TestForget(t *testing.T) {
-	w := newWorld(t)
-	stored := w.store(t)
-	must(t, w.Forget(t.Context(), w.config, stored.ID))
-	if err := w.Forget(t.Context(), w.config, stored.ID); !errors.Is(err, fault.NotFound) {
+func TestForgetRemovesFromList(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(t)
+	must(t, fx.Forget(t.Context(), fx.config, stored.ID))
+	if err := fx.Forget(t.Context(), fx.config, stored.ID); !errors.Is(err, fault.NotFound) {
 		t.Errorf("forgotten twice: %v", err)
 	}
-	list, err := w.List(t.Context(), w.config, "")
+	list, err := fx.List(t.Context(), fx.config, "")
 	if err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
 	}
 }
 
 func TestPresentReturnsTheUsersError(t *testing.T) {
-	w := newWorld(t)
+	fx := newFixture(t)
 	mine := errors.New("mine")
-	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(context.Context, backup.Presented) error { return mine })
+	err := fx.Present(t.Context(), fx.config, fx.store(t).ID, ignoreProgress,
+		func(context.Context, backup.Presented) error { return mine })
 	if err != mine {
 		t.Errorf("got %v", err)
 	}
-	w.nothingLeft(t)
+	fx.checkNothingLeft(t)
 }
 
-// A reader that still holds the mount when it is to go must not keep it.
-func TestPresentEndsUnderAReader(t *testing.T) {
-	w := newWorld(t)
+// The mount goes even if a reader still holds a file in it open.
+func TestPresentUnmountsUnderReader(t *testing.T) {
+	fx := newFixture(t)
 	var held *os.File
-	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(_ context.Context, p backup.Presented) (err error) {
-		held, err = os.Open(p.Roots[w.tree.Roots[0]])
-		return err
-	})
+	err := fx.Present(t.Context(), fx.config, fx.store(t).ID, ignoreProgress,
+		func(_ context.Context, p backup.Presented) (err error) {
+			held, err = os.Open(p.Roots[fx.tree.Roots[0]])
+			return err
+		})
 	must(t, err)
 	defer held.Close()
-	w.nothingLeft(t)
+	fx.checkNothingLeft(t)
 }
 
-// noLinks makes the tree one that every restic can mount.
-func (w *world) noLinks(t *testing.T) {
+// removeHardLink makes the tree one that every version of restic can mount.
+func (fx *fixture) removeHardLink(t *testing.T) {
 	t.Helper()
-	must(t, os.Remove(filepath.Join(w.tree.Roots[0], "sub", "link")))
+	must(t, os.Remove(filepath.Join(fx.tree.Roots[0], "sub", "link")))
 }
 
-// TestPresentWhenResticIsKilled: restic is killed while its mount is read. The user's context ends and says why.
-func TestPresentWhenResticIsKilled(t *testing.T) {
-	w := newWorld(t)
-	w.noLinks(t)
-	id := w.store(t).ID
-	err := w.Present(t.Context(), w.config, id, ignore, func(ctx context.Context, p backup.Presented) error {
+// If restic is killed while its mount is read, the context of use ends, and Present fails.
+func TestPresentFailsIfResticIsKilled(t *testing.T) {
+	fx := newFixture(t)
+	fx.removeHardLink(t)
+	id := fx.store(t).ID
+	err := fx.Present(t.Context(), fx.config, id, ignoreProgress, func(ctx context.Context, p backup.Presented) error {
 		pids := running(t, "mount\x00--path-template")
 		if len(pids) != 1 {
 			t.Fatalf("restic runs as %v", pids)
@@ -223,11 +226,11 @@ func TestPresentWhenResticIsKilled(t *testing.T) {
 	if !errors.Is(err, fault.BackendFailed) {
 		t.Errorf("got %v", err)
 	}
-	must(t, w.Settle(t.Context(), w.config)) // the lock
-	w.nothingLeft(t)
+	must(t, fx.Settle(t.Context(), fx.config)) // the lock
+	fx.checkNothingLeft(t)
 }
 
-// running returns the ids of our restic processes whose arguments hold text.
+// running returns the PIDs of the restic processes whose arguments contain text.
 func running(t *testing.T, text string) []int {
 	t.Helper()
 	var pids []int
@@ -239,32 +242,32 @@ func running(t *testing.T, text string) []int {
 	return pids
 }
 
-func TestStoreCancelled(t *testing.T) {
-	w := newWorld(t)
-	w.config.Options["limit_upload"] = 1 // KiB/s: it cannot be done before it is cancelled
+func TestCanceledStoreListsNothing(t *testing.T) {
+	fx := newFixture(t)
+	fx.config.Options["limit_upload"] = 1 // KiB/s: so it cannot end before it is canceled
 	data := make([]byte, 1<<20)
 	for i := range data {
 		data[i] = byte(i * i >> 3)
 	}
-	must(t, os.WriteFile(filepath.Join(w.tree.Roots[0], "large"), data, 0o600))
+	must(t, os.WriteFile(filepath.Join(fx.tree.Roots[0], "large"), data, 0o600))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer cancel()
-		w.untilLocked(t)
+		fx.waitUntilLocked(t)
 	}()
-	_, err := w.Store(ctx, w.config, w.tree, ignore)
+	_, err := fx.Store(ctx, fx.config, fx.tree, ignoreProgress)
 	if !errors.Is(err, fault.Interrupted) {
 		t.Fatalf("got %v", err)
 	}
-	delete(w.config.Options, "limit_upload")
-	if list, err := w.List(t.Context(), w.config, ""); err != nil || len(list) > 0 {
+	delete(fx.config.Options, "limit_upload")
+	if list, err := fx.List(t.Context(), fx.config, ""); err != nil || len(list) > 0 {
 		t.Errorf("after a Store that was cancelled: %v, %v", list, err)
 	}
-	must(t, w.Settle(t.Context(), w.config))
-	w.nothingLeft(t)
+	must(t, fx.Settle(t.Context(), fx.config))
+	fx.checkNothingLeft(t)
 }
 
-func TestBadOptions(t *testing.T) {
+func TestWrongOptionsAreNamed(t *testing.T) {
 	c := backup.Config{
 		Options: map[string]any{
 			"repository": "relative", "password_file": "/nowhere", "cache": "x", "scratch": "/nowhere", "limit_upload": -1,
@@ -282,38 +285,40 @@ func TestBadOptions(t *testing.T) {
 	}
 	c = backup.Config{Options: map[string]any{"repo": "/x", "password": "canary"}}
 	_, err = restic.New().Describe(t.Context(), c)
-	if f := fault.Of(err); f == nil || !strings.Contains(f.Msg, "repo: there is no such argument") || strings.Contains(f.Msg, "canary") {
+	if f := fault.Of(err); f == nil || !strings.Contains(f.Msg, "repo: there is no such argument") ||
+		strings.Contains(f.Msg, "canary") {
 		t.Errorf("got %v", err)
 	}
 	_, err = restic.New().Describe(t.Context(), backup.Config{})
-	if f := fault.Of(err); f == nil || !strings.Contains(f.Msg, "repository: is missing") || !strings.Contains(f.Msg, "password_file: is missing") {
+	if f := fault.Of(err); f == nil || !strings.Contains(f.Msg, "repository: is missing") ||
+		!strings.Contains(f.Msg, "password_file: is missing") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestDescribe(t *testing.T) {
-	w := newWorld(t)
-	d, err := w.Describe(t.Context(), w.config)
+func TestDescribeNamesLocalPaths(t *testing.T) {
+	fx := newFixture(t)
+	d, err := fx.Describe(t.Context(), fx.config)
 	must(t, err)
-	want := []string{w.option("repository"), w.option("cache"), w.option("scratch")}
+	want := []string{fx.option("repository"), fx.option("cache"), fx.option("scratch")}
 	if d.Name != "restic" || d.Version == "" || !cmp.Equal(d.Local, want) {
 		t.Errorf("%+v", d)
 	}
-	w.config.Options["repository"] = "rest:https://backup.example.com/"
-	d, err = w.Describe(t.Context(), w.config)
+	fx.config.Options["repository"] = "rest:https://backup.example.com/"
+	d, err = fx.Describe(t.Context(), fx.config)
 	must(t, err)
 	if !cmp.Equal(d.Local, want[1:]) {
 		t.Errorf("%+v", d)
 	}
 }
 
-// TestSecrets: while everything runs, no argv on this host holds the password, and no progress tells it. The
-// repository comes from the environment, where its URL may hold a password too.
-func TestSecrets(t *testing.T) {
-	w := newWorld(t)
-	w.config.Environment["RESTIC_REPOSITORY"] = "local:" + w.option("repository")
-	delete(w.config.Options, "repository")
-	w.config.Environment["AWS_SECRET_ACCESS_KEY"] = "canary-aws"
+// While everything runs, no process on this host has the password in its arguments, and no progress contains it. The
+// repository is named in the environment, because its URL may contain a password, too.
+func TestSecretsAreInNoArguments(t *testing.T) {
+	fx := newFixture(t)
+	fx.config.Environment["RESTIC_REPOSITORY"] = "local:" + fx.option("repository")
+	delete(fx.config.Options, "repository")
+	fx.config.Environment["AWS_SECRET_ACCESS_KEY"] = "canary-aws"
 	done, seen := make(chan struct{}), make(chan int)
 	go func() {
 		calls := 0
@@ -334,20 +339,22 @@ func TestSecrets(t *testing.T) {
 			}
 		}
 	}()
-	stored, err := w.Store(t.Context(), w.config, w.tree, func(p backup.Progress) {
+	stored, err := fx.Store(t.Context(), fx.config, fx.tree, func(p backup.Progress) {
 		if strings.Contains(p.Label, "canary") {
 			t.Errorf("progress: %+v", p)
 		}
 	})
 	must(t, err)
-	must(t, w.Present(t.Context(), w.config, stored.ID, ignore, func(context.Context, backup.Presented) error { return nil }))
+	must(t, fx.Present(t.Context(), fx.config, stored.ID, ignoreProgress, func(context.Context, backup.Presented) error {
+		return nil
+	}))
 	close(done)
 	if n := <-seen; n == 0 {
 		t.Error("restic was never seen running: this proves nothing")
 	}
 }
 
-// processes returns the arguments of every process, by its id, each ended by NUL.
+// processes returns the arguments of every process by PID. Each argument ends with NUL.
 func processes(t *testing.T) map[int]string {
 	t.Helper()
 	all := map[int]string{}
@@ -358,7 +365,7 @@ func processes(t *testing.T) map[int]string {
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
-			continue // no process
+			continue // not a process
 		}
 		if argv, err := os.ReadFile("/proc/" + entry.Name() + "/cmdline"); err == nil {
 			all[pid] = string(argv)

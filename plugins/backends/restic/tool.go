@@ -21,8 +21,8 @@ type tool struct {
 	version version
 }
 
-// pulse is how often a silent restic is looked at.
-const pulse = 5 * time.Second
+// pulseInterval is how often a silent restic is checked for being at work.
+const pulseInterval = 5 * time.Second
 
 func (t *tool) cmd(args ...string) command.Cmd {
 	argv := []string{"restic"}
@@ -37,29 +37,30 @@ func (t *tool) cmd(args ...string) command.Cmd {
 	if t.options.LimitDownload > 0 {
 		argv = append(argv, "--limit-download", strconv.Itoa(t.options.LimitDownload))
 	}
-	// SIGINT is what restic of every version cleans up after; SIGTERM is known since 0.17 only.
-	return command.Cmd{Argv: append(argv, args...), Env: t.environ(), Limit: limit, Stop: syscall.SIGINT, Pulse: pulse}
+	// Every version of restic cleans up after SIGINT, but only those since 0.17 do so after SIGTERM.
+	return command.Cmd{Argv: append(argv, args...), Env: t.environ(), Limit: callLimit, Stop: syscall.SIGINT,
+		Pulse: pulseInterval}
 }
 
-// patient has restic wait for locks where it can.
-func (t *tool) patient() []string {
-	if t.version.has(withRetry) {
+// retryLockArgs are the arguments that make restic wait for locks, if it can do that.
+func (t *tool) retryLockArgs() []string {
+	if t.version.atLeast(withRetry) {
 		return []string{"--retry-lock", "1m"}
 	}
 	return nil
 }
 
-// call runs restic for something that takes no long time; what says what for.
-func (t *tool) call(ctx context.Context, what string, args ...string) (command.Output, error) {
+// call runs restic for something that takes no long time. action is a verb phrase, for messages.
+func (t *tool) call(ctx context.Context, action string, args ...string) (command.Output, error) {
 	out, err := t.Stream(ctx, t.cmd(args...), func(string) {})
-	return out, t.explain(what, err)
+	return out, t.explain(action, err)
 }
 
-// explain turns an error of restic's into the fault it means.
-func (t *tool) explain(what string, err error) error {
-	return t.config.Explain(what, err, func(failed *command.Error) (fault.Code, string, string) {
-		code := meaning(failed.Code, failed.Stderr)
-		return code, lastWords(failed.Stderr), hint(code)
+// explain turns an error of restic into a fault.
+func (t *tool) explain(action string, err error) error {
+	return t.config.Explain(action, err, func(failed *command.Error) (fault.Code, string, string) {
+		code := faultCode(failed.Code, failed.Stderr)
+		return code, reason(failed.Stderr), hintFor(code)
 	})
 }
 
@@ -71,22 +72,26 @@ const (
 	exitWrongPassword = 12 // since 0.17.1
 )
 
-// texts are what restic says where its exit code is 1, as before 0.17 it always is. The first that fits counts.
-var texts = []struct {
+// errorTexts are texts in restic's stderr that say what failed if the exit code is 1, which it always is before 0.17.
+// The first match counts.
+var errorTexts = []struct {
 	text *regexp.Regexp
 	code fault.Code
 }{
 	{regexp.MustCompile(`wrong password or no key found`), fault.WrongPassword},
 	{regexp.MustCompile(`(?i)no space left on device|disk quota exceeded|insufficient storage`), fault.RepositoryFull},
 	{regexp.MustCompile(`repository is already locked`), fault.RepositoryLocked},
-	// Restic asks "Is there a repository at the following location?" after any failure to read the config file.
-	{regexp.MustCompile(`(?i)unable to open config file: .*(no such file|not exist|404|nosuchkey|not found)`), fault.RepositoryMissing},
+	// The text "Is there a repository at the following location?" is no help: restic writes it after every failure to
+	// read the config file.
+	{regexp.MustCompile(`(?i)unable to open config file: .*(no such file|not exist|404|nosuchkey|not found)`),
+		fault.RepositoryMissing},
 	{regexp.MustCompile(`repository does not exist`), fault.RepositoryMissing},
-	{regexp.MustCompile(`(?i)fusermount3?"?: executable file not found|/dev/fuse|fuse device not found|cannot locate OSXFUSE`), fault.Unsupported},
+	{regexp.MustCompile(`(?i)fusermount3?"?: executable file not found|/dev/fuse|fuse device not found|cannot locate ` +
+		`OSXFUSE`), fault.Unsupported},
 }
 
-// meaning is the code of a failure.
-func meaning(rc int, stderr string) fault.Code {
+// faultCode returns the code of the fault for a failure of restic.
+func faultCode(rc int, stderr string) fault.Code {
 	switch rc {
 	case exitNoRepository:
 		return fault.RepositoryMissing
@@ -95,7 +100,7 @@ func meaning(rc int, stderr string) fault.Code {
 	case exitWrongPassword:
 		return fault.WrongPassword
 	}
-	for _, t := range texts {
+	for _, t := range errorTexts {
 		if t.text.MatchString(stderr) {
 			return t.code
 		}
@@ -103,7 +108,8 @@ func meaning(rc int, stderr string) fault.Code {
 	return fault.CommandFailed
 }
 
-func hint(code fault.Code) string {
+// hintFor returns a hint at what to do about a failure.
+func hintFor(code fault.Code) string {
 	switch code {
 	case fault.RepositoryMissing:
 		return "correct repository, or mount what it lies on; for a first backup make one with `restic init`"
@@ -114,15 +120,16 @@ func hint(code fault.Code) string {
 	case fault.RepositoryFull:
 		return "make room where the repository lies: keep fewer (keep), then `restic prune`"
 	case fault.CommandFailed:
-		return "look at stderr in the facts; the same command by hand, with the password in RESTIC_PASSWORD, says whether it lasts"
+		return "look at stderr in the facts; the same command by hand, with the password in RESTIC_PASSWORD, says whether " +
+			"it lasts"
 	case fault.Unsupported:
 		return "install the package fuse3, or name a directory with room for a whole backup as scratch"
 	}
 	return ""
 }
 
-// lastWords is the line that says why restic failed: what it calls fatal, else its last.
-func lastWords(stderr string) string {
+// reason returns the line of stderr that says why restic failed: the one that restic calls fatal, or else the last one.
+func reason(stderr string) string {
 	why := ""
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)

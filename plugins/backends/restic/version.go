@@ -9,39 +9,41 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// version is restic's: major, minor, patch.
+// version is a version of restic: major, minor, patch.
 type version [3]int
 
-// What came with which restic (its CHANGELOG).
+// The versions of restic since which there are certain features (see restic's CHANGELOG).
 var (
-	oldest       = version{0, 14, 0}
-	withLinks    = version{0, 15, 0} // hard links keep one inode in the mount (pull request 4020); restore --sparse
+	oldestVersion = version{0, 14, 0}
+	// hard links of a file have the same inode in the mount (pull request 4020); restore --sparse
+	withLinks    = version{0, 15, 0}
 	withRetry    = version{0, 16, 0} // --retry-lock; restore --json
-	withFeatures = version{0, 17, 0} // RESTIC_FEATURES=device-id-for-hardlinks; the size of a backup as it is packed
+	withFeatures = version{0, 17, 0} // RESTIC_FEATURES=device-id-for-hardlinks; data_added_packed in the summary
 )
 
 var versionLine = regexp.MustCompile(`^restic v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?[^0-9]`)
 
-// parseVersion reads the line that `restic version` prints.
-func parseVersion(said string) (version, error) {
-	m := versionLine.FindStringSubmatch(said)
+// parseVersion parses the output of `restic version`. Fault: unsupported.
+func parseVersion(output string) (version, error) {
+	m := versionLine.FindStringSubmatch(output)
 	if m == nil {
-		return version{}, fault.New(fault.Unsupported, "`restic version` says %.80q, which is no version", said)
+		return version{}, fault.New(fault.Unsupported, "`restic version` says %.80q, which is no version", output)
 	}
 	var v version
 	for i := range v {
 		v[i], _ = strconv.Atoi(m[i+1]) // digits only, or nothing
 	}
-	if !v.has(oldest) {
-		return version{}, fault.New(fault.Unsupported, "restic %v is too old", v).WithHint("install restic %v or later", oldest)
+	if !v.atLeast(oldestVersion) {
+		return version{}, fault.New(fault.Unsupported, "restic %v is too old", v).WithHint("install restic %v or later",
+			oldestVersion)
 	}
 	return v, nil
 }
 
 func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
 
-// has says whether v is at least as new as what came with since.
-func (v version) has(since version) bool {
+// atLeast reports whether v is the version since or a later one.
+func (v version) atLeast(since version) bool {
 	return cmp.Or(cmp.Compare(v[0], since[0]), cmp.Compare(v[1], since[1]), cmp.Compare(v[2], since[2])) >= 0
 }
 
@@ -55,7 +57,7 @@ func (v version) features() []string {
 		{withRetry, "waits for locks"},
 		{withFeatures, "unchanged directories are not stored again on a new device"},
 	} {
-		if v.has(f.since) {
+		if v.atLeast(f.since) {
 			list = append(list, f.name)
 		}
 	}

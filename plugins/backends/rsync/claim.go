@@ -15,12 +15,12 @@ import (
 	treesync "go.pcc.com/rewind/core/tree"
 )
 
-// claim locks the marker of a tree on this host until it is unlocked, or until the process ends: shared to read the tree,
-// exclusively to remove it.
-func claim(marker string, how int) (*os.File, error) {
+// lockMarker locks the marker of a local tree until the file is unlocked or this process ends: shared (LOCK_SH) to read
+// the tree, exclusively (LOCK_EX) to remove it. Fault: repository_locked.
+func lockMarker(marker string, how int) (*os.File, error) {
 	flags := os.O_RDONLY
 	if how == unix.LOCK_EX {
-		flags = os.O_RDWR // NFS locks nothing exclusively that is open for reading
+		flags = os.O_RDWR // on NFS only a file that is open for writing can be locked exclusively
 	}
 	f, err := os.OpenFile(marker, flags, 0)
 	if err != nil {
@@ -38,25 +38,25 @@ func claim(marker string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// hold keeps a tree from being removed until release: what vanished while it is read would be taken for deleted. On an
-// ssh target nothing can be held; see Present.
-func (t *tool) hold(one tree) (release func(), err error) {
+// lockForReading keeps a tree from being removed until release is called: a restore would take files that vanish
+// meanwhile for files that were not in the backup. On another host nothing can be locked; see Present.
+func (t *tool) lockForReading(one datedTree) (release func(), err error) {
 	if t.options.overSSH() {
 		return func() {}, nil
 	}
-	marker := t.options.at(one.host, one.name+markerEnd)
-	f, err := claim(marker, unix.LOCK_SH)
+	marker := t.options.target(one.host, one.name+markerSuffix)
+	f, err := lockMarker(marker, unix.LOCK_SH)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, t.unknown(one.id())
+		return nil, t.notFound(one.id())
 	}
 	if err != nil {
-		return nil, fault.New(codeOf(err), "hold backup %s while it is read: %w", one.id(), err)
+		return nil, fault.New(faultCode(err), "hold backup %s while it is read: %w", one.id(), err)
 	}
 	held, err := f.Stat()
-	there, gone := os.Stat(marker)
-	if err != nil || gone != nil || !os.SameFile(held, there) {
+	current, statErr := os.Stat(marker)
+	if err != nil || statErr != nil || !os.SameFile(held, current) {
 		backup.Unlock(f)
-		return nil, t.unknown(one.id()) // it was removed before it was locked
+		return nil, t.notFound(one.id()) // the marker was removed before it was locked
 	}
 	return func() { backup.Unlock(f) }, nil
 }
@@ -64,31 +64,32 @@ func (t *tool) hold(one tree) (release func(), err error) {
 func (l local) remove(ctx context.Context, host string, names []string, report backup.Report) error {
 	var all []error
 	for _, name := range names {
-		all = append(all, l.removeOne(ctx, filepath.Join(l.dir, host, name), report))
+		all = append(all, l.removeBackup(ctx, filepath.Join(l.dir, host, name), report))
 	}
 	return fault.All(all...)
 }
 
-func (l local) removeOne(ctx context.Context, path string, report backup.Report) error {
-	f, err := claim(path+markerEnd, unix.LOCK_EX)
+func (l local) removeBackup(ctx context.Context, path string, report backup.Report) error {
+	f, err := lockMarker(path+markerSuffix, unix.LOCK_EX)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // no backup, which nobody reads
+	case errors.Is(err, fs.ErrNotExist): // without a marker it is no backup, so nobody reads it
 	case err != nil:
-		return unwritable(l.dir, err)
+		return writeError(l.dir, err)
 	default:
 		defer backup.Unlock(f)
-		if err := durable.Remove(path + markerEnd); err != nil {
-			return unwritable(l.dir, err)
+		if err := durable.Remove(path + markerSuffix); err != nil {
+			return writeError(l.dir, err)
 		}
 	}
 	err = l.removeTree(ctx, path, report)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	return unwritable(l.dir, err)
+	return writeError(l.dir, err)
 }
 
-// removeTree makes a tree equal to an empty one, which ends with ctx and says that it works, and removes what is left.
+// removeTree deletes a tree: it makes the tree equal to an empty one with package tree, which ends with ctx and reports
+// progress, and then removes the directory.
 func (l local) removeTree(ctx context.Context, path string, report backup.Report) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -101,10 +102,11 @@ func (l local) removeTree(ctx context.Context, path string, report backup.Report
 		progress := backup.Progress{Label: "removing " + filepath.Base(path)}
 		_, err = treesync.Sync(ctx, l.scratch, path, treesync.Options{Report: func(treesync.Progress) { report(progress) }})
 	}
-	// It need not have got the owner and the attributes of the empty one, which not every place can hold.
-	removed := os.Remove(path)
-	if removed == nil || err == nil {
-		return removed
+	// Sync may have failed only because this file system cannot hold the owner or the attributes of the empty directory.
+	// If the directory can be removed, that does not matter.
+	removeErr := os.Remove(path)
+	if removeErr == nil || err == nil {
+		return removeErr
 	}
 	return err
 }

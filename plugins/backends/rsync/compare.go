@@ -11,25 +11,28 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// rsync by itself takes a file as unchanged that has the size and the time of modification of the one in the last tree.
-// Many programs change a file and keep both: tar, cp -p, rsync -a, and whatever puts the old date back. So the files
-// that look the same, and are not known to be, are handed to it in a list, to be compared by their content.
+// rsync by itself takes a file as unchanged if its size and mtime are those of the file in the last tree. Many programs
+// change a file and keep both: tar, cp -p, rsync -a, and whatever sets the old mtime again. So a second rsync gets a
+// list of the files that look unchanged but are not known to be (the doubtful files), and compares these by their
+// content.
 //
-// Where one of them has several names all files are compared instead: rsync links the names of a file to each other, so
-// that by the time the list is looked at those that are not in it have the content of the last tree too.
+// If one of them has several hard links, all files are compared by their content instead. rsync makes hard links
+// between the names of a file, so when the second rsync works on its list, a name that is not in the list would have
+// the content of the last tree.
 
-// comparison is what a new tree is held against.
+// comparison says how the files of a new tree are compared with those of the last one.
 type comparison struct {
-	last   *tree  // the backup whose files are linked to; nil: there is none
-	whole  bool   // every file is compared by its content
-	doubts string // a file with the paths of others that are, and of their directories, each ended by NUL; "": none
+	last     *datedTree // the backup to whose files hard links are made; nil: there is none
+	checkAll bool       // compare all files by their content
+	// a file with the paths of the doubtful files and their directories, each ended by NUL; "": none
+	doubtfulList string
 }
 
-// compare finds out which files have to be compared by their content, and records what the files are like. What it
-// makes is gone after done.
-func (t *tool) compare(ctx context.Context, of backup.Tree, last *tree, report backup.Report) (
+// planComparison finds out which files have to be compared by their content. It also writes the record of all files
+// (see backup.Tree.Record). done removes what it made.
+func (t *tool) planComparison(ctx context.Context, of backup.Tree, last *datedTree, report backup.Report) (
 	c comparison, done func(), err error) {
-	c = comparison{last: last, whole: last != nil}
+	c = comparison{last: last, checkAll: last != nil}
 	done = func() {}
 	var recorded *record.Record
 	if last != nil && !of.ReadAll {
@@ -45,27 +48,28 @@ func (t *tool) compare(ctx context.Context, of backup.Tree, last *tree, report b
 	}
 	done = func() { os.RemoveAll(dir) }
 	list := filepath.Join(dir, "files")
-	n, several, err := listDoubts(ctx, of, recorded, list, mostDoubts, report)
+	n, several, err := listDoubtful(ctx, of, recorded, list, maxDoubtful, report)
 	if ctx.Err() != nil {
 		return c, done, context.Cause(ctx)
 	}
-	if recorded == nil || err != nil { // there is no record then, of which the host warns
+	if recorded == nil || err != nil { // after an error there is no new record, of which the host warns
 		return c, done, nil
 	}
-	c.whole = several || n > mostDoubts
-	if n > 0 && !c.whole {
-		c.doubts = list
+	c.checkAll = several || n > maxDoubtful
+	if n > 0 && !c.checkAll {
+		c.doubtfulList = list
 	}
 	return c, done, nil
 }
 
-// mostDoubts is how many files a list names at most, for it lies in memory: where more are in doubt, as after a chown
-// -R, all are compared.
-const mostDoubts = 50_000
+// maxDoubtful is the largest number of files in the list, which is on a file system in memory. If more files are
+// doubtful, as after chown -R, all files are compared by their content.
+const maxDoubtful = 50_000
 
-// listDoubts writes a list of the files that look like those recorded and may be others, counts them, and says whether
-// one of them has several names. The list has the first `most` of them.
-func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list string, most int, report backup.Report) (
+// listDoubtful writes a list of the doubtful files, which look like those in the record but may have changed. The list
+// has `most` files at most; n counts all. several says whether one of them has several hard links.
+func listDoubtful(ctx context.Context, of backup.Tree, last *record.Record, list string, most int,
+	report backup.Report) (
 	n int, several bool, err error) {
 	file, err := os.Create(list)
 	if err != nil {
@@ -73,7 +77,7 @@ func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list s
 	}
 	defer file.Close()
 	out := bufio.NewWriter(file)
-	in := ""
+	currentDir := ""
 	err = record.Make(ctx, of, last, func(path string, names uint32) error {
 		if last == nil {
 			return nil
@@ -82,9 +86,9 @@ func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list s
 		if n++; n > most {
 			return nil
 		}
-		if dir := filepath.Dir(path); dir != in { // the time of which is to be set once more
-			in = dir
-			_, _ = out.WriteString(dir + "\x00") // Flush says it again
+		if dir := filepath.Dir(path); dir != currentDir { // so that rsync sets its mtime again
+			currentDir = dir
+			_, _ = out.WriteString(dir + "\x00") // Flush returns the error, too
 		}
 		_, err := out.WriteString(path + "\x00")
 		return err
@@ -95,20 +99,22 @@ func listDoubts(ctx context.Context, of backup.Tree, last *record.Record, list s
 	return n, several, out.Flush()
 }
 
-// link are the arguments by which rsync links to the last tree what has not changed, or looks so.
-func (c comparison) link() []string {
+// linkArgs are the arguments that make rsync link files that have not changed, or look so, to those of the last tree.
+func (c comparison) linkArgs() []string {
 	if c.last == nil {
 		return nil
 	}
 	args := []string{"--link-dest=../" + c.last.name}
-	if c.whole {
+	if c.checkAll {
 		args = append(args, "--checksum")
 	}
 	return args
 }
 
-// again are the arguments that compare the files in doubt with what is in the new tree by then: links to the last one.
-// What differs is made anew beside it and renamed. One that a live volume has lost meanwhile is no error.
-func (c comparison) again() []string {
-	return []string{"--checksum", "--files-from=" + c.doubts, "--from0", "--ignore-missing-args", "--no-implied-dirs"}
+// recheckArgs are the arguments of the second rsync, which compares the doubtful files with those in the new tree.
+// These are links to files of the last tree by then; rsync never writes into them, but replaces a file that differs by
+// a new one. A file that has vanished meanwhile from a volume that is read live is no error.
+func (c comparison) recheckArgs() []string {
+	return []string{"--checksum", "--files-from=" + c.doubtfulList, "--from0", "--ignore-missing-args",
+		"--no-implied-dirs"}
 }

@@ -7,20 +7,21 @@ import (
 	"go.pcc.com/rewind/core/backup/backuptest"
 )
 
-// Of an error that the kernel tells another program while rsync stores only those hear who have something open by then.
-func TestWriteErrorsAreHeardFromTheBeginning(t *testing.T) {
-	w := newWorld(t)
-	begun, listens := false, true
+// The kernel reports a write error to syncfs(2) only on descriptors that were open when the error occurred. So the
+// place must be open before rsync begins to write.
+func TestPlaceIsOpenDuringStore(t *testing.T) {
+	fx := newFixture(t)
+	begun, opened := false, true
 	report := func(p backup.Progress) {
 		if p.Label == "storing" {
-			begun, listens = true, listens && backuptest.Opened(w.path())
+			begun, opened = true, opened && backuptest.Opened(fx.path())
 		}
 	}
-	_, err := w.Store(t.Context(), w.config, w.tree, report)
-	if err != nil || !begun || !listens {
-		t.Errorf("while rsync stored (%v) %s was open: %v, %v", begun, w.path(), listens, err)
+	_, err := fx.Store(t.Context(), fx.config, fx.tree, report)
+	if err != nil || !begun || !opened {
+		t.Errorf("while rsync stored (%v) %s was open: %v, %v", begun, fx.path(), opened, err)
 	}
-	if backuptest.Opened(w.path()) {
-		t.Error("it is open still")
+	if backuptest.Opened(fx.path()) {
+		t.Error("it is still open")
 	}
 }

@@ -11,39 +11,41 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// holder is who holds a lock on an ssh target.
+// holder identifies the process that holds a lock on another host. It is the content of the lock file.
 type holder struct {
 	Host    string `json:"host"`
 	Machine string `json:"machine"` // machine-id(5)
 	Boot    string `json:"boot"`    // random.4: boot_id
 	PID     int    `json:"pid"`
-	Started string `json:"started"` // ticks since the boot: another process may get the number later
+	Started string `json:"started"` // ticks from the boot to the process's start: its PID may be used again later
 }
 
 func (h holder) String() string { return fmt.Sprintf("process %d of %s", h.PID, h.Host) }
 
-// ourselves returns the holder that this process is.
-func ourselves() (holder, error) {
+// thisProcess returns the holder for this process.
+func thisProcess() (holder, error) {
 	h := holder{PID: os.Getpid()}
 	var err error
 	if h.Host, err = os.Hostname(); err != nil {
 		return h, fault.New(fault.Internal, "make a lock: %w", err)
 	}
-	if h.Boot, err = word("/proc/sys/kernel/random/boot_id"); err != nil {
+	if h.Boot, err = readWord("/proc/sys/kernel/random/boot_id"); err != nil {
 		return h, fault.New(fault.Internal, "make a lock: %w", err)
 	}
-	h.Machine, _ = word("/etc/machine-id") // where there is none, the name has to do
-	h.Started = startOf(h.PID)
+	h.Machine, _ = readWord("/etc/machine-id") // if there is none, only the host's name counts
+	h.Started = startTime(h.PID)
 	return h, nil
 }
 
-func word(path string) (string, error) {
+// readWord returns the content of a file without surrounding white space.
+func readWord(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	return strings.TrimSpace(string(data)), err
 }
 
-// startOf returns when a process of this host started, "" if there is none.
-func startOf(pid int) string {
+// startTime returns when a process of this host was started, in ticks since the boot, and "" if there is no such
+// process.
+func startTime(pid int) string {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return ""
@@ -55,17 +57,18 @@ func startOf(pid int) string {
 	return fields[19] // 22, starttime (proc_pid_stat(5))
 }
 
-// alive says whether the holder may still be at work. Of another machine nobody here can know.
-func (h holder) alive() bool {
-	own, err := ourselves()
+// mayBeAlive reports whether the holder may still be at work. For a holder on another machine it is always true,
+// because that cannot be found out here.
+func (h holder) mayBeAlive() bool {
+	own, err := thisProcess()
 	if err != nil || h.Machine != own.Machine || h.Host != own.Host {
 		return true
 	}
-	return h.Boot == own.Boot && h.Started != "" && startOf(h.PID) == h.Started
+	return h.Boot == own.Boot && h.Started != "" && startTime(h.PID) == h.Started
 }
 
-// parseHolder reads a lock. One that cannot be read, since its writer was killed, is that of nobody on no machine:
-// it stays until somebody looks.
+// parseHolder parses a lock file. For a file that cannot be parsed, because its writer was killed, it returns a holder
+// on an unknown machine: the lock stays until a person removes it.
 func parseHolder(data []byte) holder {
 	var h holder
 	if json.Unmarshal(data, &h) != nil {
@@ -74,5 +77,5 @@ func parseHolder(data []byte) holder {
 	return h
 }
 
-// newName returns a name that nobody else makes.
-func newName() string { return strings.ToLower(rand.Text()[:16]) }
+// randomName returns a random name that no other process will choose.
+func randomName() string { return strings.ToLower(rand.Text()[:16]) }

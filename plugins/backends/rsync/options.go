@@ -15,29 +15,30 @@ import (
 // options are backend_options.
 type options struct {
 	Path       string `mapstructure:"path" doc:"an absolute path that exists, here or on another host: [user@]host:/path"`
-	Scratch    string `mapstructure:"scratch" doc:"a directory with room for a whole backup; it takes one to read what lies on another host, or was stored with fake_super"`
-	FakeSuper  bool   `mapstructure:"fake_super" doc:"keep owners and devices in extended attributes there, for a user who is not root"`
+	Scratch    string `mapstructure:"scratch" doc:"a directory with room for a whole backup; needed to read a backup that is on another host or was stored with fake_super"`
+	FakeSuper  bool   `mapstructure:"fake_super" doc:"keep owners and devices in extended attributes, for a user there who is not root"`
 	SSHKey     string `mapstructure:"ssh_key" doc:"the file of the private key"`
 	SSHPort    int    `mapstructure:"ssh_port"`
 	KnownHosts string `mapstructure:"known_hosts" doc:"the file of known host keys"`
 	AcceptNew  bool   `mapstructure:"accept_new_host_key" doc:"trust a host at its first use"`
 
-	remote, dir string // path, taken apart
+	remote, dir string // the two parts of path: [user@]host, and the directory
 }
 
 var (
-	remotePath = regexp.MustCompile(`^((?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])):(/(?:[^/].*)?)$`)
-	plainPath  = regexp.MustCompile(`^/[A-Za-z0-9_./@+=:,-]*$`) // what rsync's -e takes without a way to quote it
+	remotePath = regexp.MustCompile(`^((?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?` +
+		`(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])):(/(?:[^/].*)?)$`)
+	// characters that need no quotes in rsync's -e, which knows none
+	plainPath = regexp.MustCompile(`^/[A-Za-z0-9_./@+=:,-]*$`)
 )
 
-// read decodes the options and checks what can be checked without the tools.
-func read(c backup.Config) (options, error) {
+// parseOptions decodes the options, and checks what can be checked without running rsync or ssh.
+func parseOptions(c backup.Config) (options, error) {
 	var o options
 	if err := c.Decode(&o); err != nil {
 		return o, err
 	}
 	var wrong []error
-	bad := func(name, format string, a ...any) { wrong = append(wrong, ansible.Bad(name, format, a...)) }
 	m := remotePath.FindStringSubmatch(o.Path)
 	switch {
 	case o.Path == "":
@@ -48,29 +49,38 @@ func read(c backup.Config) (options, error) {
 	case filepath.IsAbs(o.Path):
 		o.dir = filepath.Clean(o.Path)
 	default:
-		bad("path", "must be an absolute path, or [user@]host:/path")
+		wrong = append(wrong, ansible.Bad("path", "must be an absolute path, or [user@]host:/path"))
 	}
+	return o, fault.All(append(wrong, o.checkFiles())...)
+}
+
+// checkFiles checks the options that name files and directories of this host, and the port.
+func (o *options) checkFiles() error {
+	var wrong []error
+	bad := func(name, format string, a ...any) { wrong = append(wrong, ansible.Bad(name, format, a...)) }
 	if info, err := os.Stat(o.Scratch); o.Scratch != "" && (!filepath.IsAbs(o.Scratch) || err != nil || !info.IsDir()) {
-		bad("scratch", "must be the absolute path of a directory that is there")
+		bad("scratch", "must be the absolute path of a directory that exists")
 	}
 	for name, path := range map[string]string{"ssh_key": o.SSHKey, "known_hosts": o.KnownHosts} {
-		if info, err := os.Stat(path); path != "" && (!plainPath.MatchString(path) || err != nil || !info.Mode().IsRegular()) {
-			bad(name, "must be the absolute path of a file that is there, without spaces or quotes")
+		if info, err := os.Stat(path); path != "" &&
+			(!plainPath.MatchString(path) || err != nil || !info.Mode().IsRegular()) {
+			bad(name, "must be the absolute path of a file that exists, without spaces or quotes")
 		}
 	}
 	if o.SSHPort < 0 || o.SSHPort > 65535 {
 		bad("ssh_port", "must be between 1 and 65535")
 	}
-	return o, fault.All(wrong...)
+	return fault.All(wrong...)
 }
 
 func (o *options) overSSH() bool { return o.remote != "" }
 
-// laidOut says whether a backup must be fetched to be read as it was.
-func (o *options) laidOut() bool { return o.overSSH() || o.FakeSuper }
+// mustFetch reports whether a backup must be fetched before it can be presented. That is so on another host, and with
+// fake_super, where the files at the place have not their own owners and modes.
+func (o *options) mustFetch() bool { return o.overSSH() || o.FakeSuper }
 
-// at returns the place of a path below path as rsync takes it.
-func (o *options) at(elements ...string) string {
+// target returns a path below the option path, in the form that rsync takes.
+func (o *options) target(elements ...string) string {
 	path := filepath.Join(append([]string{o.dir}, elements...)...)
 	if o.overSSH() {
 		return o.remote + ":" + path
@@ -78,8 +88,9 @@ func (o *options) at(elements ...string) string {
 	return path
 }
 
-// ssh is the command that rsync runs. It never asks anything, and notices when the other side is gone.
-func (o *options) ssh() []string {
+// sshArgv returns the ssh command that rsync runs. It never asks anything, and ends if the other host no longer
+// answers.
+func (o *options) sshArgv() []string {
 	strict := "yes"
 	if o.AcceptNew {
 		strict = "accept-new"
@@ -103,14 +114,14 @@ func (o *options) ssh() []string {
 	return argv
 }
 
-// sshHost is the other host as ssh takes it: an address without the brackets that rsync wants.
+// sshHost returns the other host in the form that ssh takes: without the brackets that rsync needs around an address.
 func (o *options) sshHost() string { return strings.NewReplacer("[", "", "]", "").Replace(o.remote) }
 
-// transport are rsync's arguments that say how to reach the place.
-func (o *options) transport() []string {
+// transportArgs are the arguments of rsync that say how to reach the place.
+func (o *options) transportArgs() []string {
 	if !o.overSSH() {
 		return nil
 	}
-	// -s: arguments go to the other rsync by the protocol, not through that host's shell.
-	return []string{"-s", "-e", strings.Join(o.ssh(), " ")}
+	// With -s arguments are sent to the other rsync by the protocol, and not through the shell of that host.
+	return []string{"-s", "-e", strings.Join(o.sshArgv(), " ")}
 }

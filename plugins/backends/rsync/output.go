@@ -12,36 +12,39 @@ import (
 
 var versionLine = regexp.MustCompile(`^rsync  version v?((\d{1,4})\.(\d{1,4})\.(\d{1,4})\S*)`)
 
-// oldest: 3.1.0 brought --info=progress2, 3.1.3 times that differ by less than a second (--modify-window=-1).
-var oldest = []int{3, 1, 3}
+// oldestVersion is the oldest rsync that can be used: --info=progress2 exists since 3.1.0, and --modify-window=-1,
+// which compares times to the nanosecond, since 3.1.3.
+var oldestVersion = []int{3, 1, 3}
 
-// parseVersion reads what `rsync --version` prints.
-func parseVersion(said string) (string, error) {
-	m := versionLine.FindStringSubmatch(said)
+// parseVersion parses the output of `rsync --version`. Fault: unsupported.
+func parseVersion(output string) (string, error) {
+	m := versionLine.FindStringSubmatch(output)
 	if m == nil {
-		return "", fault.New(fault.Unsupported, "`rsync --version` says %.80q, which is no version", said)
+		return "", fault.New(fault.Unsupported, "`rsync --version` says %.80q, which is no version", output)
 	}
 	var v []int
 	for _, digits := range m[2:] {
 		n, _ := strconv.Atoi(digits) // digits only
 		v = append(v, n)
 	}
-	if slices.Compare(v, oldest) < 0 {
+	if slices.Compare(v, oldestVersion) < 0 {
 		return "", fault.New(fault.Unsupported, "rsync %s is too old", m[1]).WithHint("install rsync 3.1.3 or later")
 	}
 	for _, feature := range []string{"ACLs", "xattrs"} {
-		if strings.Contains(said, "no "+feature) {
-			return "", fault.New(fault.Unsupported, "this rsync was built without %s", feature).WithHint("install the distribution's rsync")
+		if strings.Contains(output, "no "+feature) {
+			return "", fault.New(fault.Unsupported, "this rsync was built without %s",
+				feature).WithHint("install the distribution's rsync")
 		}
 	}
 	return m[1], nil
 }
 
-// progressLine is one of --info=progress2 --no-h. "ir-chk" means that files are still being looked for, and the percent
-// is of those found so far.
-var progressLine = regexp.MustCompile(`^ *(\d{1,18}) +(\d{1,3})% .*?(?:\(xfr#(\d{1,18}), (to|ir)-chk=\d+/(\d{1,18})\))?$`)
+// progressLine matches a line of --info=progress2 --no-h. "ir-chk" instead of "to-chk" means that rsync is still
+// looking for files, and that the percentage refers to those found so far.
+var progressLine = regexp.MustCompile(`^ *(\d{1,18}) +(\d{1,3})% .*?` +
+	`(?:\(xfr#(\d{1,18}), (to|ir)-chk=\d+/(\d{1,18})\))?$`)
 
-// parseProgress reads a line; false for any other.
+// parseProgress parses a line of progress, and returns false for any other line.
 func parseProgress(line string) (backup.Progress, bool) {
 	m := progressLine.FindStringSubmatch(line)
 	if m == nil {
@@ -57,10 +60,11 @@ func parseProgress(line string) (backup.Progress, bool) {
 	return p, true
 }
 
-// stats are the lines of --info=stats2 that count.
+// stats are the numbers that are used from --info=stats2.
 type stats struct{ files, bytes, literal int64 }
 
-var statLine = regexp.MustCompile(`^(?:Number of files: \d+ \(reg: (\d{1,18})|Total file size: (\d{1,18}) bytes|Literal data: (\d{1,18}) bytes)`)
+var statLine = regexp.MustCompile(`^(?:Number of files: \d+ \(reg: (\d{1,18})|` +
+	`Total file size: (\d{1,18}) bytes|Literal data: (\d{1,18}) bytes)`)
 
 func (s *stats) read(line string) {
 	m := statLine.FindStringSubmatch(line)
@@ -74,19 +78,19 @@ func (s *stats) read(line string) {
 	}
 }
 
-// complaint is a line of stderr.
-type complaint struct {
-	kind complaintKind
+// stderrLine is a line of rsync's stderr.
+type stderrLine struct {
+	kind lineKind
 	path string
 }
 
-type complaintKind int
+type lineKind int
 
 const (
-	unimportant complaintKind = iota
-	vanished                  // the file was gone
-	unreadable                // the file could not be read
-	elsewhere                 // anything that is not about reading the source
+	unimportant      lineKind = iota
+	sourceVanished            // a file of the source was gone
+	sourceUnreadable          // a file of the source could not be read
+	otherError                // any error that is not about reading the source
 )
 
 var (
@@ -95,16 +99,16 @@ var (
 	summaryLine  = regexp.MustCompile(`^rsync (error|warning): |^IO error encountered|^$`)
 )
 
-// parseComplaint tells errors of the source, after which the rest is stored, from all others.
-func parseComplaint(line string) complaint {
+// parseStderrLine distinguishes errors of reading the source, after which rsync copies the rest, from all other errors.
+func parseStderrLine(line string) stderrLine {
 	if m := vanishedLine.FindStringSubmatch(line); m != nil {
-		return complaint{vanished, m[1]}
+		return stderrLine{sourceVanished, m[1]}
 	}
 	if m := senderLine.FindStringSubmatch(line); m != nil {
-		return complaint{unreadable, m[1]}
+		return stderrLine{sourceUnreadable, m[1]}
 	}
 	if summaryLine.MatchString(line) || !strings.HasPrefix(line, "rsync: ") {
-		return complaint{kind: unimportant} // a banner of ssh's, a summary
+		return stderrLine{kind: unimportant} // a banner of ssh, or a summary
 	}
-	return complaint{kind: elsewhere}
+	return stderrLine{kind: otherError}
 }

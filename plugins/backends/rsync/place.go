@@ -14,22 +14,25 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// place is where the trees lie.
+// place is the directory that holds the trees. It is either local or on another host.
 type place interface {
-	// look finds the trees of host, or with "" of every host. It fails with repository_missing.
-	look(ctx context.Context, host string) ([]tree, error)
-	// probe writes something, and removes it. The warnings are Check's.
+	// readTrees finds the trees of host, or of every host if host is "". Fault: repository_missing.
+	readTrees(ctx context.Context, host string) ([]datedTree, error)
+	// probe tries whether the place can be written and can hold the metadata of files, and removes what it wrote. The
+	// warnings are those of Check.
 	probe(ctx context.Context) (warnings []string, err error)
-	// lock keeps other runs from storing and removing trees of the host, and finds those there are. It fails with
+	// lock keeps other runs from storing and removing trees of the host, and then finds the trees. Fault:
 	// repository_locked.
-	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []tree, err error)
-	// listen opens what mark needs to hear of every error since then; nil on another host.
-	listen() (since *os.File, err error)
-	// mark says that a tree is complete, after all of it is as durable as the place can make it.
-	mark(ctx context.Context, since *os.File, s backup.Stored, name string, report backup.Report) (
+	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []datedTree, err error)
+	// openForErrors opens a file through which writeMarker learns of every write error from now on (see backup.Flush). On
+	// another host that is not possible, and since is nil.
+	openForErrors() (since *os.File, err error)
+	// writeMarker writes the marker of a tree, which makes it a backup. Before that it makes the whole tree as durable as
+	// the place allows. The warning says what it could not do for that.
+	writeMarker(ctx context.Context, since *os.File, s backup.Stored, name string, report backup.Report) (
 		warning string, err error)
-	// remove removes trees, the marker of each before it, so that a half-removed tree is no backup. The lock is held. It
-	// fails with repository_locked for one that is being read.
+	// remove removes trees. Each marker is removed before its tree, so that a half-removed tree is no backup. The caller
+	// holds the lock. Fault: repository_locked if a tree is being read.
 	remove(ctx context.Context, host string, names []string, report backup.Report) error
 }
 
@@ -44,13 +47,13 @@ func (t *tool) place() place {
 type local struct {
 	dir     string
 	scratch string // an empty directory
-	asking  string // the host that asks; "": not said
+	ownHost string // Config.Host, the host for which the backend was called; "": not known
 
 	fakeSuper bool // owners, modes and devices are kept in extended attributes
 }
 
-func (l local) look(_ context.Context, host string) ([]tree, error) {
-	if err := l.there(); err != nil {
+func (l local) readTrees(_ context.Context, host string) ([]datedTree, error) {
+	if err := l.checkExists(); err != nil {
 		return nil, err
 	}
 	if host != "" {
@@ -61,30 +64,31 @@ func (l local) look(_ context.Context, host string) ([]tree, error) {
 	return readTrees(l.dir, host)
 }
 
-func (l local) there() error {
+// checkExists fails with repository_missing if there is no such directory.
+func (l local) checkExists() error {
 	info, err := os.Stat(l.dir)
 	if err != nil {
-		return missingDir(l.dir, err)
+		return readError(l.dir, err)
 	}
 	if !info.IsDir() {
-		return fault.New(fault.RepositoryMissing, "%s is not a directory", l.dir).WithHint("correct path, or mount what it lies on; for a first backup make the directory")
+		return fault.New(fault.RepositoryMissing, "%s is not a directory", l.dir).WithHint(missingHint)
 	}
 	return nil
 }
 
 func (l local) probe(context.Context) ([]string, error) {
-	if err := l.there(); err != nil {
+	if err := l.checkExists(); err != nil {
 		return nil, err
 	}
 	if err := backup.NotOfAnotherTool(l.dir); err != nil {
 		return nil, err
 	}
-	if err := backup.NoLink(filepath.Join(l.dir, l.asking)); l.asking != "" && err != nil {
+	if err := backup.NoLink(filepath.Join(l.dir, l.ownHost)); l.ownHost != "" && err != nil {
 		return nil, err
 	}
 	lacks, err := backup.Probe(l.dir)
 	if err != nil {
-		return nil, unwritable(l.dir, err)
+		return nil, writeError(l.dir, err)
 	}
 	if l.fakeSuper {
 		lacks = lacks.WithFakeSuper()
@@ -92,18 +96,20 @@ func (l local) probe(context.Context) ([]string, error) {
 	return lacks.Verdict(l.dir)
 }
 
-func unwritable(dir string, err error) error {
-	f := fault.New(codeOf(err), "write to %s: %w", dir, err)
+// writeError returns the fault for an error of writing to the place.
+func writeError(dir string, err error) error {
+	f := fault.New(faultCode(err), "write to %s: %w", dir, err)
 	switch {
 	case f.Hint != "":
 		return f
 	case f.Code == fault.RepositoryFull:
 		return f.WithHint("make room where the backups lie, or keep fewer")
 	}
-	return f.WithHint("root of this host must be able to write and to lock there: see how it is mounted with `findmnt -T %s`", dir)
+	return f.WithHint("root of this host must be able to write and to lock there: "+
+		"see how it is mounted with `findmnt -T %s`", dir)
 }
 
-func codeOf(err error) fault.Code {
+func faultCode(err error) fault.Code {
 	switch {
 	case durable.Full(err):
 		return fault.RepositoryFull
@@ -113,60 +119,60 @@ func codeOf(err error) fault.Code {
 	return fault.CommandFailed
 }
 
-func (l local) lock(ctx context.Context, host string) (func(context.Context) error, []tree, error) {
-	if err := l.there(); err != nil {
+func (l local) lock(ctx context.Context, host string) (func(context.Context) error, []datedTree, error) {
+	if err := l.checkExists(); err != nil {
 		return nil, nil, err
 	}
 	dir := filepath.Join(l.dir, host)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, unwritable(l.dir, err)
+		return nil, nil, writeError(l.dir, err)
 	}
-	lock := flock.New(filepath.Join(dir, lockStart), flock.SetPermissions(0o600), flock.SetFlag(backup.LockFlags))
+	lock := flock.New(filepath.Join(dir, lockPrefix), flock.SetPermissions(0o600), flock.SetFlag(backup.LockFlags))
 	got, err := lock.TryLock()
 	if err != nil {
-		return nil, nil, unwritable(dir, err)
+		return nil, nil, writeError(dir, err)
 	}
 	if !got {
 		return nil, nil, fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", host, l.dir).
 			WithHint("wait until it has ended")
 	}
 	unlock := func(context.Context) error { return lock.Close() }
-	trees, err := l.look(ctx, host)
+	trees, err := l.readTrees(ctx, host)
 	if err != nil {
 		return nil, nil, fault.All(err, lock.Close())
 	}
 	return unlock, trees, nil
 }
 
-// writingOut is the progress of a backup of which all is stored, and not yet on the disk.
-func writingOut(s backup.Stored) backup.Progress {
+// flushProgress returns the progress of a backup that is completely copied and is now being written out to the disk.
+func flushProgress(s backup.Stored) backup.Progress {
 	return backup.Progress{Label: "writing out", Done: s.Bytes, Total: s.Bytes, Files: s.Files}
 }
 
-func (l local) listen() (*os.File, error) {
+func (l local) openForErrors() (*os.File, error) {
 	dir, err := os.Open(l.dir)
 	if err != nil {
-		return nil, unwritable(l.dir, err)
+		return nil, writeError(l.dir, err)
 	}
 	return dir, nil
 }
 
-func (l local) mark(ctx context.Context, since *os.File, s backup.Stored, name string, report backup.Report) (
+func (l local) writeMarker(ctx context.Context, since *os.File, s backup.Stored, name string, report backup.Report) (
 	string, error) {
-	// rsync has synced nothing; one call for the whole file system costs less than one for each file.
-	flushed := backup.Flush(ctx, since, func() { report(writingOut(s)) })
+	// rsync syncs nothing. One call for the whole file system costs less than one for each file.
+	flushErr := backup.Flush(ctx, since, func() { report(flushProgress(s)) })
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	if flushed != nil {
-		return "", unwritable(l.dir, flushed)
+	if flushErr != nil {
+		return "", writeError(l.dir, flushErr)
 	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return "", fault.New(fault.Internal, "make a marker: %w", err)
 	}
-	if err := durable.WriteFile(filepath.Join(l.dir, s.Host, name+markerEnd), data, 0o600); err != nil {
-		return "", unwritable(l.dir, err)
+	if err := durable.WriteFile(filepath.Join(l.dir, s.Host, name+markerSuffix), data, 0o600); err != nil {
+		return "", writeError(l.dir, err)
 	}
 	return "", nil
 }

@@ -12,8 +12,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Present hands out the tree itself where it lies on this host as it was; else a copy of it in scratch.
-func (b *Backend) Present(ctx context.Context, c backup.Config, id string, report backup.Report, use func(context.Context, backup.Presented) error) (err error) {
+// Present presents a local tree itself. A tree on another host, or one that was stored with fake_super, is first
+// fetched into a directory in scratch.
+func (b *Backend) Present(ctx context.Context, c backup.Config, id string, report backup.Report,
+	use func(context.Context, backup.Presented) error) (err error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return err
@@ -22,12 +24,12 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 	if err != nil {
 		return err
 	}
-	release, err := t.hold(one)
+	release, err := t.lockForReading(one)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if !t.options.laidOut() {
+	if !t.options.mustFetch() {
 		p, err := presented(one, t.options.dir, one.host, one.name)
 		if err != nil {
 			return err
@@ -35,7 +37,8 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 		return use(ctx, p)
 	}
 	if t.options.Scratch == "" {
-		return ansible.Bad("scratch", "is missing: a directory with room for the whole backup, which has to be fetched to be read")
+		return ansible.Bad("scratch", "is missing: a directory with room for the whole backup, "+
+			"which has to be fetched to be read")
 	}
 	room, err := backup.NewRoom(t.options.Scratch)
 	if err != nil {
@@ -46,24 +49,25 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 			err = closed
 		}
 	}()
-	// Below the room, which stays root's alone: what is fetched gets the mode that it has at the place.
-	const fetched = "tree"
-	if err := t.fetchTree(ctx, one, filepath.Join(room.Path, fetched), report); err != nil {
+	// The tree is fetched into a directory below the room. The room itself stays accessible to root alone, while the
+	// fetched directory gets the mode that it has at the place.
+	const fetchedDir = "tree"
+	if err := t.fetchTree(ctx, one, filepath.Join(room.Path, fetchedDir), report); err != nil {
 		return err
 	}
-	// Whoever removes it takes the marker away first: while that is there, all of the tree was.
+	// Whoever removes a backup removes the marker first. If the marker still exists now, the tree was complete.
 	if _, err := t.find(ctx, id); err != nil {
 		return fault.New(fault.Of(err).Code, "after it was fetched: %w", err)
 	}
-	p, err := presented(one, room.Path, fetched)
+	p, err := presented(one, room.Path, fetchedDir)
 	if err != nil {
 		return err
 	}
 	return use(ctx, p)
 }
 
-// presented returns where the roots are in a tree that lies at a path below a directory.
-func presented(t tree, dir string, path ...string) (backup.Presented, error) {
+// presented returns the directories of the roots in a tree, which is at a path below a directory.
+func presented(t datedTree, dir string, path ...string) (backup.Presented, error) {
 	if len(path) > 0 {
 		var err error
 		if dir, err = backup.Beneath(dir, filepath.Join(path...)); err != nil {
@@ -74,11 +78,13 @@ func presented(t tree, dir string, path ...string) (backup.Presented, error) {
 	return backup.Presented{Roots: roots}, err
 }
 
-func (t *tool) fetchTree(ctx context.Context, one tree, dir string, report backup.Report) error {
-	args := slices.Concat(everything, t.superFrom(), []string{"--", t.options.at(one.host, one.name) + "/", dir + "/"})
-	_, err := t.Stream(ctx, t.copying(args...), t.follow("fetching the backup into "+t.options.Scratch, report, &stats{}))
+func (t *tool) fetchTree(ctx context.Context, one datedTree, dir string, report backup.Report) error {
+	args := slices.Concat(preserveArgs, t.superFromArgs(),
+		[]string{"--", t.options.target(one.host, one.name) + "/", dir + "/"})
+	_, err := t.Stream(ctx, t.copyCmd(args...),
+		t.parseOutput("fetching the backup into "+t.options.Scratch, report, &stats{}))
 	var failed *command.Error
-	if errors.As(err, &failed) && full.MatchString(failed.Stderr) {
+	if errors.As(err, &failed) && fullText.MatchString(failed.Stderr) {
 		return fault.New(fault.NoSpace, "there is not enough room in %s for the backup", t.options.Scratch).
 			WithHint("name a directory with more room as scratch")
 	}

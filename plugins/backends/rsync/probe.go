@@ -13,21 +13,24 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// What the probe's file has: an owner that no host has, and permissions that a tree has only where they are kept.
+// The owner, group and mode of the probe's file. No host has such an owner, and a file gets this mode only if modes are
+// preserved.
 const (
 	probeOwner, probeGroup = 12345, 54321
 	probeMode              = 0o4710
 )
 
-// probe sends what every tree has, fetches it again and looks at what came back: a user there who is not root cannot
-// give files to others, and rsync says nothing of it.
+// probe sends a file and a symbolic link, fetches them again and checks their metadata. If the user on the other host
+// is not root, owners are lost, because that user cannot give files to others; and rsync does not report that.
 func (r remote) probe(ctx context.Context) ([]string, error) {
-	if _, err := r.look(ctx, r.config.Host); err != nil {
+	if _, err := r.readTrees(ctx, r.config.Host); err != nil {
 		return nil, err
 	}
-	name := ".probe-" + newName()
-	lacks, err := r.roundTrip(ctx, name)
-	erased := r.afterwards(ctx, func(ctx context.Context) error { return r.erase(ctx, "", []string{name}, quiet) })
+	name := ".probe-" + randomName()
+	lacks, err := r.sendAndFetchProbe(ctx, name)
+	erased := r.runDespiteContext(ctx, func(ctx context.Context) error {
+		return r.erase(ctx, "", []string{name}, ignoreProgress)
+	})
 	if err := fault.All(err, erased); err != nil {
 		return nil, err
 	}
@@ -39,36 +42,36 @@ func (r remote) probe(ctx context.Context) ([]string, error) {
 		WithHint("fake_super=true keeps them in extended attributes there; or log in as root, on a file system of Linux")
 }
 
-// roundTrip returns what of a small tree did not come back.
-func (r remote) roundTrip(ctx context.Context, name string) ([]string, error) {
-	dir, done, err := r.stage()
+// sendAndFetchProbe sends a small tree, fetches it again, and returns what was lost.
+func (r remote) sendAndFetchProbe(ctx context.Context, name string) ([]string, error) {
+	dir, done, err := r.tempDir()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	if err := makeProbe(filepath.Join(dir, "there", name)); err != nil {
+	if err := makeProbeFiles(filepath.Join(dir, "there", name)); err != nil {
 		return nil, fault.New(fault.CommandFailed, "stage what is sent: %w", err)
 	}
 	plain := []string{"-aH", "--numeric-ids"}
-	to := slices.Concat(plain, r.super(), []string{"-R", "--", dir + "/there/./" + name, r.options.at() + "/"})
+	to := slices.Concat(plain, r.superArgs(), []string{"-R", "--", dir + "/there/./" + name, r.options.target() + "/"})
 	if err := r.call(ctx, "write to "+r.options.Path, to...); err != nil {
 		return nil, err
 	}
 	back := filepath.Join(dir, "back")
-	from := slices.Concat(plain, r.superFrom(), []string{"--", r.options.at(name) + "/", back + "/"})
+	from := slices.Concat(plain, r.superFromArgs(), []string{"--", r.options.target(name) + "/", back + "/"})
 	if err := r.call(ctx, "read from "+r.options.Path, from...); err != nil {
 		return nil, err
 	}
-	return lookAtProbe(back)
+	return checkProbeFiles(back)
 }
 
-func makeProbe(dir string) error {
+func makeProbeFiles(dir string) error {
 	file := filepath.Join(dir, "file")
 	return errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(file, []byte("rewind\n"), 0o600),
 		os.Chown(file, probeOwner, probeGroup), unix.Chmod(file, probeMode), os.Symlink("file", filepath.Join(dir, "link")))
 }
 
-func lookAtProbe(dir string) (lacks []string, err error) {
+func checkProbeFiles(dir string) (lacks []string, err error) {
 	var file, link unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, "file"), &file); err != nil {
 		return nil, fault.New(fault.CommandFailed, "what was sent does not come back: %w", err)

@@ -13,12 +13,12 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// remote is a directory of another host. All that is done there is done by rsync: what is small is staged in Scratch
-// and sent, or fetched there and read.
+// remote is a directory of another host. Everything there is done with rsync. Small files are written to a temporary
+// directory in Scratch and sent, or fetched into one and read.
 type remote struct{ *tool }
 
-// stage returns a new directory in Scratch and what removes it.
-func (r remote) stage() (string, func(), error) {
+// tempDir returns a new directory in Scratch, and a function that removes it.
+func (r remote) tempDir() (string, func(), error) {
 	dir, err := os.MkdirTemp(r.config.Scratch, "stage-")
 	if err != nil {
 		return "", nil, fault.New(fault.CommandFailed, "stage what is sent: %w", err)
@@ -26,44 +26,46 @@ func (r remote) stage() (string, func(), error) {
 	return dir, func() { os.RemoveAll(dir) }, nil
 }
 
-// fetch brings the markers, the locks and the names of all trees.
-func (r remote) fetch(ctx context.Context, into, host string) error {
-	one := "*"
+// fetchMarkers fetches the markers and the locks of a host, or of all hosts if host is "", and an empty directory for
+// each tree.
+func (r remote) fetchMarkers(ctx context.Context, into, host string) error {
+	hostPattern := "*"
 	if host != "" {
-		one = host
+		hostPattern = host
 	}
-	// lost+found is no host, and only root may enter it.
+	// lost+found is not the directory of a host, and only root may enter it.
 	cmd := r.cmd("-r", "--exclude=/lost+found/",
-		"--include=/"+one+"/", "--include=/"+one+"/*"+markerEnd, "--include=/"+one+"/*/", "--exclude=*",
-		r.options.at()+"/", into+"/")
-	for again := range fetches {
+		"--include=/"+hostPattern+"/", "--include=/"+hostPattern+"/*"+markerSuffix, "--include=/"+hostPattern+"/*/",
+		"--exclude=*",
+		r.options.target()+"/", into+"/")
+	for attempt := range maxFetches {
 		_, err := r.Stream(ctx, cmd, func(string) {})
 		var failed *command.Error
-		if gone := errors.As(err, &failed) && failed.Code == exitVanished; !gone || again == fetches-1 {
+		if gone := errors.As(err, &failed) && failed.Code == exitVanished; !gone || attempt == maxFetches-1 {
 			return r.explain("read the backups in "+r.options.Path, err)
 		}
 	}
 	return nil
 }
 
-// fetches is how often what is there is read when some of it goes meanwhile: locks and markers of other hosts do.
-const fetches = 5
+// maxFetches is how often fetchMarkers tries again if files vanish meanwhile, as locks and markers of other hosts may.
+const maxFetches = 5
 
-func (r remote) look(ctx context.Context, host string) ([]tree, error) {
-	dir, done, err := r.stage()
+func (r remote) readTrees(ctx context.Context, host string) ([]datedTree, error) {
+	dir, done, err := r.tempDir()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	if err := r.fetch(ctx, dir, host); err != nil {
+	if err := r.fetchMarkers(ctx, dir, host); err != nil {
 		return nil, err
 	}
 	return readTrees(dir, host)
 }
 
-// send puts one small file there; "" as host is the place itself.
-func (r remote) send(ctx context.Context, host, name string, data []byte) error {
-	dir, done, err := r.stage()
+// sendFile sends one small file to the directory of a host, or, if host is "", to the place itself.
+func (r remote) sendFile(ctx context.Context, host, name string, data []byte) error {
+	dir, done, err := r.tempDir()
 	if err != nil {
 		return err
 	}
@@ -74,63 +76,66 @@ func (r remote) send(ctx context.Context, host, name string, data []byte) error 
 	if err := os.WriteFile(filepath.Join(dir, host, name), data, 0o600); err != nil {
 		return fault.New(fault.CommandFailed, "stage what is sent: %w", err)
 	}
-	// What comes before "/./" is not part of the name there.
-	return r.call(ctx, "write to "+r.options.Path, "-pR", dir+"/./"+filepath.Join(host, name), r.options.at()+"/")
+	// With -R the part before "/./" is not part of the path on the other host.
+	return r.call(ctx, "write to "+r.options.Path, "-pR", dir+"/./"+filepath.Join(host, name), r.options.target()+"/")
 }
 
-// erase removes what is named below host: rsync makes it equal to an empty directory, as far as the names go.
+// erase removes the named entries of the directory of a host. rsync makes that directory equal to an empty one, but
+// only as far as these names are concerned.
 func (r remote) erase(ctx context.Context, host string, names []string, report backup.Report) error {
-	dir, done, err := r.stage()
+	dir, done, err := r.tempDir()
 	if err != nil {
 		return err
 	}
 	defer done()
-	// The work is done over there, where no processor of ours tells of it: each name that goes is a sign of life.
+	// The other host does the work, so the processor time of this rsync does not show that it goes on. Therefore rsync has
+	// to write a line for each name that it deletes.
 	args := []string{"-r", "--delete", "--info=del", "--outbuf=L"}
 	for _, name := range names {
 		args = append(args, "--include=/"+name, "--include=/"+name+"/**")
 	}
-	args = append(args, "--exclude=*", dir+"/", r.options.at(host)+"/")
+	args = append(args, "--exclude=*", dir+"/", r.options.target(host)+"/")
 	cmd := r.cmd(args...)
-	cmd.Limit = 0 // a tree of millions of files takes its time
+	cmd.Limit = 0 // a tree may have millions of files
 	_, err = r.Stream(ctx, cmd, func(string) { report(backup.Progress{Label: "removing " + names[0]}) })
 	return r.explain("remove from "+r.options.Path, err)
 }
 
-// lock writes a lock of its own and then looks for those of others: of two that come at once at least one sees the
-// other, and neither has to be first.
-func (r remote) lock(ctx context.Context, host string) (func(context.Context) error, []tree, error) {
-	if _, err := r.look(ctx, host); err != nil {
-		return nil, nil, err // rsync would make the place if it were not there
+// lock writes a lock file of its own and only then looks for those of others. If two runs do so at the same time, at
+// least one of them sees the other's lock.
+func (r remote) lock(ctx context.Context, host string) (func(context.Context) error, []datedTree, error) {
+	if _, err := r.readTrees(ctx, host); err != nil {
+		return nil, nil, err // checked first, because rsync would make a directory that is missing
 	}
-	mine, err := ourselves()
+	holder, err := thisProcess()
 	if err != nil {
 		return nil, nil, err
 	}
-	data, err := json.Marshal(mine)
+	data, err := json.Marshal(holder)
 	if err != nil {
 		return nil, nil, fault.New(fault.Internal, "make a lock: %w", err)
 	}
-	name := lockStart + "-" + newName() + markerEnd
-	if err := r.send(ctx, host, name, data); err != nil {
+	name := lockPrefix + "-" + randomName() + markerSuffix
+	if err := r.sendFile(ctx, host, name, data); err != nil {
 		return nil, nil, err
 	}
-	unlock := func(ctx context.Context) error { return r.erase(ctx, host, []string{name}, quiet) }
-	trees, err := r.alone(ctx, host, name)
+	unlock := func(ctx context.Context) error { return r.erase(ctx, host, []string{name}, ignoreProgress) }
+	trees, err := r.checkOtherLocks(ctx, host, name)
 	if err != nil {
-		return nil, nil, fault.All(err, r.afterwards(ctx, unlock))
+		return nil, nil, fault.All(err, r.runDespiteContext(ctx, unlock))
 	}
 	return unlock, trees, nil
 }
 
-// alone removes the locks of the dead, and fails with repository_locked if another is alive. It returns the trees.
-func (r remote) alone(ctx context.Context, host, mine string) ([]tree, error) {
-	dir, done, err := r.stage()
+// checkOtherLocks removes the locks of processes that have ended, and fails with repository_locked if another holder
+// may be alive. mine is the name of this run's own lock. It returns the trees of the host.
+func (r remote) checkOtherLocks(ctx context.Context, host, mine string) ([]datedTree, error) {
+	dir, done, err := r.tempDir()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	if err := r.fetch(ctx, dir, host); err != nil {
+	if err := r.fetchMarkers(ctx, dir, host); err != nil {
 		return nil, err
 	}
 	dead, err := r.deadLocks(dir, host, mine)
@@ -138,13 +143,14 @@ func (r remote) alone(ctx context.Context, host, mine string) ([]tree, error) {
 		return nil, err
 	}
 	if len(dead) > 0 {
-		if err := r.erase(ctx, host, dead, quiet); err != nil {
+		if err := r.erase(ctx, host, dead, ignoreProgress); err != nil {
 			return nil, err
 		}
 	}
 	return readTrees(dir, host)
 }
 
+// deadLocks returns the names of the locks whose holders have ended, in a directory into which the locks were fetched.
 func (r remote) deadLocks(dir, host, mine string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, host))
 	if err != nil {
@@ -153,7 +159,7 @@ func (r remote) deadLocks(dir, host, mine string) ([]string, error) {
 	var dead []string
 	for _, entry := range entries {
 		name := entry.Name()
-		if name == mine || !strings.HasPrefix(name, lockStart+"-") {
+		if name == mine || !strings.HasPrefix(name, lockPrefix+"-") {
 			continue
 		}
 		data, err := os.ReadFile(filepath.Join(dir, host, name))
@@ -161,26 +167,28 @@ func (r remote) deadLocks(dir, host, mine string) ([]string, error) {
 			return nil, fault.New(fault.CommandFailed, "read a lock: %w", err)
 		}
 		holder := parseHolder(data)
-		if holder.alive() {
-			return nil, fault.New(fault.RepositoryLocked, "%v stores or removes backups of %s in %s", holder, host, r.options.Path).
-				WithHint("wait until it has ended; if it is no more, remove %s there", filepath.Join(r.options.dir, host, name))
+		if holder.mayBeAlive() {
+			return nil, fault.New(fault.RepositoryLocked, "%v stores or removes backups of %s in %s", holder, host,
+				r.options.Path).
+				WithHint("wait until it has ended; if it has ended already, remove %s there",
+					filepath.Join(r.options.dir, host, name))
 		}
 		dead = append(dead, name)
 	}
 	return dead, nil
 }
 
-func (r remote) listen() (*os.File, error) { return nil, nil }
+func (r remote) openForErrors() (*os.File, error) { return nil, nil }
 
-// mark has the other host write everything to its disks, where the key allows that, before the marker goes there. How
-// it gets on is not to be seen here: ssh notices when that host is gone, and the limit bounds it.
-func (r remote) mark(ctx context.Context, _ *os.File, s backup.Stored, name string, report backup.Report) (
+// writeMarker implements place. Before it sends the marker, it runs sync on the other host, if the ssh key allows that.
+// The progress of sync cannot be seen from here, so only ssh's notice of a dead connection and callLimit end it.
+func (r remote) writeMarker(ctx context.Context, _ *os.File, s backup.Stored, name string, report backup.Report) (
 	string, error) {
 	warning := ""
-	argv := append(r.options.ssh(), "--", r.options.sshHost(), "sync")
-	working := backup.Repeat(func() { report(writingOut(s)) })
-	_, err := r.Run(ctx, command.Cmd{Argv: argv, Env: r.config.Environ(), Limit: limit})
-	working()
+	argv := append(r.options.sshArgv(), "--", r.options.sshHost(), "sync")
+	stopReports := backup.Repeat(func() { report(flushProgress(s)) })
+	_, err := r.Run(ctx, command.Cmd{Argv: argv, Env: r.config.Environ(), Limit: callLimit})
+	stopReports()
 	if err != nil {
 		if ctx.Err() != nil {
 			return "", r.explain("sync the other host", err)
@@ -191,7 +199,7 @@ func (r remote) mark(ctx context.Context, _ *os.File, s backup.Stored, name stri
 	if err != nil {
 		return "", fault.New(fault.Internal, "make a marker: %w", err)
 	}
-	return warning, r.send(ctx, s.Host, name+markerEnd, data)
+	return warning, r.sendFile(ctx, s.Host, name+markerSuffix, data)
 }
 
 func (r remote) remove(ctx context.Context, host string, names []string, report backup.Report) error {
@@ -200,7 +208,7 @@ func (r remote) remove(ctx context.Context, host string, names []string, report 
 	}
 	var markers []string
 	for _, name := range names {
-		markers = append(markers, name+markerEnd)
+		markers = append(markers, name+markerSuffix)
 	}
 	if err := r.erase(ctx, host, markers, report); err != nil {
 		return err

@@ -17,16 +17,17 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// wire is an ssh target that lies on this host: rsync runs without ssh. What fails does not run at all.
-type wire struct {
+// localSSH plays another host with directories of this host: it runs rsync without ssh. A call for which fails returns
+// true fails like ssh and does not run.
+type localSSH struct {
 	command.Local
 	fails  func(argv []string) bool
-	synced [][]string // what was run by ssh itself
+	synced [][]string // the calls of ssh itself
 }
 
-const far = "root@far:"
+const remotePrefix = "root@far:"
 
-func (w *wire) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+func (w *localSSH) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	if c.Argv[0] != "ssh" {
 		return w.Local.Run(ctx, c)
 	}
@@ -34,7 +35,7 @@ func (w *wire) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	return command.Output{}, nil
 }
 
-func (w *wire) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
+func (w *localSSH) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
 	if w.fails != nil && w.fails(c.Argv) {
 		return command.Output{}, &command.Error{Argv: c.Argv, Code: exitSSH, Err: errors.New("exit status 255")}
 	}
@@ -43,13 +44,13 @@ func (w *wire) Stream(ctx context.Context, c command.Cmd, line func(string)) (co
 		if arg == "-s" || arg == "-e" || i > 0 && c.Argv[i-1] == "-e" {
 			continue
 		}
-		argv = append(argv, strings.TrimPrefix(arg, far))
+		argv = append(argv, strings.TrimPrefix(arg, remotePrefix))
 	}
 	c.Argv = argv
 	return w.Local.Stream(ctx, c, line)
 }
 
-func (w *wire) tool(t *testing.T, c backup.Config) *tool {
+func (w *localSSH) tool(t *testing.T, c backup.Config) *tool {
 	t.Helper()
 	opened, err := (&Backend{run: w}).open(t.Context(), c)
 	if err != nil {
@@ -58,13 +59,13 @@ func (w *wire) tool(t *testing.T, c backup.Config) *tool {
 	return opened
 }
 
-func farConfig(t *testing.T) (c backup.Config, dir string) {
+func remoteConfig(t *testing.T) (c backup.Config, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	return backup.Config{Options: map[string]any{"path": far + dir}, Scratch: t.TempDir()}, dir
+	return backup.Config{Options: map[string]any{"path": remotePrefix + dir}, Scratch: t.TempDir()}, dir
 }
 
-func farTree(t *testing.T) backup.Tree {
+func exampleTree(t *testing.T) backup.Tree {
 	t.Helper()
 	root := t.TempDir()
 	if err := os.WriteFile(filepath.Join(root, "file"), []byte("x"), 0o600); err != nil {
@@ -73,14 +74,16 @@ func farTree(t *testing.T) backup.Tree {
 	return backup.Tree{Host: "h", Set: "s", Time: time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC), Roots: []string{root}}
 }
 
-// A lock that could not be taken away again costs a warning: the backup is complete, and listed.
-func TestLockThatStays(t *testing.T) {
-	w := &wire{fails: func(argv []string) bool {
-		return slices.Contains(argv, "--delete") && slices.ContainsFunc(argv, func(arg string) bool { return strings.HasPrefix(arg, "--include=/.lock-") })
+// If the lock cannot be removed after a Store, the backup is complete and listed, and there is a warning.
+func TestLockThatCannotBeRemovedIsAWarning(t *testing.T) {
+	w := &localSSH{fails: func(argv []string) bool {
+		return slices.Contains(argv, "--delete") && slices.ContainsFunc(argv, func(arg string) bool {
+			return strings.HasPrefix(arg, "--include=/.lock-")
+		})
 	}}
-	c, dir := farConfig(t)
+	c, dir := remoteConfig(t)
 	b := &Backend{run: w}
-	stored, err := b.Store(t.Context(), c, farTree(t), quiet)
+	stored, err := b.Store(t.Context(), c, exampleTree(t), ignoreProgress)
 	if err != nil || stored.ID != "20261123T200000Z.h" {
 		t.Fatalf("%+v, %v", stored, err)
 	}
@@ -91,16 +94,16 @@ func TestLockThatStays(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if locks, err := filepath.Glob(filepath.Join(dir, "h", ".lock-*")); err != nil || len(locks) != 1 {
-		t.Errorf("the lock was taken away after all: %v, %v", locks, err)
+		t.Errorf("the lock was removed after all: %v, %v", locks, err)
 	}
 }
 
-// Forget takes the lock there as Store does, and leaves it to one that is alive.
-func TestForgetFarAway(t *testing.T) {
-	w := &wire{}
-	c, dir := farConfig(t)
+// Forget takes the lock on the other host, as Store does, and fails while another run holds it.
+func TestRemoteForgetNeedsLock(t *testing.T) {
+	w := &localSSH{}
+	c, dir := remoteConfig(t)
 	b := &Backend{run: w}
-	stored, err := b.Store(t.Context(), c, farTree(t), quiet)
+	stored, err := b.Store(t.Context(), c, exampleTree(t), ignoreProgress)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,15 +125,15 @@ func TestForgetFarAway(t *testing.T) {
 	}
 }
 
-// A Store that removes what a killed run left says so, although its own rsync does nothing but wait.
-func TestFarRemovalReports(t *testing.T) {
-	c, dir := farConfig(t)
+// A Store that removes what a killed run left on another host reports progress, although its own rsync only waits.
+func TestRemoteRemovalReportsProgress(t *testing.T) {
+	c, dir := remoteConfig(t)
 	half := filepath.Join(dir, "h", "20261123T190000Z")
 	if err := os.MkdirAll(filepath.Join(half, "a", "b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	reported := 0
-	_, err := (&Backend{run: &wire{}}).Store(t.Context(), c, farTree(t), func(p backup.Progress) {
+	_, err := (&Backend{run: &localSSH{}}).Store(t.Context(), c, exampleTree(t), func(p backup.Progress) {
 		if p.Label == "removing 20261123T190000Z" {
 			reported++
 		}
@@ -143,21 +146,22 @@ func TestFarRemovalReports(t *testing.T) {
 	}
 }
 
-// A place that cannot hold the owner or the attributes of an empty directory is no place where nothing can be removed.
-func TestRemovalWhereAttributesCannotBeHeld(t *testing.T) {
+// Trees can be removed also on a file system that cannot hold the owner or the attributes of an empty directory.
+func TestRemoveOnFileSystemWithoutXattrs(t *testing.T) {
 	l := local{dir: t.TempDir(), scratch: t.TempDir()}
 	if err := unix.Mount("ramfs", l.dir, "ramfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(l.dir, 0) })
 	half := filepath.Join(l.dir, "h", "20261123T190000Z")
-	if err := errors.Join(os.MkdirAll(filepath.Join(half, "a"), 0o700), unix.Setxattr(l.scratch, "user.x", []byte("x"), 0)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(half, "a"), 0o700),
+		unix.Setxattr(l.scratch, "user.x", []byte("x"), 0)); err != nil {
 		t.Fatal(err)
 	}
 	if unix.Setxattr(half, "user.x", []byte("x"), 0) == nil {
-		t.Fatal("it can be held there: this proves nothing")
+		t.Fatal("the file system can hold attributes: this proves nothing")
 	}
-	if err := l.remove(t.Context(), "h", []string{"20261123T190000Z"}, quiet); err != nil {
+	if err := l.remove(t.Context(), "h", []string{"20261123T190000Z"}, ignoreProgress); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(half); err == nil {
@@ -165,16 +169,16 @@ func TestRemovalWhereAttributesCannotBeHeld(t *testing.T) {
 	}
 }
 
-// Only root may enter lost+found, and whoever stores here need not be root.
-func TestLostAndFoundIsNotEntered(t *testing.T) {
-	c, dir := farConfig(t)
+// Only root may enter lost+found, and the user on the other host need not be root.
+func TestLostAndFoundIsNotFetched(t *testing.T) {
+	c, dir := remoteConfig(t)
 	for _, host := range []string{"lost+found", "h"} {
 		if err := os.MkdirAll(filepath.Join(dir, host, "20261123T200000Z"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	into := t.TempDir()
-	if err := (remote{(&wire{}).tool(t, c)}).fetch(t.Context(), into, ""); err != nil {
+	if err := (remote{(&localSSH{}).tool(t, c)}).fetchMarkers(t.Context(), into, ""); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(into)
@@ -183,12 +187,14 @@ func TestLostAndFoundIsNotEntered(t *testing.T) {
 	}
 }
 
-// ssh takes an address without the brackets that rsync wants.
-func TestSyncAtAnAddress(t *testing.T) {
-	for given, want := range map[string]string{"user@[fe80::1]": "user@fe80::1", "[::1]": "::1", "user@host": "user@host"} {
-		w := &wire{fails: func([]string) bool { return true }} // the marker does not go anywhere
+// ssh takes an address without the brackets that rsync needs.
+func TestSSHGetsAddressWithoutBrackets(t *testing.T) {
+	for given, want := range map[string]string{"user@[fe80::1]": "user@fe80::1", "[::1]": "::1",
+		"user@host": "user@host"} {
+		w := &localSSH{fails: func([]string) bool { return true }} // no marker is sent
 		c := backup.Config{Options: map[string]any{"path": given + ":/srv"}, Scratch: t.TempDir()}
-		_, _ = w.tool(t, c).place().mark(t.Context(), nil, backup.Stored{Host: "h"}, "20261123T200000Z", quiet)
+		_, _ = w.tool(t, c).place().writeMarker(t.Context(), nil, backup.Stored{Host: "h"}, "20261123T200000Z",
+			ignoreProgress)
 		if len(w.synced) != 1 || !slices.Equal(w.synced[0][len(w.synced[0])-3:], []string{"--", want, "sync"}) {
 			t.Errorf("%s: ran %q", given, w.synced)
 		}

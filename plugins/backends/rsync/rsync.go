@@ -1,15 +1,16 @@
-// Package rsync stores sets as dated trees with rsync, in a directory or on a host that ssh reaches. A file that has
-// not changed is a hard link to the one of the tree before.
+// Package rsync is the backend that stores sets as dated trees with rsync, in a local directory or on another host by
+// ssh. A file that has not changed since the last backup is a hard link to the file in that backup.
 //
-//	PATH/HOST/20261123T200000Z/dat/...     the tree: each root under its own path
-//	PATH/HOST/20261123T200000Z.json        the marker: written last, says what the tree is; without it there is no backup
-//	PATH/HOST/.lock                        held while one is stored or removed; on an ssh target .lock-NAME.json, one for
-//	                                       each holder
+//	PATH/HOST/20261123T200000Z/dat/...     the tree, with each root at its own path
+//	PATH/HOST/20261123T200000Z.json        the marker, which describes the backup; written last: a tree without a marker
+//	                                       is no backup
+//	PATH/HOST/.lock                        locked (flock) while a run stores or removes; on another host each run has a
+//	                                       file .lock-NAME.json instead
 //
-// The ID of that backup is 20261123T200000Z.HOST: hosts that share a PATH may store at the same second. Its marker is
-// locked (flock) while the tree is read where it lies, or is removed there.
+// The ID of that backup is 20261123T200000Z.HOST, because hosts that share a PATH may store in the same second. In a
+// local directory the marker is locked (flock) while the tree is read or removed.
 //
-// Everything on an ssh target is done with rsync, so that a key which may run nothing else there is enough.
+// Everything on another host is done with rsync, so an ssh key that may run nothing else there is enough.
 package rsync
 
 import (
@@ -23,25 +24,25 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Name is what the backend is called.
+// Name is the name of the backend.
 const Name = "rsync"
 
-// Backend is the backend. It is safe for concurrent use.
+// Backend is the rsync backend. It is safe for concurrent use.
 type Backend struct {
 	run command.Streamer
 
-	mu   sync.Mutex
-	have string // the installed rsync's version; empty: not asked yet
+	mu        sync.Mutex
+	installed string // the version of the installed rsync; empty: not asked yet
 }
 
 var _ backup.Backend = (*Backend)(nil)
 
-// New returns the backend.
+// New returns the rsync backend.
 func New() backup.Backend { return &Backend{run: command.Local{}} }
 
-// open reads the options and finds out which rsync there is.
+// open decodes the options and finds out which rsync is installed.
 func (b *Backend) open(ctx context.Context, c backup.Config) (*tool, error) {
-	o, err := read(c)
+	o, err := parseOptions(c)
 	if err != nil {
 		return nil, err
 	}
@@ -52,19 +53,19 @@ func (b *Backend) open(ctx context.Context, c backup.Config) (*tool, error) {
 	return &tool{Streamer: b.run, config: c, options: o, version: v}, nil
 }
 
-// version asks rsync once.
+// version returns the version of the installed rsync. It asks rsync only once.
 func (b *Backend) version(ctx context.Context) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.have != "" {
-		return b.have, nil
+	if b.installed != "" {
+		return b.installed, nil
 	}
 	out, err := b.run.Run(ctx, command.Cmd{Argv: []string{"rsync", "--version"}})
 	if err != nil {
 		return "", err
 	}
-	b.have, err = parseVersion(out.Stdout)
-	return b.have, err
+	b.installed, err = parseVersion(out.Stdout)
+	return b.installed, err
 }
 
 // Describe checks the options and asks rsync for its version.
@@ -83,7 +84,7 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 	return d, nil
 }
 
-// Check says whether the place is there, can be written, and can hold what a tree has.
+// Check checks that the place exists, can be written, and can hold the metadata of files.
 func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
@@ -92,21 +93,21 @@ func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) 
 	return t.place().probe(ctx)
 }
 
-// List reads the markers.
+// List returns the backups that have a marker.
 func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]backup.Stored, error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	trees, err := t.place().look(ctx, host)
+	trees, err := t.place().readTrees(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	return all(complete(trees)), nil
+	return storedOf(backupsOf(trees)), nil
 }
 
-// all are the backups that trees are.
-func all(trees []tree) []backup.Stored {
+// storedOf returns the descriptions of backups. All trees must have a marker.
+func storedOf(trees []datedTree) []backup.Stored {
 	list := []backup.Stored{}
 	for _, one := range trees {
 		list = append(list, *one.stored)
@@ -114,42 +115,42 @@ func all(trees []tree) []backup.Stored {
 	return list
 }
 
-// complete returns the trees that are backups, that of the latest time first.
-func complete(trees []tree) []tree {
-	list := slices.DeleteFunc(slices.Clone(trees), func(t tree) bool { return t.stored == nil })
-	slices.SortStableFunc(list, func(a, b tree) int { return b.stored.Time.Compare(a.stored.Time) })
+// backupsOf returns the trees that have a marker, the one with the latest time first.
+func backupsOf(trees []datedTree) []datedTree {
+	list := slices.DeleteFunc(slices.Clone(trees), func(t datedTree) bool { return t.stored == nil })
+	slices.SortStableFunc(list, func(a, b datedTree) int { return b.stored.Time.Compare(a.stored.Time) })
 	return list
 }
 
-// find returns the tree of an ID.
-func (t *tool) find(ctx context.Context, id string) (tree, error) {
+// find returns the tree of the backup with this ID. Fault: not_found.
+func (t *tool) find(ctx context.Context, id string) (datedTree, error) {
 	host := ""
 	if named, ok := splitID(id); ok {
 		host = named.host
 	}
-	trees, err := t.place().look(ctx, host)
+	trees, err := t.place().readTrees(ctx, host)
 	if err != nil {
-		return tree{}, err
+		return datedTree{}, err
 	}
-	return t.pick(trees, id)
+	return t.findIn(trees, id)
 }
 
-func (t *tool) pick(trees []tree, id string) (tree, error) {
-	for _, one := range complete(trees) {
+func (t *tool) findIn(trees []datedTree, id string) (datedTree, error) {
+	for _, one := range backupsOf(trees) {
 		if one.id() == id {
 			return one, nil
 		}
 	}
-	return tree{}, t.unknown(id)
+	return datedTree{}, t.notFound(id)
 }
 
-func (t *tool) unknown(id string) error {
+func (t *tool) notFound(id string) error {
 	return fault.New(fault.NotFound, "there is no backup %q in %s", id, t.options.Path).
 		WithHint("snap_backup_info lists those there are")
 }
 
-// Forget removes the marker, and then the tree, under the lock that a Store holds: one that runs links to the tree, or
-// takes what has no marker for what a killed run left.
+// Forget removes the marker and then the tree. It takes the same lock as Store: a Store at work may make links to this
+// tree, and removes trees without a marker as leftovers of killed runs.
 func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
@@ -163,24 +164,24 @@ func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error 
 	if err != nil {
 		return err
 	}
-	if _, err = t.pick(trees, id); err == nil { // else it was forgotten a moment ago
-		err = t.place().remove(ctx, one.host, []string{one.name}, quiet)
+	if _, err = t.findIn(trees, id); err == nil { // if not, it was just forgotten
+		err = t.place().remove(ctx, one.host, []string{one.name}, ignoreProgress)
 	}
-	return fault.All(err, t.afterwards(ctx, unlock))
+	return fault.All(err, t.runDespiteContext(ctx, unlock))
 }
 
-// quiet is for what has nobody to report to.
-func quiet(backup.Progress) {}
+// ignoreProgress is a Report for calls whose progress nobody wants.
+func ignoreProgress(backup.Progress) {}
 
-// Settle removes trees without a marker, and locks, of runs that have ended; and what was laid out to be read.
+// Settle removes what killed runs have left: trees without a marker, locks, and trees that were fetched to be read.
 func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return err
 	}
-	var rooms error
+	var roomsErr error
 	if t.options.Scratch != "" {
-		rooms = backup.SettleRooms(t.options.Scratch)
+		roomsErr = backup.SettleRooms(t.options.Scratch)
 	}
-	return fault.All(t.settle(ctx), rooms)
+	return fault.All(t.settle(ctx), roomsErr)
 }

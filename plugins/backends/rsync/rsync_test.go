@@ -19,8 +19,8 @@ import (
 	"go.pcc.com/rewind/plugins/backends/rsync"
 )
 
-// world is a place, a tree to store and the backend.
-type world struct {
+// fixture is the backend with a place and a tree to store.
+type fixture struct {
 	backup.Backend
 	config backup.Config
 	tree   backup.Tree
@@ -28,7 +28,7 @@ type world struct {
 
 var instant = time.Date(2026, 11, 23, 20, 0, 0, 123456789, time.UTC)
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "dat")
 	must(t, os.MkdirAll(filepath.Join(root, "sub"), 0o750))
@@ -36,7 +36,7 @@ func newWorld(t *testing.T) *world {
 	must(t, os.Link(filepath.Join(root, "file"), filepath.Join(root, "sub", "link")))
 	must(t, os.Chown(filepath.Join(root, "file"), 12345, 54321))
 	must(t, unix.Lsetxattr(filepath.Join(root, "file"), "user.rewind", []byte("x"), 0))
-	return &world{
+	return &fixture{
 		rsync.New(),
 		backup.Config{Options: map[string]any{"path": t.TempDir()}, Scratch: t.TempDir()},
 		backup.Tree{Host: "db1", Set: "snap", Time: instant, Roots: []string{root}},
@@ -50,24 +50,26 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func ignore(backup.Progress) {}
+func ignoreProgress(backup.Progress) {}
 
-func (w *world) path() string { return w.config.Options["path"].(string) }
+func (fx *fixture) path() string { return fx.config.Options["path"].(string) }
 
-func (w *world) store(t *testing.T) backup.Stored {
+func (fx *fixture) store(t *testing.T) backup.Stored {
 	t.Helper()
-	stored, err := w.Store(t.Context(), w.config, w.tree, ignore)
+	stored, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	if err != nil {
 		t.Fatalf("%v\n%v", err, fault.Of(err).Facts)
 	}
 	return stored
 }
 
-// presents compares what is presented with the source by rsync itself, with other options than the backend's.
-func (w *world) presents(t *testing.T, id string) {
+// verifyPresented compares the presented backup with the source. It uses rsync with other options than the backend
+// does.
+func (fx *fixture) verifyPresented(t *testing.T, id string) {
 	t.Helper()
-	err := w.Present(t.Context(), w.config, id, ignore, func(_ context.Context, p backup.Presented) error {
-		out, err := exec.Command("rsync", "-aHAXnci", "--delete", w.tree.Roots[0]+"/", p.Roots[w.tree.Roots[0]]+"/").CombinedOutput()
+	err := fx.Present(t.Context(), fx.config, id, ignoreProgress, func(_ context.Context, p backup.Presented) error {
+		out, err := exec.Command("rsync", "-aHAXnci", "--delete", fx.tree.Roots[0]+"/",
+			p.Roots[fx.tree.Roots[0]]+"/").CombinedOutput()
 		if len(out) > 0 {
 			t.Errorf("it differs:\n%s", out)
 		}
@@ -76,7 +78,7 @@ func (w *world) presents(t *testing.T, id string) {
 	must(t, err)
 }
 
-func empty(t *testing.T, dir string) {
+func checkEmpty(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	must(t, err)
@@ -85,220 +87,222 @@ func empty(t *testing.T, dir string) {
 	}
 }
 
-// TestLayout is what a person finds who has nothing but the directory.
-func TestLayout(t *testing.T) {
-	w := newWorld(t)
-	stored := w.store(t)
+// A person who has nothing but the directory finds the backup's files in it.
+func TestLayoutOnDisk(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(t)
 	if stored.ID != "20261123T200000Z.db1" || stored.Files != 2 || stored.Bytes != 1400000 {
 		t.Errorf("%+v", stored)
 	}
-	dir := filepath.Join(w.path(), "db1", "20261123T200000Z")
-	for _, path := range []string{dir + ".json", filepath.Join(dir, w.tree.Roots[0], "file")} {
+	dir := filepath.Join(fx.path(), "db1", "20261123T200000Z")
+	for _, path := range []string{dir + ".json", filepath.Join(dir, fx.tree.Roots[0], "file")} {
 		if _, err := os.Stat(path); err != nil {
 			t.Error(err)
 		}
 	}
-	w.presents(t, stored.ID)
+	fx.verifyPresented(t, stored.ID)
 }
 
-// Until all of it is on the disk, the disk may take minutes: that is told.
-func TestWritingOutIsTold(t *testing.T) {
-	w := newWorld(t)
+// The disk may take minutes to write everything out, and that is reported as progress.
+func TestWritingOutIsReported(t *testing.T) {
+	fx := newFixture(t)
 	var labels []string
-	_, err := w.Store(t.Context(), w.config, w.tree, func(p backup.Progress) { labels = append(labels, p.Label) })
+	_, err := fx.Store(t.Context(), fx.config, fx.tree, func(p backup.Progress) { labels = append(labels, p.Label) })
 	must(t, err)
 	if len(labels) == 0 || labels[len(labels)-1] != "writing out" {
-		t.Errorf("told: %q", labels)
+		t.Errorf("reported: %q", labels)
 	}
 }
 
-// A root below a symbolic link is stored under the name it has, and as the directory it is.
-func TestRootBelowALink(t *testing.T) {
-	w := newWorld(t)
+// A root whose path contains a symbolic link is stored under that path, as a directory.
+func TestRootBelowSymbolicLink(t *testing.T) {
+	fx := newFixture(t)
 	link := filepath.Join(t.TempDir(), "link")
-	must(t, os.Symlink(filepath.Dir(w.tree.Roots[0]), link))
-	w.tree.Roots[0] = filepath.Join(link, "dat")
-	w.presents(t, w.store(t).ID)
+	must(t, os.Symlink(filepath.Dir(fx.tree.Roots[0]), link))
+	fx.tree.Roots[0] = filepath.Join(link, "dat")
+	fx.verifyPresented(t, fx.store(t).ID)
 }
 
-func TestUnchangedFilesAreLinks(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	w.tree.Time = instant.Add(time.Hour)
-	changed := filepath.Join(w.tree.Roots[0], "changed")
+func TestUnchangedFilesAreHardLinks(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	fx.tree.Time = instant.Add(time.Hour)
+	changed := filepath.Join(fx.tree.Roots[0], "changed")
 	must(t, os.WriteFile(changed, []byte("new"), 0o600))
-	again := w.store(t)
+	again := fx.store(t)
 	if again.Added != 3 {
-		t.Errorf("added %d bytes, want the 3 that are new", again.Added)
+		t.Errorf("added %d bytes, want the 3 new ones", again.Added)
 	}
 	stat := func(name string) unix.Stat_t {
 		var st unix.Stat_t
-		must(t, unix.Stat(filepath.Join(w.path(), "db1", name, w.tree.Roots[0], "file"), &st))
+		must(t, unix.Stat(filepath.Join(fx.path(), "db1", name, fx.tree.Roots[0], "file"), &st))
 		return st
 	}
 	if a, b := stat("20261123T200000Z"), stat("20261123T210000Z"); a.Ino != b.Ino {
 		t.Error("an unchanged file was copied")
 	}
-	w.presents(t, again.ID)
+	fx.verifyPresented(t, again.ID)
 }
 
-// A backup that was made while the clock ran ahead is not the one that the next is linked to.
-func TestBackupOfTheFuture(t *testing.T) {
-	w := newWorld(t)
-	file := filepath.Join(w.tree.Roots[0], "file")
+// A backup was made while the clock was fast, so it is dated in the future. The next but one is linked to the backup
+// after it, and not to it.
+func TestBackupDatedInFutureIsNotLinkedTo(t *testing.T) {
+	fx := newFixture(t)
+	file := filepath.Join(fx.tree.Roots[0], "file")
 	before, err := os.ReadFile(file)
 	must(t, err)
-	w.store(t)
+	fx.store(t)
 	must(t, os.WriteFile(file, []byte("other"), 0o640))
-	w.tree.Time = instant.Add(1000 * time.Hour)
-	w.store(t)
+	fx.tree.Time = instant.Add(1000 * time.Hour)
+	fx.store(t)
 	must(t, os.WriteFile(file, before, 0o640))
-	w.tree.Time = instant.Add(time.Hour)
-	w.store(t)
-	w.tree.Time = instant.Add(2 * time.Hour)
-	if last := w.store(t); last.Added != 0 {
+	fx.tree.Time = instant.Add(time.Hour)
+	fx.store(t)
+	fx.tree.Time = instant.Add(2 * time.Hour)
+	if last := fx.store(t); last.Added != 0 {
 		t.Errorf("nothing had changed since the last backup, and %d bytes were added to it", last.Added)
 	}
 }
 
-// A link in the place of a root, or of a directory above it, leads to the host's own tree. A restore would take that
-// for the backup, and the next backup would share its files.
+// If somebody has put a symbolic link in the place of a root, or of a directory above it, the link may lead to the
+// host's own files. A restore would take these for the backup, and the next backup would make hard links to them.
 func TestNoSymbolicLinkIsFollowed(t *testing.T) {
 	for _, below := range []string{"root", "above the root", "tree", "host"} {
 		t.Run(below, func(t *testing.T) {
-			w := newWorld(t)
-			stored := w.store(t)
-			link := filepath.Join(w.path(), "db1")
+			fx := newFixture(t)
+			stored := fx.store(t)
+			link := filepath.Join(fx.path(), "db1")
 			switch below {
 			case "tree":
 				link = filepath.Join(link, "20261123T200000Z")
 			case "root":
-				link = filepath.Join(link, "20261123T200000Z", w.tree.Roots[0])
+				link = filepath.Join(link, "20261123T200000Z", fx.tree.Roots[0])
 			case "above the root":
-				link = filepath.Join(link, "20261123T200000Z", filepath.Dir(w.tree.Roots[0]))
+				link = filepath.Join(link, "20261123T200000Z", filepath.Dir(fx.tree.Roots[0]))
 			}
-			must(t, os.Rename(link, link+"-was"))
-			to := link + "-was"
+			must(t, os.Rename(link, link+"-moved"))
+			to := link + "-moved"
 			if below == "root" || below == "above the root" {
-				to = strings.TrimPrefix(link, filepath.Join(w.path(), "db1", "20261123T200000Z"))
+				to = strings.TrimPrefix(link, filepath.Join(fx.path(), "db1", "20261123T200000Z"))
 			}
 			must(t, os.Symlink(to, link))
-			err := w.Present(t.Context(), w.config, stored.ID, ignore, func(_ context.Context, p backup.Presented) error {
-				t.Errorf("presented %v", p.Roots)
-				return nil
-			})
+			err := fx.Present(t.Context(), fx.config, stored.ID, ignoreProgress,
+				func(_ context.Context, p backup.Presented) error {
+					t.Errorf("presented %v", p.Roots)
+					return nil
+				})
 			if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "symbolic link") {
 				t.Errorf("Present: %v", err)
 			}
-			w.tree.Time = instant.Add(time.Hour)
+			fx.tree.Time = instant.Add(time.Hour)
 			if below == "host" {
-				w.config.Host = "db1"
-				_, err := w.Check(t.Context(), w.config)
+				fx.config.Host = "db1"
+				_, err := fx.Check(t.Context(), fx.config)
 				if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Msg, "symbolic link") {
 					t.Errorf("Check: %v", err)
 				}
 				return
 			}
-			w.store(t)
+			fx.store(t)
 			var st unix.Stat_t
-			must(t, unix.Stat(filepath.Join(w.tree.Roots[0], "file"), &st))
+			must(t, unix.Stat(filepath.Join(fx.tree.Roots[0], "file"), &st))
 			if st.Nlink != 2 { // "file" and "sub/link"
-				t.Errorf("the host's own file has %d names: the backup is one of them", st.Nlink)
+				t.Errorf("the host's own file has %d links: one of them is in the backup", st.Nlink)
 			}
 		})
 	}
 }
 
-// A file changed in the second of the last backup, with its size unchanged, has changed.
-func TestChangeWithinTheSecond(t *testing.T) {
-	w := newWorld(t)
-	file := filepath.Join(w.tree.Roots[0], "sub", "same")
+// A file is stored again if it was changed in the same second as before, and kept its size.
+func TestChangeWithinOneSecondIsFound(t *testing.T) {
+	fx := newFixture(t)
+	file := filepath.Join(fx.tree.Roots[0], "sub", "same")
 	at := time.Unix(1700000000, 1)
 	must(t, os.WriteFile(file, []byte("old"), 0o600))
 	must(t, os.Chtimes(file, at, at))
-	w.store(t)
+	fx.store(t)
 	must(t, os.WriteFile(file, []byte("new"), 0o600))
 	must(t, os.Chtimes(file, at.Add(1), at.Add(1)))
-	w.presents(t, w.store(t).ID)
+	fx.verifyPresented(t, fx.store(t).ID)
 }
 
-func TestSameTimeTwice(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	if again := w.store(t); again.ID != "20261123T200000Z-2.db1" {
+func TestSameTimeGetsAnotherID(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	if again := fx.store(t); again.ID != "20261123T200000Z-2.db1" {
 		t.Errorf("got %s", again.ID)
 	}
 }
 
-// Forget removes a tree and its marker, and no other; not while a run of that host is alive.
-func TestForget(t *testing.T) {
-	w := newWorld(t)
-	first := w.store(t).ID
-	w.tree.Time = instant.Add(time.Hour)
-	second := w.store(t).ID
-	lock := flock.New(filepath.Join(w.path(), "db1", ".lock"))
+// Forget removes only the backup's tree and marker, and fails while another run holds the host's lock.
+func TestForgetRemovesTreeAndMarker(t *testing.T) {
+	fx := newFixture(t)
+	first := fx.store(t).ID
+	fx.tree.Time = instant.Add(time.Hour)
+	second := fx.store(t).ID
+	lock := flock.New(filepath.Join(fx.path(), "db1", ".lock"))
 	if got, err := lock.TryLock(); !got || err != nil {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if err := w.Forget(t.Context(), w.config, first); !errors.Is(err, fault.RepositoryLocked) {
+	if err := fx.Forget(t.Context(), fx.config, first); !errors.Is(err, fault.RepositoryLocked) {
 		t.Errorf("while another run is alive: %v", err)
 	}
-	w.presents(t, first)
+	fx.verifyPresented(t, first)
 	must(t, lock.Close())
-	must(t, w.Forget(t.Context(), w.config, first))
-	left, err := filepath.Glob(filepath.Join(w.path(), "db1", "2*"))
-	tree := filepath.Join(w.path(), "db1", "20261123T210000Z")
+	must(t, fx.Forget(t.Context(), fx.config, first))
+	left, err := filepath.Glob(filepath.Join(fx.path(), "db1", "2*"))
+	tree := filepath.Join(fx.path(), "db1", "20261123T210000Z")
 	if err != nil || !slices.Equal(left, []string{tree, tree + ".json"}) {
 		t.Errorf("left %v, %v", left, err)
 	}
-	w.presents(t, second)
-	if err := w.Forget(t.Context(), w.config, first); !errors.Is(err, fault.NotFound) {
+	fx.verifyPresented(t, second)
+	if err := fx.Forget(t.Context(), fx.config, first); !errors.Is(err, fault.NotFound) {
 		t.Errorf("forgotten twice: %v", err)
 	}
 	if got, err := lock.TryLock(); !got || err != nil {
-		t.Errorf("it still holds the lock: %v, %v", got, err)
+		t.Errorf("Forget still holds the lock: %v, %v", got, err)
 	}
 	must(t, lock.Close())
 }
 
-// A backup that is read is not removed, and one that is being removed is not read.
-func TestReadBackupIsNotForgotten(t *testing.T) {
-	w := newWorld(t)
-	id := w.store(t).ID
+// A backup cannot be removed while it is read, and cannot be read while it is being removed.
+func TestForgetFailsWhileBackupIsRead(t *testing.T) {
+	fx := newFixture(t)
+	id := fx.store(t).ID
 	used := false
 	use := func(context.Context, backup.Presented) error {
 		used = true
-		if err := w.Forget(t.Context(), w.config, id); !errors.Is(err, fault.RepositoryLocked) || fault.Of(err).Hint == "" {
+		if err := fx.Forget(t.Context(), fx.config, id); !errors.Is(err, fault.RepositoryLocked) || fault.Of(err).Hint == "" {
 			t.Errorf("got %v", err)
 		}
 		return nil
 	}
-	must(t, w.Present(t.Context(), w.config, id, ignore, use))
+	must(t, fx.Present(t.Context(), fx.config, id, ignoreProgress, use))
 	if !used {
 		t.Fatal("it was not presented")
 	}
-	w.presents(t, id)
-	marker, err := os.Open(filepath.Join(w.path(), "db1", "20261123T200000Z.json"))
+	fx.verifyPresented(t, id)
+	marker, err := os.Open(filepath.Join(fx.path(), "db1", "20261123T200000Z.json"))
 	must(t, err)
 	defer marker.Close()
 	must(t, unix.Flock(int(marker.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	if err := w.Present(t.Context(), w.config, id, ignore, use); !errors.Is(err, fault.RepositoryLocked) {
+	if err := fx.Present(t.Context(), fx.config, id, ignoreProgress, use); !errors.Is(err, fault.RepositoryLocked) {
 		t.Errorf("got %v", err)
 	}
 	must(t, marker.Close())
-	must(t, w.Forget(t.Context(), w.config, id))
+	must(t, fx.Forget(t.Context(), fx.config, id))
 }
 
-// What a killed run left may be large: a Store that removes it says that it works, and ends when it is asked to.
-func TestRemovalReportsAndEnds(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	half := filepath.Join(w.path(), "db1", "20261123T190000Z")
+// What a killed run left may be large. A Store that removes it reports progress, and ends with its context.
+func TestRemovalReportsProgressAndIsInterrupted(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	half := filepath.Join(fx.path(), "db1", "20261123T190000Z")
 	for _, name := range []string{"a", "b", "c"} {
 		must(t, os.MkdirAll(filepath.Join(half, name, name), 0o700))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := w.Store(ctx, w.config, w.tree, func(p backup.Progress) {
+	_, err := fx.Store(ctx, fx.config, fx.tree, func(p backup.Progress) {
 		if p.Label == "removing 20261123T190000Z" {
 			cancel()
 		}
@@ -309,62 +313,62 @@ func TestRemovalReportsAndEnds(t *testing.T) {
 	if left, err := os.ReadDir(half); err != nil || len(left) == 0 {
 		t.Errorf("it went on: %v, %v", left, err)
 	}
-	must(t, w.Settle(t.Context(), w.config))
+	must(t, fx.Settle(t.Context(), fx.config))
 	if _, err := os.Stat(half); err == nil {
 		t.Error("Settle left it")
 	}
 }
 
-func TestFakeSuper(t *testing.T) {
-	w := newWorld(t)
-	w.config.Options["fake_super"] = true
-	w.config.Options["scratch"] = t.TempDir()
-	stored := w.store(t)
+func TestFakeSuperKeepsOwners(t *testing.T) {
+	fx := newFixture(t)
+	fx.config.Options["fake_super"] = true
+	fx.config.Options["scratch"] = t.TempDir()
+	stored := fx.store(t)
 	var st unix.Stat_t
-	must(t, unix.Stat(filepath.Join(w.path(), "db1/20261123T200000Z", w.tree.Roots[0], "file"), &st))
+	must(t, unix.Stat(filepath.Join(fx.path(), "db1/20261123T200000Z", fx.tree.Roots[0], "file"), &st))
 	if st.Uid != 0 {
 		t.Errorf("the file there belongs to %d: fake_super is not on", st.Uid)
 	}
-	w.presents(t, stored.ID)
+	fx.verifyPresented(t, stored.ID)
 }
 
-func TestLocked(t *testing.T) {
-	w := newWorld(t)
-	w.store(t)
-	half := filepath.Join(w.path(), "db1", "20261123T190000Z")
+func TestLockedHostIsRepositoryLocked(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	half := filepath.Join(fx.path(), "db1", "20261123T190000Z")
 	must(t, os.Mkdir(half, 0o700))
-	lock := flock.New(filepath.Join(w.path(), "db1", ".lock"))
+	lock := flock.New(filepath.Join(fx.path(), "db1", ".lock"))
 	if got, err := lock.TryLock(); !got || err != nil {
 		t.Fatalf("%v, %v", got, err)
 	}
-	_, err := w.Store(t.Context(), w.config, w.tree, ignore)
+	_, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	if !errors.Is(err, fault.RepositoryLocked) {
 		t.Errorf("got %v", err)
 	}
-	must(t, w.Settle(t.Context(), w.config))
+	must(t, fx.Settle(t.Context(), fx.config))
 	if _, err := os.Stat(half); err != nil {
-		t.Errorf("Settle took the tree of a run that is alive: %v", err)
+		t.Errorf("Settle removed the tree of a run that is alive: %v", err)
 	}
 	must(t, lock.Close())
-	must(t, w.Settle(t.Context(), w.config))
+	must(t, fx.Settle(t.Context(), fx.config))
 	if _, err := os.Stat(half); err == nil {
-		t.Error("Settle left the tree of a run that is dead")
+		t.Error("Settle left the tree of a run that has ended")
 	}
 }
 
-func TestFull(t *testing.T) {
-	w := newWorld(t)
+func TestFullFileSystemIsRepositoryFull(t *testing.T) {
+	fx := newFixture(t)
 	small := t.TempDir()
 	must(t, unix.Mount("none", small, "tmpfs", 0, "size=4m"))
 	t.Cleanup(func() { must(t, unix.Unmount(small, 0)) })
-	w.config.Options["path"] = small
-	w.store(t)
-	must(t, os.WriteFile(filepath.Join(w.tree.Roots[0], "large"), []byte(strings.Repeat("x", 8<<20)), 0o600))
-	_, err := w.Store(t.Context(), w.config, w.tree, ignore)
+	fx.config.Options["path"] = small
+	fx.store(t)
+	must(t, os.WriteFile(filepath.Join(fx.tree.Roots[0], "large"), []byte(strings.Repeat("x", 8<<20)), 0o600))
+	_, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	if f := fault.Of(err); f == nil || f.Code != fault.RepositoryFull || f.Hint == "" {
 		t.Errorf("got %v", err)
 	}
-	if list, err := w.List(t.Context(), w.config, ""); err != nil || len(list) != 1 {
+	if list, err := fx.List(t.Context(), fx.config, ""); err != nil || len(list) != 1 {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(small, "db1", "2*")); len(left) != 2 {
@@ -372,7 +376,7 @@ func TestFull(t *testing.T) {
 	}
 }
 
-func TestBadOptions(t *testing.T) {
+func TestWrongOptionsAreNamed(t *testing.T) {
 	c := backup.Config{Options: map[string]any{
 		"path": "relative", "scratch": "/nowhere", "ssh_key": "/a b", "known_hosts": "/nowhere", "ssh_port": 70000,
 	}}
@@ -386,7 +390,8 @@ func TestBadOptions(t *testing.T) {
 			t.Errorf("%s is not named: %s", name, f.Msg)
 		}
 	}
-	for _, path := range []string{"", "host:relative", "-oProxyCommand=x:/y", "rsync://host/x", "host::module/x", "a b:/x", "u@-h:/x"} {
+	for _, path := range []string{"", "host:relative", "-oProxyCommand=x:/y", "rsync://host/x", "host::module/x",
+		"a b:/x", "u@-h:/x"} {
 		c := backup.Config{Options: map[string]any{"path": path}}
 		if _, err := rsync.New().Describe(t.Context(), c); !errors.Is(err, fault.BadArguments) {
 			t.Errorf("%q: %v", path, err)
@@ -400,13 +405,13 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
-func TestBadHost(t *testing.T) {
-	w := newWorld(t)
+func TestUnsafeHostNamesAreRefused(t *testing.T) {
+	fx := newFixture(t)
 	for _, host := range []string{"", "..", "a/b", ".hidden", "-x", "*"} {
-		w.tree.Host = host
-		if _, err := w.Store(t.Context(), w.config, w.tree, ignore); !errors.Is(err, fault.BadArguments) {
+		fx.tree.Host = host
+		if _, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress); !errors.Is(err, fault.BadArguments) {
 			t.Errorf("%q: %v", host, err)
 		}
 	}
-	empty(t, w.path())
+	checkEmpty(t, fx.path())
 }

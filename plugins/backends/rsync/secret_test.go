@@ -11,49 +11,51 @@ import (
 	"go.pcc.com/rewind/core/command"
 )
 
-// witness runs every program by a shell that notes first what it was given: its arguments, and the secret.
-type witness struct {
+// noteRunner runs every program by a shell that first writes the program's arguments and the secret to the file notes.
+type noteRunner struct {
 	command.Local
 	notes string
 }
 
-const note = `{ printf '%s ' "$@"; printf '= %s\n' "$RSYNC_SECRET"; } >>"$0"; exec "$@"`
+const noteScript = `{ printf '%s ' "$@"; printf '= %s\n' "$RSYNC_SECRET"; } >>"$0"; exec "$@"`
 
-func (w *witness) noting(c command.Cmd) command.Cmd {
-	c.Argv = append([]string{"sh", "-c", note, w.notes}, c.Argv...)
+func (w *noteRunner) withNote(c command.Cmd) command.Cmd {
+	c.Argv = append([]string{"sh", "-c", noteScript, w.notes}, c.Argv...)
 	return c
 }
 
-func (w *witness) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
-	return w.Local.Run(ctx, w.noting(c))
+func (w *noteRunner) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	return w.Local.Run(ctx, w.withNote(c))
 }
 
-func (w *witness) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
-	return w.Local.Stream(ctx, w.noting(c), line)
+func (w *noteRunner) Stream(ctx context.Context, c command.Cmd, line func(string)) (command.Output, error) {
+	return w.Local.Stream(ctx, w.withNote(c), line)
 }
 
-// TestSecrets: the environment reaches rsync, and no argument tells it.
-func TestSecrets(t *testing.T) {
-	root, w := t.TempDir(), &witness{notes: filepath.Join(t.TempDir(), "notes")}
+// Secrets reach rsync in its environment, and no argument of any process contains one.
+func TestSecretIsInEnvironmentOnly(t *testing.T) {
+	root, w := t.TempDir(), &noteRunner{notes: filepath.Join(t.TempDir(), "notes")}
 	if err := os.WriteFile(filepath.Join(root, "file"), []byte("rewind"), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	b := &Backend{run: w}
 	config := backup.Config{
-		Options: map[string]any{"path": t.TempDir()}, Scratch: t.TempDir(), Environment: map[string]string{"RSYNC_SECRET": "canary-7c1e"},
+		Options: map[string]any{"path": t.TempDir()}, Scratch: t.TempDir(),
+		Environment: map[string]string{"RSYNC_SECRET": "canary-7c1e"},
 	}
-	stored, err := b.Store(t.Context(), config, backup.Tree{Host: "db1", Set: "snap", Roots: []string{root}}, func(p backup.Progress) {
-		if strings.Contains(p.Label, "canary") {
-			t.Errorf("progress: %+v", p)
-		}
-		paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // what rsync starts itself, too
-		for _, path := range paths {
-			argv, _ := os.ReadFile(path) // it may have ended
-			if strings.Contains(string(argv), "canary") {
-				t.Errorf("a secret in argv: %q", argv)
+	stored, err := b.Store(t.Context(), config, backup.Tree{Host: "db1", Set: "snap", Roots: []string{root}},
+		func(p backup.Progress) {
+			if strings.Contains(p.Label, "canary") {
+				t.Errorf("progress: %+v", p)
 			}
-		}
-	})
+			paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // includes what rsync itself starts
+			for _, path := range paths {
+				argv, _ := os.ReadFile(path) // the process may have ended
+				if strings.Contains(string(argv), "canary") {
+					t.Errorf("a secret in argv: %q", argv)
+				}
+			}
+		})
 	if err != nil || stored.ID == "" {
 		t.Fatalf("%+v, %v", stored, err)
 	}

@@ -20,17 +20,18 @@ import (
 	"go.pcc.com/rewind/plugins/backends/rsync"
 )
 
-// server is an sshd of its own on loopback.
+// server is an sshd on a loopback address, with keys of its own.
 type server struct {
-	dir  string // its keys
+	dir  string // of its keys and configuration
 	port int
 }
 
-// onlyRsync is what a key may run that may do nothing else.
-const onlyRsync = `restrict,command="case \"$SSH_ORIGINAL_COMMAND\" in 'rsync --server '*) exec $SSH_ORIGINAL_COMMAND;; esac; exit 1" `
+// onlyRsync begins a line of authorized_keys whose key may run nothing but rsync.
+const onlyRsync = `restrict,command="case \"$SSH_ORIGINAL_COMMAND\" in ` +
+	`'rsync --server '*) exec $SSH_ORIGINAL_COMMAND;; esac; exit 1" `
 
-// start starts sshd and ends it with the test.
-func start(t *testing.T) *server {
+// startSSHD starts sshd, and ends it at the end of the test.
+func startSSHD(t *testing.T) *server {
 	t.Helper()
 	s := &server{dir: t.TempDir(), port: freePort(t)}
 	for _, key := range []string{"host", "user", "limited", "stranger"} {
@@ -40,12 +41,13 @@ func start(t *testing.T) *server {
 	s.write(t, "known", fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "host.pub")))
 	s.write(t, "wrong", fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "stranger.pub")))
 	s.write(t, "config", strings.Join([]string{
-		"ListenAddress 127.0.0.1:" + strconv.Itoa(s.port), "HostKey " + s.path("host"), "AuthorizedKeysFile " + s.path("authorized"),
+		"ListenAddress 127.0.0.1:" + strconv.Itoa(s.port), "HostKey " + s.path("host"), "AuthorizedKeysFile " +
+			s.path("authorized"),
 		"PidFile none", "StrictModes no", "UsePAM no", "KexAlgorithms curve25519-sha256",
-		"SetEnv SHLVL=1", // no bash reads what whoever runs the tests has in .bashrc
+		"SetEnv SHLVL=1", // else bash would read the .bashrc of whoever runs the tests
 		"PermitRootLogin prohibit-password", "PasswordAuthentication no", "",
 	}, "\n"))
-	must(t, os.MkdirAll("/run/sshd", 0o755)) // sshd separates its privileges there
+	must(t, os.MkdirAll("/run/sshd", 0o755)) // the directory of sshd's privilege separation
 	sshd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", s.path("config"))
 	log, err := os.Create(s.path("log"))
 	must(t, err)
@@ -100,59 +102,61 @@ func run(t *testing.T, argv ...string) {
 	}
 }
 
-// config stores in a new directory of the server.
+// config returns a configuration whose path is a new directory on the server.
 func (s *server) config(t *testing.T) backup.Config {
 	t.Helper()
 	return backup.Config{
 		Options: map[string]any{
-			"path": "root@127.0.0.1:" + t.TempDir(), "ssh_port": s.port, "ssh_key": s.path("user"), "known_hosts": s.path("known"),
-			"scratch": t.TempDir(),
+			"path": "root@127.0.0.1:" + t.TempDir(), "ssh_port": s.port, "ssh_key": s.path("user"),
+			"known_hosts": s.path("known"),
+			"scratch":     t.TempDir(),
 		},
 		Environment: map[string]string{"SSH_ASKPASS": "/canary"},
 		Scratch:     t.TempDir(),
 	}
 }
 
-// A key that may run nothing but rsync is enough; only that the other host was not told to sync is said.
-func TestLimitedKey(t *testing.T) {
+// A key that may run nothing but rsync is enough. There is only a warning that the other host was not told to sync.
+func TestKeyLimitedToRsyncIsEnough(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	w := newWorld(t)
-	w.config = s.config(t)
-	w.config.Options["ssh_key"] = s.path("limited")
-	stored := w.store(t)
+	s := startSSHD(t)
+	fx := newFixture(t)
+	fx.config = s.config(t)
+	fx.config.Options["ssh_key"] = s.path("limited")
+	stored := fx.store(t)
 	if len(stored.Warnings) != 1 || !strings.Contains(stored.Warnings[0], "sync") {
 		t.Errorf("warnings %q", stored.Warnings)
 	}
-	_, err := w.Check(t.Context(), w.config)
+	_, err := fx.Check(t.Context(), fx.config)
 	must(t, err)
-	w.presents(t, stored.ID)
-	must(t, w.Forget(t.Context(), w.config, stored.ID))
-	must(t, w.Settle(t.Context(), w.config))
-	w.config.Options["ssh_key"] = s.path("user")
-	if stored := w.store(t); len(stored.Warnings) > 0 {
+	fx.verifyPresented(t, stored.ID)
+	must(t, fx.Forget(t.Context(), fx.config, stored.ID))
+	must(t, fx.Settle(t.Context(), fx.config))
+	fx.config.Options["ssh_key"] = s.path("user")
+	if stored := fx.store(t); len(stored.Warnings) > 0 {
 		t.Errorf("the other key may sync: %q", stored.Warnings)
 	}
 }
 
-func TestSSHFails(t *testing.T) {
-	s := start(t)
+func TestSSHFailureSaysWhy(t *testing.T) {
+	s := startSSHD(t)
 	for name, tt := range map[string]struct {
 		option string
 		value  any
 		says   string
 	}{
-		"another host key": {"known_hosts", s.path("wrong"), "Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED"},
-		"an unknown key":   {"ssh_key", s.path("stranger"), "Permission denied"},
-		"nobody there":     {"ssh_port", freePort(t), "Connection refused"},
+		"another host key": {"known_hosts", s.path("wrong"),
+			"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED"},
+		"an unknown key": {"ssh_key", s.path("stranger"), "Permission denied"},
+		"nobody there":   {"ssh_port", freePort(t), "Connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.config = s.config(t)
-			w.config.Options[tt.option] = tt.value
-			_, stored := w.Store(t.Context(), w.config, w.tree, ignore)
-			_, checked := w.Check(t.Context(), w.config)
+			fx := newFixture(t)
+			fx.config = s.config(t)
+			fx.config.Options[tt.option] = tt.value
+			_, stored := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
+			_, checked := fx.Check(t.Context(), fx.config)
 			for method, err := range map[string]error{"Check": checked, "Store": stored} {
 				f := fault.Of(err)
 				if f == nil || f.Code != fault.CommandFailed || !strings.Contains(f.Hint, "known_hosts") {
@@ -170,11 +174,11 @@ func TestSSHFails(t *testing.T) {
 	}
 }
 
-// A user there who is not root keeps neither owners nor all permissions, and rsync does not say so. With fake_super it
-// does.
-func TestCheckOfAUserWhoIsNotRoot(t *testing.T) {
+// A user on the other host who is not root loses owners and some permissions, and rsync does not report that. Check
+// does. With fake_super they are kept.
+func TestCheckRefusesUserWhoIsNotRoot(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	s := startSSHD(t)
 	const unprivileged = `command="exec setpriv --reuid 65534 --regid 65534 --clear-groups $SSH_ORIGINAL_COMMAND" `
 	s.write(t, "authorized", unprivileged+s.read(t, "user.pub"))
 	c := s.config(t)
@@ -191,12 +195,12 @@ func TestCheckOfAUserWhoIsNotRoot(t *testing.T) {
 	c.Options["fake_super"] = true
 	_, err = rsync.New().Check(t.Context(), c)
 	must(t, err)
-	empty(t, dir)
+	checkEmpty(t, dir)
 }
 
-func TestAcceptNewHostKey(t *testing.T) {
+func TestAcceptNewHostKeyTrustsUnknownHost(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	s := startSSHD(t)
 	s.write(t, "fresh", "")
 	c := s.config(t)
 	c.Options["known_hosts"] = s.path("fresh")
@@ -211,21 +215,22 @@ func TestAcceptNewHostKey(t *testing.T) {
 	}
 }
 
-// A lock of a process that lives keeps others out; one of a process that has ended, or of an earlier boot, does not.
-func TestRemoteLocks(t *testing.T) {
+// A lock whose process is alive keeps others out. A lock whose process has ended, or was of an earlier boot, does not.
+func TestRemoteLockOfDeadProcessIsRemoved(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	s := startSSHD(t)
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	must(t, err)
 	machine, _ := os.ReadFile("/etc/machine-id")
 	host, err := os.Hostname()
 	must(t, err)
-	me := map[string]any{
-		"host": host, "machine": strings.TrimSpace(string(machine)), "boot": strings.TrimSpace(string(boot)), "pid": os.Getpid(),
+	self := map[string]any{
+		"host": host, "machine": strings.TrimSpace(string(machine)), "boot": strings.TrimSpace(string(boot)),
+		"pid":     os.Getpid(),
 		"started": startTime(t),
 	}
 	with := func(key string, value any) map[string]any {
-		m := maps.Clone(me)
+		m := maps.Clone(self)
 		m[key] = value
 		return m
 	}
@@ -233,7 +238,7 @@ func TestRemoteLocks(t *testing.T) {
 		holder any
 		locked bool
 	}{
-		"alive":                    {me, true},
+		"alive":                    {self, true},
 		"another process's number": {with("started", "1"), false},
 		"an earlier boot":          {with("boot", "00000000-0000-0000-0000-000000000000"), false},
 		"another machine":          {with("machine", "other"), true},
@@ -241,14 +246,14 @@ func TestRemoteLocks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.config = s.config(t)
-			dir := strings.TrimPrefix(w.config.Options["path"].(string), "root@127.0.0.1:")
+			fx := newFixture(t)
+			fx.config = s.config(t)
+			dir := strings.TrimPrefix(fx.config.Options["path"].(string), "root@127.0.0.1:")
 			data, err := json.Marshal(tt.holder)
 			must(t, err)
 			must(t, os.Mkdir(filepath.Join(dir, "db1"), 0o700))
 			must(t, os.WriteFile(filepath.Join(dir, "db1", ".lock-x.json"), data, 0o600))
-			_, err = w.Store(t.Context(), w.config, w.tree, ignore)
+			_, err = fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 			if errors.Is(err, fault.RepositoryLocked) != tt.locked || !tt.locked && err != nil {
 				t.Errorf("got %v", err)
 			}
@@ -264,44 +269,45 @@ func startTime(t *testing.T) string {
 	t.Helper()
 	stat, err := os.ReadFile("/proc/self/stat")
 	must(t, err)
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.Fields(rest)[19]
+	_, fields, _ := strings.Cut(string(stat), ") ")
+	return strings.Fields(fields)[19]
 }
 
-// What was fetched to be read is removed, also when its reader fails.
-func TestFetchedIsRemoved(t *testing.T) {
+// A tree that was fetched to be read is removed afterwards, even if its reader fails.
+func TestFetchedTreeIsRemoved(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	w := newWorld(t)
-	w.config = s.config(t)
+	s := startSSHD(t)
+	fx := newFixture(t)
+	fx.config = s.config(t)
 	mine := errors.New("mine")
-	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(_ context.Context, p backup.Presented) error {
-		rooms, err := os.ReadDir(w.config.Options["scratch"].(string))
-		if err != nil || len(rooms) != 1 || len(p.Roots) == 0 {
-			t.Errorf("laid out in %v, %v", rooms, err)
-		}
-		if info, err := rooms[0].Info(); err != nil || info.Mode().Perm() != 0o700 {
-			t.Errorf("others can enter %s, in which a backup is laid out: %v", rooms[0], err)
-		}
-		return mine
-	})
+	err := fx.Present(t.Context(), fx.config, fx.store(t).ID, ignoreProgress,
+		func(_ context.Context, p backup.Presented) error {
+			rooms, err := os.ReadDir(fx.config.Options["scratch"].(string))
+			if err != nil || len(rooms) != 1 || len(p.Roots) == 0 {
+				t.Errorf("laid out in %v, %v", rooms, err)
+			}
+			if info, err := rooms[0].Info(); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("others can enter %s, in which a backup is laid out: %v", rooms[0], err)
+			}
+			return mine
+		})
 	if err != mine {
 		t.Errorf("got %v", err)
 	}
-	empty(t, w.config.Options["scratch"].(string))
-	empty(t, w.config.Scratch)
+	checkEmpty(t, fx.config.Options["scratch"].(string))
+	checkEmpty(t, fx.config.Scratch)
 }
 
-// Nothing holds a tree on another host. One that was removed while it was fetched is not read.
-func TestForgottenWhileFetched(t *testing.T) {
+// A tree on another host cannot be locked. If it was removed while it was fetched, it is not presented.
+func TestBackupRemovedWhileFetchedIsNotPresented(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	w := newWorld(t)
-	w.config = s.config(t)
-	stored := w.store(t)
-	dir := strings.TrimPrefix(w.config.Options["path"].(string), "root@127.0.0.1:")
+	s := startSSHD(t)
+	fx := newFixture(t)
+	fx.config = s.config(t)
+	stored := fx.store(t)
+	dir := strings.TrimPrefix(fx.config.Options["path"].(string), "root@127.0.0.1:")
 	removed := false
-	err := w.Present(t.Context(), w.config, stored.ID, func(backup.Progress) {
+	err := fx.Present(t.Context(), fx.config, stored.ID, func(backup.Progress) {
 		if !removed {
 			removed = true
 			must(t, os.Remove(filepath.Join(dir, "db1", "20261123T200000Z.json")))
@@ -313,16 +319,17 @@ func TestForgottenWhileFetched(t *testing.T) {
 	if !removed || !errors.Is(err, fault.NotFound) {
 		t.Errorf("removed %v, got %v", removed, err)
 	}
-	empty(t, w.config.Options["scratch"].(string))
+	checkEmpty(t, fx.config.Options["scratch"].(string))
 }
 
-func TestScratchIsNamedWhereItIsMissing(t *testing.T) {
+func TestMissingScratchIsNamed(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	w := newWorld(t)
-	w.config = s.config(t)
-	delete(w.config.Options, "scratch")
-	err := w.Present(t.Context(), w.config, w.store(t).ID, ignore, func(context.Context, backup.Presented) error { return nil })
+	s := startSSHD(t)
+	fx := newFixture(t)
+	fx.config = s.config(t)
+	delete(fx.config.Options, "scratch")
+	err := fx.Present(t.Context(), fx.config, fx.store(t).ID, ignoreProgress,
+		func(context.Context, backup.Presented) error { return nil })
 	if f := fault.Of(err); f == nil || f.Code != fault.BadArguments || !strings.Contains(f.Msg, "scratch: ") {
 		t.Errorf("got %v", err)
 	}

@@ -14,17 +14,19 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// undoLimit bounds the removal of what a Store that failed had made.
+// undoLimit limits what is done after ctx has ended, such as the removal of what a failed Store had made.
 const undoLimit = 10 * time.Minute
 
-// Store makes a tree beside the last one, and marks it when it is complete.
-func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, report backup.Report) (backup.Stored, error) {
+// Store makes a new tree and, when the tree is complete, its marker.
+func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, report backup.Report) (backup.Stored,
+	error) {
 	t, err := b.open(ctx, c)
 	if err != nil {
 		return backup.Stored{}, err
 	}
-	if !hostName.MatchString(of.Host) {
-		return backup.Stored{}, ansible.Bad("host", "%q cannot be the name of a directory here: letters, digits, dots, dashes", of.Host)
+	if !hostNamePattern.MatchString(of.Host) {
+		return backup.Stored{}, ansible.Bad("host",
+			"%q cannot be the name of a directory here: letters, digits, dots, dashes", of.Host)
 	}
 	if err := of.Missing(); err != nil {
 		return backup.Stored{}, err
@@ -34,43 +36,45 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 		return backup.Stored{}, err
 	}
 	stored, err := t.storeLocked(ctx, of, trees, report)
-	left := t.afterwards(ctx, unlock)
+	left := t.runDespiteContext(ctx, unlock)
 	if stored.ID == "" {
 		return stored, fault.All(err, left)
 	}
-	if left != nil { // the backup is there all the same
-		stored.Warnings = append(stored.Warnings, fmt.Sprintf("the lock is still there, and the next run of this host removes it: %v", left))
+	if left != nil { // the backup itself is complete
+		stored.Warnings = append(stored.Warnings,
+			fmt.Sprintf("the lock is still there, and the next run of this host removes it: %v", left))
 	}
 	return stored, err
 }
 
-// afterwards does what has to be done although ctx may have ended.
-func (t *tool) afterwards(ctx context.Context, undo func(context.Context) error) error {
+// runDespiteContext calls fn with a context that goes on for undoLimit even if ctx has ended.
+func (t *tool) runDespiteContext(ctx context.Context, fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	return undo(ctx)
+	return fn(ctx)
 }
 
-func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, report backup.Report) (backup.Stored, error) {
+func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []datedTree,
+	report backup.Report) (backup.Stored, error) {
 	p := t.place()
-	// What has no marker now is of runs that have ended: we have the lock.
-	left := p.remove(ctx, of.Host, unmarked(trees), report)
+	// Trees without a marker were left by runs that have ended, because this run has the lock.
+	left := p.remove(ctx, of.Host, namesWithoutMarker(trees), report)
 	if ctx.Err() != nil {
 		return backup.Stored{}, cmp.Or(left, ctx.Err())
 	}
-	since, err := p.listen()
+	since, err := p.openForErrors()
 	if err != nil {
 		return backup.Stored{}, err
 	}
 	defer since.Close()
-	name := unused(of.Time, trees)
-	s, err := t.send(ctx, of, name, t.linked(trees, of), report)
+	name := unusedName(of.Time, trees)
+	s, err := t.copyRoots(ctx, of, name, t.lastBackup(trees, of), report)
 	done := backup.Stored{
-		ID: tree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
-		Sequence: backup.NextSequence(all(complete(trees)), of.Host),
+		ID: datedTree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
+		Sequence: backup.NextSequence(storedOf(backupsOf(trees)), of.Host),
 		Files:    s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
 	}
-	if left != nil { // it takes room, and is in nobody's way
+	if left != nil { // leftovers take room, but do no harm to this backup
 		done.Warnings = append(done.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", left))
 	}
 	lost := s.lost.Fault()
@@ -79,13 +83,13 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 	}
 	if err == nil {
 		var warning string
-		if warning, err = p.mark(ctx, since, done, name, report); warning != "" {
+		if warning, err = p.writeMarker(ctx, since, done, name, report); warning != "" {
 			done.Warnings = append(done.Warnings, warning)
 		}
 	}
 	if err != nil {
 		undo := func(ctx context.Context) error { return p.remove(ctx, of.Host, []string{name}, report) }
-		return backup.Stored{}, fault.All(err, t.afterwards(ctx, undo))
+		return backup.Stored{}, fault.All(err, t.runDespiteContext(ctx, undo))
 	}
 	if lost != nil {
 		return done, lost.With("id", done.ID)
@@ -93,8 +97,8 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []tree, re
 	return done, nil
 }
 
-// unmarked are the trees that are no backups.
-func unmarked(trees []tree) []string {
+// namesWithoutMarker returns the names of the trees that have no marker.
+func namesWithoutMarker(trees []datedTree) []string {
 	var names []string
 	for _, one := range trees {
 		if one.stored == nil {
@@ -104,17 +108,18 @@ func unmarked(trees []tree) []string {
 	return names
 }
 
-// linked returns the backup whose unchanged files a new one links to: of those that have one of its roots the one made
-// last, and not dated later than the new one, unless there is no other. nil if there is none.
-func (t *tool) linked(trees []tree, of backup.Tree) *tree {
-	var last *tree
-	for _, one := range madeLastFirst(trees) {
+// lastBackup returns the backup to whose files the unchanged files of a new one become hard links. It is the backup
+// made last among those that have one of the new one's roots. One that is dated later than the new one is taken only if
+// there is no other. Nil: there is none.
+func (t *tool) lastBackup(trees []datedTree, of backup.Tree) *datedTree {
+	var last *datedTree
+	for _, one := range newestFirst(trees) {
 		has := func(root string) bool { return slices.Contains(one.stored.Roots, root) }
-		if !one.there || !slices.ContainsFunc(of.Roots, has) {
+		if !one.exists || !slices.ContainsFunc(of.Roots, has) {
 			continue
 		}
-		if !t.options.overSSH() && !t.intact(one) {
-			continue // somebody has damaged it: no reason not to store
+		if !t.options.overSSH() && !t.isIntact(one) {
+			continue // somebody has damaged that backup, which is no reason to refuse this one
 		}
 		if !one.stored.Time.After(of.Time) {
 			return &one
@@ -126,21 +131,21 @@ func (t *tool) linked(trees []tree, of backup.Tree) *tree {
 	return last
 }
 
-// intact says whether all roots of a tree on this host are there. rsync would follow a link in their place, and make
-// the files it leads to part of the backup.
-func (t *tool) intact(one tree) bool {
+// isIntact reports whether all roots of a local tree are directories that are reached through no symbolic link. rsync
+// would follow such a link, and make the files to which it leads part of the backup.
+func (t *tool) isIntact(one datedTree) bool {
 	_, err := presented(one, t.options.dir, one.host, one.name)
 	return err == nil
 }
 
-// madeLastFirst returns the trees of one host that are backups, the one made last first.
-func madeLastFirst(trees []tree) []tree {
-	list := complete(trees)
-	byID := map[string]tree{}
+// newestFirst returns the trees of one host that have a marker, the one made last first.
+func newestFirst(trees []datedTree) []datedTree {
+	list := backupsOf(trees)
+	byID := map[string]datedTree{}
 	for _, one := range list {
 		byID[one.id()] = one
 	}
-	order := all(list)
+	order := storedOf(list)
 	backup.NewestFirst(order)
 	for i, s := range order {
 		list[i] = byID[s.ID]
@@ -148,54 +153,59 @@ func madeLastFirst(trees []tree) []tree {
 	return list
 }
 
-// sent is what one rsync did.
-type sent struct {
-	stats     stats
-	lost      backup.Lost
-	elsewhere bool // it failed at something that is not the source
+// transfer is what came of copying the roots, by one or two calls of rsync.
+type transfer struct {
+	stats      stats
+	lost       backup.Lost
+	otherError bool // something failed that is not about reading the source
 }
 
-// send copies the roots into a new tree. Files that could not be read are no error here.
-func (t *tool) send(ctx context.Context, of backup.Tree, name string, last *tree, report backup.Report) (*sent, error) {
-	s := &sent{}
-	c, done, err := t.compare(ctx, of, last, report)
+// copyRoots copies the roots into a new tree. Files that could not be read are noted in the result and are no error.
+func (t *tool) copyRoots(ctx context.Context, of backup.Tree, name string, last *datedTree,
+	report backup.Report) (*transfer, error) {
+	s := &transfer{}
+	c, done, err := t.planComparison(ctx, of, last, report)
 	defer done()
 	if err != nil {
 		return s, err
 	}
-	into := t.options.at(of.Host, name) + "/"
-	// -R keeps each root's path. Directories above the roots are made, and not copied: one may be a symbolic link.
-	args := slices.Concat(everything, t.super(), []string{"-x", "-R", "--no-implied-dirs"}, c.link(), []string{"--"})
+	into := t.options.target(of.Host, name) + "/"
+	// -R keeps each root's path. The directories above a root are made anew with --no-implied-dirs, because one of them
+	// may be a symbolic link on this host.
+	args := slices.Concat(preserveArgs, t.superArgs(), []string{"-x", "-R", "--no-implied-dirs"}, c.linkArgs(),
+		[]string{"--"})
 	args = append(append(args, of.Roots...), into)
-	if err := t.copy(ctx, s, &s.stats, args, report); err != nil || c.doubts == "" {
+	if err := t.runCopy(ctx, s, &s.stats, args, report); err != nil || c.doubtfulList == "" {
 		return s, err
 	}
 	var again stats
-	err = t.copy(ctx, s, &again, slices.Concat(everything, t.super(), c.again(), []string{"--", "/", into}), report)
+	err = t.runCopy(ctx, s, &again, slices.Concat(preserveArgs, t.superArgs(), c.recheckArgs(),
+		[]string{"--", "/", into}), report)
 	s.stats.literal += again.literal
 	return s, err
 }
 
-// copy runs one rsync that copies. Files that could not be read are no error.
-func (t *tool) copy(ctx context.Context, s *sent, into *stats, args []string, report backup.Report) error {
-	cmd := t.copying(args...)
-	cmd.Stderr = s.complain
-	_, err := t.Stream(ctx, cmd, t.follow("storing", report, into))
-	if s.partial(err) {
+// runCopy runs one rsync that copies. Files that could not be read are noted in s and are no error.
+func (t *tool) runCopy(ctx context.Context, s *transfer, into *stats, args []string, report backup.Report) error {
+	cmd := t.copyCmd(args...)
+	cmd.Stderr = s.parseStderr
+	_, err := t.Stream(ctx, cmd, t.parseOutput("storing", report, into))
+	if s.isPartial(err) {
 		return nil
 	}
 	return t.explain("store the backup in "+t.options.Path, err)
 }
 
-// follow reports progress, and reads the statistics.
-func (t *tool) follow(label string, report backup.Report, s *stats) func(string) {
+// parseOutput returns a function for the lines of rsync's output. It reports progress, and collects the statistics in
+// s.
+func (t *tool) parseOutput(label string, report backup.Report, s *stats) func(string) {
 	last := backup.Progress{Label: label}
 	return func(text string) {
 		p, ok := parseProgress(text)
 		if ok {
 			last.Done, last.Total, last.Files = p.Done, p.Total, p.Files
 		}
-		if ok || text == "" { // with nothing to say, it works
+		if ok || text == "" { // an empty text means that rsync wrote nothing, but is at work
 			report(last)
 			return
 		}
@@ -203,40 +213,41 @@ func (t *tool) follow(label string, report backup.Report, s *stats) func(string)
 	}
 }
 
-func (s *sent) complain(text string) {
-	c := parseComplaint(text)
+// parseStderr collects the files that a line of rsync's stderr says are not copied.
+func (s *transfer) parseStderr(text string) {
+	c := parseStderrLine(text)
 	switch c.kind {
-	case vanished:
+	case sourceVanished:
 		s.lost.Vanished(c.path)
-	case unreadable:
+	case sourceUnreadable:
 		s.lost.Unreadable(c.path)
-	case elsewhere:
-		s.elsewhere = true
+	case otherError:
+		s.otherError = true
 	}
 }
 
-// partial says whether everything was stored but for files that could not be read.
-func (s *sent) partial(err error) bool {
+// isPartial reports whether everything was copied except files that could not be read.
+func (s *transfer) isPartial(err error) bool {
 	var failed *command.Error
-	if !errors.As(err, &failed) || s.elsewhere {
+	if !errors.As(err, &failed) || s.otherError {
 		return false
 	}
 	return (failed.Code == exitVanished || failed.Code == exitPartial) && s.lost.Fault() != nil
 }
 
-// settle removes what dead runs left. A host whose lock is held is at work, and is left alone.
+// settle removes the trees that killed runs left. It skips hosts whose lock is held, because a run is at work there.
 func (t *tool) settle(ctx context.Context) error {
 	p := t.place()
-	trees, err := p.look(ctx, t.config.Host)
+	trees, err := p.readTrees(ctx, t.config.Host)
 	if errors.Is(err, fault.RepositoryMissing) {
-		return nil // where there is none, nothing was left in it
+		return nil // if there is no repository, nothing was left in it
 	}
 	if err != nil {
 		return err
 	}
 	left := map[string][]string{}
 	for _, one := range trees {
-		left[one.host] = append(left[one.host], unmarked([]tree{one})...)
+		left[one.host] = append(left[one.host], namesWithoutMarker([]datedTree{one})...)
 	}
 	var all []error
 	for host, names := range left {
@@ -249,12 +260,12 @@ func (t *tool) settle(ctx context.Context) error {
 
 func (t *tool) settleHost(ctx context.Context, host string) error {
 	p := t.place()
-	unlock, trees, err := p.lock(ctx, host) // trees again: what had no marker may have got one
+	unlock, trees, err := p.lock(ctx, host) // read the trees again: one may have got its marker
 	if errors.Is(err, fault.RepositoryLocked) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return fault.All(p.remove(ctx, host, unmarked(trees), quiet), t.afterwards(ctx, unlock))
+	return fault.All(p.remove(ctx, host, namesWithoutMarker(trees), ignoreProgress), t.runDespiteContext(ctx, unlock))
 }

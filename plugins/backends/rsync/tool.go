@@ -21,59 +21,61 @@ type tool struct {
 }
 
 const (
-	limit = 10 * time.Minute // for what carries no data
-	pulse = 5 * time.Second  // how often a silent rsync is looked at
+	callLimit     = 10 * time.Minute // for calls that copy no trees
+	pulseInterval = 5 * time.Second  // how often a silent rsync is checked for being at work
 
-	// lull is how late its progress may come. It says a line for each file, and to be woken for each cost a tenth of the
-	// processor time that the copying took.
-	lull = time.Second
+	// maxLineDelay is how long lines of rsync's output may be held back. rsync writes a line for each file; to wake this
+	// program for each of them took a tenth of the processor time of the copying.
+	maxLineDelay = time.Second
 )
 
-// everything is what a tree keeps: all metadata, hard links, ACLs, extended attributes, holes. Times count to the
-// nanosecond (--modify-window): by default a change within the second of the last backup is no change to rsync, and the
-// time of a directory not worth correcting.
-var everything = []string{"-aHAXS", "--numeric-ids", "--modify-window=-1", "--info=progress2,stats2", "--no-h", "--outbuf=L"}
+// preserveArgs are the arguments that preserve all metadata, hard links, ACLs, extended attributes and holes. Times are
+// compared to the nanosecond (--modify-window=-1). By default rsync ignores differences of less than a second: it would
+// miss a change in the second of the last backup, and would not correct the mtime of a directory.
+var preserveArgs = []string{"-aHAXS", "--numeric-ids", "--modify-window=-1", "--info=progress2,stats2", "--no-h",
+	"--outbuf=L"}
 
 func (t *tool) cmd(args ...string) command.Cmd {
-	argv := slices.Concat([]string{"rsync"}, t.options.transport(), args)
-	return command.Cmd{Argv: argv, Env: t.config.Environ(), Limit: limit, Pulse: pulse}
+	argv := slices.Concat([]string{"rsync"}, t.options.transportArgs(), args)
+	return command.Cmd{Argv: argv, Env: t.config.Environ(), Limit: callLimit, Pulse: pulseInterval}
 }
 
-// copying is a command that copies a tree and says how it gets on.
-func (t *tool) copying(args ...string) command.Cmd {
+// copyCmd returns an rsync command that copies a tree and writes its progress.
+func (t *tool) copyCmd(args ...string) command.Cmd {
 	cmd := t.cmd(args...)
-	cmd.Limit = 0 // the run that asked for the backup bounds it
-	cmd.Lull = lull
+	cmd.Limit = 0 // the run that called the backend has a limit of its own
+	cmd.Lull = maxLineDelay
 	return cmd
 }
 
-// call runs rsync for something that takes no long time; what says what for.
-func (t *tool) call(ctx context.Context, what string, args ...string) error {
+// call runs rsync for something that takes no long time. action is a verb phrase, for messages.
+func (t *tool) call(ctx context.Context, action string, args ...string) error {
 	_, err := t.Stream(ctx, t.cmd(args...), func(string) {})
-	return t.explain(what, err)
+	return t.explain(action, err)
 }
 
-// super are the arguments of a place where we are not root.
-func (t *tool) super() []string {
+// superArgs are the arguments for writing to a place where the user is not root.
+func (t *tool) superArgs() []string {
 	if !t.options.FakeSuper {
 		return nil
 	}
 	return []string{"-M--fake-super"}
 }
 
-// superFrom are those that read from there. A local copy has the place on its own side (rsync(1), --fake-super).
-func (t *tool) superFrom() []string {
+// superFromArgs are the arguments for reading from such a place. For a local directory the option applies to the
+// sending side, which is this rsync itself (rsync(1), --fake-super).
+func (t *tool) superFromArgs() []string {
 	if t.options.FakeSuper && !t.options.overSSH() {
 		return []string{"--fake-super", "-M--super"}
 	}
-	return t.super()
+	return t.superArgs()
 }
 
-// explain turns an error of rsync's or ssh's into the fault it means.
-func (t *tool) explain(what string, err error) error {
-	return t.config.Explain(what, err, func(failed *command.Error) (fault.Code, string, string) {
-		code, hint := meaning(failed.Code, failed.Stderr)
-		return code, why(failed.Stderr), hint
+// explain turns an error of rsync or ssh into a fault.
+func (t *tool) explain(action string, err error) error {
+	return t.config.Explain(action, err, func(failed *command.Error) (fault.Code, string, string) {
+		code, hint := codeAndHint(failed.Code, failed.Stderr)
+		return code, reason(failed.Stderr), hint
 	})
 }
 
@@ -85,39 +87,41 @@ const (
 )
 
 var (
-	full    = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded`)
-	missing = regexp.MustCompile(`change_dir#?\d? "[^"]*" (\(in [^)]*\) )?failed: No such file or directory`)
-	absent  = regexp.MustCompile(`rsync: (command )?not found|remote command not found|command not found: rsync`)
-	notIn   = regexp.MustCompile(`(?m)^ssh: |Host key verification failed|Permission denied \(`)
-	noXattr = regexp.MustCompile(`(xattr|acl).*Operation not supported`)
+	fullText    = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded`)
+	missingText = regexp.MustCompile(`change_dir#?\d? "[^"]*" (\(in [^)]*\) )?failed: No such file or directory`)
+	noRsyncText = regexp.MustCompile(`rsync: (command )?not found|remote command not found|command not found: rsync`)
+	loginText   = regexp.MustCompile(`(?m)^ssh: |Host key verification failed|Permission denied \(`)
+	noXattrText = regexp.MustCompile(`(xattr|acl).*Operation not supported`)
 )
 
-// meaning is the code of a failure, and what to do.
-func meaning(rc int, stderr string) (fault.Code, string) {
+// codeAndHint returns the code of a failure of rsync, and a hint at what to do.
+func codeAndHint(rc int, stderr string) (fault.Code, string) {
 	switch {
-	case full.MatchString(stderr):
+	case fullText.MatchString(stderr):
 		return fault.RepositoryFull, "make room where the backups lie, or keep fewer"
-	case missing.MatchString(stderr):
-		return fault.RepositoryMissing, "correct path, or mount what it lies on; for a first backup make the directory"
-	case absent.MatchString(stderr):
+	case missingText.MatchString(stderr):
+		return fault.RepositoryMissing, missingHint
+	case noRsyncText.MatchString(stderr):
 		return fault.Unsupported, "install rsync on the other host"
-	case noXattr.MatchString(stderr):
+	case noXattrText.MatchString(stderr):
 		return fault.Unsupported, "the backups must lie on a file system that keeps extended attributes and ACLs"
-	case rc == exitSSH || notIn.MatchString(stderr):
-		return fault.CommandFailed, "`ssh` must log in there as root of this host without being asked: see ssh_key, known_hosts and accept_new_host_key"
+	case rc == exitSSH || loginText.MatchString(stderr):
+		return fault.CommandFailed, "root of this host must be able to log in there by ssh without being asked: " +
+			"see ssh_key, known_hosts and accept_new_host_key"
 	}
 	return fault.CommandFailed, "look at stderr in the facts"
 }
 
-// why is the line that says what went wrong: rsync's or ssh's first, since what follows are consequences.
-func why(stderr string) string {
+// reason returns the line that says what went wrong. It is the first one from rsync or ssh: the following ones are
+// consequences.
+func reason(stderr string) string {
 	last := "it does not say why"
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "Warning: ") {
 			continue
 		}
-		if strings.HasPrefix(line, "rsync: ") || full.MatchString(line) {
+		if strings.HasPrefix(line, "rsync: ") || fullText.MatchString(line) {
 			return line
 		}
 		if last = line; strings.HasPrefix(line, "ssh: ") || strings.Contains(line, "Permission denied") {

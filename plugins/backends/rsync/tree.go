@@ -15,34 +15,35 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// tree is a dated tree, or what a run that was killed left of one.
-type tree struct {
+// datedTree is a dated tree, with or without its marker, or only a marker. A tree without a marker is being made, or
+// was left by a killed run.
+type datedTree struct {
 	host, name string
-	stored     *backup.Stored // what its marker says; nil: it has none
-	there      bool           // the tree itself
+	stored     *backup.Stored // the content of the marker; nil: there is no marker
+	exists     bool           // whether the tree itself exists
 }
 
-func (t tree) id() string { return t.name + "." + t.host }
+func (t datedTree) id() string { return t.name + "." + t.host }
 
 const (
-	nameLayout = "20060102T150405Z"
-	markerEnd  = ".json"
-	lockStart  = ".lock"
+	nameLayout   = "20060102T150405Z"
+	markerSuffix = ".json"
+	lockPrefix   = ".lock"
 )
 
 var (
-	treeName = regexp.MustCompile(`^\d{8}T\d{6}Z(-\d{1,6})?$`)
-	hostName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`) // neither hidden, nor a pattern, nor a way out
+	treeNamePattern = regexp.MustCompile(`^\d{8}T\d{6}Z(-\d{1,6})?$`)
+	hostNamePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`) // not a hidden file, a pattern of rsync, or ".."
 )
 
-// splitID takes an ID apart; false for what cannot be one.
-func splitID(id string) (tree, bool) {
+// splitID splits an ID into the tree's name and the host. It returns false if id cannot be an ID.
+func splitID(id string) (datedTree, bool) {
 	name, host, _ := strings.Cut(id, ".")
-	return tree{host: host, name: name}, treeName.MatchString(name) && hostName.MatchString(host)
+	return datedTree{host: host, name: name}, treeNamePattern.MatchString(name) && hostNamePattern.MatchString(host)
 }
 
-// unused returns the name for a tree of that time.
-func unused(at time.Time, trees []tree) string {
+// unusedName returns a name for a new tree of that time, which none of the trees has.
+func unusedName(at time.Time, trees []datedTree) string {
 	taken := map[string]bool{}
 	for _, t := range trees {
 		taken[t.name] = true
@@ -55,22 +56,22 @@ func unused(at time.Time, trees []tree) string {
 	return name
 }
 
-// readTrees reads the trees of host, or of every host, in a directory that is laid out as the package says.
-func readTrees(dir, host string) ([]tree, error) {
+// readTrees finds the trees of a host, or of every host if host is "", in a directory with the layout of this package.
+func readTrees(dir, host string) ([]datedTree, error) {
 	hosts := []string{host}
 	if host == "" {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			return nil, missingDir(dir, err)
+			return nil, readError(dir, err)
 		}
 		hosts = nil
 		for _, entry := range entries {
-			if entry.IsDir() && hostName.MatchString(entry.Name()) {
+			if entry.IsDir() && hostNamePattern.MatchString(entry.Name()) {
 				hosts = append(hosts, entry.Name())
 			}
 		}
 	}
-	var all []tree
+	var all []datedTree
 	for _, host := range hosts {
 		trees, err := readHost(dir, host)
 		if err != nil {
@@ -81,40 +82,44 @@ func readTrees(dir, host string) ([]tree, error) {
 	return all, nil
 }
 
-func missingDir(dir string, err error) error {
+// missingHint says what to do if there is no directory at the path that was given.
+const missingHint = "correct path, or mount what it lies on; for a first backup make the directory"
+
+// readError returns the fault for an error of reading the place.
+func readError(dir string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.RepositoryMissing, "%s is not there", dir).WithHint("correct path, or mount what it lies on; for a first backup make the directory")
+		return fault.New(fault.RepositoryMissing, "%s is not there", dir).WithHint(missingHint)
 	}
 	return fault.New(fault.CommandFailed, "read the backups: %w", err)
 }
 
-func readHost(dir, host string) ([]tree, error) {
+func readHost(dir, host string) ([]datedTree, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, host))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // nothing was stored of it yet
+		return nil, nil // there is no backup of this host yet
 	}
 	if err != nil {
-		return nil, missingDir(dir, err)
+		return nil, readError(dir, err)
 	}
-	found := map[string]*tree{}
+	found := map[string]*datedTree{}
 	var order []string
-	at := func(name string) *tree {
+	at := func(name string) *datedTree {
 		if found[name] == nil {
-			found[name] = &tree{host: host, name: name}
+			found[name] = &datedTree{host: host, name: name}
 			order = append(order, name)
 		}
 		return found[name]
 	}
 	for _, entry := range entries {
-		name, isMarker := strings.CutSuffix(entry.Name(), markerEnd)
+		name, isMarker := strings.CutSuffix(entry.Name(), markerSuffix)
 		switch {
-		case !treeName.MatchString(name):
+		case !treeNamePattern.MatchString(name):
 		case !isMarker:
-			at(name).there = true
+			at(name).exists = true
 		default:
 			stored, err := readMarker(filepath.Join(dir, host, entry.Name()))
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // it was removed a moment ago, before its tree
+				continue // it was just removed; its tree follows
 			}
 			if err != nil {
 				return nil, err
@@ -123,7 +128,7 @@ func readHost(dir, host string) ([]tree, error) {
 			at(name).stored = &stored
 		}
 	}
-	trees := make([]tree, 0, len(order))
+	trees := make([]datedTree, 0, len(order))
 	for _, name := range order {
 		trees = append(trees, *found[name])
 	}

@@ -12,30 +12,33 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// pulse is how often a tar that works in silence, as over a hole of a large file, is reported to work.
+// pulse is the interval at which a tar that writes nothing is reported to be at work. It writes nothing for long while
+// it reads a large hole, for example.
 const pulse = 5 * time.Second
 
-// kept are the options that keep what a file is beside its content; posix(1)'s format has room for all of it.
-var kept = []string{"--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner"}
+// preserveArgs are the options that preserve all metadata of files. The posix format of archives can hold all of it.
+var preserveArgs = []string{"--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner"}
 
-// summary is what tar said.
+// summary is what tar wrote about its work.
 type summary struct {
 	files                int64
 	warnings             []string
 	unreadable, vanished []string // paths
-	full, broken         bool
+	full                 bool     // there was no room for the archive
+	otherError           bool     // something else failed, after which the archive is no use
 }
 
-// create makes an archive of the roots. Those of its errors that leave the rest stored are source_unreadable and
-// source_vanished.
+// create makes an archive of the roots. After the errors source_unreadable and source_vanished the archive holds all
+// other files.
 func (b backend) create(ctx context.Context, archive string, roots []string, report backup.Report) (summary, error) {
-	argv := append([]string{"tar", "--create", "--file=" + archive, "--verbose", "--sparse", "--one-file-system", "--directory=/"}, kept...)
+	argv := append([]string{"tar", "--create", "--file=" + archive, "--verbose", "--sparse", "--one-file-system",
+		"--directory=/"}, preserveArgs...)
 	argv = append(argv, "--")
 	for _, root := range roots {
 		argv = append(argv, "."+root)
 	}
 	var s summary
-	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, Pulse: pulse, Stderr: s.complaint}, func(line string) {
+	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, Pulse: pulse, Stderr: s.parseStderr}, func(line string) {
 		if line != "" {
 			s.files++
 		}
@@ -44,10 +47,10 @@ func (b backend) create(ctx context.Context, archive string, roots []string, rep
 	return s, s.explain(err)
 }
 
-// extract unpacks an archive below a directory. Directories get their times last, since a root may lie in another.
+// extract unpacks an archive below a directory. Directories get their times last, because one root may be in another.
 func (b backend) extract(ctx context.Context, archive, dir string, report backup.Report) error {
 	argv := append([]string{"tar", "--extract", "--file=" + archive, "--verbose", "--directory=" + dir,
-		"--same-permissions", "--same-owner", "--delay-directory-restore"}, kept...)
+		"--same-permissions", "--same-owner", "--delay-directory-restore"}, preserveArgs...)
 	p := backup.Progress{Total: sizeOf(archive)}
 	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, Pulse: pulse}, func(line string) {
 		if line != "" {
@@ -65,31 +68,32 @@ func (b backend) extract(ctx context.Context, archive, dir string, report backup
 func sizeOf(path string) int64 {
 	info, err := os.Stat(path)
 	if err != nil {
-		return 0 // tar has not made it yet
+		return 0 // tar has not made the file yet
 	}
 	return info.Size()
 }
 
-// complaint takes a line of tar's stderr. With LC_ALL=C its words are these (GNU tar: src/create.c, src/misc.c), and
-// what is not a printable character of ASCII is escaped in a name.
-func (s *summary) complaint(line string) {
-	about := func(problem string) bool { return strings.Contains(line, ": "+problem) }
+// parseStderr parses a line of tar's stderr. With LC_ALL=C the texts are those of the source code (GNU tar:
+// src/create.c, src/misc.c), and characters of a name that are not printable ASCII are escaped.
+func (s *summary) parseStderr(line string) {
+	says := func(problem string) bool { return strings.Contains(line, ": "+problem) }
 	switch {
-	case about("socket ignored"), about("file changed as we read it"), about("File shrank by"):
+	case says("socket ignored"), says("file changed as we read it"), says("File shrank by"):
 		s.warnings = append(s.warnings, strings.TrimPrefix(line, "tar: ."))
-	case strings.HasSuffix(line, "No space left on device"), strings.HasSuffix(line, "Disk quota exceeded"), about("Wrote only "):
+	case strings.HasSuffix(line, "No space left on device"), strings.HasSuffix(line, "Disk quota exceeded"),
+		says("Wrote only "):
 		s.full = true
-	case about("File removed before we read it"), about("Cannot") && strings.HasSuffix(line, "No such file or directory"):
+	case says("File removed before we read it"), says("Cannot") && strings.HasSuffix(line, "No such file or directory"):
 		s.vanished = append(s.vanished, pathOf(line))
-	case about("Cannot open: "), about("Cannot read: "), about("Read error at byte "), about("Cannot savedir: "):
+	case says("Cannot open: "), says("Cannot read: "), says("Read error at byte "), says("Cannot savedir: "):
 		s.unreadable = append(s.unreadable, pathOf(line))
-	case about("file is on a different filesystem"), about("Exiting with failure status due to previous errors"):
+	case says("file is on a different filesystem"), says("Exiting with failure status due to previous errors"):
 	default:
-		s.broken = true
+		s.otherError = true
 	}
 }
 
-// pathOf is the file that a complaint is about: "tar: ./dat/file: Cannot open: Permission denied".
+// pathOf returns the path in an error of tar, such as "tar: ./dat/file: Cannot open: Permission denied".
 func pathOf(line string) string {
 	path := strings.TrimPrefix(line, "tar: .")
 	for _, problem := range []string{": Cannot ", ": Read error ", ": File removed "} {
@@ -100,31 +104,35 @@ func pathOf(line string) string {
 	return path
 }
 
-// explain makes a fault of how tar ended. Exit status 1 says that files changed while they were read, 2 that something
-// went wrong, of which only what could not be read is no harm to the rest (tar(1), RETURN VALUE).
+// explain returns the fault for the way in which tar ended. Exit status 1 means that files changed while they were
+// read, and 2 that something failed (tar(1), RETURN VALUE). If only files could not be read, the rest of the archive is
+// sound.
 func (s *summary) explain(err error) error {
 	var failed *command.Error
 	switch {
 	case err == nil || !errors.As(err, &failed) || failed.Code < 0:
 		return err
 	case s.full:
-		return fault.New(fault.RepositoryFull, "no room for the archive: %w", err).WithHint("make room, or forget old backups")
-	case s.broken:
+		return fault.New(fault.RepositoryFull, "no room for the archive: %w",
+			err).WithHint("make room, or forget old backups")
+	case s.otherError:
 		return fault.New(fault.BackendFailed, "make the archive: %w", err)
 	case len(s.unreadable) > 0:
-		return fault.New(fault.SourceUnreadable, "%d files could not be read", len(s.unreadable)).With("paths", some(s.unreadable))
+		return fault.New(fault.SourceUnreadable, "%d files could not be read", len(s.unreadable)).With("paths",
+			firstPaths(s.unreadable))
 	case len(s.vanished) > 0:
-		return fault.New(fault.SourceVanished, "%d files were gone when they were read", len(s.vanished)).With("paths", some(s.vanished))
+		return fault.New(fault.SourceVanished, "%d files were gone when they were read", len(s.vanished)).With("paths",
+			firstPaths(s.vanished))
 	case failed.Code == 1:
 		return nil // the warnings say what changed
 	}
 	return fault.New(fault.BackendFailed, "make the archive: %w", err)
 }
 
-// isIncomplete tells whether all but some files is stored.
+// isIncomplete reports whether all files were stored except some that could not be read.
 func isIncomplete(err error) bool {
 	return errors.Is(err, fault.SourceUnreadable) || errors.Is(err, fault.SourceVanished)
 }
 
-// some bounds a list that a message has to hold.
-func some(paths []string) []string { return paths[:min(len(paths), 100)] }
+// firstPaths returns the first paths of a list, as many as a message should hold.
+func firstPaths(paths []string) []string { return paths[:min(len(paths), 100)] }

@@ -1,5 +1,5 @@
-// Tar is a backend of snap_backup that keeps each backup as one archive in a directory. It is the example of
-// docs/backends.md: small, but complete. It takes GNU tar.
+// Tar is a backend of snap_backup that keeps each backup as one archive in a directory. It is the example in
+// docs/backends.md: small, but complete. It needs GNU tar.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 
 func main() { os.Exit(plugin.Serve(backend{command.Local{}})) }
 
-// backend keeps nothing: every call says where its repository is.
+// backend implements backup.Backend. It has no state: every call says where the repository is.
 type backend struct{ programs command.Streamer }
 
 func (b backend) Describe(ctx context.Context, c backup.Config) (backup.Description, error) {
@@ -38,7 +38,8 @@ func (b backend) Describe(ctx context.Context, c backup.Config) (backup.Descript
 	return backup.Description{Name: "tar", Version: version, Local: []string{r.path}}, nil
 }
 
-func (b backend) Store(ctx context.Context, c backup.Config, t backup.Tree, report backup.Report) (backup.Stored, error) {
+func (b backend) Store(ctx context.Context, c backup.Config, t backup.Tree, report backup.Report) (backup.Stored,
+	error) {
 	r, err := open(c)
 	if err != nil {
 		return backup.Stored{}, err
@@ -51,8 +52,8 @@ func (b backend) Store(ctx context.Context, c backup.Config, t backup.Tree, repo
 	return b.store(ctx, r, t, report)
 }
 
-// store writes the archive under a name that nothing lists, and the entry in the list only when all of it is on the
-// disk. A file that could not be read makes the backup incomplete; any other failure leaves nothing.
+// store writes the archive under a name that List ignores, and the backup's entry only when the whole archive is on the
+// disk. A file that could not be read makes the backup incomplete; after any other failure nothing is left behind.
 func (b backend) store(ctx context.Context, r repository, t backup.Tree, report backup.Report) (backup.Stored, error) {
 	id, err := r.freeID(t.Time)
 	if err != nil {
@@ -77,7 +78,7 @@ func (b backend) store(ctx context.Context, r repository, t backup.Tree, report 
 		Sequence: backup.NextSequence(older, t.Host),
 		Files:    sum.files, Bytes: size, Added: size, Warnings: sum.warnings,
 	}
-	if failed := r.enter(stored); failed != nil {
+	if failed := r.addToList(stored); failed != nil {
 		return backup.Stored{}, failed
 	}
 	return stored, err
@@ -107,7 +108,7 @@ func (b backend) Check(_ context.Context, c backup.Config) ([]string, error) {
 	return nil, nil
 }
 
-// Present unpacks the archive beside it: Scratch lies in memory, which has no room for a whole backup.
+// Present unpacks the archive in the repository, because Scratch is in memory, which has no room for a whole backup.
 func (b backend) Present(ctx context.Context, c backup.Config, id string, report backup.Report,
 	use func(context.Context, backup.Presented) error) error {
 	r, err := open(c)
@@ -126,7 +127,7 @@ func (b backend) Present(ctx context.Context, c backup.Config, id string, report
 	if err := b.extract(ctx, r.archive(id), room.Path, report); err != nil {
 		return err
 	}
-	roots, err := backup.RootsBeneath(room.Path, stored.Roots) // the archive may hold a link in the place of one
+	roots, err := backup.RootsBeneath(room.Path, stored.Roots) // a symbolic link may be in the place of a root
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (b backend) Forget(_ context.Context, c backup.Config, id string) error {
 	return r.remove(id)
 }
 
-// Settle removes what no run has any more: the lock says whether one is alive, for it ends with its process.
+// Settle removes what killed runs have left. It does nothing while a run holds the lock, which ends with its process.
 func (b backend) Settle(_ context.Context, c backup.Config) error {
 	r, err := open(c)
 	if err != nil {

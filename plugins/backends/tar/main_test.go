@@ -26,14 +26,15 @@ func TestConformance(t *testing.T) {
 		path := t.TempDir()
 		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
 		return backuptest.Fixture{
-			Backend: backend{command.Local{}}, Config: at(path), Missing: at(filepath.Join(path, "missing")), Whole: true, Local: path,
-			Page: "../../../docs/attributes.md",
+			Backend: backend{command.Local{}}, Config: at(path), Missing: at(filepath.Join(path, "missing")), Whole: true,
+			Local: path,
+			Page:  "../../../docs/attributes.md",
 		}
 	})
 }
 
-// The program as an administrator builds and installs it.
-func TestTheProgram(t *testing.T) {
+// The program is built as an administrator would build it, and the host can start it.
+func TestProgramStartsAsPlugin(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tar")
 	build := exec.Command("go", "build", "-trimpath", "-o", path, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -66,10 +67,10 @@ func TestTheProgram(t *testing.T) {
 	}
 }
 
-// broken is a tar that ends in the middle of an archive.
-type broken struct{ command.Local }
+// failingTar is a tar that fails in the middle of an archive.
+type failingTar struct{ command.Local }
 
-func (broken) Stream(_ context.Context, c command.Cmd, _ func(string)) (command.Output, error) {
+func (failingTar) Stream(_ context.Context, c command.Cmd, _ func(string)) (command.Output, error) {
 	for _, arg := range c.Argv {
 		if archive, ok := strings.CutPrefix(arg, "--file="); ok {
 			if err := os.WriteFile(archive, []byte("half"), 0o600); err != nil {
@@ -80,11 +81,12 @@ func (broken) Stream(_ context.Context, c command.Cmd, _ func(string)) (command.
 	return command.Output{}, &command.Error{Argv: c.Argv, Code: 2, Err: errors.New("exit code 2")}
 }
 
-// What a Store that failed has written is gone at once, not with the next Settle: it may have filled the disk.
-func TestAFailedStoreLeavesNothing(t *testing.T) {
+// A Store that fails removes at once what it has written, and does not leave that to Settle: it may have filled the
+// disk.
+func TestFailedStoreLeavesNothing(t *testing.T) {
 	path := t.TempDir()
 	c := backup.Config{Options: map[string]any{"path": path}}
-	_, err := backend{broken{}}.Store(t.Context(), c, backup.Tree{Roots: []string{"/dat"}}, func(backup.Progress) {})
+	_, err := backend{failingTar{}}.Store(t.Context(), c, backup.Tree{Roots: []string{"/dat"}}, func(backup.Progress) {})
 	if !errors.Is(err, fault.BackendFailed) {
 		t.Errorf("got %v, want backend_failed", err)
 	}
@@ -94,7 +96,7 @@ func TestAFailedStoreLeavesNothing(t *testing.T) {
 }
 
 // An archive that somebody has changed may hold a symbolic link in the place of a root.
-func TestArchiveWithALinkAsRoot(t *testing.T) {
+func TestPresentRefusesSymbolicLinkAsRoot(t *testing.T) {
 	path, root := t.TempDir(), filepath.Join(t.TempDir(), "dat")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
@@ -120,8 +122,8 @@ func TestArchiveWithALinkAsRoot(t *testing.T) {
 	}
 }
 
-// docs/backends.md shows this program, and no other.
-func TestThePageShowsThisProgram(t *testing.T) {
+// Every piece of code in docs/backends.md is in this program.
+func TestDocumentationShowsThisProgram(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/backends.md")
 	if err != nil {
 		t.Fatal(err)
@@ -150,8 +152,8 @@ func TestThePageShowsThisProgram(t *testing.T) {
 	}
 }
 
-// tar's own words become a code (GNU tar: src/create.c, src/misc.c).
-func TestComplaints(t *testing.T) {
+// The texts that tar writes are turned into the code of a fault (GNU tar: src/create.c, src/misc.c).
+func TestStderrBecomesFault(t *testing.T) {
 	failed := &command.Error{Argv: []string{"tar"}, Code: 2, Err: fmt.Errorf("exit code 2")}
 	previous := "tar: Exiting with failure status due to previous errors"
 	for _, test := range []struct {
@@ -160,18 +162,22 @@ func TestComplaints(t *testing.T) {
 		paths string
 	}{
 		{[]string{"tar: ./dat/a: b: Cannot open: Permission denied", previous}, fault.SourceUnreadable, "[/dat/a: b]"},
-		{[]string{"tar: ./dat/a: Read error at byte 0, while reading 512 bytes: Input/output error", previous}, fault.SourceUnreadable, "[/dat/a]"},
+		{[]string{"tar: ./dat/a: Read error at byte 0, while reading 512 bytes: Input/output error", previous},
+			fault.SourceUnreadable, "[/dat/a]"},
 		{[]string{"tar: ./dat/a: Cannot stat: No such file or directory", previous}, fault.SourceVanished, "[/dat/a]"},
 		{[]string{"tar: ./dat/a: File removed before we read it"}, fault.SourceVanished, "[/dat/a]"},
-		{[]string{"tar: ./dat/a: Cannot open: Permission denied", "tar: /mnt/x.partial: Cannot write: No space left on device",
+		{[]string{"tar: ./dat/a: Cannot open: Permission denied",
+			"tar: /mnt/x.partial: Cannot write: No space left on device",
 			"tar: Error is not recoverable: exiting now"}, fault.RepositoryFull, ""},
-		{[]string{"tar: /mnt/x.partial: Wrote only 2048 of 10240 bytes", "tar: Error is not recoverable: exiting now"}, fault.RepositoryFull, ""},
-		{[]string{"tar: ./dat/a: Cannot open: Permission denied", "tar: Error is not recoverable: exiting now"}, fault.BackendFailed, ""},
+		{[]string{"tar: /mnt/x.partial: Wrote only 2048 of 10240 bytes", "tar: Error is not recoverable: exiting now"},
+			fault.RepositoryFull, ""},
+		{[]string{"tar: ./dat/a: Cannot open: Permission denied", "tar: Error is not recoverable: exiting now"},
+			fault.BackendFailed, ""},
 		{[]string{previous}, fault.BackendFailed, ""},
 	} {
 		var s summary
 		for _, line := range test.lines {
-			s.complaint(line)
+			s.parseStderr(line)
 		}
 		f := fault.Of(s.explain(failed))
 		if f == nil || f.Code != test.code {
@@ -183,7 +189,7 @@ func TestComplaints(t *testing.T) {
 		}
 	}
 	changed := summary{}
-	changed.complaint("tar: ./dat/log: file changed as we read it")
+	changed.parseStderr("tar: ./dat/log: file changed as we read it")
 	if err := changed.explain(&command.Error{Code: 1, Err: failed.Err}); err != nil || len(changed.warnings) != 1 {
 		t.Errorf("a file that changed: %v %q", err, changed.warnings)
 	}

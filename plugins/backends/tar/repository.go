@@ -18,8 +18,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// repository is a directory that holds ID.tar and ID.json for each backup. The latter is its entry in the list, and is
-// written last and removed first: what has no entry is no backup.
+// repository is a directory that holds ID.tar and ID.json for each backup. ID.json is the backup's entry in the list.
+// It is written last and removed first: an archive without an entry is no backup.
 type repository struct{ path string }
 
 // repositoryOf checks the options and touches nothing.
@@ -37,7 +37,8 @@ func repositoryOf(c backup.Config) (repository, error) {
 	return repository{filepath.Clean(options.Path)}, nil
 }
 
-// open also wants the repository to be there. It is never made: a path that is not there may be one that is not mounted.
+// open is repositoryOf, and fails with repository_missing if the directory does not exist. The directory is never made,
+// because its file system may only not be mounted.
 func open(c backup.Config) (repository, error) {
 	r, err := repositoryOf(c)
 	if err != nil {
@@ -58,7 +59,7 @@ func (r repository) archive(id string) string { return filepath.Join(r.path, id+
 func (r repository) entry(id string) string   { return filepath.Join(r.path, id+".json") }
 func (r repository) partial(id string) string { return filepath.Join(r.path, id+".partial") }
 
-// lock keeps others from writing until unlock, or until the process ends.
+// lock keeps other programs from storing and settling until unlock is called, or until this process ends.
 func (r repository) lock() (unlock func(), err error) {
 	dir, err := os.Open(r.path)
 	if err != nil {
@@ -67,7 +68,8 @@ func (r repository) lock() (unlock func(), err error) {
 	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		dir.Close()
-		return nil, fault.New(fault.RepositoryLocked, "another program stores into %s", r.path).WithHint("wait until it has ended")
+		return nil, fault.New(fault.RepositoryLocked, "another program stores into %s",
+			r.path).WithHint("wait until it has ended")
 	}
 	if err != nil {
 		dir.Close()
@@ -76,7 +78,7 @@ func (r repository) lock() (unlock func(), err error) {
 	return func() { backup.Unlock(dir) }, nil
 }
 
-// freeID returns an ID that no backup has. The lock is held.
+// freeID returns an ID that no backup has. The caller holds the lock.
 func (r repository) freeID(t time.Time) (string, error) {
 	id := t.UTC().Format("20060102T150405Z")
 	for n := 2; ; n++ {
@@ -91,7 +93,7 @@ func (r repository) freeID(t time.Time) (string, error) {
 	}
 }
 
-// publish gives an archive its name once all of it is on the disk, and returns its size.
+// publish waits until the whole archive is on the disk, then gives it its final name, and returns its size in bytes.
 func publish(partial, archive string) (int64, error) {
 	file, err := os.Open(partial)
 	if err != nil {
@@ -99,7 +101,7 @@ func publish(partial, archive string) (int64, error) {
 	}
 	defer file.Close()
 	if err := file.Sync(); err != nil {
-		return 0, noRoom(err)
+		return 0, asRepositoryFull(err)
 	}
 	info, err := file.Stat()
 	if err != nil {
@@ -108,19 +110,19 @@ func publish(partial, archive string) (int64, error) {
 	return info.Size(), os.Rename(partial, archive)
 }
 
-// enter lists a backup. The directory is synced with it, and so is the archive's name.
-func (r repository) enter(s backup.Stored) error {
+// addToList writes the entry of a backup. That syncs the directory, and with it the name of the archive.
+func (r repository) addToList(s backup.Stored) error {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
 	if err := durable.WriteFile(r.entry(s.ID), data, 0o600); err != nil {
-		return errors.Join(noRoom(err), os.Remove(r.archive(s.ID)))
+		return errors.Join(asRepositoryFull(err), os.Remove(r.archive(s.ID)))
 	}
 	return nil
 }
 
-func noRoom(err error) error {
+func asRepositoryFull(err error) error {
 	if durable.Full(err) {
 		return fault.New(fault.RepositoryFull, "%w", err)
 	}
@@ -134,13 +136,13 @@ func (r repository) list(host string) ([]backup.Stored, error) {
 	}
 	var all []backup.Stored
 	for _, entry := range entries {
-		id, ours := strings.CutSuffix(entry.Name(), ".json")
-		if !ours {
+		id, isEntry := strings.CutSuffix(entry.Name(), ".json")
+		if !isEntry {
 			continue
 		}
 		s, err := r.find(id)
 		if errors.Is(err, fault.NotFound) {
-			continue // it was forgotten meanwhile
+			continue // it was just forgotten
 		}
 		if err != nil {
 			return nil, err
@@ -184,16 +186,16 @@ func (r repository) remove(id string) error {
 	return nil
 }
 
-// settle removes what never became a backup, or is none any more. The lock is held.
+// settle removes what was never listed or is no longer listed. The caller holds the lock.
 func (r repository) settle() error {
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
 		return fault.New(fault.BackendFailed, "settle: %w", err)
 	}
 	for _, entry := range entries {
-		id, archive := strings.CutSuffix(entry.Name(), ".tar")
+		id, isArchive := strings.CutSuffix(entry.Name(), ".tar")
 		listed := true
-		if archive {
+		if isArchive {
 			_, err := os.Lstat(r.entry(id))
 			listed = !errors.Is(err, fs.ErrNotExist)
 		}
