@@ -19,8 +19,8 @@ const module = "go.pcc.com/rewind/"
 
 // order lists the packages of core; each may import only those before it.
 var order = []string{
-	"fault", "failpoint", "proc", "command", "durable", "trust", "journal", "ansible", "tree", "lvm", "filesystem", "service", "journey",
-	"snapset", "rollback", "backup", "restore",
+	"fault", "failpoint", "proc", "command", "durable", "trust", "journal", "ansible", "tree", "lvm", "filesystem",
+	"service", "journey", "snapset", "rollback", "backup", "restore",
 }
 
 // source is one Go file that is built into a program.

@@ -65,7 +65,8 @@ func TestLockThatIsNotWaitedForAnyLongerIsNoLimit(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	second.onWait = func(string) { cancel() }
 	_, err := second.lock(ctx, []string{"vg00"}, "lvm_snapshot present snap", time.Now())
-	if !errors.Is(err, fault.Interrupted) || !strings.Contains(err.Error(), "lvm_merge snap, which uses volume group vg00") {
+	const want = "lvm_merge snap, which uses volume group vg00"
+	if !errors.Is(err, fault.Interrupted) || !strings.Contains(err.Error(), want) {
 		t.Errorf("a wait that was ended by a signal: %v", err)
 	}
 }

@@ -283,8 +283,8 @@ func (rb *rollback) completeMerge(ctx context.Context) (complete bool, err error
 	return false, rb.removeDetached(ctx, membersIn(states, rb.state.Members, stateDetached))
 }
 
-// pollMerges tells LVM that the kernel has merged everything of these members: LVM's poller asks only now and then, or is
-// gone. A second poller does no harm. LVM 2.03.31 was seen to fail at the end of a merge that a killed lvconvert had
+// pollMerges tells LVM that the kernel has merged everything of these members: LVM's poller asks only now and then, or
+// is gone. A second poller does no harm. LVM 2.03.31 was seen to fail at the end of a merge that a killed lvconvert had
 // begun, and to leave the volume suspended.
 func (rb *rollback) pollMerges(ctx context.Context, members []*Member) error {
 	if err := rb.resumeSuspended(ctx); err != nil {

@@ -197,7 +197,8 @@ func TestCheckName(t *testing.T) {
 func TestRemoveFromViewFreesTheSpaceOfThickSnapshots(t *testing.T) {
 	op := &setOperation{
 		set: &Set{Snapshots: []*lvm.Volume{
-			{VG: "vg00", UUID: "a", Kind: lvm.Snapshot, Size: 32 * mib}, {VG: "vg00", UUID: "b", Kind: lvm.Thin, Size: 1024 * mib},
+			{VG: "vg00", UUID: "a", Kind: lvm.Snapshot, Size: 32 * mib},
+			{VG: "vg00", UUID: "b", Kind: lvm.Thin, Size: 1024 * mib},
 		}},
 		view: &View{Report: &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Free: 8 * mib}}}},
 	}

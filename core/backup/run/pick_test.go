@@ -83,9 +83,9 @@ func TestLatestNamesOtherHosts(t *testing.T) {
 // it.
 func TestBackupDatedInFutureIsNeverLatest(t *testing.T) {
 	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-	ahead := backup.Stored{ID: "ahead-of-web", Host: "web", Sequence: 2, Time: now.Add(100 * time.Hour)}
+	future := backup.Stored{ID: "ahead-of-web", Host: "web", Sequence: 2, Time: now.Add(100 * time.Hour)}
 	early := backup.Stored{ID: "early", Host: "web", Sequence: 1, Time: now.Add(-time.Hour)}
-	list := []backup.Stored{ahead, early}
+	list := []backup.Stored{future, early}
 	if got, err := Pick(list, Latest, "web", nil, now); err != nil || got.ID != "early" {
 		t.Errorf("the latest is %q, %v", got.ID, err)
 	}
