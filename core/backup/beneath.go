@@ -11,10 +11,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Beneath returns dir joined with path, after it has checked that this file exists and that no part of path is a
+// JoinNoLinks returns dir joined with path, after it has checked that this file exists and that no part of path is a
 // symbolic link. Such a link could lead to the host's own files, and a restore would take them for files of the backup.
 // dir itself may contain symbolic links. Fault: backend_failed.
-func Beneath(dir, path string) (string, error) {
+func JoinNoLinks(dir, path string) (string, error) {
 	joined := filepath.Join(dir, path)
 	dirFD, err := openat2(unix.AT_FDCWD, dir, unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC})
 	if err != nil {
@@ -35,11 +35,11 @@ func Beneath(dir, path string) (string, error) {
 }
 
 // RootsBeneath returns the path of each root of a backup below the directory dir, in which the backup was stored or
-// laid out. Fault: backend_failed, as for Beneath.
+// laid out. Fault: backend_failed, as for JoinNoLinks.
 func RootsBeneath(dir string, roots []string) (map[string]string, error) {
 	all := make(map[string]string, len(roots))
 	for _, root := range roots {
-		path, err := Beneath(dir, root)
+		path, err := JoinNoLinks(dir, root)
 		if err != nil {
 			return nil, err
 		}
@@ -48,9 +48,9 @@ func RootsBeneath(dir string, roots []string) (map[string]string, error) {
 	return all, nil
 }
 
-// NoLink refuses a directory of a repository that is a symbolic link. A directory that does not exist is accepted.
+// RefuseLink refuses a directory of a repository that is a symbolic link. A directory that does not exist is accepted.
 // Fault: backend_failed.
-func NoLink(dir string) error {
+func RefuseLink(dir string) error {
 	if info, err := os.Lstat(dir); err != nil || info.Mode()&fs.ModeSymlink == 0 {
 		return nil
 	}

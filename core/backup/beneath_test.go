@@ -30,7 +30,7 @@ func TestBeneathRefusesSymbolicLinks(t *testing.T) {
 			"/a/b": "", "/": "", "/out": "symbolic link", "/out/etc": "symbolic link", "/a/up": "symbolic link",
 			"/a/self": "symbolic link", "/none": "no such file",
 		} {
-			got, err := backup.Beneath(dir, path)
+			got, err := backup.JoinNoLinks(dir, path)
 			switch {
 			case want == "" && (err != nil || got != filepath.Join(dir, path)):
 				t.Errorf("%s below %s: %q, %v", path, dir, got, err)

@@ -16,8 +16,8 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// Lacks lists what a file system, as it is mounted, cannot hold.
-type Lacks []ability
+// MissingAbilities lists what a file system, as it is mounted, cannot hold.
+type MissingAbilities []ability
 
 // ability is something that a file system may be able to hold.
 type ability struct {
@@ -72,7 +72,7 @@ var abilities = []ability{
 
 // Probe finds out by trying what the file system of dir cannot hold. It works in a new directory below dir and removes
 // that. It returns the error of the file system if that is full, read-only or cannot be written at all.
-func Probe(dir string) (lacks Lacks, err error) {
+func Probe(dir string) (lacks MissingAbilities, err error) {
 	probeDir, err := os.MkdirTemp(dir, ".probe-")
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func Probe(dir string) (lacks Lacks, err error) {
 			return nil, err
 		}
 		err := a.try(path)
-		if durable.Full(err) || errors.Is(err, unix.EROFS) {
+		if durable.IsFull(err) || errors.Is(err, unix.EROFS) {
 			return nil, err
 		}
 		if err != nil {
@@ -150,8 +150,8 @@ func probeACL() []byte {
 
 // WithFakeSuper returns what matters for rsync with fake_super. rsync then keeps owners, modes and devices in extended
 // attributes. So the file system need not hold owners, modes and devices, and must hold extended attributes.
-func (l Lacks) WithFakeSuper() Lacks {
-	var left Lacks
+func (l MissingAbilities) WithFakeSuper() MissingAbilities {
+	var left MissingAbilities
 	for _, a := range l {
 		if a.name == "extended attributes" {
 			a.essential = true
@@ -165,7 +165,7 @@ func (l Lacks) WithFakeSuper() Lacks {
 
 // Verdict returns the fault unsupported if something is lacking that every tree needs, or else one warning that names
 // what is lacking. dir is the directory that was probed.
-func (l Lacks) Verdict(dir string) (warnings []string, err error) {
+func (l MissingAbilities) Verdict(dir string) (warnings []string, err error) {
 	if len(l) == 0 {
 		return nil, nil
 	}

@@ -34,11 +34,11 @@ type Cmd struct {
 	Changes bool
 
 	// Only Stream uses the fields below.
-	Stderr func(line string) // called with each line of stderr; may be nil
-	Stop   syscall.Signal    // the signal that asks the program to end; 0: SIGTERM
-	Grace  time.Duration     // time between Stop and SIGKILL; 0: DefaultGrace
-	Pulse  time.Duration     // interval between two checks whether a silent program is busy; 0: no checks
-	Lull   time.Duration     // maximum delay before lines are delivered, so that many come at once; 0: no delay
+	Stderr    func(line string) // called with each line of stderr; may be nil
+	Stop      syscall.Signal    // the signal that asks the program to end; 0: SIGTERM
+	Grace     time.Duration     // time between Stop and SIGKILL; 0: DefaultGrace
+	BusyCheck time.Duration     // interval between two checks whether a silent program is busy; 0: no checks
+	MaxDelay  time.Duration     // maximum delay before lines are delivered, so that many come at once; 0: no delay
 }
 
 // Output is what a program wrote. The program runs with LC_ALL=C.
@@ -61,7 +61,7 @@ type Streamer interface {
 	Runner
 
 	// Stream runs c like Run and calls line with each line of stdout as soon as the program writes it. Lines end at \n
-	// or \r, and empty ones are left out. After each Pulse in which the program wrote nothing but used the processor,
+	// or \r, and empty ones are left out. After each BusyCheck in which the program wrote nothing but used the processor,
 	// Stream calls line with "" to show that the program is busy. line and c.Stderr are called from the caller's
 	// goroutine. The program is blocked when it writes more than they read.
 	//

@@ -37,7 +37,7 @@ func (Local) Stream(ctx context.Context, c Cmd, onLine func(string)) (Output, er
 	defer p.close()
 	failpoint.Hit("command." + p.name + ".before")
 	start := time.Now()
-	s, err := p.startStream(c.Lull)
+	s, err := p.startStream(c.MaxDelay)
 	if err != nil {
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
@@ -66,7 +66,7 @@ type line struct {
 	isStderr bool
 }
 
-// startStream starts the program and the goroutines that read its output. maxDelay is Cmd.Lull.
+// startStream starts the program and the goroutines that read its output. maxDelay is Cmd.MaxDelay.
 func (p *process) startStream(maxDelay time.Duration) (_ *stream, err error) {
 	s := &stream{
 		process: p, lines: make(chan line), exited: make(chan struct{}), stopped: make(chan struct{}),
@@ -156,7 +156,7 @@ func (s *stream) signal(sig syscall.Signal) { _ = syscall.Kill(-s.pid(), sig) }
 // deliverAll delivers the output until the program has ended. When ctx ends or c.Limit is reached, it ends the program.
 // A program that cannot be killed is left running.
 func (s *stream) deliverAll(ctx context.Context, c Cmd, onLine func(string)) error {
-	pulse, stopPulse := newTicker(c.Pulse)
+	pulse, stopPulse := newTicker(c.BusyCheck)
 	defer stopPulse()
 	limit, stopLimit := newTicker(c.Limit)
 	defer stopLimit()
@@ -278,7 +278,7 @@ func groupTicks(group int) uint64 {
 // isGroupAlive reports whether the process group has a process that has not ended.
 func isGroupAlive(group int) bool {
 	for p := range proc.All() {
-		if p.Group == group && p.Lives() {
+		if p.Group == group && p.IsAlive() {
 			return true
 		}
 	}

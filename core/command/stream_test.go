@@ -208,7 +208,7 @@ func TestPulseTellsBusyFromIdle(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	pulses := 0
 	c := shell("while :; do :; done")
-	c.Pulse = 50 * time.Millisecond
+	c.BusyCheck = 50 * time.Millisecond
 	_, err := command.Local{}.Stream(ctx, c, func(line string) {
 		if line != "" {
 			t.Errorf("the line is %q", line)
@@ -222,7 +222,7 @@ func TestPulseTellsBusyFromIdle(t *testing.T) {
 	}
 
 	pulses = 0
-	c = command.Cmd{Argv: []string{"sleep", "1"}, Pulse: 50 * time.Millisecond}
+	c = command.Cmd{Argv: []string{"sleep", "1"}, BusyCheck: 50 * time.Millisecond}
 	if _, err := (command.Local{}).Stream(t.Context(), c, func(string) { pulses++ }); err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,9 @@ func Reserve(dir string, bytes int64) (*os.File, error) {
 	return f, nil
 }
 
-// Full reports whether err means that there is no room left, on the file system or in the quota of the user who writes.
-func Full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// IsFull reports whether err means that there is no room left, on the file system or in the quota of the user who
+// writes.
+func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Free returns how many bytes root can still write to the file system of dir. ext4 counts blocks as free that it
 // reserves for itself and gives to nobody, not even root: one in fifty, 4096 at most (ext4_calculate_resv_clusters in

@@ -26,7 +26,7 @@ type Changes struct {
 	Paths   []Change `json:"paths"`   // the first differing files, in the order in which the trees are walked
 }
 
-// Changed compares a file system, mounted at current, with its snapshot, mounted at snapshot. It does not read file
+// Compare compares a file system, mounted at current, with its snapshot, mounted at snapshot. It does not read file
 // contents: it compares type, mode, owner, inode, size, mtime, ctime, device number and link target. No program can set
 // a ctime, so a file that was written and then given its old mtime is found as well. Whatever is mounted below either
 // tree is left out. At most limit paths are named; the counts include everything, directories too.
@@ -35,7 +35,7 @@ type Changes struct {
 // for the names in one directory and in the directories above it.
 //
 // Faults: not_found if one of the trees does not exist, interrupted or timeout if ctx ends, internal.
-func Changed(ctx context.Context, current, snapshot string, limit int) (Changes, error) {
+func Compare(ctx context.Context, current, snapshot string, limit int) (Changes, error) {
 	c := comparison{ctx: ctx, currentTop: current, snapshotTop: snapshot, limit: limit, result: Changes{Paths: []Change{}}}
 	var err error
 	if c.currentDev, err = deviceOfDir(current); err != nil {

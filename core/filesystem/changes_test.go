@@ -73,7 +73,7 @@ func TestChangedSeesSwappedDirectories(t *testing.T) {
 	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Changed(t.Context(), current, snapshot, 10)
+	got, err := Compare(t.Context(), current, snapshot, 10)
 	if err != nil || got.Changed != 2 || got.New+got.Deleted != 0 {
 		t.Errorf("two files were exchanged: %+v, %v", got, err)
 	}
@@ -101,7 +101,7 @@ func TestChangedCountsAndNamesChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	got, err := Changed(t.Context(), current, snapshot, 100)
+	got, err := Compare(t.Context(), current, snapshot, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestChangedCountsAndNamesChanges(t *testing.T) {
 		t.Error(diff)
 	}
 
-	few, err := Changed(t.Context(), current, snapshot, 2)
+	few, err := Compare(t.Context(), current, snapshot, 2)
 	want.Paths = want.Paths[:2]
 	if diff := cmp.Diff(want, few); diff != "" || err != nil {
 		t.Error(diff, err)
@@ -142,7 +142,7 @@ func TestChangedSeesAFileGivenItsOldDate(t *testing.T) {
 			break
 		}
 	}
-	got, err := Changed(t.Context(), current, snapshot, 0)
+	got, err := Compare(t.Context(), current, snapshot, 0)
 	if err != nil || got.Changed != 1 || len(got.Paths) != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -151,7 +151,7 @@ func TestChangedSeesAFileGivenItsOldDate(t *testing.T) {
 func TestChangedFindsNothingInEqualTrees(t *testing.T) {
 	snapshot := t.TempDir()
 	writeFile(t, filepath.Join(snapshot, "a/b"), "x")
-	got, err := Changed(t.Context(), linkTree(t, snapshot), snapshot, 9)
+	got, err := Compare(t.Context(), linkTree(t, snapshot), snapshot, 9)
 	if diff := cmp.Diff(Changes{Paths: []Change{}}, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -160,10 +160,10 @@ func TestChangedFindsNothingInEqualTrees(t *testing.T) {
 func TestChangedFailsAfterCancelAndForAMissingTree(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Changed(ctx, t.TempDir(), t.TempDir(), 1); fault.Of(err).Code != fault.Interrupted {
+	if _, err := Compare(ctx, t.TempDir(), t.TempDir(), 1); fault.Of(err).Code != fault.Interrupted {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Changed(t.Context(), t.TempDir(), "/no/such", 1); fault.Of(err).Code != fault.NotFound {
+	if _, err := Compare(t.Context(), t.TempDir(), "/no/such", 1); fault.Of(err).Code != fault.NotFound {
 		t.Errorf("got %v", err)
 	}
 }

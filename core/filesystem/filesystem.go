@@ -171,9 +171,9 @@ func resolve(path string) (existing, missing string) {
 	}
 }
 
-// InUse returns the devices that a running server needs, each with the path that is the reason: the root directory,
-// /etc/lvm (LVM writes copies of its metadata there), or one of the given paths.
-func InUse(mounts []Mount, paths ...string) map[Dev]string {
+// EssentialDevices returns the devices that a running server needs, each with the path that is the reason: the root
+// directory, /etc/lvm (LVM writes copies of its metadata there), or one of the given paths.
+func EssentialDevices(mounts []Mount, paths ...string) map[Dev]string {
 	devices := make(map[Dev]string)
 	for _, path := range append([]string{"/", "/etc/lvm"}, paths...) {
 		existing, missing := resolve(path)

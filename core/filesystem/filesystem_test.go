@@ -98,7 +98,7 @@ func TestHoldingAsksTheKernel(t *testing.T) {
 
 func TestInUseNamesADeviceOnce(t *testing.T) {
 	mounts := mountsFrom(t, table)
-	got := InUse(mounts, "/dat/no-such/rewind", "/dat/no-such/tmp")
+	got := EssentialDevices(mounts, "/dat/no-such/rewind", "/dat/no-such/tmp")
 	want := map[Dev]string{{254, 1}: "/", {253, 0}: "/dat/no-such/rewind"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -44,8 +44,8 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s %s", h.How, h.Path)
 }
 
-// Named describes all holders in one line.
-func Named(holders []Holder) string {
+// Describe describes all holders in one line.
+func Describe(holders []Holder) string {
 	var all []string
 	for _, h := range holders {
 		all = append(all, h.String())

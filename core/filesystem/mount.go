@@ -204,9 +204,9 @@ var xfsQuotaOptions = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenfor
 // restrictingOptions are mount options that restrict what users can do with the files of a file system.
 var restrictingOptions = []string{"nosuid", "nodev", "noexec", "nosymfollow"}
 
-// Inert adds the options nosuid, nodev and noexec if they are missing, for a file system that is only read by this
-// program: no file on it can be executed or used as a device.
-func Inert(options []string) []string {
+// WithoutExecution adds the options nosuid, nodev and noexec if they are missing, for a file system that is only read
+// by this program: no file on it can be executed or used as a device.
+func WithoutExecution(options []string) []string {
 	for _, o := range restrictingOptions[:3] { // not nosymfollow, which needs Linux 5.10
 		if !slices.Contains(options, o) {
 			options = append(options, o)

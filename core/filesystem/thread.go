@@ -9,13 +9,13 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Private runs fn on a thread with a mount namespace of its own. Only fn and the programs that it starts see what fn
-// mounts. These mounts are gone when fn has returned and the last of the programs has ended, even after a SIGKILL. What
-// is unmounted outside meanwhile is unmounted in this namespace too.
+// InPrivateNamespace runs fn on a thread with a mount namespace of its own. Only fn and the programs that it starts see
+// what fn mounts. These mounts are gone when fn has returned and the last of the programs has ended, even after a
+// SIGKILL. What is unmounted outside meanwhile is unmounted in this namespace too.
 //
 // fn must mount and start programs on the goroutine on which it is called. Descriptors that it opens can be used on
-// every goroutine. Private returns the error of fn, or a fault: not_root, internal.
-func Private(fn func() error) error {
+// every goroutine. InPrivateNamespace returns the error of fn, or a fault: not_root, internal.
+func InPrivateNamespace(fn func() error) error {
 	return waitOnOwnThread(func() error { return inPrivateNamespace(fn) })
 }
 
@@ -62,7 +62,7 @@ type Space struct{ file *os.File }
 // NewSpace makes a Space that shows what the caller sees. The caller must close it. Faults: not_root, internal.
 func NewSpace() (*Space, error) {
 	s := &Space{}
-	err := Private(func() (err error) {
+	err := InPrivateNamespace(func() (err error) {
 		if s.file, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
 			return fault.New(fault.Internal, "a mount namespace of its own: %w", err)
 		}

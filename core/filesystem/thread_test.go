@@ -21,7 +21,7 @@ func TestPrivateMountsAreSeenOnlyInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	var file *os.File
-	err = Private(func() error {
+	err = InPrivateNamespace(func() error {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func TestSpaceShowsLaterMountsToItsPrograms(t *testing.T) {
 
 func TestPrivateReturnsTheError(t *testing.T) {
 	want := errors.New("no")
-	if err := Private(func() error { return want }); err != want {
+	if err := InPrivateNamespace(func() error { return want }); err != want {
 		t.Errorf("got %v", err)
 	}
 }
@@ -98,7 +98,7 @@ func TestPrivateReturnsTheError(t *testing.T) {
 // /proc/self shows what the main thread sees, so fn must never run on the main thread.
 func TestPrivateNeverTakesTheMainThread(t *testing.T) {
 	for range 200 {
-		err := Private(func() error {
+		err := InPrivateNamespace(func() error {
 			if unix.Gettid() == unix.Getpid() {
 				return errors.New("on the main thread")
 			}

@@ -23,8 +23,8 @@ type Call struct {
 	Title   string         // for people: `systemctl status` shows it
 	Set     string         // the set that the run works on; empty for no set, or for snapshots made by hand
 	Request any            // passed to Handler.Do as JSON; two calls with equal requests share one run
-	Secret  any            // decoded by Trip.Secret; kept as JSON in a file in memory until the run has read it
-	Limit   time.Duration  // for the whole run, unless the run calls Trip.Extend
+	Secret  any            // decoded by Run.Secret; kept as JSON in a file in memory until the run has read it
+	Limit   time.Duration  // for the whole run, unless the run calls Run.Extend
 	Notice  func(Progress) // called for each change of the progress; may be nil
 }
 
@@ -40,17 +40,17 @@ type request struct {
 // ended. What settle has not done by then is done by the next run, or at boot.
 const stopLimit = 10 * time.Minute
 
-// Permitted returns the fault unsupported in a container, whose volumes belong to its host, and not_root if the process
-// is not root's.
-func Permitted() error {
+// RequireHostAndRoot returns the fault unsupported in a container, whose volumes belong to its host, and not_root if
+// the process is not root's.
+func RequireHostAndRoot() error {
 	if err := filesystem.OnHost(); err != nil {
 		return err
 	}
-	return AsRoot()
+	return RequireRoot()
 }
 
-// AsRoot returns the fault not_root if the process is not root's.
-func AsRoot() error {
+// RequireRoot returns the fault not_root if the process is not root's.
+func RequireRoot() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
@@ -68,7 +68,7 @@ func Make(ctx context.Context, c Call) (ansible.Result, error) { return c.make(c
 // make is Make with two ways to return before the result is there: at once if detached is set, and when deadline fires.
 // deadline may be nil.
 func (c Call) make(ctx context.Context, detached bool, deadline <-chan time.Time) (ansible.Result, error) {
-	if err := AsRoot(); err != nil {
+	if err := RequireRoot(); err != nil {
 		return ansible.Result{}, err
 	}
 	systemd, err := service.Connect(ctx)
@@ -129,7 +129,7 @@ func start(ctx context.Context, systemd *service.Systemd, c Call, req request) (
 	return id, true, err
 }
 
-// writeSecret writes the secret to a file in dir, unless it is nil. Trip.takeSecret reads and removes the file.
+// writeSecret writes the secret to a file in dir, unless it is nil. Run.takeSecret reads and removes the file.
 func writeSecret(dir string, secret any) error {
 	if secret == nil {
 		return nil
@@ -147,7 +147,7 @@ const UnitPrefix = "rewind-"
 const secretFile = "secret"
 
 // runDir returns the directory of a run: its request, secret, progress and result.
-func runDir(id string) string { return filepath.Join(Run, "journey", id) }
+func runDir(id string) string { return filepath.Join(RuntimeDir, "journey", id) }
 
 // unitOf returns the name of a run's systemd unit.
 func unitOf(id string) string { return UnitPrefix + id + ".service" }

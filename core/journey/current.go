@@ -51,7 +51,7 @@ func Current(ctx context.Context) ([]Status, error) {
 
 // runDirs returns the directories of all runs, under way or ended, oldest first.
 func runDirs() ([]fs.DirEntry, error) {
-	dirs, err := os.ReadDir(filepath.Join(Run, "journey"))
+	dirs, err := os.ReadDir(filepath.Join(RuntimeDir, "journey"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.Internal, "list the runs: %w", err)
 	}

@@ -58,7 +58,7 @@ func Look(ctx context.Context, caller ansible.Call, id string) (ansible.Result, 
 
 // look is Look without its hints. final is true if r and err are what the run came to, or if there is no such run.
 func look(ctx context.Context, id string, maxWait time.Duration) (r ansible.Result, final bool, err error) {
-	if err := AsRoot(); err != nil {
+	if err := RequireRoot(); err != nil {
 		return r, true, err
 	}
 	if _, err := os.Stat(filepath.Join(runDir(id), "request")); errors.Is(err, fs.ErrNotExist) {

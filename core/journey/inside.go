@@ -39,7 +39,7 @@ func (h Handlers) journeyCommand(ctx context.Context, args []string) int {
 	defer stop()
 	t, err := h.newTrip(args[0])
 	if err != nil {
-		return Say(err)
+		return LogError(err)
 	}
 	defer t.Unlock()
 	r, err := h.handleRequest(ctx, t)
@@ -50,7 +50,7 @@ func (h Handlers) journeyCommand(ctx context.Context, args []string) int {
 }
 
 // handleRequest reads the request and the secret and calls the Handler of the request's kind.
-func (h Handlers) handleRequest(ctx context.Context, t *Trip) (r ansible.Result, err error) {
+func (h Handlers) handleRequest(ctx context.Context, t *Run) (r ansible.Result, err error) {
 	data, err := os.ReadFile(filepath.Join(t.dir, "request"))
 	if err != nil {
 		return r, fault.New(fault.Internal, "request: %w", err)
@@ -70,7 +70,7 @@ func (h Handlers) handleRequest(ctx context.Context, t *Trip) (r ansible.Result,
 }
 
 // takeSecret reads the secret and removes its file.
-func (t *Trip) takeSecret() (err error) {
+func (t *Run) takeSecret() (err error) {
 	path := filepath.Join(t.dir, secretFile)
 	t.secret, err = os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -87,23 +87,23 @@ func (h Handlers) settleCommand(ctx context.Context, args []string) int {
 	}
 	t, err := h.newTrip("")
 	if err != nil {
-		return Say(err)
+		return LogError(err)
 	}
 	defer t.Unlock()
 	entries, err := t.Journal.Unfinished()
 	if err != nil {
-		return Say(err)
+		return LogError(err)
 	}
 	if len(args) == 1 {
 		h.releaseWaiters(entries, args[0])
 	}
 	if err := endLeftovers(ctx); err != nil {
-		return Say(err)
+		return LogError(err)
 	}
 	code := 0
 	for _, e := range entries {
 		if err := t.lockAndSettle(ctx, e); err != nil {
-			code = Say(err)
+			code = LogError(err)
 		}
 	}
 	return code
@@ -117,14 +117,14 @@ func (h Handlers) releaseWaiters(entries []*journal.Entry, id string) {
 			continue
 		}
 		if err := release(e); err != nil {
-			Say(err) // Settle tries again
+			LogError(err) // Settle tries again
 		}
 	}
 }
 
 // lockAndSettle settles e with its groups locked, unless another run has settled it meanwhile. Afterwards it gives all
 // locks back.
-func (t *Trip) lockAndSettle(ctx context.Context, e *journal.Entry) error {
+func (t *Run) lockAndSettle(ctx context.Context, e *journal.Entry) error {
 	defer t.Unlock()
 	if _, err := t.locks.lock(ctx, e.Groups, "settling "+e.Kind+" "+e.Set, time.Now()); err != nil {
 		return err
@@ -137,14 +137,14 @@ func (t *Trip) lockAndSettle(ctx context.Context, e *journal.Entry) error {
 }
 
 // newTrip returns the Trip of the run with this id. An empty id is for a process that only settles.
-func (h Handlers) newTrip(id string) (*Trip, error) {
+func (h Handlers) newTrip(id string) (*Run, error) {
 	j, err := journal.Open(JournalDir)
 	if err != nil {
 		return nil, err
 	}
-	t := &Trip{
+	t := &Run{
 		Journal: j, handlers: h, id: id,
-		locks:  newLocks(filepath.Join(Run, "lock")),
+		locks:  newLocks(filepath.Join(RuntimeDir, "lock")),
 		notify: func(s string) { _ = service.Notify(s) },
 	}
 	if id != "" {
@@ -154,9 +154,9 @@ func (h Handlers) newTrip(id string) (*Trip, error) {
 	return t, nil
 }
 
-// Say writes err and its hint to standard error, which in a unit goes to systemd's journal. It returns 1, the exit code
-// for a failure.
-func Say(err error) int {
+// LogError writes err and its hint to standard error, which in a unit goes to systemd's journal. It returns 1, the exit
+// code for a failure.
+func LogError(err error) int {
 	f := fault.Of(err)
 	os.Stderr.WriteString(f.Error() + "\n")
 	if f.Hint != "" {

@@ -21,7 +21,7 @@ import (
 
 // BinDir is the first choice for the directory of the copies of this program that units run. Units run a copy because
 // the module itself may lie in a temporary directory, which Ansible removes.
-const BinDir = State + "/bin"
+const BinDir = StateDir + "/bin"
 
 // programDirs lists the possible directories for the copies. The first is used from which programs can be run, because
 // /var may be mounted noexec.
@@ -181,7 +181,7 @@ func CheckProgram() error {
 
 // noRoomFault turns an error for want of room into a no_space fault with a hint. It returns other errors as they are.
 func noRoomFault(dir string, err error) error {
-	if !durable.Full(err) {
+	if !durable.IsFull(err) {
 		return err
 	}
 	return fault.New(fault.NoSpace, "no room in %s for the copy of this program that systemd must run: %w", dir, err).

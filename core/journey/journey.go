@@ -29,25 +29,25 @@ import (
 	"go.pcc.com/rewind/core/journal"
 )
 
-// State and Run are Rewind's two directories on a server. Only root can read or write them. State survives a reboot,
-// Run does not.
+// StateDir and RuntimeDir are Rewind's two directories on a server. Only root can read or write them. StateDir survives
+// a reboot, RuntimeDir does not.
 const (
-	State = "/var/lib/rewind"
-	Run   = "/run/rewind"
+	StateDir   = "/var/lib/rewind"
+	RuntimeDir = "/run/rewind"
 )
 
 // JournalDir is the directory of the journal.
-const JournalDir = State + "/journal"
+const JournalDir = StateDir + "/journal"
 
 // Handler implements one kind of run.
 type Handler struct {
 	// Do does the work of the run. The user is given the result even if err is not nil: it says what was done until
 	// the failure.
-	Do func(ctx context.Context, t *Trip, request json.RawMessage) (ansible.Result, error)
+	Do func(ctx context.Context, t *Run, request json.RawMessage) (ansible.Result, error)
 	// Settle finishes or undoes a run of this kind that was interrupted. The volume groups of the entry are locked
 	// when it is called. It must find out the actual state from LVM and the kernel, and it may be called more than
 	// once for the same entry.
-	Settle func(ctx context.Context, t *Trip, e *journal.Entry) error
+	Settle func(ctx context.Context, t *Run, e *journal.Entry) error
 	// Release unblocks at once what users wait for because of such a run, such as suspended devices. It is called
 	// after a run was killed, before the programs that the run left behind are waited for. It takes no lock, and it may
 	// be nil.
@@ -58,8 +58,8 @@ type Handler struct {
 // settles whatever it finds unfinished.
 type Handlers map[string]Handler
 
-// Trip is one run, seen from inside its unit.
-type Trip struct {
+// Run is one run, seen from inside its unit.
+type Run struct {
 	Journal  *journal.Journal
 	handlers Handlers
 	dir      string // holds the request, the result and the progress; empty when the boot unit settles
@@ -67,13 +67,13 @@ type Trip struct {
 	locks    *locks
 	entry    *journal.Entry
 	secret   []byte
-	beside   ansible.Result // what Beside added
+	beside   ansible.Result // what AddToAnswers added
 	notify   func(string)
 }
 
 // Secret decodes Call.Secret, which the caller gave as JSON, into v. If there is no secret, v stays unchanged. A
 // secret that does not fit v is the fault internal.
-func (t *Trip) Secret(v any) error {
+func (t *Run) Secret(v any) error {
 	if len(t.secret) == 0 {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (t *Trip) Secret(v any) error {
 }
 
 // Begin writes a journal entry with its first step. It must be called before anything is changed.
-func (t *Trip) Begin(kind, set string, groups []string, step string, state any) error {
+func (t *Run) Begin(kind, set string, groups []string, step string, state any) error {
 	e, err := t.Journal.Begin(t.newEntryID(), kind, set, groups, step, state)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (t *Trip) Begin(kind, set string, groups []string, step string, state any) 
 
 // newEntryID returns an unused id for a journal entry of this run. A run may write more than one entry: a restore that
 // is followed by a rollback writes a second one for the rollback.
-func (t *Trip) newEntryID() string {
+func (t *Run) newEntryID() string {
 	if t.id == "" {
 		return journal.NewID()
 	}
@@ -117,16 +117,16 @@ func entryID(runID string, n int) string {
 }
 
 // Resume makes e the entry that Record and Finish write to.
-func (t *Trip) Resume(e *journal.Entry) { t.entry = e }
+func (t *Run) Resume(e *journal.Entry) { t.entry = e }
 
 // Entry returns the entry that Record and Finish write to. It is nil before Begin.
-func (t *Trip) Entry() *journal.Entry { return t.entry }
+func (t *Run) Entry() *journal.Entry { return t.entry }
 
 // Record writes the step that is about to be taken, or was just taken, to the current entry.
-func (t *Trip) Record(step string, state any) error { return t.Journal.Record(t.entry, step, state) }
+func (t *Run) Record(step string, state any) error { return t.Journal.Record(t.entry, step, state) }
 
 // Finish writes the last step and the outcome to the current entry.
-func (t *Trip) Finish(step string, o journal.Outcome, state any) error {
+func (t *Run) Finish(step string, o journal.Outcome, state any) error {
 	return t.Journal.Finish(t.entry, step, o, state)
 }
 
@@ -138,7 +138,7 @@ func (t *Trip) Finish(step string, o journal.Outcome, state any) error {
 //
 // A lock that another run still holds at the limit is the fault locked. An entry that cannot be settled is the fault
 // that its handler returned, or interrupted if this program does not know its kind.
-func (t *Trip) Lock(ctx context.Context, groups []string, what string, since time.Time) (stale bool, err error) {
+func (t *Run) Lock(ctx context.Context, groups []string, what string, since time.Time) (stale bool, err error) {
 	stale, err = t.locks.lock(ctx, groups, what, since)
 	if err != nil {
 		return stale, err
@@ -148,17 +148,17 @@ func (t *Trip) Lock(ctx context.Context, groups []string, what string, since tim
 }
 
 // WaitAtMost makes Lock wait for other runs for d at most. A shorter limit that was set before stays.
-func (t *Trip) WaitAtMost(d time.Duration) { t.locks.wait = min(t.locks.wait, d) }
+func (t *Run) WaitAtMost(d time.Duration) { t.locks.wait = min(t.locks.wait, d) }
 
 // WaitFor makes Lock wait for other runs for d instead of LockWait.
-func (t *Trip) WaitFor(d time.Duration) { t.locks.wait = d }
+func (t *Run) WaitFor(d time.Duration) { t.locks.wait = d }
 
 // Unlock gives all locks back, for the part of a run that makes no more changes.
-func (t *Trip) Unlock() { t.locks.unlock() }
+func (t *Run) Unlock() { t.locks.unlock() }
 
 // settleGroups settles the unfinished entries that name one of the groups, which are locked. It also locks the other
 // groups of each such entry. settled is true if there was at least one.
-func (t *Trip) settleGroups(ctx context.Context, groups []string) (settled bool, err error) {
+func (t *Run) settleGroups(ctx context.Context, groups []string) (settled bool, err error) {
 	entries, err := t.Journal.Unfinished()
 	if err != nil {
 		return false, err
@@ -179,7 +179,7 @@ func (t *Trip) settleGroups(ctx context.Context, groups []string) (settled bool,
 }
 
 // settleEntry has the handler of e's kind settle it. The groups of e must be locked.
-func (t *Trip) settleEntry(ctx context.Context, e *journal.Entry) error {
+func (t *Run) settleEntry(ctx context.Context, e *journal.Entry) error {
 	h, ok := t.handlers[e.Kind]
 	if !ok {
 		return fault.New(fault.Interrupted,
@@ -207,12 +207,12 @@ type Progress struct {
 }
 
 // Progress tells whoever waits for the run how far it is. percent is 0 to 100, or negative if it is unknown.
-func (t *Trip) Progress(label string, percent float64) {
+func (t *Run) Progress(label string, percent float64) {
 	t.Tell(Progress{Label: label, Percent: percent})
 }
 
 // Tell is Progress with all fields. Progress is only informative, so that an error in writing it is not reported.
-func (t *Trip) Tell(p Progress) {
+func (t *Run) Tell(p Progress) {
 	if t.dir == "" {
 		return
 	}
@@ -221,26 +221,26 @@ func (t *Trip) Tell(p Progress) {
 }
 
 // Unit returns the name of the run's systemd unit.
-func (t *Trip) Unit() string { return unitOf(t.id) }
+func (t *Run) Unit() string { return unitOf(t.id) }
 
 // Dir returns the run's own directory. It is in memory, only root can open it, and it is kept for an hour after the
 // end of the run.
-func (t *Trip) Dir() string { return t.dir }
+func (t *Run) Dir() string { return t.dir }
 
 // Extend lets the unit run until d from now, even if that is past its time limit. A part of a run that has no limit as
 // long as it makes progress calls it again and again (systemd.service(5), EXTEND_TIMEOUT_USEC=).
-func (t *Trip) Extend(d time.Duration) {
+func (t *Run) Extend(d time.Duration) {
 	if t.notify != nil {
 		t.notify("EXTEND_TIMEOUT_USEC=" + formatInt(d.Microseconds()))
 	}
 }
 
-// Beside adds r to every answer from now on. A run that goes on with the work of another kind calls it with the result
-// of its first part, as a restore does before the rollback that follows.
-func (t *Trip) Beside(r ansible.Result) { t.beside = r }
+// AddToAnswers adds r to every answer from now on. A run that goes on with the work of another kind calls it with the
+// result of its first part, as a restore does before the rollback that follows.
+func (t *Run) AddToAnswers(r ansible.Result) { t.beside = r }
 
 // withBeside returns r joined with t.beside. On conflict t.beside wins.
-func (t *Trip) withBeside(r ansible.Result) ansible.Result {
+func (t *Run) withBeside(r ansible.Result) ansible.Result {
 	if t.beside.Msg == "" {
 		return r
 	}
@@ -255,7 +255,7 @@ func (t *Trip) withBeside(r ansible.Result) ansible.Result {
 }
 
 // Answer gives the result, or the failure err, to whoever waits for the run. The run may go on after it.
-func (t *Trip) Answer(r ansible.Result, err error) error {
+func (t *Run) Answer(r ansible.Result, err error) error {
 	if t.dir == "" {
 		return nil
 	}

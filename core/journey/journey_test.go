@@ -20,22 +20,22 @@ import (
 )
 
 // runsWith returns a function that makes one more run, all with one journal and one directory of locks.
-func runsWith(t *testing.T, h Handlers) func() *Trip {
+func runsWith(t *testing.T, h Handlers) func() *Run {
 	t.Helper()
 	j, err := journal.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	locksOfRun := locksIn(t, time.Minute)
-	return func() *Trip {
-		return &Trip{Journal: j, handlers: h, id: journal.NewID(), dir: t.TempDir(), locks: locksOfRun()}
+	return func() *Run {
+		return &Run{Journal: j, handlers: h, id: journal.NewID(), dir: t.TempDir(), locks: locksOfRun()}
 	}
 }
 
 // recordSettled returns a Handler that appends the set of each entry that it settles to list, and then fails with err
 // if that is not nil.
 func recordSettled(list *[]string, err error) Handler {
-	return Handler{Settle: func(_ context.Context, t *Trip, e *journal.Entry) error {
+	return Handler{Settle: func(_ context.Context, t *Run, e *journal.Entry) error {
 		*list = append(*list, e.Set)
 		if err != nil {
 			return err
@@ -44,7 +44,7 @@ func recordSettled(list *[]string, err error) Handler {
 	}}
 }
 
-func begin(t *testing.T, run *Trip, kind, set string, groups ...string) {
+func begin(t *testing.T, run *Run, kind, set string, groups ...string) {
 	t.Helper()
 	if err := run.Begin(kind, set, groups, "half", nil); err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestProgressIsReadAsItWasGiven(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	showProgress(t.TempDir(), func(p Progress) { t.Errorf("without a file: %+v", p) })
-	(&Trip{}).Progress("at boot nobody waits", 1) // must not fail
+	(&Run{}).Progress("at boot nobody waits", 1) // must not fail
 }
 
 func TestReadStatus(t *testing.T) {
@@ -164,7 +164,7 @@ func TestReadStatus(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(dir, "request"), begun, begun); err != nil {
 		t.Fatal(err)
 	}
-	run, half := &Trip{dir: dir}, 50.0
+	run, half := &Run{dir: dir}, 50.0
 	for _, c := range []struct {
 		told Progress
 		want Status
@@ -221,7 +221,7 @@ func TestWatchFor(t *testing.T) {
 
 func TestExtendSendsMicroseconds(t *testing.T) {
 	var sent string
-	run := &Trip{notify: func(s string) { sent = s }}
+	run := &Run{notify: func(s string) { sent = s }}
 	run.Extend(90 * time.Second)
 	if sent != "EXTEND_TIMEOUT_USEC=90000000" {
 		t.Error(sent)
@@ -233,7 +233,7 @@ func TestSecretIsReadOnceAndRemoved(t *testing.T) {
 	if err := writeSecret(dir, map[string]string{"PASSWORD": "swordfish"}); err != nil {
 		t.Fatal(err)
 	}
-	run := &Trip{dir: dir}
+	run := &Run{dir: dir}
 	if err := run.takeSecret(); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestSecretIsReadOnceAndRemoved(t *testing.T) {
 	if err := run.Secret(&got); err != nil || got["PASSWORD"] != "swordfish" {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if err := (&Trip{dir: dir}).takeSecret(); err != nil {
+	if err := (&Run{dir: dir}).takeSecret(); err != nil {
 		t.Errorf("without a secret: %v", err)
 	}
 }

@@ -217,13 +217,13 @@ func commandLine(pid int) string {
 // made itself the leader of a session (setsid(2)). Ordinary LVM commands do not do that.
 func isPoller(pid int) bool {
 	s, ok := proc.Find(pid)
-	return ok && s.Leads() && nameOf(pid) == "lvm"
+	return ok && s.IsSessionLeader() && nameOf(pid) == "lvm"
 }
 
 // isAlive reports whether the process exists and is not a zombie.
 func isAlive(pid int) bool {
 	s, ok := proc.Find(pid)
-	return ok && s.Lives()
+	return ok && s.IsAlive()
 }
 
 // nameOf returns the name of a process's program.

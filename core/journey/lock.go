@@ -15,11 +15,11 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// LockWait is how long a run waits for another run on the same volume group, unless Trip.WaitFor or Trip.WaitAtMost
+// LockWait is how long a run waits for another run on the same volume group, unless Run.WaitFor or Run.WaitAtMost
 // changed that.
 const LockWait = 2 * time.Minute
 
-// SetLock returns the name of the lock of a set's name. Trip.Lock takes it where it takes a volume group. It cannot be
+// SetLock returns the name of the lock of a set's name. Run.Lock takes it where it takes a volume group. It cannot be
 // the name of a volume group, because that holds no colon (lvm(8)).
 func SetLock(name string) string { return setLockPrefix + name }
 
@@ -115,10 +115,10 @@ func (l *locks) lockOne(ctx context.Context, group, what string) (lastUsed time.
 	return lastUsed, nil
 }
 
-// Alone calls do while it holds the lock of the file at path, which it creates if it is missing. No other process that
-// uses the same file is in do meanwhile. It is for work that takes no longer than writing a few files. If the lock is
-// not free within LockWait, do is not called, and the fault is locked.
-func Alone(path string, do func() error) error {
+// WithFileLock calls do while it holds the lock of the file at path, which it creates if it is missing. No other
+// process that uses the same file is in do meanwhile. It is for work that takes no longer than writing a few files. If
+// the lock is not free within LockWait, do is not called, and the fault is locked.
+func WithFileLock(path string, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fault.New(fault.Internal, "locks: %w", err)
 	}

@@ -14,8 +14,8 @@ import (
 // The functions of this file take volumes by their names, vg/lv, as Volume.FullName returns them. For a name of another
 // form they return bad_arguments.
 
-// Create describes a snapshot to be taken.
-type Create struct {
+// SnapshotSpec describes a snapshot to be taken.
+type SnapshotSpec struct {
 	VG, Origin, Name string
 	Extents          int64 // COW space of a thick snapshot, in extents; 0: take a thin snapshot, which needs none
 	ChunkBytes       int64 // chunk size of a thick snapshot; 0: Chunk
@@ -37,11 +37,11 @@ type Create struct {
 // After busy, a half-made volume with the snapshot's name and tags is left (without an Origin, in State
 // mapped_with_inactive_table), and the origin keeps an inner device. The caller must Remove the half-made volume and
 // Unsuspend the origin.
-func (l *LVM) CreateSnapshot(ctx context.Context, c Create) error {
+func (l *LVM) CreateSnapshot(ctx context.Context, c SnapshotSpec) error {
 	return l.change(ctx, c.argv()...)
 }
 
-func (c Create) argv() []string {
+func (c SnapshotSpec) argv() []string {
 	argv := []string{"lvm", "lvcreate", "--yes", "--snapshot", "--name", c.Name}
 	switch {
 	case c.Extents > 0:
@@ -56,7 +56,7 @@ func (c Create) argv() []string {
 	return append(argv, "--", c.VG+"/"+c.Origin)
 }
 
-func (c Create) chunkSize() int64 {
+func (c SnapshotSpec) chunkSize() int64 {
 	if c.ChunkBytes > 0 {
 		return c.ChunkBytes
 	}
@@ -104,9 +104,9 @@ func (l *LVM) AddTags(ctx context.Context, tags []string, volumes ...string) err
 	return l.changeTags(ctx, "--addtag", tags, volumes)
 }
 
-// Unskip clears the activation-skip flag of volumes (lvchange(8), --setactivationskip), so that they are activated with
-// their group, and adds tags to them, in one command. Faults: not_found, command_failed.
-func (l *LVM) Unskip(ctx context.Context, tags []string, volumes ...string) error {
+// ClearActivationSkip clears the activation-skip flag of volumes (lvchange(8), --setactivationskip), so that they are
+// activated with their group, and adds tags to them, in one command. Faults: not_found, command_failed.
+func (l *LVM) ClearActivationSkip(ctx context.Context, tags []string, volumes ...string) error {
 	options := append([]string{"--setactivationskip", "n"}, repeatOption("--addtag", tags)...)
 	return l.onVolumes(ctx, volumes, "lvchange", options...)
 }

@@ -16,8 +16,8 @@ func TestCommandLines(t *testing.T) {
 	ctx := context.Background()
 	r := &fixedRunner{}
 	l := New(r)
-	thick := Create{VG: "vg", Origin: "dat", Name: "dat_snap", Extents: 25, Tags: []string{"rewind:set=snap", "b"}}
-	thin := Create{VG: "vg", Origin: "dat", Name: "dat_snap", Tags: []string{"a"}}
+	thick := SnapshotSpec{VG: "vg", Origin: "dat", Name: "dat_snap", Extents: 25, Tags: []string{"rewind:set=snap", "b"}}
+	thin := SnapshotSpec{VG: "vg", Origin: "dat", Name: "dat_snap", Tags: []string{"a"}}
 	for _, err := range []error{
 		l.CreateSnapshot(ctx, thick), l.CreateSnapshot(ctx, thin), l.Extend(ctx, "vg/s", 1000), l.Remove(ctx, "vg/a", "vg/b"),
 		l.AddTags(ctx, []string{"a", "b"}, "vg/x"), l.DelTags(ctx, []string{"a"}, "vg/x", "vg/y"),
@@ -94,7 +94,8 @@ func TestFailedCommandGetsCodeOfLVMsMessage(t *testing.T) {
 		"  Something new.\n": fault.CommandFailed,
 	} {
 		cause := &command.Error{Argv: []string{"lvm", "lvcreate"}, Code: 5, Stderr: stderr, Err: errors.New("exit status 5")}
-		err := New(&fixedRunner{err: cause}).CreateSnapshot(context.Background(), Create{VG: "vg", Origin: "o", Name: "s"})
+		spec := SnapshotSpec{VG: "vg", Origin: "o", Name: "s"}
+		err := New(&fixedRunner{err: cause}).CreateSnapshot(context.Background(), spec)
 		f := fault.Of(err)
 		if f.Code != want || !errors.Is(err, error(cause)) {
 			t.Errorf("%q: %s, want %s", stderr, f.Code, want)

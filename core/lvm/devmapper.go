@@ -286,9 +286,9 @@ func findLeftovers(m Mapper, volumes map[string]string) (map[string]leftover, er
 	return found, nil
 }
 
-// Disarm drops the prepared tables that an Instant left on the devices of snapshots, and resumes the devices, so that
-// the snapshots can be removed. A device that does not exist is no error. Faults: not_root, command_failed.
-func (l *LVM) Disarm(devices ...string) error {
+// DropPrepared drops the prepared tables that an Instant left on the devices of snapshots, and resumes the devices, so
+// that the snapshots can be removed. A device that does not exist is no error. Faults: not_root, command_failed.
+func (l *LVM) DropPrepared(devices ...string) error {
 	m, err := l.openMapper()
 	if err != nil {
 		return err

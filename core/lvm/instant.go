@@ -13,8 +13,8 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// Pair is a snapshot and its origin, by the names of their devices.
-type Pair struct {
+// SnapshotPair is a snapshot and its origin, by the names of their devices.
+type SnapshotPair struct {
 	Origin, Snapshot string
 
 	// Thin describes a thin snapshot; nil: the snapshot is thick.
@@ -49,7 +49,7 @@ type Instant struct {
 
 // member is one origin with its snapshot, and the calls that Take makes for them.
 type member struct {
-	Pair
+	SnapshotPair
 	suspend, resume func() error         // of the origin
 	makeSnapshot    func() error         // makes the thick snapshot's table live, or has the pool make the thin one
 	isSuspended     func() (bool, error) // asks whether the origin is suspended
@@ -84,7 +84,7 @@ var ErrSuspending = errors.New("its suspend is still under way, and is undone wh
 // pool, or has changed or activated one of the snapshots), unsupported (a device is not mapped as LVM maps a snapshot,
 // its origin or its pool), not_found, not_root, command_failed. After a fault the snapshots are of no use.
 func (l *LVM) PrepareInstant(
-	ctx context.Context, pairs []Pair, groups []string, limit time.Duration,
+	ctx context.Context, pairs []SnapshotPair, groups []string, limit time.Duration,
 ) (*Instant, error) {
 	m, err := l.openMapper()
 	if err != nil {
@@ -103,7 +103,7 @@ func (l *LVM) PrepareInstant(
 	for _, p := range logsFirst(pairs) {
 		prepare := i.prepareThick
 		if p.Thin != nil {
-			prepare = func(p Pair) error { return i.prepareThin(p, ids) }
+			prepare = func(p SnapshotPair) error { return i.prepareThin(p, ids) }
 		}
 		if err := prepare(p); err != nil {
 			return nil, fault.All(err, i.Close())
@@ -113,8 +113,8 @@ func (l *LVM) PrepareInstant(
 }
 
 // logsFirst returns the pairs in the order in which their origins are resumed: those with Log first.
-func logsFirst(pairs []Pair) []Pair {
-	var logs, others []Pair
+func logsFirst(pairs []SnapshotPair) []SnapshotPair {
+	var logs, others []SnapshotPair
 	for _, p := range pairs {
 		if p.Log {
 			logs = append(logs, p)
@@ -135,7 +135,7 @@ func (i *Instant) Close() error {
 }
 
 // prepareThick empties a thick snapshot and loads its table without making it live, for Take.
-func (i *Instant) prepareThick(p Pair) error {
+func (i *Instant) prepareThick(p SnapshotPair) error {
 	snapshot, err := i.mapper.Mapping(p.Snapshot)
 	if err != nil {
 		return err
@@ -186,9 +186,10 @@ func (i *Instant) prepareThick(p Pair) error {
 
 // addMember makes p a member of the instant. makeSnapshot takes its snapshot while the origin is suspended. isPrepared
 // is nil for a thin snapshot.
-func (i *Instant) addMember(p Pair, makeSnapshot func() error, isPrepared func() (bool, error)) {
+func (i *Instant) addMember(p SnapshotPair, makeSnapshot func() error, isPrepared func() (bool, error)) {
 	i.members = append(i.members, &member{
-		Pair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin), isSuspended: i.mapper.Held(p.Origin),
+		SnapshotPair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin),
+		isSuspended:  i.mapper.Held(p.Origin),
 		makeSnapshot: makeSnapshot, isPrepared: isPrepared,
 	})
 }

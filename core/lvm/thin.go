@@ -23,7 +23,7 @@ type ThinSnapshot struct {
 // thinIDs returns the ids (thin_id) by which the pools know the thin snapshots and origins of the pairs, by vg/lv. The
 // messages to a pool have only these ids, and LVM gives the id of a removed volume to the next one. So the ids are read
 // and used while the groups are locked, and the id of a snapshot is left out if the snapshot does not have its tag.
-func (l *LVM) thinIDs(ctx context.Context, pairs []Pair) (map[string]int64, error) {
+func (l *LVM) thinIDs(ctx context.Context, pairs []SnapshotPair) (map[string]int64, error) {
 	var names []string
 	tagOf := map[string]string{}
 	for _, p := range pairs {
@@ -65,10 +65,10 @@ func (l *LVM) thinIDs(ctx context.Context, pairs []Pair) (map[string]int64, erro
 // snapshotName returns the name of the snapshot, vg/lv.
 func (t *ThinSnapshot) snapshotName() string { return t.VG + "/" + t.Snapshot }
 
-// LocksHere checks that LVM keeps its lock files for volume groups in the directory that this package uses. If it does
-// not, LVM's commands do not wait for this process, and PrepareInstant cannot work safely on thin volumes. LocksHere
-// runs one command. Faults: unsupported if the directory is another one; command_failed.
-func (l *LVM) LocksHere(ctx context.Context) error {
+// CheckLockDir checks that LVM keeps its lock files for volume groups in the directory that this package uses. If it
+// does not, LVM's commands do not wait for this process, and PrepareInstant cannot work safely on thin volumes.
+// CheckLockDir runs one command. Faults: unsupported if the directory is another one; command_failed.
+func (l *LVM) CheckLockDir(ctx context.Context) error {
 	dirs, err := l.directories(ctx, "global/locking_dir")
 	if err != nil || isSameDirectory(dirs[0], lockDir) {
 		return err
@@ -89,7 +89,7 @@ func isSameDirectory(a, b string) bool {
 // prepareThin deletes a thin snapshot from its pool. Take will make it again under the same id. Both are messages that
 // the kernel's thin-pool target takes (linux, Documentation/admin-guide/device-mapper/thin-provisioning.rst). LVM's
 // metadata and the pool's transaction id stay the same. The kernel refuses to delete an active snapshot.
-func (i *Instant) prepareThin(p Pair, ids map[string]int64) error {
+func (i *Instant) prepareThin(p SnapshotPair, ids map[string]int64) error {
 	origin, err := i.mapper.Mapping(p.Origin)
 	if err != nil {
 		return err

@@ -11,11 +11,11 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// unmergeLimit bounds Unmerge's wait for other LVM commands. It is short because services are down meanwhile.
+// unmergeLimit bounds UndoDeferredMerges' wait for other LVM commands. It is short because services are down meanwhile.
 const unmergeLimit = 30 * time.Second
 
-// KeepMetadata writes LVM's metadata of each volume group to a file in dir, for Unmerge. It makes dir if necessary, and
-// runs one command. Faults: not_found, command_failed.
+// KeepMetadata writes LVM's metadata of each volume group to a file in dir, for UndoDeferredMerges. It makes dir if
+// necessary, and runs one command. Faults: not_found, command_failed.
 func (l *LVM) KeepMetadata(ctx context.Context, dir string, groups ...string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -35,27 +35,27 @@ func (l *LVM) backupMetadata(ctx context.Context, path string, groups ...string)
 	return explain(err)
 }
 
-// Waiting is a deferred merge: LVM has recorded it and put it off. The names have no volume group.
-type Waiting struct{ Origin, Snapshot string }
+// DeferredMerge is a deferred merge: LVM has recorded it and put it off. The names have no volume group.
+type DeferredMerge struct{ Origin, Snapshot string }
 
-// Unmerge takes back deferred merges of one volume group. LVM recorded them after KeepMetadata(dir), and put them off
-// because the origin or the snapshot was open. The snapshots are then as they were before; thin ones have no device
-// until they are activated.
+// UndoDeferredMerges takes back deferred merges of one volume group. LVM recorded them after KeepMetadata(dir), and put
+// them off because the origin or the snapshot was open. The snapshots are then as they were before; thin ones have no
+// device until they are activated.
 //
-// LVM has no command for this. Unmerge restores the kept metadata (vgcfgrestore(8)) while it holds the lock of the
-// group. It does so only if nothing but these merges has changed since, and if the kernel has each origin as it was
-// before its merge.
+// LVM has no command for this. UndoDeferredMerges restores the kept metadata (vgcfgrestore(8)) while it holds the lock
+// of the group. It does so only if nothing but these merges has changed since, and if the kernel has each origin as it
+// was before its merge.
 //
 // Faults: busy (another LVM command has changed the group, or a merge has begun or is about to begin), locked,
 // unsupported (LVM keeps its lock files elsewhere), not_found (no metadata was kept), command_failed.
-func (l *LVM) Unmerge(ctx context.Context, dir, group string, merges ...Waiting) error {
+func (l *LVM) UndoDeferredMerges(ctx context.Context, dir, group string, merges ...DeferredMerge) error {
 	keptFile := filepath.Join(dir, group)
 	keptMetadata, err := os.ReadFile(keptFile)
 	if err != nil {
 		return fault.New(fault.NotFound, "the metadata of volume group %s that was kept before the merge is missing: %w",
 			group, err)
 	}
-	if err := l.LocksHere(ctx); err != nil {
+	if err := l.CheckLockDir(ctx); err != nil {
 		return fault.New(fault.Of(err).Code, "the merges cannot be taken back: %w", err)
 	}
 	locks, err := l.lockGroups(ctx, []string{group}, unmergeLimit)
@@ -104,7 +104,7 @@ func (l *LVM) Unmerge(ctx context.Context, dir, group string, merges ...Waiting)
 // origin of snapshots, a thin one with its old device id. volumes are the kept metadata as withoutMerges returns it.
 // LVM's current metadata does not tell, because it shows a merge that runs as it shows one that is deferred, until
 // LVM's poller has seen its end.
-func (l *LVM) requireNotBegun(group string, merges []Waiting, volumes []string) error {
+func (l *LVM) requireNotBegun(group string, merges []DeferredMerge, volumes []string) error {
 	m, err := l.openMapper()
 	if err != nil {
 		return err

@@ -27,11 +27,11 @@ type Stat struct {
 	StartTicks uint64 // time between the boot and its start, in clock ticks; a later process of the same id has another
 }
 
-// Lives reports whether the process has not ended. It is false for a zombie, which has no open files any more.
-func (s Stat) Lives() bool { return s.State != "Z" && s.State != "X" }
+// IsAlive reports whether the process has not ended. It is false for a zombie, which has no open files any more.
+func (s Stat) IsAlive() bool { return s.State != "Z" && s.State != "X" }
 
-// Leads reports whether the process is the leader of a session (setsid(2)).
-func (s Stat) Leads() bool { return s.PID == s.Session }
+// IsSessionLeader reports whether the process is the leader of a session (setsid(2)).
+func (s Stat) IsSessionLeader() bool { return s.PID == s.Session }
 
 // Find returns the process with this id. It returns false if there is none.
 func Find(pid int) (Stat, bool) {

@@ -48,7 +48,8 @@ func startChild(t *testing.T) *exec.Cmd {
 func TestFindAndAllFindAChild(t *testing.T) {
 	pid := startChild(t).Process.Pid
 	s, ok := Find(pid)
-	if !ok || s.PID != pid || s.Parent != os.Getpid() || !s.Leads() || s.Group != pid || !s.Lives() || s.Terminal != 0 {
+	if !ok || s.PID != pid || s.Parent != os.Getpid() || !s.IsSessionLeader() || s.Group != pid || !s.IsAlive() ||
+		s.Terminal != 0 {
 		t.Errorf("%+v, %v", s, ok)
 	}
 	seen := false
@@ -79,7 +80,7 @@ func TestWaitReturnsForZombieAndAfterTimeout(t *testing.T) {
 	if err := h.Wait(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if s, ok := Find(c.Process.Pid); !ok || s.Lives() {
+	if s, ok := Find(c.Process.Pid); !ok || s.IsAlive() {
 		t.Errorf("%+v, %v, want a zombie", s, ok)
 	}
 	_ = c.Wait() // reaps the zombie; the error says that it was killed

@@ -27,7 +27,7 @@ func (r *restoreRun) queryBackend(
 	go func() {
 		defer close(answered)
 		if description, describeErr = client.Describe(ctx, r.host.Config()); describeErr == nil {
-			describeErr = run.Mounted(description, nil)
+			describeErr = run.RefuseUnmounted(description, nil)
 		}
 		if describeErr == nil {
 			backups, listErr = client.List(listCtx, r.host.Config(), "")
@@ -54,7 +54,7 @@ func (r *restoreRun) planSet(ctx context.Context) error {
 	if r.Check {
 		lockingRun = nil // a check locks nothing
 	}
-	r.planned, err = snapset.PlanOwn(ctx, lockingRun, r.commands, snapset.Request{
+	r.planned, err = snapset.PlanOwnedSet(ctx, lockingRun, r.commands, snapset.Request{
 		State: snapset.Present, Set: r.Set, Volumes: volumes, Size: r.Size,
 		FreezeTimeout: r.FreezeTimeout, Use: snapset.ForRestore,
 	})
@@ -73,7 +73,7 @@ func (r *restoreRun) checkRepositoryApart(description backup.Description) error 
 	if err != nil {
 		return err
 	}
-	return run.OnMember(description, mounts, run.Members(r.planned.Targets))
+	return run.RefusePlaceOnMember(description, mounts, run.Members(r.planned.Targets))
 }
 
 // checkRollback returns, before anything is written, what would keep the following rollback from beginning.

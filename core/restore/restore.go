@@ -59,7 +59,7 @@ type Request struct {
 func Handler(b run.Backends) journey.Handler {
 	use := func(request Request) run.Use { return request.Use }
 	do := func(
-		ctx context.Context, thisRun *journey.Trip, host *run.Host, request Request,
+		ctx context.Context, thisRun *journey.Run, host *run.Host, request Request,
 	) (ansible.Result, error) {
 		commands := command.NewRecorder(command.Local{})
 		r := &restoreRun{
@@ -68,13 +68,13 @@ func Handler(b run.Backends) journey.Handler {
 		}
 		return r.restore(ctx)
 	}
-	return run.Journey(b, use, do)
+	return run.BackendHandler(b, use, do)
 }
 
 // restoreRun is one restore under way, or a check of one.
 type restoreRun struct {
 	Request
-	thisRun  *journey.Trip
+	thisRun  *journey.Run
 	commands *command.Recorder
 	lvm      *lvm.LVM
 	host     *run.Host
@@ -87,7 +87,7 @@ type restoreRun struct {
 	record       *record.Record // what the files were like at the backup; nil: compare every file's content
 	planned      *snapset.Planned
 	needs        []tree.Need // the estimate, one for each target
-	ownSet       *snapset.Own
+	ownSet       *snapset.OwnedSet
 	maybeWritten bool        // something may have been written into the set
 	synced       []tree.Done // what was written, one for each target that was begun
 }
@@ -112,7 +112,7 @@ func (r *restoreRun) restore(ctx context.Context) (ansible.Result, error) {
 	if !r.Merge {
 		return result, nil
 	}
-	r.thisRun.Beside(result)
+	r.thisRun.AddToAnswers(result)
 	r.thisRun.Extend(rollback.Limit(r.Rollback))
 	rollbackResult, err := rollback.Apply(ctx, r.thisRun, r.Rollback)
 	if err != nil && !rollbackResult.Changed {
@@ -143,7 +143,7 @@ func (r *restoreRun) fill(ctx context.Context) error {
 	if r.backup, err = run.Pick(backups, r.ID, r.Use.Host, r.plannedRoots(), r.started); err != nil {
 		return err
 	}
-	r.warnings = run.Ahead(backups, r.backup.Host, r.started)
+	r.warnings = run.FutureWarning(backups, r.backup.Host, r.started)
 	if r.backup.Incomplete {
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it",
 			r.backup.ID, r.backup.Time.Format(time.RFC3339)).
@@ -186,7 +186,7 @@ func (r *restoreRun) takeAndFill(ctx context.Context, presented backup.Presented
 	}
 	r.ownSet = own
 	failpoint.Hit("restore.taken")
-	return filesystem.Private(func() error { return r.writeSnapshots(ctx, presented) })
+	return filesystem.InPrivateNamespace(func() error { return r.writeSnapshots(ctx, presented) })
 }
 
 // compareOptions returns the options for comparing the target that has this root. A file whose inode and times are
@@ -344,7 +344,7 @@ func (r *restoreRun) finishUnchanged(ctx context.Context) (ansible.Result, error
 
 // keep makes the set an ordinary one that this run does not remove, with a tag that names the backup it holds.
 func (r *restoreRun) keep(ctx context.Context) error {
-	err := r.ownSet.Holds(ctx, snapset.Restored{ID: r.backup.ID, Time: r.backup.Time})
+	err := r.ownSet.TagBackup(ctx, snapset.Restored{ID: r.backup.ID, Time: r.backup.Time})
 	if errors.Is(err, fault.SnapshotInvalid) {
 		return err
 	}
@@ -364,6 +364,6 @@ func targetNames(targets []snapset.Target) []string {
 
 // mountDir is where the snapshots are mounted, in a private mount namespace. Each has a subdirectory named by its
 // number.
-const mountDir = journey.Run + "/restore"
+const mountDir = journey.RuntimeDir + "/restore"
 
 func mountPoint(i int) string { return filepath.Join(mountDir, fmt.Sprint(i)) }

@@ -31,7 +31,7 @@ const (
 // the restore, and those of the server to the origins.
 type spaceGuard struct {
 	lvm     *lvm.LVM
-	own     *snapset.Own
+	own     *snapset.OwnedSet
 	mounted *mountedSnapshots
 	cancel  context.CancelCauseFunc
 	ended   chan struct{}
@@ -49,7 +49,7 @@ type allowance struct {
 // watchSpace starts checking the set's snapshots in the background. The context that it returns ends when there is no
 // space left, with the reason as its cause.
 func watchSpace(
-	ctx context.Context, l *lvm.LVM, own *snapset.Own, mounted *mountedSnapshots,
+	ctx context.Context, l *lvm.LVM, own *snapset.OwnedSet, mounted *mountedSnapshots,
 ) (*spaceGuard, context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	g := &spaceGuard{

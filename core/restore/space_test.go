@@ -38,7 +38,7 @@ func newGuardedSnapshot(t *testing.T, free int64) (*lvmtest.Fake, *spaceGuard) {
 	origin, _ := report.Volume("vg00", "dat")
 	snapshot, _ := report.Volume("vg00", "dat_restore")
 	group, _ := report.Group("vg00")
-	own := &snapset.Own{Parts: []snapset.Part{{Target: snapset.Target{LV: origin, Group: group}, Snapshot: snapshot}}}
+	own := &snapset.OwnedSet{Parts: []snapset.Part{{Target: snapset.Target{LV: origin, Group: group}, Snapshot: snapshot}}}
 	dir, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -151,7 +151,7 @@ func (rb *rollback) checkPool(ctx context.Context, r *lvm.Report, m *Member) err
 
 // planMounts plans which mounts are unmounted and made again, and refuses members that cannot be unmounted.
 func (rb *rollback) planMounts(f *findings) error {
-	needed := filesystem.InUse(f.selection.view.Mounts, journey.State, "/usr")
+	needed := filesystem.EssentialDevices(f.selection.view.Mounts, journey.StateDir, "/usr")
 	fstab, err := filesystem.Fstab("/etc/fstab")
 	if err != nil {
 		return err

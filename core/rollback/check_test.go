@@ -158,7 +158,7 @@ func TestMergeInDamagedPoolIsRefused(t *testing.T) {
 	}
 	f.Suspend("vg00/thin", false)
 	// This damages the pool.
-	_ = rb.lvm.CreateSnapshot(t.Context(), lvm.Create{VG: "vg00", Origin: "thin", Name: "x"})
+	_ = rb.lvm.CreateSnapshot(t.Context(), lvm.SnapshotSpec{VG: "vg00", Origin: "thin", Name: "x"})
 	err := rb.checkPool(t.Context(), readReport(t, rb), rb.state.Members[0])
 	if !errors.Is(err, fault.PoolDamaged) || !strings.Contains(err.Error(), "vg00/pool") {
 		t.Error(err)

@@ -81,8 +81,8 @@ func (rb *rollback) membersExcept(excluded *Member) []*Member {
 // does.
 func (rb *rollback) findJournalMember(f *findings) (*Member, error) {
 	var st unix.Stat_t
-	if err := unix.Stat(journey.State, &st); err != nil {
-		return nil, fault.New(fault.Internal, "%s: %w", journey.State, err)
+	if err := unix.Stat(journey.StateDir, &st); err != nil {
+		return nil, fault.New(fault.Internal, "%s: %w", journey.StateDir, err)
 	}
 	for i := range f.targets {
 		if fs := f.targets[i].FS; unix.Mkdev(fs.Major, fs.Minor) == st.Dev {
@@ -115,12 +115,12 @@ func (rb *rollback) openMembers() (openDevices, error) {
 }
 
 // tagJournalMember tags the member that holds the journal, so that the tag tells of the rollback after the journal has
-// been rolled back: see snapset.BackTag.
+// been rolled back: see snapset.RollbackTag.
 func (rb *rollback) tagJournalMember(ctx context.Context, journalMember *Member) error {
 	if rb.state.ID == "" { // of snapshots made by hand the journal has no entry
 		return nil
 	}
-	return rb.lvm.AddTags(ctx, []string{snapset.BackTag(rb.state.ID)}, journalMember.origin())
+	return rb.lvm.AddTags(ctx, []string{snapset.RollbackTag(rb.state.ID)}, journalMember.origin())
 }
 
 func (devices openDevices) close() {
@@ -172,7 +172,7 @@ func (rb *rollback) settleDeferred(ctx context.Context) error {
 	notBegun := membersIn(states, rb.state.Members, stateWaiting)
 	if len(notBegun) > 0 && rb.run.Journal.ThisBoot(rb.entry()) {
 		if err := rb.deferRemaining(ctx, notBegun); err != nil {
-			journey.Say(err) // the boot guard tries it again
+			journey.LogError(err) // the boot guard tries it again
 		}
 		return nil
 	}

@@ -77,7 +77,7 @@ func mustNotEnd(h filesystem.Holder) bool {
 		return true
 	}
 	p, ok := proc.Find(h.PID)
-	return ok && p.Leads() && p.Terminal != 0
+	return ok && p.IsSessionLeader() && p.Terminal != 0
 }
 
 // isOfRun is true for a process of another run. Such a process must be able to keep its journal entry up to date.

@@ -23,7 +23,7 @@ var unitDir = "/etc/systemd/system"
 
 // guardLock is held while the guard is installed or removed, because rollbacks of different volume groups share the
 // guard.
-var guardLock = journey.Run + "/guard.lock"
+var guardLock = journey.RuntimeDir + "/guard.lock"
 
 // The boot guard: one unit finishes a rollback before its volumes are mounted, and another one mounts and starts the
 // rest afterwards. systemd is not told of them now: they are for the next boot, and a reload of systemd takes seconds.
@@ -120,10 +120,10 @@ func sharedFiles(self string) []guardFile {
 
 // guardNeeds returns the directories that the guard reads, including the one that contains its program.
 func guardNeeds(programDir string) []string {
-	if strings.HasPrefix(programDir+"/", journey.State+"/") {
-		return []string{journey.State}
+	if strings.HasPrefix(programDir+"/", journey.StateDir+"/") {
+		return []string{journey.StateDir}
 	}
-	return []string{journey.State, programDir}
+	return []string{journey.StateDir, programDir}
 }
 
 // dropIns returns the drop-ins that make units require the guard.
@@ -175,7 +175,7 @@ func (rb *rollback) mountUnits() []string {
 // file system before it mounts it, a mount with the option nofail delays no service, and a volume without a file system
 // has no mount. Therefore the file system checks, and the services that this rollback stops, wait for the guard too.
 func (rb *rollback) findGuardedUnits(ctx context.Context, f *findings) error {
-	checks, err := rb.systemd.Fscks(ctx, rb.mountUnits())
+	checks, err := rb.systemd.FileSystemChecks(ctx, rb.mountUnits())
 	if err != nil {
 		return err
 	}
@@ -260,8 +260,8 @@ func (rb *rollback) checkBootOrder(t *snapset.Target, neededPath string) error {
 			}
 		}
 	}
-	if neededPath == journey.State {
-		reason = "holds " + journey.State
+	if neededPath == journey.StateDir {
+		reason = "holds " + journey.StateDir
 	}
 	if reason == "" {
 		return nil
@@ -278,7 +278,7 @@ func (rb *rollback) installGuard() error {
 	if err != nil {
 		return err
 	}
-	return journey.Alone(guardLock, func() error { return writeFiles(files) })
+	return journey.WithFileLock(guardLock, func() error { return writeFiles(files) })
 }
 
 func writeFiles(files []guardFile) error {
@@ -295,7 +295,7 @@ func writeFiles(files []guardFile) error {
 // begins at the same time, because a rollback writes its journal entry before it installs the guard, and both take
 // guardLock.
 func (rb *rollback) removeGuard(ctx context.Context) error {
-	return journey.Alone(guardLock, func() error { return rb.removeGuardFiles(ctx) })
+	return journey.WithFileLock(guardLock, func() error { return rb.removeGuardFiles(ctx) })
 }
 
 // removeGuardFiles removes the files of the guard in the reverse order. It stops at the first file that cannot be
@@ -312,7 +312,7 @@ func (rb *rollback) removeGuardFiles(ctx context.Context) error {
 		if e.Kind != Kind || e.ID == rb.run.Entry().ID {
 			continue
 		}
-		other, err := reopen(&journey.Trip{Journal: rb.run.Journal}, e)
+		other, err := reopen(&journey.Run{Journal: rb.run.Journal}, e)
 		if err != nil {
 			return err
 		}

@@ -112,7 +112,7 @@ func busyFault(holders []filesystem.Holder, transient []string) error {
 	if len(holders) == 0 {
 		return nil
 	}
-	return fault.New(fault.Busy, "the volumes are held open by %s", filesystem.Named(holders)).With("holders", holders).
+	return fault.New(fault.Busy, "the volumes are held open by %s", filesystem.Describe(holders)).With("holders", holders).
 		WithHint("%s", advice(holders, transient))
 }
 

@@ -28,7 +28,7 @@ func server() *lvmtest.Fake {
 // newAtMerge returns a rollback to these snapshots that has come to the merge.
 func newAtMerge(t *testing.T, f *lvmtest.Fake, snapshots ...string) *rollback {
 	t.Helper()
-	rb := &rollback{run: &journey.Trip{}, lvm: f.LVM(), state: &State{Set: "s"}}
+	rb := &rollback{run: &journey.Run{}, lvm: f.LVM(), state: &State{Set: "s"}}
 	writeProtection{}.install(rb)
 	r := readReport(t, rb)
 	for _, name := range snapshots {

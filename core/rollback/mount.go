@@ -166,7 +166,7 @@ func hasFlags(mounts []filesystem.Mount, spec filesystem.MountSpec) bool {
 // mounts, and a snapshot that has overflowed meanwhile cannot be mounted any more.
 func (rb *rollback) mountSet(ctx context.Context) {
 	if err := rb.mountMissing(ctx, rb.state.SetMounts); err != nil {
-		journey.Say(err)
+		journey.LogError(err)
 		rb.warnings = append(rb.warnings, "the set is not mounted again: "+err.Error())
 	}
 }

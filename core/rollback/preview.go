@@ -67,7 +67,7 @@ const previewBase = "/run/systemd"
 // The changes are by mount point.
 func (rb *rollback) fileChanges(ctx context.Context, f *findings) (map[string]filesystem.Changes, error) {
 	changes := map[string]filesystem.Changes{}
-	err := filesystem.Private(func() error {
+	err := filesystem.InPrivateNamespace(func() error {
 		if err := unix.Mount("tmpfs", previewBase, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m"); err != nil {
 			return fault.New(fault.MountFailed, "preview: memory file system on %s: %w", previewBase, err)
 		}
@@ -83,12 +83,12 @@ func (rb *rollback) fileChanges(ctx context.Context, f *findings) (map[string]fi
 			if err := os.Mkdir(point, 0o700); err != nil {
 				return fault.New(fault.MountFailed, "preview: %w", err)
 			}
-			options := filesystem.Inert(filesystem.SnapshotOptions(m.Type, m, true))
+			options := filesystem.WithoutExecution(filesystem.SnapshotOptions(m.Type, m, true))
 			spec := filesystem.MountSpec{Source: v.Path, Point: point, Type: m.Type, Options: options}
 			if err := filesystem.MountDevice(ctx, rb.commands, spec); err != nil {
 				return fault.New(fault.Of(err).Code, "preview: %w", err)
 			}
-			c, err := filesystem.Changed(ctx, m.Point, point, previewLimit)
+			c, err := filesystem.Compare(ctx, m.Point, point, previewLimit)
 			if err != nil {
 				return err
 			}

@@ -156,7 +156,7 @@ func Handler() journey.Handler { return journey.Handler{Do: do, Settle: settle} 
 // rollback is a rollback that is under way or is being settled.
 type rollback struct {
 	Request
-	run         *journey.Trip
+	run         *journey.Run
 	commands    *command.Recorder
 	lvm         *lvm.LVM
 	systemd     *service.Systemd            // nil early in a boot
@@ -181,13 +181,13 @@ type rollback struct {
 	journalErr       error      // why the last step is not in the journal although it was reached; nil if it is there
 }
 
-func newRollback(run *journey.Trip, req Request) *rollback {
+func newRollback(run *journey.Run, req Request) *rollback {
 	commands := command.NewRecorder(command.Local{})
 	rb := &rollback{
 		Request: req, run: run, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
 		mountAtOnce: filesystem.MountAtOnce, overlapLvconvert: true, startedAt: time.Now(),
 		isWriteProtected: filesystem.WriteProtected, setWriteProtect: filesystem.WriteProtect,
-		metadataDir: journey.Run + "/metadata", openLimit: closeLimit,
+		metadataDir: journey.RuntimeDir + "/metadata", openLimit: closeLimit,
 	}
 	rb.forgetGuard = rb.forgetGuardUnit
 	return rb
@@ -206,7 +206,7 @@ func (rb *rollback) close() {
 	}
 }
 
-func do(ctx context.Context, run *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+func do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
 	var req Request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
@@ -218,7 +218,7 @@ func do(ctx context.Context, run *journey.Trip, data json.RawMessage) (ansible.R
 // busy, no_key, no_space, locked, merge_failed and service_failed. Faults after it: merge_failed, snapshot_invalid,
 // busy, mount_failed and service_failed. Faults at any time: timeout, interrupted, journal_damaged, command_failed and
 // internal.
-func Apply(ctx context.Context, run *journey.Trip, req Request) (ansible.Result, error) {
+func Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
 	rb := newRollback(run, req)
 	defer rb.close()
 	result, err := rb.apply(ctx)

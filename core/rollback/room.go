@@ -18,7 +18,7 @@ import (
 // The directories that a rollback writes to, besides unitDir. Tests set their own.
 var (
 	journalDir = journey.JournalDir
-	runDir     = journey.Run // systemd's transient units and LVM's locks are on this file system too
+	runDir     = journey.RuntimeDir // systemd's transient units and LVM's locks are on this file system too
 )
 
 const (
@@ -203,7 +203,7 @@ func (rb *rollback) enterStep(step string) {
 
 // journalFault returns err, the failure of a write to the journal, as no_space with a hint if the disk is full.
 func journalFault(err error) error {
-	if !durable.Full(err) {
+	if !durable.IsFull(err) {
 		return err
 	}
 	return fault.New(fault.NoSpace, "%w", err).WithHint("make room: df -h %[1]s; df -i %[1]s", journalDir)

@@ -15,7 +15,7 @@ import (
 )
 
 // settle settles an interrupted rollback: it undoes the rollback if no merge has begun, and completes it otherwise.
-func settle(ctx context.Context, run *journey.Trip, e *journal.Entry) error {
+func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
 	rb, err := reopen(run, e)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (rb *rollback) settle(ctx context.Context) error {
 	}
 	err = rb.mergeAndStartOrAbort(ctx)
 	if rb.entry().Step == stepUndone { // everything is as before the rollback, so the next run can go on
-		journey.Say(err)
+		journey.LogError(err)
 		return nil
 	}
 	if err != nil {
@@ -59,13 +59,13 @@ func (rb *rollback) settle(ctx context.Context) error {
 	}
 	if err := fault.All(rb.failure(), rb.journalErr); err != nil {
 		// Perhaps nobody waits for this answer. The next call of the same task gets it too.
-		journey.Say(err)
+		journey.LogError(err)
 	}
 	return rb.closeIfMerged(ctx)
 }
 
 // reopen returns the rollback that entry e describes, and makes e the current entry of run.
-func reopen(run *journey.Trip, e *journal.Entry) (*rollback, error) {
+func reopen(run *journey.Run, e *journal.Entry) (*rollback, error) {
 	rb := newRollback(run, Request{})
 	rb.state = &State{}
 	if err := json.Unmarshal(e.State, rb.state); err != nil {
@@ -109,15 +109,15 @@ func (rb *rollback) closeMerged(ctx context.Context) error {
 	}
 	if err := rb.run.Finish(stepMerged, journal.Done, rb.state); err != nil { // the next run tries to write it again
 		rb.journalErr = journalFault(err)
-		journey.Say(rb.journalErr)
+		journey.LogError(rb.journalErr)
 	}
 	return nil
 }
 
-// Internal returns the hidden commands of a module that makes runs, by name: those that the runs' units call, and those
-// that the units of the boot guard call. own are the kinds of runs that only this module makes; every module can also
-// settle those of snapset and of rollback.
-func Internal(own journey.Handlers) map[string]func(context.Context, []string) int {
+// HiddenCommands returns the hidden commands of a module that makes runs, by name: those that the runs' units call, and
+// those that the units of the boot guard call. own are the kinds of runs that only this module makes; every module can
+// also settle those of snapset and of rollback.
+func HiddenCommands(own journey.Handlers) map[string]func(context.Context, []string) int {
 	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), Kind: Handler()}
 	maps.Copy(handlers, own)
 	commands := handlers.Internal()
@@ -135,7 +135,7 @@ func exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
-	return journey.Say(err)
+	return journey.LogError(err)
 }
 
 // disksLimit is how long the guard waits at boot for the disks of a volume group.
@@ -158,7 +158,7 @@ func guardBoot(ctx context.Context) error {
 		if j.ThisBoot(e) {
 			continue // a daemon-reload during the rollback started the guard, not a boot
 		}
-		rb, err := reopen(&journey.Trip{Journal: j}, e)
+		rb, err := reopen(&journey.Run{Journal: j}, e)
 		if err == nil {
 			err = rb.mergeAtBoot(ctx)
 		}
@@ -237,7 +237,7 @@ func finishAfterBoot(ctx context.Context) error {
 		if e.Kind != Kind || e.Step != StepStarted {
 			continue
 		}
-		rb, err := reopen(&journey.Trip{Journal: j}, e)
+		rb, err := reopen(&journey.Run{Journal: j}, e)
 		if err == nil {
 			err = rb.finish(ctx)
 		}

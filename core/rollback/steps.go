@@ -38,7 +38,7 @@ func (rb *rollback) stopAndUnmount(ctx context.Context, toEnd []processToEnd) er
 	if err := endProcesses(ctx, toEnd); err != nil {
 		return err
 	}
-	rb.systemd.Rest()
+	rb.systemd.Disconnect()
 	rb.run.Progress("unmounting", -1)
 	if err := rb.record(stepUnmounting, nil); err != nil {
 		return err
@@ -215,7 +215,7 @@ func (rb *rollback) mergeAndStart(ctx context.Context) error {
 			rb.state.Trouble = append(rb.state.Trouble, f)
 		}
 	}
-	snapset.Tidy(mountPoints(rb.state.SetMounts))
+	snapset.RemoveMountPoints(mountPoints(rb.state.SetMounts))
 	rb.run.Progress("mounting", -1)
 	if err := rb.openAndMount(ctx, rb.state.Mounts); err != nil {
 		err = fault.All(err, rb.releaseOtherHolds(ctx, true))

@@ -60,7 +60,7 @@ func setUpJournal(t *testing.T, rb *rollback) {
 	t.Cleanup(func() { journalDir, runDir = state, run })
 	journalDir, runDir = t.TempDir(), t.TempDir()
 	rb.lvmBackupDirs = []string{t.TempDir()}
-	rb.run = &journey.Trip{Journal: j}
+	rb.run = &journey.Run{Journal: j}
 }
 
 // beginAt brings a rollback to a step, with its journal entry and its guard.

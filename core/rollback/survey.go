@@ -66,7 +66,7 @@ func (rb *rollback) hasBegun(ctx context.Context) (bool, error) {
 	isUntouched := rb.isUntouched(states)
 	if isUntouched && lostErr != nil {
 		lostSnapshots := strings.Join(snapshotNames(membersIn(states, rb.state.Members, stateLost)), " ")
-		journey.Say(fault.New(fault.Of(lostErr).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
+		journey.LogError(fault.New(fault.Of(lostErr).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
 			rb.state.Set, lostErr).
 			WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one",
 				lostSnapshots))

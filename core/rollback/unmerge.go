@@ -36,15 +36,15 @@ func (rb *rollback) unmerge(ctx context.Context, states map[*Member]string) erro
 		return fault.New(fault.MergeFailed, "other volumes of the set are rolled back already")
 	}
 	var thin []string
-	merges := map[string][]lvm.Waiting{}
+	merges := map[string][]lvm.DeferredMerge{}
 	for _, m := range deferred {
-		merges[m.VG] = append(merges[m.VG], lvm.Waiting{Origin: m.LV, Snapshot: m.Snapshot})
+		merges[m.VG] = append(merges[m.VG], lvm.DeferredMerge{Origin: m.LV, Snapshot: m.Snapshot})
 		if m.Thin {
 			thin = append(thin, m.snapshot())
 		}
 	}
 	for group, list := range merges {
-		if err := rb.lvm.Unmerge(ctx, rb.metadataDir, group, list...); err != nil {
+		if err := rb.lvm.UndoDeferredMerges(ctx, rb.metadataDir, group, list...); err != nil {
 			return err
 		}
 	}

@@ -29,9 +29,9 @@ func (s *Systemd) AfterMounts(ctx context.Context, units []string) (late, early 
 	return late, early, nil
 }
 
-// Fscks returns the units that check the file systems of the given mount units before they are mounted, each once
-// (systemd-fsck@.service(8)).
-func (s *Systemd) Fscks(ctx context.Context, mounts []string) ([]string, error) {
+// FileSystemChecks returns the units that check the file systems of the given mount units before they are mounted, each
+// once (systemd-fsck@.service(8)).
+func (s *Systemd) FileSystemChecks(ctx context.Context, mounts []string) ([]string, error) {
 	var checks []string
 	for _, name := range mounts {
 		u, err := s.unit(ctx, name)

@@ -22,7 +22,7 @@ func TestFscksNamesEachCheckOnce(t *testing.T) {
 	const check = `systemd-fsck@dev-vg00-dat.service`
 	f.add("dat.mount", "active", "After", "local-fs-pre.target", "After", check, "Requires", check)
 	f.add("srv.mount", "active", "After", "local-fs-pre.target")
-	got, err := f.systemd(t).Fscks(t.Context(), []string{"dat.mount", "srv.mount", "none.mount"})
+	got, err := f.systemd(t).FileSystemChecks(t.Context(), []string{"dat.mount", "srv.mount", "none.mount"})
 	if err != nil || !slices.Equal(got, []string{check}) {
 		t.Errorf("%q, %v", got, err)
 	}

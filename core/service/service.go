@@ -49,9 +49,9 @@ func Connect(ctx context.Context) (*Systemd, error) {
 	return &Systemd{bus: b, proc: proc, cgroups: unifiedHierarchy("/sys/fs/cgroup"), own: proc.Unit(os.Getpid())}, nil
 }
 
-// Rest ends the connection until the next call to systemd. systemd sends every change of every unit to all its
+// Disconnect ends the connection until the next call to systemd. systemd sends every change of every unit to all its
 // connections, and devices are units: while volumes change, these are hundreds of messages that nobody needs.
-func (s *Systemd) Rest() { s.bus.disconnect() }
+func (s *Systemd) Disconnect() { s.bus.disconnect() }
 
 // Close ends the connection. Jobs of systemd that are under way go on.
 func (s *Systemd) Close() { s.bus.close() }

@@ -165,7 +165,7 @@ func (s *Systemd) waitDown(ctx context.Context, name string) error {
 func (s *Systemd) Wait(ctx context.Context, name string) error {
 	value, err := s.bus.property(ctx, name, "Service", "MainPID")
 	if mainPID, ok := value.(uint32); err == nil && ok && mainPID != 0 {
-		s.Rest()
+		s.Disconnect()
 		s.waitProcess(ctx, name, int(mainPID))
 	}
 	return s.waitFor(ctx, name, func(u unit) (bool, error) { return u.isDown(), nil })

@@ -33,7 +33,7 @@ func TestTakeRefusesSetIfInactiveMemberWasOpenedOrWritten(t *testing.T) {
 				lvmtest.Group{Name: "vg01", Volumes: []lvmtest.Volume{{Name: "off", Inactive: true}}})
 			closeLimit = 10 * time.Millisecond
 			t.Cleanup(func() { closeLimit = 30 * time.Second })
-			p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("vg01/off", "vg00/dat", "vg00/pccehr")})
+			p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("vg01/off", "vg00/dat", "vg00/pccehr")})
 			if p.Members[0].Method != Closed {
 				t.Fatalf("taken by %s", p.Members[0].Method)
 			}

@@ -96,7 +96,7 @@ func (t *taker) completeSet(ctx context.Context) error {
 		return err
 	}
 	tags := []string{t.plan.label().countTag()}
-	if err := t.lvm.Unskip(ctx, tags, inactive...); err != nil {
+	if err := t.lvm.ClearActivationSkip(ctx, tags, inactive...); err != nil {
 		return err
 	}
 	return t.lvm.AddTags(ctx, tags, active...)
@@ -129,8 +129,8 @@ func (t *taker) notePause(m *Member, d time.Duration) {
 }
 
 // createOptions returns what lvcreate needs for the member's snapshot.
-func (m *Member) createOptions(tags []string) lvm.Create {
-	return lvm.Create{
+func (m *Member) createOptions(tags []string) lvm.SnapshotSpec {
+	return lvm.SnapshotSpec{
 		VG: m.VG, Origin: m.LV, Name: m.Snapshot, Extents: m.Extents, ChunkBytes: lvm.Chunk, Tags: tags,
 		Inactive: m.isCreatedInactive(),
 	}
@@ -167,10 +167,10 @@ func (t *taker) takeHeld(ctx context.Context) error {
 
 // prepareInstant makes the snapshots of the held members ready for their common instant.
 func (t *taker) prepareInstant(ctx context.Context) (*lvm.Instant, error) {
-	var pairs []lvm.Pair
+	var pairs []lvm.SnapshotPair
 	var points, groups []string
 	for _, m := range t.plan.heldMembers() {
-		pair := lvm.Pair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log}
+		pair := lvm.SnapshotPair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log}
 		if m.Thin {
 			pair.Thin = &lvm.ThinSnapshot{VG: m.VG, Pool: m.Pool, Origin: m.LV, Snapshot: m.Snapshot,
 				Tag: tagID + t.plan.ID}

@@ -21,7 +21,7 @@ func TestSetWithConsistencyVolumeIsRefusedForConsistencySet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := newServer(t)
-			p := srv.mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
+			p := srv.mustPlan(SetSpec{Set: "s", Volumes: c.volumes, Each: c.each})
 			if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +49,7 @@ func TestSetWithConsistencyVolumeIsRefusedForConsistencySet(t *testing.T) {
 // name wants the backup.
 func TestReplaceRefusesOverflowedRestoreSet(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat"), Use: ForRestore})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat"), Use: ForRestore})
 	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func Handler() journey.Handler {
 	return journey.Handler{Do: do, Settle: settle, Release: release}
 }
 
-func do(ctx context.Context, run *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+func do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
 	var req Request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
@@ -76,7 +76,7 @@ func do(ctx context.Context, run *journey.Trip, data json.RawMessage) (ansible.R
 // Apply brings a set into the requested state, or with Check says what that would change. run is nil with Check.
 // Faults: those of View.Resolve, View.New, Find and Set.Check; locked, not_found, set_differs, merging, busy, no_space,
 // freeze_timeout, interrupted, mount_failed, command_failed.
-func Apply(ctx context.Context, run *journey.Trip, r command.Runner, req Request) (ansible.Result, error) {
+func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request) (ansible.Result, error) {
 	op, err := readAndLock(ctx, run, r, req)
 	if err != nil {
 		return ansible.Result{Commands: op.commands.Commands()}, err
@@ -102,7 +102,7 @@ func Apply(ctx context.Context, run *journey.Trip, r command.Runner, req Request
 // setOperation is one operation on a set: the request, and the state of the server that was read for it.
 type setOperation struct {
 	Request
-	run      *journey.Trip
+	run      *journey.Run
 	commands *command.Recorder
 	lvm      *lvm.LVM
 	view     *View
@@ -113,7 +113,7 @@ type setOperation struct {
 
 // readAndLock reads the state of the server, takes the locks, and reads the state again if another run may have changed
 // it meanwhile. Without a run it takes no locks.
-func readAndLock(ctx context.Context, run *journey.Trip, r command.Runner, req Request) (*setOperation, error) {
+func readAndLock(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*setOperation, error) {
 	commands := command.NewRecorder(r)
 	op := &setOperation{Request: req, run: run, commands: commands, lvm: lvm.New(commands)}
 	start := time.Now()
@@ -166,7 +166,7 @@ func (op *setOperation) checkLocking(ctx context.Context) error {
 	if len(op.targets) < 2 || op.Each || !slices.ContainsFunc(op.targets, thin) {
 		return nil
 	}
-	return op.lvm.LocksHere(ctx)
+	return op.lvm.CheckLockDir(ctx)
 }
 
 // takeNew takes the set, which does not exist yet.
@@ -176,7 +176,7 @@ func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
-	want := Want{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Each: op.Each}
+	want := SetSpec{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Each: op.Each}
 	plan, err := op.view.New(want, journal.NewID(), op.targets)
 	if err := fault.All(err, op.checkLocking(ctx)); err != nil {
 		return ansible.Result{}, err
@@ -255,7 +255,7 @@ func (op *setOperation) verify(ctx context.Context, p *Plan) error {
 
 // settle undoes a set that was not finished. If only the last step is missing from the journal, the set is undone too:
 // nobody was told that it exists.
-func settle(ctx context.Context, run *journey.Trip, e *journal.Entry) error {
+func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
 	p, err := PlanOf(e)
 	if err != nil {
 		return err
@@ -300,11 +300,11 @@ func AllMerging(snapshots []*lvm.Volume) bool {
 	return !slices.ContainsFunc(snapshots, func(v *lvm.Volume) bool { return !v.Merging })
 }
 
-// finishMerges has LVM finish merges that began when the server booted, closes the journal entry, and removes BackTag's
-// tag from journalVolume, the volume that holds the journal. The merge of a root file system begins before any program
-// that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done.
+// finishMerges has LVM finish merges that began when the server booted, closes the journal entry, and removes
+// RollbackTag's tag from journalVolume, the volume that holds the journal. The merge of a root file system begins
+// before any program that could watch it: seen on Debian 12, LVM does not learn by itself that the kernel is done.
 func finishMerges(
-	ctx context.Context, run *journey.Trip, l *lvm.LVM, merging []*lvm.Volume, journalVolume *lvm.Volume,
+	ctx context.Context, run *journey.Run, l *lvm.LVM, merging []*lvm.Volume, journalVolume *lvm.Volume,
 ) error {
 	var origins []string
 	for _, v := range merging {
@@ -317,7 +317,7 @@ func finishMerges(
 		return err
 	}
 	if id, ok := journalVolume.Tag(tagRollback); ok {
-		return l.DelTags(ctx, []string{BackTag(id)}, journalVolume.FullName())
+		return l.DelTags(ctx, []string{RollbackTag(id)}, journalVolume.FullName())
 	}
 	return nil
 }
@@ -330,10 +330,10 @@ func finishMerges(
 //
 // A set that was not finished is never rolled back to, and its snapshots lack the tag with the number of members. The
 // snapshot of the volume that holds the journal is made first and removed last. So if it is missing, either there was
-// such a rollback, or there is no snapshot of the set at all. If no snapshot remains, BackTag tells these two cases
+// such a rollback, or there is no snapshot of the set at all. If no snapshot remains, RollbackTag tells these two cases
 // apart.
 func findJournalRollback(
-	ctx context.Context, run *journey.Trip, l *lvm.LVM, e *journal.Entry, p *Plan,
+	ctx context.Context, run *journey.Run, l *lvm.LVM, e *journal.Entry, p *Plan,
 ) (remaining []*lvm.Volume, journalVolume *lvm.Volume, err error) {
 	if p.ID == "" || run.Journal.ThisBoot(e) {
 		return nil, nil, nil
@@ -346,7 +346,7 @@ func findJournalRollback(
 	if err != nil {
 		return nil, nil, err
 	}
-	journalMount, err := filesystem.Holding(mounts, journey.State)
+	journalMount, err := filesystem.Holding(mounts, journey.StateDir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -372,7 +372,7 @@ func (p *Plan) journalRollback(
 		if !found || !slices.Contains(m.Points, journalPoint) || slices.ContainsFunc(remaining, isOfMember) {
 			continue
 		}
-		if len(remaining) > 0 || slices.Contains(journalVolume.Tags, BackTag(p.ID)) {
+		if len(remaining) > 0 || slices.Contains(journalVolume.Tags, RollbackTag(p.ID)) {
 			return remaining, journalVolume
 		}
 	}

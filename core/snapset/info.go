@@ -22,13 +22,13 @@ type Query struct {
 
 // Info is the state of this server. Sizes are bytes, percentages are 0 to 100.
 type Info struct {
-	Host      Host        `json:"host"`
-	Groups    []GroupInfo `json:"groups"`
-	Sets      []SetInfo   `json:"sets"`
-	Unmanaged []Shot      `json:"unmanaged"` // snapshots that belong to no set
-	Mounts    []MountInfo `json:"mounts"`    // file systems on logical volumes
-	None      string      `json:"-"`         // the message that there is no set of the requested name
-	Warnings  []string    `json:"-"`         // LVM's own; if there are any, volumes may exist that are not listed
+	Host      Host           `json:"host"`
+	Groups    []GroupInfo    `json:"groups"`
+	Sets      []SetInfo      `json:"sets"`
+	Unmanaged []SnapshotInfo `json:"unmanaged"` // snapshots that belong to no set
+	Mounts    []MountInfo    `json:"mounts"`    // file systems on logical volumes
+	None      string         `json:"-"`         // the message that there is no set of the requested name
+	Warnings  []string       `json:"-"`         // LVM's own; if there are any, volumes may exist that are not listed
 }
 
 // GroupInfo is a volume group.
@@ -67,13 +67,13 @@ type SetInfo struct {
 	Count int    `json:"count"` // of members when it was taken
 	State string `json:"state"`
 	// Consistency is "set", or "volume" if each volume was taken at an instant of its own.
-	Consistency string    `json:"consistency"`
-	Restored    *Restored `json:"backup,omitempty"` // the backup that it was filled with; nil: none
-	Snapshots   []Shot    `json:"snapshots"`
+	Consistency string         `json:"consistency"`
+	Restored    *Restored      `json:"backup,omitempty"` // the backup that it was filled with; nil: none
+	Snapshots   []SnapshotInfo `json:"snapshots"`
 }
 
-// Shot is one snapshot.
-type Shot struct {
+// SnapshotInfo is one snapshot.
+type SnapshotInfo struct {
 	Snapshot    string     `json:"snapshot"`         // vg/lv
 	Volume      string     `json:"volume,omitempty"` // its origin, vg/lv; empty for a thin snapshot whose origin is gone
 	Thin        bool       `json:"thin,omitempty"`
@@ -145,7 +145,7 @@ func Look(ctx context.Context, r command.Runner, q Query) (*Info, error) {
 	container, _ := filesystem.InContainer()
 	info := &Info{
 		Host:   inspectHost("/", release, container, version, noLVM),
-		Groups: []GroupInfo{}, Sets: []SetInfo{}, Unmanaged: []Shot{}, Mounts: []MountInfo{},
+		Groups: []GroupInfo{}, Sets: []SetInfo{}, Unmanaged: []SnapshotInfo{}, Mounts: []MountInfo{},
 	}
 	if noLVM != nil || container != "" {
 		return info, nil
@@ -202,7 +202,7 @@ func (insp *inspection) collect(info *Info) error {
 // coversVolume says whether a volume, vg/lv, is a snapshot of one of the listed sets or the origin of one.
 func (i *Info) coversVolume(volume string) bool {
 	return slices.ContainsFunc(i.Sets, func(s SetInfo) bool {
-		return slices.ContainsFunc(s.Snapshots, func(snapshot Shot) bool {
+		return slices.ContainsFunc(s.Snapshots, func(snapshot SnapshotInfo) bool {
 			return volume == snapshot.Snapshot || volume == snapshot.Volume
 		})
 	})
@@ -284,8 +284,8 @@ func (insp *inspection) setInfo(s *Set, mounts []MountInfo) SetInfo {
 }
 
 // unmanagedSnapshots returns the snapshots that belong to no set.
-func (insp *inspection) unmanagedSnapshots(mounts []MountInfo) []Shot {
-	var out []Shot
+func (insp *inspection) unmanagedSnapshots(mounts []MountInfo) []SnapshotInfo {
+	var out []SnapshotInfo
 	for gi := range insp.view.Report.Groups {
 		g := &insp.view.Report.Groups[gi]
 		for vi := range g.Volumes {
@@ -303,8 +303,8 @@ func (insp *inspection) unmanagedSnapshots(mounts []MountInfo) []Shot {
 func (insp *inspection) age(t time.Time) int64 { return max(0, int64(insp.readAt.Sub(t).Seconds())) }
 
 // snapshotInfo describes one snapshot. The use of its COW space is the kernel's figure, because LVM rounds its own.
-func (insp *inspection) snapshotInfo(v *lvm.Volume, mounts []MountInfo) Shot {
-	s := Shot{
+func (insp *inspection) snapshotInfo(v *lvm.Volume, mounts []MountInfo) SnapshotInfo {
+	s := SnapshotInfo{
 		Snapshot: v.FullName(), Thin: v.Kind == lvm.Thin, State: string(v.State), Size: v.Size, Tags: v.Tags,
 		Time: v.Created.UTC().Format(time.RFC3339), Age: insp.age(v.Created), COW: v.COWSize, Used: v.COWUsed,
 	}
@@ -339,7 +339,7 @@ func (insp *inspection) snapshotInfo(v *lvm.Volume, mounts []MountInfo) Shot {
 }
 
 // addMountpoints says where the snapshot and its origin are mounted.
-func (s *Shot) addMountpoints(mounts []MountInfo) {
+func (s *SnapshotInfo) addMountpoints(mounts []MountInfo) {
 	for _, m := range mounts {
 		switch m.Volume {
 		case s.Snapshot:
@@ -355,7 +355,7 @@ const minRateAge = 60
 
 // secondsToFull returns after how many seconds the COW space is used up if writes go on at the mean rate so far. It is
 // nil for a snapshot that is empty, too young, thin, lost or being merged.
-func (s *Shot) secondsToFull() *int64 {
+func (s *SnapshotInfo) secondsToFull() *int64 {
 	if s.Merge != nil || s.Problem != "" || s.Used == 0 || s.Age < minRateAge {
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 
 // MountDir is the directory below which a set is mounted if the user names no mount point: each snapshot on
 // set/group/volume.
-const MountDir = journey.Run + "/mounts"
+const MountDir = journey.RuntimeDir + "/mounts"
 
 // MountOptions say where and how a set is mounted.
 type MountOptions struct {
@@ -250,7 +250,7 @@ func unmountTargets(ctx context.Context, targets []filesystem.Target) error {
 	var errs []error
 	for _, t := range slices.Backward(targets) {
 		errs = append(errs, filesystem.UnmountOf(ctx, t.Point, t.Dev))
-		Tidy([]string{t.Point})
+		RemoveMountPoints([]string{t.Point})
 	}
 	return fault.All(errs...)
 }
@@ -264,9 +264,9 @@ func targetsOf(mounts []snapshotMount) []filesystem.Target {
 	return out
 }
 
-// Tidy removes those of the mount points that lie below MountDir, and the directories above them that are empty then.
-// Mount points that the user named stay.
-func Tidy(points []string) {
+// RemoveMountPoints removes those of the mount points that lie below MountDir, and the directories above them that are
+// empty then. Mount points that the user named stay.
+func RemoveMountPoints(points []string) {
 	for _, point := range points {
 		for strings.HasPrefix(point, MountDir+"/") && os.Remove(point) == nil {
 			point = filepath.Dir(point)

@@ -15,10 +15,10 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Own is a set that a run takes for its own use and removes again, such as the one that a backup reads. Until Keep, the
-// journal says that the set is to be removed, whatever happens to the run. The set is identified by its ID, so no other
-// set is ever removed in its place.
-type Own struct {
+// OwnedSet is a set that a run takes for its own use and removes again, such as the one that a backup reads. Until
+// Keep, the journal says that the set is to be removed, whatever happens to the run. The set is identified by its ID,
+// so no other set is ever removed in its place.
+type OwnedSet struct {
 	Parts []Part // without logs, real-time devices and journals, which have no file system of their own
 	op    *setOperation
 	plan  *Plan
@@ -40,11 +40,11 @@ type Planned struct {
 	plan     *Plan
 }
 
-// PlanOwn reads the state of the server, locks the volume groups unless run is nil, and plans the set. A set of that
-// name that was taken for a restore is planned to be used again for a restore. Faults: exists if there is any other set
-// of that name; unsupported for a LUKS volume; those of View.Resolve and View.New; those of a set that cannot be used
-// again.
-func PlanOwn(ctx context.Context, run *journey.Trip, r command.Runner, req Request) (*Planned, error) {
+// PlanOwnedSet reads the state of the server, locks the volume groups unless run is nil, and plans the set. A set of
+// that name that was taken for a restore is planned to be used again for a restore. Faults: exists if there is any
+// other set of that name; unsupported for a LUKS volume; those of View.Resolve and View.New; those of a set that cannot
+// be used again.
+func PlanOwnedSet(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*Planned, error) {
 	op, err := readAndLock(ctx, run, r, req)
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (op *setOperation) reuseExisting(n int) (*Planned, error) {
 // of the journal or of LVM's metadata copies is nearly full.
 func (p *Planned) Resize() (err error) {
 	op := p.op
-	want := Want{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Use: op.Use}
+	want := SetSpec{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Use: op.Use}
 	p.plan, err = op.view.New(want, journal.NewID(), op.targets)
 	if err == nil {
 		p.Result = newSetResult(p.plan, nil, "would take")
@@ -167,7 +167,7 @@ func (p *Planned) Resize() (err error) {
 
 // Take takes the planned set, or begins to use the existing one. After an error nothing of a new set is left, unless a
 // set is returned as well: then only its journal entry could not be written.
-func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
+func (p *Planned) Take(ctx context.Context) (*OwnedSet, ansible.Result, error) {
 	op := p.op
 	if p.Existing {
 		return op.ownSet(p.plan), p.Result, op.run.Begin(Kind, op.Set, op.set.Groups(), "in use", p.plan)
@@ -180,8 +180,8 @@ func (p *Planned) Take(ctx context.Context) (*Own, ansible.Result, error) {
 }
 
 // ownSet returns the set of the plan as an Own.
-func (op *setOperation) ownSet(p *Plan) *Own {
-	own := &Own{op: op, plan: p}
+func (op *setOperation) ownSet(p *Plan) *OwnedSet {
+	own := &OwnedSet{op: op, plan: p}
 	for i := range op.targets {
 		t := &op.targets[i]
 		if !IsPart(t, op.targets) {
@@ -192,7 +192,7 @@ func (op *setOperation) ownSet(p *Plan) *Own {
 }
 
 // Time returns the set's instant.
-func (o *Own) Time() time.Time { return o.plan.Time }
+func (o *OwnedSet) Time() time.Time { return o.plan.Time }
 
 // MountSpec says how to mount a part's snapshot on point: for reading only, or with write for writing too. It is
 // mounted so that no program on it can be run and no device node used. Fault: unsupported if it has no known file
@@ -216,14 +216,14 @@ func (p *Part) MountSpec(
 	if write {
 		options = "rw"
 	}
-	inert := filesystem.Inert(filesystem.SnapshotOptions(spec.Type, origin, false))
+	inert := filesystem.WithoutExecution(filesystem.SnapshotOptions(spec.Type, origin, false))
 	spec.Options = mergeOptions(append(inert, p.options...), options)
 	return spec, nil
 }
 
 // Look reads the set again, and updates the Parts with their use of COW space. Faults: snapshot_invalid if one has
 // overflowed; not_found if the set was removed; the others of Set.Check.
-func (o *Own) Look(ctx context.Context) error {
+func (o *OwnedSet) Look(ctx context.Context) error {
 	report, err := o.op.lvm.Report(ctx)
 	if err != nil {
 		return err
@@ -249,7 +249,7 @@ func (o *Own) Look(ctx context.Context) error {
 
 // Remove removes the set, and closes its journal entry with this outcome: journal.Done if the set has served its
 // purpose.
-func (o *Own) Remove(ctx context.Context, outcome journal.Outcome) error {
+func (o *OwnedSet) Remove(ctx context.Context, outcome journal.Outcome) error {
 	if err := Undo(ctx, o.op.lvm, o.plan); err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (o *Own) Remove(ctx context.Context, outcome journal.Outcome) error {
 }
 
 // Keep makes the set an ordinary one, which the run does not remove, and closes its journal entry with this step.
-func (o *Own) Keep(step string) error { return o.op.run.Finish(step, journal.Done, o.plan) }
+func (o *OwnedSet) Keep(step string) error { return o.op.run.Finish(step, journal.Done, o.plan) }
 
 // closeLimit bounds the wait for a device to be closed. When the last process in a private mount namespace has ended,
 // the kernel unmounts what was mounted there only some time later.

@@ -8,8 +8,8 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Want is a set as the user asks for it.
-type Want struct {
+// SetSpec is a set as the user asks for it.
+type SetSpec struct {
 	Set     string
 	Volumes []Volume
 	Size    string // COW space of volumes that have no size of their own; empty: a default that fits the free space
@@ -105,7 +105,7 @@ func (p *Plan) Groups() []string {
 
 // New plans a set of the targets. It changes nothing. Its error names everything that is in the way: bad_arguments,
 // exists, merging, no_space, pool_damaged, no_single_instant, and those of Unreliable.
-func (v *View) New(want Want, id string, targets []Target) (*Plan, error) {
+func (v *View) New(want SetSpec, id string, targets []Target) (*Plan, error) {
 	p := &Plan{Set: want.Set, ID: id, Time: time.Now(), Each: want.Each, Use: want.Use}
 	var errs []error
 	for i := range targets {

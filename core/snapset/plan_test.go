@@ -44,7 +44,7 @@ func TestChooseMethods(t *testing.T) {
 		"thin and thick": {volumes: volumesNamed("/t1", "/dat"), want: []Method{Held, Held}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newServer(t).mustPlan(Want{Set: "s", Volumes: c.volumes, Each: c.each})
+			p := newServer(t).mustPlan(SetSpec{Set: "s", Volumes: c.volumes, Each: c.each})
 			var got []Method
 			for _, m := range p.Members {
 				got = append(got, m.Method)
@@ -64,7 +64,7 @@ func TestChooseMethods(t *testing.T) {
 func TestVolumesThatCannotBeHeldAreRefused(t *testing.T) {
 	srv := newServer(t)
 	srv.Make("vg00", lvmtest.Volume{Name: "mine", Kind: lvm.Snapshot, Origin: "t1"})
-	_, err := srv.plan(Want{Set: "s", Volumes: volumesNamed("/t1", "/dat")})
+	_, err := srv.plan(SetSpec{Set: "s", Volumes: volumesNamed("/t1", "/dat")})
 	expectFault(t, err, fault.NoSingleInstant, "vg00/t1 is thin and has thick snapshots (vg00/mine)")
 	view := srv.view()
 	targets, err := view.Resolve(volumesNamed("/dat", "/pccehr"))
@@ -72,17 +72,17 @@ func TestVolumesThatCannotBeHeldAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	targets[0].LV.IsExternalOrigin = true
-	_, err = view.New(Want{Set: "s"}, "id-1", targets)
+	_, err = view.New(SetSpec{Set: "s"}, "id-1", targets)
 	expectFault(t, err, fault.NoSingleInstant, "vg00/dat is the external origin of thin volumes")
-	srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/t1")})
-	srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/t1", "/dat"), Each: true})
+	srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/t1")})
+	srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/t1", "/dat"), Each: true})
 }
 
 // The snapshot of the volume that holds the journal is made first, so that no other snapshot exists without it.
 func TestJournalVolumeIsSnapshottedFirst(t *testing.T) {
 	srv := newServer(t)
 	srv.journalDir = "/pccehr"
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "vg00/shut")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "vg00/shut")})
 	if first := p.creationOrder()[0]; first.LV != "pccehr" || !first.Home {
 		t.Errorf("%s is first", first.origin())
 	}
@@ -108,7 +108,7 @@ func TestCOWSizes(t *testing.T) {
 		"thin needs none":          {size: "1g", volumes: volumesNamed("/t1"), want: []int64{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newServer(t).mustPlan(Want{Set: "s", Size: c.size, Volumes: c.volumes})
+			p := newServer(t).mustPlan(SetSpec{Set: "s", Size: c.size, Volumes: c.volumes})
 			var got []int64
 			for _, m := range p.Members {
 				got = append(got, m.COW/mib)
@@ -130,11 +130,11 @@ func TestPlanRefusesTooLittleFreeSpace(t *testing.T) {
 		}})
 	}
 	both := volumesNamed("vg/a", "vg/b")
-	_, err := crowded(60).plan(Want{Set: "s", Volumes: both})
+	_, err := crowded(60).plan(SetSpec{Set: "s", Volumes: both})
 	expectFault(t, err, fault.NoSpace, "60.0 MiB free", "needs 64.0 MiB")
-	_, err = crowded(100).plan(Want{Set: "s", Size: "52m", Volumes: both})
+	_, err = crowded(100).plan(SetSpec{Set: "s", Size: "52m", Volumes: both})
 	expectFault(t, err, fault.NoSpace, "needs 104.0 MiB")
-	p := crowded(76).mustPlan(Want{Set: "s", Volumes: both})
+	p := crowded(76).mustPlan(SetSpec{Set: "s", Volumes: both})
 	if got := p.Members[0].COW + p.Members[1].COW; got != 64*mib { // a tenth stays free
 		t.Errorf("%d MiB", got/mib)
 	}
@@ -144,17 +144,17 @@ func TestAllObstaclesAreNamed(t *testing.T) {
 	srv := newServer(t)
 	srv.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat"})
 	srv.Make("vg00", lvmtest.Volume{Name: "pccehr_s"})
-	_, err := srv.plan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "vg00/shut")})
+	_, err := srv.plan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "vg00/shut")})
 	expectFault(t, err, fault.Exists,
 		"vg00/dat_s exists: a snapshot made by hand", "vg00/pccehr_s exists and is not Rewind's")
 	volumes := volumesNamed("/dat", "vg00/none", "/nowhere", "/", "vg00/pool", "vg00/dat_s", "vg00/dat")
-	_, err = srv.plan(Want{Set: "s", Volumes: volumes})
+	_, err = srv.plan(SetSpec{Set: "s", Volumes: volumes})
 	expectFault(t, err, fault.NotFound, "vg00/none", "/nowhere", "volumes: / is on", "vg00/dat_s is itself a snapshot",
 		"/dat and vg00/dat are the same volume")
 }
 
 func TestNamesAndTags(t *testing.T) {
-	p := newServer(t).mustPlan(Want{Set: "before-upgrade", Volumes: volumesNamed("/dat", "/t1")})
+	p := newServer(t).mustPlan(SetSpec{Set: "before-upgrade", Volumes: volumesNamed("/dat", "/t1")})
 	want := []string{"vg00/dat_before-upgrade", "vg00/t1_before-upgrade"}
 	var got []string
 	for _, m := range p.Members {

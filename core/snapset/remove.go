@@ -145,6 +145,7 @@ func (op *setOperation) checkNotInUse(ctx context.Context) error {
 	if err != nil || len(holders) == 0 {
 		return err
 	}
-	return fault.New(fault.Busy, "set %s is held open by %s", op.Set, filesystem.Named(holders)).With("holders", holders).
+	return fault.New(fault.Busy, "set %s is held open by %s", op.Set, filesystem.Describe(holders)).
+		With("holders", holders).
 		WithHint("end what uses the snapshots, then run this again")
 }

@@ -21,7 +21,7 @@ func (srv *testServer) operation(r Request) *setOperation {
 		srv.t.Fatal(err)
 	}
 	r.Set = "s"
-	op := &setOperation{Request: r, run: &journey.Trip{Journal: j}, lvm: srv.lvm, view: srv.view()}
+	op := &setOperation{Request: r, run: &journey.Run{Journal: j}, lvm: srv.lvm, view: srv.view()}
 	if op.set, err = Find(op.view.Report, "s"); err != nil {
 		srv.t.Fatal(err)
 	}

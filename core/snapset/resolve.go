@@ -37,7 +37,7 @@ type View struct {
 // NewView returns a View of the real system.
 func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
 	return &View{
-		Report: report, Mounts: mounts, Sysfs: "/sys", Journal: journey.State,
+		Report: report, Mounts: mounts, Sysfs: "/sys", Journal: journey.StateDir,
 		Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf, LoopFile: filesystem.LoopFile,
 	}
 }

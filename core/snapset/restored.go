@@ -53,9 +53,9 @@ func (r Restored) String() string {
 	return "backup " + id + "of " + r.Time.Local().Format(time.RFC3339)
 }
 
-// Holds gives the set's snapshots a tag that names the backup they hold, for whoever looks at the set later. It
+// TagBackup gives the set's snapshots a tag that names the backup they hold, for whoever looks at the set later. It
 // replaces an older such tag. Faults: those of Look.
-func (o *Own) Holds(ctx context.Context, r Restored) error {
+func (o *OwnedSet) TagBackup(ctx context.Context, r Restored) error {
 	if err := o.Look(ctx); err != nil {
 		return err
 	}

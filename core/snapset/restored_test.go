@@ -10,7 +10,7 @@ import (
 // A set names the backup that it was last filled with. An ID that LVM does not allow in a tag is left out.
 func TestHoldsTagsSetWithItsBackup(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr"), Use: ForRestore})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr"), Use: ForRestore})
 	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +19,7 @@ func TestHoldsTagsSetWithItsBackup(t *testing.T) {
 	for _, c := range []struct{ id, want string }{
 		{"20260101T000000Z-lab", "20260101T000000Z-lab"}, {"a b", ""}, {"0a1b2c3d", "0a1b2c3d"},
 	} {
-		if err := own.Holds(t.Context(), Restored{c.id, at}); err != nil {
+		if err := own.TagBackup(t.Context(), Restored{c.id, at}); err != nil {
 			t.Fatal(err)
 		}
 		sets := srv.info(Query{}).Sets

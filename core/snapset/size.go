@@ -18,7 +18,7 @@ const (
 )
 
 // sizeMembers gives every thick member its COW space, and checks that the groups have room for all members.
-func (v *View) sizeMembers(want Want, p *Plan, targets []Target) error {
+func (v *View) sizeMembers(want SetSpec, p *Plan, targets []Target) error {
 	var errs []error
 	for i, m := range p.Members {
 		if m.Thin {
@@ -55,7 +55,7 @@ func (v *View) sizeMembers(want Want, p *Plan, targets []Target) error {
 func DefaultCOW(size int64) int64 { return max(size/defaultShare, minCOW) }
 
 // requestedSize returns the COW space that the user wants for the target, in bytes; 0 if the user gave no size.
-func requestedSize(want Want, t *Target) (int64, error) {
+func requestedSize(want SetSpec, t *Target) (int64, error) {
 	text := t.Size
 	if text == "" {
 		text = want.Size
@@ -97,7 +97,7 @@ func usedBytes(t *Target) (int64, error) {
 
 // fitGroup shrinks the COW space of the members that have no requested size so that all members fit into the group's
 // free space, or fails with no_space.
-func (v *View) fitGroup(want Want, p *Plan, targets []Target, group string) error {
+func (v *View) fitGroup(want SetSpec, p *Plan, targets []Target, group string) error {
 	g, _ := v.Report.Group(group)
 	var fixedCOW, flexibleCOW int64
 	var flexible []*Member // those that have no requested size

@@ -24,7 +24,7 @@ import (
 const (
 	tagSet      = "rewind:set="
 	tagID       = "rewind:id="
-	tagRollback = "rewind:back=" // given to an origin: see BackTag
+	tagRollback = "rewind:back=" // given to an origin: see RollbackTag
 	tagCount    = "rewind:count="
 	tagTime     = "rewind:time=" // Unix seconds
 	tagUse      = "rewind:use="  // what the set was taken for; not given for ForUser
@@ -80,10 +80,10 @@ func (l Label) tags() []string {
 // that was not finished.
 func (l Label) countTag() string { return tagCount + strconv.Itoa(l.Count) }
 
-// BackTag returns the tag for the origin that holds the journal, if it is to be rolled back at a boot to the set with
-// this ID. The merge brings back an older journal, which does not know of the rollback. When all merges have ended,
-// this tag is the only trace of it.
-func BackTag(id string) string { return tagRollback + id }
+// RollbackTag returns the tag for the origin that holds the journal, if it is to be rolled back at a boot to the set
+// with this ID. The merge brings back an older journal, which does not know of the rollback. When all merges have
+// ended, this tag is the only trace of it.
+func RollbackTag(id string) string { return tagRollback + id }
 
 // LabelOf reads the tags of a volume; false if it belongs to no set.
 func LabelOf(v *lvm.Volume) (Label, bool) {

@@ -71,7 +71,7 @@ func TestCheckNamesEveryBadMember(t *testing.T) {
 // The request and the answer of a run's unit go through files: nothing may change on the way.
 func TestRequestPlanAndResultSurviveJSON(t *testing.T) {
 	srv := newServer(t)
-	plan := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "/t1")})
+	plan := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "/t1")})
 	plan.Time = takenAt
 	again := new(Plan)
 	roundTrip(t, plan, again)

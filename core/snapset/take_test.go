@@ -18,13 +18,15 @@ import (
 func planKinds() map[string]func(srv *testServer) *Plan {
 	three := volumesNamed("/dat", "/pccehr", "vg00/shut")
 	return map[string]func(srv *testServer) *Plan{
-		"held": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Volumes: three}) },
-		"each": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Each: true, Volumes: three}) },
-		"thin": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/t1", "/t2")}) },
-		"thin and thick": func(srv *testServer) *Plan {
-			return srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/t1", "/pccehr", "/t2")})
+		"held": func(srv *testServer) *Plan { return srv.mustPlan(SetSpec{Set: "s", Volumes: three}) },
+		"each": func(srv *testServer) *Plan { return srv.mustPlan(SetSpec{Set: "s", Each: true, Volumes: three}) },
+		"thin": func(srv *testServer) *Plan {
+			return srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/t1", "/t2")})
 		},
-		"single": func(srv *testServer) *Plan { return srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat")}) },
+		"thin and thick": func(srv *testServer) *Plan {
+			return srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/t1", "/pccehr", "/t2")})
+		},
+		"single": func(srv *testServer) *Plan { return srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat")}) },
 	}
 }
 
@@ -88,7 +90,7 @@ func (srv *testServer) commandsSince(first int) []string {
 
 func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/t1", "/pccehr", "vg00/shut")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/t1", "/pccehr", "vg00/shut")})
 	before := len(srv.Commands())
 	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
@@ -111,7 +113,7 @@ func TestNoProgramRunsWhileVolumesAreHeld(t *testing.T) {
 
 func TestCheckRefusesUnfinishedSet(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	srv.FailOn(errors.New("no such luck"), "--addtag", "rewind:count=2")
 	srv.FailOn(errors.New("in use"), "lvremove")
 	if _, err := take(t.Context(), srv.lvm, p, time.Minute); !errors.Is(err, errLeftover) {
@@ -233,7 +235,7 @@ func TestUndoKeepsSnapshotsOfOtherSets(t *testing.T) {
 // suspend returns.
 func TestWritesResumeAtFreezeTimeout(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	release := srv.Stick()
 	done := make(chan error, 1)
 	go func() {
@@ -247,7 +249,7 @@ func TestWritesResumeAtFreezeTimeout(t *testing.T) {
 
 func TestTakeEndsWhenCancelled(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := take(ctx, srv.lvm, p, time.Minute)
@@ -258,7 +260,7 @@ func TestTakeEndsWhenCancelled(t *testing.T) {
 // A table that another command prepared for an origin is never made live: LVM's metadata may say something else.
 func TestUndoDropsLeftoverTable(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	srv.Suspend("vg00/pccehr", true)
 	if err := Undo(t.Context(), srv.lvm, p); err != nil {
 		t.Fatal(err)
@@ -271,7 +273,7 @@ func TestUndoDropsLeftoverTable(t *testing.T) {
 func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
 	for _, stuck := range []bool{false, true} {
 		srv := newServer(t)
-		p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+		p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 		srv.FailOn(errors.New("no such luck"), "lvcreate", "pccehr_s")
 		if stuck {
 			srv.FailOn(errors.New("in use"), "lvremove")
@@ -280,7 +282,7 @@ func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		op := &setOperation{run: &journey.Trip{Journal: j}, lvm: srv.lvm}
+		op := &setOperation{run: &journey.Run{Journal: j}, lvm: srv.lvm}
 		if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +302,7 @@ func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
 // warning.
 func TestLongSuspendByLVMIsWarnedOf(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat")})
 	quick := takenResult(p, Pause{"vg00/dat": time.Second}, 15*time.Second)
 	slow := takenResult(p, Pause{"vg00/dat": 137 * time.Second}, 15*time.Second)
 	if len(quick.Warnings) != 0 || len(slow.Warnings) != 1 || !strings.Contains(slow.Warnings[0], "waited 2m17s") {
@@ -311,7 +313,7 @@ func TestLongSuspendByLVMIsWarnedOf(t *testing.T) {
 // A file system writes to its log when it is thawed, so the log's volume is resumed first.
 func TestLogIsResumedBeforeItsFileSystem(t *testing.T) {
 	srv := newServer(t)
-	p := srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	p.Members[1].Log = true
 	for _, m := range p.Members {
 		srv.Suspend(m.origin(), false)

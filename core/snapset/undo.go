@@ -80,7 +80,7 @@ func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) 
 		devices = append(devices, v.DMName)
 	}
 	if len(p.Members) > 0 {
-		if err := l.Disarm(devices...); err != nil {
+		if err := l.DropPrepared(devices...); err != nil {
 			return err
 		}
 	}

@@ -29,7 +29,7 @@ type testServer struct {
 func newTestServer(t *testing.T, groups ...lvmtest.Group) *testServer {
 	t.Helper()
 	lvmDir, stateDir = t.TempDir(), t.TempDir()
-	t.Cleanup(func() { lvmDir, stateDir = "/etc/lvm", journey.State })
+	t.Cleanup(func() { lvmDir, stateDir = "/etc/lvm", journey.StateDir })
 	fake := lvmtest.New(groups...)
 	return &testServer{Fake: fake, t: t, lvm: fake.LVM()}
 }
@@ -96,7 +96,7 @@ func volumesNamed(names ...string) []Volume {
 }
 
 // plan plans a set of these volumes.
-func (srv *testServer) plan(want Want) (*Plan, error) {
+func (srv *testServer) plan(want SetSpec) (*Plan, error) {
 	srv.t.Helper()
 	view := srv.view()
 	targets, err := view.Resolve(want.Volumes)
@@ -106,7 +106,7 @@ func (srv *testServer) plan(want Want) (*Plan, error) {
 	return view.New(want, "id-1", targets)
 }
 
-func (srv *testServer) mustPlan(want Want) *Plan {
+func (srv *testServer) mustPlan(want SetSpec) *Plan {
 	srv.t.Helper()
 	p, err := srv.plan(want)
 	if err != nil {

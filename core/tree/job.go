@@ -235,7 +235,7 @@ func (j *job) noteSourceError(rel string, err error) error {
 
 func codeOf(err error, other fault.Code) fault.Code {
 	switch {
-	case durable.Full(err):
+	case durable.IsFull(err):
 		return fault.NoSpace
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ETXTBSY):
 		return fault.Busy

@@ -17,7 +17,7 @@ import (
 // Before that it calls mount in the namespace. The test itself stays outside and does not see these mounts.
 func inPrivateNamespace(t *testing.T, f Fixture, mount func() error, run func(*testCase)) {
 	t.Helper()
-	err := filesystem.Private(func() error {
+	err := filesystem.InPrivateNamespace(func() error {
 		if err := mount(); err != nil {
 			return err
 		}

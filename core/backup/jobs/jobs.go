@@ -61,7 +61,7 @@ const suffix = ".json"
 type Dir string
 
 // Kept is the directory that all programs on a server use.
-const Kept = Dir(journey.State + "/jobs")
+const Kept = Dir(journey.StateDir + "/jobs")
 
 // Begin writes that a run of the job begins, and keeps what is known of the last good backup. It returns the job to be
 // passed to End.

@@ -102,7 +102,7 @@ func TestStartInPrivateMountNamespace(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var c *Client
-	err := filesystem.Private(func() error {
+	err := filesystem.InPrivateNamespace(func() error {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 			return err
 		}

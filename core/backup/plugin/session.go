@@ -45,7 +45,7 @@ func killMember(pid, session int) {
 func sessionProcesses(session int) []int {
 	var found []int
 	for p := range proc.All() {
-		if p.Session == session && p.Lives() {
+		if p.Session == session && p.IsAlive() {
 			found = append(found, p.PID)
 		}
 	}
@@ -55,5 +55,5 @@ func sessionProcesses(session int) []int {
 // isAlive reports whether there is a live process with this ID in the session.
 func isAlive(pid, session int) bool {
 	p, ok := proc.Find(pid)
-	return ok && p.Session == session && p.Lives()
+	return ok && p.Session == session && p.IsAlive()
 }

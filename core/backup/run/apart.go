@@ -15,9 +15,9 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// Apart is a backend in a mount namespace of its own. Nobody else sees what the backend mounts there, nor the snapshots
-// that are mounted there for it.
-type Apart struct {
+// IsolatedBackend is a backend in a mount namespace of its own. Nobody else sees what the backend mounts there, nor the
+// snapshots that are mounted there for it.
+type IsolatedBackend struct {
 	*plugin.Client
 	host      *Host
 	namespace *filesystem.Space
@@ -26,12 +26,12 @@ type Apart struct {
 }
 
 // StartApart starts a process of the backend in a mount namespace of its own. The caller closes it.
-func (h *Host) StartApart(ctx context.Context) (*Apart, error) {
+func (h *Host) StartApart(ctx context.Context) (*IsolatedBackend, error) {
 	namespace, err := filesystem.NewSpace()
 	if err != nil {
 		return nil, err
 	}
-	a := &Apart{host: h, namespace: namespace}
+	a := &IsolatedBackend{host: h, namespace: namespace}
 	if err := a.startClient(ctx); err != nil {
 		return nil, fault.All(err, namespace.Close())
 	}
@@ -40,7 +40,7 @@ func (h *Host) StartApart(ctx context.Context) (*Apart, error) {
 
 // startClient starts a process of the backend in the namespace, in place of the one before. If that fails, Client stays
 // as it was; every call of a client that has been closed returns an error.
-func (a *Apart) startClient(ctx context.Context) error {
+func (a *IsolatedBackend) startClient(ctx context.Context) error {
 	return a.namespace.Do(func() error {
 		client, err := a.host.start(ctx)
 		if err == nil {
@@ -51,12 +51,12 @@ func (a *Apart) startClient(ctx context.Context) error {
 }
 
 // Close ends the process, and the namespace with all its mounts.
-func (a *Apart) Close() error { return fault.All(a.Client.Close(), a.namespace.Close()) }
+func (a *IsolatedBackend) Close() error { return fault.All(a.Client.Close(), a.namespace.Close()) }
 
 // mountSnapshots mounts the snapshots in the namespace, each on top of the mount of its volume. That mount of the
 // volume is left in place below the snapshot: when somebody unmounts the volume outside, the kernel unmounts its copy
 // here as well, and the snapshot stays.
-func (a *Apart) mountSnapshots(ctx context.Context, r command.Runner, specs []filesystem.MountSpec) error {
+func (a *IsolatedBackend) mountSnapshots(ctx context.Context, r command.Runner, specs []filesystem.MountSpec) error {
 	// A parent comes before the mount points in it.
 	slices.SortFunc(specs, func(x, y filesystem.MountSpec) int { return strings.Compare(x.Point, y.Point) })
 	return a.namespace.Do(func() error {
@@ -73,7 +73,7 @@ func (a *Apart) mountSnapshots(ctx context.Context, r command.Runner, specs []fi
 // mount has doMount mount something at a mount point, and notes that mount. If the point is an automount point at which
 // nothing is mounted, mount first unmounts the automount, in this namespace only. Otherwise every access to the point
 // would have systemd mount the volume outside the namespace, where it is not seen from inside.
-func (a *Apart) mount(point string, doMount func() error) error {
+func (a *IsolatedBackend) mount(point string, doMount func() error) error {
 	mounts, err := filesystem.Mounts() // of the calling thread
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (a *Apart) mount(point string, doMount func() error) error {
 // unmountSnapshots unmounts the snapshots again. If the backend, or a program that it left running, still keeps one of
 // them open, the backend is ended and started again. Faults: set_differs if somebody else has unmounted a snapshot
 // meanwhile; busy.
-func (a *Apart) unmountSnapshots(ctx context.Context) error {
+func (a *IsolatedBackend) unmountSnapshots(ctx context.Context) error {
 	err := a.namespace.Do(a.unmountAll)
 	if errors.Is(err, fault.Busy) {
 		err = fault.All(a.Client.Close(), a.namespace.Do(a.unmountAll), a.startClient(ctx))
@@ -108,7 +108,7 @@ func (a *Apart) unmountSnapshots(ctx context.Context) error {
 }
 
 // unmountAll unmounts the snapshots, the last one first. It runs on a thread in the namespace.
-func (a *Apart) unmountAll() error {
+func (a *IsolatedBackend) unmountAll() error {
 	mounts, err := filesystem.Mounts() // of the calling thread
 	if err != nil {
 		return err

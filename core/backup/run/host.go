@@ -26,7 +26,7 @@ type Host struct {
 
 // Open finds the backend's program and reads the run's secrets, which removes them from the run's directory. Faults:
 // those of plugin.Find, internal.
-func Open(t *journey.Trip, b Backends, use Use) (*Host, error) {
+func Open(t *journey.Run, b Backends, use Use) (*Host, error) {
 	h := &Host{use: use, runDir: t.Dir()}
 	if err := t.Secret(&h.secret); err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (h *Host) Config() backup.Config {
 }
 
 // recordsDir has one directory for each backend, with the records of its backups.
-const recordsDir = journey.State + "/records"
+const recordsDir = journey.StateDir + "/records"
 
 // Records returns the keeper of the records of the backend's backups.
 func (h *Host) Records() record.Keeper {
@@ -78,10 +78,10 @@ func (h *Host) forget(ctx context.Context, client backup.Backend, id string) err
 	return client.Forget(ctx, h.Config(), id)
 }
 
-// Cover masks the secrets in the message and the warnings of a result. The commands contain no secrets, because tools
-// get these in the environment. The data are numbers, paths and IDs, and are not masked: one of them may contain the
-// value of a variable that is no secret.
-func (h *Host) Cover(r ansible.Result) ansible.Result {
+// MaskResult masks the secrets in the message and the warnings of a result. The commands contain no secrets, because
+// tools get these in the environment. The data are numbers, paths and IDs, and are not masked: one of them may contain
+// the value of a variable that is no secret.
+func (h *Host) MaskResult(r ansible.Result) ansible.Result {
 	r.Msg = h.mask.Text(r.Msg)
 	for i, warning := range r.Warnings {
 		r.Warnings[i] = h.mask.Text(warning)
@@ -89,9 +89,9 @@ func (h *Host) Cover(r ansible.Result) ansible.Result {
 	return r
 }
 
-// Hide masks the secrets in a backend's error, and returns it as a *fault.Error that wraps no other error. It returns
-// nil for nil.
-func (h *Host) Hide(err error) error {
+// MaskError masks the secrets in a backend's error, and returns it as a *fault.Error that wraps no other error. It
+// returns nil for nil.
+func (h *Host) MaskError(err error) error {
 	if err == nil {
 		return nil
 	}

@@ -103,9 +103,9 @@ func otherHosts(newestFirst []backup.Stored, host string) []string {
 	return hosts
 }
 
-// Ahead returns a warning that names the host's backups that are dated later than now, or nil if there are none. If
-// host is empty, it names those of all hosts.
-func Ahead(list []backup.Stored, host string, now time.Time) []string {
+// FutureWarning returns a warning that names the host's backups that are dated later than now, or nil if there are
+// none. If host is empty, it names those of all hosts.
+func FutureWarning(list []backup.Stored, host string, now time.Time) []string {
 	var future []string
 	for _, s := range list {
 		if s.Future(now) && (host == "" || s.Host == host) {

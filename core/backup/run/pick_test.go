@@ -96,11 +96,11 @@ func TestBackupDatedInFutureIsNeverLatest(t *testing.T) {
 	if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "now, 2026-03-04T12:00:00Z: ahead-of-web") {
 		t.Errorf("where there is no other backup: %v", err)
 	}
-	warnings := Ahead(list, "web", now)
+	warnings := FutureWarning(list, "web", now)
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "ahead-of-web of 2026-03-08T16:00:00Z") {
 		t.Errorf("warnings: %q", warnings)
 	}
-	if warnings := Ahead(list, "mail", now); warnings != nil {
+	if warnings := FutureWarning(list, "mail", now); warnings != nil {
 		t.Errorf("warnings for another host: %q", warnings)
 	}
 	listed := entriesOf(list, now)

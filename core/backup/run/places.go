@@ -11,9 +11,9 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 )
 
-// OnMember refuses a backend with a place on a volume of the set, because what is written there would fill the set's
-// snapshots. members has the names of the volumes, by the device of their file system. Fault: bad_arguments.
-func OnMember(d backup.Description, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
+// RefusePlaceOnMember refuses a backend with a place on a volume of the set, because what is written there would fill
+// the set's snapshots. members has the names of the volumes, by the device of their file system. Fault: bad_arguments.
+func RefusePlaceOnMember(d backup.Description, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
 	var errs []error
 	for _, path := range d.Local {
 		m, err := filesystem.Holding(mounts, path)
@@ -93,10 +93,10 @@ func refuseHidden(paths []string, mounts []filesystem.Mount, roots []string) err
 // fstab is the path of fstab(5), which tests replace.
 var fstab = "/etc/fstab"
 
-// Mounted refuses a place of the backend, and a directory to be read live, below a mount point of fstab at which
-// nothing is mounted. Otherwise backups would fill the file system below and be hidden by the next mount, and the wrong
-// directory would be backed up. Faults: repository_missing for a place, not_found for a live directory.
-func Mounted(d backup.Description, live []string) error {
+// RefuseUnmounted refuses a place of the backend, and a directory to be read live, below a mount point of fstab at
+// which nothing is mounted. Otherwise backups would fill the file system below and be hidden by the next mount, and the
+// wrong directory would be backed up. Faults: repository_missing for a place, not_found for a live directory.
+func RefuseUnmounted(d backup.Description, live []string) error {
 	entries, err := filesystem.Fstab(fstab)
 	if err != nil {
 		return err

@@ -68,21 +68,22 @@ func TestUnmountedMountPointIsRefused(t *testing.T) {
 	d := backup.Description{Name: "mirror", Local: []string{point + "/host"}}
 	want := "fstab mounts something at " + point + ", and nothing is mounted there"
 	for code, err := range map[fault.Code]error{
-		fault.RepositoryMissing: Mounted(d, nil), fault.NotFound: Mounted(backup.Description{}, []string{point}),
+		fault.RepositoryMissing: RefuseUnmounted(d, nil),
+		fault.NotFound:          RefuseUnmounted(backup.Description{}, []string{point}),
 	} {
 		if !errors.Is(err, code) || !strings.Contains(err.Error(), want) ||
 			!strings.Contains(fault.Of(err).Hint, "mount "+point) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
-	if err := Mounted(backup.Description{Local: []string{dir}}, []string{dir}); err != nil {
+	if err := RefuseUnmounted(backup.Description{Local: []string{dir}}, []string{dir}); err != nil {
 		t.Errorf("the mount point is below the path: %v", err)
 	}
 	if err := unix.Mount("tmpfs", point, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(point, 0) })
-	if err := Mounted(d, []string{point}); err != nil {
+	if err := RefuseUnmounted(d, []string{point}); err != nil {
 		t.Errorf("it is mounted: %v", err)
 	}
 }

@@ -90,7 +90,7 @@ func (b Backends) Serve(args []string) int {
 
 func handler(b Backends, act func(*operation, context.Context) (ansible.Result, error)) journey.Handler {
 	use := func(r Request) Use { return r.Use }
-	do := func(ctx context.Context, t *journey.Trip, h *Host, r Request) (ansible.Result, error) {
+	do := func(ctx context.Context, t *journey.Run, h *Host, r Request) (ansible.Result, error) {
 		op := &operation{
 			Request: r, journeyRun: t, commands: command.NewRecorder(command.Local{}), host: h, begun: time.Now(),
 		}
@@ -98,17 +98,17 @@ func handler(b Backends, act func(*operation, context.Context) (ansible.Result, 
 		result.Commands = op.commands.Commands()
 		return result, err
 	}
-	return Journey(b, use, do)
+	return BackendHandler(b, use, do)
 }
 
-// Journey returns the handler of runs that use a backend. R is the type of their requests, and use returns the part of
-// a request that says which backend. do makes the run. Its answer is masked here, because a program that asks for the
-// answer of a run later, by the run's ID, does not know the secrets.
-func Journey[R any](
-	b Backends, use func(R) Use, do func(context.Context, *journey.Trip, *Host, R) (ansible.Result, error),
+// BackendHandler returns the handler of runs that use a backend. R is the type of their requests, and use returns the
+// part of a request that says which backend. do makes the run. Its answer is masked here, because a program that asks
+// for the answer of a run later, by the run's ID, does not know the secrets.
+func BackendHandler[R any](
+	b Backends, use func(R) Use, do func(context.Context, *journey.Run, *Host, R) (ansible.Result, error),
 ) journey.Handler {
 	return journey.Handler{
-		Do: func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+		Do: func(ctx context.Context, t *journey.Run, data json.RawMessage) (ansible.Result, error) {
 			var r R
 			if err := json.Unmarshal(data, &r); err != nil {
 				return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
@@ -118,9 +118,9 @@ func Journey[R any](
 				return ansible.Result{}, err
 			}
 			result, err := do(ctx, t, host, r)
-			return host.Cover(result), host.Hide(err)
+			return host.MaskResult(result), host.MaskError(err)
 		},
-		Settle: func(context.Context, *journey.Trip, *journal.Entry) error {
+		Settle: func(context.Context, *journey.Run, *journal.Entry) error {
 			return fault.New(fault.Internal, "there are no records of this kind")
 		},
 	}
@@ -129,7 +129,7 @@ func Journey[R any](
 // operation is one backup or query under way.
 type operation struct {
 	Request
-	journeyRun *journey.Trip
+	journeyRun *journey.Run
 	commands   *command.Recorder
 	host       *Host
 	begun      time.Time
@@ -150,7 +150,7 @@ func (op *operation) query(ctx context.Context) (ansible.Result, error) {
 	if err != nil {
 		return ansible.Result{}, err
 	}
-	if err := Mounted(description, nil); err != nil {
+	if err := RefuseUnmounted(description, nil); err != nil {
 		return ansible.Result{}, err
 	}
 	var lacks []string
@@ -173,7 +173,7 @@ func (op *operation) query(ctx context.Context) (ansible.Result, error) {
 	if !op.AllHosts {
 		host = op.Use.Host
 	}
-	result.Warnings = append(lacks, Ahead(list, host, op.begun)...)
+	result.Warnings = append(lacks, FutureWarning(list, host, op.begun)...)
 	if op.Query == List {
 		result.Data["backups"] = entriesOf(list, op.begun)
 		result.Msg, err = op.countMessage(ctx, client, list)
@@ -219,7 +219,7 @@ func (op *operation) checkRepository(ctx context.Context, client backup.Backend)
 // Settle has the backend remove what the last run for this set left in the repository, if that run did not end as done.
 // It returns no error: what the backend cannot remove stays for the next run, and the caller checks next whether the
 // repository can be used.
-func Settle(ctx context.Context, t *journey.Trip, h *Host, client backup.Backend, set string) {
+func Settle(ctx context.Context, t *journey.Run, h *Host, client backup.Backend, set string) {
 	entries, _ := t.Journal.Entries() // the locking of the set reports a damaged entry
 	i := slices.IndexFunc(entries, func(e *journal.Entry) bool { return e.Kind == snapset.Kind && e.Set == set })
 	if i >= 0 && entries[i].Outcome != journal.Done {
@@ -278,7 +278,7 @@ func (op *operation) report(label string) backup.Report { return Report(op.journ
 // Report returns a function that passes on a backend's progress under the given label, at most once per second. As long
 // as the backend reports, the function also extends the time limit of the run's unit, every ten seconds, to twice the
 // stall timeout from then.
-func Report(t *journey.Trip, h *Host, label string) backup.Report {
+func Report(t *journey.Run, h *Host, label string) backup.Report {
 	var lastTold, lastExtended time.Time
 	t.Tell(journey.Progress{Label: label, Percent: -1})
 	return func(p backup.Progress) {

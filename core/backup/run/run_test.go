@@ -67,11 +67,11 @@ func tempDir(t *testing.T) (dir string, on filesystem.Mount, mounts []filesystem
 func TestRepositoryOnMemberIsRefused(t *testing.T) {
 	dir, on, mounts := tempDir(t)
 	d := backup.Description{Name: "mirror", Local: []string{dir + "/not/there/yet"}}
-	err := OnMember(d, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
+	err := RefusePlaceOnMember(d, mounts, map[filesystem.Dev]string{on.Dev: "vg00/dat"})
 	if !errors.Is(err, fault.BadArguments) || !strings.Contains(err.Error(), "vg00/dat") {
 		t.Errorf("got %v", err)
 	}
-	if err := OnMember(d, mounts, map[filesystem.Dev]string{{Major: 4095, Minor: 1}: "vg00/dat"}); err != nil {
+	if err := RefusePlaceOnMember(d, mounts, map[filesystem.Dev]string{{Major: 4095, Minor: 1}: "vg00/dat"}); err != nil {
 		t.Errorf("on another volume: %v", err)
 	}
 }
@@ -86,12 +86,12 @@ func TestVolumesOfRoots(t *testing.T) {
 
 func TestHideMasksSecretsInErrors(t *testing.T) {
 	h := &Host{mask: ansible.Hide("swordfish")}
-	f := fault.Of(h.Hide(fault.New(fault.BackendFailed, "said swordfish").
+	f := fault.Of(h.MaskError(fault.New(fault.BackendFailed, "said swordfish").
 		With("stderr", "swordfish").WithHint("not swordfish")))
 	if strings.Contains(f.Msg+f.Hint, "swordfish") || f.Facts["stderr"] != "********" || f.Code != fault.BackendFailed {
 		t.Errorf("%+v", f)
 	}
-	if h.Hide(nil) != nil {
+	if h.MaskError(nil) != nil {
 		t.Error("no error became one")
 	}
 }

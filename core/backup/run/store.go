@@ -23,7 +23,7 @@ import (
 
 // unmountedDir is the directory in which the backend sees volumes without a mount point of their own, each at
 // GROUP/VOLUME. That path is also the volume's root in the backup.
-const unmountedDir = journey.Run + "/backup"
+const unmountedDir = journey.RuntimeDir + "/backup"
 
 // removeLimit is the time limit for the work after the storing, such as the removal of the set. That work is done even
 // if the run has been asked to end.
@@ -42,7 +42,7 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 	}
 	op.recording = description.Recording
 	volumes, live := split(op.Volumes)
-	if err := Mounted(description, live); err != nil {
+	if err := RefuseUnmounted(description, live); err != nil {
 		return ansible.Result{}, err
 	}
 	if op.lacks, err = op.checkRepository(ctx, client); err != nil {
@@ -108,7 +108,7 @@ func (op *operation) planSet(
 	} else {
 		lockingRun.WaitFor(op.LockTimeout)
 	}
-	planned, err := snapset.PlanOwn(ctx, lockingRun, op.commands, snapset.Request{
+	planned, err := snapset.PlanOwnedSet(ctx, lockingRun, op.commands, snapset.Request{
 		State: snapset.Present, Set: op.Set, Volumes: volumes, Size: op.Size, FreezeTimeout: op.FreezeTimeout,
 		Use: snapset.ForBackup,
 	})
@@ -120,7 +120,7 @@ func (op *operation) planSet(
 		return nil, err
 	}
 	members, paths := Members(planned.Targets), slices.Concat(d.Local, live)
-	return planned, fault.All(OnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
+	return planned, fault.All(RefusePlaceOnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
 		refuseHidden(paths, mounts, Roots(planned.Targets)))
 }
 
@@ -135,7 +135,7 @@ func Members(targets []snapset.Target) map[filesystem.Dev]string {
 
 // storeSet mounts the set's snapshots for the backend and has it store them and the live directories.
 func (op *operation) storeSet(
-	ctx context.Context, client *Apart, set *snapset.Own, live []string,
+	ctx context.Context, client *IsolatedBackend, set *snapset.OwnedSet, live []string,
 ) (stored backup.Stored, err error) {
 	var specs []filesystem.MountSpec
 	tree := op.tree(set.Time(), live)
@@ -161,7 +161,7 @@ func (op *operation) tree(at time.Time, roots []string) backup.Tree {
 }
 
 // storeTree has the backend store the tree, and keeps the record of its files.
-func (op *operation) storeTree(ctx context.Context, client *Apart, tree backup.Tree) (backup.Stored, error) {
+func (op *operation) storeTree(ctx context.Context, client *IsolatedBackend, tree backup.Tree) (backup.Stored, error) {
 	return record.Storing{
 		Backend: client, Config: op.host.Config(), Tree: tree, Recording: op.recording, See: client.namespace.Do,
 		Keeper: op.host.Records(), File: filepath.Join(op.host.runDir, "record"),
@@ -169,7 +169,7 @@ func (op *operation) storeTree(ctx context.Context, client *Apart, tree backup.T
 }
 
 // storeLive makes a backup that has no snapshots, only directories that are read live.
-func (op *operation) storeLive(ctx context.Context, client *Apart, live []string) (ansible.Result, error) {
+func (op *operation) storeLive(ctx context.Context, client *IsolatedBackend, live []string) (ansible.Result, error) {
 	if op.Check {
 		msg := "would back up " + strings.Join(live, ", ") + ", read live"
 		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: op.lacks}, nil
@@ -277,7 +277,7 @@ func (op *operation) confirm(ctx context.Context, client backup.Backend, s backu
 		return backup.Stored{}, fault.New(fault.BackendFailed, msg, op.Use.Backend, s.ID).
 			WithHint("there is no backup: look at the repository, and at the backend")
 	}
-	s.Warnings = append(s.Warnings, Ahead(list, op.Use.Host, time.Now())...)
+	s.Warnings = append(s.Warnings, FutureWarning(list, op.Use.Host, time.Now())...)
 	s.Warnings = append(s.Warnings, op.prune(ctx, client, list, s)...)
 	return s, nil
 }
@@ -312,7 +312,7 @@ func (op *operation) backupResult(s backup.Stored, live []string, err error) ans
 }
 
 // cowUsed returns how much COW space the snapshots have used, in bytes, by volume.
-func cowUsed(set *snapset.Own) map[string]int64 {
+func cowUsed(set *snapset.OwnedSet) map[string]int64 {
 	out := map[string]int64{}
 	for _, p := range set.Parts {
 		out[p.Target.LV.FullName()] = p.Snapshot.COWUsed

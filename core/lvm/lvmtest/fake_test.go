@@ -87,7 +87,7 @@ func TestInjectedFailuresHappenOnce(t *testing.T) {
 	if _, err := l.Report(ctx); err != nil {
 		t.Fatal(err)
 	}
-	err := l.CreateSnapshot(ctx, lvm.Create{VG: "vg", Origin: "o", Name: "s", Extents: 1})
+	err := l.CreateSnapshot(ctx, lvm.SnapshotSpec{VG: "vg", Origin: "o", Name: "s", Extents: 1})
 	if got := fault.Of(err); got.Code != fault.CommandFailed || !strings.Contains(got.Msg, "disk on fire") {
 		t.Errorf("got %v", got)
 	}
@@ -106,7 +106,7 @@ func TestDieAtAndDieAfter(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "o"}}})
 	f.DieAt(1)
 	f.DieAfter(2)
-	create := lvm.Create{VG: "vg", Origin: "o", Name: "s", Extents: 1}
+	create := lvm.SnapshotSpec{VG: "vg", Origin: "o", Name: "s", Extents: 1}
 	for want := 1; want <= 2; want++ {
 		died := mustDie(t, func() { _ = lvm.New(f).CreateSnapshot(context.Background(), create) })
 		if died.At != want {

@@ -35,7 +35,7 @@ func TestPrepareInstantRefusesSnapshotMadeLiveMeanwhile(t *testing.T) {
 		m, err := f.Mapper()
 		return refreshAfterBlank{m, func() error { return f.LVM().Refresh(t.Context(), "vg/a") }}, err
 	})
-	_, err := l.PrepareInstant(t.Context(), []lvm.Pair{{Origin: "vg-a", Snapshot: "vg-as"}}, nil, time.Minute)
+	_, err := l.PrepareInstant(t.Context(), []lvm.SnapshotPair{{Origin: "vg-a", Snapshot: "vg-as"}}, nil, time.Minute)
 	if !errors.Is(err, fault.Busy) {
 		t.Errorf("got %v, want busy", err)
 	}
@@ -67,7 +67,9 @@ func TestLogIsSuspendedAfterAndResumedBeforeFileSystem(t *testing.T) {
 		m, err := f.Mapper()
 		return fileWritesToLog{m}, err
 	})
-	pairs := []lvm.Pair{{Origin: fileDevice, Snapshot: "vg-files"}, {Origin: logDevice, Snapshot: "vg-logs", Log: true}}
+	pairs := []lvm.SnapshotPair{
+		{Origin: fileDevice, Snapshot: "vg-files"}, {Origin: logDevice, Snapshot: "vg-logs", Log: true},
+	}
 	i, err := l.PrepareInstant(t.Context(), pairs, nil, time.Minute)
 	if err != nil {
 		t.Fatal(err)

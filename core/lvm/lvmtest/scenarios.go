@@ -108,7 +108,7 @@ func (b Bench) makeThin(lv string) {
 // mustSnapshot takes a snapshot: a thick one with that many extents of COW space, or a thin one with 0.
 func (b Bench) mustSnapshot(t *testing.T, origin, name string, extents int64, tags ...string) {
 	t.Helper()
-	c := lvm.Create{VG: b.VG, Origin: origin, Name: name, Extents: extents, Tags: tags}
+	c := lvm.SnapshotSpec{VG: b.VG, Origin: origin, Name: name, Extents: extents, Tags: tags}
 	if err := b.LVM.CreateSnapshot(context.Background(), c); err != nil {
 		t.Fatalf("create %s: %v", name, err)
 	}

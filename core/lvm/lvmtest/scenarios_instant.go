@@ -11,13 +11,13 @@ import (
 )
 
 // makeThickPairs makes two linear volumes, a and c, with a snapshot each, as and cs.
-func (b Bench) makeThickPairs(t *testing.T) []lvm.Pair {
+func (b Bench) makeThickPairs(t *testing.T) []lvm.SnapshotPair {
 	t.Helper()
-	var pairs []lvm.Pair
+	var pairs []lvm.SnapshotPair
 	for _, o := range []string{"a", "c"} {
 		b.makeLinear(o)
 		b.mustSnapshot(t, o, o+"s", 4)
-		pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s")})
+		pairs = append(pairs, lvm.SnapshotPair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s")})
 	}
 	return pairs
 }
@@ -65,7 +65,7 @@ func (h hookedMapper) Prepared(device string) func() (bool, error) {
 func (hookedMapper) Close() error { return nil }
 
 // mustTake takes the instant, and checks that writes to every origin waited.
-func mustTake(t *testing.T, i *lvm.Instant, pairs []lvm.Pair) {
+func mustTake(t *testing.T, i *lvm.Instant, pairs []lvm.SnapshotPair) {
 	t.Helper()
 	waited, err := i.Take(context.Background(), time.Minute)
 	must(t, err)
@@ -144,7 +144,7 @@ func thickInstantReachesLimit(t *testing.T, b Bench) {
 	checkFault(t, err, fault.FreezeTimeout)
 	must(t, i.Close())
 	b.checkAtRest(t, "a", "snapshot-origin")
-	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot, b.VG+"-gone"))
+	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot, b.VG+"-gone"))
 	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
 	b.checkAtRest(t, "a", "linear")
 	b.checkAtRest(t, "c", "linear")
@@ -203,18 +203,18 @@ func leftoversOfKilledCommand(t *testing.T, b Bench) {
 
 // makeThinPairs makes two thin volumes in one pool, a and c, with a snapshot each, as and cs. The snapshots are
 // inactive and have a tag.
-func (b Bench) makeThinPairs(t *testing.T) []lvm.Pair {
+func (b Bench) makeThinPairs(t *testing.T) []lvm.SnapshotPair {
 	t.Helper()
 	b.makeThin("a")
 	b.Host.Make(b.VG, Volume{Name: "c", Pool: "pool", Size: 64 * mib})
-	var pairs []lvm.Pair
+	var pairs []lvm.SnapshotPair
 	for _, o := range []string{"a", "c"} {
 		must(t, b.LVM.CreateSnapshot(context.Background(),
-			lvm.Create{VG: b.VG, Origin: o, Name: o + "s", Inactive: true, Tags: []string{"mine"}}))
+			lvm.SnapshotSpec{VG: b.VG, Origin: o, Name: o + "s", Inactive: true, Tags: []string{"mine"}}))
 		if s := b.volume(t, o+"s"); s.Active || !s.SkipActivation || s.Origin != o {
 			t.Errorf("a snapshot that should be inactive: %+v", s)
 		}
-		pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s"),
+		pairs = append(pairs, lvm.SnapshotPair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s"),
 			Thin: &lvm.ThinSnapshot{VG: b.VG, Pool: "pool", Origin: o, Snapshot: o + "s", Tag: "mine"}})
 	}
 	return pairs
@@ -242,7 +242,7 @@ func thinInstant(t *testing.T, b Bench) {
 	b.checkAtRest(t, "c", "thin")
 	mustTake(t, i, pairs)
 	must(t, b.LVM.Activate(ctx, b.name("as"), b.name("cs")))
-	must(t, b.LVM.Unskip(ctx, []string{"a-set"}, b.name("as"), b.name("cs")))
+	must(t, b.LVM.ClearActivationSkip(ctx, []string{"a-set"}, b.name("as"), b.name("cs")))
 	for _, lv := range []string{"a", "c", "as", "cs"} {
 		b.checkAtRest(t, lv, "thin")
 	}
@@ -269,7 +269,7 @@ func thinInstantAbandoned(t *testing.T, b Bench) {
 	if err := b.LVM.Activate(ctx, b.name("as")); err == nil {
 		t.Error("a snapshot that the pool does not have was activated")
 	}
-	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot))
+	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot))
 	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
 	b.checkAtRest(t, "a", "thin")
 	b.checkPoolSound(t)
@@ -300,7 +300,7 @@ func thinInstantReachesLimit(t *testing.T, b Bench) {
 	pairs := b.makeThinPairs(t)
 	b.makeLinear("thick")
 	b.mustSnapshot(t, "thick", "thicks", 4)
-	pairs = append(pairs, lvm.Pair{Origin: lvm.DMName(b.VG, "thick"), Snapshot: lvm.DMName(b.VG, "thicks")})
+	pairs = append(pairs, lvm.SnapshotPair{Origin: lvm.DMName(b.VG, "thick"), Snapshot: lvm.DMName(b.VG, "thicks")})
 	i, err := b.lvmWithHook(func() error {
 		b.waitUntil(t, "all origins are resumed at the limit", func() bool {
 			return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended && !b.mapping(t, "thick").Suspended
@@ -315,7 +315,7 @@ func thinInstantReachesLimit(t *testing.T, b Bench) {
 		t.Error("a snapshot was made of a volume that was not suspended")
 	}
 	b.checkAtRest(t, "a", "thin")
-	must(t, b.LVM.Disarm(pairs[0].Snapshot, pairs[1].Snapshot, pairs[2].Snapshot))
+	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot, pairs[2].Snapshot))
 	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs"), b.name("thicks")))
 	b.checkPoolSound(t)
 }

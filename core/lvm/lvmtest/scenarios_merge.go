@@ -55,7 +55,7 @@ func mergeOfOpenOrigin(t *testing.T, b Bench) {
 		t.Errorf("the kernel has %s, want snapshot-origin: a deferred merge must not run", target.Type)
 	}
 	must(t, b.LVM.Refresh(ctx, b.name("o")))
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "x", Extents: 1}), fault.Merging)
+	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "x", Extents: 1}), fault.Merging)
 	checkFault(t, b.LVM.Remove(ctx, b.name("s")), fault.Merging)
 	b.Host.SetOpen(b.name("o"), 0)
 	b.waitUntilMerged(t, "o", "s")
@@ -143,9 +143,10 @@ func deferredMergesTakenBack(t *testing.T, b Bench) {
 	if s := b.volume(t, "s"); !s.Merging || !b.volume(t, "ts").Merging {
 		t.Fatalf("deferred: %+v", s)
 	}
-	merges := []lvm.Waiting{{Origin: "o", Snapshot: "s"}, {Origin: "thin", Snapshot: "ts"}}
-	checkFault(t, b.LVM.Unmerge(ctx, dir, b.VG, merges[0]), fault.Busy) // it would also take back the other merge
-	must(t, b.LVM.Unmerge(ctx, dir, b.VG, merges...))
+	merges := []lvm.DeferredMerge{{Origin: "o", Snapshot: "s"}, {Origin: "thin", Snapshot: "ts"}}
+	// To undo one of them would undo the other, too.
+	checkFault(t, b.LVM.UndoDeferredMerges(ctx, dir, b.VG, merges[0]), fault.Busy)
+	must(t, b.LVM.UndoDeferredMerges(ctx, dir, b.VG, merges...))
 	must(t, b.LVM.Activate(ctx, b.name("ts")))
 	after := b.volume(t, "s")
 	if after.Merging || after.Hidden || after.State != before.State || after.UUID != before.UUID {
@@ -158,15 +159,15 @@ func deferredMergesTakenBack(t *testing.T, b Bench) {
 		t.Errorf("the kernel has %s", target.Type)
 	}
 	b.mustSnapshot(t, "o", "new", 1) // LVM would refuse this for an origin that merges
-	checkFault(t, b.LVM.Unmerge(ctx, dir, b.VG, merges...), fault.Busy)
+	checkFault(t, b.LVM.UndoDeferredMerges(ctx, dir, b.VG, merges...), fault.Busy)
 	must(t, b.LVM.Remove(ctx, b.name("new")))
 	must(t, b.LVM.Merge(ctx, b.name("s"), b.name("ts")))
 	b.Host.SetOpen(b.name("o"), 0)
 	b.Host.SetOpen(b.name("thin"), 0)
 	must(t, b.LVM.Refresh(ctx, b.name("o"), b.name("thin")))
 	// The merges have begun, whether LVM has recorded that already or not.
-	checkFault(t, b.LVM.Unmerge(ctx, dir, b.VG, merges[1]), fault.Busy)
-	checkFault(t, b.LVM.Unmerge(ctx, dir, b.VG, merges...), fault.Busy)
+	checkFault(t, b.LVM.UndoDeferredMerges(ctx, dir, b.VG, merges[1]), fault.Busy)
+	checkFault(t, b.LVM.UndoDeferredMerges(ctx, dir, b.VG, merges...), fault.Busy)
 	b.waitUntilMerged(t, "o", "s")
 	b.waitUntil(t, "the thin merge has ended", func() bool {
 		must(t, b.LVM.Refresh(ctx, b.name("thin")))

@@ -44,11 +44,18 @@ func refusedSnapshots(t *testing.T, b Bench) {
 	b.mustSnapshot(t, "o", "s", 2)
 	g, _ := b.report(t).Group(b.VG)
 	b.Host.Make(b.VG, Volume{Name: "rest", Size: g.Free - 3*g.ExtentSize})
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "s", Extents: 1}), fault.Exists)
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "x", Extents: 4}), fault.NoSpace)
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "no", Name: "x", Extents: 1}), fault.NotFound)
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: "nogroup", Origin: "o", Name: "x", Extents: 1}), fault.NotFound)
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "s", Name: "x", Extents: 1}), fault.Unsupported)
+	for _, c := range []struct {
+		spec lvm.SnapshotSpec
+		want fault.Code
+	}{
+		{lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "s", Extents: 1}, fault.Exists},
+		{lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "x", Extents: 4}, fault.NoSpace},
+		{lvm.SnapshotSpec{VG: b.VG, Origin: "no", Name: "x", Extents: 1}, fault.NotFound},
+		{lvm.SnapshotSpec{VG: "nogroup", Origin: "o", Name: "x", Extents: 1}, fault.NotFound},
+		{lvm.SnapshotSpec{VG: b.VG, Origin: "s", Name: "x", Extents: 1}, fault.Unsupported},
+	} {
+		checkFault(t, b.LVM.CreateSnapshot(ctx, c.spec), c.want)
+	}
 	if !b.isGone(t, "x") {
 		t.Error("a refused snapshot exists")
 	}
@@ -81,7 +88,8 @@ func frozenOrigin(t *testing.T, b Bench) {
 	ctx := context.Background()
 	b.makeLinear("o")
 	b.Host.SetFrozen(b.name("o"), true)
-	err := b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "s", Extents: 2, Tags: []string{"mine"}})
+	spec := lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "s", Extents: 2, Tags: []string{"mine"}}
+	err := b.LVM.CreateSnapshot(ctx, spec)
 	b.Host.SetFrozen(b.name("o"), false)
 	t.Logf("snapshot of a frozen file system: %v", err)
 	if err == nil {
@@ -194,9 +202,9 @@ func suspendedOriginDamagesPool(t *testing.T, b Bench) {
 		t.Error("a pool with a snapshot counts as damaged")
 	}
 	must(t, b.Mapper.Suspend(lvm.DMName(b.VG, "o"))())
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "s"}), fault.PoolDamaged)
+	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "s"}), fault.PoolDamaged)
 	must(t, b.Mapper.Resume(lvm.DMName(b.VG, "o"))())
-	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.Create{VG: b.VG, Origin: "o", Name: "u"}), fault.PoolDamaged)
+	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "u"}), fault.PoolDamaged)
 	if !damaged() {
 		t.Error("the damaged pool counts as sound")
 	}

@@ -73,7 +73,7 @@ func validate(a args) error {
 }
 
 func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := journey.AsRoot(); err != nil {
+	if err := journey.RequireRoot(); err != nil {
 		return ansible.Result{}, err
 	}
 	var r ansible.Result
@@ -279,7 +279,7 @@ func printPools(w io.Writer, list []snapset.PoolInfo) {
 }
 
 // printSnapshots lists snapshots. withAge is for snapshots of no set; those of a set all have the set's age.
-func printSnapshots(w io.Writer, list []snapset.Shot, withAge bool) {
+func printSnapshots(w io.Writer, list []snapset.SnapshotInfo, withAge bool) {
 	for _, s := range list {
 		fmt.Fprintf(w, "  %-28s of %-20s %-9s", s.Snapshot, s.Volume, s.State)
 		if withAge {

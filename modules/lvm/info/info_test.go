@@ -29,12 +29,12 @@ func exampleInfo() *snapset.Info {
 				Problem: "no data space is left in the thin pool"},
 		}}},
 		Sets: []snapset.SetInfo{{Name: "snap", State: snapset.SetMerging, Age: 3700, Consistency: "volume",
-			Snapshots: []snapset.Shot{{
+			Snapshots: []snapset.SnapshotInfo{{
 				Snapshot: "vg00/dat_snap", Volume: "vg00/dat", State: "merging", Age: 3700, COW: 200 << 20, Used: 20 << 20,
 				UsedPercent: percent(10),
 				Merge:       &snapset.MergeInfo{State: snapset.MergeRunning, Left: 10 << 20, Percent: percent(50)},
 			}}}},
-		Unmanaged: []snapset.Shot{{
+		Unmanaged: []snapset.SnapshotInfo{{
 			Snapshot: "vg00/byhand", Volume: "vg00/app", State: "invalid", Age: 5, COW: 32 << 20, Used: 32 << 20,
 			UsedPercent: percent(100),
 			Problem:     "its COW space overflowed, so what it held is lost", Mountpoints: []string{"/mnt"},

@@ -39,17 +39,17 @@ func formatMetrics(i *snapset.Info, backups []backup, unbegun []notBegun) string
 	for _, s := range i.Sets {
 		m.time(s.Time, "set", s.Name)
 	}
-	snapshotFamily := func(value func(*snapset.Shot) *float64) {
-		eachSnapshot(i, func(set string, s *snapset.Shot) {
+	snapshotFamily := func(value func(*snapset.SnapshotInfo) *float64) {
+		eachSnapshot(i, func(set string, s *snapset.SnapshotInfo) {
 			if v := value(s); v != nil {
 				m.sample(*v, "set", set, "snapshot", s.Snapshot, "volume", s.Volume)
 			}
 		})
 	}
 	m.family("rewind_cow_used_ratio", "How much of a snapshot's COW space is used, 0 to 1. At 1 it has overflowed.")
-	snapshotFamily(func(s *snapset.Shot) *float64 { return scaled(s.UsedPercent, 0.01) })
+	snapshotFamily(func(s *snapset.SnapshotInfo) *float64 { return scaled(s.UsedPercent, 0.01) })
 	m.family("rewind_seconds_to_full", "When a snapshot's COW space is used up, at the mean rate since it was taken.")
-	snapshotFamily(func(s *snapset.Shot) *float64 {
+	snapshotFamily(func(s *snapset.SnapshotInfo) *float64 {
 		if s.ToFull == nil {
 			return nil
 		}
@@ -113,7 +113,7 @@ func newestBackups(backups []backup) (all []volumeBackup) {
 }
 
 // eachSnapshot calls fn with every snapshot and the name of its set, which is empty for a snapshot of no set.
-func eachSnapshot(i *snapset.Info, fn func(set string, s *snapset.Shot)) {
+func eachSnapshot(i *snapset.Info, fn func(set string, s *snapset.SnapshotInfo)) {
 	for _, set := range i.Sets {
 		for j := range set.Snapshots {
 			fn(set.Name, &set.Snapshots[j])

@@ -40,7 +40,7 @@ func Module() ansible.Program {
   lvm_merge services=postgresql                  roll back to set "snap"
   lvm_merge name=before-upgrade services=auto wait=true  stop whatever holds the volumes open, and wait for the merge
   lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=postgresql,pccehr  roll back to snapshots made by hand`,
-		Internal: rollback.Internal(nil),
+		Internal: rollback.HiddenCommands(nil),
 	}.Program()
 }
 
@@ -68,7 +68,7 @@ func validate(a args) error {
 }
 
 func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := journey.Permitted(); err != nil {
+	if err := journey.RequireHostAndRoot(); err != nil {
 		return ansible.Result{}, err
 	}
 	if err := os.Chdir("/"); err != nil { // the caller's directory may be on a volume, which this program would hold open

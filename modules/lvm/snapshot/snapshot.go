@@ -50,7 +50,7 @@ func Module() ansible.Program {
   lvm_snapshot name=before-upgrade volumes=vg00/dat size=10g  take another, or extend it to 10 GiB of COW space
   lvm_snapshot state=mounted mountpoint=/mnt/snap   mount set "snap", read-only
   lvm_snapshot state=absent                         remove it`,
-		Internal: rollback.Internal(nil),
+		Internal: rollback.HiddenCommands(nil),
 	}.Program()
 }
 
@@ -77,7 +77,7 @@ func validate(a args) error {
 }
 
 func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := journey.Permitted(); err != nil {
+	if err := journey.RequireHostAndRoot(); err != nil {
 		return ansible.Result{}, err
 	}
 	if a.Run != "" {

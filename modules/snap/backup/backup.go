@@ -52,7 +52,7 @@ func Module() ansible.Program {
 		run.Kind: backends.BuiltIn.Handler(), run.KindQuery: backends.BuiltIn.Query(),
 		restore.Kind: restore.Handler(backends.BuiltIn),
 	}
-	internal := rollback.Internal(handlers)
+	internal := rollback.HiddenCommands(handlers)
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
 	return ansible.Module[args]{
 		Name:     "snap_backup",
@@ -152,7 +152,7 @@ func checkUsed(a args) error {
 }
 
 func execute(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
-	if err := journey.Permitted(); err != nil {
+	if err := journey.RequireHostAndRoot(); err != nil {
 		return ansible.Result{}, err
 	}
 	if a.Run != "" {

@@ -20,7 +20,7 @@ type args struct {
 
 // Module returns the program snap_backup_info.
 func Module() ansible.Program {
-	internal := rollback.Internal(journey.Handlers{run.KindQuery: backends.BuiltIn.Query()})
+	internal := rollback.HiddenCommands(journey.Handlers{run.KindQuery: backends.BuiltIn.Query()})
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
 	return ansible.Module[args]{
 		Name:     "snap_backup_info",

@@ -77,7 +77,7 @@ func (r repository) checkWritable() ([]string, error) {
 			return nil, repositoryError("look for this host's backups", err)
 		}
 	}
-	if err := backup.NoLink(filepath.Join(r.path, host)); err != nil {
+	if err := backup.RefuseLink(filepath.Join(r.path, host)); err != nil {
 		return nil, err
 	}
 	for _, s := range hosts {
@@ -107,7 +107,7 @@ func (r repository) makeHostDir(host string) (hostDir, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return hostDir{}, repositoryError("make the host's directory", err)
 	}
-	return s, backup.NoLink(s.dir)
+	return s, backup.RefuseLink(s.dir)
 }
 
 // hostDirs returns the existing directory of a host, or those of all hosts if host is "".
@@ -166,7 +166,7 @@ func repositoryError(action string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if durable.Full(err) || errors.Is(err, fault.NoSpace) {
+	if durable.IsFull(err) || errors.Is(err, fault.NoSpace) {
 		return fault.New(fault.RepositoryFull, "%s: %w", action, err).
 			WithHint("make room where the repository lies, or keep fewer backups (keep)")
 	}

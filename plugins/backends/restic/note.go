@@ -25,7 +25,7 @@ import (
 
 // notesDir has a directory for each repository, which holds the notes. That directory is locked (flock): shared by runs
 // that store, exclusively by a run that settles.
-var notesDir = journey.State + "/restic"
+var notesDir = journey.StateDir + "/restic"
 
 // lockPollInterval is the time between two attempts to lock the notes while another run settles.
 const lockPollInterval = 100 * time.Millisecond

@@ -95,7 +95,7 @@ func (t *tool) mount(ctx context.Context, report backup.Report) (*resticMount, e
 	}
 	m.ctx, m.stop = context.WithCancelCause(ctx)
 	cmd := t.cmd("mount", "--path-template", "id/%I", m.point)
-	cmd.Limit, cmd.Pulse = 0, 0 // whoever reads the mount has a limit of its own, and reports progress
+	cmd.Limit, cmd.BusyCheck = 0, 0 // whoever reads the mount has a limit of its own, and reports progress
 	go func() {
 		defer close(m.ended)
 		_, err := t.Stream(m.ctx, cmd, func(string) {})

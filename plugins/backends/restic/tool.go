@@ -39,7 +39,7 @@ func (t *tool) cmd(args ...string) command.Cmd {
 	}
 	// Every version of restic cleans up after SIGINT, but only those since 0.17 do so after SIGTERM.
 	return command.Cmd{Argv: append(argv, args...), Env: t.environ(), Limit: callLimit, Stop: syscall.SIGINT,
-		Pulse: pulseInterval}
+		BusyCheck: pulseInterval}
 }
 
 // retryLockArgs are the arguments that make restic wait for locks, if it can do that.

@@ -57,7 +57,7 @@ func (l local) readTrees(_ context.Context, host string) ([]datedTree, error) {
 		return nil, err
 	}
 	if host != "" {
-		if err := backup.NoLink(filepath.Join(l.dir, host)); err != nil {
+		if err := backup.RefuseLink(filepath.Join(l.dir, host)); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +83,7 @@ func (l local) probe(context.Context) ([]string, error) {
 	if err := backup.NotOfAnotherTool(l.dir); err != nil {
 		return nil, err
 	}
-	if err := backup.NoLink(filepath.Join(l.dir, l.ownHost)); l.ownHost != "" && err != nil {
+	if err := backup.RefuseLink(filepath.Join(l.dir, l.ownHost)); l.ownHost != "" && err != nil {
 		return nil, err
 	}
 	lacks, err := backup.Probe(l.dir)
@@ -111,7 +111,7 @@ func writeError(dir string, err error) error {
 
 func faultCode(err error) fault.Code {
 	switch {
-	case durable.Full(err):
+	case durable.IsFull(err):
 		return fault.RepositoryFull
 	case errors.Is(err, fault.RepositoryLocked):
 		return fault.RepositoryLocked

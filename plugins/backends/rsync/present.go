@@ -70,7 +70,7 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 func presented(t datedTree, dir string, path ...string) (backup.Presented, error) {
 	if len(path) > 0 {
 		var err error
-		if dir, err = backup.Beneath(dir, filepath.Join(path...)); err != nil {
+		if dir, err = backup.JoinNoLinks(dir, filepath.Join(path...)); err != nil {
 			return backup.Presented{}, err
 		}
 	}

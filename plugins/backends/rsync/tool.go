@@ -37,14 +37,14 @@ var preserveArgs = []string{"-aHAXS", "--numeric-ids", "--modify-window=-1", "--
 
 func (t *tool) cmd(args ...string) command.Cmd {
 	argv := slices.Concat([]string{"rsync"}, t.options.transportArgs(), args)
-	return command.Cmd{Argv: argv, Env: t.config.Environ(), Limit: callLimit, Pulse: pulseInterval}
+	return command.Cmd{Argv: argv, Env: t.config.Environ(), Limit: callLimit, BusyCheck: pulseInterval}
 }
 
 // copyCmd returns an rsync command that copies a tree and writes its progress.
 func (t *tool) copyCmd(args ...string) command.Cmd {
 	cmd := t.cmd(args...)
 	cmd.Limit = 0 // the run that called the backend has a limit of its own
-	cmd.Lull = maxLineDelay
+	cmd.MaxDelay = maxLineDelay
 	return cmd
 }
 

@@ -38,7 +38,7 @@ func (b backend) create(ctx context.Context, archive string, roots []string, rep
 		argv = append(argv, "."+root)
 	}
 	var s summary
-	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, Pulse: pulse, Stderr: s.parseStderr}, func(line string) {
+	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, BusyCheck: pulse, Stderr: s.parseStderr}, func(line string) {
 		if line != "" {
 			s.files++
 		}
@@ -52,7 +52,7 @@ func (b backend) extract(ctx context.Context, archive, dir string, report backup
 	argv := append([]string{"tar", "--extract", "--file=" + archive, "--verbose", "--directory=" + dir,
 		"--same-permissions", "--same-owner", "--delay-directory-restore"}, preserveArgs...)
 	p := backup.Progress{Total: sizeOf(archive)}
-	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, Pulse: pulse}, func(line string) {
+	_, err := b.programs.Stream(ctx, command.Cmd{Argv: argv, BusyCheck: pulse}, func(line string) {
 		if line != "" {
 			p.Label = line
 			p.Files++

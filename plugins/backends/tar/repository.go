@@ -123,7 +123,7 @@ func (r repository) addToList(s backup.Stored) error {
 }
 
 func asRepositoryFull(err error) error {
-	if durable.Full(err) {
+	if durable.IsFull(err) {
 		return fault.New(fault.RepositoryFull, "%w", err)
 	}
 	return err

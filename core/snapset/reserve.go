@@ -17,7 +17,7 @@ import (
 // program writes into the journal that the set is taken. Tests have directories of their own.
 var (
 	lvmDir   = "/etc/lvm"
-	stateDir = journey.State
+	stateDir = journey.StateDir
 )
 
 // reserveBytes is the size of the reserve file in each of the two directories.
@@ -55,7 +55,7 @@ func createReserve(path string) error {
 	if err == nil {
 		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, reserveBytes), f.Close())
 	}
-	if !durable.Full(err) {
+	if !durable.IsFull(err) {
 		return nil
 	}
 	_ = os.Remove(path)
@@ -75,7 +75,7 @@ func removeReserve(path string, err error) {
 // again.
 func runWithReserve(path string, write func() error) error {
 	err := write()
-	full := durable.Full(err) || errors.Is(err, fault.Unwritable)
+	full := durable.IsFull(err) || errors.Is(err, fault.Unwritable)
 	if full && os.Remove(path) == nil {
 		err = write()
 	}

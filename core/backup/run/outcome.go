@@ -17,7 +17,7 @@ import (
 // that cannot be written, the backup has a warning and does not fail.
 func recordOutcome(dir jobs.Dir, h journey.Handler) journey.Handler {
 	do := h.Do
-	h.Do = func(ctx context.Context, t *journey.Trip, data json.RawMessage) (ansible.Result, error) {
+	h.Do = func(ctx context.Context, t *journey.Run, data json.RawMessage) (ansible.Result, error) {
 		var r Request
 		if json.Unmarshal(data, &r) != nil || r.Check { // do reports the error
 			return do(ctx, t, data)

@@ -28,11 +28,11 @@ func runRecorded(
 	if err != nil {
 		t.Fatal(err)
 	}
-	do := func(context.Context, *journey.Trip, json.RawMessage) (ansible.Result, error) {
+	do := func(context.Context, *journey.Run, json.RawMessage) (ansible.Result, error) {
 		during()
 		return result, failure
 	}
-	return recordOutcome(dir, journey.Handler{Do: do}).Do(t.Context(), &journey.Trip{}, data)
+	return recordOutcome(dir, journey.Handler{Do: do}).Do(t.Context(), &journey.Run{}, data)
 }
 
 var nightly = Request{

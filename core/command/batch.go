@@ -23,7 +23,7 @@ type batchReader struct {
 	pause <-chan time.Time // receives a value at the end of the pause; nil if there is no pause
 }
 
-// batched returns a reader of pipe that reads in batches (see Cmd.Lull). If delay is 0, it returns pipe itself.
+// batched returns a reader of pipe that reads in batches (see Cmd.MaxDelay). If delay is 0, it returns pipe itself.
 func (s *stream) batched(pipe *os.File, delay time.Duration) io.Reader {
 	if delay == 0 {
 		return pipe

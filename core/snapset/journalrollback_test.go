@@ -41,7 +41,7 @@ func TestJournalRollbackIsRecognized(t *testing.T) {
 			t.Errorf("%s: the journal lies elsewhere", name)
 		}
 	}
-	for tag, rolledBack := range map[string]bool{BackTag("id-1"): true, BackTag("id-2"): false} {
+	for tag, rolledBack := range map[string]bool{RollbackTag("id-1"): true, RollbackTag("id-2"): false} {
 		srv := newTestServer(t, lvmtest.Group{
 			Name: "vg00", Volumes: []lvmtest.Volume{{Name: "root", Tags: []string{tag}}, {Name: "dat"}},
 		})
@@ -55,7 +55,7 @@ func TestJournalRollbackIsRecognized(t *testing.T) {
 // No other run finishes the merges that began at the boot that rolled the journal back.
 func TestFinishMergesThatBeganAtBoot(t *testing.T) {
 	srv := newTestServer(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
-		{Name: "root", Open: 1, Tags: []string{"mine", BackTag("id-1")}},
+		{Name: "root", Open: 1, Tags: []string{"mine", RollbackTag("id-1")}},
 		{Name: "root_s", Origin: "root", Tags: []string{"rewind:set=s", "rewind:id=id-1", "rewind:count=2"}},
 	}})
 	if err := srv.lvm.Merge(t.Context(), "vg00/root_s"); err != nil {
@@ -82,7 +82,7 @@ func TestFinishMergesThatBeganAtBoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := &journey.Trip{Journal: j}
+	run := &journey.Run{Journal: j}
 	if err := run.Begin(Kind, "s", []string{"vg00"}, "taking", p); err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestReserveIsUsedOnlyOnFullDisk(t *testing.T) {
 func TestTakeFinishesSetOnFullDisk(t *testing.T) {
 	begin := func() (*testServer, *Plan) {
 		srv := newServer(t)
-		return srv, srv.mustPlan(Want{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+		return srv, srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 	}
 	srv, p := begin()
 	planned := len(srv.Commands())

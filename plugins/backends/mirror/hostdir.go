@@ -116,7 +116,7 @@ func parseRecord(data []byte) (backup.Stored, error) {
 
 // rootPath returns the directory of a root in a backup. It fails if that can only be reached through a symbolic link.
 func (s hostDir) rootPath(id, root string) (string, error) {
-	path, err := backup.Beneath(s.path, filepath.Join(s.host, id, root))
+	path, err := backup.JoinNoLinks(s.path, filepath.Join(s.host, id, root))
 	if err != nil {
 		return "", damagedError(id, err)
 	}
