@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/backup"
-	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/fault"
 )
 
@@ -45,7 +45,7 @@ func (r *restoreRun) lostFlagsWarnings() []string {
 	for i, d := range r.synced {
 		created += d.Created
 		for _, rel := range d.Flagged[:min(maxPathsNamed, len(d.Flagged))] {
-			flagged = append(flagged, filepath.Join(run.Root(&r.planned.Targets[i]), rel))
+			flagged = append(flagged, filepath.Join(access.Root(&r.planned.Targets[i]), rel))
 		}
 	}
 	if created == 0 || len(flagged) == 0 {

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"go.pcc.com/rewind/core/backup"
-	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/rollback"
@@ -27,7 +27,7 @@ func (r *restoreRun) queryBackend(
 	go func() {
 		defer close(answered)
 		if description, describeErr = client.Describe(ctx, r.host.Config()); describeErr == nil {
-			describeErr = run.RefuseUnmounted(description, nil)
+			describeErr = access.RefuseUnmounted(description, nil)
 		}
 		if describeErr == nil {
 			backups, listErr = client.List(listCtx, r.host.Config(), "")
@@ -73,7 +73,7 @@ func (r *restoreRun) checkRepositoryApart(description backup.Description) error 
 	if err != nil {
 		return err
 	}
-	return run.RefusePlaceOnMember(description, mounts, run.Members(r.planned.Targets))
+	return access.RefusePlaceOnMember(description, mounts, access.Members(r.planned.Targets))
 }
 
 // checkRollback returns, before anything is written, what would keep the following rollback from beginning.
@@ -95,7 +95,7 @@ func (r *restoreRun) plannedRoots() []string {
 	if r.planned == nil {
 		return nil
 	}
-	return run.Roots(r.planned.Targets)
+	return access.Roots(r.planned.Targets)
 }
 
 // checkBackupHasVolumes fails with not_found if the backup lacks a planned volume.
@@ -114,7 +114,7 @@ func (r *restoreRun) checkBackupHasVolumes() error {
 // requestedVolumes returns the volumes that the user named, or all that are in the backup if the user named none.
 func (r *restoreRun) requestedVolumes() ([]snapset.Volume, error) {
 	if len(r.Volumes) == 0 {
-		return run.OfRoots(r.backup.Roots), nil
+		return access.VolumesOfRoots(r.backup.Roots), nil
 	}
 	var out []snapset.Volume
 	for _, v := range r.Volumes {

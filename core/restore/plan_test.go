@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"go.pcc.com/rewind/core/backup"
-	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/access"
 )
 
 // stubBackend is a backend whose Describe returns describeErr and whose List ends only when its context does.
@@ -29,7 +29,7 @@ func TestQueryBackendReportsHostAndBackendErrors(t *testing.T) {
 	t.Chdir(t.TempDir()) // where the run has its files
 	options, volumes := errors.New("no such option"), errors.New("no such volume")
 	for _, describeErr := range []error{nil, options} {
-		r := &restoreRun{host: &run.Host{}}
+		r := &restoreRun{host: &access.Host{}}
 		_, _, err := r.queryBackend(t.Context(), stubBackend{describeErr: describeErr}, func() error { return volumes })
 		if !errors.Is(err, volumes) || errors.Is(err, options) != (describeErr != nil) || errors.Is(err, context.Canceled) {
 			t.Errorf("with %v: %v", describeErr, err)

@@ -20,8 +20,8 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/backup/record"
-	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
@@ -43,23 +43,23 @@ const StepFilled = "filled"
 
 // Request is a restore as the user asks for it, passed to the run as JSON.
 type Request struct {
-	Volumes       []run.Volume     `json:"volumes"` // a selection from the backup; empty: all of its volumes
+	Volumes       []access.Volume  `json:"volumes"` // a selection from the backup; empty: all of its volumes
 	Set           string           `json:"set"`
 	Size          string           `json:"size,omitempty"`     // of each snapshot's COW space; empty: from the estimate
-	ID            string           `json:"id"`                 // of the backup, or run.Latest
+	ID            string           `json:"id"`                 // of the backup, or access.Latest
 	ReadAll       bool             `json:"read_all,omitempty"` // compare the content of every file
 	FreezeTimeout time.Duration    `json:"freeze_timeout"`
-	Use           run.Use          `json:"use"`
+	Use           access.Use       `json:"use"`
 	Merge         bool             `json:"merge"`    // roll back to the filled set in the same run
 	Rollback      rollback.Request `json:"rollback"` // used if Merge is set
 	Check         bool             `json:"check"`    // only say what would be done
 }
 
 // Handler returns the handler of runs of this Kind. b are the built-in backends.
-func Handler(b run.Backends) journey.Handler {
-	use := func(request Request) run.Use { return request.Use }
+func Handler(b access.Backends) journey.Handler {
+	use := func(request Request) access.Use { return request.Use }
 	do := func(
-		ctx context.Context, thisRun *journey.Run, host *run.Host, request Request,
+		ctx context.Context, thisRun *journey.Run, host *access.Host, request Request,
 	) (ansible.Result, error) {
 		commands := command.NewRecorder(command.Local{})
 		r := &restoreRun{
@@ -68,7 +68,7 @@ func Handler(b run.Backends) journey.Handler {
 		}
 		return r.restore(ctx)
 	}
-	return run.BackendHandler(b, use, do)
+	return access.BackendHandler(b, use, do)
 }
 
 // restoreRun is one restore under way, or a check of one.
@@ -77,7 +77,7 @@ type restoreRun struct {
 	thisRun  *journey.Run
 	commands *command.Recorder
 	lvm      *lvm.LVM
-	host     *run.Host
+	host     *access.Host
 	started  time.Time
 
 	backup       backup.Stored // the one that is restored
@@ -129,7 +129,7 @@ func (r *restoreRun) fill(ctx context.Context) error {
 	}
 	defer client.Close()
 	if !r.Check {
-		run.Settle(ctx, r.thisRun, r.host, client, r.Set)
+		access.Settle(ctx, r.thisRun, r.host, client, r.Set)
 	}
 	description, backups, err := r.queryBackend(ctx, client, func() error {
 		if len(r.Volumes) == 0 {
@@ -140,10 +140,10 @@ func (r *restoreRun) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.backup, err = run.Pick(backups, r.ID, r.Use.Host, r.plannedRoots(), r.started); err != nil {
+	if r.backup, err = access.Pick(backups, r.ID, r.Use.Host, r.plannedRoots(), r.started); err != nil {
 		return err
 	}
-	r.warnings = run.FutureWarning(backups, r.backup.Host, r.started)
+	r.warnings = access.FutureWarning(backups, r.backup.Host, r.started)
 	if r.backup.Incomplete {
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it",
 			r.backup.ID, r.backup.Time.Format(time.RFC3339)).
@@ -166,7 +166,7 @@ func (r *restoreRun) fill(ctx context.Context) error {
 		r.record = recorded
 	}
 	label := "reading backup " + r.backup.ID
-	return client.Present(ctx, r.host.Config(), r.backup.ID, run.Report(r.thisRun, r.host, label), r.takeAndFill)
+	return client.Present(ctx, r.host.Config(), r.backup.ID, access.Report(r.thisRun, r.host, label), r.takeAndFill)
 }
 
 // takeAndFill estimates how much will be written, takes the set, and fills it. A check ends after the estimate.
@@ -207,7 +207,7 @@ func (r *restoreRun) compareOptions(root string) tree.Options {
 func (r *restoreRun) estimate(ctx context.Context, presented backup.Presented) error {
 	for i := range r.planned.Targets {
 		t := &r.planned.Targets[i]
-		root := run.Root(t)
+		root := access.Root(t)
 		if len(t.Mounts) == 0 {
 			r.needs = append(r.needs, tree.Need{Most: t.LV.Size}) // nothing to compare with: all of it may differ
 			continue
@@ -234,7 +234,7 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 	defer guard.stop()
 	for i := range r.ownSet.Parts {
 		t := &r.ownSet.Parts[i].Target
-		root := run.Root(t)
+		root := access.Root(t)
 		o := r.withProgress("restoring "+t.Name, r.compareOptions(root))
 		o.NoDevices, o.Direct, o.Unlock = presented.NoDevices, presented.Direct, true
 		if r.flags != nil {
@@ -254,7 +254,7 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 				With("paths", done.Unreadable).WithHint("check the repository with the backend's own tool")
 		}
 		if err == nil {
-			report := run.Report(r.thisRun, r.host, "writing out "+t.Name)
+			report := access.Report(r.thisRun, r.host, "writing out "+t.Name)
 			err = mounted.flush(ctx, i, func() { report(backup.Progress{}) })
 		}
 		if err != nil {
@@ -270,7 +270,7 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 
 // withProgress adds to the options a report of progress to the user, under the label.
 func (r *restoreRun) withProgress(label string, o tree.Options) tree.Options {
-	report := run.Report(r.thisRun, r.host, label)
+	report := access.Report(r.thisRun, r.host, label)
 	o.Report = func(p tree.Progress) { report(backup.Progress{Done: p.Done, Total: p.Total, Files: p.Files}) }
 	return o
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
-	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
@@ -131,7 +131,7 @@ func (r *restoreRun) resultData() map[string]any {
 	var volumes []Volume
 	for i := range r.planned.Targets {
 		t := &r.planned.Targets[i]
-		v := Volume{Volume: t.LV.FullName(), Path: run.Root(t), Least: r.needs[i].Least, Most: r.needs[i].Most}
+		v := Volume{Volume: t.LV.FullName(), Path: access.Root(t), Least: r.needs[i].Least, Most: r.needs[i].Most}
 		if r.ownSet != nil {
 			v.Snapshot, v.Used = r.ownSet.Parts[i].Snapshot.FullName(), r.ownSet.Parts[i].Snapshot.COWUsed
 		}

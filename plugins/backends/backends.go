@@ -2,11 +2,11 @@
 package backends
 
 import (
-	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/plugins/backends/mirror"
 	"go.pcc.com/rewind/plugins/backends/restic"
 	"go.pcc.com/rewind/plugins/backends/rsync"
 )
 
 // BuiltIn are the backends that need no program file of their own, by the name that the user gives.
-var BuiltIn = run.Backends{"mirror": mirror.New, "restic": restic.New, "rsync": rsync.New}
+var BuiltIn = access.Backends{"mirror": mirror.New, "restic": restic.New, "rsync": rsync.New}

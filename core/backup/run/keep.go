@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/access"
 )
 
 // prune has the backend forget the backups that are not to be kept. It is called when the new backup is known to be
@@ -20,8 +21,8 @@ func (op *operation) prune(
 	}
 	for _, old := range backupsToForget(list, last, op.Keep, time.Now()) {
 		op.journeyRun.Progress("removing backup "+old.ID, -1)
-		op.journeyRun.Extend(Limit(op.Use))
-		if err := op.host.forget(ctx, client, old.ID); err != nil {
+		op.journeyRun.Extend(access.Limit(op.Use))
+		if err := op.host.Forget(ctx, client, old.ID); err != nil {
 			warnings = append(warnings, fmt.Sprintf("backup %s is kept: %v", old.ID, err))
 		}
 	}

@@ -4,7 +4,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 )
@@ -45,6 +50,67 @@ func refuseLiveOnMembers(live []string, mounts []filesystem.Mount, members map[f
 			const msg = "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot"
 			errs = append(errs, fault.New(fault.BadArguments, msg, path, m.Point, volume).
 				WithHint("leave %s out: it is in the snapshot", path))
+		}
+	}
+	return fault.All(errs...)
+}
+
+// refuseLocalInLive refuses a place of the backend inside a directory that is read live, because the backup would
+// contain itself.
+func refuseLocalInLive(d backup.Description, live []string) error {
+	var errs []error
+	for _, path := range d.Local {
+		for _, dir := range live {
+			if isWithin(path, dir) {
+				const msg = "%s, which the backend %s uses, lies in %s, which is to be backed up"
+				errs = append(errs, fault.New(fault.BadArguments, msg, path, d.Name, dir).
+					WithHint("name a place elsewhere"))
+			}
+		}
+	}
+	return fault.All(errs...)
+}
+
+// isWithin reports whether dir is the directory root, or is below it on the same file system.
+func isWithin(dir, root string) bool {
+	var rootStat, dirStat unix.Stat_t
+	if unix.Stat(root, &rootStat) != nil {
+		return false
+	}
+	for ; ; dir += "/.." {
+		if unix.Stat(dir, &dirStat) != nil || dirStat.Dev != rootStat.Dev {
+			return false
+		}
+		if dirStat.Ino == rootStat.Ino {
+			return true
+		}
+		if isFileSystemRoot(dir, dirStat.Ino) {
+			return false
+		}
+	}
+}
+
+// isFileSystemRoot reports whether dir, which has the inode number ino, is its own parent, as / is.
+func isFileSystemRoot(dir string, ino uint64) bool {
+	var parent unix.Stat_t
+	return unix.Stat(dir+"/..", &parent) != nil || parent.Ino == ino
+}
+
+// refuseHidden refuses paths on something that is mounted below one of the roots and is no root itself. The backend
+// could not see them, because for it the root's snapshot is mounted over that.
+func refuseHidden(paths []string, mounts []filesystem.Mount, roots []string) error {
+	var errs []error
+	for _, path := range paths {
+		m, err := filesystem.Holding(mounts, path)
+		if err != nil {
+			return err
+		}
+		for _, root := range roots {
+			if strings.HasPrefix(m.Point, root+"/") && !slices.Contains(roots, m.Point) {
+				const msg = "%s lies on what is mounted at %s, below %s: the backend sees the snapshot of %s there instead"
+				errs = append(errs, fault.New(fault.BadArguments, msg, path, m.Point, root, root).
+					WithHint("mount it elsewhere, or leave one of the two out"))
+			}
 		}
 	}
 	return fault.All(errs...)

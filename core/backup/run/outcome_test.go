@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/backup/jobs"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
@@ -36,8 +37,8 @@ func runRecorded(
 }
 
 var nightly = Request{
-	Set: "nightly", Use: Use{Backend: "mirror", Host: "db1"},
-	Volumes: []Volume{{Volume: snapset.Volume{Name: "/dat"}}, {Volume: snapset.Volume{Name: "/boot"}, Live: true}},
+	Set: "nightly", Use: access.Use{Backend: "mirror", Host: "db1"},
+	Volumes: []access.Volume{{Volume: snapset.Volume{Name: "/dat"}}, {Volume: snapset.Volume{Name: "/boot"}, Live: true}},
 }
 
 func TestOutcomeOfBackupIsRecorded(t *testing.T) {

@@ -11,19 +11,14 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/backup/record"
-	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
-	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/snapset"
 )
-
-// unmountedDir is the directory in which the backend sees volumes without a mount point of their own, each at
-// GROUP/VOLUME. That path is also the volume's root in the backup.
-const unmountedDir = journey.RuntimeDir + "/backup"
 
 // removeLimit is the time limit for the work after the storing, such as the removal of the set. That work is done even
 // if the run has been asked to end.
@@ -41,8 +36,8 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	op.recording = description.Recording
-	volumes, live := split(op.Volumes)
-	if err := RefuseUnmounted(description, live); err != nil {
+	volumes, live := access.Split(op.Volumes)
+	if err := access.RefuseUnmounted(description, live); err != nil {
 		return ansible.Result{}, err
 	}
 	if op.lacks, err = op.checkRepository(ctx, client); err != nil {
@@ -61,7 +56,7 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 	if op.Check {
 		result := planned.Result
 		result.Warnings = append(result.Warnings, op.lacks...)
-		roots := strings.Join(append(Roots(planned.Targets), live...), ", ")
+		roots := strings.Join(append(access.Roots(planned.Targets), live...), ", ")
 		result.Msg = fmt.Sprintf("would back up %s with %s", roots, op.Use.Backend)
 		return result, nil
 	}
@@ -74,7 +69,7 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 	failpoint.Hit("backup.stored")
 	cleanupCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
 	defer cancel()
-	setErr := fault.All(set.Look(cleanupCtx), client.unmountSnapshots(cleanupCtx))
+	setErr := fault.All(set.Look(cleanupCtx), client.UnmountSnapshots(cleanupCtx))
 	stored, err = op.discardIfLost(cleanupCtx, setErr, client, stored, err)
 	pauseMS := takeResult.Data["pause_ms"]
 	cowBytes := cowUsed(set)
@@ -119,36 +114,27 @@ func (op *operation) planSet(
 	if err != nil {
 		return nil, err
 	}
-	members, paths := Members(planned.Targets), slices.Concat(d.Local, live)
-	return planned, fault.All(RefusePlaceOnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
-		refuseHidden(paths, mounts, Roots(planned.Targets)))
-}
-
-// Members returns the names of the targets' volumes (VG/LV), by the device of their file system.
-func Members(targets []snapset.Target) map[filesystem.Dev]string {
-	members := map[filesystem.Dev]string{}
-	for _, t := range targets {
-		members[t.FS] = t.LV.FullName()
-	}
-	return members
+	members, paths := access.Members(planned.Targets), slices.Concat(d.Local, live)
+	return planned, fault.All(access.RefusePlaceOnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
+		refuseHidden(paths, mounts, access.Roots(planned.Targets)))
 }
 
 // storeSet mounts the set's snapshots for the backend and has it store them and the live directories.
 func (op *operation) storeSet(
-	ctx context.Context, client *IsolatedBackend, set *snapset.OwnedSet, live []string,
+	ctx context.Context, client *access.IsolatedBackend, set *snapset.OwnedSet, live []string,
 ) (stored backup.Stored, err error) {
 	var specs []filesystem.MountSpec
 	tree := op.tree(set.Time(), live)
 	for i := range set.Parts {
 		p := &set.Parts[i]
-		root := Root(&p.Target)
+		root := access.Root(&p.Target)
 		spec, err := p.MountSpec(ctx, op.commands, root, false)
 		if err != nil {
 			return stored, err
 		}
 		specs, tree.Roots = append(specs, spec), append(tree.Roots, root)
 	}
-	if err := client.mountSnapshots(ctx, op.commands, specs); err != nil {
+	if err := client.MountSnapshots(ctx, op.commands, specs); err != nil {
 		return stored, err
 	}
 	failpoint.Hit("backup.mounted")
@@ -161,15 +147,19 @@ func (op *operation) tree(at time.Time, roots []string) backup.Tree {
 }
 
 // storeTree has the backend store the tree, and keeps the record of its files.
-func (op *operation) storeTree(ctx context.Context, client *IsolatedBackend, tree backup.Tree) (backup.Stored, error) {
+func (op *operation) storeTree(
+	ctx context.Context, client *access.IsolatedBackend, tree backup.Tree,
+) (backup.Stored, error) {
 	return record.Storing{
-		Backend: client, Config: op.host.Config(), Tree: tree, Recording: op.recording, See: client.namespace.Do,
-		Keeper: op.host.Records(), File: filepath.Join(op.host.runDir, "record"),
+		Backend: client, Config: op.host.Config(), Tree: tree, Recording: op.recording, See: client.InNamespace,
+		Keeper: op.host.Records(), File: filepath.Join(op.host.Dir(), "record"),
 	}.Store(ctx, op.report("backing up with "+op.Use.Backend))
 }
 
 // storeLive makes a backup that has no snapshots, only directories that are read live.
-func (op *operation) storeLive(ctx context.Context, client *IsolatedBackend, live []string) (ansible.Result, error) {
+func (op *operation) storeLive(
+	ctx context.Context, client *access.IsolatedBackend, live []string,
+) (ansible.Result, error) {
 	if op.Check {
 		msg := "would back up " + strings.Join(live, ", ") + ", read live"
 		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: op.lacks}, nil
@@ -179,53 +169,6 @@ func (op *operation) storeLive(ctx context.Context, client *IsolatedBackend, liv
 		stored, err = op.confirm(ctx, client, stored)
 	}
 	return op.backupResult(stored, live, err), err
-}
-
-// Root returns the path at which the backend sees a volume, which is also the volume's root in the backup. That is the
-// mount point of the volume, or the automount point at which systemd would mount it. For a volume without either, and
-// for the root file system, it is a path below /run/rewind/backup.
-func Root(t *snapset.Target) string {
-	if len(t.Mounts) > 0 && t.Mounts[0].Point != "/" {
-		return t.Mounts[0].Point
-	}
-	if t.Automount != "" {
-		return t.Automount
-	}
-	return filepath.Join(unmountedDir, t.LV.VG, t.LV.Name)
-}
-
-// rootsOf returns the roots that these volumes have in a backup. A directory that is read live is its own root.
-func rootsOf(ctx context.Context, r command.Runner, volumes []Volume) ([]string, error) {
-	snapshots, live := split(volumes)
-	if len(snapshots) == 0 {
-		return live, nil
-	}
-	targets, err := snapset.Resolve(ctx, r, snapshots)
-	return append(Roots(targets), live...), err
-}
-
-// OfRoots returns the volumes that were stored with these roots.
-func OfRoots(roots []string) []snapset.Volume {
-	var out []snapset.Volume
-	for _, root := range roots {
-		if name, ok := strings.CutPrefix(root, unmountedDir+"/"); ok {
-			root = name
-		}
-		out = append(out, snapset.Volume{Name: root})
-	}
-	return out
-}
-
-// Roots returns the roots that the targets have in a backup. A volume that is part of another one, such as its log, has
-// none.
-func Roots(targets []snapset.Target) []string {
-	var out []string
-	for i := range targets {
-		if !snapset.IsPart(&targets[i], targets) {
-			out = append(out, Root(&targets[i]))
-		}
-	}
-	return out
 }
 
 // discardIfLost fails the backup if the snapshots were not valid until the backend had read them. setErr says that, and
@@ -252,7 +195,7 @@ func (op *operation) discardIfLost(
 	if s.ID == "" {
 		return s, f // without err, which f explains
 	}
-	if err := op.host.forget(ctx, client, s.ID); err != nil {
+	if err := op.host.Forget(ctx, client, s.ID); err != nil {
 		const msg = "backup %s, which must not be used, is still in the repository: %w"
 		return s, fault.All(f, fault.New(fault.Of(err).Code, msg, s.ID, err))
 	}
@@ -277,7 +220,7 @@ func (op *operation) confirm(ctx context.Context, client backup.Backend, s backu
 		return backup.Stored{}, fault.New(fault.BackendFailed, msg, op.Use.Backend, s.ID).
 			WithHint("there is no backup: look at the repository, and at the backend")
 	}
-	s.Warnings = append(s.Warnings, FutureWarning(list, op.Use.Host, time.Now())...)
+	s.Warnings = append(s.Warnings, access.FutureWarning(list, op.Use.Host, time.Now())...)
 	s.Warnings = append(s.Warnings, op.prune(ctx, client, list, s)...)
 	return s, nil
 }
@@ -292,7 +235,7 @@ func (op *operation) backupResult(s backup.Stored, live []string, err error) ans
 	}
 	result := ansible.Result{Changed: s.ID != "", Data: data}
 	for _, warning := range slices.Concat(op.lacks, s.Warnings) {
-		result.Warnings = append(result.Warnings, op.host.mask.Text(warning))
+		result.Warnings = append(result.Warnings, op.host.MaskText(warning))
 	}
 	if s.ID == "" {
 		result.Msg = "nothing was backed up"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/backup/schedule"
 	"go.pcc.com/rewind/core/command"
@@ -25,20 +26,20 @@ import (
 )
 
 type args struct {
-	Action        string       `mapstructure:"action" choices:"backup,restore,check,schedule,unschedule" doc:"backup: take a set, store it and remove it; restore: write a backup into a new set; check: say whether the repository is usable, whether the last backup is readable, and how old it is; schedule: have systemd make the backup from now on, at the times of calendar; unschedule: end that."`
-	Volumes       []run.Volume `mapstructure:"volumes" doc:"What to back up: mount points, vg/lv, device paths, mappings as lvm_snapshot takes them; {path: /boot, snapshot: false} is read live, without a snapshot. For a restore: which volumes of the backup; default all. For a check: which volumes the last backup must have."`
-	run.Arguments `mapstructure:",squash"`
-	Name          string `mapstructure:"name" doc:"The set's name; default backup, or restore."`
-	Keep          int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host to keep, including this one. Older ones are removed once this one is known to be good. 0: keep all."`
-	Size          string `mapstructure:"size" doc:"COW space of each thick snapshot, written as for lvm_snapshot. By default a restore gives each snapshot as much as it is going to need, and without merge=true at least as much as lvm_snapshot would. It extends the snapshots before they fill."`
-	FreezeTimeout int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
-	LockTimeout   int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for another run on the same volume group, 0 to 86400; a scheduled backup waits for 6 hours by default."`
-	Compare       string `mapstructure:"compare" choices:"recorded,content" doc:"How to find out whether a file has changed. recorded: by its inode number, size, mtime and ctime, which were recorded at the backup; content: every file is read."`
-	Calendar      string `mapstructure:"calendar" doc:"When a scheduled backup is made, as in systemd.time(7): 02:00, Mon..Fri 22:30."`
-	Spread        int    `mapstructure:"spread" doc:"By how many seconds at most a scheduled backup begins later than calendar says, 0 to 86400. Each server has a delay of its own, which stays the same."`
-	RestoreID     string `mapstructure:"restore_id" doc:"The backup to restore: its id; for a backup of this host, 8 letters at the beginning of the id are enough. latest is the last complete backup."`
-	Merge         bool   `mapstructure:"merge" doc:"After a restore roll back to the new set, with the arguments of lvm_merge below. false leaves the set as it is, so that it can be looked at first; lvm_merge rolls back to it later."`
-	Rollback      `mapstructure:",squash"`
+	Action           string          `mapstructure:"action" choices:"backup,restore,check,schedule,unschedule" doc:"backup: take a set, store it and remove it; restore: write a backup into a new set; check: say whether the repository is usable, whether the last backup is readable, and how old it is; schedule: have systemd make the backup from now on, at the times of calendar; unschedule: end that."`
+	Volumes          []access.Volume `mapstructure:"volumes" doc:"What to back up: mount points, vg/lv, device paths, mappings as lvm_snapshot takes them; {path: /boot, snapshot: false} is read live, without a snapshot. For a restore: which volumes of the backup; default all. For a check: which volumes the last backup must have."`
+	access.Arguments `mapstructure:",squash"`
+	Name             string `mapstructure:"name" doc:"The set's name; default backup, or restore."`
+	Keep             int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host to keep, including this one. Older ones are removed once this one is known to be good. 0: keep all."`
+	Size             string `mapstructure:"size" doc:"COW space of each thick snapshot, written as for lvm_snapshot. By default a restore gives each snapshot as much as it is going to need, and without merge=true at least as much as lvm_snapshot would. It extends the snapshots before they fill."`
+	FreezeTimeout    int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
+	LockTimeout      int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for another run on the same volume group, 0 to 86400; a scheduled backup waits for 6 hours by default."`
+	Compare          string `mapstructure:"compare" choices:"recorded,content" doc:"How to find out whether a file has changed. recorded: by its inode number, size, mtime and ctime, which were recorded at the backup; content: every file is read."`
+	Calendar         string `mapstructure:"calendar" doc:"When a scheduled backup is made, as in systemd.time(7): 02:00, Mon..Fri 22:30."`
+	Spread           int    `mapstructure:"spread" doc:"By how many seconds at most a scheduled backup begins later than calendar says, 0 to 86400. Each server has a delay of its own, which stays the same."`
+	RestoreID        string `mapstructure:"restore_id" doc:"The backup to restore: its id; for a backup of this host, 8 letters at the beginning of the id are enough. latest is the last complete backup."`
+	Merge            bool   `mapstructure:"merge" doc:"After a restore roll back to the new set, with the arguments of lvm_merge below. false leaves the set as it is, so that it can be looked at first; lvm_merge rolls back to it later."`
+	Rollback         `mapstructure:",squash"`
 
 	journey.Waiting `mapstructure:",squash"`
 }
@@ -49,7 +50,7 @@ type Rollback = rollback.Arguments
 // Module returns the program snap_backup.
 func Module() ansible.Program {
 	handlers := journey.Handlers{
-		run.Kind: backends.BuiltIn.Handler(), run.KindQuery: backends.BuiltIn.Query(),
+		run.Kind: run.Handler(backends.BuiltIn), run.KindQuery: run.QueryHandler(backends.BuiltIn),
 		restore.Kind: restore.Handler(backends.BuiltIn),
 	}
 	internal := rollback.HiddenCommands(handlers)
@@ -86,8 +87,8 @@ const (
 
 func defaults() args {
 	return args{
-		Action: "backup", Arguments: run.Defaults(), FreezeTimeout: 60, LockTimeout: int(journey.LockWait.Seconds()),
-		Compare: compareRecorded, RestoreID: run.Latest,
+		Action: "backup", Arguments: access.Defaults(), FreezeTimeout: 60, LockTimeout: int(journey.LockWait.Seconds()),
+		Compare: compareRecorded, RestoreID: access.Latest,
 		Calendar: "02:00", Spread: 3600, Rollback: rollback.Defaults(),
 	}
 }
@@ -247,7 +248,7 @@ func request(c ansible.Call, a args) (call journey.Call, err error) {
 		return call, err
 	}
 	freeze := time.Duration(a.FreezeTimeout) * time.Second
-	call.Limit = run.Limit(use)
+	call.Limit = access.Limit(use)
 	switch a.Action {
 	case "check":
 		call.Kind, call.Title = run.KindQuery, "check the repository of "+use.Backend

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.pcc.com/rewind/core/backup/run"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -12,7 +12,7 @@ import (
 func TestArgumentsOfOtherActionsAreRefused(t *testing.T) {
 	backup := func() args {
 		a := defaults()
-		a.Volumes = []run.Volume{{Volume: snapset.Volume{Name: "/dat"}}}
+		a.Volumes = []access.Volume{{Volume: snapset.Volume{Name: "/dat"}}}
 		return a
 	}
 	of := func(action string, change func(*args)) args {

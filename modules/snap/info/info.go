@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/backup/run"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
@@ -14,18 +15,18 @@ import (
 )
 
 type args struct {
-	run.Arguments `mapstructure:",squash"`
-	AllHosts      bool `mapstructure:"all_hosts" doc:"Also the backups of other servers in the same repository."`
+	access.Arguments `mapstructure:",squash"`
+	AllHosts         bool `mapstructure:"all_hosts" doc:"Also the backups of other servers in the same repository."`
 }
 
 // Module returns the program snap_backup_info.
 func Module() ansible.Program {
-	internal := rollback.HiddenCommands(journey.Handlers{run.KindQuery: backends.BuiltIn.Query()})
+	internal := rollback.HiddenCommands(journey.Handlers{run.KindQuery: run.QueryHandler(backends.BuiltIn)})
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
 	return ansible.Module[args]{
 		Name:     "snap_backup_info",
 		Summary:  "Lists the backups of a server. It changes none of them.",
-		Defaults: func() args { return args{Arguments: run.Defaults()} },
+		Defaults: func() args { return args{Arguments: access.Defaults()} },
 		Validate: func(a args) error { return a.Arguments.Validate() },
 		Run:      listBackups,
 		Print:    printResult,
@@ -46,7 +47,7 @@ func listBackups(ctx context.Context, c ansible.Call, a args) (ansible.Result, e
 		return ansible.Result{}, err
 	}
 	return journey.Make(ctx, journey.Call{
-		Kind: run.KindQuery, Title: "list the backups of " + use.Backend, Limit: run.Limit(use), Secret: secret,
+		Kind: run.KindQuery, Title: "list the backups of " + use.Backend, Limit: access.Limit(use), Secret: secret,
 		Request: run.Request{Query: run.List, Use: use, AllHosts: a.AllHosts},
 	})
 }

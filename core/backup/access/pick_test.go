@@ -1,9 +1,7 @@
-package run
+package access
 
 import (
-	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,45 +100,5 @@ func TestBackupDatedInFutureIsNeverLatest(t *testing.T) {
 	}
 	if warnings := FutureWarning(list, "mail", now); warnings != nil {
 		t.Errorf("warnings for another host: %q", warnings)
-	}
-	listed := entriesOf(list, now)
-	if !listed[0].Future || listed[1].Future {
-		t.Errorf("listed: %+v", listed)
-	}
-}
-
-// fakeBackend is a backend with a fixed list of backups.
-type fakeBackend struct {
-	backup.Backend
-	stored []backup.Stored
-}
-
-func (l fakeBackend) List(_ context.Context, _ backup.Config, host string) ([]backup.Stored, error) {
-	isOther := func(s backup.Stored) bool { return host != "" && s.Host != host }
-	return slices.DeleteFunc(slices.Clone(l.stored), isOther), nil
-}
-
-// A server that was renamed or replaced has no backups under its new name. The message then names the hosts that have.
-func TestEmptyListNamesOtherHosts(t *testing.T) {
-	db1 := []backup.Stored{{ID: "1", Host: "db1", Roots: []string{"/dat"}}}
-	for name, tt := range map[string]struct {
-		host     string
-		allHosts bool
-		stored   []backup.Stored
-		want     string
-	}{
-		"its own": {"db1", false, db1, "backups: 1"},
-		"another's": {"db2", false, db1, "there is no backup of db2; those that are there are of db1; " +
-			"host=NAME or all_hosts=true lists them"},
-		"nobody's":     {"db2", false, nil, "there is no backup of db2, nor of another host"},
-		"of all hosts": {"db2", true, nil, "backups: 0"},
-	} {
-		backend := fakeBackend{stored: tt.stored}
-		op := &operation{Request: Request{Use: Use{Host: tt.host}, AllHosts: tt.allHosts}, host: &Host{runDir: t.TempDir()}}
-		list, _ := backend.List(t.Context(), backup.Config{}, tt.host)
-		got, err := op.countMessage(t.Context(), backend, list)
-		if err != nil || got != tt.want {
-			t.Errorf("%s: %q, %v; want %q", name, got, err, tt.want)
-		}
 	}
 }

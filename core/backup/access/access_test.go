@@ -1,4 +1,4 @@
-package run
+package access
 
 import (
 	"errors"
@@ -76,9 +76,9 @@ func TestRepositoryOnMemberIsRefused(t *testing.T) {
 	}
 }
 
-// OfRoots returns the volumes again from whose names Roots made the roots.
+// VolumesOfRoots returns the volumes again from whose names Roots made the roots.
 func TestVolumesOfRoots(t *testing.T) {
-	got := OfRoots([]string{"/dat", unmountedDir + "/vg00/unmounted"})
+	got := VolumesOfRoots([]string{"/dat", unmountedDir + "/vg00/unmounted"})
 	if diff := cmp.Diff([]snapset.Volume{{Name: "/dat"}, {Name: "vg00/unmounted"}}, got); diff != "" {
 		t.Error(diff)
 	}

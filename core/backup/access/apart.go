@@ -1,4 +1,4 @@
-package run
+package access
 
 import (
 	"context"
@@ -50,13 +50,16 @@ func (a *IsolatedBackend) startClient(ctx context.Context) error {
 	})
 }
 
+// InNamespace calls fn in the mount namespace of the backend.
+func (a *IsolatedBackend) InNamespace(fn func() error) error { return a.namespace.Do(fn) }
+
 // Close ends the process, and the namespace with all its mounts.
 func (a *IsolatedBackend) Close() error { return fault.All(a.Client.Close(), a.namespace.Close()) }
 
-// mountSnapshots mounts the snapshots in the namespace, each on top of the mount of its volume. That mount of the
+// MountSnapshots mounts the snapshots in the namespace, each on top of the mount of its volume. That mount of the
 // volume is left in place below the snapshot: when somebody unmounts the volume outside, the kernel unmounts its copy
 // here as well, and the snapshot stays.
-func (a *IsolatedBackend) mountSnapshots(ctx context.Context, r command.Runner, specs []filesystem.MountSpec) error {
+func (a *IsolatedBackend) MountSnapshots(ctx context.Context, r command.Runner, specs []filesystem.MountSpec) error {
 	// A parent comes before the mount points in it.
 	slices.SortFunc(specs, func(x, y filesystem.MountSpec) int { return strings.Compare(x.Point, y.Point) })
 	return a.namespace.Do(func() error {
@@ -96,10 +99,10 @@ func (a *IsolatedBackend) mount(point string, doMount func() error) error {
 	return err
 }
 
-// unmountSnapshots unmounts the snapshots again. If the backend, or a program that it left running, still keeps one of
+// UnmountSnapshots unmounts the snapshots again. If the backend, or a program that it left running, still keeps one of
 // them open, the backend is ended and started again. Faults: set_differs if somebody else has unmounted a snapshot
 // meanwhile; busy.
-func (a *IsolatedBackend) unmountSnapshots(ctx context.Context) error {
+func (a *IsolatedBackend) UnmountSnapshots(ctx context.Context) error {
 	err := a.namespace.Do(a.unmountAll)
 	if errors.Is(err, fault.Busy) {
 		err = fault.All(a.Client.Close(), a.namespace.Do(a.unmountAll), a.startClient(ctx))

@@ -1,4 +1,4 @@
-package run
+package access
 
 import (
 	"errors"
@@ -44,8 +44,8 @@ func (v *Volume) DecodeArg(arg any) error {
 	return nil
 }
 
-// split returns the volumes of which snapshots are taken, and the directories that are read live.
-func split(volumes []Volume) (snapshots []snapset.Volume, live []string) {
+// Split returns the volumes of which snapshots are taken, and the directories that are read live.
+func Split(volumes []Volume) (snapshots []snapset.Volume, live []string) {
 	for _, v := range volumes {
 		if v.Live {
 			live = append(live, v.Name)

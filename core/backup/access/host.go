@@ -1,4 +1,4 @@
-package run
+package access
 
 import (
 	"context"
@@ -64,6 +64,9 @@ func (h *Host) Config() backup.Config {
 	return backup.Config{Options: h.use.Options, Environment: h.secret.Environment, Host: h.use.Host, Scratch: scratch}
 }
 
+// Dir returns the directory of the run.
+func (h *Host) Dir() string { return h.runDir }
+
 // recordsDir has one directory for each backend, with the records of its backups.
 const recordsDir = journey.StateDir + "/records"
 
@@ -72,11 +75,14 @@ func (h *Host) Records() record.Keeper {
 	return record.Keeper{Dir: filepath.Join(recordsDir, h.use.Backend)}
 }
 
-// forget removes the record of a backup, which is of no use without the backup, and has the backend forget the backup.
-func (h *Host) forget(ctx context.Context, client backup.Backend, id string) error {
+// Forget removes the record of a backup, which is of no use without the backup, and has the backend forget the backup.
+func (h *Host) Forget(ctx context.Context, client backup.Backend, id string) error {
 	_ = h.Records().Remove(id) // a record without a backup does no harm
 	return client.Forget(ctx, h.Config(), id)
 }
+
+// MaskText masks the secrets in a text.
+func (h *Host) MaskText(s string) string { return h.mask.Text(s) }
 
 // MaskResult masks the secrets in the message and the warnings of a result. The commands contain no secrets, because
 // tools get these in the environment. The data are numbers, paths and IDs, and are not masked: one of them may contain

@@ -1,4 +1,4 @@
-package run
+package access
 
 import (
 	"fmt"
@@ -74,8 +74,8 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			wanted, now.UTC().Format(time.RFC3339), firstFew(future)).
 			WithHint("see whether this server's clock is right (timedatectl); restore_id=ID takes one of them all the same")
 	}
-	if others := otherHosts(list, host); len(others) > 0 {
-		return backup.Stored{}, fault.New(fault.NotFound, "%s", noBackupsText(host, others)).
+	if others := OtherHosts(list, host); len(others) > 0 {
+		return backup.Stored{}, fault.New(fault.NotFound, "%s", NoBackupsText(host, others)).
 			WithHint("host=%s takes those of that one; snap_backup_info all_hosts=true lists all", others[0])
 	}
 	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", wanted).
@@ -83,14 +83,14 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			"host=NAME names another host's")
 }
 
-// noBackupsText says that the host has no backups, and which other hosts have.
-func noBackupsText(host string, others []string) string {
+// NoBackupsText says that the host has no backups, and which other hosts have.
+func NoBackupsText(host string, others []string) string {
 	return fmt.Sprintf("there is no backup of %s; those that are there are of %s", host, firstFew(others))
 }
 
-// otherHosts returns the hosts that have backups in the list, the one with the newest backup first. It returns none if
+// OtherHosts returns the hosts that have backups in the list, the one with the newest backup first. It returns none if
 // the given host has a backup in the list.
-func otherHosts(newestFirst []backup.Stored, host string) []string {
+func OtherHosts(newestFirst []backup.Stored, host string) []string {
 	var hosts []string
 	for _, s := range newestFirst {
 		if s.Host == host {
@@ -127,34 +127,4 @@ func firstFew(all []string) string {
 		return strings.Join(all, ", ")
 	}
 	return fmt.Sprintf("%s, and %d more", strings.Join(all[:limit], ", "), len(all)-limit)
-}
-
-// Entry is a backup as it appears in a result.
-type Entry struct {
-	ID       string   `json:"id"`
-	Host     string   `json:"host"`
-	Set      string   `json:"name,omitempty"`
-	Time     string   `json:"time"` // RFC 3339
-	Volumes  []string `json:"volumes"`
-	Complete bool     `json:"complete"`
-	Files    int64    `json:"files,omitempty"`
-	Bytes    int64    `json:"bytes,omitempty"`
-	Future   bool     `json:"dated_in_future,omitempty"` // Time is later than now, so the backup's age is not known
-}
-
-func entryOf(s backup.Stored, now time.Time) Entry {
-	return Entry{
-		s.ID, s.Host, s.Set, s.Time.UTC().Format(time.RFC3339), s.Roots, !s.Incomplete, s.Files, s.Bytes, s.Future(now),
-	}
-}
-
-// entriesOf returns all backups of the list, the newest first.
-func entriesOf(list []backup.Stored, now time.Time) []Entry {
-	list = slices.Clone(list)
-	backup.NewestFirst(list)
-	out := []Entry{}
-	for _, s := range list {
-		out = append(out, entryOf(s, now))
-	}
-	return out
 }

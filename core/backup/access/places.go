@@ -1,0 +1,58 @@
+package access
+
+import (
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+)
+
+// RefusePlaceOnMember refuses a backend with a place on a volume of the set, because what is written there would fill
+// the set's snapshots. members has the names of the volumes, by the device of their file system. Fault: bad_arguments.
+func RefusePlaceOnMember(d backup.Description, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
+	var errs []error
+	for _, path := range d.Local {
+		m, err := filesystem.Holding(mounts, path)
+		if err != nil {
+			return err
+		}
+		if volume, ok := members[m.Dev]; ok {
+			const msg = "%s, which the backend %s uses, lies on %s, which is one of the volumes"
+			errs = append(errs, fault.New(fault.BadArguments, msg, path, d.Name, volume).
+				WithHint("name a place on another volume"))
+		}
+	}
+	return fault.All(errs...)
+}
+
+// fstab is the path of fstab(5), which tests replace.
+var fstab = "/etc/fstab"
+
+// RefuseUnmounted refuses a place of the backend, and a directory to be read live, below a mount point of fstab at
+// which nothing is mounted. Otherwise backups would fill the file system below and be hidden by the next mount, and the
+// wrong directory would be backed up. Faults: repository_missing for a place, not_found for a live directory.
+func RefuseUnmounted(d backup.Description, live []string) error {
+	entries, err := filesystem.Fstab(fstab)
+	if err != nil {
+		return err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	check := func(code fault.Code, path, what string) {
+		point, missing, err := filesystem.Unmounted(entries, mounts, path)
+		if missing {
+			err = fault.New(code, "%s, %s: fstab mounts something at %s, and nothing is mounted there", path, what, point).
+				WithHint("mount %s; or take its line out of %s", point, fstab)
+		}
+		errs = append(errs, err)
+	}
+	for _, path := range d.Local {
+		check(fault.RepositoryMissing, path, "which the backend "+d.Name+" uses")
+	}
+	for _, path := range live {
+		check(fault.NotFound, path, "to be read live")
+	}
+	return fault.All(errs...)
+}
