@@ -19,7 +19,7 @@ const module = "go.pcc.com/rewind/"
 
 // order lists the packages of core; each may import only those before it.
 var order = []string{
-	"fault", "failpoint", "proc", "command", "durable", "trust", "journal", "ansible", "tree", "lvm", "filesystem",
+	"fault", "failpoint", "proc", "command", "durable", "lock", "trust", "journal", "ansible", "tree", "lvm", "filesystem",
 	"service", "journey", "snapset", "rollback", "backup", "restore",
 }
 

@@ -58,10 +58,6 @@ func RefuseLink(dir string) error {
 		WithHint("move what it leads to here, or mount it here (mount --bind)")
 }
 
-// LockFlags are the flags for opening a lock file: it is created if it does not exist, and never opened through a
-// symbolic link.
-const LockFlags = os.O_CREATE | os.O_RDONLY | unix.O_NOFOLLOW
-
 // openat2 calls openat2(2) again as long as it is interrupted.
 func openat2(dir int, path string, how unix.OpenHow) (int, error) {
 	for {

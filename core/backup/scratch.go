@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // roomPrefix is how the names of this host's Rooms begin. It contains the host's name because several hosts may use the
@@ -23,7 +24,7 @@ func roomPrefix() string {
 // keeps it locked through an open descriptor, so that a later run can tell it from a Room whose owner was killed.
 type Room struct {
 	Path string
-	lock *os.File // the directory, locked with flock(2)
+	lock *lock.Lock // of the directory
 }
 
 // NewRoom makes a Room in dir. The caller closes it. Faults: not_found if dir does not exist, no_space, command_failed.
@@ -33,12 +34,15 @@ func NewRoom(dir string) (*Room, error) {
 		if err != nil {
 			return nil, fault.New(codeOf(err), "make room to lay the backup out: %w", err)
 		}
-		lock, err := openLocked(path)
+		l, err := lock.Exclusive(path)
 		if err == nil {
-			return &Room{path, lock}, nil
+			_, err = os.Lstat(path)
+		}
+		if err == nil {
+			return &Room{path, l}, nil
 		}
 		// Between the two steps SettleRooms may have taken the directory for that of a killed owner: then try again.
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EWOULDBLOCK) {
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, lock.ErrHeld) {
 			return nil, fmt.Errorf("hold %s: %w", path, err)
 		}
 	}
@@ -54,27 +58,9 @@ func codeOf(err error) fault.Code {
 	return fault.CommandFailed
 }
 
-// openLocked opens the directory at path and locks it. It returns EWOULDBLOCK if another process has locked it, and
-// ErrNotExist if the directory has been removed.
-func openLocked(path string) (*os.File, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		_, err = os.Lstat(path)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
-}
-
 // Close removes the Room with its content, and releases its lock.
 func (r *Room) Close() error {
-	defer r.lock.Close()
+	defer r.lock.Release()
 	return os.RemoveAll(r.Path)
 }
 
@@ -91,15 +77,15 @@ func SettleRooms(dir string) error {
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
-		lock, err := openLocked(path)
+		l, err := lock.Exclusive(path)
 		switch {
-		case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.EWOULDBLOCK):
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, lock.ErrHeld):
 			continue
 		case err != nil:
 			errs = append(errs, fmt.Errorf("hold %s: %w", path, err))
 			continue
 		}
-		errs = append(errs, (&Room{path, lock}).Close())
+		errs = append(errs, (&Room{path, l}).Close())
 	}
 	return errors.Join(errs...)
 }

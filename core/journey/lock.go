@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
-
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // LockWait is how long a run waits for another run on the same volume group, unless Run.WaitFor or Run.WaitAtMost
@@ -33,10 +32,6 @@ func describe(lock string) string {
 	return "volume group " + lock
 }
 
-// lockPoll is the time between two attempts to take a lock that another run holds. The package polls because flock(2)
-// cannot wait with a limit.
-const lockPoll = 100 * time.Millisecond
-
 // owner is the content of a lock file: the process that holds the lock.
 type owner struct {
 	PID   int    `json:"pid"`
@@ -51,11 +46,11 @@ type locks struct {
 	dir    string
 	wait   time.Duration
 	onWait func(what string) // called with what this run waits for; may be nil
-	held   map[string]*flock.Flock
+	held   map[string]*lock.Lock
 }
 
 func newLocks(dir string) *locks {
-	return &locks{dir: dir, wait: LockWait, held: map[string]*flock.Flock{}}
+	return &locks{dir: dir, wait: LockWait, held: map[string]*lock.Lock{}}
 }
 
 // lock locks those of the groups that it does not hold yet, in the order of their names, so that two runs never wait
@@ -85,16 +80,16 @@ func (l *locks) lock(ctx context.Context, groups []string, what string, since ti
 // lockOne locks one group. lastUsed is when the lock was last taken or given back before; zero if it never was.
 func (l *locks) lockOne(ctx context.Context, group, what string) (lastUsed time.Time, err error) {
 	path := filepath.Join(l.dir, group)
-	f := flock.New(path, flock.SetPermissions(0o600))
-	ok, err := f.TryLock()
-	if !ok && err == nil {
+	take := func() (*lock.Lock, error) { return lock.File(path) }
+	f, err := take()
+	if errors.Is(err, lock.ErrHeld) {
 		if l.onWait != nil {
 			l.onWait("waiting for " + ownerOf(path).What)
 		}
-		ok, err = f.TryLockContext(ctx, lockPoll)
+		f, err = lock.Wait(ctx, take)
 	}
 	switch {
-	case ok:
+	case err == nil:
 	case errors.Is(err, context.DeadlineExceeded):
 		return lastUsed, lockedFault(path, group, l.wait)
 	case errors.Is(err, context.Canceled):
@@ -108,7 +103,7 @@ func (l *locks) lockOne(ctx context.Context, group, what string) (lastUsed time.
 	}
 	data, _ := json.Marshal(owner{PID: os.Getpid(), What: what, Since: time.Now().Unix()})
 	if err := os.WriteFile(path, data, 0o600); err != nil {
-		f.Close()
+		f.Release()
 		return lastUsed, fault.New(fault.Internal, "lock of %s: %w", describe(group), err)
 	}
 	l.held[group] = f
@@ -124,8 +119,7 @@ func WithFileLock(path string, do func() error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), LockWait)
 	defer cancel()
-	f := flock.New(path, flock.SetPermissions(0o600))
-	_, err := f.TryLockContext(ctx, lockPoll)
+	l, err := lock.Wait(ctx, func() (*lock.Lock, error) { return lock.File(path) })
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fault.New(fault.Internal, "lock of %s: %w", path, err)
 	}
@@ -133,7 +127,7 @@ func WithFileLock(path string, do func() error) error {
 		return fault.New(fault.Locked, "%s has been locked by another run for %s: %w", path, LockWait, err).
 			WithHint("look at it: journalctl -u 'rewind-*'")
 	}
-	defer f.Close()
+	defer l.Release()
 	return do()
 }
 
@@ -142,7 +136,7 @@ func (l *locks) unlock() {
 	for group, f := range l.held {
 		released := time.Now()
 		_ = os.Chtimes(f.Path(), released, released)
-		_ = f.Close()
+		f.Release()
 		delete(l.held, group)
 	}
 }

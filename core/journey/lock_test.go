@@ -12,6 +12,9 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
+// lockPoll is longer than a lock that is free takes to be noticed.
+const lockPoll = 100 * time.Millisecond
+
 // locksIn returns a function that makes the locks of one more run, all in one new directory.
 func locksIn(t *testing.T, wait time.Duration) func() *locks {
 	dir := t.TempDir()

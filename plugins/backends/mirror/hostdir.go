@@ -12,12 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 	"go.pcc.com/rewind/core/tree"
 )
 
@@ -41,16 +39,16 @@ func (s hostDir) partialPath(id string) string { return filepath.Join(s.dir, id+
 // lock keeps other runs from storing and removing backups of this host until unlock is called, or until this process
 // ends. Fault: repository_locked.
 func (s hostDir) lock() (unlock func(), err error) {
-	f := flock.New(filepath.Join(s.dir, ".lock"), flock.SetPermissions(0o600), flock.SetFlag(backup.LockFlags))
-	ok, err := f.TryLock()
+	path := filepath.Join(s.dir, ".lock")
+	l, err := lock.File(path)
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", s.host, s.path).
+			WithHint("wait for it; fuser -v %s names it", path)
+	}
 	if err != nil {
 		return nil, repositoryError("lock the repository", err)
 	}
-	if !ok {
-		return nil, fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", s.host, s.path).
-			WithHint("wait for it; fuser -v %s names it", f.Path())
-	}
-	return func() { _ = f.Close() }, nil
+	return l.Release, nil
 }
 
 // list returns the backups that have a record, in no particular order.
@@ -130,51 +128,40 @@ func damagedError(id string, err error) error {
 
 // lockForReading keeps a backup from being removed until release is called, or until this process ends.
 func (s hostDir) lockForReading(id string) (release func(), stored backup.Stored, err error) {
-	f, err := s.lockRecord(id, unix.LOCK_SH)
+	f, err := s.lockRecord(id, lock.Shared)
 	if err != nil {
 		return nil, backup.Stored{}, err
 	}
 	if stored, err = s.readRecord(id); err != nil {
-		backup.Unlock(f)
+		f.Release()
 		return nil, backup.Stored{}, err
 	}
-	return func() { backup.Unlock(f) }, stored, nil
+	return f.Release, stored, nil
 }
 
-// lockRecord locks a backup's record until the file is unlocked: shared (LOCK_SH) to read the backup, exclusively
-// (LOCK_EX) to remove it. Faults: not_found, repository_locked.
-func (s hostDir) lockRecord(id string, how int) (*os.File, error) {
-	flags := os.O_RDONLY
-	if how == unix.LOCK_EX {
-		flags = os.O_RDWR // on NFS only a file that is open for writing can be locked exclusively
-	}
-	f, err := os.OpenFile(s.recordPath(id), flags, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+// lockRecord locks a backup's record by take: lock.Shared to read the backup, lock.Exclusive to remove it. Faults:
+// not_found, repository_locked.
+func (s hostDir) lockRecord(id string, take func(string) (*lock.Lock, error)) (*lock.Lock, error) {
+	l, err := take(s.recordPath(id))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, s.notFound(id)
-	}
-	if err != nil {
-		return nil, repositoryError("open the record of backup "+id, err)
-	}
-	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		f.Close()
+	case errors.Is(err, lock.ErrHeld):
 		return nil, fault.New(fault.RepositoryLocked, "backup %s is being read or removed by another run", id).
 			WithHint("wait for it; fuser -v %s names it", s.recordPath(id))
-	}
-	if err != nil {
-		f.Close()
+	case err != nil:
 		return nil, repositoryError("lock backup "+id, err)
 	}
-	return f, nil
+	return l, nil
 }
 
 // forgetLocked removes a backup, and fails if somebody reads it. The caller holds the lock.
 func (s hostDir) forgetLocked(ctx context.Context, id string, report backup.Report) error {
-	f, err := s.lockRecord(id, unix.LOCK_EX)
+	f, err := s.lockRecord(id, lock.Exclusive)
 	if err != nil {
 		return err
 	}
-	defer backup.Unlock(f)
+	defer f.Release()
 	if err := durable.Remove(s.recordPath(id)); err != nil {
 		return repositoryError("forget backup "+id, err)
 	}

@@ -9,14 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // If the run is killed after restic has made a snapshot that lacks files, and before the snapshot is marked, the
@@ -26,9 +24,6 @@ import (
 // notesDir has a directory for each repository, which holds the notes. That directory is locked (flock): shared by runs
 // that store, exclusively by a run that settles.
 var notesDir = journey.StateDir + "/restic"
-
-// lockPollInterval is the time between two attempts to lock the notes while another run settles.
-const lockPollInterval = 100 * time.Millisecond
 
 // note says that it is not known whether the snapshot of this host with these tags is complete.
 type note struct {
@@ -54,36 +49,28 @@ func hash(text string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// lockNotes locks the notes of this repository. With LOCK_SH it waits until no other run settles. With LOCK_EX it fails
-// with repository_locked if another run stores.
-func (t *tool) lockNotes(ctx context.Context, how int) (*os.File, error) {
+// shareNotes locks the notes of this repository for a run that stores. It waits until no other run settles.
+func (t *tool) shareNotes(ctx context.Context) (*lock.Lock, error) {
 	if err := durable.MkdirAll(t.repositoryNotesDir(), 0o700); err != nil {
 		return nil, noteError(err)
 	}
-	dir, err := os.Open(t.repositoryNotesDir())
+	l, err := lock.Wait(ctx, func() (*lock.Lock, error) { return lock.Shared(t.repositoryNotesDir()) })
+	if err != nil && ctx.Err() == nil {
+		return nil, noteError(err)
+	}
+	return l, err
+}
+
+// claimNotes locks the notes of this repository for a run that settles. Fault: repository_locked if another run stores.
+func (t *tool) claimNotes() (*lock.Lock, error) {
+	l, err := lock.Exclusive(t.repositoryNotesDir())
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, fault.New(fault.RepositoryLocked, "another run of this host stores in this repository")
+	}
 	if err != nil {
 		return nil, noteError(err)
 	}
-	for {
-		err := unix.Flock(int(dir.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return dir, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			dir.Close()
-			return nil, noteError(err)
-		}
-		if how == unix.LOCK_EX {
-			dir.Close()
-			return nil, fault.New(fault.RepositoryLocked, "another run of this host stores in this repository")
-		}
-		select {
-		case <-ctx.Done():
-			dir.Close()
-			return nil, ctx.Err()
-		case <-time.After(lockPollInterval):
-		}
-	}
+	return l, nil
 }
 
 // noteError returns the fault for an error of writing or removing a note.
@@ -96,7 +83,7 @@ func noteError(err error) error {
 // note if known is true, which means that it is known whether the snapshot is complete.
 func (t *tool) writeNote(ctx context.Context, tree backup.Tree, sequence int64) (end func(known bool) error,
 	err error) {
-	dir, err := t.lockNotes(ctx, unix.LOCK_SH)
+	l, err := t.shareNotes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +94,11 @@ func (t *tool) writeNote(ctx context.Context, tree backup.Tree, sequence int64) 
 		err = durable.WriteFile(n.path, data, 0o600)
 	}
 	if err != nil {
-		backup.Unlock(dir)
+		l.Release()
 		return nil, noteError(err)
 	}
 	return func(known bool) error {
-		defer backup.Unlock(dir)
+		defer l.Release()
 		if !known {
 			return nil
 		}
@@ -143,14 +130,14 @@ func (t *tool) settleNotes(ctx context.Context) error {
 	if len(t.readNotes()) == 0 {
 		return nil
 	}
-	dir, err := t.lockNotes(ctx, unix.LOCK_EX)
+	l, err := t.claimNotes()
 	if errors.Is(err, fault.RepositoryLocked) {
 		return nil // the run that has written a note may be alive
 	}
 	if err != nil {
 		return err
 	}
-	defer backup.Unlock(dir)
+	defer l.Release()
 	found, err := t.snapshots(ctx, "--no-lock")
 	if errors.Is(err, fault.RepositoryMissing) {
 		return nil

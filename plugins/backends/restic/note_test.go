@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
@@ -120,12 +118,12 @@ func TestSettleKeepsNotesOfLiveRun(t *testing.T) {
 			}
 		}
 	}
-	lock, err := alive.lockNotes(t.Context(), unix.LOCK_EX)
+	l, err := alive.claimNotes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*lockPollInterval)
+	defer l.Release()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := alive.writeNote(ctx, tree, 1); fault.Of(err).Code != fault.Timeout {
 		t.Errorf("a run begins while another settles: %v", err)

@@ -7,35 +7,22 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 	treesync "go.pcc.com/rewind/core/tree"
 )
 
-// lockMarker locks the marker of a local tree until the file is unlocked or this process ends: shared (LOCK_SH) to read
-// the tree, exclusively (LOCK_EX) to remove it. Fault: repository_locked.
-func lockMarker(marker string, how int) (*os.File, error) {
-	flags := os.O_RDONLY
-	if how == unix.LOCK_EX {
-		flags = os.O_RDWR // on NFS only a file that is open for writing can be locked exclusively
-	}
-	f, err := os.OpenFile(marker, flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = fault.New(fault.RepositoryLocked, "the backup of %s is being read or removed by another run", marker).
+// lockMarker locks the marker of a local tree by take: lock.Shared to read the tree, lock.Exclusive to remove it.
+// Fault: repository_locked.
+func lockMarker(marker string, take func(string) (*lock.Lock, error)) (*lock.Lock, error) {
+	l, err := take(marker)
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, fault.New(fault.RepositoryLocked, "the backup of %s is being read or removed by another run", marker).
 			WithHint("wait for it; fuser -v %s names it, on its host", marker)
 	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return l, err
 }
 
 // lockForReading keeps a tree from being removed until release is called: a restore would take files that vanish
@@ -45,7 +32,7 @@ func (t *tool) lockForReading(one datedTree) (release func(), err error) {
 		return func() {}, nil
 	}
 	marker := t.options.target(one.host, one.name+markerSuffix)
-	f, err := lockMarker(marker, unix.LOCK_SH)
+	f, err := lockMarker(marker, lock.Shared)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, t.notFound(one.id())
 	}
@@ -55,10 +42,10 @@ func (t *tool) lockForReading(one datedTree) (release func(), err error) {
 	held, err := f.Stat()
 	current, statErr := os.Stat(marker)
 	if err != nil || statErr != nil || !os.SameFile(held, current) {
-		backup.Unlock(f)
+		f.Release()
 		return nil, t.notFound(one.id()) // the marker was removed before it was locked
 	}
-	return func() { backup.Unlock(f) }, nil
+	return f.Release, nil
 }
 
 func (l local) remove(ctx context.Context, host string, names []string, report backup.Report) error {
@@ -70,13 +57,13 @@ func (l local) remove(ctx context.Context, host string, names []string, report b
 }
 
 func (l local) removeBackup(ctx context.Context, path string, report backup.Report) error {
-	f, err := lockMarker(path+markerSuffix, unix.LOCK_EX)
+	f, err := lockMarker(path+markerSuffix, lock.Exclusive)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // without a marker it is no backup, so nobody reads it
 	case err != nil:
 		return writeError(l.dir, err)
 	default:
-		defer backup.Unlock(f)
+		defer f.Release()
 		if err := durable.Remove(path + markerSuffix); err != nil {
 			return writeError(l.dir, err)
 		}

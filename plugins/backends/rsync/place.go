@@ -7,11 +7,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/gofrs/flock"
-
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // place is the directory that holds the trees. It is either local or on another host.
@@ -127,21 +126,20 @@ func (l local) lock(ctx context.Context, host string) (func(context.Context) err
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, writeError(l.dir, err)
 	}
-	lock := flock.New(filepath.Join(dir, lockPrefix), flock.SetPermissions(0o600), flock.SetFlag(backup.LockFlags))
-	got, err := lock.TryLock()
-	if err != nil {
-		return nil, nil, writeError(dir, err)
-	}
-	if !got {
+	held, err := lock.File(filepath.Join(dir, lockPrefix))
+	if errors.Is(err, lock.ErrHeld) {
 		return nil, nil, fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", host, l.dir).
 			WithHint("wait until it has ended")
 	}
-	unlock := func(context.Context) error { return lock.Close() }
+	if err != nil {
+		return nil, nil, writeError(dir, err)
+	}
 	trees, err := l.readTrees(ctx, host)
 	if err != nil {
-		return nil, nil, fault.All(err, lock.Close())
+		held.Release()
+		return nil, nil, err
 	}
-	return unlock, trees, nil
+	return func(context.Context) error { held.Release(); return nil }, trees, nil
 }
 
 // flushProgress returns the progress of a backup that is completely copied and is now being written out to the disk.

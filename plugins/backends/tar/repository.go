@@ -11,11 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // repository is a directory that holds ID.tar and ID.json for each backup. ID.json is the backup's entry in the list.
@@ -61,21 +60,15 @@ func (r repository) partial(id string) string { return filepath.Join(r.path, id+
 
 // lock keeps other programs from storing and settling until unlock is called, or until this process ends.
 func (r repository) lock() (unlock func(), err error) {
-	dir, err := os.Open(r.path)
-	if err != nil {
-		return nil, fault.New(fault.BackendFailed, "repository: %w", err)
-	}
-	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		dir.Close()
-		return nil, fault.New(fault.RepositoryLocked, "another program stores into %s",
-			r.path).WithHint("wait until it has ended")
+	l, err := lock.Exclusive(r.path)
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, fault.New(fault.RepositoryLocked, "another program stores into %s", r.path).
+			WithHint("wait until it has ended")
 	}
 	if err != nil {
-		dir.Close()
 		return nil, fault.New(fault.BackendFailed, "lock %s: %w", r.path, err)
 	}
-	return func() { backup.Unlock(dir) }, nil
+	return l.Release, nil
 }
 
 // freeID returns an ID that no backup has. The caller holds the lock.
