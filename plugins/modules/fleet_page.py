@@ -10,20 +10,21 @@ __metaclass__ = type
 
 DOCUMENTATION = r"""
 module: fleet_page
-short_description: Writes one page of where every server stands
+short_description: Writes a page with the state of every server
 description:
-  - Judges servers by what M(pcc.rewind.lvm_snapshot_info) said of each, and writes C(fleet.html), one page that needs nothing
-    else, and the same as C(fleet.json). The worst come first.
-  - A server is bad where a set, a merge, a rollback or the last backup went wrong, or a volume has no good backup that is
-    young enough (C(rewind_backup_hours), a variable of the server or of all, 36 hours); warn where something is not known or
-    will go wrong, as where a snapshot is C(rewind_cow_percent) full (80), or is full in C(rewind_full_hours) (24); unreachable;
-    or ok.
+  - Judges each server by its result of M(pcc.rewind.lvm_snapshot_info), and writes C(fleet.html), a page that needs no other
+    file, and the same data as C(fleet.json). The worst servers come first.
+  - The verdict is bad if a set, a merge, a rollback or the last backup failed, or if a volume has no good backup of the last
+    C(rewind_backup_hours) hours (36), which may be a variable of the server.
+  - The verdict is warn if something is not known or is going to fail, such as a snapshot that is C(rewind_cow_percent) percent
+    full (80) or will be full within C(rewind_full_hours) hours (24).
+  - Otherwise it is unreachable or ok.
 version_added: 0.1.0
 author:
   - The Rewind authors (@pcc)
 options:
   dest:
-    description: The directory on the controller, which is made where it is missing.
+    description: The directory on the controller for the files. It is made if it does not exist.
     type: path
     required: true
   hosts:
@@ -32,7 +33,7 @@ options:
     elements: str
     required: true
   results:
-    description: The variable that each server's result of M(pcc.rewind.lvm_snapshot_info) was registered in.
+    description: The name of the variable in which each server's result of M(pcc.rewind.lvm_snapshot_info) is registered.
     type: str
     required: true
 attributes:
@@ -41,7 +42,7 @@ attributes:
     description: With check_mode no file is written.
   diff_mode:
     support: none
-    description: It shows no differences.
+    description: The module shows no differences.
 """
 
 EXAMPLES = r"""
@@ -66,12 +67,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 counts:
-  description: How many servers stand how, by verdict.
+  description: The number of servers by verdict.
   type: dict
   returned: always
   sample: {bad: 1, unreachable: 0, warn: 2, ok: 97}
 page:
-  description: The file of the page.
+  description: The path of the page.
   type: str
   returned: unless in check_mode
 """
