@@ -33,6 +33,19 @@ func Bad(name, format string, a ...any) *fault.Error {
 		[]Wrong{{Name: name, Problem: problem}})
 }
 
+// BadFor is Bad for what is wrong only because of a choice. It is not reported if the argument that chooses, such as
+// action, is wrong itself.
+func BadFor(choice, name, format string, a ...any) *fault.Error {
+	f := Bad(name, format, a...)
+	f.Err = dependsOn(choice)
+	return f
+}
+
+// dependsOn is the cause of what is wrong only because of a choice: the name of the argument that chooses.
+type dependsOn string
+
+func (d dependsOn) Error() string { return "it depends on " + string(d) }
+
 // Decode fills the struct to which into points from a mapping. It leaves fields alone whose key is absent or null.
 //
 // Its fault is fault.BadArguments, which names every wrong key and value. If raw is not a mapping, the error is not a

@@ -2,6 +2,7 @@ package ansible
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,8 +65,7 @@ func (p Program) decodeAndRun(ctx context.Context, in input, list []argument) (R
 
 // unrelatedErrors returns those errors of Validate that do not follow from errors already reported. An argument that
 // could not be decoded has its default value, and an argument is missing if its name was misspelt: what Validate found
-// about these two is dropped. If an argument with choices is wrong, all errors of Validate are dropped, because what
-// else is allowed depends on the choice.
+// about these two is dropped. So is what depends on a choice that is wrong.
 func unrelatedErrors(list []argument, found, reported []error) []error {
 	if len(reported) == 0 {
 		return found
@@ -73,9 +73,6 @@ func unrelatedErrors(list []argument, found, reported []error) []error {
 	known := argumentNames(list, true)
 	named := namedArguments(reported...)
 	for _, name := range named {
-		if a, ok := findArgument(list, name); ok && len(a.choices) > 0 {
-			return nil
-		}
 		if a, ok := findArgument(list, nearest(name, known)); ok {
 			named = append(named, a.name)
 		}
@@ -88,11 +85,15 @@ func unrelatedErrors(list []argument, found, reported []error) []error {
 	})
 }
 
-// namedArguments returns the names of the arguments that errs are about, without any part inside the argument: volumes
-// for volumes[0].size.
+// namedArguments returns the names of the arguments that errs are about, without any part inside the argument (volumes
+// for volumes[0].size), and of those that they depend on.
 func namedArguments(errs ...error) []string {
 	var all []string
 	for _, err := range errs {
+		var choice dependsOn
+		if errors.As(err, &choice) {
+			all = append(all, string(choice))
+		}
 		list, _ := fault.Of(err).Facts[argumentsFact].([]Wrong)
 		for _, w := range list {
 			root, _, _ := strings.Cut(w.Name, ".")

@@ -106,8 +106,9 @@ func TestEachWrongArgumentIsNamedOnce(t *testing.T) {
 		// Neither is one whose name was misspelt.
 		{`{"vloumes": "/dat", "name": "-x"}`, "vloumes name"},
 		{`{"name": true}`, "name volumes"},
-		// What else is wrong depends on the choice, so it is not named if the choice is wrong.
-		{`{"state": "absnt"}`, "state"},
+		// Whether this goes with the choice is not known if the choice is wrong; the rest is wrong in any case.
+		{`{"volumes": "/dat", "state": "absent", "size": "mounted"}`, "size"},
+		{`{"state": "absnt", "size": "mounted", "name": "-x"}`, "state name volumes"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

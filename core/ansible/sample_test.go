@@ -88,6 +88,9 @@ func module() ansible.Module[sample] {
 			if a.Act != "quick" && len(a.Volumes) == 0 {
 				wrong = append(wrong, ansible.Bad("volumes", "names nothing"))
 			}
+			if a.State != "mounted" && a.Size == "mounted" {
+				wrong = append(wrong, ansible.BadFor("state", "size", "goes with state=mounted"))
+			}
 			return fault.All(wrong...)
 		},
 		Run:      runSample,

@@ -69,7 +69,7 @@ func validate(a args) error {
 	if a.State != snapset.Mounted {
 		for name, value := range map[string]string{"mountpoint": a.Mountpoint, "options": a.Options} {
 			if value != "" {
-				wrong = append(wrong, ansible.Bad(name, "goes with state=mounted"))
+				wrong = append(wrong, ansible.BadFor("state", name, "goes with state=mounted"))
 			}
 		}
 	}

@@ -116,7 +116,8 @@ func validate(a args) error {
 func checkValues(a args) error {
 	var wrong []error
 	if (a.Action == "backup" || a.Action == "schedule") && len(a.Volumes) == 0 {
-		wrong = append(wrong, ansible.Bad("volumes", "names nothing to back up: mount points such as /dat, or vg/lv"))
+		wrong = append(wrong, ansible.BadFor("action", "volumes",
+			"names nothing to back up: mount points such as /dat, or vg/lv"))
 	}
 	if err := snapset.CheckName(a.Name); a.Name != "" && err != nil {
 		wrong = append(wrong, ansible.Bad("name", "%v", err))
@@ -141,12 +142,12 @@ func checkUsed(a args) error {
 	var wrong []error
 	for _, name := range ansible.Differing(a, defaults()) {
 		if actions := goesWith[name]; actions != nil && !slices.Contains(actions, a.Action) {
-			wrong = append(wrong, ansible.Bad(name, "goes with action=%s", strings.Join(actions, " and action=")))
+			wrong = append(wrong, ansible.BadFor("action", name, "goes with action=%s", strings.Join(actions, " and action=")))
 		}
 	}
 	if !a.Merge { // without a rollback no service is stopped, which whoever gave services would expect
 		for _, name := range ansible.Differing(a.Rollback, rollback.Defaults()) {
-			wrong = append(wrong, ansible.Bad(name, "goes with action=restore merge=true"))
+			wrong = append(wrong, ansible.BadFor("action", name, "goes with action=restore merge=true"))
 		}
 	}
 	return fault.All(wrong...)
