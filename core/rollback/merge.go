@@ -117,10 +117,11 @@ func (rb *rollback) retryOrGiveUp(ctx context.Context, d *deferral) (gaveUp bool
 	return false, nil
 }
 
-// endWithLost returns lostErr, and records which members were lost unless nothing is rolled back.
+// endWithLost returns the fault for snapshots that were lost, and records which members these are unless nothing is
+// rolled back.
 func (rb *rollback) endWithLost(states map[*Member]string, lostErr error) error {
 	if rb.isUntouched(states) {
-		return lostErr
+		return rb.givenUpFault(states, lostErr)
 	}
 	return fault.All(lostErr, rb.recordLost(membersIn(states, rb.state.Members, stateLost)))
 }

@@ -65,13 +65,19 @@ func (rb *rollback) hasBegun(ctx context.Context) (bool, error) {
 	}
 	isUntouched := rb.isUntouched(states)
 	if isUntouched && lostErr != nil {
-		lostSnapshots := strings.Join(snapshotNames(membersIn(states, rb.state.Members, stateLost)), " ")
-		journey.LogError(fault.New(fault.Of(lostErr).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
-			rb.state.Set, lostErr).
-			WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one",
-				lostSnapshots))
+		journey.LogError(rb.givenUpFault(states, lostErr))
 	}
 	return !isUntouched, nil
+}
+
+// givenUpFault returns the fault for a snapshot that was lost while nothing was rolled back yet, so that everything is
+// put back.
+func (rb *rollback) givenUpFault(states map[*Member]string, lostErr error) error {
+	lostSnapshots := strings.Join(snapshotNames(membersIn(states, rb.state.Members, stateLost)), " ")
+	return fault.New(fault.Of(lostErr).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
+		rb.state.Set, lostErr).
+		WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one",
+			lostSnapshots)
 }
 
 // isUntouched is true if no member merges, is merged, or will be. A lost member will never be merged, even if LVM has
