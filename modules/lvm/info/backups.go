@@ -67,6 +67,9 @@ func withState(j jobs.Job, current []journey.Status, now time.Time) backup {
 // scheduledUnits is a pattern for the units of scheduled backups. The asterisk stands for the backup's name.
 var scheduledUnits = strings.Replace(filepath.Base(journey.ScheduleUnit), "@", "@*", 1)
 
+// scheduleTimers is a pattern for the timers of scheduled backups.
+var scheduleTimers = strings.TrimSuffix(scheduledUnits, ".service") + ".timer"
+
 // notBegun is a scheduled backup whose unit was started and began no backup: its program or its arguments could not be
 // read.
 type notBegun struct {
@@ -98,24 +101,18 @@ type scheduledBackup struct {
 	Next  string `json:"next"` // when the timer elapses next, RFC 3339; empty: never again
 }
 
-// scheduledBackups returns the scheduled backups of this server, and none if there is no systemd.
-func scheduledBackups(ctx context.Context) ([]scheduledBackup, error) {
+// listScheduled describes the timers of scheduled backups. due has the active ones, with the time at which each elapses
+// next.
+func listScheduled(due map[string]time.Time) []scheduledBackup {
 	all := []scheduledBackup{}
-	systemd, err := service.Connect(ctx)
-	if err != nil {
-		return all, nil
-	}
-	defer systemd.Close()
-	pattern := strings.TrimSuffix(scheduledUnits, ".service") + ".timer"
-	due, err := systemd.Timers(ctx, pattern)
 	for _, unit := range slices.Sorted(maps.Keys(due)) { // code that sorts structs would make the program 10 KB larger
-		s, next := scheduledBackup{Name: backupName(unit, pattern), Timer: unit}, due[unit]
+		s, next := scheduledBackup{Name: backupName(unit, scheduleTimers), Timer: unit}, due[unit]
 		if !next.IsZero() {
 			s.Next = next.UTC().Format(time.RFC3339)
 		}
 		all = append(all, s)
 	}
-	return all, err
+	return all
 }
 
 // backupName returns the part of a unit's name that the asterisk of the pattern matches.
@@ -130,22 +127,31 @@ func isNotBefore(stamp string, since time.Time) bool {
 	return err == nil && !t.Before(since.Truncate(time.Second))
 }
 
-// findNotBegun returns the scheduled backups of this server that did not begin. Without systemd it returns none; the
-// host's problems say that there is no systemd.
-func findNotBegun(ctx context.Context, list []backup) ([]notBegun, error) {
+// readSchedules returns the scheduled backups of this server, those of them that did not begin, and warnings about what
+// cannot be found out. Without systemd it returns none; the host's problems say that there is no systemd.
+func readSchedules(
+	ctx context.Context, list []backup,
+) (scheduled []scheduledBackup, unbegun []notBegun, warnings []string) {
 	systemd, err := service.Connect(ctx)
 	if err != nil {
-		return []notBegun{}, nil
+		return listScheduled(nil), filterNotBegun(nil, list), nil
 	}
 	defer systemd.Close()
 	failed, err := systemd.Failed(ctx, scheduledUnits)
+	if err != nil {
+		warnings = append(warnings, "whether scheduled backups begin cannot be found out: "+err.Error())
+	}
+	due, err := systemd.Timers(ctx, scheduleTimers)
+	if err != nil {
+		warnings = append(warnings, "which backups are scheduled cannot be found out: "+err.Error())
+		return listScheduled(nil), filterNotBegun(failed, list), warnings
+	}
 	for unit := range failed {
-		active, activeErr := systemd.Active(ctx, strings.TrimSuffix(unit, ".service")+".timer")
-		if activeErr == nil && !active { // the backup is not scheduled any more
+		if _, isScheduled := due[strings.TrimSuffix(unit, ".service")+".timer"]; !isScheduled {
 			delete(failed, unit)
 		}
 	}
-	return filterNotBegun(failed, list), err
+	return listScheduled(due), filterNotBegun(failed, list), warnings
 }
 
 // secondsSince returns how many seconds ago a time was. It returns nil if stamp is no time or is later than now: a

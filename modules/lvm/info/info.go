@@ -106,12 +106,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	}
 	unbegun, scheduled := []notBegun{}, []scheduledBackup{}
 	if a.Name+a.VG == "" {
-		if unbegun, err = findNotBegun(ctx, backups); err != nil {
-			r.Warnings = append(r.Warnings, "whether scheduled backups begin cannot be found out: "+err.Error())
-		}
-		if scheduled, err = scheduledBackups(ctx); err != nil {
-			r.Warnings = append(r.Warnings, "which backups are scheduled cannot be found out: "+err.Error())
-		}
+		var unknown []string
+		scheduled, unbegun, unknown = readSchedules(ctx, backups)
+		r.Warnings = append(r.Warnings, unknown...)
 	}
 	r.Msg = summary(info, current, backups, unbegun)
 	r.Data = map[string]any{
