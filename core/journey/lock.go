@@ -80,13 +80,12 @@ func (l *locks) lock(ctx context.Context, groups []string, what string, since ti
 // lockOne locks one group. lastUsed is when the lock was last taken or given back before; zero if it never was.
 func (l *locks) lockOne(ctx context.Context, group, what string) (lastUsed time.Time, err error) {
 	path := filepath.Join(l.dir, group)
-	take := func() (*lock.Lock, error) { return lock.File(path) }
-	f, err := take()
+	f, err := lock.File(path)
 	if errors.Is(err, lock.ErrHeld) {
 		if l.onWait != nil {
 			l.onWait("waiting for " + ownerOf(path).What)
 		}
-		f, err = lock.Wait(ctx, take)
+		f, err = lock.Wait(ctx, path, lock.File)
 	}
 	switch {
 	case err == nil:
@@ -119,7 +118,7 @@ func WithFileLock(path string, do func() error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), LockWait)
 	defer cancel()
-	l, err := lock.Wait(ctx, func() (*lock.Lock, error) { return lock.File(path) })
+	l, err := lock.Wait(ctx, path, lock.File)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fault.New(fault.Internal, "lock of %s: %w", path, err)
 	}

@@ -53,11 +53,11 @@ func held(f *flock.Flock, try func() (bool, error)) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// Wait calls take, which is one of the above, until it returns something else than ErrHeld, or ctx ends: then it
-// returns ctx's error.
-func Wait(ctx context.Context, take func() (*Lock, error)) (*Lock, error) {
+// Wait takes the lock of path by take, which is one of the above, as soon as no other process holds it. If ctx ends
+// before, it returns ctx's error.
+func Wait(ctx context.Context, path string, take func(string) (*Lock, error)) (*Lock, error) {
 	for {
-		l, err := take()
+		l, err := take(path)
 		if !errors.Is(err, ErrHeld) {
 			return l, err
 		}

@@ -76,14 +76,13 @@ func TestWaitEndsWithTheLockOrTheContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	take := func() (*Lock, error) { return File(path) }
 	ctx, cancel := context.WithTimeout(t.Context(), pollInterval)
 	defer cancel()
-	if _, err := Wait(ctx, take); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := Wait(ctx, path, File); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("held by another: %v", err)
 	}
 	time.AfterFunc(pollInterval, first.Release)
-	second, err := Wait(t.Context(), take)
+	second, err := Wait(t.Context(), path, File)
 	if err != nil {
 		t.Fatal(err)
 	}

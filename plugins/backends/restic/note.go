@@ -54,7 +54,7 @@ func (t *tool) shareNotes(ctx context.Context) (*lock.Lock, error) {
 	if err := durable.MkdirAll(t.repositoryNotesDir(), 0o700); err != nil {
 		return nil, noteError(err)
 	}
-	l, err := lock.Wait(ctx, func() (*lock.Lock, error) { return lock.Shared(t.repositoryNotesDir()) })
+	l, err := lock.Wait(ctx, t.repositoryNotesDir(), lock.Shared)
 	if err != nil && ctx.Err() == nil {
 		return nil, noteError(err)
 	}
