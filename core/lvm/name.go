@@ -142,6 +142,16 @@ func isNameByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("+_.-", c) >= 0
 }
 
+// IsTagText reports whether LVM allows every byte of a text in a tag (lvm(8)).
+func IsTagText(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !isNameByte(s[i]) && strings.IndexByte("/=!:&#", s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // badName returns the fault of a name that cannot be used.
 func badName(name, problem string) *fault.Error {
 	return fault.New(fault.BadArguments, "%q: %s", name, problem).

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"go.pcc.com/rewind/core/lvm"
 )
 
 // Restored names the backup that a set was filled with, and the time of that backup. The set's own instant is that of
@@ -14,21 +16,14 @@ type Restored struct {
 	Time time.Time `json:"time"`
 }
 
-// isValidTag says whether LVM allows a text in a tag (lvm(8)). It uses no regular expression, because the package
-// regexp would add 200 KB to the programs, which Ansible sends to the servers.
-func isValidTag(text string) bool {
-	isForbidden := func(r rune) bool {
-		isLetterOrDigit := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		return !isLetterOrDigit && !strings.ContainsRune("_+./=!:&#-", r)
-	}
-	return text != "" && len(text) <= 200 && strings.IndexFunc(text, isForbidden) < 0
-}
+// maxTagID is the longest ID that a tag names, in bytes.
+const maxTagID = 200
 
 // tag returns the tag for the snapshots of a set that holds the backup. An ID that LVM does not allow in a tag is left
 // out.
 func (r Restored) tag() string {
 	id := r.ID
-	if !isValidTag(id) {
+	if len(id) > maxTagID || !lvm.IsTagText(id) {
 		id = ""
 	}
 	return tagRestored + strconv.FormatInt(r.Time.Unix(), 10) + ":" + id
