@@ -201,13 +201,17 @@ func (m Mount) fstabOptions(fstab []FstabEntry) ([]string, bool) {
 // quota state (lvm2 issue 182).
 var xfsQuotaOptions = []string{"usrquota", "uqnoenforce", "grpquota", "gqnoenforce", "prjquota", "pqnoenforce"}
 
-// restrictingOptions are mount options that restrict what users can do with the files of a file system.
-var restrictingOptions = []string{"nosuid", "nodev", "noexec", "nosymfollow"}
+// noExecution are the mount options by which no file can be executed or used as a device.
+var noExecution = []string{"nosuid", "nodev", "noexec"}
+
+// restrictingOptions are mount options that restrict what users can do with the files of a file system. nosymfollow
+// needs Linux 5.10.
+var restrictingOptions = append(slices.Clone(noExecution), "nosymfollow")
 
 // WithoutExecution adds the options nosuid, nodev and noexec if they are missing, for a file system that is only read
 // by this program: no file on it can be executed or used as a device.
 func WithoutExecution(options []string) []string {
-	for _, o := range restrictingOptions[:3] { // not nosymfollow, which needs Linux 5.10
+	for _, o := range noExecution {
 		if !slices.Contains(options, o) {
 			options = append(options, o)
 		}

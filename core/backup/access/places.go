@@ -9,16 +9,24 @@ import (
 // RefusePlaceOnMember refuses a backend with a place on a volume of the set, because what is written there would fill
 // the set's snapshots. members has the names of the volumes, by the device of their file system. Fault: bad_arguments.
 func RefusePlaceOnMember(d backup.Description, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
+	return RefuseOnMember(d.Local, mounts, members, func(path string, _ filesystem.Mount, volume string) error {
+		const msg = "%s, which the backend %s uses, lies on %s, which is one of the volumes"
+		return fault.New(fault.BadArguments, msg, path, d.Name, volume).WithHint("name a place on another volume")
+	})
+}
+
+// RefuseOnMember returns, for the paths that lie on a volume of the set, the faults that refuse makes of the path, the
+// mount and the volume's name.
+func RefuseOnMember(paths []string, mounts []filesystem.Mount, members map[filesystem.Dev]string,
+	refuse func(path string, m filesystem.Mount, volume string) error) error {
 	var errs []error
-	for _, path := range d.Local {
+	for _, path := range paths {
 		m, err := filesystem.Holding(mounts, path)
 		if err != nil {
 			return err
 		}
 		if volume, ok := members[m.Dev]; ok {
-			const msg = "%s, which the backend %s uses, lies on %s, which is one of the volumes"
-			errs = append(errs, fault.New(fault.BadArguments, msg, path, d.Name, volume).
-				WithHint("name a place on another volume"))
+			errs = append(errs, refuse(path, m, volume))
 		}
 	}
 	return fault.All(errs...)

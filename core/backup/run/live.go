@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 )
@@ -40,19 +41,11 @@ func checkLiveDirectories(paths []string) error {
 // refuseLiveOnMembers refuses a directory to be read live that is on a volume of the set. The snapshot contains it
 // already; and as it would be a root of its own, a restore of the volume would leave it out.
 func refuseLiveOnMembers(live []string, mounts []filesystem.Mount, members map[filesystem.Dev]string) error {
-	var errs []error
-	for _, path := range live {
-		m, err := filesystem.Holding(mounts, path)
-		if err != nil {
-			return err
-		}
-		if volume, ok := members[m.Dev]; ok {
-			const msg = "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot"
-			errs = append(errs, fault.New(fault.BadArguments, msg, path, m.Point, volume).
-				WithHint("leave %s out: it is in the snapshot", path))
-		}
-	}
-	return fault.All(errs...)
+	return access.RefuseOnMember(live, mounts, members, func(path string, m filesystem.Mount, volume string) error {
+		const msg = "volumes: %s, to be read live, lies on %s (%s), which is taken by snapshot"
+		return fault.New(fault.BadArguments, msg, path, m.Point, volume).
+			WithHint("leave %s out: it is in the snapshot", path)
+	})
 }
 
 // refuseLocalInLive refuses a place of the backend inside a directory that is read live, because the backup would
