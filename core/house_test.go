@@ -5,10 +5,8 @@ package core_test
 import (
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,30 +115,23 @@ func position(t *testing.T, s source, dir string) int {
 func sources(t *testing.T, top string) []source {
 	t.Helper()
 	var found []source
-	err := filepath.WalkDir(filepath.Join("..", top), func(file string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if path.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") || path.Dir(file) == "../core" {
-			return nil
+	for _, file := range goFiles(t, top) {
+		if strings.HasSuffix(file, "_test.go") || path.Dir(file) == "../core" {
+			continue
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
 		s := source{dir: strings.TrimPrefix(path.Dir(file), "../"), file: strings.TrimPrefix(file, "../")}
 		for _, spec := range parsed.Imports {
 			imported, err := strconv.Unquote(spec.Path.Value)
 			if err != nil {
-				return err
+				t.Fatal(err)
 			}
 			s.imports = append(s.imports, imported)
 		}
 		found = append(found, s)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	if len(found) == 0 {
 		t.Fatalf("no Go file below %s", top)
