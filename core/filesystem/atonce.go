@@ -45,8 +45,10 @@ func MountAtOnce(ctx context.Context, spec MountSpec) error {
 	if err != nil {
 		return err
 	}
-	return waitWithin(ctx, "the mount of "+spec.Point, func() error {
-		return unix.Mount(source, spec.Point, spec.Type, flags, data)
+	return mountWhenResumed(ctx, source, func() error {
+		return waitWithin(ctx, "the mount of "+spec.Point, func() error {
+			return unix.Mount(source, spec.Point, spec.Type, flags, data)
+		})
 	})
 }
 

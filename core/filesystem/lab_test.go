@@ -279,3 +279,51 @@ func TestLabStack(t *testing.T) {
 		t.Errorf("a virtual machine is taken for a container, %s", name)
 	}
 }
+
+// TestLabMountWaitsForASuspendedDevice mounts while another program has the device suspended, as LVM has an origin while
+// dmeventd extends one of its snapshots.
+func TestLabMountWaitsForASuspendedDevice(t *testing.T) {
+	m := labMount(t)
+	spec := MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: []string{"rw"}}
+	for name, mount := range map[string]func() error{
+		"mount(2)": func() error { return MountAtOnce(t.Context(), spec) },
+		"mount(8)": func() error { return MountDevice(t.Context(), command.Local{}, spec) },
+	} {
+		if err := Unmount(m.Point); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "dmsetup", "suspend", m.Source)
+		done := make(chan error, 1)
+		go func() { done <- mount() }()
+		select {
+		case err := <-done:
+			t.Errorf("%s did not wait for the suspended device: %v", name, err)
+		case <-time.After(2 * time.Second):
+		}
+		run(t, "dmsetup", "resume", m.Source)
+		if err := <-done; err != nil {
+			t.Errorf("%s once the device was resumed: %v", name, err)
+		}
+		labMount(t)
+	}
+}
+
+// TestLabMountOfADeviceInUse mounts a device that another device uses, which is not waited for.
+func TestLabMountOfADeviceInUse(t *testing.T) {
+	m := labMount(t)
+	if err := Unmount(m.Point); err != nil {
+		t.Fatal(err)
+	}
+	size := strings.TrimSpace(run(t, "blockdev", "--getsz", m.Source))
+	run(t, "dmsetup", "create", "rewind-inuse", "--table", "0 "+size+" linear "+m.Source+" 0")
+	before := time.Now()
+	err := MountDevice(t.Context(), command.Local{}, MountSpec{Source: m.Source, Point: m.Point, Type: m.Type})
+	if f := fault.Of(err); !errors.Is(err, fault.MountFailed) || f.Hint != inUseHint {
+		t.Errorf("mount of a device in use: %v, hint %q, want mount_failed with the hint %q", err, f.Hint, inUseHint)
+	}
+	if took := time.Since(before); took > suspendedLimit/2 {
+		t.Errorf("the mount waited %s for a device that is not suspended", took)
+	}
+	run(t, "dmsetup", "remove", "rewind-inuse")
+	run(t, "mount", m.Point)
+}

@@ -39,12 +39,14 @@ func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
 		argv = append(argv, "-o", strings.Join(options, ","))
 	}
 	argv = append(argv, "--", source, spec.Point)
-	log := openKernelLog(kmsgPath)
-	defer log.close()
-	if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
-		return mountFault(err, source, spec, log.messagesAbout(kernelName(source), spec.Type))
-	}
-	return nil
+	return mountWhenResumed(ctx, source, func() error {
+		log := openKernelLog(kmsgPath)
+		defer log.close()
+		if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
+			return mountFault(err, source, spec, log.messagesAbout(kernelName(source), spec.Type))
+		}
+		return nil
+	})
 }
 
 // mountHints has a hint for each known text of mount(8) or the kernel. The first one that occurs in the message counts.
@@ -53,7 +55,10 @@ var mountHints = []struct{ says, hint string }{
 	{"unknown filesystem type", "the kernel has no driver for it: load its module, or install the package that has it"},
 	{"mount point does not exist", "make the directory"},
 	{"special device", "the device is not there: `lvs -a` shows whether the volume is active"},
-	{"already mounted or mount point busy", "something else uses it: `findmnt`, `lsof` and `fuser -vm` show what"},
+	{"blockdev is frozen", "another program has suspended the device, as `dmsetup info -c` shows: " +
+		"wait for it, such as an LVM command (`ps -C lvm,lvextend,dmeventd`), and run the same task again"},
+	{busyText, inUseHint},
+	{"Can't open blockdev", inUseHint}, // busyText of util-linux 2.41, where another device uses it
 	{"nrecognized mount option", "correct the options"},
 	{"nknown parameter", "correct the options"},
 	{"log device", "the file system has its log on another device: name it with the option logdev=DEVICE"},
@@ -63,6 +68,8 @@ var mountHints = []struct{ says, hint string }{
 	{"tructure needs cleaning", checkHint},
 	{"can't read superblock", checkHint},
 }
+
+const inUseHint = "something else uses it: `findmnt`, `lsblk`, `lsof` and `fuser -vm` show what"
 
 const checkHint = "look at the file system without changing it: `xfs_repair -n DEVICE`, `e2fsck -n DEVICE`"
 
