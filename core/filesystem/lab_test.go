@@ -280,8 +280,8 @@ func TestLabStack(t *testing.T) {
 	}
 }
 
-// TestLabMountWaitsForASuspendedDevice mounts while another program has the device suspended, as LVM has an origin while
-// dmeventd extends one of its snapshots.
+// TestLabMountWaitsForASuspendedDevice mounts while another program has the device suspended, as LVM suspends an origin
+// while dmeventd extends one of its snapshots.
 func TestLabMountWaitsForASuspendedDevice(t *testing.T) {
 	m := labMount(t)
 	spec := MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: []string{"rw"}}

@@ -18,8 +18,8 @@ const (
 // mountWhenResumed calls mount again for as long as it fails because the device source is suspended. The kernel refuses
 // to mount a suspended device (EBUSY, "Can't mount, blockdev is frozen"; linux, fs/super.c), and LVM suspends an origin
 // for a moment whenever somebody makes, extends or removes one of its snapshots: dmeventd does so by itself when a
-// snapshot is nearly full. A device that is busy for another reason, such as a mount of another type, is not waited for.
-// It gives up at the end of ctx, or after suspendedLimit.
+// snapshot is nearly full. A device that is busy for another reason, such as another device on it, is not waited for.
+// mountWhenResumed gives up at the end of ctx, or after suspendedLimit.
 func mountWhenResumed(ctx context.Context, source string, mount func() error) error {
 	var err error
 	for start := time.Now(); time.Since(start) < suspendedLimit; {

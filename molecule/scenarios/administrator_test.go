@@ -112,8 +112,9 @@ func (g guest) checkLVMHandlesSet(t *testing.T) {
 lvcreate -qqy -L 16M -s -n two_later vg01/two; echo newest | tee /srv/one/file >/srv/two/file; sync
 dd if=/dev/urandom of=/srv/two/bulk bs=1M count=12 conv=fsync status=none`)
 	// dmeventd suspends the origin while it extends a snapshot, and a suspended device cannot be mounted below.
-	g.eventually(t, "the extension of all that is more than half full, by dmeventd", "lvs --noheadings --units m -o lv_size "+
-		"vg01/two_snap | grep -v 16.00m && ! lvs --noheadings -S 'snap_percent>50' vg01 | grep .", 2*time.Minute)
+	g.eventually(t, "the extension of all that is more than half full, by dmeventd",
+		"lvs --noheadings --units m -o lv_size vg01/two_snap | grep -v 16.00m && "+
+			"! lvs --noheadings -S 'snap_percent>50' vg01 | grep .", 2*time.Minute)
 	g.run(t, "set -e; umount /srv/one /srv/two; vgchange -qq -an vg01; vgchange -qq -ay vg01")
 	const holds = `set -e; udevadm settle; for v in one two one_snap two_hand two_snap two_later; do
 case $v in one*) o=ro,nouuid check="xfs_repair -n";; *) o=ro check="e2fsck -fn";; esac
