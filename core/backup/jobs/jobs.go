@@ -118,8 +118,7 @@ func (d Dir) Missed(j Job, tried time.Time, err error) error {
 
 // removeReplaced removes the files of the jobs that the good run of j replaces. These are jobs of the same name and
 // backend that are not under way, of two kinds: those with the same place, whatever the server's name was, all of whose
-// volumes the good run covers; and those with any place that never succeeded and last failed because a volume or an
-// option was misspelt.
+// volumes the good run covers; and those with any place that never succeeded and whose call was misspelt.
 func (d Dir) removeReplaced(j *Job) error {
 	jobs, _ := d.Jobs() // a file that cannot be read stays; whoever lists the jobs sees the error
 	covered := func(volume string) bool {
@@ -133,14 +132,31 @@ func (d Dir) removeReplaced(j *Job) error {
 		if old.Good != nil {
 			volumes = old.Good.Volumes
 		}
-		misspelt := old.Good == nil && (old.Code == fault.NotFound || old.Code == fault.BadArguments)
-		if old.Place == j.Place && every(volumes, covered) || misspelt {
+		if old.Place == j.Place && every(volumes, covered) || old.wasMisspelt(covered) {
 			if err := durable.Remove(old.File); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// wasMisspelt is true if the job never succeeded and its last run failed because an option was not accepted, or a mount
+// point was not found of which there is no directory. A volume that was lost leaves the directory that it was mounted
+// on, so its failure stays; so does that of a device or a repository that was not found.
+func (j *Job) wasMisspelt(covered func(volume string) bool) bool {
+	missing := func(volume string) bool {
+		_, err := os.Lstat(volume)
+		return strings.HasPrefix(volume, "/") && !strings.HasPrefix(volume, "/dev/") && errors.Is(err, fs.ErrNotExist)
+	}
+	switch {
+	case j.Good != nil:
+		return false
+	case j.Code == fault.NotFound:
+		uncovered := slices.DeleteFunc(slices.Clone(j.Asked), covered)
+		return len(uncovered) > 0 && every(uncovered, missing)
+	}
+	return j.Code == fault.BadArguments
 }
 
 // every reports whether holds is true for every element of the list.

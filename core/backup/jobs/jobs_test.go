@@ -116,6 +116,22 @@ func TestGoodRunReplacesJobsItCovers(t *testing.T) {
 	}
 }
 
+// A job whose volume is not there any more, or whose repository is not found, fails until somebody looks at it, however
+// well another job of its name goes.
+func TestLostVolumeOrRepositoryIsNoMisspelling(t *testing.T) {
+	mountPoint := t.TempDir()
+	for _, volume := range []string{mountPoint, "vg00/raw", "/dev/vg00/raw", "/dat"} {
+		d := Dir(t.TempDir())
+		lost := job("nightly", volume)
+		lost.Place = "offsite"
+		runJob(t, d, lost, 0, nil, fault.New(fault.NotFound, "not found"))
+		runJob(t, d, job("nightly", "/dat"), 1, &Good{ID: "1", Volumes: []string{"/dat"}}, nil)
+		if list := listed(t, d); len(list) != 2 || !list[0].Failed() {
+			t.Errorf("%s: the failure is not listed any more: %+v", volume, list)
+		}
+	}
+}
+
 // A failure with one place stays listed after a success with another place.
 func TestOtherPlaceIsOtherJob(t *testing.T) {
 	d := Dir(t.TempDir())
