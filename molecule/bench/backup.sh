@@ -169,19 +169,27 @@ measure_restores() {
         note "restore-$backend-cow" "$(cow_used dat_restore)"
         lvm_snapshot name=restore state=absent >/dev/null
     done
-    costs restore-hand by_hand
-    note restore-hand-cow "$(cow_used bench_dat)"
+    measure_by_hand restore-hand -aqP
+    measure_by_hand restore-hand-blocks -aq --inplace --no-whole-file -B 4096
+}
+
+# measure_by_hand NAME RSYNC-OPTION...
+measure_by_hand() {
+    costs "$1" by_hand "${@:2}"
+    note "$1-cow" "$(cow_used bench_dat)"
     lvremove -qqy vg00/bench_dat
 }
 
-# by_hand restores as an administrator does without Rewind: a snapshot, restic mount, rsync, umount.
+# by_hand RSYNC-OPTION...: restores as an administrator does without Rewind: a snapshot, restic mount, rsync, umount.
+# With -aqP rsync writes each file that has changed anew. With --inplace, --no-whole-file and -B 4096, which somebody
+# knows who knows rsync well, it writes the blocks that differ.
 by_hand() {
     lvcreate -qq -L 800M -s -n bench_dat vg00/dat
     mount -o noatime,nouuid /dev/vg00/bench_dat /srv/bench/mnt
     restic --repo /srv/bench/bare --password-file $password mount /srv/bench/fuse >/dev/null 2>&1 &
     local pid=$!
     until [ -e /srv/bench/fuse/snapshots/latest ]; do sleep 0.1; done
-    rsync -aqP --delete /srv/bench/fuse/snapshots/latest/srv/bench/mnt/ /srv/bench/mnt/ >/dev/null
+    rsync "$@" --delete /srv/bench/fuse/snapshots/latest/srv/bench/mnt/ /srv/bench/mnt/ >/dev/null
     umount /srv/bench/mnt
     umount /srv/bench/fuse
     wait $pid || true
