@@ -58,16 +58,9 @@ var abilities = []ability{
 		exact := func(st *unix.Stat_t) bool { return st.Mtim.Nsec == 123456789 }
 		return errors.Join(unix.UtimesNanoAt(unix.AT_FDCWD, path, stamp, 0), checkStat(path, exact))
 	}},
-	{"all names", false, false, func(path string) error {
-		for _, name := range []string{"-A", "-a", "-:?*\"<|", "-\xff\xfe", "-end. "} {
-			file, err := os.OpenFile(path+name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-			if err != nil {
-				return err
-			}
-			file.Close()
-		}
-		return nil
-	}},
+	// Where they are the same, the second of two files would overwrite the first.
+	{"names that differ only in upper and lower case", true, false, tryNames("-A", "-a")},
+	{"all names", false, false, tryNames("-:?*\"<|", "-\xff\xfe", "-end. ")},
 }
 
 // Probe finds out by trying what the file system of dir cannot hold. It works in a new directory below dir and removes
@@ -111,6 +104,20 @@ func checkStat(path string, matches func(*unix.Stat_t) bool) error {
 		return err
 	}
 	return errNotKept
+}
+
+// tryNames returns a function that makes a file for each ending of a name.
+func tryNames(endings ...string) func(path string) error {
+	return func(path string) error {
+		for _, ending := range endings {
+			file, err := os.OpenFile(path+ending, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if err != nil {
+				return err
+			}
+			file.Close()
+		}
+		return nil
+	}
 }
 
 // tryXattr returns a function that sets an extended attribute and reads it again.

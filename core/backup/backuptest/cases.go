@@ -34,6 +34,7 @@ var cases = map[string]func(*testCase){
 	"names files that cannot be read":        unreadableFiles,
 	"Forget forgets one":                     forgetsOne,
 	"Settle leaves complete backups alone":   settleKeepsComplete,
+	"Settle leaves foreign files alone":      settleKeepsForeign,
 	"stores changes that keep size and time": sameSizeAndTime,
 	"stores such changes of renamed files":   sameSizeAndTimeRenamed,
 	"trusts a record, or reads all files":    falseRecord,
@@ -343,6 +344,27 @@ func settleKeepsComplete(tc *testCase) {
 		tc.Errorf("listed: %v, want %s", got, stored.ID)
 	}
 	tc.checkUsable(1)
+}
+
+// settleKeepsForeign has files in the repository's directory that another program put there.
+func settleKeepsForeign(tc *testCase) {
+	if tc.Local == "" {
+		return // the repository is not on this machine
+	}
+	foreign := []string{"old-server-2019.tar", "film.partial", "lost+found", ".nfs000001", "photos/one"}
+	for _, name := range foreign {
+		path := filepath.Join(tc.Local, name)
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("not of a backup"), 0o600))
+		if err != nil {
+			tc.Fatal(err)
+		}
+	}
+	settleKeepsComplete(tc)
+	for _, name := range foreign {
+		if _, err := os.Lstat(filepath.Join(tc.Local, name)); err != nil {
+			tc.Errorf("a file of another program: %v", err)
+		}
+	}
 }
 
 // killedStore kills the process of the backend during a Store, at its first progress or after 200 ms. Close then ends

@@ -77,6 +77,7 @@ func (d Dir) Begin(j Job, now time.Time) (*Job, error) {
 // to describe that run, and End updates only the last good backup. After a good run End removes the files of the jobs
 // that this one replaces.
 func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
+	known := j.Good // when the run began
 	j.Ended = formatTime(now)
 	switch {
 	case err != nil:
@@ -88,8 +89,11 @@ func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 	}
 	written := j
 	if current, err := read(d.path(j)); err == nil {
-		if current.Good != nil && (j.Good == nil || j.Good.Ended < current.Good.Ended) {
-			j.Good = current.Good
+		// Only a backup that another run has made meanwhile counts here. Times of earlier runs are not compared with this
+		// one's: the clock may have been wrong then.
+		if made := current.Good; made != nil && (known == nil || made.ID != known.ID) &&
+			(good == nil || good.Ended < made.Ended && made.Ended <= j.Ended) {
+			j.Good = made
 		}
 		if current.Unit != j.Unit {
 			current.Good = j.Good
@@ -106,7 +110,8 @@ func (d Dir) End(j *Job, good *Good, err error, now time.Time) error {
 // if a run has begun or ended since tried, because that run writes its own outcome.
 func (d Dir) Missed(j Job, tried time.Time, err error) error {
 	current, readErr := read(d.path(&j))
-	if readErr == nil && (current.Ended == "" || current.Ended >= formatTime(tried)) {
+	endedSince := current != nil && current.Ended >= formatTime(tried) && current.Ended <= formatTime(time.Now())
+	if readErr == nil && (current.Ended == "" || endedSince) {
 		return nil
 	}
 	begun, readErr := d.Begin(j, tried)

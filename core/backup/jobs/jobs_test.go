@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,21 @@ func TestOverlappingRunsOfOneJob(t *testing.T) {
 	}
 	if j := listed(t, d)[0]; !j.Failed() || j.Good == nil || j.Good.ID != "one" {
 		t.Errorf("when both runs have ended: %+v", j)
+	}
+}
+
+// A backup that was made while the clock ran ahead is not the last good one after the clock was set right.
+func TestLaterBackupReplacesOneDatedInFuture(t *testing.T) {
+	d := Dir(t.TempDir())
+	for i, hour := range []int{0, 5000, 24, 48} {
+		runJob(t, d, job("nightly", "/dat"), hour, &Good{ID: strconv.Itoa(i), Volumes: []string{"/dat"}}, nil)
+		if j := listed(t, d)[0]; j.Good.ID != strconv.Itoa(i) {
+			t.Errorf("the last good backup is %s after number %d", j.Good.ID, i)
+		}
+	}
+	runJob(t, d, job("nightly", "/dat"), 72, nil, errors.New("no"))
+	if j := listed(t, d)[0]; j.Good.ID != "3" || !j.Failed() {
+		t.Errorf("after a run that failed: %+v", j)
 	}
 }
 

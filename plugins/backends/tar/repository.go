@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -179,23 +180,27 @@ func (r repository) remove(id string) error {
 	return nil
 }
 
-// settle removes what was never listed or is no longer listed. The caller holds the lock.
+// ownFile matches the names of the archives that this backend makes, complete and not.
+var ownFile = regexp.MustCompile(`^(\d{8}T\d{6}Z(?:-\d+)?)\.(tar|partial)$`)
+
+// settle removes what was never listed or is no longer listed. Files that other programs have put there stay. The caller
+// holds the lock.
 func (r repository) settle() error {
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
 		return fault.New(fault.BackendFailed, "settle: %w", err)
 	}
 	for _, entry := range entries {
-		id, isArchive := strings.CutSuffix(entry.Name(), ".tar")
-		listed := true
-		if isArchive {
-			_, err := os.Lstat(r.entry(id))
-			listed = !errors.Is(err, fs.ErrNotExist)
+		name := ownFile.FindStringSubmatch(entry.Name())
+		if name == nil {
+			continue
 		}
-		if !listed || strings.HasSuffix(entry.Name(), ".partial") {
-			if err := os.Remove(filepath.Join(r.path, entry.Name())); err != nil {
-				return fault.New(fault.BackendFailed, "settle: %w", err)
-			}
+		_, err := os.Lstat(r.entry(name[1]))
+		if name[2] == "tar" && !errors.Is(err, fs.ErrNotExist) {
+			continue // it is listed
+		}
+		if err := os.Remove(filepath.Join(r.path, entry.Name())); err != nil {
+			return fault.New(fault.BackendFailed, "settle: %w", err)
 		}
 	}
 	return backup.SettleRooms(r.path)
