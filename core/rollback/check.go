@@ -38,6 +38,11 @@ func (rb *rollback) check(ctx context.Context, sel *selection) (*findings, error
 	if err := rb.planMembers(ctx, f); err != nil {
 		return nil, err
 	}
+	if sel.set != nil && sel.set.Each { // sets of earlier versions were not checked when they were taken
+		if err := sel.view.CheckSeparable(f.targets); err != nil {
+			return nil, err
+		}
+	}
 	if err := rb.planMounts(f); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,14 @@ func TestResolveRequiresAllPartsOfAFileSystem(t *testing.T) {
 		"vg00/journal vg00/log /plain": "vg00/log belongs to the file system on /xfs, which is not in the set",
 		"vg00/tree":                    "vg00/tree is btrfs",
 	})
+	for volumes, want := range map[string]string{
+		"/xfs vg00/log":             "vg00/xfs and vg00/log would be damaged by a rollback to two instants: its log",
+		"/plain /ext vg00/journal":  "vg00/ext and vg00/journal would be damaged by a rollback to two instants: its journal",
+		"/plain /xfs vg00/log /ext": "vg00/journal, which is not in the set",
+		"/plain vg00/shut":          "vg00/shut: its log",
+	} {
+		assertRefusedEach(t, view, volumes, want)
+	}
 	view.Mounts[0].Super = "rw,logdev=/dev/sdz"
 	view.Device = func(string) (filesystem.Dev, error) { return filesystem.Dev{Major: 8, Minor: 99}, nil }
 	_, err := view.Resolve(volumesNamed("vg00/xfs"))

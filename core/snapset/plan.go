@@ -121,6 +121,9 @@ func (v *View) New(want SetSpec, id string, targets []Target) (*Plan, error) {
 		errs = append(errs, v.checkTakeable(t, m))
 		p.Members = append(p.Members, m)
 	}
+	if want.Each {
+		errs = append(errs, v.CheckSeparable(targets))
+	}
 	if err := fault.All(errs...); err != nil {
 		return nil, err
 	}

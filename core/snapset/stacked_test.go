@@ -72,6 +72,21 @@ func TestResolveChecksStackedDevices(t *testing.T) {
 		"vg00/secret vg00/pv vg01/x": "vg00/secret is a physical volume of LVM: vg01/x lies on it",
 		"/files vg01/y":              "vg01/y lies on 7:0, whose file is on vg00/files, and both are in the set",
 	})
+
+	assertRefusedEach(t, view, "vg00/plain vg00/a vg00/b vg00/c",
+		"vg00/b and vg00/c would be damaged by a rollback to two instants: joined")
+}
+
+// assertRefusedEach fails the test if a set in which each volume has an instant of its own is not refused.
+func assertRefusedEach(t *testing.T, view *View, volumes, want string) {
+	t.Helper()
+	targets, err := view.Resolve(volumesNamed(strings.Fields(volumes)...))
+	if err == nil {
+		_, err = view.New(SetSpec{Set: "s", Each: true}, "id-1", targets)
+	}
+	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%s with consistency=volume: %v, want %q", volumes, err, want)
+	}
 }
 
 // LVM may only not see a physical volume that it calls missing, so the hint does not say to remove it from the group.
