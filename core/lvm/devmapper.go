@@ -313,7 +313,11 @@ func parseStatus(stdout string) (map[string][]Target, error) {
 		if line == "" || line == noDevices {
 			continue
 		}
-		name, targetText, ok := strings.Cut(line, ":")
+		// A name may contain colons, but libdm replaces spaces in names. The line of a device without a table has no target.
+		name, targetText, ok := strings.Cut(line, ": ")
+		if !ok {
+			name, ok = strings.CutSuffix(line, ":")
+		}
 		if !ok || name == "" {
 			return nil, unreadableLine("status", line)
 		}

@@ -95,6 +95,16 @@ func TestNoDevicesIsNoError(t *testing.T) {
 	}
 }
 
+func TestStatusOfNamesWithColons(t *testing.T) {
+	status, err := parseStatus("docker-253:0-7-pool: 0 8 linear 7:0 0\nbackup:1: \nplain: 0 8 zero\n")
+	if err != nil || len(status["docker-253:0-7-pool"]) != 1 || len(status["plain"]) != 1 || len(status) != 3 {
+		t.Errorf("%v, %v", status, err)
+	}
+	if targets, ok := status["backup:1"]; !ok || len(targets) != 0 {
+		t.Errorf("a device without a table: %v", status)
+	}
+}
+
 func FuzzStatus(f *testing.F) {
 	f.Add(readTestdata(f, "d12-status.txt"))
 	f.Add("a: 0 1 snapshot 1/2 3\nb: \n: 0 1 x\n")

@@ -138,6 +138,16 @@ func TestPlanRefusesTooLittleFreeSpace(t *testing.T) {
 	if got := p.Members[0].COW + p.Members[1].COW; got != 64*mib { // a tenth stays free
 		t.Errorf("%d MiB", got/mib)
 	}
+
+	// A small volume beside a large one keeps what it needs.
+	srv := newTestServer(t, lvmtest.Group{Name: "vg", Size: (10100 + 1000) * mib, Volumes: []lvmtest.Volume{
+		{Name: "large", Size: 10000 * mib}, {Name: "small", Size: 100 * mib}, {Name: "tiny", Size: 8 * mib},
+	}})
+	p = srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("vg/large", "vg/small", "vg/tiny")})
+	large, small, tiny := p.Members[0].COW/mib, p.Members[1].COW/mib, p.Members[2].COW/mib
+	if small != 32 || tiny > 12 || large < 800 || large+small+tiny > 900 {
+		t.Errorf("large %d MiB, small %d, tiny %d", large, small, tiny)
+	}
 }
 
 func TestAllObstaclesAreNamed(t *testing.T) {

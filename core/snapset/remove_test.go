@@ -105,6 +105,21 @@ func TestExtendIsJournaled(t *testing.T) {
 	}
 }
 
+// A share of the free space is of what was free when the set was taken. The same request later changes nothing, even if
+// the group is full by then.
+func TestSameShareOfFullGroupChangesNothing(t *testing.T) {
+	srv := serverWithSet(t)
+	free := srv.report().Groups[0].Free
+	srv.Make("vg00", lvmtest.Volume{Name: "all", Size: free})
+	op := srv.operation(Request{State: Present, Size: "100%FREE"})
+	if err := op.targetSetOrigins(); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := op.keepExisting(t.Context()); err != nil || result.Changed {
+		t.Errorf("changed %v: %v", result.Changed, err)
+	}
+}
+
 // checkAbsent asks for the removal of the set s in check mode.
 func (srv *testServer) checkAbsent(volumes ...string) error {
 	op := srv.operation(Request{State: Absent, Check: true, Volumes: volumesNamed(volumes...)})

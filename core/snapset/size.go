@@ -8,9 +8,9 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// The default COW space is a fifth of its origin's size. If the group has too little for all members, each gets its
-// proportional share of the free space, of which a tenth stays free. None gets less than minCOW, which gives the
-// administrator of a busy server minutes to notice.
+// The default COW space is a fifth of its origin's size, and at least minCOW, which gives the administrator of a busy
+// server minutes to notice. If the group has too little for all members, each gets minCOW and its proportional share of
+// what is left of the free space, of which a tenth stays free.
 const (
 	defaultShare  = 5        // 1/5 of the origin
 	keepFreeShare = 10       // 1/10 of the group's free space
@@ -26,12 +26,16 @@ func (v *View) sizeMembers(want SetSpec, p *Plan, targets []Target) error {
 		}
 		t := &targets[i]
 		maxCOW := lvm.MaxCOW(t.LV.Size, lvm.Chunk, t.Group.ExtentSize)
-		requested, err := requestedSize(want, t)
+		requested, given, err := requestedSize(want, t)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
-		case requested == 0:
+		case !given:
 			m.COW = min(maxCOW, roundTo(DefaultCOW(t.LV.Size), t.Group.ExtentSize))
+		case requested == 0:
+			errs = append(errs, fault.New(fault.NoSpace, "volume group %s has no free space: %s of %s is 0 bytes",
+				t.Group.Name, sizeText(want, t), t.LV.FullName()).
+				WithHint("add a physical volume (vgextend %s) or remove an old snapshot", t.Group.Name))
 		default:
 			m.COW = min(maxCOW, requested)
 		}
@@ -54,32 +58,32 @@ func (v *View) sizeMembers(want SetSpec, p *Plan, targets []Target) error {
 // has room.
 func DefaultCOW(size int64) int64 { return max(size/defaultShare, minCOW) }
 
-// requestedSize returns the COW space that the user wants for the target, in bytes; 0 if the user gave no size.
-func requestedSize(want SetSpec, t *Target) (int64, error) {
-	text := t.Size
-	if text == "" {
-		text = want.Size
+// sizeText returns the size that the user gave for the target; empty if the user gave none.
+func sizeText(want SetSpec, t *Target) string {
+	if t.Size != "" {
+		return t.Size
 	}
+	return want.Size
+}
+
+// requestedSize returns the COW space that the user wants for the target, in bytes. It is 0 if it is a share of the free
+// space of a group that has none. given is false if the user gave no size.
+func requestedSize(want SetSpec, t *Target) (bytes int64, given bool, err error) {
+	text := sizeText(want, t)
 	if text == "" {
-		return 0, nil
+		return 0, false, nil
 	}
 	size, err := lvm.ParseSize(text)
 	if err != nil {
-		return 0, fault.New(fault.BadArguments, "size of %s: %w", t.LV.FullName(), err)
+		return 0, true, fault.New(fault.BadArguments, "size of %s: %w", t.LV.FullName(), err)
 	}
 	space := lvm.Space{Origin: t.LV.Size, Free: t.Group.Free, VG: t.Group.Size, Extent: t.Group.ExtentSize}
 	if size.Base() == "USED" {
 		if space.OriginUsed, err = usedBytes(t); err != nil {
-			return 0, err
+			return 0, true, err
 		}
 	}
-	bytes := size.Bytes(space)
-	if bytes == 0 {
-		return 0, fault.New(fault.NoSpace, "volume group %s has no free space: %s of %s is 0 bytes",
-			t.Group.Name, text, t.LV.FullName()).
-			WithHint("add a physical volume (vgextend %s) or remove an old snapshot", t.Group.Name)
-	}
-	return bytes, nil
+	return size.Bytes(space), true, nil
 }
 
 // usedBytes returns how much of the target's file system is in use.
@@ -120,13 +124,19 @@ func (v *View) fitGroup(want SetSpec, p *Plan, targets []Target, group string) e
 		return nil
 	}
 	minimum := roundTo(minCOW, g.ExtentSize)
+	least := func(m *Member) int64 { return min(m.COW, minimum) } // a small volume needs less
+	var leastOfAll int64
 	for _, m := range flexible {
-		m.COW = min(m.COW, int64(float64(m.COW)/float64(flexibleCOW)*float64(usable))/g.ExtentSize*g.ExtentSize)
-		if m.COW < minimum {
-			return noSpaceInGroup(g, fixedCOW+minimum*int64(len(flexible))).
-				WithHint("without a size each snapshot gets at least %s: extend the group (vgextend %s), "+
-					"remove an old snapshot, or give a smaller size", ansible.Bytes(minimum), g.Name)
-		}
+		leastOfAll += least(m)
+	}
+	if leastOfAll > usable {
+		return noSpaceInGroup(g, fixedCOW+leastOfAll).
+			WithHint("without a size a snapshot gets at least %s, and a tenth of the free space stays free: extend the group "+
+				"(vgextend %s), remove an old snapshot, or give a size", ansible.Bytes(minimum), g.Name)
+	}
+	share := float64(usable-leastOfAll) / float64(flexibleCOW-leastOfAll)
+	for _, m := range flexible {
+		m.COW = least(m) + int64(float64(m.COW-least(m))*share)/g.ExtentSize*g.ExtentSize
 	}
 	return nil
 }

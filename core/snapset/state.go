@@ -210,7 +210,7 @@ func (op *setOperation) largerSizes() (map[string]int64, error) {
 	sizes, need := map[string]int64{}, map[string]int64{}
 	for i := range op.targets {
 		t := &op.targets[i]
-		requested, err := requestedSize(SetSpec{Size: op.Size}, t)
+		requested, _, err := requestedSize(SetSpec{Size: op.Size}, t)
 		if err != nil {
 			return nil, err
 		}
