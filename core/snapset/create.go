@@ -68,6 +68,7 @@ func (t *taker) take(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	writeOut(ctx, t.plan.points(), flushLimit)
 	if err := t.createSnapshots(ctx); err != nil || !t.plan.hasSeveralMembers() {
 		return err
 	}
@@ -103,12 +104,13 @@ func (t *taker) completeSet(ctx context.Context) error {
 }
 
 // createSnapshots has LVM make the members' snapshots one after the other. Only LVM's own suspend of each volume makes
-// writes wait.
+// writes wait. It lasts until the volume's dirty pages are written out, so most of them are written out before it.
 func (t *taker) createSnapshots(ctx context.Context) error {
 	for _, m := range t.plan.creationOrder() {
 		if err := t.checkInterrupted(ctx); err != nil {
 			return err
 		}
+		writeOut(ctx, m.Points, shortFlushLimit)
 		longestSuspend := t.lvm.WatchSuspended(m.DMName)
 		err := t.lvm.CreateSnapshot(ctx, m.createOptions(t.plan.initialTags()))
 		t.notePause(m, longestSuspend())
@@ -181,18 +183,21 @@ func (t *taker) prepareInstant(ctx context.Context) (*lvm.Instant, error) {
 	}
 	// Most dirty pages are written out now, before other LVM commands have to wait and the snapshots are without their
 	// tables. Those that come in the meantime are written out afterwards.
-	filesystem.WriteOut(ctx, points, flushLimit)
+	writeOut(ctx, points, flushLimit)
 	instant, err := t.lvm.PrepareInstant(ctx, pairs, sortedUnique(groups), groupLimit)
 	if err != nil {
 		return nil, err
 	}
-	filesystem.WriteOut(ctx, points, shortFlushLimit)
+	writeOut(ctx, points, shortFlushLimit)
 	return instant, nil
 }
 
-// flushLimit bounds the first wait for dirty pages, and shortFlushLimit the second one, during which other LVM commands
-// wait. One of these may be the command with which dmeventd extends a thin pool that fills up: the kernel fails writes
-// to a full pool after a minute (no_space_timeout).
+// writeOut is filesystem.WriteOut. Tests replace it.
+var writeOut = filesystem.WriteOut
+
+// flushLimit bounds the waits for dirty pages during which nothing else waits, and shortFlushLimit those during which
+// other LVM commands wait. One of these may be the command with which dmeventd extends a thin pool that fills up: the
+// kernel fails writes to a full pool after a minute (no_space_timeout).
 const flushLimit, shortFlushLimit = 10 * time.Minute, 20 * time.Second
 
 // freezeAndTake freezes the file systems that lie on crypt devices, and takes the common instant of all held members.

@@ -49,6 +49,11 @@ type Request struct {
 	Use           Use           `json:"use,omitempty"`
 }
 
+// Limit is how long the run may take. Two of its waits for dirty pages may each take flushLimit.
+func (r Request) Limit() time.Duration {
+	return journey.LockWait + 2*flushLimit + 2*r.FreezeTimeout + 5*time.Minute
+}
+
 // description is the command that asked for this. Other runs name it when they wait for this run's locks.
 func (r Request) description() string {
 	switch r.Use {
@@ -245,12 +250,26 @@ func (op *setOperation) verify(ctx context.Context, p *Plan) error {
 		err = fault.New(fault.CommandFailed, "LVM took the snapshots of set %q but does not list all of them", p.Set)
 	}
 	if err == nil {
-		err = op.set.Check()
+		err = fault.All(op.set.Check(), op.set.checkActive(report))
 	}
 	if err == nil {
 		return nil
 	}
 	return fault.All(err, undoAfterFailure(ctx, op.lvm, p))
+}
+
+// checkActive fails with unsupported if a snapshot of an active volume is inactive: lvchange says nothing and succeeds
+// when it may not activate a volume. Such a snapshot could neither be mounted nor backed up.
+func (s *Set) checkActive(report *lvm.Report) error {
+	var errs []error
+	for _, v := range s.Snapshots {
+		if origin, ok := report.Volume(v.VG, v.Origin); ok && origin.Active && !v.Active {
+			errs = append(errs, unsupported("LVM did not activate %s, though %s is active", v.FullName(), origin.FullName()).
+				WithHint("activation/volume_list in lvm.conf, or host tags there, keep the snapshots out: name the volume "+
+					"group in that list"))
+		}
+	}
+	return fault.All(errs...)
 }
 
 // settle undoes a set that was not finished. If only the last step is missing from the journal, the set is undone too:

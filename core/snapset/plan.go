@@ -94,6 +94,15 @@ func (p *Plan) membersWhere(which func(*Member) bool) []*Member {
 	return out
 }
 
+// points returns the mount points of all members.
+func (p *Plan) points() []string {
+	var all []string
+	for _, m := range p.Members {
+		all = append(all, m.Points...)
+	}
+	return all
+}
+
 // Groups returns the names of the volume groups that the set will lie in, sorted.
 func (p *Plan) Groups() []string {
 	var groups []string

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
@@ -245,6 +246,33 @@ func TestWritesResumeAtFreezeTimeout(t *testing.T) {
 	time.AfterFunc(200*time.Millisecond, release)
 	expectFault(t, <-done, fault.FreezeTimeout, "writes to vg00-dat, vg00-pccehr waited for 50ms", "they go on again")
 	srv.assertUntouched("vg00/dat", "vg00/pccehr")
+}
+
+// LVM suspends a volume until its dirty pages are written out. Most of them are written out before, while programs can
+// still write.
+func TestDirtyPagesAreWrittenOutBeforeLVMSuspends(t *testing.T) {
+	for _, each := range []bool{false, true} {
+		for _, names := range [][]string{{"/dat"}, {"/dat", "/pccehr"}} {
+			srv := newServer(t)
+			p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed(names...), Each: each})
+			var written []string // before the first snapshot
+			writeOut = func(_ context.Context, points []string, _ time.Duration) []string {
+				if !slices.ContainsFunc(srv.Commands(), func(argv []string) bool { return slices.Contains(argv, "lvcreate") }) {
+					written = append(written, points...)
+				}
+				return nil
+			}
+			t.Cleanup(func() { writeOut = filesystem.WriteOut })
+			if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range names {
+				if !slices.Contains(written, name) {
+					t.Errorf("%v, each %v: written out before the first snapshot: %v", names, each, written)
+				}
+			}
+		}
+	}
 }
 
 func TestTakeEndsWhenCancelled(t *testing.T) {

@@ -51,6 +51,27 @@ func TestAnyLVMConf(t *testing.T) {
 	t.Log("a set was taken, extended and rolled back under an lvm.conf that changes all that LVM prints")
 }
 
+// TestThinSnapshotsThatMayNotBeActivated has a volume_list with the origins alone. lvchange then succeeds without
+// activating the snapshots.
+func TestThinSnapshotsThatMayNotBeActivated(t *testing.T) {
+	playedOn(t, "d13")
+	g := guestFor(t)
+	g.prepare(t, makeThinPair, removeThinPair)
+	g.writeLVMLocal(t, `activation { volume_list=["vg00","vg01/one","vg01/two","vg01/pool"] }`)
+	for _, volumes := range []string{"/one,/two", "/one"} {
+		r := g.fails(t, "lvm_snapshot volumes="+volumes, "unsupported")
+		if hint, _ := r["hint"].(string); !strings.Contains(r.msg(), "vg01/one_snap") ||
+			!strings.Contains(hint, "activation/volume_list") {
+			t.Errorf("the message is %q, the hint %q", r.msg(), hint)
+		}
+		g.checkNothingLeft(t)
+	}
+	if left := g.run(t, "lvs --noheadings -o lv_name vg01 | sort | xargs; touch /one/goes-on /two/goes-on"); left !=
+		"one pool two" {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 // TestLVMSaysWhy has LVM refuse to make a snapshot, because its configuration forbids it or because LVM cannot write.
 // The message begins with LVM's own words, there is a code and a hint, and nothing is left behind.
 func TestLVMSaysWhy(t *testing.T) {

@@ -97,7 +97,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	}
 	return journey.Show(ctx, c, a.Waiting, journey.Call{
 		Kind: snapset.Kind, Title: fmt.Sprintf("set %s: %s", a.Name, a.State), Set: req.Set, Request: req,
-		Limit: journey.LockWait + 2*req.FreezeTimeout + 5*time.Minute,
+		Limit: req.Limit(),
 	})
 }
 
