@@ -13,10 +13,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// readFlags reads the list of inode flags that the backend keeps for the files of the backup. A backend that keeps none
-// leaves r.flags as it is: the flags that this server recorded when the backup was made.
+// readFlags reads the list of inode flags that the backend keeps for the files of the backup, unless this server
+// recorded the flags when the backup was made: mirror's lists of earlier versions lack the files that were unchanged.
 func (r *restoreRun) readFlags(presented backup.Presented) error {
-	if presented.Flags == "" {
+	if presented.Flags == "" || r.flags != nil {
 		return nil
 	}
 	file, err := os.OpenFile(presented.Flags, os.O_RDONLY|unix.O_NOFOLLOW, 0)

@@ -120,12 +120,19 @@ func (j *job) unlock(n *node, rel string) error {
 // unlockDir is unlock for a directory in which something is about to be made or removed.
 func (j *job) unlockDir(d *dir) error { return j.unlock(d.to, d.rel) }
 
+// tellFlags calls Options.Flagged if the entry of `from` has flags.
+func (j *job) tellFlags(e *entry) {
+	if f := e.from.flags(); f != 0 && j.opts.Flagged != nil {
+		j.opts.Flagged(e.rel, f)
+	}
+}
+
 // adjustFlags is called first when the metadata of an entry is made equal. If Options.Flags wants other flags than the
 // entry has, it clears those flags now and records the wanted ones, which are set at the end. It reports whether the
 // flags differed.
 func (j *job) adjustFlags(e *entry) (bool, error) {
-	if f := e.from.flags(); f != 0 && j.opts.Flagged != nil {
-		j.opts.Flagged(e.rel, f)
+	if e.from.isDir() {
+		j.tellFlags(e)
 	}
 	had := e.to.flags()
 	before, unlocked := j.pendingFlags[e.to.id()]

@@ -200,6 +200,32 @@ func TestFlaggedIsToldOfFlagsInFrom(t *testing.T) {
 	}
 }
 
+// The flags of a file count also if it becomes a hard link to the copy in an older backup, or to another new file.
+func TestFlaggedIsToldOfFilesThatBecomeLinks(t *testing.T) {
+	from, older := flaggedTrees(t)
+	newer := filepath.Join(filepath.Dir(older), "newer")
+	must(t, os.Mkdir(newer, 0o700))
+	writeFiles(t, from, map[string]string{"a": "a", "b": "b"})
+	must(t, os.Link(filepath.Join(from, "b"), filepath.Join(from, "b2")))
+	chattr(t, filepath.Join(from, "a"), immutable)
+	chattr(t, filepath.Join(from, "b"), appendOnly)
+	_, err := tree.Sync(t.Context(), from, older, tree.Options{})
+	must(t, err)
+	got := map[string]string{}
+	done, err := tree.Sync(t.Context(), from, newer, tree.Options{
+		Link:      older,
+		Unchanged: func(string, *unix.Statx_t) bool { return true },
+		Flagged:   func(rel string, f tree.Flags) { got[rel] = f.String() },
+	})
+	must(t, err)
+	if done.Linked == 0 {
+		t.Error("nothing became a link")
+	}
+	if diff := cmp.Diff(map[string]string{"a": "i", "b": "a", "b2": "a"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestParseFlags(t *testing.T) {
 	for _, f := range []tree.Flags{0, tree.Immutable, tree.Immutable | tree.NoDump, tree.AppendOnly} {
 		if got, err := tree.ParseFlags(f.String()); err != nil || got != f {

@@ -71,6 +71,7 @@ func (j *job) syncEntry(e *entry) (isDir bool, err error) {
 	if e.from.isDir() {
 		return true, nil
 	}
+	j.tellFlags(e) // also of a file that becomes a link, whose metadata is not looked at
 	done := j.progress.Done
 	err = j.syncLeaf(e)
 	if errors.Is(err, errDiffers) { // it was replaced and differs again: another program made a link to it at once
