@@ -86,7 +86,7 @@ func (e reportEntry) group() (Group, error) {
 	cells := rowReader{row: e.VG[0]}
 	g := Group{
 		Name: cells.text("vg_name"), UUID: cells.text("vg_uuid"),
-		ExtentSize: cells.number("vg_extent_size"), Size: cells.number("vg_size"), Free: cells.number("vg_free"),
+		ExtentSize: cells.number("vg_extent_size"), Size: cells.number("vg_size"),
 		Partial: cells.boolean("vg_partial"), Shared: cells.boolean("vg_shared"), Clustered: cells.boolean("vg_clustered"),
 		Exported: cells.boolean("vg_exported"), ReadOnly: cells.text("vg_permissions") != "writeable",
 		LockType: cells.text("vg_lock_type"),
@@ -96,12 +96,16 @@ func (e reportEntry) group() (Group, error) {
 	}
 	for _, row := range e.PV {
 		cells := rowReader{row: row}
-		g.PVs = append(g.PVs, PV{
+		pv := PV{
 			Device: cells.text("pv_name"), UUID: cells.text("pv_uuid"),
 			Size: cells.number("pv_size"), Free: cells.number("pv_free"), Missing: cells.boolean("pv_missing"),
-		})
+			NoAlloc: !cells.boolean("pv_allocatable"),
+		}
 		if cells.err != nil {
 			return g, cells.err
+		}
+		if g.PVs = append(g.PVs, pv); !pv.Missing && !pv.NoAlloc {
+			g.Free += pv.Free
 		}
 	}
 	for _, row := range e.LV {
@@ -138,6 +142,7 @@ func decodeVolume(vg string, r row) (Volume, error) {
 		DataPercent: cells.percent("data_percent"), MetadataPercent: cells.percent("metadata_percent"),
 		Created: cells.time("lv_time"), Tags: cells.list("lv_tags"),
 		ReadOnly: strings.HasPrefix(cells.text("lv_permissions"), "read-only"),
+		Locked:   isLocked(attr),
 	}
 	v.Active = v.Major >= 0
 	v.State, v.Health = parseAttributes(attr)
@@ -145,6 +150,10 @@ func decodeVolume(vg string, r row) (Volume, error) {
 	v.setCOW(&cells)
 	return v, cells.err
 }
+
+// isLocked reports whether lv_attr is that of a volume that is locked: the letter of its allocation policy is then a
+// capital (lvs(8)).
+func isLocked(attr string) bool { return len(attr) > 2 && 'A' <= attr[2] && attr[2] <= 'Z' }
 
 // isMergingOrigin reports whether lv_attr is that of an origin that is merging. LVM sets lv_merging for a thick origin,
 // but not for a thin one.

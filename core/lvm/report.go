@@ -19,16 +19,17 @@ type Report struct {
 
 // Group is a volume group. Sizes are bytes.
 type Group struct {
-	Name, UUID             string
-	ExtentSize, Size, Free int64
-	Partial                bool   // a PV is missing
-	Shared                 bool   // other hosts may use it at the same time
-	Clustered              bool   // shared in LVM's older way, by clvmd
-	Exported               bool   // made inaccessible by vgexport(8)
-	ReadOnly               bool   // its metadata may not be changed
-	LockType               string // "" or "none", or the lock manager of a shared group, sanlock or dlm (lvmlockd(8))
-	PVs                    []PV
-	Volumes                []Volume
+	Name, UUID       string
+	ExtentSize, Size int64
+	Free             int64  // where LVM may make volumes: not on a PV that is missing or not allocatable
+	Partial          bool   // a PV is missing
+	Shared           bool   // other hosts may use it at the same time
+	Clustered        bool   // shared in LVM's older way, by clvmd
+	Exported         bool   // made inaccessible by vgexport(8)
+	ReadOnly         bool   // its metadata may not be changed
+	LockType         string // "" or "none", or the lock manager of a shared group, sanlock or dlm (lvmlockd(8))
+	PVs              []PV
+	Volumes          []Volume
 }
 
 // PV is a physical volume. Sizes are bytes.
@@ -37,6 +38,7 @@ type PV struct {
 	UUID       string
 	Size, Free int64
 	Missing    bool
+	NoAlloc    bool // LVM makes no volumes on it, as while a disk is emptied (pvchange -xn)
 }
 
 // Volume is a logical volume. Sizes are bytes. Percentages are 0 to 100, and nil where LVM has none. LVM rounds them to
@@ -66,6 +68,7 @@ type Volume struct {
 	IsExternalOrigin   bool // thin volumes were made of it, and still read it
 	Merging            bool // a snapshot that is recorded as merging into its origin, or that origin
 	MergeFailed        bool
+	Locked             bool // against changes of where its data are, as while pvmove moves them
 	SnapshotInvalid    bool
 	SkipActivation     bool
 	Major, Minor       int // of its device; -1 without one; LVM reports its origin's for a merging snapshot
@@ -89,9 +92,9 @@ func (v *Volume) IsSnapshot() bool { return v.Kind == Snapshot || v.IsThinSnapsh
 // reportColumns are the columns of each of fullreport's subreports. The subreport pvseg cannot be left out, only kept
 // short. addSegments joins the rows of seg with those of lv by lv_uuid.
 var reportColumns = []struct{ subreport, columns string }{
-	{"vg", "vg_name,vg_uuid,vg_extent_size,vg_size,vg_free,vg_permissions,vg_partial,vg_shared,vg_clustered," +
-		"vg_exported,vg_lock_type"},
-	{"pv", "pv_name,pv_uuid,pv_size,pv_free,pv_missing"},
+	{"vg", "vg_name,vg_uuid,vg_extent_size,vg_size,vg_permissions,vg_partial,vg_shared,vg_clustered,vg_exported," +
+		"vg_lock_type"},
+	{"pv", "pv_name,pv_uuid,pv_size,pv_free,pv_missing,pv_allocatable"},
 	{"lv", "lv_name,lv_uuid,lv_path,lv_dm_path,lv_layout,lv_role,lv_attr,lv_size,lv_tags,lv_time," +
 		"origin,origin_uuid,origin_size,pool_lv,lv_kernel_major,lv_kernel_minor,lv_device_open,lv_suspended," +
 		"lv_merging,lv_merge_failed,lv_snapshot_invalid,lv_skip_activation,lv_historical,lv_permissions," +

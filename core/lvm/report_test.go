@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -148,6 +149,41 @@ func TestDecodeAllFieldsOfASnapshot(t *testing.T) {
 		}
 		if _, ok := v.Tag("rewind:id="); ok || len(r.ByTag("rewind")) != 0 {
 			t.Errorf("%s: a tag that is not there was found", release)
+		}
+	}
+}
+
+// Space on a disk that is being emptied is not free, and a volume that pvmove moves is locked.
+func TestDecodeDiskThatIsEmptied(t *testing.T) {
+	for _, release := range releases {
+		text := readTestdata(t, release+"/kinds.json")
+		all, err := decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		emptied := regexp.MustCompile(`("pv_name":"/dev/loop0".*"pv_allocatable":)"1"`).ReplaceAllString(text, `$1"0"`)
+		emptied = strings.ReplaceAll(emptied, `"lv_attr":"-wi-`, `"lv_attr":"-wI-`)
+		some, err := decode(emptied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, _ := all.Group("vg00")
+		after, _ := some.Group("vg00")
+		if after.Free != before.PVs[1].Free || before.Free != before.PVs[0].Free+before.PVs[1].Free {
+			t.Errorf("%s: %d bytes are free, then %d", release, before.Free, after.Free)
+		}
+		locked := func(r *Report) (n int) {
+			for _, g := range r.Groups {
+				for _, v := range g.Volumes {
+					if v.Locked {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		if locked(all) != 0 || locked(some) == 0 {
+			t.Errorf("%s: %d volumes are locked, then %d", release, locked(all), locked(some))
 		}
 	}
 }

@@ -110,7 +110,8 @@ func newMember(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 	}
 	origin, ok := r.Volume(v.VG, v.Origin)
 	if ok {
-		if err := snapset.Unreliable(origin); err != nil {
+		err := fault.All(snapset.Unreliable(origin), snapset.CheckNotLocked(origin), snapset.CheckNotLocked(v))
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -153,6 +153,9 @@ func (v *View) checkTakeable(t *Target, m *Member) error {
 	if err := Unreliable(t.LV); err != nil { // first, since LVM calls a failed merge merging, too
 		return err
 	}
+	if err := CheckNotLocked(t.LV); err != nil {
+		return err
+	}
 	if t.LV.Merging {
 		return fault.New(fault.Merging, "%s is still merging; LVM takes no snapshot of it before that is done",
 			t.LV.FullName()).
@@ -162,6 +165,15 @@ func (v *View) checkTakeable(t *Target, m *Member) error {
 		return nil
 	}
 	return v.checkPoolRoom(m)
+}
+
+// CheckNotLocked fails with unsupported for a volume that LVM has locked: it makes no snapshot of it and merges none.
+func CheckNotLocked(v *lvm.Volume) error {
+	if !v.Locked {
+		return nil
+	}
+	return unsupported("%s is locked by LVM, as while pvmove moves its data to another disk", v.FullName()).
+		WithHint("wait until pvmove has ended (lvs -a shows its progress), or end it with pvmove --abort")
 }
 
 // nameTakenFault returns the fault that a volume of the snapshot's name exists.

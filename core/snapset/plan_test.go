@@ -150,6 +150,18 @@ func TestPlanRefusesTooLittleFreeSpace(t *testing.T) {
 	}
 }
 
+func TestVolumeThatPvmoveMovesIsRefused(t *testing.T) {
+	srv := newServer(t)
+	view := srv.view()
+	targets, err := view.Resolve(volumesNamed("/dat", "/pccehr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets[0].LV.Locked = true
+	_, err = view.New(SetSpec{Set: "s"}, "id-1", targets)
+	expectFault(t, err, fault.Unsupported, "vg00/dat is locked by LVM", "pvmove")
+}
+
 func TestAllObstaclesAreNamed(t *testing.T) {
 	srv := newServer(t)
 	srv.Make("vg00", lvmtest.Volume{Name: "dat_s", Origin: "dat"})

@@ -92,6 +92,11 @@ func TestLVMSaysWhy(t *testing.T) {
 			"unsupported", "not active locally", "host tags",
 		},
 		{
+			"the disks are being emptied", "",
+			"pvchange -qq -xn /dev/loop0 /dev/loop1", "pvchange -qq -xy /dev/loop0 /dev/loop1",
+			"no_space", "volume group vg00 has 0 bytes free", "extend the group",
+		},
+		{
 			"the archive is full", "", full, "umount /etc/lvm/archive /run/full",
 			"unwritable", "No space left on device", "/etc/lvm/archive",
 		},

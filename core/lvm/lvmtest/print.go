@@ -92,7 +92,7 @@ func pick(row map[string]string, columns []string) map[string]string {
 func (g *group) vgRow() map[string]string {
 	return map[string]string{
 		"vg_name": g.Name, "vg_uuid": g.uuid, "vg_extent_size": decimal(g.ExtentSize), "vg_size": decimal(g.Size),
-		"vg_free": decimal(g.free()), "vg_permissions": "writeable", "vg_partial": binary(g.Partial), "vg_shared": "0",
+		"vg_permissions": "writeable", "vg_partial": binary(g.Partial), "vg_shared": "0",
 		"vg_clustered": "0", "vg_exported": "0", "vg_lock_type": "",
 	}
 }
@@ -100,7 +100,7 @@ func (g *group) vgRow() map[string]string {
 func (g *group) pvRow() map[string]string {
 	return map[string]string{
 		"pv_name": "/dev/loop0", "pv_uuid": g.uuid + "-pv", "pv_size": decimal(g.Size), "pv_free": decimal(g.free()),
-		"pv_missing": binary(g.Partial),
+		"pv_missing": binary(g.Partial), "pv_allocatable": "1",
 	}
 }
 

@@ -162,8 +162,8 @@ func (t *tool) localPaths() []string {
 }
 
 // environ returns the environment of restic. The repository is named there and not in an argument, because its URL may
-// contain a password, and everybody on the host can read arguments. RESTIC_HOST of the user is left out: restic 0.17 and
-// later would list only the backups of that host.
+// contain a password, and everybody on the host can read arguments. RESTIC_HOST of the user is left out: restic 0.17
+// and later would list only the backups of that host.
 func (t *tool) environ() []string {
 	env := slices.DeleteFunc(t.config.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, repositoryVariable) || strings.HasPrefix(kv, "RESTIC_HOST=")

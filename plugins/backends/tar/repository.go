@@ -183,8 +183,8 @@ func (r repository) remove(id string) error {
 // ownFile matches the names of the archives that this backend makes, complete and not.
 var ownFile = regexp.MustCompile(`^(\d{8}T\d{6}Z(?:-\d+)?)\.(tar|partial)$`)
 
-// settle removes what was never listed or is no longer listed. Files that other programs have put there stay. The caller
-// holds the lock.
+// settle removes what was never listed or is no longer listed. Files that other programs have put there stay. The
+// caller holds the lock.
 func (r repository) settle() error {
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
