@@ -66,8 +66,8 @@ func sizeText(want SetSpec, t *Target) string {
 	return want.Size
 }
 
-// requestedSize returns the COW space that the user wants for the target, in bytes: 0 if it is a share of the free space
-// of a group that has none. given is false if the user gave no size.
+// requestedSize returns the COW space that the user wants for the target, in bytes: 0 if it is a share of the free
+// space of a group that has none. given is false if the user gave no size.
 func requestedSize(want SetSpec, t *Target) (bytes int64, given bool, err error) {
 	text := sizeText(want, t)
 	if text == "" {
