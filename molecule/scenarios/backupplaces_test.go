@@ -16,13 +16,19 @@ printf '\200\000\051\001\002\003\004REWIND     FAT12   ' | dd of=/srv/fat.img bs
 printf '\125\252\370\377\377' | dd of=/srv/fat.img bs=1 seek=510 conv=notrunc status=none &&
 mount -t vfat -o loop /srv/fat.img /srv/fat`
 
+// makeCaseless makes a directory in which names that differ only in upper and lower case are the same.
+const makeCaseless = `mkdir -p /srv/caseless && truncate -s 32M /srv/caseless.img &&
+mkfs.ext4 -q -O casefold /srv/caseless.img && mount -o loop /srv/caseless.img /srv/caseless &&
+mkdir /srv/caseless/place && chattr +F /srv/caseless/place`
+
 // TestPlacesThatCannotServe backs up to a place on a file system that cannot store a tree, and restores from one that
 // has only the backups of another host. Both are refused before anything is done.
 func TestPlacesThatCannotServe(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.prepare(t, makeFAT+"; mkdir -p /srv/mirror", "umount /srv/fat; rm -rf /srv/fat /srv/fat.img /srv/mirror")
+	g.prepare(t, makeFAT+"; "+makeCaseless+"; mkdir -p /srv/mirror",
+		"umount /srv/fat /srv/caseless; rm -rf /srv/fat /srv/fat.img /srv/caseless /srv/caseless.img /srv/mirror")
 	for _, words := range []string{
 		"snap_backup volumes=/pccehr backend_options=path=/srv/fat --check",
 		"snap_backup volumes=/pccehr backend_options=path=/srv/fat",
@@ -38,8 +44,12 @@ func TestPlacesThatCannotServe(t *testing.T) {
 		}
 		t.Logf("%s", r.msg())
 	}
-	if left := g.run(t, "ls -A /srv/fat"); left != "" {
-		t.Errorf("left on it: %s", left)
+	r := g.fails(t, "snap_backup volumes=/pccehr backend_options=path=/srv/caseless/place", "unsupported")
+	if !strings.Contains(r.msg(), "cannot hold names that differ only in upper and lower case") {
+		t.Errorf("a place without upper and lower case: %s", r.msg())
+	}
+	if left := g.run(t, "ls -A /srv/fat /srv/caseless/place | grep -v :; true"); left != "" {
+		t.Errorf("left on them: %s", left)
 	}
 
 	g.ok(t, "snap_backup volumes=/pccehr host=db1 backend_options=path=/srv/mirror")
