@@ -143,8 +143,17 @@ func (v *View) fitGroup(want SetSpec, p *Plan, targets []Target, group string) e
 
 // noSpaceInGroup returns the fault that a volume group has less free space than the set needs, in bytes.
 func noSpaceInGroup(g *lvm.Group, need int64) *fault.Error {
-	return fault.New(fault.NoSpace, "volume group %s has %s free, the set needs %s",
-		g.Name, ansible.Bytes(g.Free), ansible.Bytes(need)).
+	notCounted := ""
+	for _, pv := range g.PVs {
+		if pv.NoAlloc {
+			notCounted += " " + pv.Device
+		}
+	}
+	if notCounted != "" {
+		notCounted = " (not on" + notCounted + ": pvchange -xn)"
+	}
+	return fault.New(fault.NoSpace, "volume group %s has %s free%s, the set needs %s",
+		g.Name, ansible.Bytes(g.Free), notCounted, ansible.Bytes(need)).
 		With("space", []map[string]any{{"vg": g.Name, "free_bytes": g.Free, "need_bytes": need}})
 }
 

@@ -94,7 +94,7 @@ func TestLVMSaysWhy(t *testing.T) {
 		{
 			"the disks are being emptied", "",
 			"pvchange -qq -xn /dev/loop0 /dev/loop1", "pvchange -qq -xy /dev/loop0 /dev/loop1",
-			"no_space", "volume group vg00 has 0 bytes free", "extend the group",
+			"no_space", "volume group vg00 has 0 B free (not on /dev/loop0 /dev/loop1: pvchange -xn)", "extend the group",
 		},
 		{
 			"the archive is full", "", full, "umount /etc/lvm/archive /run/full",
