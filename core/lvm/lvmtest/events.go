@@ -142,13 +142,19 @@ func (f *Fake) finishMerges() {
 }
 
 // PowerCut is a power cut and the next boot. Everything that is not on disk is lost. The boot activates the devices
-// again, which also starts deferred merges.
+// again, with the tables that LVM's metadata has, which also starts deferred merges. It activates none that has the
+// activation-skip flag, and no thin snapshot that its pool has deleted.
 func (f *Fake) PowerCut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pollerAlive = true
+	f.pollerAlive, f.lockedGroups = true, nil
 	for _, v := range f.allVolumes() {
 		v.suspended, v.frozen, v.halfMade, v.Open = false, false, false, 0
+		v.active, v.hasInner = !v.skipActivation && !v.deletedInPool, false
+		if v.liveTable != nil { // a thick snapshot without its table begins to record only now
+			v.suspendedAtStart = nil
+		}
+		v.liveTable, v.preparedTable = nil, nil
 		if v.merging && !v.kernelMerging && v.Kind == lvm.Snapshot {
 			v.startMerge()
 		}

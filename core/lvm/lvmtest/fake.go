@@ -20,8 +20,8 @@ import (
 
 const (
 	mib    = 1 << 20
-	sector = 512 // bytes
-	major  = 253 // the major number of all devices
+	sector = 512  // bytes
+	major  = 4000 // the major number of all devices: no kernel has it (linux, block/genhd.c, BLKDEV_MAJOR_MAX)
 )
 
 // Group is a volume group that a Fake has from the beginning.

@@ -14,11 +14,11 @@ import (
 )
 
 // LVM returns an lvm.LVM that runs its commands, takes its locks and changes its devices on the fake.
-func (f *Fake) LVM() *lvm.LVM { return lvm.New(f).On(f.Mapper).Locking(f.lockGroups) }
+func (f *Fake) LVM() *lvm.LVM { return lvm.New(f).On(f.Mapper).Locking(f.LockGroups) }
 
-// lockGroups is the fake's lvm.Locker. An LVM command that needs one of these locks would wait for ever, so the fake
+// LockGroups is the fake's lvm.Locker. An LVM command that needs one of these locks would wait for ever, so the fake
 // panics at such a command.
-func (f *Fake) lockGroups(_ context.Context, groups []string, _ time.Duration) (lvm.Locks, error) {
+func (f *Fake) LockGroups(_ context.Context, groups []string, _ time.Duration) (lvm.Locks, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lockedGroups = slices.Concat(f.lockedGroups, groups)
