@@ -73,6 +73,13 @@ func Open(dir string) (*Journal, error) {
 	return &Journal{dir: dir, bootID: strings.TrimSpace(string(bootID)), clock: wallClock}, nil
 }
 
+// InBoot returns the journal as a process sees it that runs in another boot, for tests.
+func (j *Journal) InBoot(id string) *Journal {
+	copied := *j
+	copied.bootID = id
+	return &copied
+}
+
 // wallClock returns the current time without Go's monotonic reading, so that it equals what is read from a file later.
 func wallClock() time.Time { return time.Now().UTC().Round(0) }
 

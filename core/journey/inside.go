@@ -90,36 +90,54 @@ func (h Handlers) settleCommand(ctx context.Context, args []string) int {
 		return LogError(err)
 	}
 	defer t.Unlock()
-	entries, err := t.Journal.Unfinished()
-	if err != nil {
-		return LogError(err)
-	}
 	if len(args) == 1 {
-		h.releaseWaiters(entries, args[0])
+		for _, err := range t.ReleaseWaiters(args[0]) {
+			LogError(err) // Settle tries again
+		}
 	}
 	if err := endLeftovers(ctx); err != nil {
 		return LogError(err)
 	}
 	code := 0
-	for _, e := range entries {
-		if err := t.lockAndSettle(ctx, e); err != nil {
-			code = LogError(err)
-		}
+	for _, err := range t.SettleAll(ctx) {
+		code = LogError(err)
 	}
 	return code
 }
 
-// releaseWaiters calls Release for each unfinished entry of the run with this id, which has ended.
-func (h Handlers) releaseWaiters(entries []*journal.Entry, id string) {
+// ReleaseWaiters calls Release for each unfinished entry of the run with this id, which has ended. It returns an error
+// for each entry where that failed.
+func (t *Run) ReleaseWaiters(id string) []error {
+	entries, err := t.Journal.Unfinished()
+	if err != nil {
+		return []error{err}
+	}
+	var errs []error
 	for _, e := range entries {
-		release := h[e.Kind].Release
+		release := t.handlers[e.Kind].Release
 		if release == nil || e.ID != id && !strings.HasPrefix(e.ID, id+"-") {
 			continue
 		}
 		if err := release(e); err != nil {
-			LogError(err) // Settle tries again
+			errs = append(errs, err)
 		}
 	}
+	return errs
+}
+
+// SettleAll settles every unfinished entry. It returns an error for each one that it could not settle.
+func (t *Run) SettleAll(ctx context.Context) []error {
+	entries, err := t.Journal.Unfinished()
+	if err != nil {
+		return []error{err}
+	}
+	var errs []error
+	for _, e := range entries {
+		if err := t.lockAndSettle(ctx, e); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // lockAndSettle settles e with its groups locked, unless another run has settled it meanwhile. Afterwards it gives all
@@ -142,16 +160,19 @@ func (h Handlers) newTrip(id string) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Run{
-		Journal: j, handlers: h, id: id,
-		locks:  newLocks(filepath.Join(RuntimeDir, "lock")),
-		notify: func(s string) { _ = service.Notify(s) },
-	}
+	t := h.RunIn(j, filepath.Join(RuntimeDir, "lock"), id)
+	t.notify = func(s string) { _ = service.Notify(s) }
 	if id != "" {
 		t.dir = runDir(id)
 	}
 	t.locks.onWait = func(what string) { t.Progress(what, -1) }
 	return t, nil
+}
+
+// RunIn returns the run with this id, with its journal and its locks in these places, for tests. It has no unit, and
+// nobody waits for its answer.
+func (h Handlers) RunIn(j *journal.Journal, lockDir, id string) *Run {
+	return &Run{Journal: j, handlers: h, id: id, locks: newLocks(lockDir)}
 }
 
 // LogError writes err and its hint to standard error, which in a unit goes to systemd's journal. It returns 1, the exit

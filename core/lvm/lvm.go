@@ -36,11 +36,12 @@ type LVM struct {
 	openMapper func() (Mapper, error)
 	lockMemory func() (unlock func(), err error)
 	lockGroups Locker
+	dir        string
 }
 
 // New returns an LVM that starts lvm and dmsetup through r and uses this host's device-mapper and LVM's own locks.
 func New(r command.Runner) *LVM {
-	return &LVM{runner: r, openMapper: OpenMapper, lockMemory: lockMemory, lockGroups: lockGroups}
+	return &LVM{runner: r, openMapper: OpenMapper, lockMemory: lockMemory, lockGroups: lockGroups, dir: etcDir}
 }
 
 // Locker takes LVM's own locks of volume groups. limit bounds the wait for an LVM command that holds one of them.
@@ -59,6 +60,19 @@ func (l *LVM) On(mapper func() (Mapper, error)) *LVM {
 	copied := *l
 	copied.openMapper, copied.lockGroups = mapper, noLocks
 	copied.lockMemory = func() (func(), error) { return func() {}, nil }
+	return &copied
+}
+
+// etcDir is LVM's directory: its configuration, and the copies that it writes of its metadata at each change.
+const etcDir = "/etc/lvm"
+
+// Dir returns LVM's directory, /etc/lvm, where each command that changes something writes.
+func (l *LVM) Dir() string { return l.dir }
+
+// In returns a copy of l whose Dir is another directory, for tests.
+func (l *LVM) In(dir string) *LVM {
+	copied := *l
+	copied.dir = dir
 	return &copied
 }
 

@@ -59,7 +59,7 @@ type taker struct {
 }
 
 func (t *taker) take(ctx context.Context) (err error) {
-	reserve := lvmReserve(t.plan.ID)
+	reserve := lvmReserve(t.lvm, t.plan.ID)
 	defer func() { removeReserve(reserve, err) }()
 	if err := createReserve(reserve); err != nil {
 		return err

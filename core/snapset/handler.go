@@ -65,24 +65,26 @@ func (r Request) description() string {
 	return "lvm_snapshot " + r.State + " " + r.Set
 }
 
-// Handler returns the handler that makes and settles runs of this Kind.
-func Handler() journey.Handler {
-	return journey.Handler{Do: do, Settle: settle, Release: release}
-}
-
-func do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
+func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
 	var req Request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	return Apply(ctx, run, command.Local{}, req)
+	return s.Apply(ctx, run, req)
+}
+
+// Apply is Server.Apply for the server that the program runs on, with programs that r starts.
+func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request) (ansible.Result, error) {
+	s := thisServer()
+	s.Runner = r
+	return s.Apply(ctx, run, req)
 }
 
 // Apply brings a set into the requested state, or with Check says what that would change. run is nil with Check.
 // Faults: those of View.Resolve, View.New, Find and Set.Check; locked, not_found, set_differs, merging, busy, no_space,
 // freeze_timeout, interrupted, mount_failed, command_failed.
-func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request) (ansible.Result, error) {
-	op, err := readAndLock(ctx, run, r, req)
+func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
+	op, err := s.readAndLock(ctx, run, req)
 	if err != nil {
 		return ansible.Result{Commands: op.commands.Commands()}, err
 	}
@@ -107,6 +109,7 @@ func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request)
 // setOperation is one operation on a set: the request, and the state of the server that was read for it.
 type setOperation struct {
 	Request
+	server   Server
 	run      *journey.Run
 	commands *command.Recorder
 	lvm      *lvm.LVM
@@ -118,9 +121,9 @@ type setOperation struct {
 
 // readAndLock reads the state of the server, takes the locks, and reads the state again if another run may have changed
 // it meanwhile. Without a run it takes no locks.
-func readAndLock(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*setOperation, error) {
-	commands := command.NewRecorder(r)
-	op := &setOperation{Request: req, run: run, commands: commands, lvm: lvm.New(commands)}
+func (s Server) readAndLock(ctx context.Context, run *journey.Run, req Request) (*setOperation, error) {
+	commands := command.NewRecorder(s.Runner)
+	op := &setOperation{Request: req, server: s, run: run, commands: commands, lvm: s.LVM(commands)}
 	start := time.Now()
 	locks, err := op.readState(ctx)
 	if err != nil || run == nil {
@@ -141,11 +144,11 @@ func (op *setOperation) readState(ctx context.Context) (locks []string, err erro
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := filesystem.Mounts()
+	mounts, err := op.server.Mounts()
 	if err != nil {
 		return nil, err
 	}
-	op.view = NewView(report, mounts)
+	op.view = op.server.View(report, mounts)
 	op.view.TakeParts = op.Use == ForRestore // a backup names file systems, but not the volumes of their logs
 	if op.set, err = Find(report, op.Set); err != nil {
 		return nil, err
@@ -186,7 +189,7 @@ func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
 	if err := fault.All(err, op.checkLocking(ctx)); err != nil {
 		return ansible.Result{}, err
 	}
-	if err := checkReserveSpace(); err != nil {
+	if err := op.checkReserveSpace(); err != nil {
 		return ansible.Result{}, err
 	}
 	if op.Check {
@@ -204,7 +207,7 @@ func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
 func (op *setOperation) takePlanned(
 	ctx context.Context, plan *Plan, record func() error,
 ) (result ansible.Result, err error) {
-	reserve := journalReserve(plan.ID)
+	reserve := op.server.journalReserve(plan.ID)
 	defer func() { removeReserve(reserve, err) }()
 	if err := createReserve(reserve); err != nil {
 		return ansible.Result{}, err
@@ -274,14 +277,14 @@ func (s *Set) checkActive(report *lvm.Report) error {
 
 // settle undoes a set that was not finished. If only the last step is missing from the journal, the set is undone too:
 // nobody was told that it exists.
-func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
+func (s Server) settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
 	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(journalReserve(p.ID))
-	l := lvm.New(command.Local{})
-	remaining, journalVolume, err := findJournalRollback(ctx, run, l, e, p)
+	_ = os.Remove(s.journalReserve(p.ID))
+	l := s.LVM(s.Runner)
+	remaining, journalVolume, err := s.findJournalRollback(ctx, run, l, e, p)
 	switch {
 	case err != nil:
 		return err
@@ -297,12 +300,12 @@ func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
 }
 
 // release immediately lets writes go on that wait for a set which cannot be finished any more.
-func release(e *journal.Entry) error {
+func (s Server) release(e *journal.Entry) error {
 	p, err := PlanOf(e)
 	if err != nil {
 		return err
 	}
-	return p.resumeWrites(lvm.New(command.Local{}))
+	return p.resumeWrites(s.LVM(s.Runner))
 }
 
 // PlanOf reads the plan of a set from its journal entry. Fault: journal_damaged.
@@ -351,7 +354,7 @@ func finishMerges(
 // snapshot of the volume that holds the journal is made first and removed last. So if it is missing, either there was
 // such a rollback, or there is no snapshot of the set at all. If no snapshot remains, RollbackTag tells these two cases
 // apart.
-func findJournalRollback(
+func (s Server) findJournalRollback(
 	ctx context.Context, run *journey.Run, l *lvm.LVM, e *journal.Entry, p *Plan,
 ) (remaining []*lvm.Volume, journalVolume *lvm.Volume, err error) {
 	if p.ID == "" || run.Journal.ThisBoot(e) {
@@ -361,11 +364,11 @@ func findJournalRollback(
 	if err != nil {
 		return nil, nil, err
 	}
-	mounts, err := filesystem.Mounts()
+	mounts, err := s.Mounts()
 	if err != nil {
 		return nil, nil, err
 	}
-	journalMount, err := filesystem.Holding(mounts, journey.StateDir)
+	journalMount, err := filesystem.Holding(mounts, s.View(report, mounts).Journal)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -45,7 +45,9 @@ type Planned struct {
 // other set of that name; unsupported for a LUKS volume; those of View.Resolve and View.New; those of a set that cannot
 // be used again.
 func PlanOwnedSet(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*Planned, error) {
-	op, err := readAndLock(ctx, run, r, req)
+	s := thisServer()
+	s.Runner = r
+	op, err := s.readAndLock(ctx, run, req)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +162,7 @@ func (p *Planned) Resize() (err error) {
 	p.plan, err = op.view.New(want, journal.NewID(), op.targets)
 	if err == nil {
 		p.Result = newSetResult(p.plan, nil, "would take")
-		err = checkReserveSpace()
+		err = op.checkReserveSpace()
 	}
 	return err
 }

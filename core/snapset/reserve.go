@@ -10,30 +10,25 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
 )
 
-// lvmDir and stateDir are where files are written after a set's instant: LVM writes copies of its metadata, and this
-// program writes into the journal that the set is taken. Tests have directories of their own.
-var (
-	lvmDir   = "/etc/lvm"
-	stateDir = journey.StateDir
-)
-
-// reserveBytes is the size of the reserve file in each of the two directories.
+// reserveBytes is the size of the reserve file in each of the two directories where files are written after a set's
+// instant: LVM writes copies of its metadata, and this program writes into the journal that the set is taken.
 const reserveBytes = 1 << 20
 
 // lvmReserve and journalReserve return the paths of the reserve files for the set with this ID. A reserve file takes up
 // space until the set's instant is over, and is removed if the disk has filled up by then, so that a full disk does not
 // cost a good set. The files have names and are not kept open: while their file system is held, the kernel cannot free
 // an open file without a name, so a killed process that had one could not end.
-func lvmReserve(id string) string     { return filepath.Join(lvmDir, ".rewind-"+id) }
-func journalReserve(id string) string { return filepath.Join(stateDir, ".room-"+id) }
+func lvmReserve(l *lvm.LVM, id string) string { return filepath.Join(l.Dir(), ".rewind-"+id) }
+
+func (s Server) journalReserve(id string) string { return filepath.Join(s.StateDir, ".room-"+id) }
 
 // checkReserveSpace fails with no_space if a disk is too full for the reserve files.
-func checkReserveSpace() error {
+func (op *setOperation) checkReserveSpace() error {
 	var errs []error
-	for _, dir := range []string{lvmDir, stateDir} {
+	for _, dir := range []string{op.lvm.Dir(), op.server.StateDir} {
 		// Twice the size of one file, because both may lie on one file system.
 		if free, err := durable.Free(dir); err == nil && free < 2*reserveBytes {
 			errs = append(errs, noSpaceIn(dir, free))

@@ -62,7 +62,7 @@ func TestTakeFinishesSetOnFullDisk(t *testing.T) {
 	if set, err := Find(srv.report(), "s"); err != nil || set == nil || !set.Complete() {
 		t.Errorf("set %+v, %v", set, err)
 	}
-	if left, _ := os.ReadDir(lvmDir); len(left) > 0 {
+	if left, _ := os.ReadDir(srv.lvm.Dir()); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }

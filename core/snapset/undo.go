@@ -23,7 +23,7 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if err != nil || p.ID == "" {
 		return err
 	}
-	_ = os.Remove(lvmReserve(p.ID))
+	_ = os.Remove(lvmReserve(l, p.ID))
 	report, err := l.Report(ctx)
 	if err != nil {
 		return err

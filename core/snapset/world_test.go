@@ -9,7 +9,6 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
-	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
@@ -28,10 +27,8 @@ type testServer struct {
 
 func newTestServer(t *testing.T, groups ...lvmtest.Group) *testServer {
 	t.Helper()
-	lvmDir, stateDir = t.TempDir(), t.TempDir()
-	t.Cleanup(func() { lvmDir, stateDir = "/etc/lvm", journey.StateDir })
 	fake := lvmtest.New(groups...)
-	return &testServer{Fake: fake, t: t, lvm: fake.LVM()}
+	return &testServer{Fake: fake, t: t, lvm: fake.LVM().In(t.TempDir())}
 }
 
 func (srv *testServer) report() *lvm.Report {
