@@ -92,9 +92,11 @@ func (l *LVM) PrepareInstant(
 	}
 	i := &Instant{mapper: m, lockMemory: l.lockMemory, locks: Locks{Release: func() {}}}
 	if len(groups) > 0 {
-		if i.locks, err = l.lockGroups(ctx, groups, limit); err != nil {
+		locks, err := l.lockGroups(ctx, groups, limit)
+		if err != nil {
 			return nil, fault.All(err, i.Close())
 		}
+		i.locks = locks
 	}
 	ids, err := l.thinIDs(ctx, pairs)
 	if err != nil {
