@@ -238,7 +238,7 @@ func (l *LVM) Unsuspend(ctx context.Context, volumes map[string]string) error {
 	for _, device := range slices.Sorted(maps.Keys(found)) {
 		if found[device].halfDone {
 			refresh = append(refresh, volumes[device])
-			errs = append(errs, m.Clear(device), deviceFault("resume", device, retryInterrupted(m.Resume(device))))
+			errs = append(errs, resumeWithout(m, device))
 		}
 		if found[device].unusedInner {
 			if err := m.Remove(device + innerSuffix); !errors.Is(err, fault.Busy) {
@@ -286,6 +286,15 @@ func findLeftovers(m Mapper, volumes map[string]string) (map[string]leftover, er
 	return found, nil
 }
 
+// resumeWithout drops the prepared table of a device and resumes the device. If the table cannot be dropped, the device
+// stays suspended: to resume it would make the table live.
+func resumeWithout(m Mapper, device string) error {
+	if err := m.Clear(device); err != nil {
+		return err
+	}
+	return deviceFault("resume", device, retryInterrupted(m.Resume(device)))
+}
+
 // DropPrepared drops the prepared tables that an Instant left on the devices of snapshots, and resumes the devices, so
 // that the snapshots can be removed. A device that does not exist is no error. Faults: not_root, command_failed.
 func (l *LVM) DropPrepared(devices ...string) error {
@@ -296,8 +305,8 @@ func (l *LVM) DropPrepared(devices ...string) error {
 	defer m.Close()
 	var errs []error
 	for _, device := range devices {
-		if err := m.Clear(device); !errors.Is(err, fault.NotFound) {
-			errs = append(errs, err, deviceFault("resume", device, retryInterrupted(m.Resume(device))))
+		if err := resumeWithout(m, device); !errors.Is(err, fault.NotFound) {
+			errs = append(errs, err)
 		}
 	}
 	return fault.All(errs...)
