@@ -130,7 +130,8 @@ func (t *Run) Finish(step string, o journal.Outcome, state any) error {
 	return t.Journal.Finish(t.entry, step, o, state)
 }
 
-// Lock takes the locks of the volume groups, and then settles the unfinished entries of earlier runs on these groups.
+// Lock takes the locks of volume groups and names of sets (SetLock), and then settles the unfinished entries of earlier
+// runs on these.
 // It waits for other runs for LockWait, or as long as WaitFor or WaitAtMost said, and shows as progress which run it
 // waits for. The text in what names this run for those that wait for it.
 //
@@ -156,7 +157,8 @@ func (t *Run) WaitFor(d time.Duration) { t.locks.wait = d }
 // Unlock gives all locks back, for the part of a run that makes no more changes.
 func (t *Run) Unlock() { t.locks.unlock() }
 
-// settleGroups settles the unfinished entries that name one of the groups, which are locked. It also locks the other
+// settleGroups settles the unfinished entries that name one of the groups, which are locked, or the set whose name is
+// locked: of a set that was being removed LVM may have nothing left that tells its groups. It also locks the other
 // groups of each such entry. settled is true if there was at least one.
 func (t *Run) settleGroups(ctx context.Context, groups []string) (settled bool, err error) {
 	entries, err := t.Journal.Unfinished()
@@ -164,7 +166,8 @@ func (t *Run) settleGroups(ctx context.Context, groups []string) (settled bool, 
 		return false, err
 	}
 	for _, e := range entries {
-		if !overlap(e.Groups, groups) || t.entry != nil && e.ID == t.entry.ID {
+		concerned := overlap(e.Groups, groups) || slices.Contains(groups, SetLock(e.Set))
+		if !concerned || t.entry != nil && e.ID == t.entry.ID {
 			continue
 		}
 		if _, err := t.locks.lock(ctx, e.Groups, "settling "+e.Kind+" "+e.Set, time.Now()); err != nil {

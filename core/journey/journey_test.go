@@ -76,6 +76,21 @@ func TestLockSettlesUnfinishedEntriesOfItsGroups(t *testing.T) {
 	}
 }
 
+// A removal that was interrupted after its last snapshot was gone left no volume that tells the set's groups.
+func TestLockSettlesUnfinishedEntriesOfItsSet(t *testing.T) {
+	var list []string
+	newRun := runsWith(t, Handlers{"snapshot": recordSettled(&list, nil)})
+	begin(t, newRun(), "snapshot", "s", "vg00")
+	begin(t, newRun(), "snapshot", "other", "vg00")
+	run := newRun()
+	if stale, err := run.Lock(t.Context(), []string{SetLock("s")}, "x", time.Now()); err != nil || !stale {
+		t.Fatal(stale, err)
+	}
+	if diff := cmp.Diff([]string{"s"}, list); diff != "" || run.locks.held["vg00"] == nil {
+		t.Errorf("%s, with the locks %v", diff, run.locks.held)
+	}
+}
+
 func TestLockFailsIfAnEntryCannotBeSettled(t *testing.T) {
 	var list []string
 	newRun := runsWith(t, Handlers{"merge": recordSettled(&list, fault.New(fault.Busy, "somebody is in /dat"))})
