@@ -31,7 +31,7 @@ func (f *Fake) fullreport(o options, names []string) (string, error) {
 			warning = lvmError("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pvRow()["pv_uuid"])
 		}
 	}
-	out, err := json.MarshalIndent(map[string]any{"report": parts}, "  ", "    ")
+	out, err := json.Marshal(map[string]any{"report": parts})
 	if err != nil {
 		return "", err
 	}
