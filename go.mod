@@ -1,6 +1,6 @@
 module go.pcc.com/rewind
 
-go 1.24.0
+go 1.25.0
 
 require (
 	github.com/gofrs/flock v0.13.0

@@ -1,0 +1,155 @@
+package simulation
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kind is what goes wrong at a command or a call.
+type Kind string
+
+// The kinds of what goes wrong.
+const (
+	Fails       Kind = "fails, and changes nothing"
+	FailsAfter  Kind = "does its work, and fails"
+	DiskFull    Kind = "fails: No space left on device"
+	Halfway     Kind = "is killed halfway" // with an origin's device left suspended
+	Dies        Kind = "the process is killed before it"
+	DiesAfter   Kind = "the process is killed after it"
+	HalfwayDies Kind = "is killed halfway, together with the process"
+	Cut         Kind = "the power fails before it"
+	CutAfter    Kind = "the power fails after it"
+	Hangs       Kind = "hangs"
+	AskedToEnd  Kind = "before it the process is asked to end"
+	Meanwhile   Kind = "before it an administrator"
+)
+
+// Point is a command or a call in one process of a story.
+type Point struct {
+	Phase   int    // which process, from 0
+	Command string // see signature
+	Nth     int    // how often that process had run the same before
+}
+
+// Event is something that goes wrong at a Point.
+type Event struct {
+	Point
+	Kind     Kind
+	Prepared bool          // Halfway: the device has a prepared table, too
+	Effect   bool          // Halfway: the command had done its work
+	Delay    time.Duration // Hangs
+	Action   Action        // Meanwhile
+}
+
+func (e Event) String() string {
+	text := fmt.Sprintf("%s, %q", phaseName(e.Phase), e.Command)
+	if e.Nth > 0 {
+		text += fmt.Sprintf(" (number %d)", e.Nth+1)
+	}
+	text += ": " + string(e.Kind)
+	switch e.Kind {
+	case Halfway, HalfwayDies:
+		text += fmt.Sprintf("; a table is prepared: %v, its work was done: %v", e.Prepared, e.Effect)
+	case Hangs:
+		text += " for " + e.Delay.String()
+	case Meanwhile:
+		text += " " + e.Action.String()
+	}
+	return text
+}
+
+// phaseName names a process of a story: runs and the settling after each take turns.
+func phaseName(phase int) string {
+	if phase%2 == 0 {
+		return fmt.Sprintf("run %d", phase/2+1)
+	}
+	return fmt.Sprintf("settling %d", phase/2+1)
+}
+
+// signature names a command without what differs from run to run: its verb, what tells it from others of that verb, and
+// the volumes or the device.
+func signature(argv []string) string {
+	if argv[0] == "device-mapper" || argv[0] == "lock" {
+		return strings.Join(argv, " ")
+	}
+	words := []string{strings.Join(argv[:2], " ")}
+	if argv[0] == "lvm" {
+		words = []string{argv[1]}
+	}
+	for i, word := range argv {
+		switch {
+		case word == "--":
+			return strings.Join(append(words, argv[i+1:]...), " ")
+		case slices.Contains([]string{"--refresh", "--activate", "--deltag", "--setactivationskip", "--poll"}, word),
+			word == "--addtag" && argv[1] == "lvchange" && !slices.Contains(words, word):
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// changesVolumes reports whether the command suspends an origin while it works.
+func changesVolumes(command string) bool {
+	for _, verb := range []string{"lvcreate ", "lvremove ", "lvextend ", "lvchange --refresh "} {
+		if strings.HasPrefix(command, verb) {
+			return true
+		}
+	}
+	return false
+}
+
+// kindsFor returns what can go wrong at a command, the more often the more likely.
+func kindsFor(command string) []Kind {
+	kinds := []Kind{Dies, Dies, Cut, Fails, Fails}
+	switch {
+	case strings.HasPrefix(command, "device-mapper suspend"):
+		kinds = append(kinds, DiesAfter, DiesAfter, CutAfter, Hangs, Hangs, Hangs)
+	case strings.HasPrefix(command, "device-mapper"):
+		kinds = append(kinds, DiesAfter, DiesAfter, CutAfter, Meanwhile)
+	case changesVolumes(command):
+		kinds = append(kinds, FailsAfter, FailsAfter, DiskFull, Halfway, Halfway, HalfwayDies, DiesAfter, DiesAfter, CutAfter,
+			AskedToEnd, Meanwhile, Meanwhile)
+	case strings.HasPrefix(command, "lvchange"):
+		kinds = append(kinds, FailsAfter, DiskFull, DiesAfter, DiesAfter, CutAfter, AskedToEnd, Meanwhile, Meanwhile)
+	default:
+		kinds = append(kinds, AskedToEnd, Meanwhile, Meanwhile, Meanwhile)
+	}
+	return kinds
+}
+
+// drawer draws what goes wrong at each point. It draws the same for the same point, whatever came before.
+type drawer struct {
+	seed  uint64
+	rates []float64 // how likely it is that something goes wrong at a point, by phase; no rate: nothing does
+	most  int       // how many events a phase has at most
+}
+
+func (d *drawer) draw(p Point, state func() []volume) (Event, bool) {
+	if p.Phase >= len(d.rates) {
+		return Event{}, false
+	}
+	h := fnv.New64a()
+	fmt.Fprintln(h, p)
+	r := rand.New(rand.NewPCG(d.seed, h.Sum64()))
+	if r.Float64() >= d.rates[p.Phase] {
+		return Event{}, false
+	}
+	kinds := kindsFor(p.Command)
+	e := Event{Point: p, Kind: kinds[r.IntN(len(kinds))], Prepared: r.IntN(2) == 0, Effect: r.IntN(2) == 0}
+	e.Delay = []time.Duration{100 * time.Millisecond, 20 * time.Second, 2 * time.Minute}[r.IntN(3)]
+	if e.Kind != Hangs {
+		e.Delay = 0
+	}
+	if e.Kind != Halfway && e.Kind != HalfwayDies {
+		e.Prepared, e.Effect = false, false
+	}
+	if e.Kind == Meanwhile {
+		e.Action = drawAction(r, state())
+		return e, e.Action.Verb != ""
+	}
+	return e, true
+}

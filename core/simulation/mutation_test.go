@@ -1,0 +1,99 @@
+package simulation
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var mutate = flag.Bool("mutations", false, "take mends back, one at a time, and search for what they mended: minutes")
+
+// mutations take back what a fault once taught, or what the code is careful of. The search must find each of them.
+var mutations = []struct{ name, file, from, to string }{
+	{"a plain resume makes the table live that a killed command has prepared", "lvm/devmapper.go",
+		"mapping.Suspended && !mapping.Prepared", "mapping.Suspended"},
+	{"a table that cannot be dropped is made live", "lvm/devmapper.go",
+		"if err := m.Clear(device); err != nil {\n\t\treturn err\n\t}",
+		"if err := m.Clear(device); err != nil {\n\t\t_ = m.Resume(device)()\n\t\treturn err\n\t}"},
+	{"a lock that was not taken is released", "lvm/instant.go",
+		"if err != nil {\n\t\t\treturn nil, fault.All(err, i.Close())\n\t\t}\n\t\ti.locks = locks",
+		"i.locks = locks\n\t\tif err != nil {\n\t\t\treturn nil, fault.All(err, i.Close())\n\t\t}"},
+	{"writes wait for longer than freeze_timeout", "lvm/take.go",
+		"func() { t.abort(&t.limitReached) }", "func() { t.limitReached.Store(true) }"},
+	{"the undoing of an extension removes the set", "snapset/state.go",
+		"plan := &Plan{Set: op.Set, Members", "plan := &Plan{Set: op.Set, ID: op.set.ID, Members"},
+	{"settling resumes nothing", "snapset/undo.go",
+		"err := fault.All(p.resumeWrites(l), p.repairOrigins(ctx, l))", "var err error"},
+	{"nobody resumes what a killed run has suspended before its unit settles it", "snapset/handler.go",
+		"return p.resumeWrites(s.LVM(s.Runner))", "_ = p\n\treturn nil"},
+	{"a set looks whole before its instant", "snapset/plan.go",
+		"label.Count = 0", "label.Count = len(p.Members)"},
+	{"an entry is closed though something is left", "snapset/handler.go",
+		"if errors.Is(err, errLeftover) || mayHoldVolume(err) {", "if mayHoldVolume(err) {"},
+	{"a removal is not journaled", "snapset/remove.go",
+		"return fault.All(err, plan.repairOrigins(ctx, op.lvm)) // the open entry is settled when this run has ended",
+		"return fault.All(err, op.run.Finish(\"kept\", journal.Undone, nil))"},
+	{"settling leaves the reserve file", "snapset/handler.go", "_ = os.Remove(s.journalReserve(p.ID))", "_ = os.Remove"},
+	{"the name of a set does not lead to what is left of it", "journey/journey.go",
+		" || slices.Contains(groups, SetLock(e.Set))", ""},
+	{"thin snapshots are made while writes go on", "lvm/take.go",
+		"for _, m := range t.members {\n\t\tif err := t.makeSnapshot(m)",
+		"for _, m := range t.members {\n\t\tt.resumeAll()\n\t\tif err := t.makeSnapshot(m)"},
+	{"check removes an overflowed set", "snapset/state.go", "if !op.Check {\n\t\tif err := op.remove(ctx)",
+		"if true {\n\t\tif err := op.remove(ctx)"},
+}
+
+func TestMutationsAreFound(t *testing.T) {
+	if !*mutate {
+		t.Skip("each is built and searched: -mutations")
+	}
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			file, err := filepath.Abs(filepath.Join("..", m.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), m.from); n != 1 {
+				t.Fatalf("%s has %q %d times", m.file, m.from, n)
+			}
+			out := searchWith(t, file, strings.Replace(string(text), m.from, m.to, 1))
+			rule := regexp.MustCompile(`(?m)^ *simulation_test.go:\d+: (.*)$`).FindStringSubmatch(out)
+			seed := regexp.MustCompile(`(?m)^ *seed (\d+)$`).FindStringSubmatch(out)
+			if rule == nil || seed == nil {
+				t.Errorf("not found\n%s", out)
+				return
+			}
+			t.Logf("seed %s: %s", seed[1], rule[1])
+		})
+	}
+}
+
+// searchWith runs the search in a program that has another text in the place of a file.
+func searchWith(t *testing.T, file, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	other, overlay := filepath.Join(dir, "other.go"), filepath.Join(dir, "overlay.json")
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{file: other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, data := range map[string][]byte{other: []byte(text), overlay: list} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command("go", "test", "-overlay", overlay, "-run", "TestSets", ".", "-seeds", "4000").CombinedOutput()
+	if err == nil {
+		t.Error("the search ends without a failure")
+	}
+	return string(out)
+}

@@ -1,0 +1,331 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// Step is what happened on the server before the request: another request, or what an administrator did.
+type Step struct {
+	Request *snapset.Request
+	Action  Action
+}
+
+// Story is a server, a request, and what goes wrong.
+type Story struct {
+	Seed    uint64
+	Server  Layout
+	Before  []Step
+	Request snapset.Request
+	Rounds  int // how often the request is made while things go wrong, before the last time
+	Events  []Event
+}
+
+// setName is the name of the set that stories are about.
+const setName = "s"
+
+// Draw draws the story of a seed, without its events: these are drawn while it is played.
+func Draw(seed uint64) Story {
+	r := rand.New(rand.NewPCG(seed, 0))
+	s := Story{Seed: seed, Server: drawLayout(r), Rounds: 1 + r.IntN(3)}
+	wanted := drawVolumes(r, s.Server)
+	take := snapset.Request{State: snapset.Present, Set: setName, Volumes: wanted, FreezeTimeout: 15 * time.Second,
+		Each: r.IntN(5) == 0}
+	if r.IntN(4) == 0 {
+		take.Size = []string{"4m", "32m", "64m", "10%ORIGIN"}[r.IntN(4)]
+	}
+	s.Request = take
+	before := func() { s.Before = append(s.Before, Step{Request: &take}) }
+	one := wanted[r.IntN(len(wanted))].Name
+	switch r.IntN(12) {
+	case 0: // the same again
+		before()
+	case 1, 2:
+		before()
+		s.Request.State = snapset.Absent
+		if r.IntN(2) == 0 {
+			s.Request.Volumes = nil
+		}
+	case 3:
+		before()
+		s.Request.Size = "100m"
+	case 4:
+		before()
+		s.Before = append(s.Before, Step{Action: Action{Verb: fills, Number: 100,
+			Volume: snapshotOf(one)}})
+		s.Request.Replace = r.IntN(4) > 0
+	case 5: // somebody has removed one of its snapshots
+		before()
+		s.Before = append(s.Before, Step{Action: Action{Verb: removes, Volume: snapshotOf(one)}})
+		if r.IntN(2) == 0 {
+			s.Request.State = snapset.Absent
+		}
+	case 6: // of other volumes
+		before()
+		s.Request.Volumes = drawVolumes(r, s.Server)
+	}
+	return s
+}
+
+// drawVolumes draws which volumes the set is of.
+func drawVolumes(r *rand.Rand, l Layout) []snapset.Volume {
+	origins := l.Origins()
+	r.Shuffle(len(origins), func(i, j int) { origins[i], origins[j] = origins[j], origins[i] })
+	var wanted []snapset.Volume
+	for _, name := range origins[:1+r.IntN(len(origins))] {
+		wanted = append(wanted, snapset.Volume{Name: name})
+	}
+	return wanted
+}
+
+// snapshotOf is the name, vg/lv, of the set's snapshot of a volume.
+func snapshotOf(volume string) string { return snapset.SnapshotName(volume, setName) }
+
+// rates draws how likely it is that something goes wrong at a command, by phase.
+func (s *Story) drawer() *drawer {
+	r := rand.New(rand.NewPCG(s.Seed, 1))
+	d := &drawer{seed: s.Seed, most: 1 + r.IntN(3)}
+	for range 2 * s.Rounds {
+		d.rates = append(d.rates, []float64{0, 0.06, 0.15, 0.4}[r.IntN(4)])
+	}
+	return d
+}
+
+func (s Story) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d\n%s", s.Seed, s.Server)
+	for _, step := range s.Before {
+		if step.Request != nil {
+			fmt.Fprintf(&b, "  before: %s\n", describe(*step.Request))
+		} else {
+			fmt.Fprintf(&b, "  before: an administrator %s\n", step.Action)
+		}
+	}
+	fmt.Fprintf(&b, "  asked %d times: %s\n", s.Rounds+1, describe(s.Request))
+	for _, e := range s.Events {
+		fmt.Fprintf(&b, "  %s\n", e)
+	}
+	return b.String()
+}
+
+// describe is the command line of a request.
+func describe(r snapset.Request) string {
+	words := []string{"lvm_snapshot", "name=" + r.Set, "state=" + r.State}
+	var names []string
+	for _, v := range r.Volumes {
+		names = append(names, v.Name)
+	}
+	if len(names) > 0 {
+		words = append(words, "volumes="+strings.Join(names, ","))
+	}
+	if r.Size != "" {
+		words = append(words, "size="+r.Size)
+	}
+	if r.Each {
+		words = append(words, "consistency=volume")
+	}
+	if r.Replace {
+		words = append(words, "on_invalid=replace")
+	}
+	return strings.Join(words, " ")
+}
+
+// Play plays a story and returns it with the events that it met, and what was as it should never be. With drawn set the
+// seed draws the events, otherwise those of the story happen. dir is an empty directory for the files.
+func Play(t *testing.T, s Story, drawn bool, dir string) (Story, []Violation) {
+	var m *machine
+	synctest.Test(t, func(*testing.T) {
+		var d *drawer
+		if drawn {
+			d = s.drawer()
+		}
+		m = newMachine(&s, d, dir)
+		m.play()
+	})
+	s.Events = m.met
+	return s, m.violations
+}
+
+// play plays the story, and stops as soon as something is wrong.
+func (m *machine) play() {
+	events := m.drawer
+	m.drawer = &drawer{}
+	own := m.story.Events
+	m.story.Events = nil
+	for _, step := range m.story.Before {
+		if step.Request == nil {
+			m.act(step.Action)
+			continue
+		}
+		m.once(quiet, *step.Request)
+	}
+	if len(m.violations) > 0 {
+		return
+	}
+	m.drawer, m.story.Events, m.met = events, own, nil
+	for _, v := range m.each() {
+		if idTag(&v) == "" {
+			m.mustStay[v.UUID] = v.FullName() + " was there before"
+		}
+	}
+	m.acted = false
+	for round := range m.story.Rounds {
+		m.round(2 * round)
+		if len(m.violations) > 0 {
+			return
+		}
+	}
+	m.drawer, m.story.Events = &drawer{}, nil
+	m.last()
+}
+
+// quiet is the phase of a process that nothing happens to.
+const quiet = 1 << 20
+
+// made is what came of a request.
+type made struct {
+	result  ansible.Result
+	err     error
+	process *process
+	begun   []*journal.Entry // what it wrote into the journal
+
+	before, after string // the state of the machine
+	settled       bool   // something of an earlier run was left, which it had to settle
+	acted         bool   // an administrator acted meanwhile
+	met           int    // how many events it met
+}
+
+// ended reports whether the request was answered.
+func (a made) ended() bool { return !a.process.killed }
+
+// once makes a request, and has its unit settle what it left, as systemd does unless the power has failed.
+func (m *machine) once(phase int, req snapset.Request) made {
+	a := m.ask(phase, req)
+	m.checkAnswer(req, a)
+	if !a.process.cut {
+		m.settle(phase+1, a)
+	}
+	return a
+}
+
+// ask makes a request.
+func (m *machine) ask(phase int, req snapset.Request) made {
+	a := made{before: m.state(), settled: len(m.unfinished()) > 0}
+	known := map[string]bool{}
+	for _, e := range m.entries() {
+		known[e.ID] = true
+	}
+	m.useUp(req)
+	met, id := len(m.met), journal.NewID()
+	m.acted = false
+	a.process = m.start(phase, func(ctx context.Context, p *process) {
+		run := p.run(id)
+		defer run.Unlock()
+		a.result, a.err = p.server().Apply(ctx, run, req)
+	})
+	a.after, a.acted, a.met = m.state(), m.acted, len(m.met)-met
+	for _, e := range m.entries() {
+		if !known[e.ID] {
+			a.begun = append(a.begun, e)
+		}
+	}
+	return a
+}
+
+// useUp forgets of the reported sets what the request may remove.
+func (m *machine) useUp(req snapset.Request) {
+	overflowed := func(v lvm.Volume) bool { return m.promised[v.UUID] != "" && v.SnapshotInvalid }
+	if req.State == snapset.Absent || req.Replace && slices.ContainsFunc(m.each(), overflowed) {
+		clear(m.promised)
+	}
+}
+
+// settle does what the unit of a run does when the run has ended.
+func (m *machine) settle(phase int, a made) {
+	id := ""
+	if len(a.begun) > 0 {
+		id = a.begun[len(a.begun)-1].ID
+	}
+	var errs []error
+	met := len(m.met)
+	m.acted = false
+	p := m.start(phase, func(ctx context.Context, p *process) {
+		run := p.run("")
+		defer run.Unlock()
+		if id != "" {
+			m.checkReleased(run.ReleaseWaiters(id), met)
+		}
+		errs = run.SettleAll(ctx)
+	})
+	if !p.killed && len(m.met) == met && !m.acted {
+		m.checkSettled(errs)
+	}
+}
+
+func (m *machine) entries() []*journal.Entry {
+	list, err := m.openJournal().Entries()
+	if err != nil {
+		m.violate("the journal can be read", "%v", err)
+	}
+	return list
+}
+
+func (m *machine) unfinished() []*journal.Entry {
+	var open []*journal.Entry
+	for _, e := range m.entries() {
+		if e.Outcome == journal.Unfinished {
+			open = append(open, e)
+		}
+	}
+	return open
+}
+
+// round makes the request while things go wrong.
+func (m *machine) round(phase int) {
+	check := m.check(phase)
+	a := m.once(phase, m.story.Request)
+	if check != nil && a.met == 0 && a.ended() {
+		m.checkAgrees(*check, a)
+	}
+}
+
+// check makes the request with check, unless something of an earlier run is left. Nothing goes wrong in it.
+func (m *machine) check(int) *made {
+	if len(m.unfinished()) > 0 {
+		return nil
+	}
+	req := m.story.Request
+	req.Check = true
+	a := made{before: m.state()}
+	own := m.drawer
+	m.drawer = &drawer{}
+	a.process = m.start(quiet, func(ctx context.Context, p *process) {
+		a.result, a.err = p.server().Apply(ctx, nil, req)
+	})
+	m.drawer = own
+	if a.after = m.state(); a.after != a.before {
+		m.violate("check changes nothing", "before:\n%s\nafter:\n%s", a.before, a.after)
+	}
+	return &a
+}
+
+// last makes the request once more, when nothing goes wrong any more.
+func (m *machine) last() {
+	check := m.check(quiet)
+	a := m.once(quiet, m.story.Request)
+	if check != nil {
+		m.checkAgrees(*check, a)
+	}
+	m.checkEnd(a)
+}
