@@ -119,6 +119,14 @@ func (op *setOperation) replace(ctx context.Context) (ansible.Result, error) {
 		op.removeFromView()
 	}
 	result, err := op.takeNew(ctx)
+	if err != nil && !op.Check && op.takenID == "" {
+		var names []string
+		for _, v := range op.Volumes {
+			names = append(names, v.Name)
+		}
+		err = fault.New(fault.Of(err).Code, "set %s had overflowed and was removed, and volumes=%s was not taken again: %w",
+			op.Set, strings.Join(names, ","), err)
+	}
 	if result.Diff != nil {
 		result.Diff.Before = diffText(before)
 	}
