@@ -21,7 +21,8 @@ type SetSpec struct {
 // needs.
 type Member struct {
 	VG       string             `json:"vg"`
-	LV       string             `json:"lv"`       // the origin
+	LV       string             `json:"lv"` // the origin
+	UUID     string             `json:"uuid,omitempty"`
 	Snapshot string             `json:"snapshot"` // the name of its new snapshot, without the group
 	DMName   string             `json:"dm_name"`  // of the origin
 	Thin     bool               `json:"thin"`
@@ -120,7 +121,7 @@ func (v *View) New(want SetSpec, id string, targets []Target) (*Plan, error) {
 	for i := range targets {
 		t := &targets[i]
 		m := &Member{
-			VG: t.LV.VG, LV: t.LV.Name, Snapshot: SnapshotName(t.LV.Name, want.Set), DMName: t.LV.DMName,
+			VG: t.LV.VG, LV: t.LV.Name, UUID: t.LV.UUID, Snapshot: SnapshotName(t.LV.Name, want.Set), DMName: t.LV.DMName,
 			Thin: t.LV.Kind == lvm.Thin, Pool: t.LV.Pool,
 			Log: IsPart(t, targets),
 		}

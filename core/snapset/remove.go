@@ -111,7 +111,7 @@ func (s *Set) origins() []*Member {
 	var members []*Member
 	for _, v := range s.Snapshots {
 		if v.Origin != "" {
-			members = append(members, &Member{VG: v.VG, LV: v.Origin, DMName: lvm.DMName(v.VG, v.Origin)})
+			members = append(members, &Member{VG: v.VG, LV: v.Origin, UUID: v.OriginUUID, DMName: lvm.DMName(v.VG, v.Origin)})
 		}
 	}
 	return members

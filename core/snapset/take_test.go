@@ -296,6 +296,21 @@ func TestUndoDropsLeftoverTable(t *testing.T) {
 	srv.assertUntouched("vg00/dat", "vg00/pccehr")
 }
 
+// An administrator renames an origin, and the LVM command that was at work on it is killed: the plan has the old name.
+func TestUndoFindsRenamedOrigin(t *testing.T) {
+	for _, id := range []string{"id-1", ""} { // of an extension there is none
+		srv := newServer(t)
+		p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+		p.ID = id
+		srv.Rename("vg00/pccehr", "old")
+		srv.Suspend("vg00/old", true)
+		if err := Undo(t.Context(), srv.lvm, p); err != nil {
+			t.Error(err)
+		}
+		srv.assertUntouched("vg00/dat", "vg00/old")
+	}
+}
+
 // The journal entry of a set that fails and cannot be undone either stays open, so that the set is settled. If nothing
 // of the set is left, the entry is closed.
 func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {

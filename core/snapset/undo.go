@@ -20,12 +20,18 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if len(p.Mounted) > 0 {
 		err = fault.All(err, unmountTargets(ctx, p.Mounted))
 	}
-	if err != nil || p.ID == "" {
+	if err != nil || p.ID == "" && len(p.Members) == 0 {
 		return err
 	}
-	_ = os.Remove(lvmReserve(l, p.ID))
+	if p.ID != "" {
+		_ = os.Remove(lvmReserve(l, p.ID))
+	}
 	report, err := l.Report(ctx)
 	if err != nil {
+		return err
+	}
+	p = p.withCurrentNames(report)
+	if err = p.repairOrigins(ctx, l); err != nil || p.ID == "" {
 		return err
 	}
 	// The snapshot of the volume that holds the journal goes last: see findJournalRollback.
@@ -46,6 +52,25 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	}
 	// A half-made snapshot may have used its origin's devices. They can be repaired once it is removed.
 	return fault.All(err, p.remove(ctx, l, first), p.remove(ctx, l, last), p.repairOrigins(ctx, l))
+}
+
+// withCurrentNames returns the plan with the names that its origins have now. Somebody may have renamed one since, and
+// an LVM command that was killed afterwards has left the device of that name suspended.
+func (p *Plan) withCurrentNames(r *lvm.Report) *Plan {
+	current := *p
+	current.Members = nil
+	for _, m := range p.Members {
+		now := *m
+		if g, ok := r.Group(m.VG); ok && m.UUID != "" {
+			for _, v := range g.Volumes {
+				if v.UUID == m.UUID {
+					now.LV, now.DMName = v.Name, v.DMName
+				}
+			}
+		}
+		current.Members = append(current.Members, &now)
+	}
+	return &current
 }
 
 // snapshots returns what there is of the set in the volume groups of its members. Other groups are left out, because a
