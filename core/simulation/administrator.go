@@ -38,6 +38,7 @@ const (
 	closes    = "closes"
 	refreshes = "refreshes"
 	activates = "activates"
+	resumes   = "resumes the device of" // with dmsetup, which knows no locks
 )
 
 // volume is what an action is drawn from.
@@ -64,7 +65,7 @@ func drawAction(r *rand.Rand, volumes []volume) Action {
 	v := some[r.IntN(len(some))]
 	a := Action{Volume: v.name}
 	_, lv, _ := strings.Cut(v.name, "/")
-	verbs := []string{renames, extends, snapshots, makes, refreshes, activates}
+	verbs := []string{renames, extends, snapshots, makes, refreshes, activates, resumes}
 	switch {
 	case v.snapshot:
 		verbs = append(verbs, removes, removes, removes, opens, closes)
@@ -101,7 +102,7 @@ func drawAction(r *rand.Rand, volumes []volume) Action {
 // isCommand reports whether the action is an LVM command, which waits for the lock of its group.
 func (a Action) isCommand() bool {
 	switch a.Verb {
-	case fills, writes, opens, closes:
+	case fills, writes, opens, closes, resumes:
 		return false
 	}
 	return true
@@ -118,28 +119,41 @@ func (m *machine) perform(a Action) {
 	if a.Name != "" && taken {
 		return
 	}
+	if argv := m.argvOf(a, &v); argv != nil {
+		_, _ = m.fake.Run(context.Background(), command.Cmd{Argv: argv})
+		return
+	}
 	switch a.Verb {
 	case renames:
 		m.fake.Rename(a.Volume, a.Name)
+	case makes:
+		if g, ok := m.report().Group(vg); ok && g.Free >= a.Number*mib {
+			m.fake.Make(vg, lvmtest.Volume{Name: a.Name, Size: a.Number * mib})
+		}
+	case resumes:
+		m.resume(&v)
 	case fills:
 		if v.Kind == lvm.Snapshot {
 			m.fake.Fill(a.Volume, float64(a.Number))
 		}
 	case writes:
 		m.fake.Write(a.Volume, a.Number*mib)
-	case makes:
-		if g, ok := m.report().Group(vg); ok && g.Free >= a.Number*mib {
-			m.fake.Make(vg, lvmtest.Volume{Name: a.Name, Size: a.Number * mib})
-		}
 	case opens:
 		m.fake.SetOpen(a.Volume, 1)
 	case closes:
 		m.fake.SetOpen(a.Volume, 0)
-	default:
-		if argv := m.argvOf(a, &v); argv != nil {
-			_, _ = m.fake.Run(context.Background(), command.Cmd{Argv: argv})
-		}
 	}
+}
+
+// resume resumes a device as dmsetup does. Who resumes an origin that a killed command has left half made gets what
+// that command had prepared: nobody does that here.
+func (m *machine) resume(v *lvm.Volume) {
+	_, prepared := m.fake.Mapped(v.FullName())
+	mapper, err := m.fake.Mapper()
+	if err != nil || !v.Active || prepared && !v.IsSnapshot() {
+		return
+	}
+	_ = mapper.Resume(v.DMName)()
 }
 
 // argvOf returns the LVM command that is the action.

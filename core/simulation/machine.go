@@ -19,12 +19,13 @@ import (
 
 // machine is a server on which a story is played.
 type machine struct {
-	story  *Story
-	drawer *drawer // nil: the story's events are all that there are
-	met    []Event // that the story has met so far
-	fake   *lvmtest.Fake
-	dir    string
-	boot   int
+	story   *Story
+	drawer  *drawer  // nil: the story's events are all that there are
+	met     []Event  // that the story has met so far
+	answers []string // to its requests so far
+	fake    *lvmtest.Fake
+	dir     string
+	boot    int
 
 	mustStay  map[string]string    // by UUID, the volumes that Rewind may not remove, with why
 	fresh     map[string]string    // what will be in mustStay when the process has read LVM's state again

@@ -212,6 +212,9 @@ func (p *process) performLate() {
 
 // Run is the process's command.Runner.
 func (p *process) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	if c.Changes {
+		ctx = context.WithoutCancel(ctx) // as command.Local does
+	}
 	if ctx.Err() != nil {
 		p.exitIfDead()
 		return p.m.fake.Run(ctx, c)

@@ -67,7 +67,7 @@ func playSeed(t *testing.T, seed uint64, base string) {
 		_, found := play(c, false)
 		return len(found) > 0 && found[0].Rule == violations[0].Rule
 	})
-	_, again := play(small, false)
+	small, again := play(small, false)
 	if len(again) == 0 {
 		again = violations
 	}

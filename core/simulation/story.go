@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -30,6 +32,7 @@ type Story struct {
 	Request snapset.Request
 	Rounds  int // how often the request is made while things go wrong, before the last time
 	Events  []Event
+	Answers []string // to the requests, when it was played last
 }
 
 // setName is the name of the set that stories are about.
@@ -74,6 +77,11 @@ func Draw(seed uint64) Story {
 	case 6: // of other volumes
 		before()
 		s.Request.Volumes = drawVolumes(r, s.Server)
+	case 7, 8:
+		s.Request.Use, s.Request.Set = snapset.ForBackup, "b"
+	}
+	if len(s.Before) > 0 && r.IntN(6) == 0 {
+		s.Request.Volumes = nil
 	}
 	return s
 }
@@ -116,12 +124,18 @@ func (s Story) String() string {
 	for _, e := range s.Events {
 		fmt.Fprintf(&b, "  %s\n", e)
 	}
+	for _, answer := range s.Answers {
+		fmt.Fprintf(&b, "  answer of %s\n", answer)
+	}
 	return b.String()
 }
 
 // describe is the command line of a request.
 func describe(r snapset.Request) string {
 	words := []string{"lvm_snapshot", "name=" + r.Set, "state=" + r.State}
+	if r.Use == snapset.ForBackup {
+		words = []string{"snap_backup", "action=backup", "name=" + r.Set}
+	}
 	var names []string
 	for _, v := range r.Volumes {
 		names = append(names, v.Name)
@@ -153,7 +167,7 @@ func Play(t *testing.T, s Story, drawn bool, dir string) (Story, []Violation) {
 		m = newMachine(&s, d, dir)
 		m.play()
 	})
-	s.Events = m.met
+	s.Events, s.Answers = m.met, m.answers
 	return s, m.violations
 }
 
@@ -206,6 +220,22 @@ type made struct {
 	met           int    // how many events it met
 }
 
+func (a made) String() string {
+	name := phaseName(a.process.phase)
+	if a.process.phase == quiet {
+		name = "without faults"
+	}
+	switch {
+	case a.process.cut:
+		return name + ": the power failed"
+	case a.process.killed:
+		return name + ": killed"
+	case a.err != nil:
+		return name + ": " + a.err.Error()
+	}
+	return name + ": " + a.result.Msg
+}
+
 // ended reports whether the request was answered.
 func (a made) ended() bool { return !a.process.killed }
 
@@ -232,15 +262,41 @@ func (m *machine) ask(phase int, req snapset.Request) made {
 	a.process = m.start(phase, func(ctx context.Context, p *process) {
 		run := p.run(id)
 		defer run.Unlock()
-		a.result, a.err = p.server().Apply(ctx, run, req)
+		if req.Use == snapset.ForBackup {
+			a.result, a.err = p.backUp(ctx, run, req)
+		} else {
+			a.result, a.err = p.server().Apply(ctx, run, req)
+		}
 	})
 	a.after, a.acted, a.met = m.state(), m.acted, len(m.met)-met
+	m.answers = append(m.answers, a.String())
 	for _, e := range m.entries() {
 		if !known[e.ID] {
 			a.begun = append(a.begun, e)
 		}
 	}
 	return a
+}
+
+// backUp takes a set, as a backup does, and removes it.
+func (p *process) backUp(ctx context.Context, run *journey.Run, req snapset.Request) (ansible.Result, error) {
+	planned, err := p.server().PlanOwnedSet(ctx, run, req)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	own, result, err := planned.Take(ctx)
+	if err == nil {
+		p.m.checkOwned(req)
+		err = own.Look(ctx)
+	}
+	if own == nil {
+		return result, err
+	}
+	outcome := journal.Done
+	if err != nil {
+		outcome = journal.Undone
+	}
+	return result, fault.All(err, own.Remove(ctx, outcome))
 }
 
 // useUp forgets of the reported sets what the request may remove.
@@ -302,7 +358,7 @@ func (m *machine) round(phase int) {
 
 // check makes the request with check, unless something of an earlier run is left. Nothing goes wrong in it.
 func (m *machine) check(int) *made {
-	if len(m.unfinished()) > 0 {
+	if len(m.unfinished()) > 0 || m.story.Request.Use == snapset.ForBackup {
 		return nil
 	}
 	req := m.story.Request

@@ -40,13 +40,18 @@ type Planned struct {
 	plan     *Plan
 }
 
+// PlanOwnedSet is Server.PlanOwnedSet for the server that the program runs on, with programs that r starts.
+func PlanOwnedSet(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*Planned, error) {
+	s := thisServer()
+	s.Runner = r
+	return s.PlanOwnedSet(ctx, run, req)
+}
+
 // PlanOwnedSet reads the state of the server, locks the volume groups unless run is nil, and plans the set. A set of
 // that name that was taken for a restore is planned to be used again for a restore. Faults: exists if there is any
 // other set of that name; unsupported for a LUKS volume; those of View.Resolve and View.New; those of a set that cannot
 // be used again.
-func PlanOwnedSet(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*Planned, error) {
-	s := thisServer()
-	s.Runner = r
+func (s Server) PlanOwnedSet(ctx context.Context, run *journey.Run, req Request) (*Planned, error) {
 	op, err := s.readAndLock(ctx, run, req)
 	if err != nil {
 		return nil, err
