@@ -6,10 +6,15 @@ import (
 	"strings"
 )
 
+// MountedAtBoot returns the entries without noauto. Those with it are mounted only on request.
+func MountedAtBoot(entries []FstabEntry) []FstabEntry {
+	onRequest := func(e FstabEntry) bool { return slices.Contains(e.Options, "noauto") }
+	return slices.DeleteFunc(slices.Clone(entries), onRequest)
+}
+
 // Unmounted returns the mount point at which an fstab entry would mount a file system that holds path, although nothing
 // is mounted there now: path is then on the file system below that mount point. An automount point counts as mounted.
-// Entries with noauto, which are mounted only on request, are left out. It returns false if there is no such mount
-// point. Fault: not_found if no mount holds path.
+// It returns false if there is no such mount point. Fault: not_found if no mount holds path.
 func Unmounted(entries []FstabEntry, mounts []Mount, path string) (point string, ok bool, err error) {
 	on, err := Holding(mounts, path)
 	if err != nil {
@@ -17,7 +22,7 @@ func Unmounted(entries []FstabEntry, mounts []Mount, path string) (point string,
 	}
 	realPath := filepath.Join(resolve(path))
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Point, "/") || slices.Contains(e.Options, "noauto") { // swap has no mount point
+		if !strings.HasPrefix(e.Point, "/") { // swap has no mount point
 			continue
 		}
 		if _, mounted := At(mounts, filepath.Clean(e.Point)); mounted {

@@ -46,8 +46,11 @@ func TestUnmountedNamesThePointThatWouldHideAPath(t *testing.T) {
 			t.Errorf("%s is not below %s", path, point)
 		}
 	}
-	if point := found(listed(srv, "noauto"), srv); point != "" {
-		t.Errorf("%s is not mounted by itself", point)
+	if point := found(listed(srv, "noauto"), srv); point != srv {
+		t.Errorf("%s would be mounted on request: %q", srv, point)
+	}
+	if point := found(MountedAtBoot(listed(srv, "noauto")), srv); point != "" {
+		t.Errorf("%s is not mounted at boot", point)
 	}
 	if err := unix.Mount("tmpfs", srv, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)

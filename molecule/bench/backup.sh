@@ -42,6 +42,7 @@ costs() {
 # repositories makes empty ones. The two of restic are copies of one: at init restic measures the processor to choose
 # how much work the opening of a repository takes, and two repositories of one guest differed by a factor of two.
 repositories() {
+    rm -rf /var/lib/rewind/jobs # a place that had backups and has none is refused
     mkdir -p "$base"/{mirror,rsync,barersync}
     bare init
     cp -a "$base/bare" "$base/restic"
@@ -257,6 +258,7 @@ all() {
     larger_volume
     note megabytes "$MEGABYTES"
     for _ in $(seq "$ROUNDS"); do measure_larger mirror rsync restic; done
+    rm -rf /var/lib/rewind/jobs
     mkdir "$base/mirror"
     memory
 }

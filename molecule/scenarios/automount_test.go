@@ -33,7 +33,8 @@ systemctl stop rw-ask rw-list pccehr; umount /srv/again 2>/dev/null; systemctl s
 cp /run/rw-fstab /etc/fstab; rm -f /etc/systemd/system/rw-* /etc/systemd/system/srv-again.mount /run/rw-*
 systemctl daemon-reload; systemctl stop 'rewind-hold-*'
 lvm_snapshot state=absent >/dev/null 2>&1
-mountpoint -q /pccehr || mount /pccehr; rm -rf /pccehr/rw-file /srv/rw-mirror; systemctl start pccehr
+mountpoint -q /pccehr || mount /pccehr; rm -rf /pccehr/rw-file /srv/rw-mirror /var/lib/rewind/jobs
+systemctl start pccehr
 `
 
 // TestNothingMountsAMemberWhileItIsRolledBack rolls /pccehr back where it is mounted by an automount unit, which a

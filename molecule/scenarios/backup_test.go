@@ -19,7 +19,11 @@ var repositories = map[string]string{
 const makeRepositories = `mkdir -p /srv/mirror /srv/rsync && echo swordfish >/root/restic.pw &&
 restic -q init --repo /srv/restic --password-file /root/restic.pw`
 
-const removeRepositories = `rm -rf /srv/mirror /srv/rsync /srv/restic /root/restic.pw /var/cache/rewind`
+// forgetBackups removes what the server knows of its backups. It refuses a place that it knows to have had some and
+// that has none now.
+const forgetBackups = `rm -rf /var/lib/rewind/jobs; `
+
+const removeRepositories = forgetBackups + `rm -rf /srv/mirror /srv/rsync /srv/restic /root/restic.pw /var/cache/rewind`
 
 // makeTricky makes files of every kind in a directory on /pccehr.
 const makeTricky = `mkdir -p /pccehr/tricky/empty && cd /pccehr/tricky && echo a >file &&

@@ -317,7 +317,7 @@ func TestExternalBackend(t *testing.T) {
 	g := guestFor(t)
 	g.prepare(t, "mkdir -p /usr/local/lib/rewind/backends /srv/tar && "+
 		"cp /usr/local/bin/backends/tar /usr/local/lib/rewind/backends/",
-		"rm -rf /usr/local/lib/rewind /srv/tar; rm -f /pccehr/bulk")
+		forgetBackups+"rm -rf /usr/local/lib/rewind /srv/tar; rm -f /pccehr/bulk")
 	const options = "backend=tar backend_options=path=/srv/tar"
 	sum := fields(g.run(t, "sha256sum /usr/local/lib/rewind/backends/tar"))[0]
 	g.ok(t, "snap_backup volumes=/pccehr "+options+" backend_sha256="+sum)

@@ -27,7 +27,7 @@ func TestPlacesThatCannotServe(t *testing.T) {
 	tortured(t)
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.prepare(t, makeFAT+"; "+makeCaseless+"; mkdir -p /srv/mirror",
+	g.prepare(t, makeFAT+"; "+makeCaseless+"; mkdir -p /srv/mirror", forgetBackups+
 		"umount /srv/fat /srv/caseless; rm -rf /srv/fat /srv/fat.img /srv/caseless /srv/caseless.img /srv/mirror")
 	for _, words := range []string{
 		"snap_backup volumes=/pccehr backend_options=path=/srv/fat --check",

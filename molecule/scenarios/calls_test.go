@@ -128,7 +128,7 @@ grep 'under way since .*: set two: present: waiting for lvm_snapshot present one
 func TestARunIsLookedAtByItsID(t *testing.T) {
 	onlyOn(t, "d13")
 	g := guestFor(t)
-	g.prepare(t, "mkdir -m 700 /srv/runs", releaseFailpoint+"; rm -rf /srv/runs")
+	g.prepare(t, "mkdir -m 700 /srv/runs", releaseFailpoint+"; "+forgetBackups+"rm -rf /srv/runs")
 	const repository = " backend_options=path=/srv/runs"
 	const backup = "snap_backup volumes=/pccehr detach=true" + repository
 	// idOf returns the ID of the run that a result is about. The run must not have ended.

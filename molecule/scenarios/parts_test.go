@@ -23,6 +23,7 @@ echo before > /srv/xl/file; echo before > /srv/ext/file`
 
 const removeParts = `lvm_snapshot name=restore state=absent >/dev/null; umount /srv/xl /srv/ext
 lvremove -qqy vg00/xl vg00/xlog vg00/xrt vg00/ext vg00/ejour; rmdir /srv/xl /srv/ext; rm -rf /srv/parts
+rm -rf /var/lib/rewind/jobs
 ! lvs vg00/xl 2>/dev/null`
 
 // TestLogOnAnotherVolume uses file systems whose log, journal or real-time device is on another volume. A set with the

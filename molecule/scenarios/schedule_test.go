@@ -52,7 +52,8 @@ rm -f /etc/systemd/system/timers.target.wants/rewind-backup@*; systemctl daemon-
 	}
 
 	const start = "systemctl start rewind-backup@nightly.service"
-	g.run(t, "mv /srv/mirror /srv/elsewhere; ! "+start+"; mv /srv/elsewhere /srv/mirror")
+	g.run(t, "mv /srv/mirror /srv/elsewhere; ! "+start+"; mkdir /srv/mirror; ! "+start+ // as if its disk were not mounted
+		"; rmdir /srv/mirror; mv /srv/elsewhere /srv/mirror")
 	failed := g.run(t, "systemctl --failed --no-legend --plain")
 	if !strings.Contains(failed, "rewind-backup@nightly.service") {
 		t.Errorf("systemd does not show the failure: %s", failed)

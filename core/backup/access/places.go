@@ -37,7 +37,9 @@ var fstab = "/etc/fstab"
 
 // RefuseUnmounted refuses a place of the backend, and a directory to be read live, below a mount point of fstab at
 // which nothing is mounted. Otherwise backups would fill the file system below and be hidden by the next mount, and the
-// wrong directory would be backed up. Faults: repository_missing for a place, not_found for a live directory.
+// wrong directory would be backed up. For places entries with noauto count, too: a disk for backups is often mounted on
+// request. For live directories they do not: the directory may be what is to be backed up as long as nothing is mounted
+// there. Faults: repository_missing for a place, not_found for a live directory.
 func RefuseUnmounted(d backup.Description, live []string) error {
 	entries, err := filesystem.Fstab(fstab)
 	if err != nil {
@@ -48,7 +50,7 @@ func RefuseUnmounted(d backup.Description, live []string) error {
 		return err
 	}
 	var errs []error
-	check := func(code fault.Code, path, what string) {
+	check := func(entries []filesystem.FstabEntry, code fault.Code, path, what string) {
 		point, missing, err := filesystem.Unmounted(entries, mounts, path)
 		if missing {
 			err = fault.New(code, "%s, %s: fstab mounts something at %s, and nothing is mounted there", path, what, point).
@@ -57,10 +59,10 @@ func RefuseUnmounted(d backup.Description, live []string) error {
 		errs = append(errs, err)
 	}
 	for _, path := range d.Local {
-		check(fault.RepositoryMissing, path, "which the backend "+d.Name+" uses")
+		check(entries, fault.RepositoryMissing, path, "which the backend "+d.Name+" uses")
 	}
 	for _, path := range live {
-		check(fault.NotFound, path, "to be read live")
+		check(filesystem.MountedAtBoot(entries), fault.NotFound, path, "to be read live")
 	}
 	return fault.All(errs...)
 }

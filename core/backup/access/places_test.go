@@ -33,6 +33,15 @@ func TestUnmountedMountPointIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
+	if err := os.WriteFile(fstab, []byte("LABEL=backup "+point+" ext4 noauto 0 2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RefuseUnmounted(d, nil); !errors.Is(err, fault.RepositoryMissing) || !strings.Contains(err.Error(), want) {
+		t.Errorf("a place that is mounted on request: %v", err)
+	}
+	if err := RefuseUnmounted(backup.Description{}, []string{point}); err != nil {
+		t.Errorf("a live directory at which something is mounted on request: %v", err)
+	}
 	if err := RefuseUnmounted(backup.Description{Local: []string{dir}}, []string{dir}); err != nil {
 		t.Errorf("the mount point is below the path: %v", err)
 	}

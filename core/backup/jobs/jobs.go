@@ -198,6 +198,20 @@ func (d Dir) Jobs() ([]Job, error) {
 	return jobs, fault.All(errs...)
 }
 
+// GoodAt returns the jobs of the host and the place of j, whatever their names and volumes are, that have had a good
+// backup. The one whose good backup was complete last comes first. A file that cannot be read is left out.
+func (d Dir) GoodAt(j Job) []Job {
+	jobs, _ := d.Jobs()
+	var good []Job
+	for _, other := range jobs {
+		if other.Good != nil && other.Backend == j.Backend && other.Host == j.Host && other.Place == j.Place {
+			good = append(good, other)
+		}
+	}
+	sort.SliceStable(good, func(a, b int) bool { return good[a].Good.Ended > good[b].Good.Ended })
+	return good
+}
+
 func read(path string) (*Job, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

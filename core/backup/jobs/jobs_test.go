@@ -251,3 +251,30 @@ func TestJobsNamesDamagedFileAndListsOthers(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
+
+// The jobs of one place are found whatever their names and volumes are, and those of other places, hosts and backends
+// are not.
+func TestGoodBackupsOfOnePlace(t *testing.T) {
+	d := Dir(filepath.Join(t.TempDir(), "made"))
+	at := func(name, host, place, backend string) Job {
+		return Job{Name: name, Host: host, Place: place, Backend: backend, Asked: []string{"/" + name}}
+	}
+	mine := at("new", "db1", "1", "mirror")
+	if got := d.GoodAt(mine); len(got) > 0 {
+		t.Errorf("before the first: %+v", got)
+	}
+	for hour, j := range []Job{
+		at("early", "db1", "1", "mirror"), at("late", "db1", "1", "mirror"), at("other", "db2", "1", "mirror"),
+		at("other", "db1", "2", "mirror"), at("other", "db1", "1", "rsync"),
+	} {
+		runJob(t, d, j, hour, &Good{ID: j.Name, Volumes: j.Asked}, nil)
+	}
+	runJob(t, d, at("failed", "db1", "1", "mirror"), 9, nil, fault.New(fault.NoSpace, "full"))
+	var names []string
+	for _, j := range d.GoodAt(mine) {
+		names = append(names, j.Name)
+	}
+	if diff := cmp.Diff([]string{"late", "early"}, names); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -121,6 +121,9 @@ func (op *operation) query(ctx context.Context) (ansible.Result, error) {
 	result.Warnings = append(lacks, access.FutureWarning(list, host, op.begun)...)
 	if op.Query == List {
 		result.Data["backups"] = entriesOf(list, op.begun)
+		if err := op.emptied(jobs.Kept, list); err != nil && !op.AllHosts {
+			result.Warnings = append(result.Warnings, err.Error())
+		}
 		result.Msg, err = op.countMessage(ctx, client, config, list)
 		return result, err
 	}
@@ -146,9 +149,18 @@ func (op *operation) countMessage(
 	return fmt.Sprintf("there is no backup of %s, nor of another host", op.Use.Host), nil
 }
 
-// checkRepository asks the backend whether a backup could begin now, and returns the warnings of its Check. Before that
-// the backend removes what a killed run of this host left. A backend never removes the lock of a run that is alive.
+// checkRepository finds out whether a backup could begin now, and returns the warnings of the backend's Check.
 func (op *operation) checkRepository(ctx context.Context, client backup.Backend) ([]string, error) {
+	warnings, err := op.askRepository(ctx, client)
+	if err == nil {
+		err = op.refuseEmptied(ctx, jobs.Kept, client, op.host.Config())
+	}
+	return warnings, err
+}
+
+// askRepository asks the backend whether a backup could begin now, and returns the warnings of its Check. Before that
+// the backend removes what a killed run of this host left. A backend never removes the lock of a run that is alive.
+func (op *operation) askRepository(ctx context.Context, client backup.Backend) ([]string, error) {
 	if op.Check {
 		return client.Check(ctx, op.host.Config())
 	}
@@ -167,6 +179,9 @@ func (op *operation) checkRepository(ctx context.Context, client backup.Backend)
 func (op *operation) health(
 	ctx context.Context, client backup.Backend, list []backup.Stored, r ansible.Result,
 ) (ansible.Result, error) {
+	if err := op.emptied(jobs.Kept, list); err != nil {
+		return r, err
+	}
 	roots, err := access.RootsOf(ctx, op.commands, op.Volumes)
 	if err != nil {
 		return r, err
