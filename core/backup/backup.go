@@ -21,6 +21,7 @@ import (
 //	source_vanished      a file to be stored had gone when it was to be read, which happens on volumes that are read
 //	                     live; the fact "paths" names the files
 //	not_found            there is no backup with this ID
+//	exists               the backups of the host are those of another machine of the same name
 //	bad_arguments        an option is unknown, missing or wrong; the message names each such option
 //	unsupported          the installed tool, or this host, cannot do it
 type Backend interface {
@@ -73,6 +74,12 @@ type Config struct {
 	// Host is the name under which this host's backups are stored. Settle leaves alone what belongs to other hosts. If
 	// Host is empty, everything counts as this host's.
 	Host string `json:"host,omitempty"`
+
+	// Machine tells the machine that calls from others, also from those of the same name, such as a copy of a virtual
+	// machine. It is empty if it is not known, or if the call changes no backups. A backend that has a directory for each
+	// host notes it there at the first Store. Store, Check and Forget for another machine then return exists, and Settle
+	// leaves the directory alone. List and Present are for all.
+	Machine string `json:"machine,omitempty"`
 
 	// Scratch is an empty directory, mode 0700, for mount points and sockets. It is on a file system in memory, and the
 	// caller removes it afterwards.

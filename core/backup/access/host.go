@@ -61,7 +61,10 @@ func (h *Host) start(ctx context.Context) (*plugin.Client, error) {
 func (h *Host) Config() backup.Config {
 	scratch := filepath.Join(h.runDir, "scratch")
 	_ = os.MkdirAll(scratch, 0o700) // if this fails, a backend that needs the directory reports it
-	return backup.Config{Options: h.use.Options, Environment: h.secret.Environment, Host: h.use.Host, Scratch: scratch}
+	return backup.Config{
+		Options: h.use.Options, Environment: h.secret.Environment, Host: h.use.Host, Machine: backup.ThisMachine(),
+		Scratch: scratch,
+	}
 }
 
 // Dir returns the directory of the run.

@@ -29,6 +29,10 @@ type Fixture struct {
 	// Whole says that every backup takes as much room as the first one, even if little has changed.
 	Whole bool
 
+	// Machines says that the backend notes which machine's backups are those of a host, and keeps others of that name from
+	// changing them (Config.Machine).
+	Machines bool
+
 	// Page is the path of a page with a table of the attributes of files that a restore brings back with each backend. The
 	// suite checks the column of this backend. If Page is empty, it does not.
 	Page string

@@ -35,6 +35,7 @@ var cases = map[string]func(*testCase){
 	"Forget forgets one":                     forgetsOne,
 	"Settle leaves complete backups alone":   settleKeepsComplete,
 	"Settle leaves foreign files alone":      settleKeepsForeign,
+	"tells machines of one name apart":       otherMachine,
 	"stores changes that keep size and time": sameSizeAndTime,
 	"stores such changes of renamed files":   sameSizeAndTimeRenamed,
 	"trusts a record, or reads all files":    falseRecord,

@@ -27,6 +27,7 @@ func fullConfig() backup.Config {
 		},
 		Environment: map[string]string{"PASSWORD": "a b=c\n\u2028<&>"},
 		Host:        "host-a",
+		Machine:     "1234",
 		Scratch:     "/run/rewind/scratch",
 	}
 }

@@ -91,6 +91,7 @@ func (op *operation) query(ctx context.Context) (ansible.Result, error) {
 	}
 	defer client.Close()
 	config := op.host.Config()
+	config.Machine = "" // a query changes no backups, so that every server may make it
 	description, err := client.Describe(ctx, config)
 	if err != nil {
 		return ansible.Result{}, err

@@ -15,7 +15,7 @@ func TestConformance(t *testing.T) {
 		path := t.TempDir()
 		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
 		return backuptest.Fixture{
-			Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path,
+			Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path, Machines: true,
 			Unchanged: backuptest.ByRecord, Page: "../../../docs/attributes.md",
 		}
 	})

@@ -51,6 +51,27 @@ func (s hostDir) lock() (unlock func(), err error) {
 	return l.Release, nil
 }
 
+// refuseOtherMachine fails if these are the backups of another machine. Fault: exists.
+func (s hostDir) refuseOtherMachine() error {
+	noted, err := backup.ReadMachine(s.dir)
+	if err != nil {
+		return repositoryError("read whose backups these are", err)
+	}
+	return backup.RefuseOtherMachine(noted, s.machine, s.host, filepath.Join(s.dir, backup.MachineFile))
+}
+
+// noteMachine is refuseOtherMachine, and notes this machine if none is noted. The caller holds the lock.
+func (s hostDir) noteMachine() error {
+	if err := s.refuseOtherMachine(); err != nil || s.machine == "" {
+		return err
+	}
+	path := filepath.Join(s.dir, backup.MachineFile)
+	if noted, err := backup.ReadMachine(s.dir); err != nil || noted != "" {
+		return repositoryError("read whose backups these are", err)
+	}
+	return repositoryError("note whose backups these are", durable.WriteFile(path, []byte(s.machine+"\n"), 0o600))
+}
+
 // list returns the backups that have a record, in no particular order.
 func (s hostDir) list() ([]backup.Stored, error) {
 	entries, err := os.ReadDir(s.dir)

@@ -10,6 +10,7 @@
 //	HOST/ID.json      the record of the backup; written last, removed first: a tree without a record is no backup
 //	HOST/ID.partial/  a tree that is being made, or that a killed run has left
 //	HOST/.lock        locked (flock) while a run stores or removes; never deleted
+//	HOST/.machine     whose backups these are: another server of that name may only read them
 package mirror
 
 import (
@@ -61,6 +62,9 @@ func (mirror) Store(ctx context.Context, c backup.Config, t backup.Tree, report 
 		return backup.Stored{}, err
 	}
 	defer unlock()
+	if err := s.noteMachine(); err != nil {
+		return backup.Stored{}, err
+	}
 	leftoverErr := s.settleLocked(ctx, report)
 	if ctx.Err() != nil {
 		return backup.Stored{}, cmp.Or(leftoverErr, ctx.Err())
@@ -148,10 +152,14 @@ func (mirror) Forget(ctx context.Context, c backup.Config, id string) error {
 		return err
 	}
 	defer unlock()
+	if err := s.refuseOtherMachine(); err != nil {
+		return err
+	}
 	return s.forgetLocked(ctx, id, ignoreProgress)
 }
 
-// Settle implements backup.Backend. It skips hosts whose lock is held, because a run is at work there.
+// Settle implements backup.Backend. It skips hosts whose lock is held, because a run is at work there, and those of
+// another machine, because on a network file system the locks of that one may not be seen here.
 func (mirror) Settle(ctx context.Context, c backup.Config) error {
 	r, err := open(c)
 	if err != nil {
@@ -169,7 +177,9 @@ func (mirror) Settle(ctx context.Context, c backup.Config) error {
 		if err != nil {
 			return err
 		}
-		err = s.settleLocked(ctx, ignoreProgress)
+		if s.refuseOtherMachine() == nil {
+			err = s.settleLocked(ctx, ignoreProgress)
+		}
 		unlock()
 		if err != nil {
 			return err

@@ -19,6 +19,7 @@ type repository struct {
 	path    string
 	scratch string // an empty directory
 	ownHost string // Config.Host, the host for which the backend was called; "": not known
+	machine string // Config.Machine
 }
 
 // options are backend_options.
@@ -32,7 +33,7 @@ func parseOptions(c backup.Config) (repository, error) {
 	if err := c.Decode(&o); err != nil {
 		return repository{}, err
 	}
-	r := repository{path: filepath.Clean(o.Path), scratch: c.Scratch, ownHost: c.Host}
+	r := repository{path: filepath.Clean(o.Path), scratch: c.Scratch, ownHost: c.Host, machine: c.Machine}
 	var wrong []error
 	if o.Path == "" {
 		wrong = append(wrong, ansible.Bad("path", "is missing: in which directory are the backups to be kept?").
@@ -89,6 +90,9 @@ func (r repository) checkWritable() ([]string, error) {
 			return nil, err
 		}
 		unlock()
+		if err := s.refuseOtherMachine(); err != nil {
+			return nil, err
+		}
 	}
 	lacks, err := backup.Probe(r.path)
 	if err != nil {

@@ -18,7 +18,7 @@ func TestConformance(t *testing.T) {
 			Backend: rsync.New(),
 			Config:  backup.Config{Options: map[string]any{"path": path}},
 			Missing: backup.Config{Options: map[string]any{"path": filepath.Join(path, "missing")}},
-			Local:   path, Unchanged: backuptest.ByRecord,
+			Local:   path, Machines: true, Unchanged: backuptest.ByRecord,
 			Page: "../../../docs/attributes.md",
 		}
 	})

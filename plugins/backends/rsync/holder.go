@@ -8,16 +8,18 @@ import (
 	"strconv"
 	"strings"
 
+	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
 )
 
 // holder identifies the process that holds a lock on another host. It is the content of the lock file.
 type holder struct {
-	Host    string `json:"host"`
-	Machine string `json:"machine"` // machine-id(5)
-	Boot    string `json:"boot"`    // random.4: boot_id
-	PID     int    `json:"pid"`
-	Started string `json:"started"` // ticks from the boot to the process's start: its PID may be used again later
+	Host     string `json:"host"`
+	Machine  string `json:"machine"`            // machine-id(5)
+	Hardware string `json:"hardware,omitempty"` // backup.Hardware
+	Boot     string `json:"boot"`               // random.4: boot_id
+	PID      int    `json:"pid"`
+	Started  string `json:"started"` // ticks from the boot to the process's start: its PID may be used again later
 }
 
 func (h holder) String() string { return fmt.Sprintf("process %d of %s", h.PID, h.Host) }
@@ -33,6 +35,7 @@ func thisProcess() (holder, error) {
 		return h, fault.New(fault.Internal, "make a lock: %w", err)
 	}
 	h.Machine, _ = readWord("/etc/machine-id") // if there is none, only the host's name counts
+	h.Hardware = backup.Hardware()
 	h.Started = startTime(h.PID)
 	return h, nil
 }
@@ -61,10 +64,20 @@ func startTime(pid int) string {
 // because that cannot be found out here.
 func (h holder) mayBeAlive() bool {
 	own, err := thisProcess()
-	if err != nil || h.Machine != own.Machine || h.Host != own.Host {
+	return err != nil || h.mayBeAliveFor(own)
+}
+
+// mayBeAliveFor is mayBeAlive for the process own. An earlier boot of this machine has ended with all its processes. A
+// boot that is not this one may also be one of the machine of which this is a copy, with the same name and machine-id.
+// So it counts as earlier only if the hardware is known to be the same.
+func (h holder) mayBeAliveFor(own holder) bool {
+	if h.Machine != own.Machine || h.Host != own.Host || h.Hardware != own.Hardware && h.Hardware != "" {
 		return true
 	}
-	return h.Boot == own.Boot && h.Started != "" && startTime(h.PID) == h.Started
+	if h.Boot != own.Boot {
+		return h.Hardware == ""
+	}
+	return h.Started != "" && startTime(h.PID) == h.Started
 }
 
 // parseHolder parses a lock file. For a file that cannot be parsed, because its writer was killed, it returns a holder

@@ -20,9 +20,11 @@ type place interface {
 	// probe tries whether the place can be written and can hold the metadata of files, and removes what it wrote. The
 	// warnings are those of Check.
 	probe(ctx context.Context) (warnings []string, err error)
-	// lock keeps other runs from storing and removing trees of the host, and then finds the trees. Fault:
+	// lock keeps other runs from storing and removing trees of the host, and then finds what is there. Fault:
 	// repository_locked.
-	lock(ctx context.Context, host string) (unlock func(context.Context) error, trees []datedTree, err error)
+	lock(ctx context.Context, host string) (heldHost, error)
+	// noteMachine writes whose backups those of the host are. The caller holds the lock.
+	noteMachine(ctx context.Context, host, machine string) error
 	// openForErrors opens a file through which writeMarker learns of every write error from now on (see backup.Flush). On
 	// another host that is not possible, and since is nil.
 	openForErrors() (since *os.File, err error)
@@ -35,20 +37,30 @@ type place interface {
 	remove(ctx context.Context, host string, names []string, report backup.Report) error
 }
 
+// heldHost is the directory of a host that this run has locked.
+type heldHost struct {
+	unlock  func(context.Context) error
+	trees   []datedTree
+	machine string // whose backups these are (backup.ReadMachine); "": not known
+}
+
 func (t *tool) place() place {
 	if t.options.overSSH() {
 		return remote{t}
 	}
-	return local{t.options.dir, t.config.Scratch, t.config.Host, t.options.FakeSuper}
+	return local{t, t.options.dir, t.config.Scratch}
+}
+
+// refuseOtherMachine fails if the backups of the host are those of another machine. Fault: exists.
+func (t *tool) refuseOtherMachine(host, noted string) error {
+	return backup.RefuseOtherMachine(noted, t.config.Machine, host, t.options.target(host, backup.MachineFile))
 }
 
 // local is a directory of this host.
 type local struct {
+	*tool
 	dir     string
 	scratch string // an empty directory
-	ownHost string // Config.Host, the host for which the backend was called; "": not known
-
-	fakeSuper bool // owners, modes and devices are kept in extended attributes
 }
 
 func (l local) readTrees(_ context.Context, host string) ([]datedTree, error) {
@@ -82,17 +94,48 @@ func (l local) probe(context.Context) ([]string, error) {
 	if err := backup.NotOfAnotherTool(l.dir); err != nil {
 		return nil, err
 	}
-	if err := backup.RefuseLink(filepath.Join(l.dir, l.ownHost)); l.ownHost != "" && err != nil {
-		return nil, err
+	if host := l.config.Host; host != "" {
+		if err := l.checkHost(host); err != nil {
+			return nil, err
+		}
 	}
 	lacks, err := backup.Probe(l.dir)
 	if err != nil {
 		return nil, writeError(l.dir, err)
 	}
-	if l.fakeSuper {
+	if l.options.FakeSuper {
 		lacks = lacks.WithFakeSuper()
 	}
 	return lacks.Verdict(l.dir)
+}
+
+// checkHost finds out whether a Store of this host could begin.
+func (l local) checkHost(host string) error {
+	dir := filepath.Join(l.dir, host)
+	if err := backup.RefuseLink(dir); err != nil {
+		return err
+	}
+	noted, err := l.readMachine(dir)
+	if err != nil {
+		return err
+	}
+	return l.refuseOtherMachine(host, noted)
+}
+
+func (l local) readMachine(dir string) (string, error) {
+	noted, err := backup.ReadMachine(dir)
+	if err != nil {
+		return "", fault.New(faultCode(err), "read whose backups these are: %w", err)
+	}
+	return noted, nil
+}
+
+func (l local) noteMachine(_ context.Context, host, machine string) error {
+	err := durable.WriteFile(filepath.Join(l.dir, host, backup.MachineFile), []byte(machine+"\n"), 0o600)
+	if err != nil {
+		return writeError(l.dir, err)
+	}
+	return nil
 }
 
 // writeError returns the fault for an error of writing to the place.
@@ -118,28 +161,31 @@ func faultCode(err error) fault.Code {
 	return fault.CommandFailed
 }
 
-func (l local) lock(ctx context.Context, host string) (func(context.Context) error, []datedTree, error) {
+func (l local) lock(ctx context.Context, host string) (heldHost, error) {
 	if err := l.checkExists(); err != nil {
-		return nil, nil, err
+		return heldHost{}, err
 	}
 	dir := filepath.Join(l.dir, host)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, writeError(l.dir, err)
+		return heldHost{}, writeError(l.dir, err)
 	}
 	held, err := lock.File(filepath.Join(dir, lockPrefix))
 	if errors.Is(err, lock.ErrHeld) {
-		return nil, nil, fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", host, l.dir).
-			WithHint("wait until it has ended")
+		const msg = "another run stores or removes backups of %s in %s"
+		return heldHost{}, fault.New(fault.RepositoryLocked, msg, host, l.dir).WithHint("wait until it has ended")
 	}
 	if err != nil {
-		return nil, nil, writeError(dir, err)
+		return heldHost{}, writeError(dir, err)
 	}
-	trees, err := l.readTrees(ctx, host)
+	h := heldHost{unlock: func(context.Context) error { held.Release(); return nil }}
+	if h.trees, err = l.readTrees(ctx, host); err == nil {
+		h.machine, err = l.readMachine(dir)
+	}
 	if err != nil {
 		held.Release()
-		return nil, nil, err
+		return heldHost{}, err
 	}
-	return func(context.Context) error { held.Release(); return nil }, trees, nil
+	return h, nil
 }
 
 // flushProgress returns the progress of a backup that is completely copied and is now being written out to the disk.

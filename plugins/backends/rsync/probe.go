@@ -23,7 +23,7 @@ const (
 // probe sends a file and a symbolic link, fetches them again and checks their metadata. If the user on the other host
 // is not root, owners are lost, because that user cannot give files to others; and rsync does not report that.
 func (r remote) probe(ctx context.Context) ([]string, error) {
-	if _, err := r.readTrees(ctx, r.config.Host); err != nil {
+	if err := r.checkHost(ctx); err != nil {
 		return nil, err
 	}
 	name := ".probe-" + randomName()
@@ -40,6 +40,24 @@ func (r remote) probe(ctx context.Context) ([]string, error) {
 	return nil, fault.New(fault.Unsupported, "the backups in %s would lose %s: the user there is not root, "+
 		"or the file system cannot hold them", r.options.Path, strings.Join(lacks, ", ")).
 		WithHint("fake_super=true keeps them in extended attributes there; or log in as root, on a file system of Linux")
+}
+
+// checkHost finds out whether the place exists, and whether a Store of this host could begin there.
+func (r remote) checkHost(ctx context.Context) error {
+	dir, done, err := r.tempDir()
+	if err != nil {
+		return err
+	}
+	defer done()
+	host := r.config.Host
+	if err := r.fetchMarkers(ctx, dir, host); err != nil || host == "" {
+		return err
+	}
+	noted, err := r.readMachine(dir, host)
+	if err != nil {
+		return err
+	}
+	return r.refuseOtherMachine(host, noted)
 }
 
 // sendAndFetchProbe sends a small tree, fetches it again, and returns what was lost.

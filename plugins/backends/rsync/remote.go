@@ -26,8 +26,8 @@ func (r remote) tempDir() (string, func(), error) {
 	return dir, func() { os.RemoveAll(dir) }, nil
 }
 
-// fetchMarkers fetches the markers and the locks of a host, or of all hosts if host is "", and an empty directory for
-// each tree.
+// fetchMarkers fetches the markers, the locks and the note of the machine of a host, or of all hosts if host is "", and
+// an empty directory for each tree.
 func (r remote) fetchMarkers(ctx context.Context, into, host string) error {
 	hostPattern := "*"
 	if host != "" {
@@ -36,7 +36,7 @@ func (r remote) fetchMarkers(ctx context.Context, into, host string) error {
 	// lost+found is not the directory of a host, and only root may enter it.
 	cmd := r.cmd("-r", "--exclude=/lost+found/",
 		"--include=/"+hostPattern+"/", "--include=/"+hostPattern+"/*"+markerSuffix, "--include=/"+hostPattern+"/*/",
-		"--exclude=*",
+		"--include=/"+hostPattern+"/"+backup.MachineFile, "--exclude=*",
 		r.options.target()+"/", into+"/")
 	for attempt := range maxFetches {
 		_, err := r.Stream(ctx, cmd, func(string) {})
@@ -103,51 +103,69 @@ func (r remote) erase(ctx context.Context, host string, names []string, report b
 
 // lock writes a lock file of its own and only then looks for those of others. If two runs do so at the same time, at
 // least one of them sees the other's lock.
-func (r remote) lock(ctx context.Context, host string) (func(context.Context) error, []datedTree, error) {
+func (r remote) lock(ctx context.Context, host string) (heldHost, error) {
 	if _, err := r.readTrees(ctx, host); err != nil {
-		return nil, nil, err // checked first, because rsync would make a directory that is missing
+		return heldHost{}, err // checked first, because rsync would make a directory that is missing
 	}
 	holder, err := thisProcess()
 	if err != nil {
-		return nil, nil, err
+		return heldHost{}, err
 	}
 	data, err := json.Marshal(holder)
 	if err != nil {
-		return nil, nil, fault.New(fault.Internal, "make a lock: %w", err)
+		return heldHost{}, fault.New(fault.Internal, "make a lock: %w", err)
 	}
 	name := lockPrefix + "-" + randomName() + markerSuffix
 	if err := r.sendFile(ctx, host, name, data); err != nil {
-		return nil, nil, err
+		return heldHost{}, err
 	}
 	unlock := func(ctx context.Context) error { return r.erase(ctx, host, []string{name}, ignoreProgress) }
-	trees, err := r.checkOtherLocks(ctx, host, name)
+	h, err := r.checkOtherLocks(ctx, host, name)
 	if err != nil {
-		return nil, nil, fault.All(err, r.runDespiteContext(ctx, unlock))
+		return heldHost{}, fault.All(err, r.runDespiteContext(ctx, unlock))
 	}
-	return unlock, trees, nil
+	h.unlock = unlock
+	return h, nil
 }
 
 // checkOtherLocks removes the locks of processes that have ended, and fails with repository_locked if another holder
-// may be alive. mine is the name of this run's own lock. It returns the trees of the host.
-func (r remote) checkOtherLocks(ctx context.Context, host, mine string) ([]datedTree, error) {
+// may be alive. mine is the name of this run's own lock. It returns what is there of the host.
+func (r remote) checkOtherLocks(ctx context.Context, host, mine string) (heldHost, error) {
 	dir, done, err := r.tempDir()
 	if err != nil {
-		return nil, err
+		return heldHost{}, err
 	}
 	defer done()
 	if err := r.fetchMarkers(ctx, dir, host); err != nil {
-		return nil, err
+		return heldHost{}, err
 	}
 	dead, err := r.deadLocks(dir, host, mine)
 	if err != nil {
-		return nil, err
+		return heldHost{}, err
 	}
 	if len(dead) > 0 {
 		if err := r.erase(ctx, host, dead, ignoreProgress); err != nil {
-			return nil, err
+			return heldHost{}, err
 		}
 	}
-	return readTrees(dir, host)
+	var h heldHost
+	if h.trees, err = readTrees(dir, host); err == nil {
+		h.machine, err = r.readMachine(dir, host)
+	}
+	return h, err
+}
+
+// readMachine returns whose backups those of the host are, in a directory into which fetchMarkers fetched.
+func (r remote) readMachine(dir, host string) (string, error) {
+	noted, err := backup.ReadMachine(filepath.Join(dir, host))
+	if err != nil {
+		return "", fault.New(fault.CommandFailed, "read whose backups these are: %w", err)
+	}
+	return noted, nil
+}
+
+func (r remote) noteMachine(ctx context.Context, host, machine string) error {
+	return r.sendFile(ctx, host, backup.MachineFile, []byte(machine+"\n"))
 }
 
 // deadLocks returns the names of the locks whose holders have ended, in a directory into which the locks were fetched.

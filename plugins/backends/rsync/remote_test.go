@@ -107,14 +107,14 @@ func TestRemoteForgetNeedsLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock, _, err := w.tool(t, c).place().lock(t.Context(), "h")
+	held, err := w.tool(t, c).place().lock(t.Context(), "h")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Forget(t.Context(), c, stored.ID); !errors.Is(err, fault.RepositoryLocked) {
 		t.Errorf("while another run is alive: %v", err)
 	}
-	if err := unlock(t.Context()); err != nil {
+	if err := held.unlock(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Forget(t.Context(), c, stored.ID); err != nil {
@@ -148,7 +148,7 @@ func TestRemoteRemovalReportsProgress(t *testing.T) {
 
 // Trees can be removed also on a file system that cannot hold the owner or the attributes of an empty directory.
 func TestRemoveOnFileSystemWithoutXattrs(t *testing.T) {
-	l := local{dir: t.TempDir(), scratch: t.TempDir()}
+	l := local{nil, t.TempDir(), t.TempDir()}
 	if err := unix.Mount("ramfs", l.dir, "ramfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -198,5 +198,38 @@ func TestSSHGetsAddressWithoutBrackets(t *testing.T) {
 		if len(w.synced) != 1 || !slices.Equal(w.synced[0][len(w.synced[0])-3:], []string{"--", want, "sync"}) {
 			t.Errorf("%s: ran %q", given, w.synced)
 		}
+	}
+}
+
+// Another server of the same name may read the backups on the other host, and neither store nor remove any.
+func TestRemoteHostBelongsToOneMachine(t *testing.T) {
+	c, dir := remoteConfig(t)
+	b := &Backend{run: &localSSH{}}
+	c.Host, c.Machine = "h", "one"
+	stored, err := b.Store(t.Context(), c, exampleTree(t), ignoreProgress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Machine = "other"
+	_, storeErr := b.Store(t.Context(), c, exampleTree(t), ignoreProgress)
+	_, checkErr := b.Check(t.Context(), c)
+	for name, err := range map[string]error{
+		"Store": storeErr, "Check": checkErr, "Forget": b.Forget(t.Context(), c, stored.ID),
+	} {
+		if !errors.Is(err, fault.Exists) || !strings.Contains(fault.Of(err).Hint, remotePrefix+dir+"/h/.machine") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if list, err := b.List(t.Context(), c, "h"); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if locks, err := filepath.Glob(filepath.Join(dir, "h", ".lock-*")); err != nil || len(locks) > 0 {
+		t.Errorf("locks left: %v, %v", locks, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "h", ".machine")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Store(t.Context(), c, exampleTree(t), ignoreProgress); err != nil {
+		t.Errorf("after the file was removed: %v", err)
 	}
 }

@@ -6,6 +6,7 @@
 //	                                       is no backup
 //	PATH/HOST/.lock                        locked (flock) while a run stores or removes; on another host each run has a
 //	                                       file .lock-NAME.json instead
+//	PATH/HOST/.machine                     whose backups these are: another server of that name may only read them
 //
 // The ID of that backup is 20261123T200000Z.HOST, because hosts that share a PATH may store in the same second. In a
 // local directory the marker is locked (flock) while the tree is read or removed.
@@ -160,14 +161,17 @@ func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error 
 	if err != nil {
 		return err
 	}
-	unlock, trees, err := t.place().lock(ctx, one.host)
+	held, err := t.place().lock(ctx, one.host)
 	if err != nil {
 		return err
 	}
-	if _, err = t.findIn(trees, id); err == nil { // if not, it was just forgotten
+	if err = t.refuseOtherMachine(one.host, held.machine); err == nil {
+		_, err = t.findIn(held.trees, id) // if it is not found, it was just forgotten
+	}
+	if err == nil {
 		err = t.place().remove(ctx, one.host, []string{one.name}, ignoreProgress)
 	}
-	return fault.All(err, t.runDespiteContext(ctx, unlock))
+	return fault.All(err, t.runDespiteContext(ctx, held.unlock))
 }
 
 // ignoreProgress is a Report for calls whose progress nobody wants.

@@ -215,7 +215,8 @@ func TestAcceptNewHostKeyTrustsUnknownHost(t *testing.T) {
 	}
 }
 
-// A lock whose process is alive keeps others out. A lock whose process has ended, or was of an earlier boot, does not.
+// A lock whose process is alive keeps others out. A lock whose process has ended, or was of an earlier boot of this
+// machine, does not.
 func TestRemoteLockOfDeadProcessIsRemoved(t *testing.T) {
 	t.Parallel()
 	s := startSSHD(t)
@@ -227,7 +228,7 @@ func TestRemoteLockOfDeadProcessIsRemoved(t *testing.T) {
 	self := map[string]any{
 		"host": host, "machine": strings.TrimSpace(string(machine)), "boot": strings.TrimSpace(string(boot)),
 		"pid":     os.Getpid(),
-		"started": startTime(t),
+		"started": startTime(t), "hardware": backup.Hardware(),
 	}
 	with := func(key string, value any) map[string]any {
 		m := maps.Clone(self)
@@ -240,9 +241,11 @@ func TestRemoteLockOfDeadProcessIsRemoved(t *testing.T) {
 	}{
 		"alive":                    {self, true},
 		"another process's number": {with("started", "1"), false},
-		"an earlier boot":          {with("boot", "00000000-0000-0000-0000-000000000000"), false},
-		"another machine":          {with("machine", "other"), true},
-		"cannot be read":           {"x", true},
+		"another hardware":         {with("hardware", "other"), true},
+		"an earlier boot, if the hardware is known": {with("boot", "00000000-0000-0000-0000-000000000000"),
+			backup.Hardware() == ""},
+		"another machine": {with("machine", "other"), true},
+		"cannot be read":  {"x", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -31,12 +31,15 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 	if err := of.Missing(); err != nil {
 		return backup.Stored{}, err
 	}
-	unlock, trees, err := t.place().lock(ctx, of.Host)
+	held, err := t.place().lock(ctx, of.Host)
 	if err != nil {
 		return backup.Stored{}, err
 	}
-	stored, err := t.storeLocked(ctx, of, trees, report)
-	left := t.runDespiteContext(ctx, unlock)
+	var stored backup.Stored
+	if err = t.noteOwnMachine(ctx, of.Host, held.machine); err == nil {
+		stored, err = t.storeLocked(ctx, of, held.trees, report)
+	}
+	left := t.runDespiteContext(ctx, held.unlock)
 	if stored.ID == "" {
 		return stored, fault.All(err, left)
 	}
@@ -45,6 +48,15 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 			fmt.Sprintf("the lock is still there, and the next run of this host removes it: %v", left))
 	}
 	return stored, err
+}
+
+// noteOwnMachine refuses to store for a host whose backups are those of another machine, and notes this machine if none
+// is noted.
+func (t *tool) noteOwnMachine(ctx context.Context, host, noted string) error {
+	if err := t.refuseOtherMachine(host, noted); err != nil || noted != "" || t.config.Machine == "" {
+		return err
+	}
+	return t.place().noteMachine(ctx, host, t.config.Machine)
 }
 
 // runDespiteContext calls fn with a context that goes on for undoLimit even if ctx has ended.
@@ -235,7 +247,8 @@ func (s *transfer) isPartial(err error) bool {
 	return (failed.Code == exitVanished || failed.Code == exitPartial) && s.lost.Fault() != nil
 }
 
-// settle removes the trees that killed runs left. It skips hosts whose lock is held, because a run is at work there.
+// settle removes the trees that killed runs left. It skips hosts whose lock is held, because a run is at work there,
+// and those of another machine, because on a network file system the locks of that one may not be seen here.
 func (t *tool) settle(ctx context.Context) error {
 	p := t.place()
 	trees, err := p.readTrees(ctx, t.config.Host)
@@ -260,12 +273,15 @@ func (t *tool) settle(ctx context.Context) error {
 
 func (t *tool) settleHost(ctx context.Context, host string) error {
 	p := t.place()
-	unlock, trees, err := p.lock(ctx, host) // read the trees again: one may have got its marker
+	held, err := p.lock(ctx, host) // read the trees again: one may have got its marker
 	if errors.Is(err, fault.RepositoryLocked) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return fault.All(p.remove(ctx, host, namesWithoutMarker(trees), ignoreProgress), t.runDespiteContext(ctx, unlock))
+	if t.refuseOtherMachine(host, held.machine) == nil {
+		err = p.remove(ctx, host, namesWithoutMarker(held.trees), ignoreProgress)
+	}
+	return fault.All(err, t.runDespiteContext(ctx, held.unlock))
 }
