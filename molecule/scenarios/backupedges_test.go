@@ -212,7 +212,7 @@ func TestSourceCodes(t *testing.T) {
 	vanished := g.fails(t, removeMeanwhile+live("/opt/live")+repositories["rsync"], "source_vanished")
 	g.run(t, "restic -q --repo /srv/restic --password-file /root/restic.pw check >/dev/null 2>&1 & "+
 		"until ls /srv/restic/locks/*; do :; done; kill -STOP $!")
-	locked := g.fails(t, "snap_backup volumes=/pccehr "+repositories["restic"], "repository_locked")
+	locked := g.fails(t, "snap_backup volumes=/pccehr lock_timeout=1 "+repositories["restic"], "repository_locked")
 	g.run(t, "pkill -CONT -f '^restic .*check'; while pgrep -f '^restic .*check'; do sleep 0.1; done")
 	g.ok(t, "snap_backup volumes=/pccehr "+repositories["restic"])
 	g.checkNothingLeft(t)

@@ -112,8 +112,8 @@ options:
     type: int
     description:
       - >-
-        Seconds that a backup waits for another run on the same volume group, 0 to 86400; a scheduled backup waits for
-        6 hours by default.
+        Seconds that a backup waits for other runs on the same volume group or in the same place, 0 to 86400; a
+        scheduled backup waits for 6 hours by default.
     default: 120
   compare:
     type: str

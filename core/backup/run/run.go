@@ -78,7 +78,8 @@ type operation struct {
 	commands   *command.Recorder
 	host       *access.Host
 	begun      time.Time
-	lacks      []string // warnings about what only some trees have and the repository cannot hold
+	waited     time.Duration // for other runs in the same repository
+	lacks      []string      // warnings about what only some trees have and the repository cannot hold
 
 	recording bool // the backend itself writes the record of what it stores
 }
@@ -160,20 +161,39 @@ func (op *operation) checkRepository(ctx context.Context, client backup.Backend)
 }
 
 // askRepository asks the backend whether a backup could begin now, and returns the warnings of its Check. Before that
-// the backend removes what a killed run of this host left. A backend never removes the lock of a run that is alive.
+// the backend removes what a killed run of this host left. Unless this is a check, it waits for other runs.
 func (op *operation) askRepository(ctx context.Context, client backup.Backend) ([]string, error) {
 	if op.Check {
 		return client.Check(ctx, op.host.Config())
 	}
 	access.Settle(ctx, op.journeyRun, op.host, client, op.Set)
-	warnings, err := client.Check(ctx, op.host.Config())
-	if fault.Of(err) == nil || fault.Of(err).Code != fault.RepositoryLocked {
-		return warnings, err
+	return op.waitForRepository(ctx, client, op.host.Config(), func(p backup.Progress) {
+		op.journeyRun.Extend(access.Limit(op.Use)) // the wait takes none of the time for the backup
+		op.journeyRun.Progress(op.host.MaskText(p.Label), -1)
+	})
+}
+
+// repositoryPause is the time between two questions whether the repository is still locked. Tests shorten it.
+var repositoryPause = 20 * time.Second
+
+// waitForRepository asks the backend whether a backup could begin now. While the repository is locked, it asks again,
+// until LockTimeout is over. Each time the backend may remove what killed runs of this host left; a backend never
+// removes the lock of a run that is alive.
+func (op *operation) waitForRepository(
+	ctx context.Context, client backup.Backend, config backup.Config, report backup.Report,
+) (warnings []string, err error) {
+	ask := func() error {
+		warnings, err = client.Check(ctx, config)
+		if err == nil || fault.Of(err).Code != fault.RepositoryLocked || client.Settle(ctx, config) != nil {
+			return err
+		}
+		warnings, err = client.Check(ctx, config)
+		return err
 	}
-	if settleErr := client.Settle(ctx, op.host.Config()); settleErr != nil {
-		return nil, err
-	}
-	return client.Check(ctx, op.host.Config())
+	begun := time.Now()
+	err = backup.WaitWhileLocked(ctx, op.LockTimeout, repositoryPause, report, ask)
+	op.waited = time.Since(begun)
+	return warnings, err
 }
 
 // health says how old the last backup is, after it has presented that backup and listed each of its roots.

@@ -101,7 +101,7 @@ func (op *operation) planSet(
 	if op.Check {
 		lockingRun = nil // a check locks nothing
 	} else {
-		lockingRun.WaitFor(op.LockTimeout)
+		lockingRun.WaitFor(max(0, op.LockTimeout-op.waited))
 	}
 	planned, err := snapset.PlanOwnedSet(ctx, lockingRun, op.commands, snapset.Request{
 		State: snapset.Present, Set: op.Set, Volumes: volumes, Size: op.Size, FreezeTimeout: op.FreezeTimeout,

@@ -33,7 +33,7 @@ type args struct {
 	Keep             int    `mapstructure:"keep" doc:"How many complete backups of the same name, volumes and host to keep, including this one. Older ones are removed once this one is known to be good. 0: keep all."`
 	Size             string `mapstructure:"size" doc:"COW space of each thick snapshot, written as for lvm_snapshot. By default a restore gives each snapshot as much as it is going to need, and without merge=true at least as much as lvm_snapshot would. It extends the snapshots before they fill."`
 	FreezeTimeout    int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
-	LockTimeout      int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for another run on the same volume group, 0 to 86400; a scheduled backup waits for 6 hours by default."`
+	LockTimeout      int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for other runs on the same volume group or in the same place, 0 to 86400; a scheduled backup waits for 6 hours by default."`
 	Compare          string `mapstructure:"compare" choices:"recorded,content" doc:"How to find out whether a file has changed. recorded: by its inode number, size, mtime and ctime, which were recorded at the backup; content: every file is read."`
 	Calendar         string `mapstructure:"calendar" doc:"When a scheduled backup is made, as in systemd.time(7): 02:00, Mon..Fri 22:30."`
 	Spread           int    `mapstructure:"spread" doc:"By how many seconds at most a scheduled backup begins later than calendar says, 0 to 86400. Each server has a delay of its own, which stays the same."`

@@ -51,6 +51,20 @@ func (s hostDir) lock() (unlock func(), err error) {
 	return l.Release, nil
 }
 
+// storeWait is how long a Store waits for another run, and storePause the time between two attempts. The snapshots that
+// it stores fill meanwhile, so a run waits longer before it takes them, as long as Check says that the lock is held.
+// This is for a run that began in between. Tests shorten it.
+var storeWait, storePause = 10 * time.Minute, time.Second
+
+// lockToStore is lock, and waits for other runs.
+func (s hostDir) lockToStore(ctx context.Context, report backup.Report) (unlock func(), err error) {
+	err = backup.WaitWhileLocked(ctx, storeWait, storePause, report, func() error {
+		unlock, err = s.lock()
+		return err
+	})
+	return unlock, err
+}
+
 // refuseOtherMachine fails if these are the backups of another machine. Fault: exists.
 func (s hostDir) refuseOtherMachine() error {
 	noted, err := backup.ReadMachine(s.dir)

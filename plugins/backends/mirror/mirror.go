@@ -57,7 +57,7 @@ func (mirror) Store(ctx context.Context, c backup.Config, t backup.Tree, report 
 	if err != nil {
 		return backup.Stored{}, err
 	}
-	unlock, err := s.lock()
+	unlock, err := s.lockToStore(ctx, report)
 	if err != nil {
 		return backup.Stored{}, err
 	}

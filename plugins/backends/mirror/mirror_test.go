@@ -171,11 +171,38 @@ func TestStoreAfterDamagedBackup(t *testing.T) {
 	})
 }
 
+func shortenStoreWait(t *testing.T, limit time.Duration) {
+	before := storeWait
+	t.Cleanup(func() { storeWait = before })
+	storeWait = limit
+}
+
+// A Store waits for one of another run that began after its Check.
+func TestStoreWaitsForAnother(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(0)
+	unlock, err := hostDir{host: "web", dir: filepath.Join(fx.path, "web")}.lock()
+	must(t, err)
+	waits := false
+	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Unix(0, 0), Roots: []string{fx.root}}
+	_, err = New().Store(t.Context(), fx.config, tree, func(p backup.Progress) {
+		if !waits && strings.HasPrefix(p.Label, "waiting: another run stores") {
+			waits = true
+			unlock()
+		}
+	})
+	must(t, err)
+	if !waits {
+		t.Error("it does not say that it waits")
+	}
+}
+
 func TestLockedHostIsRepositoryLocked(t *testing.T) {
 	fx := newFixture(t)
 	stored := fx.store(0)
 	unlock, err := hostDir{host: "web", dir: filepath.Join(fx.path, "web")}.lock()
 	must(t, err)
+	shortenStoreWait(t, 10*time.Millisecond)
 	_, err = fx.try(1)
 	wantCode(t, err, fault.RepositoryLocked, "web")
 	wantCode(t, New().Forget(t.Context(), fx.config, stored.ID), fault.RepositoryLocked, "web")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -116,10 +117,23 @@ func (l local) checkHost(host string) error {
 		return err
 	}
 	noted, err := l.readMachine(dir)
+	if err == nil {
+		err = l.refuseOtherMachine(host, noted)
+	}
 	if err != nil {
 		return err
 	}
-	return l.refuseOtherMachine(host, noted)
+	held, err := lock.Exclusive(filepath.Join(dir, lockPrefix))
+	switch {
+	case errors.Is(err, lock.ErrHeld):
+		return l.lockedError(host)
+	case errors.Is(err, fs.ErrNotExist): // there was no Store yet
+		return nil
+	case err != nil:
+		return writeError(dir, err)
+	}
+	held.Release()
+	return nil
 }
 
 func (l local) readMachine(dir string) (string, error) {
@@ -171,8 +185,7 @@ func (l local) lock(ctx context.Context, host string) (heldHost, error) {
 	}
 	held, err := lock.File(filepath.Join(dir, lockPrefix))
 	if errors.Is(err, lock.ErrHeld) {
-		const msg = "another run stores or removes backups of %s in %s"
-		return heldHost{}, fault.New(fault.RepositoryLocked, msg, host, l.dir).WithHint("wait until it has ended")
+		return heldHost{}, l.lockedError(host)
 	}
 	if err != nil {
 		return heldHost{}, writeError(dir, err)
@@ -186,6 +199,11 @@ func (l local) lock(ctx context.Context, host string) (heldHost, error) {
 		return heldHost{}, err
 	}
 	return h, nil
+}
+
+func (l local) lockedError(host string) error {
+	return fault.New(fault.RepositoryLocked, "another run stores or removes backups of %s in %s", host, l.dir).
+		WithHint("wait until it has ended; fuser -v %s names it", filepath.Join(l.dir, host, lockPrefix))
 }
 
 // flushProgress returns the progress of a backup that is completely copied and is now being written out to the disk.

@@ -54,10 +54,14 @@ func (r remote) checkHost(ctx context.Context) error {
 		return err
 	}
 	noted, err := r.readMachine(dir, host)
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.refuseOtherMachine(host, noted)
 	}
-	return r.refuseOtherMachine(host, noted)
+	if _, statErr := os.Stat(filepath.Join(dir, host)); err != nil || statErr != nil {
+		return err // without a directory there are no locks
+	}
+	_, err = r.deadLocks(dir, host, "")
+	return err
 }
 
 // sendAndFetchProbe sends a small tree, fetches it again, and returns what was lost.

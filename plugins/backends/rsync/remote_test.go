@@ -114,6 +114,13 @@ func TestRemoteForgetNeedsLock(t *testing.T) {
 	if err := b.Forget(t.Context(), c, stored.ID); !errors.Is(err, fault.RepositoryLocked) {
 		t.Errorf("while another run is alive: %v", err)
 	}
+	for host, want := range map[string]bool{"h": true, "other": false} {
+		c := c
+		c.Host = host
+		if _, err := b.Check(t.Context(), c); errors.Is(err, fault.RepositoryLocked) != want || !want && err != nil {
+			t.Errorf("Check of %s while a run of h is alive: %v", host, err)
+		}
+	}
 	if err := held.unlock(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -332,6 +332,27 @@ func TestFakeSuperKeepsOwners(t *testing.T) {
 	fx.verifyPresented(t, stored.ID)
 }
 
+// A Store waits for one of another run that began after its Check.
+func TestStoreWaitsForAnother(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(t)
+	lock := flock.New(filepath.Join(fx.path(), "db1", ".lock"))
+	if got, err := lock.TryLock(); !got || err != nil {
+		t.Fatalf("%v, %v", got, err)
+	}
+	waits := false
+	_, err := fx.Store(t.Context(), fx.config, fx.tree, func(p backup.Progress) {
+		if !waits && strings.HasPrefix(p.Label, "waiting: another run stores") {
+			waits = true
+			must(t, lock.Close())
+		}
+	})
+	must(t, err)
+	if !waits {
+		t.Error("it does not say that it waits")
+	}
+}
+
 func TestLockedHostIsRepositoryLocked(t *testing.T) {
 	fx := newFixture(t)
 	fx.store(t)
@@ -344,6 +365,13 @@ func TestLockedHostIsRepositoryLocked(t *testing.T) {
 	_, err := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
 	if !errors.Is(err, fault.RepositoryLocked) {
 		t.Errorf("got %v", err)
+	}
+	for host, want := range map[string]bool{"db1": true, "db2": false} {
+		c := fx.config
+		c.Host = host
+		if _, err := fx.Check(t.Context(), c); errors.Is(err, fault.RepositoryLocked) != want || !want && err != nil {
+			t.Errorf("Check of %s: %v", host, err)
+		}
 	}
 	must(t, fx.Settle(t.Context(), fx.config))
 	if _, err := os.Stat(half); err != nil {

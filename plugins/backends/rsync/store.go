@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -31,7 +32,7 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 	if err := of.Missing(); err != nil {
 		return backup.Stored{}, err
 	}
-	held, err := t.place().lock(ctx, of.Host)
+	held, err := t.lockToStore(ctx, of.Host, report)
 	if err != nil {
 		return backup.Stored{}, err
 	}
@@ -48,6 +49,25 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 			fmt.Sprintf("the lock is still there, and the next run of this host removes it: %v", left))
 	}
 	return stored, err
+}
+
+// storeWait is how long a Store waits for another run. The snapshots that it stores fill meanwhile, so a run waits
+// longer before it takes them, as long as Check says that the lock is held. This is for a run that began in between.
+// Tests shorten it.
+var storeWait = 10 * time.Minute
+
+// lockToStore is place.lock, and waits for other runs.
+func (t *tool) lockToStore(ctx context.Context, host string, report backup.Report) (held heldHost, err error) {
+	pause := time.Second
+	if t.options.overSSH() {
+		// Each attempt writes a lock, which keeps out others that try in the same moment. So no two wait equally long.
+		pause = 5*time.Second + rand.N(10*time.Second)
+	}
+	err = backup.WaitWhileLocked(ctx, storeWait, pause, report, func() error {
+		held, err = t.place().lock(ctx, host)
+		return err
+	})
+	return held, err
 }
 
 // noteOwnMachine refuses to store for a host whose backups are those of another machine, and notes this machine if none

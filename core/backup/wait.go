@@ -1,0 +1,34 @@
+package backup
+
+import (
+	"context"
+	"time"
+
+	"go.pcc.com/rewind/core/fault"
+)
+
+// WaitWhileLocked calls try again and again, with a pause between two calls, as long as it fails with
+// repository_locked, and at most for limit. Meanwhile it reports what it waits for. It returns the error of the last
+// call, or that of ctx if ctx ends before.
+func WaitWhileLocked(ctx context.Context, limit, pause time.Duration, report Report, try func() error) error {
+	err := try()
+	if limit <= 0 || !isLocked(err) {
+		return err
+	}
+	label := "waiting: " + err.Error()
+	defer Repeat(func() { report(Progress{Label: label}) })()
+	for end := time.Now().Add(limit); isLocked(err) && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(pause, time.Until(end))):
+		}
+		err = try()
+	}
+	if isLocked(err) {
+		return fault.New(fault.RepositoryLocked, "waited for %s: %w", limit, err)
+	}
+	return err
+}
+
+func isLocked(err error) bool { return err != nil && fault.Of(err).Code == fault.RepositoryLocked }
