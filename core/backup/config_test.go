@@ -67,7 +67,7 @@ func TestSettleRoomsKeepsLiveRooms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead := filepath.Join(dir, filepath.Base(alive.Path)+"-dead")
+	dead := filepath.Join(dir, filepath.Base(alive.Path)+"0")
 	for _, path := range []string{filepath.Join(dead, "tree"), filepath.Join(dir, "other")} {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			t.Fatal(err)

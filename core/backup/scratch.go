@@ -20,6 +20,13 @@ func roomPrefix() string {
 	return "rewind-presenting-" + host + "-"
 }
 
+// isOwnRoom reports whether name is that of a Room of this host. After the prefix os.MkdirTemp puts nothing but digits;
+// db-1 also begins with db and a dash.
+func isOwnRoom(name string) bool {
+	number, ok := strings.CutPrefix(name, roomPrefix())
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
 // Room is a directory in which a backup is laid out to be read, in a place that has room for a whole backup. Its owner
 // keeps it locked through an open descriptor, so that a later run can tell it from a Room whose owner was killed.
 type Room struct {
@@ -70,10 +77,9 @@ func SettleRooms(dir string) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("look for what was laid out: %w", err)
 	}
-	prefix := roomPrefix()
 	var errs []error
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), prefix) {
+		if !isOwnRoom(entry.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
