@@ -139,6 +139,10 @@ type Stored struct {
 	// order is not known.
 	Sequence int64 `json:"sequence,omitempty"`
 
+	// Damaged says why the description of a backup cannot be read. List returns such a backup as incomplete, with what its
+	// ID says, so that it fails neither the lists nor the backups of other hosts. A Store of its own host fails.
+	Damaged string `json:"damaged,omitempty"`
+
 	// These say what Store did; List leaves out what it does not know.
 	Files    int64    `json:"files,omitempty"`
 	Bytes    int64    `json:"bytes,omitempty"`        // of the tree

@@ -143,7 +143,8 @@ func (r *restoreRun) fill(ctx context.Context) error {
 	if r.backup, err = access.Pick(backups, r.ID, r.Use.Host, r.plannedRoots(), r.started); err != nil {
 		return err
 	}
-	r.warnings = access.FutureWarning(backups, r.backup.Host, r.started)
+	r.warnings = append(access.FutureWarning(backups, r.backup.Host, r.started),
+		access.DamagedWarnings(backups, r.backup.Host)...)
 	if r.backup.Incomplete {
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it",
 			r.backup.ID, r.backup.Time.Format(time.RFC3339)).

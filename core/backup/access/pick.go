@@ -120,6 +120,18 @@ func FutureWarning(list []backup.Stored, host string, now time.Time) []string {
 		"and they do not count as fresh", now.UTC().Format(time.RFC3339), firstFew(future))}
 }
 
+// DamagedWarnings returns a warning for each of the host's backups whose description cannot be read. If host is empty,
+// it returns those of all hosts.
+func DamagedWarnings(list []backup.Stored, host string) (warnings []string) {
+	for _, s := range list {
+		if s.Damaged != "" && (host == "" || s.Host == host) {
+			const msg = "backup %s of %s is not taken for a complete one: %s"
+			warnings = append(warnings, fmt.Sprintf(msg, s.ID, s.Host, s.Damaged))
+		}
+	}
+	return warnings
+}
+
 // firstFew names the first three and says how many others there are.
 func firstFew(all []string) string {
 	const limit = 3

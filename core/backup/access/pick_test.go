@@ -102,3 +102,21 @@ func TestBackupDatedInFutureIsNeverLatest(t *testing.T) {
 		t.Errorf("warnings for another host: %q", warnings)
 	}
 }
+
+// The latest backup that can be read is taken, with a warning that there is one that cannot.
+func TestDamagedBackupIsNotTheLatest(t *testing.T) {
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	list := []backup.Stored{
+		{ID: "damaged", Host: "web", Time: now, Incomplete: true, Damaged: "no JSON"},
+		{ID: "good", Host: "web", Time: now.Add(-time.Hour), Roots: []string{"/dat"}},
+		{ID: "other", Host: "db", Time: now.Add(-time.Hour), Incomplete: true, Damaged: "no JSON"},
+	}
+	if got, err := Pick(list, Latest, "web", nil, now); err != nil || got.ID != "good" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for host, want := range map[string]int{"web": 1, "": 2, "mail": 0} {
+		if got := DamagedWarnings(list, host); len(got) != want || want == 1 && !strings.Contains(got[0], "damaged of web") {
+			t.Errorf("%q: %q", host, got)
+		}
+	}
+}

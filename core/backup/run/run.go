@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -120,7 +121,7 @@ func (op *operation) query(ctx context.Context) (ansible.Result, error) {
 	if !op.AllHosts {
 		host = op.Use.Host
 	}
-	result.Warnings = append(lacks, access.FutureWarning(list, host, op.begun)...)
+	result.Warnings = slices.Concat(lacks, access.FutureWarning(list, host, op.begun), access.DamagedWarnings(list, host))
 	if op.Query == List {
 		result.Data["backups"] = entriesOf(list, op.begun)
 		if err := op.emptied(jobs.Kept, list); err != nil && !op.AllHosts {

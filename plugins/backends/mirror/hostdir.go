@@ -86,8 +86,9 @@ func (s hostDir) noteMachine() error {
 	return repositoryError("note whose backups these are", durable.WriteFile(path, []byte(s.machine+"\n"), 0o600))
 }
 
-// list returns the backups that have a record, in no particular order.
-func (s hostDir) list() ([]backup.Stored, error) {
+// list returns the backups that have a record, in no particular order. If a record cannot be read, it fails with
+// backend_failed, or calls damaged, if that is given, for what is listed instead.
+func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backup.Stored, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, repositoryError("list the backups", err)
@@ -102,12 +103,25 @@ func (s hostDir) list() ([]backup.Stored, error) {
 		if errors.Is(err, fault.NotFound) {
 			continue // it was just forgotten
 		}
-		if err != nil {
+		if err != nil && damaged == nil {
 			return nil, err
+		}
+		if err != nil {
+			stored = damaged(id, err)
 		}
 		all = append(all, stored)
 	}
 	return all, nil
+}
+
+// damaged returns what is listed of a backup whose record cannot be read.
+func (s hostDir) damaged(id string, err error) backup.Stored {
+	stamp, _, _ := strings.Cut(id, "-")
+	stamp, _, _ = strings.Cut(stamp, ".")
+	at, _ := time.Parse(stampLayout, stamp) // if it is no ID of this backend, the time is not known
+	return backup.Stored{
+		ID: id, Host: s.host, Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error(),
+	}
 }
 
 // readRecord returns the record of a backup. Faults: not_found, and backend_failed if the record is not that of the

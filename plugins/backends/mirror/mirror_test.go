@@ -294,17 +294,28 @@ func TestForgetFailsWhileBackupIsRead(t *testing.T) {
 	}
 }
 
-func TestWrongRecordIsBackendFailed(t *testing.T) {
+// One record that cannot be read fails neither the list nor the backups of other hosts, and the next Store of its own.
+func TestWrongRecordIsListedAsDamaged(t *testing.T) {
 	fx := newFixture(t)
 	stored := fx.store(0)
 	record := filepath.Join(fx.path, "web", stored.ID+".json")
 	data, err := os.ReadFile(record)
 	must(t, err)
+	other := backup.Tree{Host: "mail", Set: "snap", Time: time.Unix(0, 0), Roots: []string{fx.root}}
 	for _, change := range [][2]string{{stored.ID, "20200101T000000Z-web"}, {`"web"`, `"mail"`}, {`"/`, `"/../`},
 		{"{", ""}} {
 		must(t, os.WriteFile(record, []byte(strings.Replace(string(data), change[0], change[1], 1)), 0o600))
-		_, err := New().List(t.Context(), fx.config, "")
+		list, err := New().List(t.Context(), fx.config, "web")
+		if err != nil || len(list) != 1 || list[0].ID != stored.ID || !list[0].Incomplete ||
+			!list[0].Time.Equal(stored.Time.Truncate(time.Second)) || !strings.Contains(list[0].Damaged, record) {
+			t.Errorf("%q: listed %+v, %v", change, list, err)
+		}
+		_, err = fx.try(1)
 		wantCode(t, err, fault.BackendFailed, record)
+		err = New().Present(t.Context(), fx.config, stored.ID, ignoreProgress, nil)
+		wantCode(t, err, fault.BackendFailed, record)
+		_, err = New().Store(t.Context(), fx.config, other, ignoreProgress)
+		must(t, err)
 	}
 }
 

@@ -59,7 +59,7 @@ func (s hostDir) giveUp(ctx context.Context, id string, cause error) error {
 func (s hostDir) makeBackup(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, lostFiles,
 	error) {
 	var none lostFiles
-	older, err := s.list()
+	older, err := s.list(nil)
 	if err != nil {
 		return backup.Stored{}, none, err
 	}

@@ -24,6 +24,9 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 	if err != nil {
 		return err
 	}
+	if one.damage != nil {
+		return one.damage
+	}
 	release, err := t.lockForReading(one)
 	if err != nil {
 		return err

@@ -443,3 +443,31 @@ func TestUnsafeHostNamesAreRefused(t *testing.T) {
 	}
 	checkEmpty(t, fx.path())
 }
+
+// One marker that cannot be read fails neither the list nor the backups of other hosts, and the next Store of its own.
+// Its tree is no leftover of a killed run.
+func TestDamagedMarkerIsListed(t *testing.T) {
+	fx := newFixture(t)
+	stored := fx.store(t)
+	tree := filepath.Join(fx.path(), "db1", "20261123T200000Z")
+	must(t, os.WriteFile(tree+".json", nil, 0o600)) // as a power cut leaves it
+	list, err := fx.List(t.Context(), fx.config, "")
+	if err != nil || len(list) != 1 || list[0].ID != stored.ID || list[0].Host != "db1" || !list[0].Incomplete ||
+		!list[0].Time.Equal(instant.Truncate(time.Second)) || !strings.Contains(list[0].Damaged, "cannot be read") {
+		t.Errorf("listed %+v, %v", list, err)
+	}
+	_, storeErr := fx.Store(t.Context(), fx.config, fx.tree, ignoreProgress)
+	for name, err := range map[string]error{
+		"Store": storeErr, "Present": fx.Present(t.Context(), fx.config, stored.ID, ignoreProgress, nil),
+	} {
+		if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || f.Hint == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(t, fx.Settle(t.Context(), fx.config))
+	if _, err := os.Stat(tree); err != nil {
+		t.Errorf("Settle removed it: %v", err)
+	}
+	fx.tree.Host = "db2"
+	fx.store(t)
+}

@@ -20,6 +20,7 @@ import (
 type datedTree struct {
 	host, name string
 	stored     *backup.Stored // the content of the marker; nil: there is no marker
+	damage     error          // why the marker cannot be read; stored then has what the name says
 	exists     bool           // whether the tree itself exists
 }
 
@@ -121,7 +122,9 @@ func readHost(dir, host string) ([]datedTree, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // it was just removed; its tree follows
 			}
-			if err != nil {
+			if errors.Is(err, fault.BackendFailed) {
+				stored, at(name).damage = damaged(name, err), err
+			} else if err != nil {
 				return nil, err
 			}
 			stored.ID, stored.Host = at(name).id(), host
@@ -133,6 +136,24 @@ func readHost(dir, host string) ([]datedTree, error) {
 		trees = append(trees, *found[name])
 	}
 	return trees, nil
+}
+
+// damaged returns what is listed of a backup whose marker cannot be read.
+func damaged(name string, err error) backup.Stored {
+	stamp, _, _ := strings.Cut(name, "-")
+	at, _ := time.Parse(nameLayout, stamp)
+	return backup.Stored{Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error()}
+}
+
+// firstDamage returns why the marker of the first tree whose marker cannot be read cannot be read, and nil if there is
+// no such tree.
+func firstDamage(trees []datedTree) error {
+	for _, one := range trees {
+		if one.damage != nil {
+			return one.damage
+		}
+	}
+	return nil
 }
 
 func readMarker(path string) (backup.Stored, error) {
