@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -240,8 +241,7 @@ func mountSpecOf(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.
 // planServices plans which units are stopped, and names everything else that holds the volumes open (busy). With Defer
 // it returns the holders in f instead.
 func (rb *rollback) planServices(ctx context.Context, f *findings) error {
-	// The unmount would stop these units too, and nothing would start them again.
-	bound, err := rb.systemd.BoundTo(ctx, rb.mountUnits())
+	disturbed, err := rb.disturbedUnits(ctx)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (rb *rollback) planServices(ctx context.Context, f *findings) error {
 	if err != nil {
 		return err
 	}
-	named := append(slices.Clone(rb.Services), except(bound, plan.Stop)...)
+	named := append(slices.Clone(rb.Services), except(disturbed, plan.Stop)...)
 	if len(named) > len(rb.Services) {
 		if plan, err = rb.systemd.Plan(ctx, named); err != nil {
 			return err
@@ -287,6 +287,22 @@ func (rb *rollback) planServices(ctx context.Context, f *findings) error {
 		return err
 	}
 	return busyFault(remaining, transient)
+}
+
+// disturbedUnits returns the units that the unmount itself would disturb for good: those that systemd would stop with
+// the mounts and not start again, and path units that watch something in them.
+func (rb *rollback) disturbedUnits(ctx context.Context) ([]string, error) {
+	bound, err := rb.systemd.BoundTo(ctx, rb.mountUnits())
+	if err != nil {
+		return nil, err
+	}
+	watching, err := rb.systemd.Watching(ctx, mountPoints(rb.state.Mounts))
+	return append(bound, watching...), err
+}
+
+// usesVolumes is true if one of the units may work on the volumes. A path unit only watches them.
+func usesVolumes(units []string) bool {
+	return slices.ContainsFunc(units, func(unit string) bool { return !strings.HasSuffix(unit, ".path") })
 }
 
 // except returns those of the units that are not excluded.

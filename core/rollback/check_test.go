@@ -237,3 +237,12 @@ func TestWarnsOfSetWithSeveralInstants(t *testing.T) {
 		}
 	}
 }
+
+// A path unit that is stopped for what it watches makes no volume safe at boot, and no service was down for it.
+func TestPathUnitsUseNoVolume(t *testing.T) {
+	for units, want := range map[string]bool{"": false, "deploy.path": false, "deploy.path app.service": true} {
+		if got := usesVolumes(strings.Fields(units)); got != want {
+			t.Errorf("%q: %v", units, got)
+		}
+	}
+}

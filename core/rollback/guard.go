@@ -219,7 +219,7 @@ func (rb *rollback) warnOfScripts(ctx context.Context) error {
 // checkGuarded refuses members that nothing would keep from being used at boot before they are merged, because they
 // have neither a mount nor a known service (unsupported).
 func (rb *rollback) checkGuarded(f *findings) error {
-	if len(rb.state.Services.Stop) > 0 {
+	if usesVolumes(rb.state.Services.Stop) {
 		return nil
 	}
 	fstab, err := filesystem.Fstab("/etc/fstab")

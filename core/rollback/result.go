@@ -107,7 +107,7 @@ func (rb *rollback) message(changed bool, state string, begun time.Time) string 
 		return "rolled back " + described + "; the services are left stopped: " + strings.Join(rb.state.Services.Active, " ")
 	}
 	prefix := "services were down"
-	if len(rb.state.Services.Active) == 0 {
+	if !usesVolumes(rb.state.Services.Active) {
 		prefix = "no service was stopped, and the volumes were unmounted"
 	}
 	return fmt.Sprintf("rolled back %s; %s for %.1f s", described, prefix, rb.state.Downtime.Seconds())

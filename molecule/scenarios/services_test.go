@@ -132,3 +132,27 @@ rm -f /run/rw-locked; systemctl stop rw-lock`)
 	}
 	g.checkTidy(t)
 }
+
+// TestAPathUnitSeesNoEmptyDirectory rolls back a volume that a path unit watches. The unmount must not start what the
+// path unit triggers, and the path unit must watch the mount that is made afterwards.
+func TestAPathUnitSeesNoEmptyDirectory(t *testing.T) {
+	playedOn(t, "d12")
+	g := guestFor(t)
+	g.prepare(t, "mkdir -p /pccehr/rw-in; rm -f /run/rw-seen\n"+writeUnits("rw-p.path", `[Path]
+PathChanged=/pccehr/rw-in`, "rw-p.service", `[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'ls -A /pccehr >>/run/rw-seen'`)+"systemctl start rw-p.path",
+		"rm -f /run/rw-seen; "+removeTestUnits)
+	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")
+	check := g.ok(t, "lvm_merge services=pccehr --check")
+	if stop, _ := check["stop"].([]any); len(stop) == 0 || stop[0] != "rw-p.path" {
+		t.Errorf("--check does not say that the path unit is stopped first: %v", check["stop"])
+	}
+	r := g.ok(t, "lvm_merge services=pccehr wait=true")
+	if got := g.run(t, "systemctl is-active rw-p.path; ls /run/rw-seen 2>/dev/null; true"); got != "active" {
+		t.Errorf("the path unit, and whether its service was started: %q; %s", got, r)
+	}
+	g.run(t, "touch /pccehr/rw-in/x")
+	g.eventually(t, "the start by the path unit", "grep -qx rw-in /run/rw-seen", time.Minute)
+	g.checkTidy(t)
+}
