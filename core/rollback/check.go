@@ -259,6 +259,10 @@ func (rb *rollback) planServices(ctx context.Context, f *findings) error {
 	if err != nil {
 		return err
 	}
+	vouched := plan.Stop
+	if rb.StopHolders {
+		vouched = nil
+	}
 	if rb.Auto || rb.StopHolders {
 		units, _, err := rb.systemd.ByProcess(ctx, pids(holders))
 		if err != nil {
@@ -273,8 +277,22 @@ func (rb *rollback) planServices(ctx context.Context, f *findings) error {
 	if err := rb.findHeldUnits(ctx, f); err != nil {
 		return err
 	}
-	stopped := func(h filesystem.Holder) bool { return h.Unit != "" && slices.Contains(plan.Stop, h.Unit) }
-	remaining := slices.DeleteFunc(holders, stopped)
+	// What a unit leaves behind is no reason to refuse a unit that the user named: perhaps its main process ends it.
+	outliving, err := rb.systemd.Outliving(ctx, except(plan.Stop, vouched), pids(holders))
+	if err != nil {
+		return err
+	}
+	return rb.judgeHolders(ctx, f, holders, outliving)
+}
+
+// judgeHolders names the holders that neither the stop of their units nor the rollback itself ends (busy). outliving
+// are those that outlive the stop of their units. With Defer judgeHolders returns the holders in f instead.
+func (rb *rollback) judgeHolders(
+	ctx context.Context, f *findings, holders []filesystem.Holder, outliving []int,
+) error {
+	remaining := slices.DeleteFunc(holders, func(h filesystem.Holder) bool {
+		return h.Unit != "" && slices.Contains(rb.state.Services.Stop, h.Unit) && !slices.Contains(outliving, h.PID)
+	})
 	if rb.StopHolders {
 		f.toEnd, remaining = splitKillable(remaining)
 	}
@@ -286,7 +304,7 @@ func (rb *rollback) planServices(ctx context.Context, f *findings) error {
 	if err != nil {
 		return err
 	}
-	return busyFault(remaining, transient)
+	return withOutliving(busyFault(remaining, transient), remaining, outliving)
 }
 
 // disturbedUnits returns the units that the unmount itself would disturb for good: those that systemd would stop with

@@ -162,6 +162,31 @@ func advice(holders []filesystem.Holder, transient []string) string {
 	return strings.Join(parts, "; ")
 }
 
+// withOutliving adds to the hint of a busyFault what to do about those of its holders that outlive the stop of their
+// units. If there are no others, it is all of the hint. busy may be nil.
+func withOutliving(busy error, holders []filesystem.Holder, outliving []int) error {
+	var left []string
+	others := 0
+	for _, h := range holders {
+		if slices.Contains(outliving, h.PID) {
+			left = append(left, fmt.Sprintf("%s (pid %d) of %s", h.Command, h.PID, h.Unit))
+		} else {
+			others++
+		}
+	}
+	if len(left) == 0 {
+		return busy
+	}
+	slices.Sort(left)
+	f := fault.Of(busy)
+	hint := "a stop of its unit leaves " + strings.Join(slices.Compact(left), ", ") + " running (KillMode=): " +
+		"wait for its end, or holders=stop ends it; if the unit ends it all the same, name the unit in services"
+	if others > 0 {
+		hint += "; the others: " + f.Hint
+	}
+	return f.WithHint("%s", hint)
+}
+
 // kernelAdvice says for each device, file or socket that the kernel itself holds open how to make the kernel release
 // it.
 func kernelAdvice(holders []filesystem.Holder) []string {

@@ -118,3 +118,28 @@ func TestAdviceForHoldersInKernel(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// A job of cron outlives the stop of its unit, which services=auto would have stopped for it in vain.
+func TestAdviceForWhatOutlivesItsUnit(t *testing.T) {
+	job := filesystem.Holder{Kind: "process", How: "cwd", Path: "/dat", PID: 7, Command: "backup", Unit: "cron.service"}
+	file := job
+	file.How, file.Path = "fd", "/dat/x"
+	tail := filesystem.Holder{Kind: "process", How: "fd", Path: "/dat/y", PID: 9, Command: "tail"}
+	hint := func(holders ...filesystem.Holder) string {
+		return fault.Of(withOutliving(busyFault(holders, nil), holders, []int{7})).Hint
+	}
+	got := hint(job, file)
+	if want := "a stop of its unit leaves backup (pid 7) of cron.service running"; !strings.HasPrefix(got, want) ||
+		strings.Contains(got, "auto") {
+		t.Error(got)
+	}
+	if got := hint(job, tail); !strings.Contains(got, "holders=stop ends it") || !strings.Contains(got, "services=auto") {
+		t.Error(got)
+	}
+	if got := hint(tail); strings.Contains(got, "KillMode") {
+		t.Error(got)
+	}
+	if err := withOutliving(busyFault(nil, nil), nil, []int{7}); err != nil {
+		t.Error(err)
+	}
+}

@@ -32,10 +32,8 @@ func (rb *rollback) stopAndUnmount(ctx context.Context, toEnd []processToEnd) er
 	if err := rb.record(stepStopping, rb.state); err != nil {
 		return err
 	}
-	if err := rb.systemd.Stop(ctx, rb.state.Services, rb.stopLimit(ctx)); err != nil {
-		return err
-	}
-	if err := endProcesses(ctx, toEnd); err != nil {
+	end := func(ctx context.Context) error { return endProcesses(ctx, toEnd) }
+	if err := rb.systemd.StopAndEnd(ctx, rb.state.Services, rb.stopLimit(ctx), end); err != nil {
 		return err
 	}
 	rb.systemd.Disconnect()

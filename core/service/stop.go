@@ -8,40 +8,57 @@ import (
 )
 
 // Stop stops the plan's units, at the same time as far as their order allows. It returns when each of them is down and
-// has no process left. Units that start others are stopped first, so that nothing is started meanwhile. It is no error
-// if a unit is down already.
+// has no process left, except for what it leaves behind (Outliving). Units that start others are stopped first, so that
+// nothing is started meanwhile. It is no error if a unit is down already.
 //
 // Stop waits until systemd kills a service that ignores SIGTERM (TimeoutStopSec=). At limit it returns the fault
 // timeout, which names the processes that are left; systemd goes on stopping the units. After any error Start can start
 // the plan's active units again. Faults besides the common ones: unsupported without cgroup v2, service_failed if
 // something else starts a unit again.
 func (s *Systemd) Stop(ctx context.Context, p Plan, limit time.Duration) error {
+	return s.StopAndEnd(ctx, p, limit, func(context.Context) error { return nil })
+}
+
+// StopAndEnd is Stop, and calls end when all units are down, before it waits for the last of their processes: end may
+// end what the units leave behind. An error of end is returned.
+func (s *Systemd) StopAndEnd(
+	ctx context.Context, p Plan, limit time.Duration, end func(context.Context) error,
+) error {
 	if s.cgroups == "" {
 		return fault.New(fault.Unsupported,
 			"this system has no unified control groups (cgroup v2), which tell when a service has really ended")
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	groups, err := s.controlGroups(ctx, p.Stop)
+	groups, err := s.controlGroups(limited, p.Stop)
 	if err != nil {
 		return err
 	}
 	jobs := make(map[string]<-chan string)
 	for _, name := range p.Stop {
-		job, err := s.bus.stop(ctx, name)
+		job, err := s.bus.stop(limited, name)
 		if isBusError(err, noSuchUnit) {
 			continue // not even loaded: it cannot run
 		}
 		if err != nil {
-			return busFault(ctx, err, "stop %s", name)
+			return busFault(limited, err, "stop %s", name)
 		}
 		jobs[name] = job
 	}
 	var errs []error
 	for _, name := range p.Stop {
 		if job := jobs[name]; job != nil {
-			errs = append(errs, s.waitStopped(ctx, name, job, groups[name], limit))
+			errs = append(errs, s.waitStopped(limited, name, job, groups[name], limit))
 		}
+	}
+	if err := fault.All(errs...); err != nil {
+		return err
+	}
+	if err := end(ctx); err != nil {
+		return err
+	}
+	for _, name := range p.Stop {
+		errs = append(errs, s.waitNoProcess(limited, name, groups[name], limit))
 	}
 	return fault.All(errs...)
 }
@@ -65,29 +82,42 @@ func (s *Systemd) controlGroups(ctx context.Context, units []string) (map[string
 	return groups, nil
 }
 
-// waitStopped waits until a unit is down and its control group is empty. job is its stop job.
+// waitStopped waits until a unit is down. job is its stop job.
 func (s *Systemd) waitStopped(
 	ctx context.Context, name string, job <-chan string, group string, limit time.Duration,
 ) error {
 	if _, err := s.jobResult(ctx, name, job); err != nil {
 		return s.notStopped(ctx, name, group, limit)
 	}
-	if err := s.waitDown(ctx, name); err != nil {
-		if ctx.Err() != nil {
-			return s.notStopped(ctx, name, group, limit)
-		}
-		return err
+	err := s.waitDown(ctx, name)
+	if err != nil && ctx.Err() != nil {
+		return s.notStopped(ctx, name, group, limit)
 	}
+	return err
+}
+
+// waitNoProcess waits until the control group of a unit that is down is empty. For what the unit leaves behind it waits
+// only a moment.
+func (s *Systemd) waitNoProcess(ctx context.Context, name string, group string, limit time.Duration) error {
 	if group == "" {
 		return nil
 	}
-	if err := waitEmpty(ctx, s.cgroups+group); err != nil {
-		if ctx.Err() != nil {
-			return s.notStopped(ctx, name, group, limit)
-		}
-		return fault.New(fault.ServiceFailed, "%s: %w", name, err)
+	longest := limit
+	if k, err := s.killing(ctx, name); err == nil && k.leaves {
+		longest = leaveGrace
 	}
-	return nil
+	waitCtx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	err := waitEmpty(waitCtx, s.cgroups+group)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return s.notStopped(ctx, name, group, limit)
+	case waitCtx.Err() != nil:
+		return nil
+	}
+	return fault.New(fault.ServiceFailed, "%s: %w", name, err)
 }
 
 // Process is a process that is left of a unit that should be down.

@@ -156,3 +156,34 @@ ExecStart=/bin/sh -c 'ls -A /pccehr >>/run/rw-seen'`)+"systemctl start rw-p.path
 	g.eventually(t, "the start by the path unit", "grep -qx rw-in /run/rw-seen", time.Minute)
 	g.checkTidy(t)
 }
+
+// TestAJobThatOutlivesItsServiceIsAHolder uses a service like cron: a stop ends only its main process
+// (KillMode=process), and a job that it has started holds the volume.
+func TestAJobThatOutlivesItsServiceIsAHolder(t *testing.T) {
+	playedOn(t, "d13")
+	g := guestFor(t)
+	g.prepare(t, writeUnits("rw-cron.service", `[Service]
+KillMode=process
+ExecStart=/bin/sh -c '(cd /pccehr; exec sleep 1000) & exec sleep 2000'`)+"systemctl start rw-cron",
+		"pkill -f 'sleep [12]000'; "+removeTestUnits)
+	g.eventually(t, "the job", "ls -l /proc/*/cwd | grep '> /pccehr$' | grep -c . && pgrep -f 'sleep 1000'", time.Minute)
+	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")
+	r := g.fails(t, "lvm_merge services=auto --check", "busy")
+	if !hasRow(r.rows("holders"), map[string]any{"kind": "process", "command": "sleep", "unit": "rw-cron.service"}) ||
+		!strings.Contains(r["hint"].(string), "rw-cron.service") {
+		t.Errorf("the job is not named: %s", r)
+	}
+	// Who names the unit vouches for it. What it leaves behind costs seconds, not the whole timeout.
+	begun := time.Now()
+	g.fails(t, "lvm_merge services=pccehr,rw-cron", "busy")
+	if took := time.Since(begun); took > 3*time.Minute {
+		t.Errorf("the rollback was given up after %s", took)
+	}
+	g.run(t, "systemctl is-active pccehr rw-cron")
+	r = g.ok(t, "lvm_merge services=auto holders=stop wait=true")
+	if down, ok := r["downtime_ms"].(float64); !ok || down > 120e3 {
+		t.Errorf("the services were down for %v ms", r["downtime_ms"])
+	}
+	g.run(t, "systemctl is-active pccehr rw-cron")
+	g.checkTidy(t)
+}
