@@ -14,8 +14,9 @@ import (
 )
 
 // openAndMount opens the LUKS mappings, starts the automounts, and mounts what is not mounted. It tries each part even
-// if an earlier part fails.
+// if an earlier part fails. It warns of what the mounts will hide.
 func (rb *rollback) openAndMount(ctx context.Context, specs []filesystem.MountSpec) error {
+	rb.warnOfHidden(mountPoints(specs))
 	cryptErr := rb.openCrypts(ctx)
 	_, automountErr := rb.systemd.Start(ctx, rb.state.Automounts)
 	automountHold, _ := rb.holdNames()
