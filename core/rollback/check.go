@@ -47,6 +47,7 @@ func (rb *rollback) check(ctx context.Context, sel *selection) (*findings, error
 	if err := rb.planMounts(f); err != nil {
 		return nil, err
 	}
+	rb.warnOfKernels(f)
 	if err := rb.proveKeys(ctx, f); err != nil {
 		return nil, err
 	}
