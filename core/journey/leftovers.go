@@ -14,6 +14,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/proc"
 )
 
@@ -49,27 +50,27 @@ func endLeftovers(ctx context.Context) error {
 	}
 }
 
-// AwaitCommands waits until no program that the run of this journal entry started is at work any more. It is for
-// another run that settles the entry: an LVM command that was not killed together with its run may still be about to
-// change a volume. It does not wait for LVM's pollers, nor for the process that settles the entry in the unit of the
-// killed run, which may itself wait for this run. After two minutes the fault is timeout.
-func AwaitCommands(ctx context.Context, id string) error {
+// AwaitCommands waits until no program is at work any more that the run of this journal entry started and that changes
+// volumes or mounts. It is for whoever settles the entry: an LVM command that was not killed together with its run, or
+// that outlived its limit, may still be about to change a volume. An earlier attempt to settle the entry may have left
+// one too, so it also waits for the LVM commands on the entry's volume groups that other runs started. It does not wait
+// for LVM's pollers, nor for the process that settles the entry in the unit of the killed run, which may itself wait
+// for this run. After two minutes the fault is timeout.
+func AwaitCommands(ctx context.Context, e *journal.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, leftoverLimit)
 	defer cancel()
-	own, err := ownCgroup()
+	units, err := filepath.Glob(filepath.Join(unitSlice, UnitPrefix+"*.service"))
 	if err != nil {
-		return err
+		return fault.New(fault.Internal, "control groups of runs: %w", err)
 	}
-	for _, path := range cgroupsOf(id) {
-		if path == own {
-			continue // endLeftovers has waited for these processes
-		}
+	for _, path := range units {
+		isOfEntry := slices.Contains(unitsOf(e.ID), filepath.Base(path))
 		pids, err := leftoverProcesses(path)
 		if err != nil {
 			continue // the unit has ended
 		}
 		for _, pid := range pids {
-			if isRunProcess(pid) {
+			if isRunProcess(pid) || !mustFinish(nameOf(pid)) || !isOfEntry && !isLVMOn(pid, e.Groups) {
 				continue
 			}
 			if err := awaitProcess(ctx, pid); err != nil {
@@ -80,15 +81,25 @@ func AwaitCommands(ctx context.Context, id string) error {
 	return nil
 }
 
-// cgroupsOf returns the control groups that the run of a journal entry may have. The entry's id is either the id of the
-// run, or that id with a number appended (see the function entryID), so that there are two possibilities.
-func cgroupsOf(id string) []string {
+// unitSlice is the control group of all system services. Tests replace it.
+var unitSlice = "/sys/fs/cgroup/system.slice"
+
+// unitsOf returns the units that the run of a journal entry may have. The entry's id is either the id of the run, or
+// that id with a number appended (see the function entryID), so that there are two possibilities.
+func unitsOf(id string) []string {
 	withoutNumber := id
 	if i := strings.LastIndexByte(id, '-'); i > 0 {
 		withoutNumber = id[:i]
 	}
-	const slice = "/sys/fs/cgroup/system.slice"
-	return []string{filepath.Join(slice, unitOf(id)), filepath.Join(slice, unitOf(withoutNumber))}
+	return []string{unitOf(id), unitOf(withoutNumber)}
+}
+
+// isLVMOn reports whether the process is an LVM command that names one of the volume groups, or a volume in one.
+func isLVMOn(pid int, groups []string) bool {
+	return nameOf(pid) == "lvm" && slices.ContainsFunc(strings.Fields(commandLine(pid)), func(word string) bool {
+		group, _, _ := strings.Cut(word, "/")
+		return slices.Contains(groups, group)
+	})
 }
 
 // isRunProcess reports whether the process is the main process of a run's unit, or its ExecStopPost=.

@@ -13,21 +13,30 @@
 //
 // Functions name the faults that a caller has to expect. In addition, every function that runs a command may return
 // unsupported (the program is not installed), timeout (the command reached its limit), interrupted (ctx ended), and any
-// code of errorPatterns (explain.go).
+// code of errorPatterns (explain.go). A change that reached its limit is also ErrUnfinished.
 package lvm
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
 )
 
-// changeLimit is the time limit of a command that changes metadata. An lvcreate waits for the lock of another LVM
-// command and for the origin's writes in flight: on a busy disk that takes tens of seconds, never minutes.
-const changeLimit = 5 * time.Minute
+// ChangeLimit is the time limit of a command that changes something. An lvcreate waits for the lock of another LVM
+// command and for the origin's writes in flight: on a busy disk that takes tens of seconds. While storage does not
+// answer it takes as long as that lasts, such as the minutes in which multipath or a storage cluster fails over.
+const ChangeLimit = 10 * time.Minute
+
+// ErrUnfinished says that a command which changes something has reached ChangeLimit and is still running, since ending
+// it halfway does damage. It may change the volumes at any later time. So whoever gets this error must not conclude
+// from LVM's state that nothing was changed, and must start no other change. The work is finished when the command has
+// ended: see journey.AwaitCommands.
+var ErrUnfinished = errors.New("it may still change the volumes")
 
 // LVM runs lvm and dmsetup. It keeps no state of its own and is safe for concurrent use.
 type LVM struct {
@@ -94,7 +103,7 @@ func (l *LVM) query(ctx context.Context, argv ...string) (command.Output, error)
 }
 
 // change runs a command that changes state. Once the command has started, change waits for it even if ctx ends, because
-// an LVM command that is killed halfway leaves devices suspended.
+// an LVM command that is killed halfway leaves devices suspended. At ChangeLimit the error is ErrUnfinished.
 func (l *LVM) change(ctx context.Context, argv ...string) error {
 	return l.changeLocked(ctx, Locks{}, argv...)
 }
@@ -105,12 +114,21 @@ func (l *LVM) changeLocked(ctx context.Context, locks Locks, argv ...string) err
 	if argv[0] == "lvm" {
 		argv = slices.Insert(argv, 2, "--config", configFor(argv[1]))
 	}
-	c := command.Cmd{Argv: argv, Changes: true, Limit: changeLimit}
+	c := command.Cmd{Argv: argv, Changes: true, Limit: ChangeLimit}
 	if len(locks.Files) > 0 {
 		c.Hold = locks.Files[0]
 	}
 	_, err := l.runner.Run(ctx, c)
+	if isRunning(err) {
+		return fault.New(fault.Of(err).Code, "%w: %w", err, ErrUnfinished)
+	}
 	return explain(err)
+}
+
+// isRunning reports whether err says that a command was left running.
+func isRunning(err error) bool {
+	failed := (*command.Error)(nil)
+	return errors.As(err, &failed) && failed.Running != 0
 }
 
 // configFor returns the settings of lvm.conf that are overridden for a subcommand of lvm that changes state.

@@ -18,7 +18,7 @@ type Arguments struct {
 	Holders       string   `mapstructure:"holders" choices:"fail,stop" doc:"What to do with other processes that hold the volumes open: fail names them; stop also stops the units of such, as auto does, and ends the others: SIGTERM, after 10 s SIGKILL. Those are not started again."`
 	WhenBusy      string   `mapstructure:"when_busy" choices:"fail,defer" doc:"What to do if a volume cannot be closed: fail, or merge at its next activation, for a root volume the next boot. Nothing is stopped then, what is written until that boot is lost at it, and it cannot be taken back."`
 	Wait          bool     `mapstructure:"wait" doc:"Wait until the merge is finished. The volumes are in use before."`
-	Timeout       int      `mapstructure:"timeout" doc:"Seconds until the merge begins, 1 to 86400; half of them for writing out what is in memory, before the first service stops. To begin it there are 5 minutes, to start the services or to put all back at least 10."`
+	Timeout       int      `mapstructure:"timeout" doc:"Seconds until the merge begins, 1 to 86400; half of them for writing out what is in memory, before the first service stops. To begin it there are 10 minutes, to start the services or to put all back at least 10."`
 	Resnapshot    bool     `mapstructure:"resnapshot" doc:"Take the same set again, for rehearsals. For thick volumes the services wait until the merge is finished."`
 	StartServices bool     `mapstructure:"start_services" doc:"Start the services again; false leaves them stopped for a look."`
 }

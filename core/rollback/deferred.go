@@ -2,6 +2,7 @@ package rollback
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -131,8 +133,14 @@ func (devices openDevices) close() {
 
 // afterRefusedDefer decides what becomes of a deferred rollback after LVM refused a merge. If LVM refused all members,
 // the rollback is undone. Otherwise the members that LVM took are merged at their next activation, and nothing can undo
-// that.
+// that. While LVM's command is still running nothing is decided: settle does that.
 func (rb *rollback) afterRefusedDefer(ctx context.Context, cause error) (ansible.Result, error) {
+	if errors.Is(cause, lvm.ErrUnfinished) {
+		return rb.result(true, rb.entry()), fault.New(fault.Of(cause).Code,
+			"whether LVM merges the volumes at the next boot cannot be found out yet: %w", cause).
+			WithHint("wait for that command and run the same task again before the next boot: it finds out, and has LVM " +
+				"defer the merges that are missing")
+	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), resultLimit)
 	defer cancel()
 	states, lostErr, err := rb.survey(limited)

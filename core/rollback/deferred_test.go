@@ -10,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 	"go.pcc.com/rewind/core/service"
 )
@@ -45,6 +46,26 @@ func TestRefusedDeferredMergeIsUndone(t *testing.T) {
 		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
 			t.Errorf("%s: %s %q, guard: %v", name, e.Step, e.Outcome, isGuarded(t))
 		}
+	}
+}
+
+// An lvconvert that outlives its limit may still record the merges, so nothing is undone while it runs.
+func TestDeferredMergeThatOutlivesItsLimitIsNotUndone(t *testing.T) {
+	f := server()
+	rb := newDeferrable(t, f, "vg00/dat_s", "vg00/app_s")
+	f.SetOpen("vg00/dat", 1)
+	f.SetOpen("vg00/app", 1)
+	f.Outlive("lvconvert")
+	result, err := rb.deferMerges(t.Context(), nil)
+	if !errors.Is(err, lvm.ErrUnfinished) || !result.Changed {
+		t.Errorf("%v, %+v", err, result)
+	}
+	if e := rb.entry(); e.Step != StepDeferred || e.Outcome != journal.Unfinished || !isGuarded(t) {
+		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t))
+	}
+	readReport(t, rb) // now lvconvert goes on
+	if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
+		t.Errorf("begun: %v, %v", begun, err)
 	}
 }
 

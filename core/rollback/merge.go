@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -25,6 +26,7 @@ const (
 
 const (
 	// mergeStartLimit bounds the wait for a volume that something opened just when its merge was to begin, as udev does.
+	// It begins when LVM was told to merge.
 	mergeStartLimit = 5 * time.Minute
 	// statusInterval is how often the kernel is asked for changes that device-mapper has no event for.
 	statusInterval = 500 * time.Millisecond
@@ -34,56 +36,75 @@ const (
 )
 
 // merge has LVM merge all members. It returns when the kernel merges each of them, or has merged it, and all of them
-// can be written to again.
+// can be written to again. While an LVM command is still running (lvm.ErrUnfinished) the members stay read-only.
 func (rb *rollback) merge(ctx context.Context) error {
 	err := rb.mergeAll(ctx)
+	if errors.Is(err, lvm.ErrUnfinished) {
+		return err
+	}
 	if unprotectErr := rb.unprotect(ctx); err == nil {
 		err = unprotectErr
 	}
 	return err
 }
 
-// mergeAll is merge without making the members writable again. It tells LVM to merge the members, twice at most, and
-// retries merges that LVM deferred because something held the volume open. If a member is still open after openLimit,
-// LVM is told to forget the merges, which works only if no member merges yet; otherwise the retries go on until
-// mergeStartLimit.
+// mergeAll is merge without making the members writable again. It tells LVM to merge the members, twice at most.
 func (rb *rollback) mergeAll(ctx context.Context) error {
 	rb.run.Progress("merging", -1)
-	ctx, cancel := context.WithTimeout(ctx, mergeStartLimit)
-	defer cancel()
+	rb.run.Extend(lvm.ChangeLimit + mergeStartLimit + undoLimit)
 	var mergeErr error
-	var deferred deferral
 	attempts := 0
 	if rb.readyToMerge {
 		attempts, mergeErr = 1, rb.startMerge(ctx, rb.state.Members)
 	}
-	for {
-		states, lostErr, err := rb.survey(ctx)
-		if ctx.Err() != nil && len(deferred.members) > 0 {
-			_, err := rb.giveUpOpened(context.WithoutCancel(ctx), deferred.members, mergeStartLimit)
-			return err
-		}
-		if err != nil {
-			return fault.All(mergeErr, err)
-		}
-		if lostErr != nil {
-			return rb.endWithLost(states, lostErr)
-		}
-		notBegun := membersIn(states, rb.state.Members, stateWaiting)
-		deferred.members = membersIn(states, rb.state.Members, stateDeferred)
+	for !errors.Is(mergeErr, lvm.ErrUnfinished) {
+		states, notBegun, err := rb.awaitBegun(ctx, mergeErr)
 		switch {
-		case len(notBegun)+len(deferred.members) == 0:
-			return rb.resumeSuspended(ctx)
-		case len(notBegun) > 0 && attempts < 2:
-			attempts++
-			rb.releaseSpace() // LVM may have failed for lack of disk space for its metadata archive
-			mergeErr = rb.startMerge(ctx, notBegun)
-			continue
-		case len(notBegun) > 0:
+		case err != nil || len(notBegun) == 0:
+			return err
+		case attempts == 2:
 			return rb.mergeRefused(notBegun, mergeErr, rb.unmerge(ctx, states))
 		}
-		if gaveUp, err := rb.retryOrGiveUp(ctx, &deferred); gaveUp || err != nil {
-			return err
+		attempts++
+		rb.releaseSpace() // LVM may have failed for lack of disk space for its metadata archive
+		mergeErr = rb.startMerge(ctx, notBegun)
+	}
+	return mergeErr
+}
+
+// awaitBegun waits until the kernel merges every member, or has merged it. It retries merges that LVM deferred because
+// something held the volume open. If a member is still open after openLimit, LVM is told to forget the merges, which
+// works only if no member merges yet; otherwise the retries go on until mergeStartLimit. If there are members that LVM
+// has not been told to merge, or has refused, it returns these at once as notBegun, with the states of all members.
+// mergeErr is why LVM may have refused them.
+func (rb *rollback) awaitBegun(
+	ctx context.Context, mergeErr error,
+) (states map[*Member]string, notBegun []*Member, err error) {
+	limited, cancel := context.WithTimeout(ctx, mergeStartLimit)
+	defer cancel()
+	var deferred deferral
+	for {
+		states, lostErr, err := rb.survey(limited)
+		if limited.Err() != nil && len(deferred.members) > 0 {
+			_, err := rb.giveUpOpened(context.WithoutCancel(ctx), deferred.members, mergeStartLimit)
+			return nil, nil, err
+		}
+		if err != nil {
+			return nil, nil, fault.All(mergeErr, err)
+		}
+		if lostErr != nil {
+			return nil, nil, rb.endWithLost(states, lostErr)
+		}
+		notBegun = membersIn(states, rb.state.Members, stateWaiting)
+		deferred.members = membersIn(states, rb.state.Members, stateDeferred)
+		switch {
+		case len(notBegun) > 0:
+			return states, notBegun, nil
+		case len(deferred.members) == 0:
+			return nil, nil, rb.resumeSuspended(limited)
+		}
+		if gaveUp, err := rb.retryOrGiveUp(limited, &deferred); gaveUp || err != nil {
+			return nil, nil, err
 		}
 	}
 }
@@ -96,7 +117,7 @@ type deferral struct {
 }
 
 // retryOrGiveUp tries the deferred merges again. After openLimit it has LVM forget them, once; gaveUp is true if that
-// succeeded.
+// succeeded, or may still succeed (lvm.ErrUnfinished).
 func (rb *rollback) retryOrGiveUp(ctx context.Context, d *deferral) (gaveUp bool, err error) {
 	switch {
 	case d.since.IsZero():
@@ -107,14 +128,16 @@ func (rb *rollback) retryOrGiveUp(ctx context.Context, d *deferral) (gaveUp bool
 		}
 	case !d.triedUnmerge && time.Since(d.since) > rb.openLimit:
 		d.triedUnmerge = true
-		if undone, err := rb.giveUpOpened(ctx, d.members, rb.openLimit); undone {
+		undone, err := rb.giveUpOpened(ctx, d.members, rb.openLimit)
+		if undone || errors.Is(err, lvm.ErrUnfinished) {
 			return true, err
 		}
 	}
-	if err := rb.retryDeferred(ctx, d.members); err != nil && ctx.Err() == nil {
-		return false, err
+	err = rb.retryDeferred(ctx, d.members)
+	if ctx.Err() != nil && !errors.Is(err, lvm.ErrUnfinished) {
+		return false, nil // the caller gives up
 	}
-	return false, nil
+	return false, err
 }
 
 // endWithLost returns the fault for snapshots that were lost, and records which members these are unless nothing is
@@ -210,8 +233,8 @@ func (rb *rollback) retryDeferred(ctx context.Context, deferred []*Member) error
 		}
 	}
 	if len(closed) > 0 {
-		if err := rb.lvm.Refresh(ctx, closed...); err == nil {
-			return nil
+		if err := rb.lvm.Refresh(ctx, closed...); err == nil || errors.Is(err, lvm.ErrUnfinished) {
+			return err
 		}
 	}
 	select {

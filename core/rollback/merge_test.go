@@ -3,15 +3,18 @@ package rollback
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
+	"go.pcc.com/rewind/core/service"
 )
 
 const mib = 1 << 20
@@ -360,4 +363,59 @@ func TestMergeFromOverflowedSnapshotCountsAsLost(t *testing.T) {
 			t.Errorf("given up %v: %s, %v", given, state, err)
 		}
 	}
+}
+
+// An lvconvert that outlives its limit may begin the merges at any later time, so nothing is decided while it runs: the
+// services stay down, and a later run finishes the rollback.
+func TestMergeThatOutlivesItsLimitIsNotUndone(t *testing.T) {
+	for _, overlap := range []bool{false, true} {
+		f := server()
+		f.Fill("vg00/dat_s", 50)
+		rb := newAtMerge(t, f, allSnapshots...)
+		rb.systemd, rb.commands = &service.Systemd{}, command.NewRecorder(f)
+		rb.readyToMerge, rb.overlapLvconvert = true, overlap
+		beginAt(t, rb, stepMerging)
+		f.Outlive("lvconvert")
+		err := rb.mergeAndStartOrAbort(t.Context())
+		if !errors.Is(err, lvm.ErrUnfinished) || !errors.Is(err, fault.Timeout) ||
+			!strings.Contains(err.Error(), "the services stay down") {
+			t.Errorf("overlap %v: %v", overlap, err)
+		}
+		if e := rb.entry(); e.Step != stepMerging || e.Outcome != journal.Unfinished || !isGuarded(t) {
+			t.Errorf("overlap %v: %s %q, guard: %v", overlap, e.Step, e.Outcome, isGuarded(t))
+		}
+		if n := countCommands(f, "lvconvert"); n != 1 {
+			t.Errorf("overlap %v: %d lvconverts were started", overlap, n)
+		}
+		readReport(t, rb) // now lvconvert goes on
+		if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
+			t.Errorf("overlap %v: begun: %v, %v", overlap, begun, err)
+		}
+	}
+}
+
+// Taking the merges back is not decided either while the command for it may still run.
+func TestUnmergeThatOutlivesItsLimitIsNotDecided(t *testing.T) {
+	f := server()
+	rb := newAtMerge(t, f, "vg00/dat_s")
+	rb.systemd, rb.commands = &service.Systemd{}, command.NewRecorder(f)
+	rb.metadataDir, rb.openLimit, rb.readyToMerge = t.TempDir(), 0, true
+	beginAt(t, rb, stepMerging)
+	rb.keepMetadata(t.Context())
+	f.SetOpen("vg00/dat", 1)
+	f.Outlive("vgcfgrestore")
+	err := rb.mergeAndStartOrAbort(t.Context())
+	if !errors.Is(err, lvm.ErrUnfinished) || rb.entry().Step != stepMerging {
+		t.Errorf("%s: %v", rb.entry().Step, err)
+	}
+}
+
+// countCommands returns how many commands with this word were run.
+func countCommands(f *lvmtest.Fake, word string) (n int) {
+	for _, argv := range f.Commands() {
+		if slices.Contains(argv, word) {
+			n++
+		}
+	}
+	return n
 }

@@ -14,6 +14,7 @@ package rollback
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"time"
 
@@ -294,11 +295,15 @@ func (rb *rollback) execute(ctx context.Context, toEnd []processToEnd) error {
 	return rb.mergeAndStartOrAbort(ctx)
 }
 
-// mergeAndStartOrAbort is mergeAndStart. If that fails and no merge has begun, the rollback is undone.
+// mergeAndStartOrAbort is mergeAndStart. If that fails and no merge has begun, nor can begin any more, the rollback is
+// undone.
 func (rb *rollback) mergeAndStartOrAbort(ctx context.Context) error {
 	err := rb.mergeAndStart(ctx)
 	if err == nil || rb.entry().Step != stepMerging {
 		return err
+	}
+	if errors.Is(err, lvm.ErrUnfinished) { // it may begin the merges at any later time; settle finishes the rollback
+		return rb.unknownStateFault(err)
 	}
 	if begun, surveyErr := rb.hasBegun(context.WithoutCancel(ctx)); begun || surveyErr != nil {
 		return fault.All(err, rb.unknownStateFault(surveyErr))

@@ -31,8 +31,8 @@ func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
 func (rb *rollback) settle(ctx context.Context) error {
 	e := rb.entry()
 	if directionOf(e.Step) == lvmDecides {
-		// An lvconvert of the killed run may still be about to begin a merge.
-		if err := journey.AwaitCommands(ctx, e.ID); err != nil {
+		// An lvconvert of the killed run, or one that outlived its limit, may still be about to begin a merge.
+		if err := journey.AwaitCommands(ctx, e); err != nil {
 			return err
 		}
 	}

@@ -24,9 +24,9 @@ type Pause map[string]time.Duration // by origin, vg/lv
 var errLeftover = errors.New("what is left is undone when this run has ended, or by the next run")
 
 // take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all members
-// go on, unless the error is errLeftover, filesystem.ErrFreezing or lvm.ErrSuspending. limit bounds how long this
-// program keeps any file system frozen or any device suspended. It does not bound LVM's own suspend of a single volume,
-// which nothing can cut short.
+// go on, unless the error is errLeftover, filesystem.ErrFreezing, lvm.ErrSuspending or lvm.ErrUnfinished. limit bounds
+// how long this program keeps any file system frozen or any device suspended. It does not bound LVM's own suspend of a
+// single volume, which nothing can cut short.
 func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause, error) {
 	t := &taker{lvm: l, plan: p, limit: limit, pause: Pause{}}
 	err := t.take(ctx)

@@ -227,9 +227,11 @@ func (op *setOperation) takePlanned(
 	return takenResult(plan, pause, op.FreezeTimeout), runWithReserve(reserve, record)
 }
 
-// mayHoldVolume says that a volume may still be suspended, or a file system frozen, after this error.
+// mayHoldVolume says that after this error a volume may still be suspended, or a file system frozen, or that a command
+// of LVM is still running, which may suspend a volume and make what an undo would not have found.
 func mayHoldVolume(err error) bool {
-	return errors.Is(err, filesystem.ErrFreezing) || errors.Is(err, lvm.ErrSuspending)
+	return errors.Is(err, filesystem.ErrFreezing) || errors.Is(err, lvm.ErrSuspending) ||
+		errors.Is(err, lvm.ErrUnfinished)
 }
 
 // closeFailed closes the journal entry of an operation that failed, if nothing is left of the operation. Otherwise the
@@ -292,6 +294,10 @@ func (s Server) settle(ctx context.Context, run *journey.Run, e *journal.Entry) 
 		return finishMerges(ctx, run, l, remaining, journalVolume)
 	case journalVolume != nil:
 		return run.Finish("taken", journal.Done, nil)
+	}
+	// An lvcreate of the killed run, or one that outlived its limit, may still be about to make a snapshot.
+	if err := journey.AwaitCommands(ctx, e); err != nil {
+		return err
 	}
 	if err := Undo(ctx, l, p); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
 
@@ -338,6 +339,34 @@ func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
 		if !stuck {
 			srv.assertUntouched("vg00/dat", "vg00/pccehr")
 		}
+	}
+}
+
+// A command that outlives its limit may still make what an undo has just not found. So the set stays unfinished, and
+// is undone when that command has ended.
+func TestCommandThatOutlivesItsLimitLeavesSetUnfinished(t *testing.T) {
+	for _, words := range [][]string{{"lvcreate", "pccehr_s"}, {"lvchange", "--addtag"}} {
+		srv := newServer(t)
+		p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
+		srv.Outlive(words...)
+		j, err := journal.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		op := &setOperation{run: &journey.Run{Journal: j}, lvm: srv.lvm}
+		if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
+			t.Fatal(err)
+		}
+		_, err = take(t.Context(), srv.lvm, p, time.Minute)
+		err = op.closeFailed(err)
+		if open, _ := j.Unfinished(); len(open) != 1 || !errors.Is(err, lvm.ErrUnfinished) {
+			t.Errorf("%s: unfinished: %v, %v", words[0], open, err)
+		}
+		srv.report() // now the command goes on
+		if err := Undo(t.Context(), srv.lvm, p); err != nil {
+			t.Errorf("%s: %v", words[0], err)
+		}
+		srv.assertUntouched("vg00/dat", "vg00/pccehr")
 	}
 }
 

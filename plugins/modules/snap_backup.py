@@ -183,7 +183,7 @@ options:
     description:
       - >-
         Seconds until the merge begins, 1 to 86400; half of them for writing out what is in memory, before the first
-        service stops. To begin it there are 5 minutes, to start the services or to put all back at least 10.
+        service stops. To begin it there are 10 minutes, to start the services or to put all back at least 10.
     default: 600
   resnapshot:
     type: bool

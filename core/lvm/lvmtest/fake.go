@@ -61,6 +61,8 @@ type Fake struct {
 	before         map[int]func(argv []string) error // called before the command with that number, from 1
 	after          map[int]func(argv []string)       // called after the command with that number
 	failures       []injectedFailure
+	outliving      [][]string      // the words of commands that will outlive their limits: see Outlive
+	late           [][]string      // commands that have outlived their limits and are still to work
 	created        int             // how many groups and volumes were ever made; gives UUIDs, minors and times
 	pollerAlive    bool            // LVM's poller is alive, and finishes merges
 	suspendsFrozen bool            // the kernel can suspend a device with a frozen file system
@@ -197,10 +199,14 @@ func (f *Fake) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
 	if err := f.takeFailure(argv); err != nil {
 		return failedCommand(argv, err)
 	}
+	if f.outlivesLimit(argv) {
+		return command.Output{}, &command.Error{Argv: argv, Code: -1, Err: context.DeadlineExceeded, Running: latePID}
+	}
 	stdout, err := f.dispatch(argv)
 	if hook := f.after[n]; hook != nil {
 		hook(argv)
 	}
+	f.runLate(argv)
 	if err != nil {
 		out, wrapped := failedCommand(argv, err)
 		out.Stdout = stdout
@@ -264,6 +270,42 @@ func (f *Fake) DieAfter(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.after[n] = func(argv []string) { panic(Died{n, argv}) }
+}
+
+// latePID is the process id of commands that outlive their limits. No process has it.
+const latePID = 1 << 30
+
+// Outlive makes the next command that has all these words in its argv outlive its limit: it is left running and has
+// changed nothing yet. It does its work as soon as another command has read LVM's report, which is the worst moment for
+// a caller that decides by the report.
+func (f *Fake) Outlive(words ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.outliving = append(f.outliving, words)
+}
+
+// outlivesLimit reports whether the command outlives its limit. If so, it keeps the command for runLate.
+func (f *Fake) outlivesLimit(argv []string) bool {
+	for i, words := range f.outliving {
+		if containsAll(argv, words) {
+			f.outliving = slices.Delete(f.outliving, i, i+1)
+			f.late = append(f.late, argv)
+			return true
+		}
+	}
+	return false
+}
+
+// runLate makes the commands that have outlived their limits do their work, if argv has just read LVM's report.
+func (f *Fake) runLate(argv []string) {
+	if !slices.Contains(argv, "fullreport") {
+		return
+	}
+	late := f.late
+	f.late = nil
+	for _, argv := range late {
+		_, _ = f.dispatch(argv) // nobody sees its error
+	}
 }
 
 // Commands returns the argv of every command that was run, with the calls of the Mapper that change something.
