@@ -3,6 +3,7 @@ package journey
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,15 +60,18 @@ func endLeftovers(ctx context.Context) error {
 func AwaitCommands(ctx context.Context, e *journal.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, leftoverLimit)
 	defer cancel()
-	units, err := filepath.Glob(filepath.Join(unitSlice, UnitPrefix+"*.service"))
-	if err != nil {
-		return fault.New(fault.Internal, "control groups of runs: %w", err)
+	if _, err := os.Stat(hierarchy()); err != nil {
+		return fault.New(fault.Internal, "the control groups of systemd: %w", err)
 	}
+	units, _ := filepath.Glob(filepath.Join(hierarchy(), "system.slice", UnitPrefix+"*.service"))
 	for _, path := range units {
 		isOfEntry := slices.Contains(unitsOf(e.ID), filepath.Base(path))
 		pids, err := leftoverProcesses(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue // the unit has ended meanwhile
+		}
 		if err != nil {
-			continue // the unit has ended
+			return err
 		}
 		for _, pid := range pids {
 			if isRunProcess(pid) || !mustFinish(nameOf(pid)) || !isOfEntry && !isLVMOn(pid, e.Groups) {
@@ -81,8 +85,19 @@ func AwaitCommands(ctx context.Context, e *journal.Entry) error {
 	return nil
 }
 
-// unitSlice is the control group of all system services. Tests replace it.
-var unitSlice = "/sys/fs/cgroup/system.slice"
+// cgroupMount is where control groups are mounted. Tests replace it.
+var cgroupMount = proc.CgroupMount
+
+// oldHierarchy is the directory of systemd's own hierarchy where there are only control groups of version 1.
+const oldHierarchy = "systemd"
+
+// hierarchy returns the directory of the hierarchy of control groups in which systemd keeps the processes of its units.
+func hierarchy() string {
+	if dir := proc.UnifiedHierarchy(cgroupMount); dir != "" {
+		return dir
+	}
+	return filepath.Join(cgroupMount, oldHierarchy)
+}
 
 // unitsOf returns the units that the run of a journal entry may have. The entry's id is either the id of the run, or
 // that id with a number appended (see the function entryID), so that there are two possibilities.
@@ -112,15 +127,26 @@ func isRunProcess(pid int) bool {
 // ownCgroup returns the directory of the control group of this run's unit. It is empty if this process was started by
 // hand.
 func ownCgroup() (string, error) {
-	group, err := os.ReadFile("/proc/self/cgroup")
+	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return "", fault.New(fault.Internal, "own control group: %w", err)
 	}
-	_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "::")
-	if !ok || !strings.Contains(path, UnitPrefix) {
-		return "", nil
+	return ownCgroupFrom(string(groups)), nil
+}
+
+// ownCgroupFrom is ownCgroup for the text of /proc/self/cgroup, which has a line for each hierarchy (cgroups(7)).
+func ownCgroupFrom(groups string) string {
+	root, prefix := hierarchy(), "0::"
+	if filepath.Base(root) == oldHierarchy {
+		prefix = "name=systemd:"
 	}
-	return filepath.Join("/sys/fs/cgroup", path), nil
+	for line := range strings.Lines(groups) {
+		_, path, ok := strings.Cut(strings.TrimSpace(line), prefix)
+		if ok && strings.Contains(path, UnitPrefix) {
+			return filepath.Join(root, path)
+		}
+	}
+	return ""
 }
 
 // leftoverProcesses returns the processes in the control group, without this one, LVM's pollers, and those that have
@@ -136,7 +162,7 @@ func leftoverProcesses(path string) ([]int, error) {
 func processes(path string) ([]int, error) {
 	data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 	if err != nil {
-		return nil, fault.New(fault.Internal, "own control group: %w", err)
+		return nil, fault.New(fault.Internal, "the processes of a run: %w", err)
 	}
 	var pids []int
 	for _, field := range strings.Fields(string(data)) {

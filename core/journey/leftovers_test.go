@@ -14,28 +14,44 @@ import (
 	"go.pcc.com/rewind/core/journal"
 )
 
-// useSlice makes the package look for the control groups of units in a temporary directory. It returns a function that
-// gives a unit there a process: a program with this name, which runs until the test ends and has these arguments.
-func useSlice(t *testing.T) (start func(unit, name string, args ...string) *exec.Cmd) {
+// The files that tell the setups of control groups apart.
+const (
+	unifiedSetup = "cgroup.controllers"
+	mixedSetup   = "unified/cgroup.controllers"
+	oldSetup     = "systemd/cgroup.procs" // version 1 only
+)
+
+// useCgroups makes the package look for control groups in a temporary directory, which it returns.
+func useCgroups(t *testing.T, setup string) (mount string) {
 	t.Helper()
-	dir := t.TempDir()
-	original := unitSlice
-	t.Cleanup(func() { unitSlice = original })
-	unitSlice = filepath.Join(dir, "system.slice")
-	return func(unit, name string, args ...string) *exec.Cmd {
-		program := filepath.Join(t.TempDir(), name)
-		group := filepath.Join(unitSlice, unit)
-		cmd := exec.Command(program, args...)
-		stdin, pipeErr := cmd.StdinPipe()
-		err := errors.Join(os.WriteFile(program, []byte("#!/bin/sh\nread line\n"), 0o700), pipeErr, cmd.Start(),
-			os.MkdirAll(group, 0o700),
-			os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
-		return cmd
+	original := cgroupMount
+	t.Cleanup(func() { cgroupMount = original })
+	cgroupMount = t.TempDir()
+	writeFile(t, filepath.Join(cgroupMount, setup), "")
+	return cgroupMount
+}
+
+// writeFile writes a file, and makes its directory.
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// startIn starts a program with this name and these arguments, which runs until the test ends, and puts it into a
+// control group.
+func startIn(t *testing.T, group, name string, args ...string) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), name)
+	cmd := exec.Command(program, args...)
+	stdin, pipeErr := cmd.StdinPipe()
+	err := errors.Join(os.WriteFile(program, []byte("#!/bin/sh\nread line\n"), 0o700), pipeErr, cmd.Start())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
+	writeFile(t, filepath.Join(group, "cgroup.procs"), strconv.Itoa(cmd.Process.Pid)+"\n")
 }
 
 // isAwaited reports whether AwaitCommands for the entry with this id waits for something.
@@ -67,11 +83,48 @@ func TestAwaitCommands(t *testing.T) {
 		"not a change":              {"rewind-7.service", "gpg-agent", nil, false},
 		"not of Rewind":             {"cron.service", "lvm", []string{"lvcreate", "--", "vg00/dat"}, false},
 	} {
-		useSlice(t)(c.unit, c.program, c.args...)
+		mount := useCgroups(t, unifiedSetup)
+		startIn(t, filepath.Join(mount, "system.slice", c.unit), c.program, c.args...)
 		for _, id := range []string{"7", "7-2"} {
 			if got := isAwaited(t, id); got != c.want {
 				t.Errorf("%s, entry %s: waited for: %v", name, id, got)
 			}
 		}
+	}
+}
+
+// Where the units' control groups are depends on how systemd was told to set them up. What cannot be read is not taken
+// for a unit that has ended.
+func TestControlGroupsOfEachSetup(t *testing.T) {
+	const own = "/system.slice/rewind-7.service"
+	for setup, c := range map[string]struct{ proc, hierarchy string }{
+		unifiedSetup: {"0::" + own + "\n", ""},
+		mixedSetup:   {"3:cpuset:/\n1:name=systemd:" + own + "\n0::" + own + "\n", "unified"},
+		oldSetup:     {"3:cpuset:/\n1:name=systemd:" + own + "\n", "systemd"},
+	} {
+		mount := useCgroups(t, setup)
+		group := filepath.Join(mount, c.hierarchy, own)
+		if got := ownCgroupFrom(c.proc); got != group {
+			t.Errorf("%s: own group %q", setup, got)
+		}
+		if isAwaited(t, "7") {
+			t.Errorf("%s: waited for a unit that has ended", setup)
+		}
+		startIn(t, group, "lvm", "lvconvert")
+		if !isAwaited(t, "7") {
+			t.Errorf("%s: not waited for a command of the run", setup)
+		}
+	}
+	if got := ownCgroupFrom("0::/user.slice\n"); got != "" {
+		t.Errorf("started by hand: own group %q", got)
+	}
+	mount := useCgroups(t, unifiedSetup)
+	writeFile(t, filepath.Join(mount, "system.slice/rewind-7.service/cgroup.procs/unreadable"), "")
+	if err := AwaitCommands(t.Context(), &journal.Entry{ID: "7"}); err == nil {
+		t.Error("a control group that cannot be read is taken for a unit that has ended")
+	}
+	cgroupMount = filepath.Join(t.TempDir(), "nothing")
+	if err := AwaitCommands(t.Context(), &journal.Entry{ID: "7"}); err == nil {
+		t.Error("missing control groups are taken for a unit that has ended")
 	}
 }

@@ -16,17 +16,6 @@ import (
 	"go.pcc.com/rewind/core/proc"
 )
 
-// unifiedHierarchy returns the directory of the unified hierarchy of control groups: mount itself or, in a mixed setup,
-// a directory below it. It returns an empty string if there is none.
-func unifiedHierarchy(mount string) string {
-	for _, dir := range []string{mount, filepath.Join(mount, "unified")} {
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.controllers")); err == nil {
-			return dir
-		}
-	}
-	return ""
-}
-
 // waitEmpty waits until no process is left in a control group and in the groups below it, or ctx ends. The kernel
 // signals changes by the file cgroup.events (cgroups(7)).
 func waitEmpty(ctx context.Context, group string) error {

@@ -17,6 +17,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/proc"
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
@@ -45,8 +46,10 @@ func Connect(ctx context.Context) (*Systemd, error) {
 	if err != nil {
 		return nil, fault.New(fault.Unsupported, "cannot reach systemd: %w", err)
 	}
-	proc := filesystem.Proc("/proc")
-	return &Systemd{bus: b, proc: proc, cgroups: unifiedHierarchy("/sys/fs/cgroup"), own: proc.Unit(os.Getpid())}, nil
+	processes := filesystem.Proc("/proc")
+	return &Systemd{
+		bus: b, proc: processes, cgroups: proc.UnifiedHierarchy(proc.CgroupMount), own: processes.Unit(os.Getpid()),
+	}, nil
 }
 
 // Disconnect ends the connection until the next call to systemd. systemd sends every change of every unit to all its
