@@ -87,9 +87,32 @@ func ProveKey(ctx context.Context, r command.Runner, name, device string) error 
 	return nil
 }
 
+// cryptOptions are cryptsetup's options for optional parameters of a crypt device's table (dm-crypt). cryptsetup takes
+// other parameters from the LUKS header. All are in cryptsetup 2.6 (Debian 12, RHEL 9).
+var cryptOptions = map[string]string{
+	"allow_discards":         "--allow-discards",
+	"same_cpu_crypt":         "--perf-same_cpu_crypt",
+	"submit_from_crypt_cpus": "--perf-submit_from_crypt_cpus",
+	"no_read_workqueue":      "--perf-no_read_workqueue",
+	"no_write_workqueue":     "--perf-no_write_workqueue",
+}
+
+// openArguments returns the command that opens a crypt device. parameters are those of its table (see OpenCrypt).
+func openArguments(key, name, device string, parameters []string) []string {
+	argv := []string{"cryptsetup", "open", "--batch-mode", "--key-file", key}
+	for _, p := range parameters {
+		if option, ok := cryptOptions[p]; ok {
+			argv = append(argv, option)
+		}
+	}
+	return append(argv, "--", device, name)
+}
+
 // OpenCrypt opens a crypt device on device, under the given name, with the key file that crypttab has for that name.
-// Faults: exists if it is open already, no_key, mount_failed.
-func OpenCrypt(ctx context.Context, r command.Runner, name, device string) error {
+// parameters are the optional parameters that its table had before, as lvm.LVM.CryptOptions returns them: those that
+// cryptsetup does not take from the LUKS header are set again. Faults: exists if it is open already, no_key,
+// mount_failed.
+func OpenCrypt(ctx context.Context, r command.Runner, name, device string, parameters []string) error {
 	if isCryptOpen(name) {
 		return fault.New(fault.Exists, "crypt device %s is open", name)
 	}
@@ -98,8 +121,7 @@ func OpenCrypt(ctx context.Context, r command.Runner, name, device string) error
 		return err
 	}
 	_, err = r.Run(ctx, command.Cmd{
-		Argv:  []string{"cryptsetup", "open", "--batch-mode", "--key-file", key, "--", device, name},
-		Limit: cryptsetupLimit, Changes: true,
+		Argv: openArguments(key, name, device, parameters), Limit: cryptsetupLimit, Changes: true,
 	})
 	if err != nil {
 		return fault.New(fault.MountFailed, "open crypt device %s on %s: %w", name, device, err).

@@ -28,6 +28,20 @@ lonely
 	}
 }
 
+// A mapping is opened again with the options that it had, whatever set them: crypttab, the LUKS header, or a command.
+func TestOpenCryptKeepsOptions(t *testing.T) {
+	got := openArguments("/key", "dat", "/dev/vg00/dat", []string{
+		"allow_discards", "same_cpu_crypt", "submit_from_crypt_cpus", "no_read_workqueue", "no_write_workqueue",
+		"sector_size:4096", "integrity:28:aead",
+	})
+	want := []string{"cryptsetup", "open", "--batch-mode", "--key-file", "/key", "--allow-discards",
+		"--perf-same_cpu_crypt", "--perf-submit_from_crypt_cpus", "--perf-no_read_workqueue", "--perf-no_write_workqueue",
+		"--", "/dev/vg00/dat", "dat"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // In any text, an entry has a name and a device, no field contains a blank, and no comment becomes an entry.
 func FuzzParseCrypttab(f *testing.F) {
 	for _, s := range []string{

@@ -165,6 +165,41 @@ func (l *LVM) Info(ctx context.Context) (map[string]Info, error) {
 	return parseInfo(out.Stdout)
 }
 
+// CryptOptions returns the optional parameters of a crypt device's table, such as allow_discards (dm-crypt). Faults:
+// not_found, not_root, internal.
+func (l *LVM) CryptOptions(device string) ([]string, error) {
+	m, err := l.openMapper()
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	mapping, err := m.Mapping(device)
+	if err != nil || len(mapping.Table) == 0 {
+		return nil, err
+	}
+	return mapping.Table[0].cryptOptions(), nil
+}
+
+// cryptOptions returns the optional parameters of a target crypt. Its arguments are the cipher, the key, the offset of
+// the IV, the device, the offset on it, and, if there are any, the number of the optional parameters and these. It
+// returns nil if they are of another form.
+func (t Target) cryptOptions() []string {
+	const fixed = 5
+	if t.Type != "crypt" || len(t.Args) <= fixed {
+		return nil
+	}
+	n, err := strconv.Atoi(t.Args[fixed])
+	given := t.Args[fixed+1:]
+	if err != nil || n != len(given) {
+		return nil
+	}
+	var options []string
+	for _, o := range given {
+		options = append(options, strings.Clone(o)) // so that the key, in the same string, does not stay in memory
+	}
+	return options
+}
+
 // queryDevices runs a dmsetup command that reads all devices, and repeats it if it fails. dmsetup first lists the
 // devices and then asks for each one, so it fails if one vanishes in between, as at the end of a merge.
 func (l *LVM) queryDevices(ctx context.Context, argv ...string) (command.Output, error) {

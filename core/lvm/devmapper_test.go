@@ -2,6 +2,7 @@ package lvm
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,4 +137,22 @@ func FuzzInfo(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestCryptOptions(t *testing.T) {
+	const plain = "aes-xts-plain64 :64:logon:cryptsetup:a-d0 0 253:3 32768"
+	for args, want := range map[string][]string{
+		plain:                       nil,
+		plain + " 1 allow_discards": {"allow_discards"},
+		plain + " 3 same_cpu_crypt no_read_workqueue sector_size:4096": {
+			"same_cpu_crypt", "no_read_workqueue", "sector_size:4096",
+		},
+		plain + " 3 allow_discards":    nil, // cut off
+		plain + " many allow_discards": nil,
+	} {
+		got := Target{Type: "crypt", Args: strings.Fields(args)}.cryptOptions()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // proveKeys proves that every encrypted member can be opened again unattended, before anything is closed (no_key). The
-// key must fit the LUKS header in the snapshot, because that header is on the volume after the merge.
+// key must fit the LUKS header in the snapshot, because that header is on the volume after the merge. proveKeys also
+// keeps with which options each member is open, such as discard.
 func (rb *rollback) proveKeys(ctx context.Context, f *findings) error {
 	var errs []error
 	for i := range f.targets {
@@ -22,6 +23,8 @@ func (rb *rollback) proveKeys(ctx context.Context, f *findings) error {
 		if err != nil {
 			errs = append(errs, fault.New(fault.NoKey, "%s is encrypted (%s): %w", m.origin(), t.Crypt, err))
 		}
+		m.CryptOptions, err = rb.lvm.CryptOptions(t.Crypt)
+		errs = append(errs, err)
 	}
 	return fault.All(errs...)
 }
@@ -57,7 +60,7 @@ func (rb *rollback) openCrypts(ctx context.Context) error {
 		if m.Crypt == "" {
 			continue
 		}
-		err := filesystem.OpenCrypt(ctx, rb.commands, m.Crypt, "/dev/"+m.origin())
+		err := filesystem.OpenCrypt(ctx, rb.commands, m.Crypt, "/dev/"+m.origin(), m.CryptOptions)
 		if err != nil && !errors.Is(err, fault.Exists) {
 			errs = append(errs, err)
 		}

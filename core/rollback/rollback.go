@@ -79,6 +79,9 @@ type Member struct {
 	Used       int64  `json:"used_bytes"`      // how much the merge writes to the origin at most
 	Crypt      string `json:"crypt,omitempty"` // the name of the LUKS mapping on the origin
 
+	// CryptOptions are the optional parameters of the LUKS mapping's table, with which it is opened again.
+	CryptOptions []string `json:"crypt_options,omitempty"`
+
 	// Lost is true if the snapshot overflowed past the point of no return, before its merge began.
 	Lost bool `json:"lost,omitempty"`
 

@@ -15,7 +15,8 @@ lvcreate -qqy -L 200M -T vg01/pool 2>/dev/null; lvcreate -qqy -V 100M -T vg01/po
 lvcreate -qqy -L 64M -n safe vg00
 head -c 64 /dev/urandom > /root/safe.key; chmod 600 /root/safe.key
 cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vg00/safe /root/safe.key
-cryptsetup open --key-file /root/safe.key /dev/vg00/safe safe
+cryptsetup open --key-file /root/safe.key --allow-discards --perf-same_cpu_crypt --perf-submit_from_crypt_cpus \
+	--perf-no_read_workqueue --perf-no_write_workqueue /dev/vg00/safe safe
 cp /etc/crypttab /root/crypttab.before 2>/dev/null || touch /root/crypttab.before
 mkfs.ext4 -q /dev/vg01/thin; mkfs.ext4 -q /dev/mapper/safe
 mkdir -p /srv/thin /srv/safe; mount /dev/vg01/thin /srv/thin; mount /dev/mapper/safe /srv/safe
@@ -45,12 +46,17 @@ func TestThinAndEncryptedInSeveralGroups(t *testing.T) {
 		t.Errorf("without a key something was changed:\n%s\nbefore:\n%s", after, before)
 	}
 	g.run(t, "echo 'safe /dev/vg00/safe /root/safe.key luks' >> /etc/crypttab")
+	const cryptOptions = "dmsetup table safe | cut -d ' ' -f 9-"
+	optionsBefore := g.run(t, cryptOptions)
 	again := g.ok(t, "lvm_merge name=kinds resnapshot=true")
 	got := g.run(t, `cat /srv/thin/file /srv/safe/file | tr '\n' ' '
 for m in safe thin; do findmnt -no SOURCE /srv/$m; done | tr '\n' ' '
 lvs --noheadings -o lv_full_name,lv_tags | grep -c rewind:set=kinds
 lvs --noheadings -o transaction_id,lv_attr vg01/pool | grep -c 'twi-aot'
 echo newer > /srv/thin/file; echo newer > /srv/safe/file; sync`)
+	if options := g.run(t, cryptOptions); options != optionsBefore || !strings.HasPrefix(options, "5 allow_discards ") {
+		t.Errorf("the encrypted volume is open with %q, before with %q", options, optionsBefore)
+	}
 	if want := "old old /dev/mapper/safe /dev/mapper/vg01-thin 2\n1"; got != want {
 		t.Errorf("after the rollback: %s, want %s\n%s", got, want, again)
 	}
