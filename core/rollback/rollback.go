@@ -115,6 +115,9 @@ type State struct {
 	// Mounts are the members' mounts, in the order in which they are made again.
 	Mounts []filesystem.MountSpec `json:"mounts"`
 
+	// Quotas are the types of quotas that the kernel enforced, by mount point.
+	Quotas map[string][]filesystem.QuotaType `json:"quotas,omitempty"`
+
 	// Listed are the mount points that fstab has for the members.
 	Listed []string `json:"listed"`
 

@@ -28,6 +28,7 @@ func (rb *rollback) stopAndUnmount(ctx context.Context, toEnd []processToEnd) er
 		return err
 	}
 	rb.run.Progress("stopping services", -1)
+	rb.findQuotas()
 	rb.state.Stopped = time.Now()
 	if err := rb.record(stepStopping, rb.state); err != nil {
 		return err
@@ -129,6 +130,7 @@ func (rb *rollback) undo(ctx context.Context) error {
 	if err != nil {
 		err = fault.All(err, rb.releaseOtherHolds(ctx, true), rb.notMountedFault())
 	} else {
+		rb.enforceQuotas(ctx)
 		rb.mountSet(ctx)
 		err = rb.releaseOtherHolds(ctx, false)
 		err = fault.All(err, rb.startPlan(ctx, rb.state.Services))
@@ -220,6 +222,7 @@ func (rb *rollback) mergeAndStart(ctx context.Context) error {
 		f := fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err)
 		return f.WithHint("%s; the same task again mounts them and starts the services", cmp.Or(f.Hint, "mend the cause"))
 	}
+	rb.enforceQuotas(ctx)
 	rb.enterStep(stepStarting)
 	if err := rb.startServices(ctx); err != nil {
 		return err
