@@ -45,6 +45,7 @@ func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (ans
 		return ansible.Result{}, rb.abort(ctx, err)
 	}
 	defer devices.close()
+	rb.run.Extend(2*lvm.ChangeLimit + undoLimit)
 	if err := rb.tellLVMToDefer(ctx, rb.membersExcept(journalMember), journalMember); err != nil {
 		return rb.afterRefusedDefer(ctx, err)
 	}

@@ -51,7 +51,6 @@ func (rb *rollback) merge(ctx context.Context) error {
 // mergeAll is merge without making the members writable again. It tells LVM to merge the members, twice at most.
 func (rb *rollback) mergeAll(ctx context.Context) error {
 	rb.run.Progress("merging", -1)
-	rb.run.Extend(lvm.ChangeLimit + mergeStartLimit + undoLimit)
 	var mergeErr error
 	attempts := 0
 	if rb.readyToMerge {
@@ -162,6 +161,7 @@ func (rb *rollback) recordLost(members []*Member) error {
 // have begun; lvconvert may then still wait for udev, back up its metadata and start its poller. For thin members it
 // returns when lvconvert ends, because only then they are merged.
 func (rb *rollback) startMerge(ctx context.Context, members []*Member) error {
+	rb.run.Extend(lvm.ChangeLimit + mergeStartLimit + undoLimit)
 	if err := rb.protect(ctx, members); err != nil {
 		return err
 	}
