@@ -187,3 +187,25 @@ ExecStart=/bin/sh -c '(cd /pccehr; exec sleep 1000) & exec sleep 2000'`)+"system
 	g.run(t, "systemctl is-active pccehr rw-cron")
 	g.checkTidy(t)
 }
+
+// TestLvconvertThatWaitsForMinutes holds LVM's lock of the volume group for longer than five minutes from the moment in
+// which lvconvert is started. The rollback waits for lvconvert and is made; nothing is put back meanwhile.
+func TestLvconvertThatWaitsForMinutes(t *testing.T) {
+	tortured(t)
+	onlyOn(t, "d12")
+	g := guestFor(t)
+	g.prepare(t, "true", "systemctl stop rw-lock 2>/dev/null; rm -f /run/rw-locked; "+removeTestUnits)
+	g.run(t, "echo old >/pccehr/rw-file; sync")
+	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")
+	g.run(t, "echo new >/pccehr/rw-file; sync")
+	c := g.start(t, withFailpoint("command.lvconvert.before hang")+"lvm_merge services=pccehr wait=true")
+	g.eventually(t, "lvconvert", failpointReached, reachLimit)
+	g.run(t, "systemd-run -q --unit=rw-lock flock /run/lock/lvm/V_vg00 sh -c 'touch /run/rw-locked; exec sleep 320'")
+	g.eventually(t, "the lock", "test -e /run/rw-locked", time.Minute)
+	g.run(t, releaseFailpoint+"; sleep 310; ! systemctl is-active pccehr && ! findmnt /pccehr")
+	r := c.result(t)
+	if got := g.run(t, "systemctl is-active pccehr; cat /pccehr/rw-file"); r["failed"] == true || got != "active\nold" {
+		t.Errorf("%q: %s", got, r)
+	}
+	g.checkTidy(t)
+}
