@@ -54,7 +54,7 @@ func kernelWarnings(
 	case len(newer) == 0:
 		return nil
 	}
-	return []string{"/boot stays as it is, on none of these volumes, and /lib/modules goes back: " + strings.Join(newer, ", ") +
-		", installed or changed since, may not find its modules after the rollback; " +
+	return []string{"/boot stays as it is, on none of these volumes, and /lib/modules goes back: " +
+		strings.Join(newer, ", ") + ", installed or changed since, may not find its modules after the rollback; " +
 		"before you reboot make an older kernel the default, and install the newer one again afterwards"}
 }
