@@ -33,6 +33,7 @@ const (
 	dropIn     = "rewind-guard.conf"
 )
 
+// The guard's KillMode keeps systemd from killing an LVM command at work when the guard fails or its time is up.
 const guardText = `# Made by Rewind for the time of a rollback; it goes away with it.
 [Unit]
 Description=Rewind: finish a rollback before its volumes are mounted
@@ -47,6 +48,7 @@ Before=shutdown.target
 Type=oneshot
 RemainAfterExit=yes
 TimeoutStartSec=15min
+KillMode=process
 ExecStart=%[1]s guard
 `
 
