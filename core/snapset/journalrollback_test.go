@@ -1,6 +1,7 @@
 package snapset
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +50,30 @@ func TestJournalRollbackIsRecognized(t *testing.T) {
 			t.Errorf("all were merged, and the volume has the tag %s: the journal was rolled back on %v",
 				tag, journalVolume)
 		}
+	}
+}
+
+// A snapshot that is held open cannot be removed. If that of the volume that holds the journal were gone then, the next
+// boot would take the rest for a set to which the journal was rolled back, and leave it.
+func TestUndoRemovesSnapshotOfJournalLast(t *testing.T) {
+	tags := []string{"rewind:set=s", "rewind:id=id-1", "rewind:count=2"}
+	srv := newTestServer(t, lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{
+		{Name: "root"}, {Name: "dat"},
+		{Name: "root_s", Origin: "root", Tags: tags}, {Name: "dat_s", Origin: "dat", Tags: tags},
+	}})
+	p := &Plan{Set: "s", ID: "id-1", Members: []*Member{
+		{VG: "vg00", LV: "root", DMName: "vg00-root", Snapshot: "root_s", Points: []string{"/"}, Home: true},
+		{VG: "vg00", LV: "dat", DMName: "vg00-dat", Snapshot: "dat_s", Points: []string{"/dat"}},
+	}}
+	srv.FailOn(errors.New("in use"), "lvremove")
+	if err := Undo(t.Context(), srv.lvm, p); err == nil {
+		t.Error("no error")
+	}
+	if _, journalVolume := p.journalRollback(srv.report(), "/"); journalVolume != nil {
+		t.Error("the journal seems to be rolled back")
+	}
+	if err := Undo(t.Context(), srv.lvm, p); err != nil || len(srv.report().ByTag(tagID+"id-1")) > 0 {
+		t.Error(err)
 	}
 }
 

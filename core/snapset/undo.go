@@ -34,7 +34,7 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if err = p.repairOrigins(ctx, l); err != nil || p.ID == "" {
 		return err
 	}
-	// The snapshot of the volume that holds the journal goes last: see findJournalRollback.
+	// The snapshot of the volume that holds the journal goes last, when no other is left: see findJournalRollback.
 	var first, last []*lvm.Volume
 	for _, v := range p.snapshots(report) {
 		if busy := checkNoThickSnapshots(report, v); busy != nil {
@@ -50,8 +50,11 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if len(first)+len(last) == 0 {
 		return err
 	}
+	if err = fault.All(err, p.remove(ctx, l, first)); err == nil {
+		err = p.remove(ctx, l, last)
+	}
 	// A half-made snapshot may have used its origin's devices. They can be repaired once it is removed.
-	return fault.All(err, p.remove(ctx, l, first), p.remove(ctx, l, last), p.repairOrigins(ctx, l))
+	return fault.All(err, p.repairOrigins(ctx, l))
 }
 
 // withCurrentNames returns the plan with the names that its origins have now. Somebody may have renamed one since, and
