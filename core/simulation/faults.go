@@ -128,14 +128,20 @@ type drawer struct {
 	most  int       // how many events a phase has at most
 }
 
-func (d *drawer) draw(p Point, state func() []volume) (Event, bool) {
-	if p.Phase >= len(d.rates) {
+// draw draws what goes wrong at a point; false if nothing does. met is how many events the process has met already:
+// misfortunes come together.
+func (d *drawer) draw(p Point, met int, state func() []volume) (Event, bool) {
+	if p.Phase >= len(d.rates) || met >= d.most {
 		return Event{}, false
+	}
+	rate := d.rates[p.Phase]
+	if met > 0 {
+		rate = max(rate, 0.2)
 	}
 	h := fnv.New64a()
 	fmt.Fprintln(h, p)
 	r := rand.New(rand.NewPCG(d.seed, h.Sum64()))
-	if r.Float64() >= d.rates[p.Phase] {
+	if r.Float64() >= rate {
 		return Event{}, false
 	}
 	kinds := kindsFor(p.Command)

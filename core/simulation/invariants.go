@@ -25,6 +25,7 @@ func (v Violation) String() string { return v.Rule + ": " + v.Text }
 // checkAnswer checks the answer to a request against what the machine has then.
 func (m *machine) checkAnswer(req snapset.Request, a made) {
 	if !a.ended() {
+		m.checkWholeSets()
 		return
 	}
 	if a.err == nil && !a.acted {
@@ -125,11 +126,20 @@ func (m *machine) checkListed(req snapset.Request, a made, set *snapset.Set) {
 	}
 }
 
+// checkWholeSets checks, when a process was killed, that each set that looks whole is one: whoever finds it uses it.
+func (m *machine) checkWholeSets() {
+	for _, set := range snapset.All(m.report()) {
+		if set.Complete() && set.Check() == nil {
+			m.checkOneInstant(set)
+		}
+	}
+}
+
 // checkOneInstant checks that the members of a set show one moment.
 func (m *machine) checkOneInstant(set *snapset.Set) {
 	var held []string
 	for _, v := range set.Snapshots {
-		if !m.story.Server.isClosed(v.VG + "/" + v.Origin) {
+		if !m.closed[v.OriginUUID] && v.OriginUUID != "" { // "": an administrator has removed the origin since
 			held = append(held, v.FullName())
 		}
 	}

@@ -30,6 +30,7 @@ type machine struct {
 	mustStay  map[string]string    // by UUID, the volumes that Rewind may not remove, with why
 	fresh     map[string]string    // what will be in mustStay when the process has read LVM's state again
 	promised  map[string]string    // by UUID, the snapshots of sets that were reported, until a request uses them up
+	closed    map[string]bool      // by UUID, the volumes that had no device at first
 	byInstant map[string]bool      // the devices that Rewind itself has suspended last
 	heldFrom  map[string]time.Time // when the process that is at work suspended a device
 	acted     bool                 // an administrator has acted since the last look
@@ -43,10 +44,13 @@ func newMachine(s *Story, d *drawer, dir string) *machine {
 	m := &machine{
 		story: s, drawer: d, dir: dir, fake: lvmtest.New(s.Server.Groups...),
 		mustStay: map[string]string{}, fresh: map[string]string{}, promised: map[string]string{},
-		byInstant: map[string]bool{}, heldFrom: map[string]time.Time{},
+		closed: map[string]bool{}, byInstant: map[string]bool{}, heldFrom: map[string]time.Time{},
 	}
 	if s.Server.OldKernel {
 		m.fake.OldKernel()
+	}
+	for _, v := range m.each() {
+		m.closed[v.UUID] = !v.Active
 	}
 	m.mountAll()
 	for _, d := range []string{m.lvmDir(), m.stateDir(), m.journalDir(), m.lockDir(), m.sysfs()} {

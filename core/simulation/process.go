@@ -118,10 +118,7 @@ func (p *process) at(command string) (Event, bool) {
 		p.m.met = append(p.m.met, p.m.story.Events[i])
 		return p.m.story.Events[i], true
 	}
-	if p.events >= p.m.drawer.most {
-		return Event{}, false
-	}
-	e, ok := p.m.drawer.draw(point, p.m.volumes)
+	e, ok := p.m.drawer.draw(point, p.events, p.m.volumes)
 	if ok {
 		p.events++
 		p.m.met = append(p.m.met, e)

@@ -103,18 +103,6 @@ func (l *Layout) Origins() []string {
 	return names
 }
 
-// isClosed reports whether a volume had no device at first.
-func (l *Layout) isClosed(name string) bool {
-	for _, g := range l.Groups {
-		for _, v := range g.Volumes {
-			if g.Name+"/"+v.Name == name {
-				return v.Inactive
-			}
-		}
-	}
-	return false
-}
-
 // without returns the layout without a volume and its snapshots.
 func (l Layout) without(name string) Layout {
 	vg, lv, _ := strings.Cut(name, "/")
