@@ -33,7 +33,9 @@ func TestBlockedGoroutinesUseSpareThreads(t *testing.T) {
 			t.Fatalf("%d of %d wait", threadsInRead(t), waiting)
 		}
 	}
-	if after := threadCount(t); after > before {
+	// The runtime may have made one for itself meanwhile, such as its template thread. Without spare threads it makes
+	// about as many as wait.
+	if after := threadCount(t); after > before+1 {
 		t.Errorf("%d threads before, %d while %d of them wait", before, after, waiting)
 	}
 	unix.Close(pipe[1])
