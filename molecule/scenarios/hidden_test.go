@@ -10,7 +10,7 @@ import (
 // TestWhatIsWrittenBelowAMountPointIsNamed makes a directory at the mount point while the volume is not mounted, as a
 // timer or an upload may. The rollback says what the mount hides now.
 func TestWhatIsWrittenBelowAMountPointIsNamed(t *testing.T) {
-	playedOn(t, "d12")
+	tortured(t)
 	g := guestFor(t)
 	g.prepare(t, "true", "umount /pccehr; rm -rf /pccehr/rw-*; "+removeTestUnits)
 	g.ok(t, "lvm_snapshot volumes=/pccehr size=60m")

@@ -54,7 +54,7 @@ func TestAnyLVMConf(t *testing.T) {
 // TestThinSnapshotsThatMayNotBeActivated has a volume_list with the origins alone. lvchange then succeeds without
 // activating the snapshots.
 func TestThinSnapshotsThatMayNotBeActivated(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	g.prepare(t, makeThinPair, removeThinPair)
 	g.writeLVMLocal(t, `activation { volume_list=["vg00","vg01/one","vg01/two","vg01/pool"] }`)

@@ -87,7 +87,7 @@ findmnt -no OPTIONS /srv/look/$v | tr , '\n' | grep -xE 'ro|noatime|nouuid|noexe
 
 // TestSizesAndPlaces takes sets with each form of size, and one whose volume has a mount point and options of its own.
 func TestSizesAndPlaces(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	g.prepare(t, "true", "lvm_snapshot name=words state=absent >/dev/null; rmdir /srv/own 2>/dev/null; true")
 	const free = "vgs --noheadings --units b --nosuffix -o vg_free,vg_size vg00"
