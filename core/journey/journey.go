@@ -131,9 +131,8 @@ func (t *Run) Finish(step string, o journal.Outcome, state any) error {
 }
 
 // Lock takes the locks of volume groups and names of sets (SetLock), and then settles the unfinished entries of earlier
-// runs on these.
-// It waits for other runs for LockWait, or as long as WaitFor or WaitAtMost said, and shows as progress which run it
-// waits for. The text in what names this run for those that wait for it.
+// runs on these. It waits for other runs for LockWait, or as long as WaitFor or WaitAtMost said, and shows as progress
+// which run it waits for. The text in what names this run for those that wait for it.
 //
 // stale is true if the groups may have changed after since: what was read of LVM before then must be read again.
 //

@@ -38,9 +38,7 @@ var errorPatterns = []errorPattern{
 	{[]string{"mkdir failed"}, fault.Unwritable, filesHint},
 	{[]string{"File locking initialisation failed"}, fault.Unwritable,
 		"LVM keeps its locks in /run/lock/lvm: it must be writable"},
-	{[]string{"volume_list activation filter?"}, fault.Unsupported,
-		"activation/volume_list in lvm.conf, or host tags there, keep the snapshots out: name the volume group in that " +
-			"list"},
+	{[]string{"volume_list activation filter?"}, fault.Unsupported, NotActivated},
 	{[]string{"create ioctl on", "Device or resource busy"}, fault.Exists,
 		"a device-mapper device of that name was left over: look at it with `dmsetup info`, and if nothing uses it " +
 			"remove it with `dmsetup remove`"},
@@ -86,6 +84,10 @@ const (
 
 // Unseen is the hint for a volume that may exist but is not in LVM's report.
 const Unseen = "LVM looks only at disks that devices/filter in lvm.conf and its devices file (lvmdevices(8)) allow"
+
+// NotActivated is the hint for a volume that LVM may not activate.
+const NotActivated = "activation/volume_list in lvm.conf, or host tags there, keep the snapshots out: " +
+	"name the volume group in that list"
 
 // Missing is the hint for a missing physical volume. It does not suggest to remove the physical volume from the group:
 // the disk may be attached, only LVM does not look at it, and its data would be lost.

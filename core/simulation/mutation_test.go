@@ -13,8 +13,11 @@ import (
 
 var mutate = flag.Bool("mutations", false, "take mends back, one at a time, and search for what they mended: minutes")
 
+// mutation replaces a text in a source file.
+type mutation struct{ name, file, from, to string }
+
 // mutations take back what a fault once taught, or what the code is careful of. The search must find each of them.
-var mutations = []struct{ name, file, from, to string }{
+var mutations = []mutation{
 	{"a plain resume makes the table live that a killed command has prepared", "lvm/devmapper.go",
 		"mapping.Suspended && !mapping.Prepared", "mapping.Suspended"},
 	{"a table that cannot be dropped is made live", "lvm/devmapper.go",
@@ -29,7 +32,7 @@ var mutations = []struct{ name, file, from, to string }{
 		"plan := &Plan{Set: op.Set, Members", "plan := &Plan{Set: op.Set, ID: op.set.ID, Members"},
 	{"settling repairs no origin", "snapset/undo.go",
 		"return l.Unsuspend(ctx, p.originsByDevice())", "return nil"},
-	{"nobody resumes what a killed run has suspended before its unit settles it", "snapset/handler.go",
+	{"nobody resumes what a killed run has suspended before its unit settles it", "snapset/settle.go",
 		"return p.resumeWrites(s.LVM(s.Runner))", "_ = p\n\treturn nil"},
 	{"a set looks whole before its instant", "snapset/plan.go",
 		"label.Count = 0", "label.Count = len(p.Members)"},
@@ -38,7 +41,7 @@ var mutations = []struct{ name, file, from, to string }{
 	{"a removal is not journaled", "snapset/remove.go",
 		"return fault.All(err, plan.repairOrigins(ctx, op.lvm)) // the open entry is settled when this run has ended",
 		"return fault.All(err, op.run.Finish(\"kept\", journal.Undone, nil))"},
-	{"settling leaves the reserve file", "snapset/handler.go", "_ = os.Remove(s.journalReserve(p.ID))", "_ = os.Remove"},
+	{"settling leaves the reserve file", "snapset/settle.go", "_ = os.Remove(s.journalReserve(p.ID))", "_ = os.Remove"},
 	{"the name of a set does not lead to what is left of it", "journey/journey.go",
 		" || slices.Contains(groups, SetLock(e.Set))", ""},
 	{"thin snapshots are made while writes go on", "lvm/take.go",
@@ -48,24 +51,39 @@ var mutations = []struct{ name, file, from, to string }{
 		"if true {\n\t\tif err := op.remove(ctx)"},
 }
 
+// source returns the path and the text of the file that the mutation changes. It fails the test unless the text has what
+// is changed exactly once.
+func (m mutation) source(t *testing.T) (file, text string) {
+	t.Helper()
+	file, err := filepath.Abs(filepath.Join("..", m.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(data), m.from); n != 1 {
+		t.Fatalf("%s has %q %d times", m.file, m.from, n)
+	}
+	return file, string(data)
+}
+
+// TestMutationsFitTheSource looks, without a search, whether the source still has what the mutations change.
+func TestMutationsFitTheSource(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) { m.source(t) })
+	}
+}
+
 func TestMutationsAreFound(t *testing.T) {
 	if !*mutate {
 		t.Skip("each is built and searched: -mutations")
 	}
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
-			file, err := filepath.Abs(filepath.Join("..", m.file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := strings.Count(string(text), m.from); n != 1 {
-				t.Fatalf("%s has %q %d times", m.file, m.from, n)
-			}
-			out := searchWith(t, file, strings.Replace(string(text), m.from, m.to, 1))
+			file, text := m.source(t)
+			out := searchWith(t, file, strings.Replace(text, m.from, m.to, 1))
 			rule := regexp.MustCompile(`(?m)^ *simulation_test.go:\d+: (.*)$`).FindStringSubmatch(out)
 			seed := regexp.MustCompile(`(?m)^ *seed (\d+)$`).FindStringSubmatch(out)
 			if rule == nil || seed == nil {

@@ -312,6 +312,24 @@ func TestUndoFindsRenamedOrigin(t *testing.T) {
 	}
 }
 
+// takeWithJournal takes a set with a journal entry of its own, and closes the entry if nothing is left of the set. It
+// returns the entries that are open then, and why the set failed.
+func (srv *testServer) takeWithJournal(p *Plan) ([]*journal.Entry, error) {
+	srv.t.Helper()
+	j, err := journal.Open(srv.t.TempDir())
+	if err != nil {
+		srv.t.Fatal(err)
+	}
+	op := &setOperation{run: &journey.Run{Journal: j}, lvm: srv.lvm}
+	if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
+		srv.t.Fatal(err)
+	}
+	_, err = take(srv.t.Context(), srv.lvm, p, time.Minute)
+	err = op.closeFailed(err)
+	open, _ := j.Unfinished()
+	return open, err
+}
+
 // The journal entry of a set that fails and cannot be undone either stays open, so that the set is settled. If nothing
 // of the set is left, the entry is closed.
 func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
@@ -322,17 +340,7 @@ func TestFailedSetStaysUnfinishedIfUndoFails(t *testing.T) {
 		if stuck {
 			srv.FailOn(errors.New("in use"), "lvremove")
 		}
-		j, err := journal.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		op := &setOperation{run: &journey.Run{Journal: j}, lvm: srv.lvm}
-		if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
-			t.Fatal(err)
-		}
-		_, err = take(t.Context(), srv.lvm, p, time.Minute)
-		err = op.closeFailed(err)
-		open, _ := j.Unfinished()
+		open, err := srv.takeWithJournal(p)
 		if len(open) == 1 != stuck || errors.Is(err, errLeftover) != stuck {
 			t.Errorf("something is left: %v; %v, unfinished: %v", stuck, err, open)
 		}
@@ -349,17 +357,7 @@ func TestCommandThatOutlivesItsLimitLeavesSetUnfinished(t *testing.T) {
 		srv := newServer(t)
 		p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr")})
 		srv.Outlive(words...)
-		j, err := journal.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		op := &setOperation{run: &journey.Run{Journal: j}, lvm: srv.lvm}
-		if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
-			t.Fatal(err)
-		}
-		_, err = take(t.Context(), srv.lvm, p, time.Minute)
-		err = op.closeFailed(err)
-		if open, _ := j.Unfinished(); len(open) != 1 || !errors.Is(err, lvm.ErrUnfinished) {
+		if open, err := srv.takeWithJournal(p); len(open) != 1 || !errors.Is(err, lvm.ErrUnfinished) {
 			t.Errorf("%s: unfinished: %v, %v", words[0], open, err)
 		}
 		srv.report() // now the command goes on
