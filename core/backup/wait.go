@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -12,12 +13,12 @@ import (
 // call, or that of ctx if ctx ends before.
 func WaitWhileLocked(ctx context.Context, limit, pause time.Duration, report Report, try func() error) error {
 	err := try()
-	if limit <= 0 || !isLocked(err) {
+	if limit <= 0 || !errors.Is(err, fault.RepositoryLocked) {
 		return err
 	}
 	label := "waiting: " + err.Error()
 	defer Repeat(func() { report(Progress{Label: label}) })()
-	for end := time.Now().Add(limit); isLocked(err) && time.Now().Before(end); {
+	for end := time.Now().Add(limit); errors.Is(err, fault.RepositoryLocked) && time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -25,10 +26,8 @@ func WaitWhileLocked(ctx context.Context, limit, pause time.Duration, report Rep
 		}
 		err = try()
 	}
-	if isLocked(err) {
+	if errors.Is(err, fault.RepositoryLocked) {
 		return fault.New(fault.RepositoryLocked, "waited for %s: %w", limit, err)
 	}
 	return err
 }
-
-func isLocked(err error) bool { return err != nil && fault.Of(err).Code == fault.RepositoryLocked }

@@ -102,20 +102,20 @@ func (s *Systemd) waitNoProcess(ctx context.Context, name string, group string, 
 	if group == "" {
 		return nil
 	}
-	longest := limit
-	if k, err := s.killing(ctx, name); err == nil && k.leaves {
-		longest = leaveGrace
-	}
-	waitCtx, cancel := context.WithTimeout(ctx, longest)
+	grace, cancel := context.WithTimeout(ctx, leaveGrace)
 	defer cancel()
-	err := waitEmpty(waitCtx, s.cgroups+group)
+	err := waitEmpty(grace, s.cgroups+group)
+	if err != nil && grace.Err() != nil && ctx.Err() == nil { // most units never get here: systemd is asked only now
+		if k, askErr := s.killing(ctx, name); askErr == nil && k.leaves {
+			return nil
+		}
+		err = waitEmpty(ctx, s.cgroups+group)
+	}
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return s.notStopped(ctx, name, group, limit)
-	case waitCtx.Err() != nil:
-		return nil
 	}
 	return fault.New(fault.ServiceFailed, "%s: %w", name, err)
 }

@@ -17,28 +17,28 @@ import (
 func (op *operation) refuseEmptied(
 	ctx context.Context, dir jobs.Dir, client backup.Backend, config backup.Config,
 ) error {
-	if len(dir.GoodAt(op.job())) == 0 {
+	good := dir.GoodAt(op.job())
+	if len(good) == 0 {
 		return nil
 	}
 	list, err := client.List(ctx, config, op.Use.Host)
 	if err != nil {
 		return err
 	}
-	return op.emptied(dir, list)
+	return op.emptied(good, list)
 }
 
-// emptied is refuseEmptied for a list that the backend has returned.
-func (op *operation) emptied(dir jobs.Dir, list []backup.Stored) error {
+// emptied is refuseEmptied for the good jobs at the place (jobs.Dir.GoodAt) and a list that the backend has returned.
+func (op *operation) emptied(good []jobs.Job, list []backup.Stored) error {
 	host := op.Use.Host
-	known := dir.GoodAt(op.job())
-	if len(known) == 0 || slices.ContainsFunc(list, func(s backup.Stored) bool { return s.Host == host }) {
+	if len(good) == 0 || slices.ContainsFunc(list, func(s backup.Stored) bool { return s.Host == host }) {
 		return nil
 	}
 	var files []string
-	for _, j := range known {
+	for _, j := range good {
 		files = append(files, j.File)
 	}
-	last := known[0].Good
+	last := good[0].Good
 	const msg = "%s held backup %s of %s, which was complete at %s, and holds none of %s now"
 	return fault.New(fault.RepositoryMissing, msg, op.place(), last.ID, host, last.Ended, host).
 		WithHint("mount what the backups lie on; or, if they were removed on purpose, remove %s and run the same again",

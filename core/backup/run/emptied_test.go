@@ -45,7 +45,8 @@ func TestEmptiedPlaceIsRefused(t *testing.T) {
 		}
 	}
 	ofAnother := backup.Stored{ID: "x", Host: "db2"}
-	for _, err := range []error{refused(op), refused(&otherName, ofAnother), op.emptied(dir, []backup.Stored{ofAnother})} {
+	listed := op.emptied(dir.GoodAt(op.job()), []backup.Stored{ofAnother})
+	for _, err := range []error{refused(op), refused(&otherName, ofAnother), listed} {
 		f := fault.Of(err)
 		if f == nil || f.Code != fault.RepositoryMissing || !strings.Contains(f.Hint, begun.File) ||
 			f.Msg != "/srv/backup held backup one of db1, which was complete at 1970-01-01T00:01:00Z, "+

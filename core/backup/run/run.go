@@ -9,6 +9,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -124,7 +125,7 @@ func (op *operation) query(ctx context.Context) (ansible.Result, error) {
 	result.Warnings = slices.Concat(lacks, access.FutureWarning(list, host, op.begun), access.DamagedWarnings(list, host))
 	if op.Query == List {
 		result.Data["backups"] = entriesOf(list, op.begun)
-		if err := op.emptied(jobs.Kept, list); err != nil && !op.AllHosts {
+		if err := op.emptied(jobs.Kept.GoodAt(op.job()), list); err != nil && !op.AllHosts {
 			result.Warnings = append(result.Warnings, err.Error())
 		}
 		result.Msg, err = op.countMessage(ctx, client, config, list)
@@ -185,7 +186,7 @@ func (op *operation) waitForRepository(
 ) (warnings []string, err error) {
 	ask := func() error {
 		warnings, err = client.Check(ctx, config)
-		if err == nil || fault.Of(err).Code != fault.RepositoryLocked || client.Settle(ctx, config) != nil {
+		if !errors.Is(err, fault.RepositoryLocked) || client.Settle(ctx, config) != nil {
 			return err
 		}
 		warnings, err = client.Check(ctx, config)
@@ -201,7 +202,7 @@ func (op *operation) waitForRepository(
 func (op *operation) health(
 	ctx context.Context, client backup.Backend, list []backup.Stored, r ansible.Result,
 ) (ansible.Result, error) {
-	if err := op.emptied(jobs.Kept, list); err != nil {
+	if err := op.emptied(jobs.Kept.GoodAt(op.job()), list); err != nil {
 		return r, err
 	}
 	roots, err := access.RootsOf(ctx, op.commands, op.Volumes)

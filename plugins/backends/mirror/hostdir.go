@@ -65,24 +65,23 @@ func (s hostDir) lockToStore(ctx context.Context, report backup.Report) (unlock 
 	return unlock, err
 }
 
-// refuseOtherMachine fails if these are the backups of another machine. Fault: exists.
-func (s hostDir) refuseOtherMachine() error {
+// refuseOtherMachine fails if these are the backups of another machine. Otherwise it says whether any machine is noted.
+// Fault: exists.
+func (s hostDir) refuseOtherMachine() (isNoted bool, err error) {
 	noted, err := backup.ReadMachine(s.dir)
 	if err != nil {
-		return repositoryError("read whose backups these are", err)
+		return false, repositoryError("read whose backups these are", err)
 	}
-	return backup.RefuseOtherMachine(noted, s.machine, s.host, filepath.Join(s.dir, backup.MachineFile))
+	return noted != "", backup.RefuseOtherMachine(noted, s.machine, s.host, filepath.Join(s.dir, backup.MachineFile))
 }
 
 // noteMachine is refuseOtherMachine, and notes this machine if none is noted. The caller holds the lock.
 func (s hostDir) noteMachine() error {
-	if err := s.refuseOtherMachine(); err != nil || s.machine == "" {
+	isNoted, err := s.refuseOtherMachine()
+	if err != nil || isNoted || s.machine == "" {
 		return err
 	}
 	path := filepath.Join(s.dir, backup.MachineFile)
-	if noted, err := backup.ReadMachine(s.dir); err != nil || noted != "" {
-		return repositoryError("read whose backups these are", err)
-	}
 	return repositoryError("note whose backups these are", durable.WriteFile(path, []byte(s.machine+"\n"), 0o600))
 }
 

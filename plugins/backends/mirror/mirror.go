@@ -152,7 +152,7 @@ func (mirror) Forget(ctx context.Context, c backup.Config, id string) error {
 		return err
 	}
 	defer unlock()
-	if err := s.refuseOtherMachine(); err != nil {
+	if _, err := s.refuseOtherMachine(); err != nil {
 		return err
 	}
 	return s.forgetLocked(ctx, id, ignoreProgress)
@@ -177,7 +177,7 @@ func (mirror) Settle(ctx context.Context, c backup.Config) error {
 		if err != nil {
 			return err
 		}
-		if s.refuseOtherMachine() == nil {
+		if _, otherErr := s.refuseOtherMachine(); otherErr == nil {
 			err = s.settleLocked(ctx, ignoreProgress)
 		}
 		unlock()

@@ -90,7 +90,7 @@ func (r repository) checkWritable() ([]string, error) {
 			return nil, err
 		}
 		unlock()
-		if err := s.refuseOtherMachine(); err != nil {
+		if _, err := s.refuseOtherMachine(); err != nil {
 			return nil, err
 		}
 	}
