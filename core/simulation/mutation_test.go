@@ -51,8 +51,8 @@ var mutations = []mutation{
 		"if true {\n\t\tif err := op.remove(ctx)"},
 }
 
-// source returns the path and the text of the file that the mutation changes. It fails the test unless the text has what
-// is changed exactly once.
+// source returns the path and the text of the file that the mutation changes. It fails the test unless the text has
+// what is changed exactly once.
 func (m mutation) source(t *testing.T) (file, text string) {
 	t.Helper()
 	file, err := filepath.Abs(filepath.Join("..", m.file))
