@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -53,17 +52,17 @@ func (a Arguments) Request() Request {
 // Faults: those of service.Systemd.Plan for units that cannot be stopped; busy if something that would not be stopped
 // holds a volume open; unsupported for a volume that the boot guard needs.
 func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) error {
-	rb := newRollback(nil, r)
+	rb := thisServer().newRollback(nil, r)
 	defer rb.close()
 	if err := rb.connect(ctx); err != nil {
 		return err
 	}
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	if err != nil {
 		return err
 	}
 	rb.state = &State{}
-	f := &findings{selection: &selection{view: &snapset.View{Mounts: mounts}}, targets: targets}
+	f := &findings{selection: &selection{view: rb.server.Sets.View(nil, mounts)}, targets: targets}
 	if err := rb.planMounts(f); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
-	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -159,8 +158,8 @@ func (rb *rollback) checkPool(ctx context.Context, r *lvm.Report, m *Member) err
 
 // planMounts plans which mounts are unmounted and made again, and refuses members that cannot be unmounted.
 func (rb *rollback) planMounts(f *findings) error {
-	needed := filesystem.EssentialDevices(f.selection.view.Mounts, journey.StateDir, "/usr")
-	fstab, err := filesystem.Fstab("/etc/fstab")
+	needed := filesystem.EssentialDevices(f.selection.view.Mounts, f.selection.view.Journal, "/usr")
+	fstab, err := rb.server.Host.Fstab()
 	if err != nil {
 		return err
 	}
@@ -170,7 +169,7 @@ func (rb *rollback) planMounts(f *findings) error {
 	for i := range f.targets {
 		t := &f.targets[i]
 		path, isNeeded := needed[t.FS]
-		if err := rb.checkBootOrder(t, path); err != nil {
+		if err := rb.checkBootOrder(t, f.selection.view.Journal, path); err != nil {
 			errs = append(errs, err)
 		} else if isNeeded && !rb.Defer {
 			errs = append(errs, fault.New(fault.Busy, "%s holds %s and cannot be closed while the server runs",

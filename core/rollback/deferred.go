@@ -3,17 +3,15 @@ package rollback
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
+	"io"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/service"
@@ -32,7 +30,7 @@ func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (ans
 	}
 	defer rb.releaseSpace()
 	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), stepChecked, rb.state); err != nil {
-		return ansible.Result{}, journalFault(err)
+		return ansible.Result{}, rb.journalFault(err)
 	}
 	if err := rb.installGuard(); err != nil {
 		return ansible.Result{}, rb.abort(ctx, err)
@@ -83,30 +81,28 @@ func (rb *rollback) membersExcept(excluded *Member) []*Member {
 // findJournalMember returns the member whose file system holds the journal, in most cases the root volume; nil if none
 // does.
 func (rb *rollback) findJournalMember(f *findings) (*Member, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(journey.StateDir, &st); err != nil {
-		return nil, fault.New(fault.Internal, "%s: %w", journey.StateDir, err)
+	view := f.selection.view
+	journalMount, err := filesystem.Holding(view.Mounts, view.Journal)
+	if err != nil {
+		return nil, err
 	}
 	for i := range f.targets {
-		if fs := f.targets[i].FS; unix.Mkdev(fs.Major, fs.Minor) == st.Dev {
+		if f.targets[i].FS == journalMount.Dev {
 			return rb.state.Members[i], nil
 		}
 	}
 	return nil, nil
 }
 
-// deviceDir is the directory in which udev makes the names of the volumes. Tests set their own.
-var deviceDir = "/dev"
-
 // openDevices are devices that are held open.
-type openDevices []*os.File
+type openDevices []io.Closer
 
 // openMembers opens the devices of all members while LVM is told to merge them. Without that LVM would begin at once to
 // merge those that are closed, and they would be rolled back while the others still wait.
 func (rb *rollback) openMembers() (openDevices, error) {
 	var devices openDevices
 	for _, m := range rb.state.Members {
-		f, err := os.Open(filepath.Join(deviceDir, m.origin()))
+		f, err := rb.server.Host.Open("/dev/" + m.origin())
 		if err != nil {
 			devices.close()
 			return nil, fault.New(fault.Busy, "open %s, so that its merge waits as the others do: %w", m.origin(), err).

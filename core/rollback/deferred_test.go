@@ -43,8 +43,8 @@ func TestRefusedDeferredMergeIsUndone(t *testing.T) {
 		if !errors.Is(err, fault.MergeFailed) || result.Changed || !strings.Contains(result.Msg, "did not roll back") {
 			t.Errorf("%s: %v, %+v", name, err, result)
 		}
-		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
-			t.Errorf("%s: %s %q, guard: %v", name, e.Step, e.Outcome, isGuarded(t))
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t, rb) {
+			t.Errorf("%s: %s %q, guard: %v", name, e.Step, e.Outcome, isGuarded(t, rb))
 		}
 	}
 }
@@ -60,8 +60,8 @@ func TestDeferredMergeThatOutlivesItsLimitIsNotUndone(t *testing.T) {
 	if !errors.Is(err, lvm.ErrUnfinished) || !result.Changed {
 		t.Errorf("%v, %+v", err, result)
 	}
-	if e := rb.entry(); e.Step != StepDeferred || e.Outcome != journal.Unfinished || !isGuarded(t) {
-		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t))
+	if e := rb.entry(); e.Step != StepDeferred || e.Outcome != journal.Unfinished || !isGuarded(t, rb) {
+		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t, rb))
 	}
 	readReport(t, rb) // now lvconvert goes on
 	if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
@@ -81,8 +81,8 @@ func TestPartlyRefusedDeferredMergeNamesBothParts(t *testing.T) {
 	if !errors.Is(err, fault.MergeFailed) || !strings.Contains(err.Error(), want) || !result.Changed {
 		t.Errorf("%v, %+v", err, result)
 	}
-	if e := rb.entry(); e.Outcome != journal.Unfinished || e.Step != StepDeferred || !isGuarded(t) {
-		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t))
+	if e := rb.entry(); e.Outcome != journal.Unfinished || e.Step != StepDeferred || !isGuarded(t, rb) {
+		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t, rb))
 	}
 }
 
@@ -114,8 +114,8 @@ func TestDeferredRollbackIsUndoneIfAllSnapshotsOverflow(t *testing.T) {
 		if err := rb.settle(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
-			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t, rb) {
+			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t, rb))
 		}
 	}
 }
@@ -142,8 +142,8 @@ func TestDeferredRollbackStaysGuardedIfOneSnapshotOverflows(t *testing.T) {
 		if err := rb.settleDeferred(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 			t.Errorf("boot %v: %v", boot, err)
 		}
-		if e := rb.entry(); e.Outcome != journal.Unfinished || !isGuarded(t) {
-			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t))
+		if e := rb.entry(); e.Outcome != journal.Unfinished || !isGuarded(t, rb) {
+			t.Errorf("boot %v: %s %q, guard: %v", boot, e.Step, e.Outcome, isGuarded(t, rb))
 		}
 		if boot {
 			checkMixWithoutSnapshot(t, f, rb)
@@ -189,8 +189,8 @@ func TestBootUndoesRollbackWithoutBegunMerge(t *testing.T) {
 		if err != nil || len(membersIn(states, rb.state.Members, stateWaiting)) != 2 {
 			t.Errorf("%s: %v %v", step, states, err)
 		}
-		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) {
-			t.Errorf("%s: now %s %q, guard: %v", step, e.Step, e.Outcome, isGuarded(t))
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t, rb) {
+			t.Errorf("%s: now %s %q, guard: %v", step, e.Step, e.Outcome, isGuarded(t, rb))
 		}
 	}
 }
@@ -279,12 +279,11 @@ func TestInterruptedDeferredRollbackOfRootIsAllOrNothing(t *testing.T) {
 				break
 			}
 			if !power { // settled in the same boot
-				resumed, err := reopen(rb.run, rb.entry())
+				resumed, err := rb.server.reopen(rb.run, rb.entry())
 				if err != nil {
 					t.Fatal(err)
 				}
 				resumed.lvm, resumed.systemd, resumed.commands = rb.lvm, rb.systemd, rb.commands
-				resumed.isWriteProtected, resumed.setWriteProtect = rb.isWriteProtected, rb.setWriteProtect
 				if err := resumed.settle(t.Context()); err != nil {
 					t.Errorf("command %d: %v", n, err)
 				}

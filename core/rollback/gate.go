@@ -14,7 +14,7 @@ func (rb *rollback) isWritable(v *lvm.Volume) (bool, error) {
 	if !v.Active {
 		return false, nil
 	}
-	readOnly, err := rb.isWriteProtected(filesystem.NewDev(v.Major, v.Minor))
+	readOnly, err := rb.server.Host.WriteProtected(filesystem.NewDev(v.Major, v.Minor))
 	return !readOnly, err
 }
 
@@ -32,7 +32,7 @@ func (rb *rollback) protect(ctx context.Context, members []*Member) error {
 	}
 	for _, m := range members {
 		if i, ok := info[m.DMName]; ok && m.Protect && i.Open == 0 {
-			if err := rb.setWriteProtect(filesystem.NewDev(i.Major, i.Minor), true); err != nil {
+			if err := rb.server.Host.WriteProtect(filesystem.NewDev(i.Major, i.Minor), true); err != nil {
 				return err
 			}
 		}
@@ -56,7 +56,7 @@ func (rb *rollback) unprotect(ctx context.Context) error {
 			continue
 		}
 		dev := filesystem.NewDev(i.Major, i.Minor)
-		isProtected, err := rb.isWriteProtected(dev)
+		isProtected, err := rb.server.Host.WriteProtected(dev)
 		if err != nil && !errors.Is(err, fault.NotFound) { // not_found: LVM replaces the device of a thin volume
 			return err
 		}
@@ -73,7 +73,7 @@ func (rb *rollback) unprotect(ctx context.Context) error {
 			WithHint("end what holds them, and run the same task again: it goes on from here")
 	}
 	for _, dev := range devs {
-		if err := rb.setWriteProtect(dev, false); err != nil {
+		if err := rb.server.Host.WriteProtect(dev, false); err != nil {
 			return err
 		}
 	}

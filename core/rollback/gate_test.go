@@ -18,8 +18,7 @@ type writeProtection map[filesystem.Dev]bool
 
 // install makes a rollback use it instead of the kernel.
 func (p writeProtection) install(rb *rollback) *rollback {
-	rb.isWriteProtected = func(d filesystem.Dev) (bool, error) { return p[d], nil }
-	rb.setWriteProtect = func(d filesystem.Dev, on bool) error { p[d] = on; return nil }
+	rb.server.Host = testHost{filesystem.ThisHost(), p}
 	return rb
 }
 
@@ -34,10 +33,19 @@ type lvmWatcher struct {
 
 // install makes a rollback use the write protection, and counts the changes to it.
 func (w *lvmWatcher) install(rb *rollback) *rollback {
-	w.writeProtection.install(rb)
-	change := rb.setWriteProtect
-	rb.setWriteProtect = func(d filesystem.Dev, on bool) error { w.protectChanges++; return change(d, on) }
+	rb.server.Host = countingHost{testHost{filesystem.ThisHost(), w.writeProtection}, w}
 	return rb
+}
+
+// countingHost counts the changes of write protection.
+type countingHost struct {
+	testHost
+	watcher *lvmWatcher
+}
+
+func (h countingHost) WriteProtect(d filesystem.Dev, on bool) error {
+	h.watcher.protectChanges++
+	return h.testHost.WriteProtect(d, on)
 }
 
 func (w *lvmWatcher) Run(ctx context.Context, c command.Cmd) (command.Output, error) {

@@ -17,14 +17,6 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// unitDir is where an administrator's units lie. What is there survives a power cut, and systemd reads it at boot.
-// Tests set their own.
-var unitDir = "/etc/systemd/system"
-
-// guardLock is held while the guard is installed or removed, because rollbacks of different volume groups share the
-// guard.
-var guardLock = journey.RuntimeDir + "/guard.lock"
-
 // The boot guard: one unit finishes a rollback before its volumes are mounted, and another one mounts and starts the
 // rest afterwards. systemd is not told of them now: they are for the next boot, and a reload of systemd takes seconds.
 const (
@@ -86,12 +78,12 @@ func (f guardFile) write() error {
 	return durable.WriteFile(f.path, []byte(f.text), 0o644)
 }
 
-// remove removes the file, and its directory unless that contains other files.
-func (f guardFile) remove() error {
+// removeFile removes a file of the guard, and its directory unless that contains other files.
+func (s Server) removeFile(f guardFile) error {
 	if err := durable.Remove(f.path); err != nil {
 		return err
 	}
-	if dir := filepath.Dir(f.path); dir != unitDir {
+	if dir := filepath.Dir(f.path); dir != s.UnitDir {
 		_ = os.Remove(dir)
 	}
 	return nil
@@ -106,17 +98,17 @@ func (rb *rollback) guardFiles() ([]guardFile, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "own program: %w", err)
 	}
-	return append(sharedFiles(self), dropIns(rb.guardedUnits())...), nil
+	return append(rb.server.sharedFiles(self), rb.server.dropIns(rb.guardedUnits())...), nil
 }
 
 // sharedFiles returns the files that all rollbacks have in common.
-func sharedFiles(self string) []guardFile {
+func (s Server) sharedFiles(self string) []guardFile {
 	needs := strings.Join(guardNeeds(filepath.Dir(self)), " ")
 	return []guardFile{
-		{path: filepath.Join(unitDir, guardUnit), text: fmt.Sprintf(guardText, self, needs)},
-		{path: filepath.Join(unitDir, resumeUnit), text: fmt.Sprintf(resumeText, self)},
-		{path: filepath.Join(unitDir, "local-fs.target.wants", guardUnit), link: "../" + guardUnit},
-		{path: filepath.Join(unitDir, "multi-user.target.wants", resumeUnit), link: "../" + resumeUnit},
+		{path: filepath.Join(s.UnitDir, guardUnit), text: fmt.Sprintf(guardText, self, needs)},
+		{path: filepath.Join(s.UnitDir, resumeUnit), text: fmt.Sprintf(resumeText, self)},
+		{path: filepath.Join(s.UnitDir, "local-fs.target.wants", guardUnit), link: "../" + guardUnit},
+		{path: filepath.Join(s.UnitDir, "multi-user.target.wants", resumeUnit), link: "../" + resumeUnit},
 	}
 }
 
@@ -129,17 +121,17 @@ func guardNeeds(programDir string) []string {
 }
 
 // dropIns returns the drop-ins that make units require the guard.
-func dropIns(units []string) []guardFile {
+func (s Server) dropIns(units []string) []guardFile {
 	var files []guardFile
 	for _, unit := range units {
-		files = append(files, guardFile{path: filepath.Join(unitDir, unit+".d", dropIn), text: dropInText})
+		files = append(files, guardFile{path: filepath.Join(s.UnitDir, unit+".d", dropIn), text: dropInText})
 	}
 	return files
 }
 
 // installedDropIns returns all drop-ins of the guard that exist, of any rollback.
-func installedDropIns() ([]guardFile, error) {
-	paths, err := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
+func (s Server) installedDropIns() ([]guardFile, error) {
+	paths, err := filepath.Glob(filepath.Join(s.UnitDir, "*.d", dropIn))
 	if err != nil {
 		return nil, fault.New(fault.Internal, "drop-ins of the boot guard: %w", err)
 	}
@@ -224,7 +216,7 @@ func (rb *rollback) checkGuarded(f *findings) error {
 	if usesVolumes(rb.state.Services.Stop) {
 		return nil
 	}
-	fstab, err := filesystem.Fstab("/etc/fstab")
+	fstab, err := rb.server.Host.Fstab()
 	if err != nil {
 		return err
 	}
@@ -248,7 +240,7 @@ func (rb *rollback) checkGuarded(f *findings) error {
 // the guard and the guard for its mount; systemd breaks such a cycle by leaving one of the two out. The root file
 // system is mounted before any unit starts, and is not refused. neededPath is a path on the volume that the server
 // cannot do without; empty if there is none.
-func (rb *rollback) checkBootOrder(t *snapset.Target, neededPath string) error {
+func (rb *rollback) checkBootOrder(t *snapset.Target, journalDir, neededPath string) error {
 	programDir, err := journey.ProgramDir()
 	if err != nil {
 		return err
@@ -262,8 +254,8 @@ func (rb *rollback) checkBootOrder(t *snapset.Target, neededPath string) error {
 			}
 		}
 	}
-	if neededPath == journey.StateDir {
-		reason = "holds " + journey.StateDir
+	if neededPath == journalDir {
+		reason = "holds " + journalDir
 	}
 	if reason == "" {
 		return nil
@@ -280,7 +272,7 @@ func (rb *rollback) installGuard() error {
 	if err != nil {
 		return err
 	}
-	return journey.WithFileLock(guardLock, func() error { return writeFiles(files) })
+	return journey.WithFileLock(rb.server.guardLock(), func() error { return writeFiles(files) })
 }
 
 func writeFiles(files []guardFile) error {
@@ -297,7 +289,7 @@ func writeFiles(files []guardFile) error {
 // begins at the same time, because a rollback writes its journal entry before it installs the guard, and both take
 // guardLock.
 func (rb *rollback) removeGuard(ctx context.Context) error {
-	return journey.WithFileLock(guardLock, func() error { return rb.removeGuardFiles(ctx) })
+	return journey.WithFileLock(rb.server.guardLock(), func() error { return rb.removeGuardFiles(ctx) })
 }
 
 // removeGuardFiles removes the files of the guard in the reverse order. It stops at the first file that cannot be
@@ -314,21 +306,21 @@ func (rb *rollback) removeGuardFiles(ctx context.Context) error {
 		if e.Kind != Kind || e.ID == rb.run.Entry().ID {
 			continue
 		}
-		other, err := reopen(&journey.Run{Journal: rb.run.Journal}, e)
+		other, err := rb.server.reopen(&journey.Run{Journal: rb.run.Journal}, e)
 		if err != nil {
 			return err
 		}
 		isOnly, units = false, except(units, other.guardedUnits())
 	}
-	files := dropIns(units)
+	files := rb.server.dropIns(units)
 	if isOnly {
 		// Drop-ins of a rollback whose journal entry somebody has removed are removed too: a mount that requires a guard
 		// which does not exist is never made.
-		if files, err = installedDropIns(); err != nil {
+		if files, err = rb.server.installedDropIns(); err != nil {
 			return err
 		}
 	}
-	if err := removeFiles(files); err != nil || !isOnly {
+	if err := rb.server.removeFiles(files); err != nil || !isOnly {
 		return err
 	}
 	if rb.forgetGuard != nil {
@@ -336,7 +328,7 @@ func (rb *rollback) removeGuardFiles(ctx context.Context) error {
 			return err
 		}
 	}
-	return removeFiles(sharedFiles(""))
+	return rb.server.removeFiles(rb.server.sharedFiles(""))
 }
 
 // forgetGuardUnit has systemd forget what it has read of the guard.
@@ -348,9 +340,9 @@ func (rb *rollback) forgetGuardUnit(ctx context.Context) error {
 }
 
 // removeFiles removes files, the last first.
-func removeFiles(files []guardFile) error {
+func (s Server) removeFiles(files []guardFile) error {
 	for _, f := range slices.Backward(files) {
-		if err := f.remove(); err != nil {
+		if err := s.removeFile(f); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // testdata/guard.txt has the path and the content of each file of the guard, in the order in which they are written.
 // SELF stands for the path of the running program, PROGRAMS for its directory.
 func TestGuardFiles(t *testing.T) {
-	rb := &rollback{state: &State{
+	rb := &rollback{server: thisServer(), state: &State{
 		Mounts:  []filesystem.MountSpec{{Point: "/dat"}, {Point: "/srv/my-app data"}},
 		Listed:  []string{"/dat", "/idle"},
 		Guarded: []string{"systemd-fsck@dev-vg00-dat.service", "postgresql@15-main.service"},
@@ -87,10 +87,10 @@ func TestVolumeThatGuardNeedsIsRefused(t *testing.T) {
 		"the root file system": {[]filesystem.Mount{root}, root, ""},
 	} {
 		for _, deferred := range []bool{true, false} {
-			rb := &rollback{Request: Request{Defer: deferred}, state: &State{}}
+			rb := &rollback{Request: Request{Defer: deferred}, server: thisServer(), state: &State{}}
 			lv := &lvm.Volume{VG: "vg00", Name: "v", Path: "/dev/vg00/v"}
 			target := snapset.Target{LV: lv, FS: c.member.Dev, Mounts: []filesystem.Mount{c.member}}
-			sel := &selection{view: &snapset.View{Mounts: c.mounts}}
+			sel := &selection{view: snapset.NewView(nil, c.mounts)}
 			err := rb.planMounts(&findings{selection: sel, targets: []snapset.Target{target}})
 			if refused := errors.Is(err, fault.Unsupported); refused != (c.says != "") {
 				t.Errorf("%s, deferred %v: %v", name, deferred, err)
@@ -110,14 +110,14 @@ func TestGuardFilesNeverRequireMissingUnit(t *testing.T) {
 		rb.state.Mounts = mountsAt("/a", "/b", "/c", "/d")
 		setUpJournal(t, rb)
 		// The file b.mount.d is in the way of the directory of b's drop-in. What was written before it stays.
-		if err := os.WriteFile(filepath.Join(unitDir, "b.mount.d"), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(rb.server.UnitDir, "b.mount.d"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := rb.installGuard(); err == nil {
 			t.Fatal("installed without b.mount.d")
 		}
-		checkGuardFiles(t, "half installed")
-		if err := os.Remove(filepath.Join(unitDir, "b.mount.d")); err != nil {
+		checkGuardFiles(t, rb, "half installed")
+		if err := os.Remove(filepath.Join(rb.server.UnitDir, "b.mount.d")); err != nil {
 			t.Fatal(err)
 		}
 		if err := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state); err != nil {
@@ -127,14 +127,14 @@ func TestGuardFilesNeverRequireMissingUnit(t *testing.T) {
 			t.Fatal(err)
 		}
 		// b's drop-in cannot be removed, because it is now a directory that is not empty.
-		b := filepath.Join(unitDir, "b.mount.d", dropIn)
+		b := filepath.Join(rb.server.UnitDir, "b.mount.d", dropIn)
 		if err := errors.Join(os.Remove(b), os.MkdirAll(filepath.Join(b, "x"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
 		if err := rb.removeGuard(t.Context()); err == nil {
 			t.Error("removed although b's drop-in is there")
 		}
-		checkGuardFiles(t, "half removed")
+		checkGuardFiles(t, rb, "half removed")
 	}
 }
 
@@ -148,14 +148,14 @@ func TestRemoveGuardRemovesOrphanedDropIns(t *testing.T) {
 	if err := errors.Join(begin, rb.installGuard()); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFiles(dropIns([]string{"srv-old.mount"})); err != nil {
+	if err := writeFiles(rb.server.dropIns([]string{"srv-old.mount"})); err != nil {
 		t.Fatal(err)
 	}
-	if err := rb.removeGuard(t.Context()); err != nil || isGuarded(t) {
-		t.Fatalf("%v, guard left: %v", err, isGuarded(t))
+	if err := rb.removeGuard(t.Context()); err != nil || isGuarded(t, rb) {
+		t.Fatalf("%v, guard left: %v", err, isGuarded(t, rb))
 	}
-	checkGuardFiles(t, "removed")
-	if left, _ := filepath.Glob(filepath.Join(unitDir, "*.mount.d")); len(left) > 0 {
+	checkGuardFiles(t, rb, "removed")
+	if left, _ := filepath.Glob(filepath.Join(rb.server.UnitDir, "*.mount.d")); len(left) > 0 {
 		t.Errorf("left: %s", left)
 	}
 }
@@ -173,23 +173,23 @@ func TestGuardIsForgottenBeforeItsUnitIsRemoved(t *testing.T) {
 	called := 0
 	rb.forgetGuard = func(context.Context) error {
 		called++
-		drops, _ := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
-		if len(drops) > 0 || !isGuarded(t) {
-			t.Errorf("systemd reads its files while these drop-ins exist: %q; the guard exists: %v", drops, isGuarded(t))
+		drops, _ := filepath.Glob(filepath.Join(rb.server.UnitDir, "*.d", dropIn))
+		if len(drops) > 0 || !isGuarded(t, rb) {
+			t.Errorf("systemd reads its files while these drop-ins exist: %q; the guard exists: %v", drops, isGuarded(t, rb))
 		}
 		return nil
 	}
-	if err := rb.removeGuard(t.Context()); err != nil || called != 1 || isGuarded(t) {
-		t.Errorf("%v, called %d times, guard left: %v", err, called, isGuarded(t))
+	if err := rb.removeGuard(t.Context()); err != nil || called != 1 || isGuarded(t, rb) {
+		t.Errorf("%v, called %d times, guard left: %v", err, called, isGuarded(t, rb))
 	}
 }
 
 // checkGuardFiles fails the test unless every unit that a file of the guard requires or starts exists.
-func checkGuardFiles(t *testing.T, when string) {
+func checkGuardFiles(t *testing.T, rb *rollback, when string) {
 	t.Helper()
-	drops, _ := filepath.Glob(filepath.Join(unitDir, "*.d", dropIn))
-	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", "*"))
-	if len(drops) > 0 && !isGuarded(t) {
+	drops, _ := filepath.Glob(filepath.Join(rb.server.UnitDir, "*.d", dropIn))
+	links, _ := filepath.Glob(filepath.Join(rb.server.UnitDir, "*.wants", "*"))
+	if len(drops) > 0 && !isGuarded(t, rb) {
 		t.Errorf("%s: %s require %s, which is not there", when, drops, guardUnit)
 	}
 	for _, link := range links {
@@ -216,7 +216,7 @@ func TestRawVolumeWithoutServiceIsRefused(t *testing.T) {
 		"mounted":            {mounted, nil, false},
 		"opened by crypttab": {encrypted, nil, false},
 	} {
-		rb := &rollback{state: &State{}}
+		rb := &rollback{server: thisServer(), state: &State{}}
 		rb.state.Services.Stop = c.stop
 		err := rb.checkGuarded(&findings{targets: []snapset.Target{c.target}})
 		if errors.Is(err, fault.Unsupported) != c.refused {
@@ -233,7 +233,7 @@ func TestLogOfMemberNeedsNoService(t *testing.T) {
 	log := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xlog"}, FS: filesystem.Dev{Major: 253, Minor: 9}}
 	xfs := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xl"}, FS: filesystem.Dev{Major: 253, Minor: 8}}
 	xfs.Mounts = []filesystem.Mount{{ID: 1, Root: "/", Point: "/xl"}}
-	rb := &rollback{state: &State{}}
+	rb := &rollback{server: thisServer(), state: &State{}}
 	if err := rb.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("a raw volume beside it: %v", err)
 	}

@@ -23,7 +23,7 @@ const (
 // nothing was mounted there, by a timer, a job of cron or an upload. The mounts that are to be made now hide it. It is
 // no failure if that cannot be found out.
 func (rb *rollback) warnOfHidden(points []string) {
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	if err != nil || rb.state.Stopped.IsZero() {
 		return
 	}

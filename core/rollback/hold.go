@@ -11,9 +11,6 @@ import (
 	"go.pcc.com/rewind/core/service"
 )
 
-// udevRecords is where udev keeps what it knows of each device.
-const udevRecords = "/run/udev/data"
-
 const holdText = "Rewind: a rollback is under way; what mounts its volumes, and the stopped services, wait for its end"
 
 // findHeldUnits finds the units that could open a member while it is rolled back: those that systemd starts on its
@@ -22,7 +19,7 @@ func (rb *rollback) findHeldUnits(ctx context.Context, f *findings) error {
 	var paths []string
 	for i := range f.targets {
 		for _, dev := range f.devices(i) {
-			paths = append(paths, filesystem.Names(udevRecords, dev)...)
+			paths = append(paths, rb.server.Host.Names(dev)...)
 		}
 	}
 	units, err := rb.systemd.OnDevices(ctx, paths)

@@ -28,7 +28,7 @@ func (rb *rollback) holders(ctx context.Context, f *findings) ([]filesystem.Hold
 		devs = append(devs, dev)
 		ownMounts = append(ownMounts, filesystem.On(f.selection.view.Mounts, dev)...)
 	}
-	holders, err := filesystem.Holders(ctx, devs, ownMounts)
+	holders, err := rb.server.Host.Holders(ctx, devs, ownMounts)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ func (rb *rollback) withHolders(ctx context.Context, cause error) error {
 		return cause
 	}
 	devs := slices.Concat(volumes, snapshots)
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	if err != nil {
 		return cause
 	}
@@ -256,7 +256,7 @@ func (rb *rollback) withHolders(ctx context.Context, cause error) error {
 	for _, dev := range devs {
 		ownMounts = append(ownMounts, filesystem.On(mounts, dev)...)
 	}
-	holders, err := filesystem.Holders(ctx, devs, ownMounts)
+	holders, err := rb.server.Host.Holders(ctx, devs, ownMounts)
 	if err != nil {
 		return cause
 	}

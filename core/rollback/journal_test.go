@@ -80,18 +80,17 @@ func TestMergeAndStartGoesOnWithFullJournal(t *testing.T) {
 	if e == nil || e.Step != stepMerging || e.Outcome != journal.Unfinished {
 		t.Fatalf("the test proves nothing: %+v", e)
 	}
-	resumed, err := reopen(rb.run, e)
+	resumed, err := rb.server.reopen(rb.run, e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resumed.lvm, resumed.systemd, resumed.commands, resumed.mountAtOnce = rb.lvm, rb.systemd, rb.commands, nil
-	resumed.isWriteProtected, resumed.setWriteProtect = rb.isWriteProtected, rb.setWriteProtect
+	resumed.lvm, resumed.systemd, resumed.commands = rb.lvm, rb.systemd, rb.commands
 	resumed.forgetGuard = nil
 	if err := resumed.settle(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if e := readEntry(t, rb); e == nil || e.Outcome != journal.Done || isGuarded(t) {
-		t.Errorf("%+v, guard: %v", e, isGuarded(t))
+	if e := readEntry(t, rb); e == nil || e.Outcome != journal.Done || isGuarded(t, rb) {
+		t.Errorf("%+v, guard: %v", e, isGuarded(t, rb))
 	}
 }
 
@@ -109,8 +108,8 @@ func TestAbortGoesOnWithFullJournal(t *testing.T) {
 			t.Errorf("%s: %+v", step, got)
 		}
 		free()
-		if e := readEntry(t, rb); e != nil && e.Outcome != journal.Undone || isGuarded(t) {
-			t.Errorf("%s: %+v, guard: %v", step, e, isGuarded(t))
+		if e := readEntry(t, rb); e != nil && e.Outcome != journal.Undone || isGuarded(t, rb) {
+			t.Errorf("%s: %+v, guard: %v", step, e, isGuarded(t, rb))
 		}
 	}
 }
@@ -138,7 +137,7 @@ func TestMergeThatLVMRefusesHasNotBegun(t *testing.T) {
 // filled since.
 func TestReservedSpaceIsUsedForJournal(t *testing.T) {
 	rb, _, dir := newAtStep(t, stepChecked)
-	journalDir = dir
+	rb.server.JournalDir = dir
 	if err := rb.checkSpace(); err != nil {
 		t.Fatal(err)
 	}

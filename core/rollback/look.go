@@ -8,7 +8,6 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
@@ -63,11 +62,11 @@ func (rb *rollback) selectSnapshots(ctx context.Context) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	if err != nil {
 		return nil, err
 	}
-	sel := &selection{view: snapset.NewView(report, mounts)}
+	sel := &selection{view: rb.server.Sets.View(report, mounts)}
 	if len(rb.Snapshots) > 0 {
 		return sel, rb.selectNamed(sel)
 	}
@@ -113,7 +112,7 @@ func (rb *rollback) groupsToLock(sel *selection) []string {
 	if len(groups) > 0 {
 		return groups
 	}
-	list, _ := journalEntries(journey.JournalDir) // Lock reports a damaged entry
+	list, _ := journalEntries(rb.server.JournalDir) // Lock reports a damaged entry
 	return recordedGroups(list, rb.name())
 }
 
@@ -134,7 +133,7 @@ func recordedGroups(list []*journal.Entry, name string) []string {
 
 // newestEntry returns the newest rollback of this name that was not undone; nil if there is none.
 func (rb *rollback) newestEntry() *journal.Entry {
-	list, _ := journalEntries(journey.JournalDir) // Lock reports a damaged entry
+	list, _ := journalEntries(rb.server.JournalDir) // Lock reports a damaged entry
 	return newestOf(list, rb.name())
 }
 

@@ -362,7 +362,9 @@ func (rb *rollback) retake(ctx context.Context) error {
 	}
 	ownEntry := rb.run.Entry()
 	defer rb.run.Resume(ownEntry)
-	_, err := snapset.Apply(ctx, rb.run, rb.commands, snapset.Request{
+	sets := rb.server.Sets
+	sets.Runner = rb.commands
+	_, err := sets.Apply(ctx, rb.run, snapset.Request{
 		State: snapset.Present, Set: rb.state.Set, Volumes: volumes, FreezeTimeout: time.Minute,
 	})
 	return err

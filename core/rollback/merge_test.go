@@ -15,6 +15,7 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/snapset"
 )
 
 const mib = 1 << 20
@@ -28,10 +29,15 @@ func server() *lvmtest.Fake {
 	}})
 }
 
+// testServer returns a server with this LVM.
+func testServer(f *lvmtest.Fake) Server {
+	return Server{LVM: func(command.Runner) *lvm.LVM { return f.LVM() }, Sets: snapset.ThisServer()}
+}
+
 // newAtMerge returns a rollback to these snapshots that has come to the merge.
 func newAtMerge(t *testing.T, f *lvmtest.Fake, snapshots ...string) *rollback {
 	t.Helper()
-	rb := &rollback{run: &journey.Run{}, lvm: f.LVM(), state: &State{Set: "s"}}
+	rb := &rollback{run: &journey.Run{}, server: testServer(f), lvm: f.LVM(), state: &State{Set: "s"}}
 	writeProtection{}.install(rb)
 	r := readReport(t, rb)
 	for _, name := range snapshots {
@@ -299,11 +305,11 @@ func TestLostMemberStaysLostAfterSnapshotIsRemoved(t *testing.T) {
 	if err := rb.lvm.Remove(t.Context(), "vg00/app_s"); err != nil {
 		t.Fatal(err)
 	}
-	resumed, err := reopen(rb.run, rb.entry())
+	resumed, err := rb.server.reopen(rb.run, rb.entry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	resumed.lvm, resumed.isWriteProtected, resumed.setWriteProtect = rb.lvm, rb.isWriteProtected, rb.setWriteProtect
+	resumed.lvm = rb.lvm
 	if err := resumed.merge(t.Context()); err != nil {
 		t.Fatal("without it:", err)
 	}
@@ -381,8 +387,8 @@ func TestMergeThatOutlivesItsLimitIsNotUndone(t *testing.T) {
 			!strings.Contains(err.Error(), "the services stay down") {
 			t.Errorf("overlap %v: %v", overlap, err)
 		}
-		if e := rb.entry(); e.Step != stepMerging || e.Outcome != journal.Unfinished || !isGuarded(t) {
-			t.Errorf("overlap %v: %s %q, guard: %v", overlap, e.Step, e.Outcome, isGuarded(t))
+		if e := rb.entry(); e.Step != stepMerging || e.Outcome != journal.Unfinished || !isGuarded(t, rb) {
+			t.Errorf("overlap %v: %s %q, guard: %v", overlap, e.Step, e.Outcome, isGuarded(t, rb))
 		}
 		if n := countCommands(f, "lvconvert"); n != 1 {
 			t.Errorf("overlap %v: %d lvconverts were started", overlap, n)

@@ -2,7 +2,6 @@ package rollback
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -10,7 +9,6 @@ import (
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
-	"go.pcc.com/rewind/core/snapset"
 )
 
 // openAndMount opens the LUKS mappings, starts the automounts, and mounts what is not mounted. It tries each part even
@@ -27,7 +25,7 @@ func (rb *rollback) openAndMount(ctx context.Context, specs []filesystem.MountSp
 
 // mountMissing makes those of the mounts that are not there. Bind mounts come last, and only if all others are there.
 func (rb *rollback) mountMissing(ctx context.Context, specs []filesystem.MountSpec) error {
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	if err != nil {
 		return err
 	}
@@ -36,7 +34,7 @@ func (rb *rollback) mountMissing(ctx context.Context, specs []filesystem.MountSp
 	for _, spec := range specs {
 		switch {
 		case isMounted(mounts, spec):
-			errs = append(errs, checkMounted(mounts, spec))
+			errs = append(errs, rb.checkMounted(mounts, spec))
 		case spec.Bind != "":
 			bindMounts = append(bindMounts, spec)
 		default:
@@ -52,9 +50,9 @@ func (rb *rollback) mountMissing(ctx context.Context, specs []filesystem.MountSp
 
 // checkMounted says what is wrong with the mount that is already at the point of spec (mount_failed): it may be another
 // file system, or it may be read-only because somebody mounted it while the member was read-only.
-func checkMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
+func (rb *rollback) checkMounted(mounts []filesystem.Mount, spec filesystem.MountSpec) error {
 	m, _ := filesystem.At(mounts, spec.Point)
-	if dev, err := snapset.BlockDevice(spec.Source); spec.Bind == "" && err == nil && dev != m.Dev {
+	if dev, err := rb.server.Host.Device(spec.Source); spec.Bind == "" && err == nil && dev != m.Dev {
 		return fault.New(fault.MountFailed, "another program has mounted %s on %s meanwhile, where %s belongs",
 			m.Source, spec.Point, spec.Source).WithHint("umount %s, and run the same task again", spec.Point)
 	}
@@ -95,27 +93,17 @@ func (rb *rollback) mountAll(ctx context.Context, specs []filesystem.MountSpec, 
 // both are below shared mounts, another mount of the same device propagates to this point, with the flags of that other
 // mount.
 func (rb *rollback) mountOne(ctx context.Context, spec filesystem.MountSpec) error {
-	if mounts, err := filesystem.Mounts(); err == nil && isMounted(mounts, spec) {
+	if mounts, err := rb.server.Host.Mounts(); err == nil && isMounted(mounts, spec) {
 		if hasFlags(mounts, spec) {
 			return nil
 		}
-		return filesystem.Reflag(spec)
+		return rb.server.Host.Reflag(spec)
 	}
 	unit := service.MountUnit(spec.Point)
 	if !rb.isAutomounted(unit) {
-		if rb.mountAtOnce != nil {
-			if err := rb.mountAtOnce(ctx, spec); err == nil || mountStillRunning(err) {
-				return err
-			}
-		}
-		return filesystem.MountDevice(ctx, rb.commands, spec)
+		return rb.server.Host.Mount(ctx, rb.commands, spec)
 	}
 	return rb.startPlan(ctx, service.Plan{Active: []string{unit}})
-}
-
-// mountStillRunning is true if err means that Rewind stopped waiting for the mount, and the kernel still works on it.
-func mountStillRunning(err error) bool {
-	return errors.Is(err, fault.Timeout) || errors.Is(err, fault.Interrupted)
 }
 
 // hasNested is true if one mount point lies below another, so that the order of the mounts matters.

@@ -157,12 +157,10 @@ func (s *State) groups() []string {
 	return groups
 }
 
-// Handler returns the functions that make a rollback and that settle an interrupted one.
-func Handler() journey.Handler { return journey.Handler{Do: do, Settle: settle} }
-
 // rollback is a rollback that is under way or is being settled.
 type rollback struct {
 	Request
+	server      Server
 	run         *journey.Run
 	commands    *command.Recorder
 	lvm         *lvm.LVM
@@ -171,11 +169,6 @@ type rollback struct {
 	state       *State
 	startedAt   time.Time
 
-	// mountAtOnce mounts with a system call, without starting mount(8). If it is nil, mount(8) makes all mounts.
-	mountAtOnce func(context.Context, filesystem.MountSpec) error
-
-	isWriteProtected func(filesystem.Dev) (bool, error)
-	setWriteProtect  func(filesystem.Dev, bool) error
 	overlapLvconvert bool          // go on when the kernel merges all members, before lvconvert ends
 	readyToMerge     bool          // recheck has just found all members closed and sound
 	metadataDir      string        // holds LVM's metadata from before LVM was told to merge
@@ -188,13 +181,11 @@ type rollback struct {
 	journalErr       error      // why the last step is not in the journal although it was reached; nil if it is there
 }
 
-func newRollback(run *journey.Run, req Request) *rollback {
-	commands := command.NewRecorder(command.Local{})
+func (s Server) newRollback(run *journey.Run, req Request) *rollback {
+	commands := command.NewRecorder(s.Sets.Runner)
 	rb := &rollback{
-		Request: req, run: run, commands: commands, lvm: lvm.New(commands).Direct(lvm.DeviceMapper),
-		mountAtOnce: filesystem.MountAtOnce, overlapLvconvert: true, startedAt: time.Now(),
-		isWriteProtected: filesystem.WriteProtected, setWriteProtect: filesystem.WriteProtect,
-		metadataDir: journey.RuntimeDir + "/metadata", openLimit: closeLimit,
+		Request: req, server: s, run: run, commands: commands, lvm: s.LVM(commands), overlapLvconvert: true,
+		startedAt: time.Now(), metadataDir: s.RuntimeDir + "/metadata", openLimit: closeLimit,
 	}
 	rb.forgetGuard = rb.forgetGuardUnit
 	return rb
@@ -202,7 +193,7 @@ func newRollback(run *journey.Run, req Request) *rollback {
 
 func (rb *rollback) connect(ctx context.Context) (err error) {
 	if rb.systemd == nil {
-		rb.systemd, err = service.Connect(ctx)
+		rb.systemd, err = rb.server.Systemd(ctx)
 	}
 	return err
 }
@@ -213,25 +204,30 @@ func (rb *rollback) close() {
 	}
 }
 
-func do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
+func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
 	var req Request
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	return Apply(ctx, run, req)
+	return s.Apply(ctx, run, req)
 }
 
 // Faults before the point of no return: not_found, bad_arguments, snapshot_invalid, merging, unsupported, pool_damaged,
 // busy, no_key, no_space, locked, merge_failed and service_failed. Faults after it: merge_failed, snapshot_invalid,
 // busy, mount_failed and service_failed. Faults at any time: timeout, interrupted, journal_damaged, command_failed and
 // internal.
-func Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
-	rb := newRollback(run, req)
+func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
+	rb := s.newRollback(run, req)
 	defer rb.close()
 	result, err := rb.apply(ctx)
 	result.Commands = rb.commands.Commands()
 	result.Warnings = rb.warnings
 	return result, err
+}
+
+// Apply is Server.Apply for the server that the program runs on.
+func Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
+	return thisServer().Apply(ctx, run, req)
 }
 
 func (rb *rollback) apply(ctx context.Context) (ansible.Result, error) {
@@ -290,7 +286,7 @@ func (rb *rollback) execute(ctx context.Context, toEnd []processToEnd) error {
 	defer rb.releaseSpace()
 	rb.keepMetadata(ctx)
 	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), stepChecked, rb.state); err != nil {
-		return journalFault(err)
+		return rb.journalFault(err)
 	}
 	if err := rb.stopAndUnmount(ctx, toEnd); err != nil {
 		return rb.abort(ctx, err)

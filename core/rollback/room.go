@@ -12,13 +12,6 @@ import (
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/journey"
-)
-
-// The directories that a rollback writes to, besides unitDir. Tests set their own.
-var (
-	journalDir = journey.JournalDir
-	runDir     = journey.RuntimeDir // systemd's transient units and LVM's locks are on this file system too
 )
 
 const (
@@ -48,9 +41,9 @@ func (rb *rollback) spaceNeeds() ([]spaceNeed, error) {
 		return nil, fault.New(fault.Internal, "state of the rollback: %w", err)
 	}
 	dirs := []dirNeed{
-		{journalDir, 4 * int64(len(state))},
-		{unitDir, bytesPerUnit * int64(len(rb.guardedUnits())+4)},
-		{runDir, 0},
+		{rb.server.JournalDir, 4 * int64(len(state))},
+		{rb.server.UnitDir, bytesPerUnit * int64(len(rb.guardedUnits())+4)},
+		{rb.server.RuntimeDir, 0},
 	}
 	for _, dir := range rb.lvmBackupDirs {
 		dirs = append(dirs, rb.lvmCopies(dir))
@@ -191,7 +184,7 @@ func (rb *rollback) record(step string, state any) error {
 	if err != nil && rb.releaseSpace() {
 		err = rb.run.Record(step, state)
 	}
-	return journalFault(err)
+	return rb.journalFault(err)
 }
 
 // enterStep is record for a step that counts even if it cannot be written: past the point of no return, and while
@@ -202,11 +195,11 @@ func (rb *rollback) enterStep(step string) {
 }
 
 // journalFault returns err, the failure of a write to the journal, as no_space with a hint if the disk is full.
-func journalFault(err error) error {
+func (rb *rollback) journalFault(err error) error {
 	if !durable.IsFull(err) {
 		return err
 	}
-	return fault.New(fault.NoSpace, "%w", err).WithHint("make room: df -h %[1]s; df -i %[1]s", journalDir)
+	return fault.New(fault.NoSpace, "%w", err).WithHint("make room: df -h %[1]s; df -i %[1]s", rb.server.JournalDir)
 }
 
 // warnOfJournal adds a warning to the result if the last step could not be written to the journal.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"strings"
-	"time"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
@@ -15,8 +13,8 @@ import (
 )
 
 // settle settles an interrupted rollback: it undoes the rollback if no merge has begun, and completes it otherwise.
-func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
-	rb, err := reopen(run, e)
+func (s Server) settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
+	rb, err := s.reopen(run, e)
 	if err != nil {
 		return err
 	}
@@ -27,7 +25,7 @@ func settle(ctx context.Context, run *journey.Run, e *journal.Entry) error {
 	return rb.settle(ctx)
 }
 
-// settle is the function settle for a rollback that reopen has read.
+// settle is Server.settle for a rollback that reopen has read.
 func (rb *rollback) settle(ctx context.Context) error {
 	e := rb.entry()
 	if directionOf(e.Step) == lvmDecides {
@@ -65,8 +63,8 @@ func (rb *rollback) settle(ctx context.Context) error {
 }
 
 // reopen returns the rollback that entry e describes, and makes e the current entry of run.
-func reopen(run *journey.Run, e *journal.Entry) (*rollback, error) {
-	rb := newRollback(run, Request{})
+func (s Server) reopen(run *journey.Run, e *journal.Entry) (*rollback, error) {
+	rb := s.newRollback(run, Request{})
 	rb.state = &State{}
 	if err := json.Unmarshal(e.State, rb.state); err != nil {
 		return nil, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
@@ -108,7 +106,7 @@ func (rb *rollback) closeMerged(ctx context.Context) error {
 		return err
 	}
 	if err := rb.run.Finish(stepMerged, journal.Done, rb.state); err != nil { // the next run tries to write it again
-		rb.journalErr = journalFault(err)
+		rb.journalErr = rb.journalFault(err)
 		journey.LogError(rb.journalErr)
 	}
 	return nil
@@ -118,14 +116,15 @@ func (rb *rollback) closeMerged(ctx context.Context) error {
 // those that the units of the boot guard call. own are the kinds of runs that only this module makes; every module can
 // also settle those of snapset and of rollback.
 func HiddenCommands(own journey.Handlers) map[string]func(context.Context, []string) int {
-	handlers := journey.Handlers{snapset.Kind: snapset.Handler(), Kind: Handler()}
+	s := thisServer()
+	handlers := journey.Handlers{snapset.Kind: s.Sets.Handler(), Kind: s.Handler()}
 	maps.Copy(handlers, own)
 	commands := handlers.Internal()
 	settleAll := commands["settle"]
-	commands["guard"] = func(ctx context.Context, _ []string) int { return exitCode(guardBoot(ctx)) }
+	commands["guard"] = func(ctx context.Context, _ []string) int { return exitCode(s.atBoot(ctx, s.GuardBoot)) }
 	commands["resume"] = func(ctx context.Context, args []string) int {
 		code := settleAll(ctx, args)
-		return max(code, exitCode(finishAfterBoot(ctx)))
+		return max(code, exitCode(s.atBoot(ctx, s.FinishAfterBoot)))
 	}
 	return commands
 }
@@ -136,112 +135,4 @@ func exitCode(err error) int {
 		return 0
 	}
 	return journey.LogError(err)
-}
-
-// disksLimit is how long the guard waits at boot for the disks of a volume group.
-const disksLimit = 90 * time.Second
-
-// guardBoot is the command of the boot guard, which runs before the members are mounted. For each rollback of which a
-// merge has begun, it has every member merge. If it fails, the members are not mounted, because they hold data of
-// different times.
-func guardBoot(ctx context.Context) error {
-	j, err := journal.Open(journey.JournalDir)
-	if err != nil {
-		return err
-	}
-	entries, err := j.Unfinished()
-	errs := []error{err}
-	for _, e := range entries {
-		if e.Kind != Kind || directionOf(e.Step) == backward {
-			continue
-		}
-		if j.ThisBoot(e) {
-			continue // a daemon-reload during the rollback started the guard, not a boot
-		}
-		rb, err := reopen(&journey.Run{Journal: j}, e)
-		if err == nil {
-			err = rb.mergeAtBoot(ctx)
-		}
-		errs = append(errs, err)
-	}
-	return fault.All(errs...)
-}
-
-// mergeAtBoot has every member merge, if a merge has begun.
-func (rb *rollback) mergeAtBoot(ctx context.Context) error {
-	if err := rb.awaitDisks(ctx); err != nil {
-		return err
-	}
-	if err := rb.lvm.Activate(ctx, originNames(rb.state.Members)...); err != nil {
-		return err
-	}
-	if begun, err := rb.hasBegun(ctx); !begun || err != nil {
-		return err // settle undoes what has not begun, after the volumes are mounted
-	}
-	journalMember, err := rb.waitingJournalMember(ctx)
-	if err != nil {
-		return err
-	}
-	if journalMember != nil {
-		return rb.mergeAndReboot(ctx, journalMember)
-	}
-	defer rb.awaitLvconvert()
-	if err := rb.merge(ctx); err != nil {
-		return err
-	}
-	// With a fault the volumes are not mounted. Otherwise services could use data of different times.
-	for _, f := range rb.notRolledBack() {
-		return f
-	}
-	return nil
-}
-
-// awaitDisks waits until LVM finds the volume groups of all members, with all their disks (timeout).
-func (rb *rollback) awaitDisks(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, disksLimit)
-	defer cancel()
-	for {
-		report, err := rb.lvm.Report(ctx)
-		if err != nil {
-			return err
-		}
-		var incomplete []string
-		for _, group := range rb.state.groups() {
-			if g, ok := report.Group(group); !ok || g.Partial {
-				incomplete = append(incomplete, group)
-			}
-		}
-		if len(incomplete) == 0 {
-			return nil
-		}
-		select {
-		case <-time.After(statusInterval):
-		case <-ctx.Done():
-			return fault.New(fault.Timeout, "volume group %s did not appear within %s; "+
-				"its volumes are not mounted, because their rollback is not finished",
-				strings.Join(incomplete, ", "), disksLimit).
-				WithHint("bring its disks back and boot again, or run: systemctl start rewind-guard, then mount -a")
-		}
-	}
-}
-
-// finishAfterBoot waits for the merges that go on after a boot, so that the guard is removed when they are finished.
-func finishAfterBoot(ctx context.Context) error {
-	j, err := journal.Open(journey.JournalDir)
-	if err != nil {
-		return err
-	}
-	entries, err := j.Unfinished()
-	errs := []error{err}
-	for _, e := range entries {
-		if e.Kind != Kind || e.Step != StepStarted {
-			continue
-		}
-		rb, err := reopen(&journey.Run{Journal: j}, e)
-		if err == nil {
-			err = rb.finish(ctx)
-		}
-		errs = append(errs, err)
-	}
-	return fault.All(errs...)
 }

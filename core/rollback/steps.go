@@ -8,7 +8,6 @@ import (
 
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
-	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
@@ -154,9 +153,9 @@ func (rb *rollback) closeUndone(ctx context.Context) error {
 		return nil
 	}
 	if removeErr := rb.run.Journal.Forget(rb.entry()); removeErr != nil {
-		return fault.New(fault.Of(journalFault(err)).Code,
+		return fault.New(fault.Of(rb.journalFault(err)).Code,
 			"everything is as before the rollback, but that cannot be written to the journal: %w; %w", err, removeErr).
-			WithHint("every later run tries it again; or remove %s/%s.json", journalDir, rb.entry().ID)
+			WithHint("every later run tries it again; or remove %s/%s.json", rb.server.JournalDir, rb.entry().ID)
 	}
 	rb.entry().Step, rb.entry().Outcome = stepUndone, journal.Undone
 	return nil
@@ -176,7 +175,7 @@ func (rb *rollback) startPlan(ctx context.Context, p service.Plan) error {
 // write into the directories below the mount points, where nobody looks for the data.
 func (rb *rollback) notMountedFault() error {
 	var notMounted []string
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	for _, spec := range rb.state.Mounts {
 		if err != nil || !isMounted(mounts, spec) {
 			notMounted = append(notMounted, spec.Point)

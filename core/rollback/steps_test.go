@@ -36,29 +36,14 @@ func (m fakeMount) Run(_ context.Context, c command.Cmd) (command.Output, error)
 	return command.Output{}, nil
 }
 
-// setUpJournal gives a rollback a journal, and temporary directories for units, devices and the other files that it
-// writes.
+// setUpJournal gives a rollback a journal, and temporary directories for units and the other files that it writes.
 func setUpJournal(t *testing.T, rb *rollback) {
 	t.Helper()
 	j, err := journal.Open(filepath.Join(t.TempDir(), "journal"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, lock := unitDir, guardLock
-	t.Cleanup(func() { unitDir, guardLock = dir, lock })
-	unitDir, guardLock = t.TempDir(), filepath.Join(t.TempDir(), "lock")
-	dev := deviceDir
-	t.Cleanup(func() { deviceDir = dev })
-	deviceDir = t.TempDir()
-	for _, m := range rb.state.Members {
-		mkdir := os.MkdirAll(filepath.Join(deviceDir, m.VG), 0o700)
-		if err := errors.Join(mkdir, os.WriteFile(filepath.Join(deviceDir, m.origin()), nil, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	state, run := journalDir, runDir
-	t.Cleanup(func() { journalDir, runDir = state, run })
-	journalDir, runDir = t.TempDir(), t.TempDir()
+	rb.server.UnitDir, rb.server.RuntimeDir, rb.server.JournalDir = t.TempDir(), t.TempDir(), t.TempDir()
 	rb.lvmBackupDirs = []string{t.TempDir()}
 	rb.run = &journey.Run{Journal: j}
 }
@@ -76,9 +61,9 @@ func beginAt(t *testing.T, rb *rollback, step string) {
 }
 
 // isGuarded reports whether the boot guard is installed.
-func isGuarded(t *testing.T) bool {
+func isGuarded(t *testing.T, rb *rollback) bool {
 	t.Helper()
-	_, err := os.Stat(filepath.Join(unitDir, guardUnit))
+	_, err := os.Stat(filepath.Join(rb.server.UnitDir, guardUnit))
 	return err == nil
 }
 
@@ -119,8 +104,8 @@ func TestAbortLeavesServicesStoppedIfMountFails(t *testing.T) {
 		!strings.Contains(hint, "systemctl start one.service two.service") {
 		t.Errorf("hint: %s", hint)
 	}
-	if e := rb.entry(); e.Outcome != journal.Unfinished || e.Step != stepUndoing || !isGuarded(t) {
-		t.Errorf("%s %q, guard: %v: the next run must try again", e.Step, e.Outcome, isGuarded(t))
+	if e := rb.entry(); e.Outcome != journal.Unfinished || e.Step != stepUndoing || !isGuarded(t, rb) {
+		t.Errorf("%s %q, guard: %v: the next run must try again", e.Step, e.Outcome, isGuarded(t, rb))
 	}
 }
 
@@ -137,8 +122,8 @@ func TestUndoClosesEntryAndRemovesGuard(t *testing.T) {
 		if err := rb.undo(t.Context()); err != nil || !slices.Equal(tried, []string{"/rw-test/a", "/rw-test/set"}) {
 			t.Errorf("%v; mounts were tried on %v", err, tried)
 		}
-		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t) || len(rb.warnings) != len(refused) {
-			t.Errorf("%q, guard: %v, warnings %q", e.Outcome, isGuarded(t), rb.warnings)
+		if e := rb.entry(); e.Outcome != journal.Undone || isGuarded(t, rb) || len(rb.warnings) != len(refused) {
+			t.Errorf("%q, guard: %v, warnings %q", e.Outcome, isGuarded(t, rb), rb.warnings)
 		}
 	}
 }
@@ -150,6 +135,7 @@ func TestCheckMountedRefusesOtherFileSystem(t *testing.T) {
 	if err := unix.Mknod(device, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 7))); err != nil {
 		t.Fatal(err)
 	}
+	rb := &rollback{server: thisServer()}
 	spec := filesystem.MountSpec{Source: device, Point: "/dat", Options: []string{"rw"}}
 	for name, c := range map[string]struct {
 		dev   filesystem.Dev
@@ -162,7 +148,7 @@ func TestCheckMountedRefusesOtherFileSystem(t *testing.T) {
 		"the member, read-only": {filesystem.NewDev(253, 7), "ro", false},
 	} {
 		mounts := []filesystem.Mount{{ID: 1, Dev: c.dev, Root: "/", Point: "/dat", Options: c.flags, Source: "x"}}
-		if err := checkMounted(mounts, spec); (err == nil) != c.want || err != nil && !errors.Is(err, fault.MountFailed) {
+		if err := rb.checkMounted(mounts, spec); (err == nil) != c.want || err != nil && !errors.Is(err, fault.MountFailed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -181,7 +167,7 @@ func TestPropagatedBindMountGetsItsFlags(t *testing.T) {
 	}
 	mount("tmpfs", whole, "tmpfs", unix.MS_NOSUID)
 	mount(whole, view, "", unix.MS_BIND)
-	rb := &rollback{state: &State{}}
+	rb := &rollback{server: thisServer(), state: &State{}}
 	spec := filesystem.MountSpec{Bind: whole, Point: view, Options: []string{"ro", "noexec", "relatime"}}
 	for range 2 {
 		if err := rb.mountOne(t.Context(), spec); err != nil {

@@ -30,7 +30,7 @@ const (
 func (rb *rollback) writeOut(ctx context.Context) error {
 	half := rb.Timeout / 2
 	rb.run.Progress("writing out", -1)
-	notWritten := filesystem.WriteOut(ctx, mountPoints(rb.state.Mounts), half)
+	notWritten := rb.server.Host.WriteOut(ctx, mountPoints(rb.state.Mounts), half)
 	if len(notWritten) == 0 {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (rb *rollback) unmountAll(ctx context.Context, specs []filesystem.MountSpec
 		return err
 	}
 	for _, spec := range slices.Backward(specs) {
-		if err := unmountOne(ctx, spec.Point, slices.Concat(volumes, snapshots)); err != nil {
+		if err := rb.unmountOne(ctx, spec.Point, slices.Concat(volumes, snapshots)); err != nil {
 			return rb.withHolders(ctx, err)
 		}
 	}
@@ -144,11 +144,11 @@ func (rb *rollback) addNewMounts(ctx context.Context, members []*Member) (added 
 		}
 		volumes, snapshots = append(volumes, volumeDevs...), append(snapshots, snapshotDevs...)
 	}
-	mounts, err := filesystem.Mounts()
+	mounts, err := rb.server.Host.Mounts()
 	if err != nil {
 		return nil, err
 	}
-	fstab, err := filesystem.Fstab("/etc/fstab")
+	fstab, err := rb.server.Host.Fstab()
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (rb *rollback) newMountSpec(
 	}
 	spec := mountSpecOf(m, nil, fstab)
 	lv := info[member.DMName]
-	isProtected, err := rb.isWriteProtected(filesystem.NewDev(lv.Major, lv.Minor))
+	isProtected, err := rb.server.Host.WriteProtected(filesystem.NewDev(lv.Major, lv.Minor))
 	if err != nil || !isProtected || !member.Protect {
 		return spec
 	}
@@ -201,11 +201,11 @@ func unknownMounts(mounts []filesystem.Mount, known []filesystem.MountSpec, devs
 
 // unmountOne unmounts what is visible at point, if it is on one of the devices. It waits for programs that use the
 // mount only for a moment.
-func unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
+func (rb *rollback) unmountOne(ctx context.Context, point string, devs []filesystem.Dev) error {
 	limited, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
 	for {
-		err := filesystem.UnmountOf(ctx, point, devs...)
+		err := rb.server.Host.UnmountOf(ctx, point, devs...)
 		if !errors.Is(err, fault.Busy) {
 			return err
 		}

@@ -16,7 +16,7 @@ func (rb *rollback) persistentlyOpen(ctx context.Context, known []filesystem.Hol
 	ctx, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
 	for {
-		open, err := rb.openWithoutHolder(context.WithoutCancel(ctx), known, filesystem.Mounts)
+		open, err := rb.openWithoutHolder(context.WithoutCancel(ctx), known, rb.server.Host.Mounts)
 		if err != nil || len(open) == 0 {
 			return nil, err
 		}

@@ -74,7 +74,7 @@ func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) 
 
 // Apply is Server.Apply for the server that the program runs on, with programs that r starts.
 func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request) (ansible.Result, error) {
-	s := thisServer()
+	s := ThisServer()
 	s.Runner = r
 	return s.Apply(ctx, run, req)
 }

@@ -42,7 +42,7 @@ type Planned struct {
 
 // PlanOwnedSet is Server.PlanOwnedSet for the server that the program runs on, with programs that r starts.
 func PlanOwnedSet(ctx context.Context, run *journey.Run, r command.Runner, req Request) (*Planned, error) {
-	s := thisServer()
+	s := ThisServer()
 	s.Runner = r
 	return s.PlanOwnedSet(ctx, run, req)
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
@@ -38,7 +36,7 @@ type View struct {
 func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
 	return &View{
 		Report: report, Mounts: mounts, Sysfs: "/sys", Journal: journey.StateDir,
-		Device: BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf, LoopFile: filesystem.LoopFile,
+		Device: filesystem.BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf, LoopFile: filesystem.LoopFile,
 	}
 }
 
@@ -280,17 +278,4 @@ func (v *View) cryptAbove(dev filesystem.Dev) (name string, crypt filesystem.Dev
 
 func devOf(lv *lvm.Volume) filesystem.Dev {
 	return filesystem.NewDev(lv.Major, lv.Minor)
-}
-
-// BlockDevice is View.Device for the real system: it returns the number of the block device at path. Fault:
-// bad_arguments if that is no block device.
-func BlockDevice(path string) (filesystem.Dev, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return filesystem.Dev{}, &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return filesystem.Dev{}, fault.New(fault.BadArguments, "%s is no block device", path)
-	}
-	return filesystem.Dev{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}, nil
 }

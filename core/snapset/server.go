@@ -16,8 +16,8 @@ type Server struct {
 	StateDir string                                      // as journey.StateDir
 }
 
-// thisServer returns the server that the program runs on.
-func thisServer() Server {
+// ThisServer returns the server that the program runs on.
+func ThisServer() Server {
 	return Server{
 		Runner: command.Local{}, LVM: lvm.New, Mounts: filesystem.Mounts, View: NewView, StateDir: journey.StateDir,
 	}
@@ -29,4 +29,4 @@ func (s Server) Handler() journey.Handler {
 }
 
 // Handler is Server.Handler for the server that the program runs on.
-func Handler() journey.Handler { return thisServer().Handler() }
+func Handler() journey.Handler { return ThisServer().Handler() }

@@ -56,7 +56,7 @@ func (srv *testServer) mount(name, point, fstype string) {
 func (srv *testServer) view() *View {
 	srv.t.Helper()
 	return &View{
-		Report: srv.report(), Mounts: srv.mounts, Sysfs: srv.sysfs(), Device: BlockDevice, Journal: srv.journalDir,
+		Report: srv.report(), Mounts: srv.mounts, Sysfs: srv.sysfs(), Device: filesystem.BlockDevice, Journal: srv.journalDir,
 	}
 }
 
