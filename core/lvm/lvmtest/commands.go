@@ -327,6 +327,7 @@ func (v *volume) startMerge() {
 		return
 	}
 	v.kernelMerging = true
+	v.vg.byUUID(v.originUUID).content = v.content
 	for _, s := range v.siblings() {
 		// The blocks that changed before the sibling was taken are only in the COW space of v. The merge writes their old
 		// content to the origin, and the sibling must record that.
@@ -338,6 +339,7 @@ func (v *volume) startMerge() {
 // snapshots of the origin lose their origin.
 func (v *volume) replaceOrigin() {
 	origin := v.vg.byUUID(v.originUUID)
+	origin.content = v.content
 	for _, s := range v.vg.snapshots(origin) {
 		s.Origin, s.originUUID = "", ""
 	}

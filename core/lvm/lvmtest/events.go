@@ -65,12 +65,22 @@ func (f *Fake) Fill(name string, percent float64) {
 	v.overflow()
 }
 
+// Content returns a number for what a volume holds. A write gives it a new number. A snapshot has the number of its
+// origin at its instant, and an origin has that of the snapshot from the moment in which it merges.
+func (f *Fake) Content(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mustFind(name).content
+}
+
 // Write changes that many bytes of a volume. No snapshot has recorded them yet, so they fill the COW space of each of
 // the volume's thick snapshots.
 func (f *Fake) Write(name string, bytes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v := f.mustFind(name)
+	f.contents++
+	v.content = f.contents
 	for _, s := range v.vg.snapshots(v) {
 		if s.Kind == lvm.Snapshot && !s.kernelMerging {
 			s.usedSectors += bytes / sector

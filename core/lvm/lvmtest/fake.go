@@ -63,6 +63,7 @@ type Fake struct {
 	failures       []injectedFailure
 	outliving      [][]string      // the words of commands that will outlive their limits: see Outlive
 	late           [][]string      // commands that have outlived their limits and are still to work
+	contents       int             // how many contents volumes have had
 	created        int             // how many groups and volumes were ever made; gives UUIDs, minors and times
 	pollerAlive    bool            // LVM's poller is alive, and finishes merges
 	suspendsFrozen bool            // the kernel can suspend a device with a frozen file system
@@ -105,6 +106,7 @@ type volume struct {
 	preparedTable                   []lvm.Target    // a prepared table; nil: there is none
 	resumeCount                     int             // how often its device was resumed
 	suspendedAtStart                map[*volume]int // see makeLive
+	content                         int             // what its file system holds: see Content
 }
 
 // headerSectors is how much of an empty COW space is in use: a header and one metadata chunk.
@@ -153,6 +155,11 @@ func (f *Fake) add(vg *group, v Volume) *volume {
 	}
 	if v.Kind == "" {
 		added.Kind = defaultKind(v)
+	}
+	if f.contents++; origin == nil {
+		added.content = f.contents
+	} else {
+		added.content = origin.content
 	}
 	if added.Kind == lvm.Thin {
 		added.thinID = f.created

@@ -142,3 +142,24 @@ func TestUnknownCommandPanics(t *testing.T) {
 		})
 	}
 }
+
+// A merge gives a volume what it held when its snapshot was taken, at the moment in which it begins.
+func TestContentGoesBackWithTheMerge(t *testing.T) {
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{
+		{Name: "a"}, {Name: "a_s", Origin: "a"}, {Name: "pool", Kind: lvm.ThinPool}, {Name: "t", Pool: "pool"},
+		{Name: "t_s", Pool: "pool", Origin: "t"},
+	}})
+	for _, name := range []string{"vg/a", "vg/t"} {
+		before := f.Content(name)
+		f.Write(name, 1<<20)
+		if now := f.Content(name); now == before || f.Content(name+"_s") != before {
+			t.Errorf("%s holds %d, was %d; its snapshot holds %d", name, now, before, f.Content(name+"_s"))
+		}
+		if err := f.LVM().Merge(t.Context(), name+"_s"); err != nil {
+			t.Fatal(err)
+		}
+		if now := f.Content(name); now != before {
+			t.Errorf("%s holds %d after the merge, want %d", name, now, before)
+		}
+	}
+}

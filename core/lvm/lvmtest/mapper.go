@@ -362,6 +362,9 @@ func (v *volume) resume() {
 // before, for OneInstant.
 func (f *Fake) makeLive(v *volume) {
 	v.liveTable, v.preparedTable = nil, nil
+	if origin := v.vg.byUUID(v.originUUID); origin != nil {
+		v.content = origin.content
+	}
 	v.suspendedAtStart = map[*volume]int{}
 	for _, o := range f.allVolumes() {
 		if o.suspended {
