@@ -35,7 +35,7 @@ func AutomountOf(mount string) string { return strings.TrimSuffix(mount, ".mount
 // What returns the source that a mount unit mounts (What=), such as /dev/vg00/dat. It returns an empty string if there
 // is no such unit.
 func (s *Systemd) What(ctx context.Context, mount string) (string, error) {
-	value, err := s.bus.property(ctx, mount, "Mount", "What")
+	value, err := s.bus.Property(ctx, mount, "Mount", "What")
 	if err != nil {
 		return "", busFault(ctx, err, "ask systemd about %s", mount)
 	}

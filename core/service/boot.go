@@ -63,9 +63,9 @@ func (s *Systemd) GoneAtBoot(ctx context.Context, name string) (bool, error) {
 // stops the unit, so that systemd unloads it: if an active unit whose file is gone stays loaded, a unit that is loaded
 // later cannot require it, even if there is such a file again.
 func (s *Systemd) Forget(ctx context.Context, unit string) error {
-	loadedUnits, err := s.bus.loadedUnits(ctx, unit)
+	loadedUnits, err := s.bus.LoadedUnits(ctx, unit)
 	if err == nil && len(loadedUnits) > 0 {
-		err = s.bus.reload(ctx)
+		err = s.bus.Reload(ctx)
 	}
 	if err != nil {
 		return busFault(ctx, err, "have systemd forget %s", unit)

@@ -20,7 +20,7 @@ func (s *Systemd) Failed(ctx context.Context, pattern string) (map[string]time.T
 
 // matching returns the loaded units whose names match a pattern; none with an error.
 func (s *Systemd) matching(ctx context.Context, pattern string) ([]unit, error) {
-	names, err := s.bus.loadedUnits(ctx, pattern)
+	names, err := s.bus.LoadedUnits(ctx, pattern)
 	if err != nil {
 		return nil, busFault(ctx, err, "ask systemd for %s", pattern)
 	}

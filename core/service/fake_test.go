@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/service/bus"
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
@@ -17,7 +18,7 @@ type fakeBus struct {
 	units    map[string]*fakeUnit
 	log      []string // "stop a.service", "start b.socket", "reset …"
 	watchers map[chan struct{}]string
-	settings map[string][]setting // by the name of the transient unit
+	settings map[string][]bus.Setting // by the name of the transient unit
 }
 
 type fakeUnit struct {
@@ -38,7 +39,9 @@ type fakeUnit struct {
 }
 
 func newFakeBus() *fakeBus {
-	return &fakeBus{units: map[string]*fakeUnit{}, watchers: map[chan struct{}]string{}, settings: map[string][]setting{}}
+	return &fakeBus{
+		units: map[string]*fakeUnit{}, watchers: map[chan struct{}]string{}, settings: map[string][]bus.Setting{},
+	}
 }
 
 // add adds a unit. deps are pairs of a property and a unit, such as "RequiredBy", "x.service".
@@ -66,7 +69,7 @@ func (f *fakeBus) unitOrNone(name string) *fakeUnit {
 	return &fakeUnit{load: "not-found", active: "inactive", sub: "dead"}
 }
 
-func (f *fakeBus) unitProperties(ctx context.Context, name string) (map[string]any, error) {
+func (f *fakeBus) UnitProperties(ctx context.Context, name string) (map[string]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := f.unitOrNone(name)
@@ -90,7 +93,7 @@ func (f *fakeBus) unitProperties(ctx context.Context, name string) (map[string]a
 	return properties, ctx.Err()
 }
 
-func (f *fakeBus) property(_ context.Context, name, _, property string) (any, error) {
+func (f *fakeBus) Property(_ context.Context, name, _, property string) (any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if value, ok := f.unitOrNone(name).typeProperties[property]; ok {
@@ -101,13 +104,13 @@ func (f *fakeBus) property(_ context.Context, name, _, property string) (any, er
 	}[property], nil
 }
 
-func (f *fakeBus) jobType(_ context.Context, name string) (string, error) {
+func (f *fakeBus) JobType(_ context.Context, name string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.unitOrNone(name).job, nil
 }
 
-func (f *fakeBus) loadedUnits(_ context.Context, pattern string) ([]string, error) {
+func (f *fakeBus) LoadedUnits(_ context.Context, pattern string) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var names []string
@@ -120,21 +123,21 @@ func (f *fakeBus) loadedUnits(_ context.Context, pattern string) ([]string, erro
 }
 
 // unitFiles returns the matching units that have a unit file, loaded or not.
-func (f *fakeBus) unitFiles(ctx context.Context, patterns ...string) (names []string, err error) {
+func (f *fakeBus) UnitFiles(ctx context.Context, patterns ...string) (names []string, err error) {
 	for _, pattern := range patterns {
-		matching, _ := f.loadedUnits(ctx, pattern)
+		matching, _ := f.LoadedUnits(ctx, pattern)
 		names = append(names, matching...)
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return f.units[name].fragmentPath == "" }), nil
 }
 
-func (f *fakeBus) stop(_ context.Context, name string) (<-chan string, error) {
+func (f *fakeBus) Stop(_ context.Context, name string) (<-chan string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "stop "+name)
 	u := f.units[name]
 	if u == nil {
-		return nil, dbus.Error{Name: noSuchUnit}
+		return nil, dbus.Error{Name: bus.NoSuchUnit}
 	}
 	result := make(chan string, 1)
 	u.results, u.job = append(u.results, result), "stop"
@@ -182,14 +185,14 @@ func (f *fakeBus) finishStop(name string) {
 	f.endJob(name, "done")
 }
 
-func (f *fakeBus) start(_ context.Context, name, mode string) (<-chan string, error) {
+func (f *fakeBus) Start(_ context.Context, name, mode string) (<-chan string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	verb := map[string]string{unitOnly: "start ", withDependencies: "start with all it wants "}[mode]
+	verb := map[string]string{bus.UnitOnly: "start ", bus.WithDependencies: "start with all it wants "}[mode]
 	f.log = append(f.log, verb+name)
 	u := f.units[name]
 	if u == nil {
-		return nil, dbus.Error{Name: noSuchUnit, Message: "Unit " + name + " not found."}
+		return nil, dbus.Error{Name: bus.NoSuchUnit, Message: "Unit " + name + " not found."}
 	}
 	result := make(chan string, 1)
 	u.results, u.job, u.active = append(u.results, result), "start", "active"
@@ -208,9 +211,9 @@ func (f *fakeBus) start(_ context.Context, name, mode string) (<-chan string, er
 	return result, nil
 }
 
-func (f *fakeBus) startTransient(_ context.Context, name string, settings []setting) (<-chan string, error) {
+func (f *fakeBus) StartTransient(_ context.Context, name string, settings []bus.Setting) (<-chan string, error) {
 	if f.units[name] != nil {
-		return nil, dbus.Error{Name: unitExists}
+		return nil, dbus.Error{Name: bus.UnitExists}
 	}
 	f.settings[name] = settings
 	f.add(name, "active")
@@ -219,21 +222,21 @@ func (f *fakeBus) startTransient(_ context.Context, name string, settings []sett
 	return result, nil
 }
 
-func (f *fakeBus) reload(context.Context) error {
+func (f *fakeBus) Reload(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "reload")
 	return nil
 }
 
-func (f *fakeBus) resetFailed(_ context.Context, name string) error {
+func (f *fakeBus) ResetFailed(_ context.Context, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "reset "+name)
 	return nil
 }
 
-func (f *fakeBus) watch(_ context.Context, name string) (<-chan struct{}, func(), error) {
+func (f *fakeBus) Watch(_ context.Context, name string) (<-chan struct{}, func(), error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := make(chan struct{}, 1)
@@ -245,13 +248,13 @@ func (f *fakeBus) watch(_ context.Context, name string) (<-chan struct{}, func()
 	}, nil
 }
 
-func (f *fakeBus) disconnect() {
+func (f *fakeBus) Disconnect() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, "rest")
 }
 
-func (f *fakeBus) close() {}
+func (f *fakeBus) Close() {}
 
 // up returns the units that are not down.
 func (f *fakeBus) up() []string {

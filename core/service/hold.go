@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/bus"
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
@@ -21,17 +22,17 @@ func (s *Systemd) Hold(ctx context.Context, name, description string, units []st
 		return nil
 	}
 	sleep := []string{"/bin/sleep", "infinity"}
-	_, err := s.bus.startTransient(ctx, name, []setting{
-		{"Description", description},
-		{"Type", "oneshot"}, // the unit counts as starting while its program runs
+	_, err := s.bus.StartTransient(ctx, name, []bus.Setting{
+		{Name: "Description", Value: description},
+		{Name: "Type", Value: "oneshot"}, // the unit counts as starting while its program runs
 		// The "true" says that a failure of the program does not count: Release kills it.
-		{"ExecStart", dbus.Array{Of: "(sasb)", Items: []any{dbus.Struct{sleep[0], sleep, true}}}},
-		{"DefaultDependencies", false}, // default dependencies would order the hold after the mounts
-		{"Conflicts", []string{"shutdown.target"}},
-		{"Before", append(slices.Clone(units), "shutdown.target")},
-		{"CollectMode", "inactive-or-failed"},
+		{Name: "ExecStart", Value: dbus.Array{Of: "(sasb)", Items: []any{dbus.Struct{sleep[0], sleep, true}}}},
+		{Name: "DefaultDependencies", Value: false}, // default dependencies would order the hold after the mounts
+		{Name: "Conflicts", Value: []string{"shutdown.target"}},
+		{Name: "Before", Value: append(slices.Clone(units), "shutdown.target")},
+		{Name: "CollectMode", Value: "inactive-or-failed"},
 	})
-	if err != nil && !isBusError(err, unitExists) {
+	if err != nil && !bus.IsError(err, bus.UnitExists) {
 		return busFault(ctx, err, "start %s", name)
 	}
 	for _, name := range units {
@@ -45,8 +46,8 @@ func (s *Systemd) Hold(ctx context.Context, name, description string, units []st
 
 // Release ends a hold. Requests to start its units go on. It is no error if there is no such hold.
 func (s *Systemd) Release(ctx context.Context, name string) error {
-	job, err := s.bus.stop(ctx, name)
-	if isBusError(err, noSuchUnit) {
+	job, err := s.bus.Stop(ctx, name)
+	if bus.IsError(err, bus.NoSuchUnit) {
 		return nil
 	}
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *Systemd) OnDevices(ctx context.Context, paths []string) ([]string, erro
 			}
 		}
 	}
-	fromFiles, err := s.bus.unitFiles(ctx, "*.mount", "*.swap")
+	fromFiles, err := s.bus.UnitFiles(ctx, "*.mount", "*.swap")
 	if err != nil {
 		return nil, busFault(ctx, err, "ask systemd for its mounts")
 	}

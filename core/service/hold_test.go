@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"go.pcc.com/rewind/core/service/bus"
 )
 
 // Units on a device are found by each path of the device. Targets and devices are left out, because they open nothing.
@@ -46,8 +48,8 @@ func TestHoldWaitsForAStartUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := f.settings["rewind-hold-1.service"]
-	i := slices.IndexFunc(before, func(p setting) bool { return p.name == "Before" })
-	if list, _ := before[i].value.([]string); !slices.Contains(list, "app.mount") {
+	i := slices.IndexFunc(before, func(p bus.Setting) bool { return p.Name == "Before" })
+	if list, _ := before[i].Value.([]string); !slices.Contains(list, "app.mount") {
 		t.Errorf("it is started before %v", list)
 	}
 	if err := s.Hold(t.Context(), "rewind-hold-1.service", "Rewind", []string{"app.mount"}); err != nil {

@@ -41,7 +41,7 @@ type killing struct {
 
 func (s *Systemd) killing(ctx context.Context, service string) (k killing, err error) {
 	ask := func(property string) any {
-		value, askErr := s.bus.property(ctx, service, "Service", property)
+		value, askErr := s.bus.Property(ctx, service, "Service", property)
 		if askErr != nil {
 			err = busFault(ctx, askErr, "ask systemd how %s is stopped", service)
 		}

@@ -229,7 +229,7 @@ func (set *stopSet) shouldBeUp(ctx context.Context, u unit) (bool, error) {
 	if u.isUp() || !u.hasJob {
 		return u.isUp(), nil
 	}
-	job, err := set.systemd.bus.jobType(ctx, u.name)
+	job, err := set.systemd.bus.JobType(ctx, u.name)
 	if err != nil {
 		return false, busFault(ctx, err, "ask systemd about %s", u.name)
 	}

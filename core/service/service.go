@@ -18,6 +18,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/proc"
+	"go.pcc.com/rewind/core/service/bus"
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
@@ -26,7 +27,7 @@ import (
 // denies access, and service_failed if it answers with any other error. The comments of the methods call them the
 // common faults and name only the other ones.
 type Systemd struct {
-	bus     bus
+	bus     bus.Bus
 	proc    filesystem.Proc
 	cgroups string // the directory of the unified hierarchy of control groups; empty: there is none
 	own     string // the unit that this process runs in; empty: none
@@ -39,7 +40,7 @@ func Connect(ctx context.Context) (*Systemd, error) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil { // sd_booted(3)
 		return nil, fault.New(fault.Unsupported, "this system does not run systemd, which Rewind needs")
 	}
-	b, err := dial(ctx, dbus.Private)
+	b, err := bus.Dial(ctx, dbus.Private)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return nil, busFault(ctx, err, "connect to systemd")
 	}
@@ -47,17 +48,21 @@ func Connect(ctx context.Context) (*Systemd, error) {
 		return nil, fault.New(fault.Unsupported, "cannot reach systemd: %w", err)
 	}
 	processes := filesystem.Proc("/proc")
-	return &Systemd{
-		bus: b, proc: processes, cgroups: proc.UnifiedHierarchy(proc.CgroupMount), own: processes.Unit(os.Getpid()),
-	}, nil
+	return On(b, processes, proc.UnifiedHierarchy(proc.CgroupMount), processes.Unit(os.Getpid())), nil
+}
+
+// On returns the Systemd at the other end of b. processes is the server's /proc, cgroups the directory of the unified
+// hierarchy of control groups (empty: there is none), own the unit that this process runs in (empty: none).
+func On(b bus.Bus, processes filesystem.Proc, cgroups, own string) *Systemd {
+	return &Systemd{bus: b, proc: processes, cgroups: cgroups, own: own}
 }
 
 // Disconnect ends the connection until the next call to systemd. systemd sends every change of every unit to all its
 // connections, and devices are units: while volumes change, these are hundreds of messages that nobody needs.
-func (s *Systemd) Disconnect() { s.bus.disconnect() }
+func (s *Systemd) Disconnect() { s.bus.Disconnect() }
 
 // Close ends the connection. Jobs of systemd that are under way go on.
-func (s *Systemd) Close() { s.bus.close() }
+func (s *Systemd) Close() { s.bus.Close() }
 
 // Active reports whether a unit runs, starts or stops: while its ExecStopPost= runs, it is active. A unit that systemd
 // does not know is not active.
@@ -119,7 +124,7 @@ func (u unit) isDown() bool { return u.active == "inactive" || u.active == "fail
 func (u unit) isUp() bool { return !u.isDown() && u.active != "deactivating" }
 
 func (s *Systemd) unit(ctx context.Context, name string) (unit, error) {
-	props, err := s.bus.unitProperties(ctx, name)
+	props, err := s.bus.UnitProperties(ctx, name)
 	if err != nil {
 		return unit{}, busFault(ctx, err, "ask systemd about %s", name)
 	}

@@ -4,12 +4,12 @@ import "context"
 
 // ListensAt returns the socket unit for which systemd listens at a path. It returns an empty string if there is none.
 func (s *Systemd) ListensAt(ctx context.Context, path string) (string, error) {
-	names, err := s.bus.loadedUnits(ctx, "*.socket")
+	names, err := s.bus.LoadedUnits(ctx, "*.socket")
 	if err != nil {
 		return "", busFault(ctx, err, "list systemd's sockets")
 	}
 	for _, name := range names {
-		listens, err := s.bus.property(ctx, name, "Socket", "Listen")
+		listens, err := s.bus.Property(ctx, name, "Socket", "Listen")
 		if err != nil {
 			return "", busFault(ctx, err, "ask systemd about %s", name)
 		}

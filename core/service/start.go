@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/bus"
 )
 
 // Failure is a unit that did not start.
@@ -44,12 +45,12 @@ func (s *Systemd) Start(ctx context.Context, p Plan) ([]Failure, error) {
 	var failures []Failure
 	for _, name := range p.Active {
 		// Several rollbacks in a row would otherwise reach the unit's StartLimitBurst=.
-		_ = s.bus.resetFailed(ctx, name)
-		mode := unitOnly
+		_ = s.bus.ResetFailed(ctx, name)
+		mode := bus.UnitOnly
 		if slices.Contains(p.Pulling, name) {
-			mode = withDependencies
+			mode = bus.WithDependencies
 		}
-		job, err := s.bus.start(ctx, name, mode)
+		job, err := s.bus.Start(ctx, name, mode)
 		if ctx.Err() != nil {
 			return failures, busFault(ctx, err, "start %s", name)
 		}
@@ -173,7 +174,7 @@ func (s *Systemd) readLastRun(ctx context.Context, name string) (lastRun, error)
 		if property != "Result" && typeName != "Service" {
 			continue
 		}
-		value, err := s.bus.property(ctx, name, typeName, property)
+		value, err := s.bus.Property(ctx, name, typeName, property)
 		if err != nil {
 			return lastRun{}, busFault(ctx, err, "result of %s", name)
 		}

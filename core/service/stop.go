@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/bus"
 )
 
 // Stop stops the plan's units, at the same time as far as their order allows. It returns when each of them is down and
@@ -36,8 +37,8 @@ func (s *Systemd) StopAndEnd(
 	}
 	jobs := make(map[string]<-chan string)
 	for _, name := range p.Stop {
-		job, err := s.bus.stop(limited, name)
-		if isBusError(err, noSuchUnit) {
+		job, err := s.bus.Stop(limited, name)
+		if bus.IsError(err, bus.NoSuchUnit) {
 			continue // not even loaded: it cannot run
 		}
 		if err != nil {
@@ -73,7 +74,7 @@ func (s *Systemd) controlGroups(ctx context.Context, units []string) (map[string
 		if typeName == "" {
 			continue
 		}
-		group, err := s.bus.property(ctx, name, typeName, "ControlGroup")
+		group, err := s.bus.Property(ctx, name, typeName, "ControlGroup")
 		if err != nil {
 			return nil, busFault(ctx, err, "control group of %s", name)
 		}
@@ -193,7 +194,7 @@ func (s *Systemd) waitDown(ctx context.Context, name string) error {
 // Wait waits until a service is down and its ExecStopPost= has ended. A unit that systemd does not know, or no longer
 // knows, is down. Wait ends the connection while the main process runs (Rest).
 func (s *Systemd) Wait(ctx context.Context, name string) error {
-	value, err := s.bus.property(ctx, name, "Service", "MainPID")
+	value, err := s.bus.Property(ctx, name, "Service", "MainPID")
 	if mainPID, ok := value.(uint32); err == nil && ok && mainPID != 0 {
 		s.Disconnect()
 		s.waitProcess(ctx, name, int(mainPID))
@@ -210,7 +211,7 @@ func (s *Systemd) waitFor(ctx context.Context, name string, met func(unit) (bool
 	if ok, err := met(u); ok || err != nil {
 		return err
 	}
-	changed, end, err := s.bus.watch(ctx, name)
+	changed, end, err := s.bus.Watch(ctx, name)
 	if err != nil {
 		return busFault(ctx, err, "watch %s", name)
 	}

@@ -278,7 +278,7 @@ func TestWaitReturnsWhenTheUnitIsDown(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Wait(t.Context(), "rewind-1.service") }()
-	if _, err := f.stop(t.Context(), "rewind-1.service"); err != nil { // its ExecStopPost= runs
+	if _, err := f.Stop(t.Context(), "rewind-1.service"); err != nil { // its ExecStopPost= runs
 		t.Fatal(err)
 	}
 	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {

@@ -17,7 +17,7 @@ func (s *Systemd) Timers(ctx context.Context, pattern string) (map[string]time.T
 		if u.isDown() {
 			continue
 		}
-		value, err := s.bus.property(ctx, u.name, "Timer", "NextElapseUSecRealtime")
+		value, err := s.bus.Property(ctx, u.name, "Timer", "NextElapseUSecRealtime")
 		if err != nil {
 			return nil, busFault(ctx, err, "ask systemd when %s is due", u.name)
 		}

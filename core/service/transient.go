@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/bus"
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
@@ -22,8 +23,8 @@ type Transient struct {
 // StartTransient starts a transient unit and returns when its program runs. Faults besides the common ones: exists if
 // there is a unit of that name, service_failed if its program could not be executed.
 func (s *Systemd) StartTransient(ctx context.Context, t Transient) error {
-	job, err := s.bus.startTransient(ctx, t.Name, t.settings())
-	if isBusError(err, unitExists) {
+	job, err := s.bus.StartTransient(ctx, t.Name, t.settings())
+	if bus.IsError(err, bus.UnitExists) {
 		return fault.New(fault.Exists, "%s runs already", t.Name)
 	}
 	if err != nil {
@@ -39,25 +40,25 @@ func (s *Systemd) StartTransient(ctx context.Context, t Transient) error {
 	return nil
 }
 
-func (t Transient) settings() []setting {
-	settings := []setting{
-		{"Description", t.Description},
-		{"Type", "exec"}, // the start fails if the program cannot be executed
-		{"ExecStart", commandLine(t.Exec)},
+func (t Transient) settings() []bus.Setting {
+	settings := []bus.Setting{
+		{Name: "Description", Value: t.Description},
+		{Name: "Type", Value: "exec"}, // the start fails if the program cannot be executed
+		{Name: "ExecStart", Value: commandLine(t.Exec)},
 		// Only the main process is killed: an lvcreate or mount that it started must come to its end.
-		{"KillMode", "process"},
+		{Name: "KillMode", Value: "process"},
 		// systemd unloads the unit even if it failed, so that the name is free again.
-		{"CollectMode", "inactive-or-failed"},
+		{Name: "CollectMode", Value: "inactive-or-failed"},
 		// The program and StopPost may extend their limits while they make progress.
-		{"NotifyAccess", "exec"},
-		{"TimeoutStopUSec", uint64(t.StopLimit.Microseconds())},
-		{"Environment", t.Environment},
+		{Name: "NotifyAccess", Value: "exec"},
+		{Name: "TimeoutStopUSec", Value: uint64(t.StopLimit.Microseconds())},
+		{Name: "Environment", Value: t.Environment},
 	}
 	if t.Limit > 0 {
-		settings = append(settings, setting{"RuntimeMaxUSec", uint64(t.Limit.Microseconds())})
+		settings = append(settings, bus.Setting{Name: "RuntimeMaxUSec", Value: uint64(t.Limit.Microseconds())})
 	}
 	if len(t.StopPost) > 0 {
-		settings = append(settings, setting{"ExecStopPost", commandLine(t.StopPost)})
+		settings = append(settings, bus.Setting{Name: "ExecStopPost", Value: commandLine(t.StopPost)})
 	}
 	return settings
 }

@@ -25,7 +25,7 @@ func TestStartTransientSendsItsSettings(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, p := range f.settings["rewind-1.service"] {
-		got[p.name] = fmt.Sprint(p.value)
+		got[p.Name] = fmt.Sprint(p.Value)
 	}
 	want := map[string]string{
 		"Description": "Rewind", "Type": "exec", "KillMode": "process", "CollectMode": "inactive-or-failed",

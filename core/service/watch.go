@@ -21,7 +21,7 @@ func (s *Systemd) Watching(ctx context.Context, points []string) ([]string, erro
 		if u.isDown() || s.Protected(u.name) {
 			continue
 		}
-		watched, err := s.bus.property(ctx, u.name, "Path", "Paths")
+		watched, err := s.bus.Property(ctx, u.name, "Path", "Paths")
 		if err != nil {
 			return nil, busFault(ctx, err, "ask systemd about %s", u.name)
 		}

@@ -1,48 +1,12 @@
-package service
+package bus
 
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"path/filepath"
 
-	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/service/dbus"
 )
-
-// bus has the calls to systemd that this package needs. start, stop and startTransient queue a job and return at once.
-// The result of the job is sent to the channel, unless the connection is lost before.
-type bus interface {
-	unitProperties(ctx context.Context, name string) (map[string]any, error) // loads the unit if necessary
-	property(ctx context.Context, name, unitType, property string) (any, error)
-	jobType(ctx context.Context, name string) (string, error) // such as start, restart or stop; empty: no job
-	loadedUnits(ctx context.Context, pattern string) ([]string, error)
-	unitFiles(ctx context.Context, patterns ...string) ([]string, error) // units that have a unit file, loaded or not
-	start(ctx context.Context, name, mode string) (<-chan string, error)
-	stop(ctx context.Context, name string) (<-chan string, error)
-	startTransient(ctx context.Context, name string, settings []setting) (<-chan string, error)
-	resetFailed(ctx context.Context, name string) error
-	reload(ctx context.Context) error
-	// watch signals every change of the unit, and perhaps more often, until end is called.
-	watch(ctx context.Context, name string) (changed <-chan struct{}, end func(), err error)
-	disconnect() // the next call connects again
-	close()
-}
-
-// The modes of a job (org.freedesktop.systemd1(5), StartUnit). With withDependencies a start also starts the units that
-// the unit pulls in, such as a database cluster that its administrator has stopped, and a stop also stops targets. With
-// unitOnly the job is for this unit alone, so that exactly the units of the plan are started and stopped. The order of
-// the units counts in both modes.
-const (
-	unitOnly         = "ignore-requirements"
-	withDependencies = "replace"
-)
-
-// setting is a property of a transient unit.
-type setting struct {
-	name  string
-	value any // a value that package dbus can send
-}
 
 // The D-Bus names of systemd (org.freedesktop.systemd1(5)).
 const (
@@ -71,7 +35,7 @@ func unitPath(name string) string {
 	return string(path)
 }
 
-func (b *socketBus) unitProperties(ctx context.Context, name string) (map[string]any, error) {
+func (b *socketBus) UnitProperties(ctx context.Context, name string) (map[string]any, error) {
 	body, err := b.call(ctx, dbus.Call{
 		Path: unitPath(name), Interface: propertiesInterface, Member: "GetAll", Args: []any{interfacePrefix + "Unit"},
 	})
@@ -85,7 +49,7 @@ func (b *socketBus) unitProperties(ctx context.Context, name string) (map[string
 	return properties, nil
 }
 
-func (b *socketBus) property(ctx context.Context, name, unitType, property string) (any, error) {
+func (b *socketBus) Property(ctx context.Context, name, unitType, property string) (any, error) {
 	body, err := b.call(ctx, dbus.Call{
 		Path: unitPath(name), Interface: propertiesInterface, Member: "Get",
 		Args: []any{interfacePrefix + unitType, property},
@@ -93,7 +57,7 @@ func (b *socketBus) property(ctx context.Context, name, unitType, property strin
 	return firstValue(body), err
 }
 
-func (b *socketBus) jobType(ctx context.Context, name string) (string, error) {
+func (b *socketBus) JobType(ctx context.Context, name string) (string, error) {
 	body, err := b.call(ctx, dbus.Call{
 		Path: managerPath, Interface: managerInterface, Member: "ListUnitsByNames", Args: []any{[]string{name}},
 	})
@@ -110,12 +74,12 @@ func (b *socketBus) jobType(ctx context.Context, name string) (string, error) {
 	return job, nil
 }
 
-// loadedUnits returns the units that systemd has loaded and whose names match a pattern, such as *.socket.
-func (b *socketBus) loadedUnits(ctx context.Context, pattern string) ([]string, error) {
+// LoadedUnits returns the units that systemd has loaded and whose names match a pattern, such as *.socket.
+func (b *socketBus) LoadedUnits(ctx context.Context, pattern string) ([]string, error) {
 	return b.listNames(ctx, "ListUnitsByPatterns", []string{pattern})
 }
 
-func (b *socketBus) unitFiles(ctx context.Context, patterns ...string) ([]string, error) {
+func (b *socketBus) UnitFiles(ctx context.Context, patterns ...string) ([]string, error) {
 	paths, err := b.listNames(ctx, "ListUnitFilesByPatterns", patterns)
 	for i := range paths {
 		paths[i] = filepath.Base(paths[i])
@@ -142,18 +106,18 @@ func (b *socketBus) listNames(ctx context.Context, method string, patterns []str
 	return names, nil
 }
 
-func (b *socketBus) start(ctx context.Context, name, mode string) (<-chan string, error) {
+func (b *socketBus) Start(ctx context.Context, name, mode string) (<-chan string, error) {
 	return b.queueJob(ctx, "StartUnit", name, mode)
 }
 
-func (b *socketBus) stop(ctx context.Context, name string) (<-chan string, error) {
-	return b.queueJob(ctx, "StopUnit", name, unitOnly)
+func (b *socketBus) Stop(ctx context.Context, name string) (<-chan string, error) {
+	return b.queueJob(ctx, "StopUnit", name, UnitOnly)
 }
 
-func (b *socketBus) startTransient(ctx context.Context, name string, settings []setting) (<-chan string, error) {
+func (b *socketBus) StartTransient(ctx context.Context, name string, settings []Setting) (<-chan string, error) {
 	list := dbus.Array{Of: "(sv)"}
 	for _, p := range settings {
-		list.Items = append(list.Items, dbus.Struct{p.name, dbus.Variant{Value: p.value}})
+		list.Items = append(list.Items, dbus.Struct{p.Name, dbus.Variant{Value: p.Value}})
 	}
 	return b.queueJob(ctx, methodStartTransient, name, "fail", list, dbus.Array{Of: "(sa(sv))"})
 }
@@ -173,21 +137,21 @@ func (b *socketBus) queueJob(ctx context.Context, method string, args ...any) (<
 	return result, err
 }
 
-func (b *socketBus) resetFailed(ctx context.Context, name string) error {
+func (b *socketBus) ResetFailed(ctx context.Context, name string) error {
 	_, err := b.call(ctx, dbus.Call{
 		Path: managerPath, Interface: managerInterface, Member: "ResetFailedUnit", Args: []any{name},
 	})
 	return err
 }
 
-// reload returns when systemd has read all unit files again.
-func (b *socketBus) reload(ctx context.Context) error {
+// Reload returns when systemd has read all unit files again.
+func (b *socketBus) Reload(ctx context.Context) error {
 	_, err := b.call(ctx, dbus.Call{Path: managerPath, Interface: managerInterface, Member: "Reload"})
 	return err
 }
 
-// watch signals every change of a unit.
-func (b *socketBus) watch(ctx context.Context, name string) (<-chan struct{}, func(), error) {
+// Watch signals every change of a unit.
+func (b *socketBus) Watch(ctx context.Context, name string) (<-chan struct{}, func(), error) {
 	if _, err := b.liveConn(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -237,8 +201,8 @@ func (b *socketBus) notifyWatchers(path string) {
 	}
 }
 
-// disconnect ends the connection. The next call of liveConn makes a new one.
-func (b *socketBus) disconnect() {
+// Disconnect ends the connection. The next call of liveConn makes a new one.
+func (b *socketBus) Disconnect() {
 	b.mu.Lock()
 	conn := b.conn
 	b.mu.Unlock()
@@ -246,7 +210,7 @@ func (b *socketBus) disconnect() {
 	<-conn.Lost()
 }
 
-func (b *socketBus) close() {
+func (b *socketBus) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
@@ -261,33 +225,4 @@ func firstValue(values []any) any {
 		return nil
 	}
 	return values[0]
-}
-
-// Names of D-Bus errors: systemd's (systemd, src/libsystemd/sd-bus/bus-common-errors.h) and one of D-Bus itself.
-const (
-	noSuchUnit   = "org.freedesktop.systemd1.NoSuchUnit"
-	unitExists   = "org.freedesktop.systemd1.UnitExists"
-	accessDenied = "org.freedesktop.DBus.Error.AccessDenied"
-)
-
-// isBusError reports whether err is the D-Bus error of this name.
-func isBusError(err error, name string) bool {
-	var e dbus.Error
-	return errors.As(err, &e) && e.Name == name
-}
-
-// busFault returns the fault for a call to systemd that failed. The format and a say what was asked. Faults:
-// interrupted or timeout if ctx has ended, timeout if systemd does not answer, not_root if systemd denies access, else
-// service_failed.
-func busFault(ctx context.Context, err error, format string, a ...any) error {
-	switch {
-	case ctx.Err() != nil:
-		return fault.New(fault.Of(ctx.Err()).Code, format+": %w", append(a, ctx.Err())...)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fault.New(fault.Timeout, format+": systemd does not answer: %w", append(a, err)...).
-			WithHint("look whether it works: `systemctl is-system-running`; while it reloads a large server it answers nobody")
-	case isBusError(err, accessDenied), errors.Is(err, fs.ErrPermission):
-		return fault.New(fault.NotRoot, format+": %w", append(a, err)...).WithHint("run as root (become: true)")
-	}
-	return fault.New(fault.ServiceFailed, format+": %w", append(a, err)...)
 }

@@ -1,4 +1,4 @@
-package service
+package bus
 
 import (
 	"context"
@@ -10,14 +10,14 @@ import (
 	"go.pcc.com/rewind/core/service/dbus"
 )
 
-// socketBus is a bus over systemd's own socket, which needs no bus daemon.
+// socketBus is a Bus over systemd's own socket, which needs no bus daemon.
 type socketBus struct {
 	path string // the path of the socket
 
 	mu           sync.Mutex // never held while waiting for systemd
 	conn         *dbus.Conn
 	reconnecting *attempt                   // the attempt to connect again; nil: none is under way
-	closed       bool                       // close was called
+	closed       bool                       // Close was called
 	jobs         map[string]chan<- string   // by the path of a job: receives its result
 	watchers     map[chan<- struct{}]string // the object path of the unit that each channel watches
 }
@@ -34,7 +34,9 @@ type attempt struct {
 // socket, and afterwards systemd may let a new connection wait.
 const reexecLimit = 30 * time.Second
 
-// dial connects to systemd at the socket at path.
+// Dial connects to systemd at the socket at path, which is dbus.Private but in tests.
+func Dial(ctx context.Context, path string) (Bus, error) { return dial(ctx, path) }
+
 func dial(ctx context.Context, path string) (*socketBus, error) {
 	limited, cancel := context.WithTimeout(ctx, reexecLimit)
 	defer cancel()
