@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/servicetest"
 )
 
 // A stop of cron leaves its jobs, and they hold the volume as before.
 func TestOutlivingNamesProcessesThatAStopLeaves(t *testing.T) {
-	f := newFakeBus()
+	f := servicetest.New()
 	stopCommand := []any{[]any{"/etc/init.d/old", []string{"/etc/init.d/old", "stop"}, false}}
 	for unit, properties := range map[string]map[string]any{
 		"cron.service":  {"KillMode": "process", "MainPID": uint32(10), "ControlPID": uint32(11), "ExecStop": []any{}},
@@ -23,9 +24,9 @@ func TestOutlivingNamesProcessesThatAStopLeaves(t *testing.T) {
 		"usual.service": {"KillMode": "control-group", "MainPID": uint32(40)},
 		"other.service": {"KillMode": "process", "MainPID": uint32(50)},
 	} {
-		f.add(unit, "active").typeProperties = properties
+		f.Add(unit, "active").Properties = properties
 	}
-	s := f.systemd(t)
+	s := systemdOn(t, f)
 	var pids []int
 	for pid, unit := range map[int]string{
 		10: "cron", 11: "cron", 12: "cron", 13: "cron", 20: "none", 30: "old", 40: "usual", 41: "usual", 51: "other",
@@ -43,20 +44,20 @@ func TestOutlivingNamesProcessesThatAStopLeaves(t *testing.T) {
 
 // What a unit leaves behind must not keep Stop waiting to its limit, with everything down.
 func TestStopDoesNotWaitForWhatAUnitLeaves(t *testing.T) {
-	f := newFakeBus()
-	s := f.systemd(t)
-	u := f.add("a.service", "active")
+	f := servicetest.New()
+	s := systemdOn(t, f)
+	u := f.Add("a.service", "active")
 	events := fakeControlGroup(t, s, u, "1", "812\n")
-	u.typeProperties["KillMode"] = "process"
+	u.Properties["KillMode"] = "process"
 	defer func(grace time.Duration) { leaveGrace = grace }(leaveGrace)
 	leaveGrace = 30 * time.Millisecond
 	if err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
 		t.Errorf("a process that holds nothing perhaps: %v", err)
 	}
 	leaveGrace = time.Minute
-	u.active = "active"
+	f.Change("a.service", func(u *servicetest.Unit) { u.Active = "active" })
 	end := func(context.Context) error {
-		if !u.isDown() {
+		if f.State("a.service") != "inactive" {
 			t.Error("the processes are ended before the unit is down")
 		}
 		writeFile(t, events, "populated 0\nfrozen 0\n")

@@ -8,23 +8,24 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/servicetest"
 )
 
 // debianPostgreSQL is PostgreSQL as Debian packages it: a service that does nothing itself, and an instance for each
 // cluster. One of the two clusters is down.
-func debianPostgreSQL() *fakeBus {
-	f := newFakeBus()
-	f.add("postgresql.service", "active",
+func debianPostgreSQL() *servicetest.Fake {
+	f := servicetest.New()
+	f.Add("postgresql.service", "active",
 		"ConsistsOf", "postgresql@15-main.service", "ConsistsOf", "postgresql@15-old.service",
 		"After", "postgresql@15-main.service", "Wants", "postgresql@15-main.service", "RequiredBy", "multi-user.target")
-	f.add("postgresql@15-main.service", "active", "After", "network.target")
-	f.add("postgresql@15-old.service", "inactive")
-	f.add("multi-user.target", "active")
+	f.Add("postgresql@15-main.service", "active", "After", "network.target")
+	f.Add("postgresql@15-old.service", "inactive")
+	f.Add("multi-user.target", "active")
 	return f
 }
 
 func TestPlanOfDebiansPostgreSQL(t *testing.T) {
-	p, err := debianPostgreSQL().systemd(t).Plan(t.Context(), []string{"postgresql"})
+	p, err := systemdOn(t, debianPostgreSQL()).Plan(t.Context(), []string{"postgresql"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,17 +40,17 @@ func TestPlanOfDebiansPostgreSQL(t *testing.T) {
 }
 
 func TestPlanOrdersStopsAndStarts(t *testing.T) {
-	f := newFakeBus()
-	f.add("db.service", "active", "RequiredBy", "app.service", "TriggeredBy", "db.socket", "After", "db.socket",
+	f := servicetest.New()
+	f.Add("db.service", "active", "RequiredBy", "app.service", "TriggeredBy", "db.socket", "After", "db.socket",
 		"TriggeredBy", "db.path", "RequiredBy", "dat.mount", "BoundBy", "gone.slice")
-	f.add("app.service", "active", "After", "db.service", "TriggeredBy", "app.timer", "After", "web.service",
+	f.Add("app.service", "active", "After", "db.service", "TriggeredBy", "app.timer", "After", "web.service",
 		"PropagatesStopTo", "side.service")
-	f.add("web.service", "active", "RequisiteOf", "app.service", "After", "db.service")
-	f.add("side.service", "activating")
-	f.add("db.socket", "active")
-	f.add("db.path", "active")
-	f.add("app.timer", "active")
-	p, err := f.systemd(t).Plan(t.Context(), []string{"web", "db.service"})
+	f.Add("web.service", "active", "RequisiteOf", "app.service", "After", "db.service")
+	f.Add("side.service", "activating")
+	f.Add("db.socket", "active")
+	f.Add("db.path", "active")
+	f.Add("app.timer", "active")
+	p, err := systemdOn(t, f).Plan(t.Context(), []string{"web", "db.service"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,9 +74,9 @@ func TestPlanActiveHasUnitsThatRunOrWillRun(t *testing.T) {
 		{"inactive", "", false}, {"failed", "", false}, {"deactivating", "", false}, {"deactivating", "stop", false},
 		{"deactivating", "restart", true}, {"inactive", "start", true},
 	} {
-		f := newFakeBus()
-		f.add("a.service", c.active).job = c.job
-		p, err := f.systemd(t).Plan(t.Context(), []string{"a"})
+		f := servicetest.New()
+		f.Add("a.service", c.active).Job = c.job
+		p, err := systemdOn(t, f).Plan(t.Context(), []string{"a"})
 		if err != nil || (len(p.Active) == 1) != c.want || len(p.Stop) != 1 {
 			t.Errorf("%s, job %q: %+v, %v", c.active, c.job, p, err)
 		}
@@ -83,28 +84,28 @@ func TestPlanActiveHasUnitsThatRunOrWillRun(t *testing.T) {
 }
 
 func TestPlanFollowsAnAlias(t *testing.T) {
-	f := newFakeBus()
-	f.add("mariadb.service", "active")
-	f.add("mysql.service", "active", "alias of", "mariadb.service")
-	f.add("ssh.service", "active")
-	f.add("secure.service", "active", "alias of", "ssh.service")
-	p, err := f.systemd(t).Plan(t.Context(), []string{"mysql", "mariadb"})
+	f := servicetest.New()
+	f.Add("mariadb.service", "active")
+	f.Add("mysql.service", "active", "alias of", "mariadb.service")
+	f.Add("ssh.service", "active")
+	f.Add("secure.service", "active", "alias of", "ssh.service")
+	p, err := systemdOn(t, f).Plan(t.Context(), []string{"mysql", "mariadb"})
 	if err != nil || len(p.Stop) != 1 || p.Stop[0] != "mariadb.service" {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if _, err := f.systemd(t).Plan(t.Context(), []string{"secure"}); !errors.Is(err, fault.BadArguments) {
+	if _, err := systemdOn(t, f).Plan(t.Context(), []string{"secure"}); !errors.Is(err, fault.BadArguments) {
 		t.Errorf("an alias of ssh: %v", err)
 	}
 }
 
 // A unit that systemd stops when no other unit needs it must be started again together with the unit that needs it.
 func TestPlanIncludesWhatBecomesUnneeded(t *testing.T) {
-	f := newFakeBus()
-	f.add("app.service", "active", "Requires", "helper.service", "Wants", "other.service", "After", "helper.service")
-	f.add("helper.service", "active").flags["StopWhenUnneeded"] = true
-	f.add("other.service", "active")
-	f.add("db.service", "active", "RequiredBy", "app.service")
-	s := f.systemd(t)
+	f := servicetest.New()
+	f.Add("app.service", "active", "Requires", "helper.service", "Wants", "other.service", "After", "helper.service")
+	f.Add("helper.service", "active").Flags["StopWhenUnneeded"] = true
+	f.Add("other.service", "active")
+	f.Add("db.service", "active", "RequiredBy", "app.service")
+	s := systemdOn(t, f)
 	p := mustPlan(t, s, "db")
 	want := Plan{
 		Named:   []string{"db.service"},
@@ -118,26 +119,26 @@ func TestPlanIncludesWhatBecomesUnneeded(t *testing.T) {
 	if _, err := s.Start(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Contains(f.log, "start with all it wants app.service") || !slices.Contains(f.log, "start db.service") {
-		t.Error(f.log)
+	if !slices.Contains(f.Log(), "start app.service with dependencies") || !slices.Contains(f.Log(), "start db.service") {
+		t.Error(f.Log())
 	}
 }
 
 func TestPlanNamesAllProblemsAtOnce(t *testing.T) {
-	f := newFakeBus()
-	f.add("good.service", "active")
-	f.add("dbus.service", "active")
-	f.add("auditd.service", "active").flags["RefuseManualStop"] = true
-	f.add("once.service", "active").flags["RefuseManualStart"] = true
-	f.add("run-u7.service", "active").flags["Transient"] = true
-	f.add("masked.service", "active").load = "masked"
-	f.add("asleep.service", "inactive").load = "masked" // nothing to stop
-	f.add("broken.service", "inactive").load = "bad-setting"
+	f := servicetest.New()
+	f.Add("good.service", "active")
+	f.Add("dbus.service", "active")
+	f.Add("auditd.service", "active").Flags["RefuseManualStop"] = true
+	f.Add("once.service", "active").Flags["RefuseManualStart"] = true
+	f.Add("run-u7.service", "active").Flags["Transient"] = true
+	f.Add("masked.service", "active").Load = "masked"
+	f.Add("asleep.service", "inactive").Load = "masked" // nothing to stop
+	f.Add("broken.service", "inactive").Load = "bad-setting"
 	names := []string{
 		"good", "no-such", "broken", "dbus", "auditd", "once", "run-u7", "masked", "asleep", "own",
 		"session-3.scope", "dat.mount", "postgresql@", "a/b", "-x", "a\nb", "",
 	}
-	_, err := f.systemd(t).Plan(t.Context(), names)
+	_, err := systemdOn(t, f).Plan(t.Context(), names)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -155,29 +156,29 @@ func TestPlanNamesAllProblemsAtOnce(t *testing.T) {
 	if strings.Contains(err.Error(), "good") || strings.Contains(err.Error(), "asleep") {
 		t.Errorf("it names a unit that is no problem: %v", err)
 	}
-	if len(f.log) != 0 {
-		t.Errorf("the plan changed something: %v", f.log)
+	if len(f.Log()) != 0 {
+		t.Errorf("the plan changed something: %v", f.Log())
 	}
 }
 
 func TestPlanFaultCodes(t *testing.T) {
-	f := newFakeBus()
-	f.add("a.service", "active", "RequiredBy", "ssh.service", "TriggeredBy", "sleeping.socket")
-	f.add("ssh.service", "active")
-	f.add("b.service", "active", "UpheldBy", "multi-user.target")
-	f.add("multi-user.target", "active")
-	f.add("c.service", "active", "UpheldBy", "keeper.service")
-	f.add("keeper.service", "active")
-	f.add("d.service", "active", "RequiredBy", "sshd.service")
-	f.add("sshd.service", "inactive")
+	f := servicetest.New()
+	f.Add("a.service", "active", "RequiredBy", "ssh.service", "TriggeredBy", "sleeping.socket")
+	f.Add("ssh.service", "active")
+	f.Add("b.service", "active", "UpheldBy", "multi-user.target")
+	f.Add("multi-user.target", "active")
+	f.Add("c.service", "active", "UpheldBy", "keeper.service")
+	f.Add("keeper.service", "active")
+	f.Add("d.service", "active", "RequiredBy", "sshd.service")
+	f.Add("sshd.service", "inactive")
 	for name, want := range map[string]fault.Code{
 		"a": fault.Busy, "b": fault.Busy, "no-such": fault.NotFound, "ssh": fault.BadArguments,
 	} {
-		if _, err := f.systemd(t).Plan(t.Context(), []string{name}); !errors.Is(err, want) {
+		if _, err := systemdOn(t, f).Plan(t.Context(), []string{name}); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
 	}
-	p, err := f.systemd(t).Plan(t.Context(), []string{"c", "d"})
+	p, err := systemdOn(t, f).Plan(t.Context(), []string{"c", "d"})
 	if diff := cmp.Diff([]string{"c.service", "d.service", "keeper.service"}, p.Active); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -187,7 +188,7 @@ func TestPlanFaultCodes(t *testing.T) {
 }
 
 func TestProtected(t *testing.T) {
-	s := newFakeBus().systemd(t)
+	s := systemdOn(t, servicetest.New())
 	for unit, want := range map[string]bool{
 		"ssh.service": true, "sshd@1-10.0.0.2:22-10.0.0.1:5.service": true, "session-12.scope": true,
 		"user@1000.service": true, "systemd-journald.service": true, "rewind-x.service": true, "own.service": true,
@@ -216,16 +217,16 @@ func FuzzUnitName(f *testing.F) {
 
 // An unmount stops the units that are bound to the mount, and a mount does not start them.
 func TestBoundToReturnsActiveUnitsThatMayBeStopped(t *testing.T) {
-	f := newFakeBus()
-	f.add("dat.mount", "active", "BoundBy", "share.service", "BoundBy", "down.service", "BoundBy", "dat-sub.mount",
+	f := servicetest.New()
+	f.Add("dat.mount", "active", "BoundBy", "share.service", "BoundBy", "down.service", "BoundBy", "dat-sub.mount",
 		"BoundBy", "own.service", "RequiredBy", "app.service")
-	f.add("srv.mount", "active", "BoundBy", "share.service")
-	f.add("share.service", "active")
-	f.add("down.service", "inactive")
-	f.add("dat-sub.mount", "active")
-	f.add("own.service", "active")
-	f.add("app.service", "active")
-	got, err := f.systemd(t).BoundTo(t.Context(), []string{"dat.mount", "srv.mount", "none.mount"})
+	f.Add("srv.mount", "active", "BoundBy", "share.service")
+	f.Add("share.service", "active")
+	f.Add("down.service", "inactive")
+	f.Add("dat-sub.mount", "active")
+	f.Add("own.service", "active")
+	f.Add("app.service", "active")
+	got, err := systemdOn(t, f).BoundTo(t.Context(), []string{"dat.mount", "srv.mount", "none.mount"})
 	if diff := cmp.Diff([]string{"share.service"}, got); err != nil || diff != "" {
 		t.Error(err, diff)
 	}

@@ -1,18 +1,22 @@
 package service
 
-import "testing"
+import (
+	"testing"
+
+	"go.pcc.com/rewind/core/service/servicetest"
+)
 
 func TestListensAtAndCanStop(t *testing.T) {
-	f := newFakeBus()
-	f.add("dbus.socket", "active").typeProperties = map[string]any{"Listen": []any{
+	f := servicetest.New()
+	f.Add("dbus.socket", "active").Properties = map[string]any{"Listen": []any{
 		[]any{"Stream", "/run/dbus/system_bus_socket"},
 	}}
-	f.add("app.socket", "active").typeProperties = map[string]any{"Listen": []any{
+	f.Add("app.socket", "active").Properties = map[string]any{"Listen": []any{
 		[]any{"Datagram", "/run/app"}, []any{"Stream", "/dat/app.sock"},
 	}}
-	f.add("app.service", "active")
-	f.add("nfs-server.service", "inactive")
-	s := f.systemd(t)
+	f.Add("app.service", "active")
+	f.Add("nfs-server.service", "inactive")
+	s := systemdOn(t, f)
 	for path, want := range map[string]string{"/dat/app.sock": "app.socket", "/dat/other": ""} {
 		if got, err := s.ListensAt(t.Context(), path); got != want || err != nil {
 			t.Errorf("%s: %q %v", path, got, err)

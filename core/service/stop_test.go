@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/servicetest"
 )
 
 func mustPlan(t *testing.T, s *Systemd, names ...string) Plan {
@@ -27,13 +28,13 @@ func mustPlan(t *testing.T, s *Systemd, names ...string) Plan {
 
 func TestStopAndStartLeaveEverythingAsItWas(t *testing.T) {
 	f := debianPostgreSQL()
-	s := f.systemd(t)
-	before := f.up()
+	s := systemdOn(t, f)
+	before := f.Up()
 	p := mustPlan(t, s, "postgresql")
 	if err := s.Stop(t.Context(), p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"multi-user.target"}, f.up()); diff != "" {
+	if diff := cmp.Diff([]string{"multi-user.target"}, f.Up()); diff != "" {
 		t.Errorf("after the stop: %s", diff)
 	}
 	if err := s.Stop(t.Context(), p, time.Minute); err != nil {
@@ -43,7 +44,7 @@ func TestStopAndStartLeaveEverythingAsItWas(t *testing.T) {
 	if err != nil || len(failures) != 0 {
 		t.Fatalf("%v, %v", failures, err)
 	}
-	if diff := cmp.Diff(before, f.up()); diff != "" {
+	if diff := cmp.Diff(before, f.Up()); diff != "" {
 		t.Errorf("after the start: %s", diff)
 	}
 }
@@ -51,15 +52,15 @@ func TestStopAndStartLeaveEverythingAsItWas(t *testing.T) {
 // The stops must run at the same time, because users notice the downtime: Stop queues every job before it waits for
 // one.
 func TestStopQueuesAllJobsBeforeItWaits(t *testing.T) {
-	f := newFakeBus()
+	f := servicetest.New()
 	for _, name := range []string{"a", "b", "c"} {
-		f.add(name+".service", "active").stopHangs = true
+		f.Add(name+".service", "active").StopHangs = true
 	}
-	s := f.systemd(t)
+	s := systemdOn(t, f)
 	done := make(chan error, 1)
 	go func() { done <- s.Stop(t.Context(), mustPlan(t, s, "a", "b", "c"), time.Minute) }()
 	for _, name := range []string{"a.service", "b.service", "c.service"} { // Stop waits in another order
-		waitUntil(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.units[name].job == "stop" })
+		waitUntil(t, func() bool { return f.Job(name) == "stop" })
 	}
 	select {
 	case err := <-done:
@@ -67,7 +68,7 @@ func TestStopQueuesAllJobsBeforeItWaits(t *testing.T) {
 	default:
 	}
 	for _, name := range []string{"a.service", "b.service", "c.service"} {
-		f.finishStop(name)
+		f.FinishStop(name)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -84,7 +85,7 @@ func waitUntil(t *testing.T, met func() bool) {
 }
 
 // fakeControlGroup makes a control group out of files. It returns the path of its file cgroup.events.
-func fakeControlGroup(t *testing.T, s *Systemd, u *fakeUnit, populated string, pids string) string {
+func fakeControlGroup(t *testing.T, s *Systemd, u *servicetest.Unit, populated string, pids string) string {
 	t.Helper()
 	dir := filepath.Join(s.cgroups, "system.slice/a.service")
 	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o755); err != nil {
@@ -93,7 +94,7 @@ func fakeControlGroup(t *testing.T, s *Systemd, u *fakeUnit, populated string, p
 	events := filepath.Join(dir, "cgroup.events")
 	writeFile(t, events, "populated "+populated+"\nfrozen 0\n")
 	writeFile(t, filepath.Join(dir, "below/cgroup.procs"), pids)
-	u.typeProperties = map[string]any{"ControlGroup": "/system.slice/a.service"}
+	u.Properties = map[string]any{"ControlGroup": "/system.slice/a.service"}
 	return events
 }
 
@@ -109,13 +110,13 @@ func writeFile(t *testing.T, file, text string) {
 
 // systemd may consider a service down while a process that it started still writes.
 func TestStopWaitsForTheLastProcess(t *testing.T) {
-	f := newFakeBus()
-	s := f.systemd(t)
-	u := f.add("a.service", "active")
+	f := servicetest.New()
+	s := systemdOn(t, f)
+	u := f.Add("a.service", "active")
 	events := fakeControlGroup(t, s, u, "1", "")
 	done := make(chan error, 1)
 	go func() { done <- s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute) }()
-	waitUntil(t, func() bool { return len(f.up()) == 0 })
+	waitUntil(t, func() bool { return len(f.Up()) == 0 })
 	select {
 	case err := <-done:
 		t.Fatalf("returned although a process was left: %v", err)
@@ -128,11 +129,11 @@ func TestStopWaitsForTheLastProcess(t *testing.T) {
 }
 
 func TestStopNamesProcessesThatAreLeft(t *testing.T) {
-	f := newFakeBus()
-	s := f.systemd(t)
-	fakeControlGroup(t, s, f.add("a.service", "active"), "1", "812\n")
+	f := servicetest.New()
+	s := systemdOn(t, f)
+	fakeControlGroup(t, s, f.Add("a.service", "active"), "1", "812\n")
 	writeFile(t, filepath.Join(string(s.proc), "812/comm"), "stubborn\n")
-	err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, 30*time.Millisecond)
+	err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, 100*time.Millisecond)
 	want := []Process{{PID: 812, Command: "stubborn", Unit: "a.service"}}
 	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service has not stopped") {
 		t.Fatalf("got %v", err)
@@ -143,51 +144,56 @@ func TestStopNamesProcessesThatAreLeft(t *testing.T) {
 }
 
 func TestStopTimesOutIfAServiceNeverEnds(t *testing.T) {
-	f := newFakeBus()
-	f.add("a.service", "active").stopHangs = true
-	f.add("b.service", "active").stopHangs = true
-	err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service", "b.service"}}, 30*time.Millisecond)
+	f := servicetest.New()
+	f.Add("a.service", "active").StopHangs = true
+	f.Add("b.service", "active").StopHangs = true
+	err := systemdOn(t, f).Stop(t.Context(), Plan{Stop: []string{"a.service", "b.service"}}, 100*time.Millisecond)
 	if !errors.Is(err, fault.Timeout) || !strings.Contains(err.Error(), "a.service") ||
 		!strings.Contains(err.Error(), "b.service") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err = f.systemd(t).Stop(ctx, Plan{Stop: []string{"a.service"}}, time.Minute)
+	err = systemdOn(t, f).Stop(ctx, Plan{Stop: []string{"a.service"}}, time.Minute)
 	if !errors.Is(err, fault.Interrupted) {
 		t.Errorf("after the end of the context: %v", err)
 	}
 }
 
 func TestStopFailsIfSomethingStartsTheUnitAgain(t *testing.T) {
-	f := newFakeBus()
-	u := f.add("a.service", "active")
-	u.onStop = func() { u.active = "active" }
-	err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute)
+	f := servicetest.New()
+	f.Add("a.service", "active")
+	startAgain := func(string, bool) error {
+		if f.State("a.service") == "inactive" {
+			return f.AdminStart("a.service")
+		}
+		return nil
+	}
+	err := On(f.Connect(startAgain), "", t.TempDir(), "").Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute)
 	if !errors.Is(err, fault.ServiceFailed) || !strings.Contains(err.Error(), "started again") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestStopEndsWithoutTheJobsResult(t *testing.T) {
-	f := newFakeBus()
-	f.add("a.service", "active").losesResults = true
-	if err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
+	f := servicetest.New()
+	f.Add("a.service", "active").LosesResults = true
+	if err := systemdOn(t, f).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
 		t.Error(err)
 	}
 }
 
 // After a power cut the units of the journal's plan may not be loaded.
 func TestStopIgnoresUnitsThatAreNotLoaded(t *testing.T) {
-	f := newFakeBus()
-	if err := f.systemd(t).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
+	f := servicetest.New()
+	if err := systemdOn(t, f).Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestStopNeedsUnifiedControlGroups(t *testing.T) {
-	f := newFakeBus()
-	s := f.systemd(t)
+	f := servicetest.New()
+	s := systemdOn(t, f)
 	s.cgroups = ""
 	if err := s.Stop(t.Context(), Plan{Stop: []string{"a.service"}}, time.Minute); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("got %v", err)
@@ -195,27 +201,27 @@ func TestStopNeedsUnifiedControlGroups(t *testing.T) {
 }
 
 func TestStartReportsEachFailureAndStartsTheOthers(t *testing.T) {
-	f := newFakeBus()
-	broken := f.add("broken.service", "inactive")
-	broken.startsTo, broken.startResult = "failed", "failed"
-	broken.typeProperties = map[string]any{
+	f := servicetest.New()
+	broken := f.Add("broken.service", "inactive")
+	broken.StartsTo, broken.StartResult = "failed", "failed"
+	broken.Properties = map[string]any{
 		"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(3), "StatusText": "no disk",
 	}
-	needs := f.add("needs.service", "inactive")
-	needs.startsTo, needs.startResult = "inactive", "dependency"
-	shortLived := f.add("crash.service", "inactive") // systemd reports it as started, and then it crashes
-	shortLived.startsTo = "failed"
-	shortLived.typeProperties = map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(11)}
-	f.add("condition.service", "inactive").startsTo = "inactive"
-	f.units["condition.service"].flags["ConditionResult"] = false
-	f.add("oneshot.service", "inactive").startsTo = "inactive" // it has finished and is down again
-	f.add("good.service", "inactive")
+	needs := f.Add("needs.service", "inactive")
+	needs.StartsTo, needs.StartResult = "inactive", "dependency"
+	shortLived := f.Add("crash.service", "inactive") // systemd reports it as started, and then it crashes
+	shortLived.StartsTo = "failed"
+	shortLived.Properties = map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(11)}
+	condition := f.Add("condition.service", "inactive")
+	condition.StartsTo, condition.Flags["ConditionResult"] = "inactive", false
+	f.Add("oneshot.service", "inactive").StartsTo = "inactive" // it has finished and is down again
+	f.Add("good.service", "inactive")
 
 	p := Plan{Active: []string{
 		"broken.service", "needs.service", "crash.service", "condition.service", "oneshot.service", "gone.service",
 		"good.service",
 	}}
-	failures, err := f.systemd(t).Start(t.Context(), p)
+	failures, err := systemdOn(t, f).Start(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,10 +235,10 @@ func TestStartReportsEachFailureAndStartsTheOthers(t *testing.T) {
 	if diff := cmp.Diff(want, failures); diff != "" {
 		t.Error(diff)
 	}
-	if f.units["good.service"].active != "active" {
+	if f.State("good.service") != "active" {
 		t.Error("good.service was not started")
 	}
-	if !slices.Contains(f.log, "reset good.service") {
+	if !slices.Contains(f.Log(), "reset good.service") {
 		t.Error("start limits were not reset")
 	}
 	f1 := failures[1].Fault()
@@ -244,54 +250,52 @@ func TestStartReportsEachFailureAndStartsTheOthers(t *testing.T) {
 
 // A socket refuses to start while its service is still stopping.
 func TestStartWaitsForUnitsThatAreStillStopping(t *testing.T) {
-	f := newFakeBus()
-	f.add("a.service", "active", "TriggeredBy", "a.socket").stopHangs = true
-	f.add("a.socket", "active")
-	s := f.systemd(t)
+	f := servicetest.New()
+	f.Add("a.service", "active", "TriggeredBy", "a.socket").StopHangs = true
+	f.Add("a.socket", "active")
+	s := systemdOn(t, f)
 	p := mustPlan(t, s, "a")
 	if err := s.Stop(t.Context(), p, 10*time.Millisecond); !errors.Is(err, fault.Timeout) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() { _, err := s.Start(t.Context(), p); done <- err }()
-	waitUntil(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.watchers) == 1 })
-	f.mu.Lock()
-	if slices.Contains(f.log, "start a.socket") {
+	waitUntil(t, func() bool { return f.Watchers() == 1 })
+	if slices.Contains(f.Log(), "start a.socket") {
 		t.Error("the socket was started too early")
 	}
-	f.mu.Unlock()
-	f.finishStop("a.service")
+	f.FinishStop("a.service")
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"a.service", "a.socket"}, f.up()); diff != "" {
+	if diff := cmp.Diff([]string{"a.service", "a.socket"}, f.Up()); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestWaitReturnsWhenTheUnitIsDown(t *testing.T) {
-	f := newFakeBus()
-	f.add("rewind-1.service", "active").stopHangs = true
-	s := f.systemd(t)
+	f := servicetest.New()
+	f.Add("rewind-1.service", "active").StopHangs = true
+	s := systemdOn(t, f)
 	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {
 		t.Errorf("%v, %v", active, err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Wait(t.Context(), "rewind-1.service") }()
-	if _, err := f.Stop(t.Context(), "rewind-1.service"); err != nil { // its ExecStopPost= runs
+	if _, err := f.Connect(nil).Stop(t.Context(), "rewind-1.service"); err != nil { // its ExecStopPost= runs
 		t.Fatal(err)
 	}
 	if active, err := s.Active(t.Context(), "rewind-1.service"); !active || err != nil {
 		t.Errorf("while it stops: %v, %v", active, err)
 	}
-	f.finishStop("rewind-1.service")
+	f.FinishStop("rewind-1.service")
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 	if err := s.Wait(t.Context(), "rewind-unknown.service"); err != nil {
 		t.Error(err)
 	}
-	f.add("rewind-2.service", "active")
+	f.Add("rewind-2.service", "active")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := s.Wait(ctx, "rewind-2.service"); !errors.Is(err, fault.Timeout) {
@@ -303,8 +307,8 @@ func TestWaitReturnsWhenTheUnitIsDown(t *testing.T) {
 // the process when its context ends.
 func TestWaitDisconnectsUntilTheMainProcessEnds(t *testing.T) {
 	const name = "rewind-1.service"
-	f := newFakeBus()
-	s := f.systemd(t)
+	f := servicetest.New()
+	s := systemdOn(t, f)
 	main := exec.Command("sleep", "60")
 	if err := main.Start(); err != nil {
 		t.Fatal(err)
@@ -317,7 +321,7 @@ func TestWaitDisconnectsUntilTheMainProcessEnds(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cgroup"), []byte("0::/system.slice/"+name+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.add(name, "inactive").typeProperties = map[string]any{"MainPID": uint32(main.Process.Pid)}
+	f.Add(name, "inactive").Properties = map[string]any{"MainPID": uint32(main.Process.Pid)}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	s.waitProcess(ctx, name, main.Process.Pid)
@@ -330,16 +334,16 @@ func TestWaitDisconnectsUntilTheMainProcessEnds(t *testing.T) {
 	if err := main.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil || !slices.Contains(f.log, "rest") {
-		t.Errorf("%v, %v", err, f.log)
+	if err := <-done; err != nil || !slices.Contains(f.Log(), "disconnect") {
+		t.Errorf("%v, %v", err, f.Log())
 	}
 }
 
 func TestByProcessNamesServicesOnce(t *testing.T) {
-	f := newFakeBus()
-	f.add("db.service", "active")
-	f.add("run-u7.service", "active").flags["Transient"] = true
-	s := f.systemd(t)
+	f := servicetest.New()
+	f.Add("db.service", "active")
+	f.Add("run-u7.service", "active").Flags["Transient"] = true
+	s := systemdOn(t, f)
 	for pid, cgroup := range map[string]string{
 		"1": "/system.slice/db.service", "2": "/system.slice/db.service", "3": "/user.slice/user-0.slice/session-1.scope",
 		"4": "/user.slice/user-1000.slice/user@1000.service/app.slice/db.service", "5": "/system.slice/ssh.service", "6": "/",

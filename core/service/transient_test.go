@@ -10,11 +10,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/service/servicetest"
 )
 
 func TestStartTransientSendsItsSettings(t *testing.T) {
-	f := newFakeBus()
-	s := f.systemd(t)
+	f := servicetest.New()
+	s := systemdOn(t, f)
 	unit := Transient{
 		Name: "rewind-1.service", Description: "Rewind",
 		Exec: []string{"/bin/x", "journey", "1"}, StopPost: []string{"/bin/x", "settle"},
@@ -24,7 +25,7 @@ func TestStartTransientSendsItsSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
-	for _, p := range f.settings["rewind-1.service"] {
+	for _, p := range f.Settings("rewind-1.service") {
 		got[p.Name] = fmt.Sprint(p.Value)
 	}
 	want := map[string]string{
@@ -42,12 +43,12 @@ func TestStartTransientSendsItsSettings(t *testing.T) {
 }
 
 func TestAutomountsReturnsActiveUnitsOfMounts(t *testing.T) {
-	f := newFakeBus()
-	f.add("dat.automount", "active")
-	f.add("srv-idle.automount", "inactive")
-	f.add("systemd-fsck@dev-dat.service.automount", "active") // this unit must not be asked for: the check is no mount
+	f := servicetest.New()
+	f.Add("dat.automount", "active")
+	f.Add("srv-idle.automount", "inactive")
+	f.Add("systemd-fsck@dev-dat.service.automount", "active") // this unit must not be asked for: the check is no mount
 	units := []string{"dat.mount", "srv-idle.mount", "none.mount", "systemd-fsck@dev-dat.service"}
-	p, err := f.systemd(t).Automounts(t.Context(), units)
+	p, err := systemdOn(t, f).Automounts(t.Context(), units)
 	if diff := cmp.Diff(Plan{Active: []string{"dat.automount"}}, p); diff != "" || err != nil {
 		t.Error(diff, err)
 	}

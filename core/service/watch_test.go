@@ -6,17 +6,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.pcc.com/rewind/core/service/servicetest"
 )
 
 // A path unit that watches what is unmounted would start its unit at the unmount, and never again afterwards.
 func TestWatchingNamesPathUnitsBelow(t *testing.T) {
-	f := newFakeBus()
+	f := servicetest.New()
 	watch := func(name, active string, paths ...string) {
 		var list []any
 		for _, path := range paths {
 			list = append(list, []any{"PathChanged", path})
 		}
-		f.add(name, active).typeProperties = map[string]any{"Paths": list}
+		f.Add(name, active).Properties = map[string]any{"Paths": list}
 	}
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Join(dir, "dat"), filepath.Join(dir, "link")); err != nil {
@@ -31,8 +33,8 @@ func TestWatchingNamesPathUnitsBelow(t *testing.T) {
 	watch("idle.path", "inactive", "/dat/www")
 	watch("data.path", "active", "/data/www", "/srv")
 	watch("systemd-ask-password-console.path", "active", "/dat/ask")
-	f.add("deploy.service", "active")
-	s := f.systemd(t)
+	f.Add("deploy.service", "active")
+	s := systemdOn(t, f)
 	for points, want := range map[string]string{
 		"/srv/x /dat/": "deploy.path point.path", "/": "", "/other": "", filepath.Join(dir, "dat"): "link.path",
 	} {
