@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 	"strings"
+
+	"go.pcc.com/rewind/core/service/bus"
 )
 
 // Automounts returns a Plan that starts, among the automount units that belong to the given mount units, those that are
@@ -46,29 +48,5 @@ func (s *Systemd) What(ctx context.Context, mount string) (string, error) {
 // MountUnit returns the name of the mount unit of a mount point.
 func MountUnit(point string) string { return EscapePath(point) + ".mount" }
 
-// EscapePath escapes a path for use in the name of a unit, as systemd-escape --path does (systemd.unit(5), "String
-// Escaping for Inclusion in Unit Names").
-func EscapePath(path string) string {
-	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
-	if len(parts) == 0 {
-		return "-"
-	}
-	var b strings.Builder
-	for i, c := range []byte(strings.Join(parts, "/")) {
-		switch {
-		case c == '/':
-			b.WriteByte('-')
-		case isPlainByte(c) && !(i == 0 && c == '.'):
-			b.WriteByte(c)
-		default:
-			const hex = "0123456789abcdef"
-			b.WriteString(`\x` + string(hex[c>>4]) + string(hex[c&15]))
-		}
-	}
-	return b.String()
-}
-
-// isPlainByte reports whether a byte needs no escape in the name of a unit.
-func isPlainByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == ':' || c == '_' || c == '.'
-}
+// EscapePath escapes a path for use in the name of a unit: see bus.EscapePath.
+func EscapePath(path string) string { return bus.EscapePath(path) }

@@ -11,7 +11,7 @@ func TestAfterMountsDividesUnits(t *testing.T) {
 	f := servicetest.New()
 	f.Add("app.service", "active", "After", "system.slice", "After", "basic.target")
 	f.Add("app.socket", "active", "After", "sysinit.target")
-	f.Add("early.service", "active", "After", "systemd-udevd.service")
+	f.Add("early.service", "active", "After", "systemd-udevd.service").NoDefaults = true
 	units := []string{"app.socket", "app.service", "early.service", "none.service"}
 	late, early, err := systemdOn(t, f).AfterMounts(t.Context(), units)
 	if err != nil || !slices.Equal(late, units[:2]) || !slices.Equal(early, units[2:3]) {

@@ -18,23 +18,6 @@ const (
 	methodStartTransient = "StartTransientUnit"
 )
 
-// unitPath returns the object path of a unit: any byte that is not an ASCII letter or digit, and a digit at the
-// beginning, is written as _ and two hexadecimal digits.
-func unitPath(name string) string {
-	const digits = "0123456789abcdef"
-	path := []byte(managerPath + "/unit/")
-	for i := range len(name) {
-		c := name[i]
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-		if letter || i > 0 && c >= '0' && c <= '9' {
-			path = append(path, c)
-			continue
-		}
-		path = append(path, '_', digits[c>>4], digits[c&15])
-	}
-	return string(path)
-}
-
 func (b *socketBus) UnitProperties(ctx context.Context, name string) (map[string]any, error) {
 	body, err := b.call(ctx, dbus.Call{
 		Path: unitPath(name), Interface: propertiesInterface, Member: "GetAll", Args: []any{interfacePrefix + "Unit"},

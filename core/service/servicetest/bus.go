@@ -60,7 +60,7 @@ func (c *conn) UnitProperties(ctx context.Context, name string) (map[string]any,
 	if err := c.ask(ctx, name); err != nil {
 		return nil, err
 	}
-	defer c.f.mu.Unlock()
+	defer c.f.answered()
 	u := c.f.unitOrMissing(name)
 	if alias := u.Deps["alias of"]; alias != nil {
 		name, u = alias[0], c.f.unitOrMissing(alias[0])
@@ -70,8 +70,8 @@ func (c *conn) UnitProperties(ctx context.Context, name string) (map[string]any,
 		number = 7
 	}
 	properties := map[string]any{
-		"Id": name, "LoadState": u.Load, "ActiveState": u.Active, "SubState": u.Sub, "FragmentPath": u.FragmentPath,
-		"Job": []any{number, "/job/7"},
+		"Id": name, "LoadState": u.Load, "ActiveState": u.Active, "SubState": u.Sub,
+		"FragmentPath": orElse(u.FragmentPath, u.file.path), "Job": []any{number, "/job/7"},
 	}
 	for property, list := range c.f.relations(u) {
 		properties[property] = list
@@ -83,10 +83,16 @@ func (c *conn) UnitProperties(ctx context.Context, name string) (map[string]any,
 }
 
 func (f *Fake) unitOrMissing(name string) *Unit {
-	if u := f.units[name]; u != nil {
+	if u := f.load(name); u != nil {
 		return u
 	}
 	return missing()
+}
+
+// answered ends a call for which a unit may have been loaded. systemd keeps it only if another unit refers to it.
+func (f *Fake) answered() {
+	f.collect()
+	f.mu.Unlock()
 }
 
 // Property returns a property of the unit's type.
@@ -94,7 +100,7 @@ func (c *conn) Property(ctx context.Context, name, _, property string) (any, err
 	if err := c.ask(ctx, name); err != nil {
 		return nil, err
 	}
-	defer c.f.mu.Unlock()
+	defer c.f.answered()
 	u := c.f.unitOrMissing(name)
 	if value, ok := u.Properties[property]; ok {
 		return value, nil
@@ -112,7 +118,7 @@ func (c *conn) JobType(ctx context.Context, name string) (string, error) {
 	if err := c.ask(ctx, name); err != nil {
 		return "", err
 	}
-	defer c.f.mu.Unlock()
+	defer c.f.answered()
 	return c.f.unitOrMissing(name).jobType(), nil
 }
 
@@ -121,9 +127,13 @@ func (c *conn) LoadedUnits(ctx context.Context, pattern string) ([]string, error
 		return nil, err
 	}
 	defer c.f.mu.Unlock()
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.f.units)), func(name string) bool {
-		return !matches(name, pattern)
-	}), nil
+	var loaded []string
+	for name := range c.f.all() {
+		if matches(name, pattern) {
+			loaded = append(loaded, name)
+		}
+	}
+	return loaded, nil
 }
 
 func matches(name string, patterns ...string) bool {
@@ -139,8 +149,17 @@ func (c *conn) UnitFiles(ctx context.Context, patterns ...string) ([]string, err
 		return nil, err
 	}
 	defer c.f.mu.Unlock()
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.f.units)), func(name string) bool {
-		return !matches(name, patterns...) || c.f.units[name].FragmentPath == ""
+	files := map[string]bool{}
+	for name, u := range c.f.units {
+		files[name] = u.FragmentPath != ""
+	}
+	if c.f.dir != "" {
+		for _, name := range names(c.f.dir) {
+			files[name] = files[name] || c.f.hasFile(name)
+		}
+	}
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(files)), func(name string) bool {
+		return !files[name] || !matches(name, patterns...)
 	}), nil
 }
 
@@ -165,7 +184,7 @@ func (c *conn) Stop(ctx context.Context, name string) (<-chan string, error) {
 		return nil, err
 	}
 	defer c.f.mu.Unlock()
-	u := c.f.units[name]
+	u := c.f.load(name)
 	if u == nil || u.Load == "not-found" && u.isDown() {
 		return nil, noSuchUnit(name)
 	}
@@ -182,7 +201,7 @@ func (c *conn) StartTransient(ctx context.Context, name string, settings []bus.S
 		return nil, err
 	}
 	defer c.f.mu.Unlock()
-	if c.f.units[name] != nil {
+	if c.f.load(name) != nil {
 		return nil, dbus.Error{Name: bus.UnitExists, Message: "Unit " + name + " already exists."}
 	}
 	u := c.f.add(name, "inactive")
@@ -192,6 +211,7 @@ func (c *conn) StartTransient(ctx context.Context, name string, settings []bus.S
 			u.Deps[s.Name] = slices.Clone(list)
 		}
 		u.StartHangs = u.StartHangs || s.Name == "Type" && s.Value == "oneshot"
+		u.NoDefaults = u.NoDefaults || s.Name == "DefaultDependencies" && s.Value == false
 	}
 	c.f.settings[name] = settings
 	result := make(chan string, 1)
@@ -221,6 +241,7 @@ func (c *conn) Reload(ctx context.Context) error {
 		return err
 	}
 	defer c.f.mu.Unlock()
+	c.f.reload()
 	return nil
 }
 

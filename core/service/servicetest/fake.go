@@ -21,10 +21,13 @@ import (
 type Fake struct {
 	mu       sync.Mutex // not held while a function of a test is called
 	units    map[string]*Unit
+	sorted   []string // the names of units; nil: to be sorted again
 	log      []string
 	watchers map[chan struct{}]string
 	settings map[string][]bus.Setting // by the name of the transient unit
 	powerOns int                      // what began before the last PowerOff is of no account any more
+	dir      string                   // the directory of units; empty: none
+	exec     func(unit string, argv []string) error
 }
 
 // Unit is a unit of a Fake. Its fields may be set directly until somebody else uses the fake; later by Fake.Change.
@@ -36,23 +39,31 @@ type Unit struct {
 	Properties        map[string]any      // properties of the unit's type, such as ControlGroup of Service
 	Job               string              // the type of a job that it has from the beginning and that does not end
 
-	// OnStart and OnStop do what the unit's program does. They are called without a lock, by whoever had the job run, and
-	// must return. If OnStart returns an error, the start fails as if the program had ended with status 1.
+	// OnStart and OnStop do what the unit's program does. They are called without a lock by whoever had the job run, who
+	// waits for them: they must return. If OnStart returns an error, the start fails as if the program had ended with
+	// status 1.
 	OnStart func() error
 	OnStop  func()
 
 	StopHangs    bool   // a stop goes on until FinishStop
 	StartHangs   bool   // a start does not end
 	LosesResults bool   // the results of jobs are lost, as if the connection had ended
-	StartsTo     string // the state after a start; "active" if empty
+	StartsTo     string // the state after a start; if empty, "active", or what the unit's file implies
 	StartResult  string // the result of a start job; "done" if empty
 
+	Enabled    bool // Boot starts it: an enabled service, or a mount of fstab without noauto
+	NoFail     bool // the option nofail of a mount in fstab
+	NoDefaults bool // DefaultDependencies=no
+
 	name        string
+	isAdded     bool // by a test, or a target of Boot: no file must define it
 	isTransient bool // it is gone once it is down
 	busy        bool // OnStart or OnStop is at work, or a stop hangs
 	job         *job
 	result      string // of its last job
 	runFailed   bool   // its last run failed
+	file        unitFile
+	unloaded    bool // systemd has unloaded it
 }
 
 // New returns a systemd without units.
@@ -66,7 +77,9 @@ func New() *Fake {
 func (f *Fake) Add(name, active string, deps ...string) *Unit {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.add(name, active, deps...)
+	u := f.add(name, active, deps...)
+	u.isAdded = true
+	return u
 }
 
 func (f *Fake) add(name, active string, deps ...string) *Unit {
@@ -77,8 +90,13 @@ func (f *Fake) add(name, active string, deps ...string) *Unit {
 	for i := 0; i < len(deps); i += 2 {
 		u.Deps[deps[i]] = append(u.Deps[deps[i]], deps[i+1])
 	}
-	f.units[name] = u
+	f.units[name], f.sorted = u, nil
 	return u
+}
+
+func (f *Fake) remove(name string) {
+	delete(f.units, name)
+	f.sorted = nil
 }
 
 // Change changes a unit as if it changed by itself. What waits for it goes on.
@@ -137,11 +155,14 @@ func (f *Fake) Up() []string {
 	return up
 }
 
-// all ranges over the units in the order of their names.
+// all ranges over the loaded units in the order of their names.
 func (f *Fake) all() func(yield func(string, *Unit) bool) {
 	return func(yield func(string, *Unit) bool) {
-		for _, name := range slices.Sorted(maps.Keys(f.units)) {
-			if u := f.units[name]; u != nil && !yield(name, u) {
+		if f.sorted == nil {
+			f.sorted = slices.Sorted(maps.Keys(f.units))
+		}
+		for _, name := range f.sorted {
+			if u := f.units[name]; u != nil && !u.unloaded && !yield(name, u) {
 				return
 			}
 		}

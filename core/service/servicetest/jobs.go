@@ -1,5 +1,10 @@
 package servicetest
 
+import (
+	"slices"
+	"strings"
+)
+
 // job is what systemd is to do with a unit. A unit has one job at a time: an equal one joins it, another one takes its
 // place.
 type job struct {
@@ -38,7 +43,7 @@ func (f *Fake) AdminStop(name string) {
 // UNIT_ATOM_PROPAGATE_STOP.
 func (f *Fake) stopped(name string, units []*Unit) []*Unit {
 	u := f.units[name]
-	if u == nil || contains(units, u) || u.isDown() && u.job == nil {
+	if u == nil || slices.Contains(units, u) || u.isDown() && u.job == nil {
 		return units
 	}
 	units = append(units, u)
@@ -62,16 +67,20 @@ func (f *Fake) FinishStop(name string) {
 // start queues the start of a unit, and of all that it requires and wants if pulls is set, and runs what can run.
 // result gets the result of the unit's own job; it may be nil.
 func (f *Fake) start(name string, pulls bool, result chan string) error {
-	pulled := map[string]*Unit{}
-	if err := f.pull(name, pulls, pulled); err != nil {
-		return err
+	u := f.load(name)
+	if u == nil || u.Load != "loaded" {
+		return noSuchUnit(name)
 	}
-	for other, u := range f.all() {
-		switch {
-		case other == name:
-			f.queue(u, "start", result)
-		case pulled[other] != nil && (!u.isUp() || u.job != nil):
-			f.queue(u, "start", nil)
+	pulled := map[string]*Unit{}
+	if pulls {
+		if err := f.pull(name, pulled); err != nil {
+			return err
+		}
+	}
+	f.queue(u, "start", result)
+	for other, needed := range f.all() {
+		if other != name && pulled[other] != nil && (!needed.isUp() || needed.job != nil) {
+			f.queue(needed, "start", nil)
 		}
 	}
 	f.runJobs()
@@ -142,10 +151,11 @@ func (f *Fake) runStart(u *Unit) {
 		return
 	}
 	var err error
-	if !f.call(u, func() { err = u.start() }) {
+	program := f.program(u)
+	if !f.call(u, func() { err = program() }) {
 		return
 	}
-	state, result := orElse(u.StartsTo, "active"), orElse(u.StartResult, "done")
+	state, result := orElse(u.StartsTo, u.file.afterStart()), orElse(u.StartResult, "done")
 	if u.runFailed = err != nil; u.runFailed {
 		state, result = "failed", "failed"
 	}
@@ -155,11 +165,24 @@ func (f *Fake) runStart(u *Unit) {
 	}
 }
 
-func (u *Unit) start() error {
-	if u.OnStart == nil {
-		return nil
+// program returns what a start of a unit runs.
+func (f *Fake) program(u *Unit) func() error {
+	argv, exec := strings.Fields(u.file.settings["ExecStart"]), f.exec
+	switch {
+	case u.OnStart != nil:
+		return u.OnStart
+	case len(argv) == 0 || exec == nil:
+		return func() error { return nil }
 	}
-	return u.OnStart()
+	return func() error { return exec(u.name, argv) }
+}
+
+// afterStart is the state in which a start leaves a unit with this file.
+func (file *unitFile) afterStart() string {
+	if file.settings["Type"] == "oneshot" && file.settings["RemainAfterExit"] != "yes" {
+		return "inactive"
+	}
+	return "active"
 }
 
 func orElse(text, other string) string {
@@ -206,17 +229,8 @@ func (f *Fake) runStop(u *Unit) {
 func (f *Fake) endStop(u *Unit, j *job) {
 	u.busy, u.runFailed = false, false
 	f.enter(u, "inactive")
-	if u.job == j && j != nil {
+	if j != nil && u.job == j && j.kind == "stop" {
 		f.endJob(u, "done")
-	}
-}
-
-// collect removes the units that systemd keeps no longer.
-func (f *Fake) collect() {
-	for name, u := range f.all() {
-		if u.isTransient && u.isDown() && u.job == nil {
-			delete(f.units, name)
-		}
 	}
 }
 

@@ -2,7 +2,11 @@ package servicetest
 
 import (
 	"maps"
+	"path"
 	"slices"
+	"strings"
+
+	"go.pcc.com/rewind/core/service/bus"
 )
 
 // opposite has the property that the other unit has (org.freedesktop.systemd1(5)).
@@ -20,8 +24,6 @@ func bothWays(m map[string]string) map[string]string {
 }
 
 func has(names []string, name string) bool { return slices.Contains(names, name) }
-
-func contains(units []*Unit, u *Unit) bool { return slices.Contains(units, u) }
 
 // relations returns the units that a unit has to do with, by property.
 func (f *Fake) relations(u *Unit) map[string][]string {
@@ -48,9 +50,110 @@ func (f *Fake) related(u *Unit, property string) []string {
 	return list
 }
 
-// own returns the units that a unit itself names in a property.
+// own returns the units that a unit itself names in a property, in its files or by what it is.
 func (f *Fake) own(u *Unit, property string) []string {
-	return slices.Clone(u.Deps[property])
+	list := u.written(property)
+	switch property {
+	case "After":
+		return append(list, f.impliedOrder(u)...)
+	case "Requires":
+		return append(list, slices.Concat(f.mountsFor(u), f.localMounts(u, false))...)
+	case "Wants":
+		return append(list, f.localMounts(u, true)...)
+	}
+	return list
+}
+
+// written returns what was given to Add for a property, and what the unit's files say.
+func (u *Unit) written(property string) []string {
+	return slices.Concat(u.Deps[property], u.file.deps[property])
+}
+
+// localFS is the target that is reached when all file systems of fstab are mounted (systemd.special(7)).
+const localFS = "local-fs.target"
+
+func (u *Unit) unitType() string { return path.Ext(u.name) }
+
+func (u *Unit) isMount() bool { return u.unitType() == ".mount" || u.unitType() == ".automount" }
+
+// hasDefaults reports whether systemd adds dependencies of its own (DefaultDependencies=).
+func (u *Unit) hasDefaults() bool {
+	return !u.NoDefaults && u.file.settings["DefaultDependencies"] != "no"
+}
+
+// impliedOrder returns the units that a unit is ordered after without having to say so: the mounts on its paths; for a
+// service, the local file systems; for a mount, its automount; for a target, what it pulls in.
+func (f *Fake) impliedOrder(u *Unit) []string {
+	order := f.mountsFor(u)
+	switch u.unitType() {
+	case ".service":
+		if u.hasDefaults() {
+			order = append(order, localFS)
+		}
+	case ".mount":
+		if automount := strings.TrimSuffix(u.name, ".mount") + ".automount"; f.units[automount] != nil {
+			order = append(order, automount)
+		}
+	case ".target":
+		order = append(order, f.orderOfTarget(u)...)
+	}
+	return order
+}
+
+// orderOfTarget returns the units that a target is ordered after: what it pulls in and what is not ordered after the
+// target. Mounts are ordered before local-fs.target, also those that are not made at boot, except with nofail.
+func (f *Fake) orderOfTarget(target *Unit) (order []string) {
+	pulledIn := slices.Concat(target.written("Requires"), target.written("Wants"))
+	for name, u := range f.all() {
+		isLocal := target.name == localFS && u.isMount() && !u.NoFail
+		isPulledIn := has(pulledIn, name) && !has(u.written("After"), target.name)
+		if u.hasDefaults() && (isLocal || isPulledIn) {
+			order = append(order, name)
+		}
+	}
+	return order
+}
+
+// localMounts returns the mounts and automounts that local-fs.target requires, or those that it only wants (nofail).
+func (f *Fake) localMounts(u *Unit, noFail bool) (mounts []string) {
+	if u.name != localFS {
+		return nil
+	}
+	for name, mount := range f.all() {
+		if mount.isMount() && mount.Enabled && mount.NoFail == noFail {
+			mounts = append(mounts, name)
+		}
+	}
+	return mounts
+}
+
+// mountsFor returns the mount units on the paths of RequiresMountsFor=, and on the way to the mount point of a mount.
+func (f *Fake) mountsFor(u *Unit) (mounts []string) {
+	var points []string
+	for _, needed := range u.written("RequiresMountsFor") {
+		points = append(points, dirsTo(bus.EscapePath(needed))...)
+	}
+	if u.isMount() {
+		own := strings.TrimSuffix(u.name, u.unitType())
+		points = append(points, slices.DeleteFunc(dirsTo(own), func(dir string) bool { return dir == own })...)
+	}
+	for _, point := range points {
+		if name := point + ".mount"; f.units[name] != nil && !has(mounts, name) {
+			mounts = append(mounts, name)
+		}
+	}
+	return mounts
+}
+
+// dirsTo returns an escaped path and all directories above it. In an escaped path, "-" is always a slash.
+func dirsTo(escaped string) []string {
+	dirs := []string{"-"}
+	for i := range len(escaped) {
+		if i > 0 && escaped[i] == '-' {
+			dirs = append(dirs, escaped[:i])
+		}
+	}
+	return append(dirs, escaped)
 }
 
 // isAfter reports whether a unit is ordered after another one.
@@ -58,15 +161,21 @@ func (f *Fake) isAfter(u, other *Unit) bool {
 	return has(f.own(u, "After"), other.name) || has(f.own(other, "Before"), u.name)
 }
 
-// needs returns the units without which a start of a unit fails.
+// needs returns the units without which a start of a unit fails. A service with default dependencies needs the local
+// file systems (through sysinit.target, which the fake does not have), if the server was booted. Nevertheless it is not
+// stopped with their target.
 func (f *Fake) needs(u *Unit) []string {
-	return slices.Concat(f.related(u, "Requires"), f.related(u, "BindsTo"))
+	needed := slices.Concat(f.related(u, "Requires"), f.related(u, "BindsTo"))
+	if u.unitType() == ".service" && u.hasDefaults() && f.units[localFS] != nil {
+		needed = append(needed, localFS)
+	}
+	return needed
 }
 
-// pull adds a unit to pulled; if pulls is set also all that it requires and wants, in any number of steps, also if it
-// runs already. An error says that the unit, or one that it needs, does not exist. What is only wanted may be missing.
-func (f *Fake) pull(name string, pulls bool, pulled map[string]*Unit) error {
-	u := f.units[name]
+// pull adds a unit to pulled, and all that it requires and wants, in any number of steps, also if it runs already. An
+// error says that the unit, or one that it needs, does not exist. What is only wanted may be missing.
+func (f *Fake) pull(name string, pulled map[string]*Unit) error {
+	u := f.load(name)
 	if u == nil || u.Load != "loaded" {
 		return noSuchUnit(name)
 	}
@@ -74,16 +183,13 @@ func (f *Fake) pull(name string, pulls bool, pulled map[string]*Unit) error {
 		return nil
 	}
 	pulled[name] = u
-	if !pulls {
-		return nil
-	}
 	for _, needed := range f.needs(u) {
-		if err := f.pull(needed, true, pulled); err != nil {
+		if err := f.pull(needed, pulled); err != nil {
 			return err
 		}
 	}
 	for _, wanted := range f.related(u, "Wants") {
-		if more := maps.Clone(pulled); f.pull(wanted, true, more) == nil {
+		if more := maps.Clone(pulled); f.pull(wanted, more) == nil {
 			maps.Copy(pulled, more)
 		}
 	}
