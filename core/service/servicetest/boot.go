@@ -26,15 +26,18 @@ func (f *Fake) PowerOff() {
 
 // Boot boots the server with a directory of units (ReadUnits), and starts the units that are Enabled and those that
 // targets want by a .wants link. exec runs the programs of units that are read from files: their ExecStart= is their
-// start. A unit that requires one that does not exist, or that fails, is not started (Result: dependency). If a mount
-// fails that is Enabled without NoFail, so does local-fs.target, and no service with default dependencies starts:
-// emergency mode. Boot returns when nothing can go on. It panics if units wait for each other.
+// start. A unit that requires one that fails is not started (Result: dependency). If a mount fails that is Enabled
+// without NoFail, so does local-fs.target, and no service with default dependencies starts: emergency mode. Boot
+// returns when nothing can go on. It panics if units wait for each other.
+//
+// A unit that requires one that does not exist fails in the same way. systemd 257 leaves such a unit out of the boot
+// instead, and those that require it, without emergency mode; 252 may even start it (src/core/transaction.c).
 func (f *Fake) Boot(dir string, exec func(unit string, argv []string) error) {
 	f.PowerOff()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dir, f.exec = dir, exec
-	targets := []string{localFS, "multi-user.target"}
+	targets := []string{localFS, sysinit, "multi-user.target"}
 	for _, name := range names(dir) {
 		if target, ok := strings.CutSuffix(name, ".wants"); ok && strings.HasSuffix(target, ".target") {
 			targets = append(targets, target)

@@ -184,9 +184,8 @@ func TestThePowerMayFailDuringABoot(t *testing.T) {
 	}
 }
 
-// An administrator who starts any service has systemd make the mounts of fstab again that are not made: the service
-// needs local-fs.target, and that requires them.
-func TestAStartMakesTheMountsOfFstab(t *testing.T) {
+// systemd starts what a unit needs, and not what those need that run already. But it looks whether all of it exists.
+func TestAStartEndsAtUnitsThatRun(t *testing.T) {
 	r := server()
 	r.add("ssh.service", "inactive")
 	r.f.Boot(t.TempDir(), r.exec)
@@ -194,13 +193,30 @@ func TestAStartMakesTheMountsOfFstab(t *testing.T) {
 	_, _ = b.Stop(t.Context(), "dat.mount")
 	wantStates(t, r.f, "app.service active local-fs.target active dat.mount inactive")
 	r.take()
-	if got := result(b.Start(t.Context(), "ssh.service", bus.UnitOnly)); got != "done" {
-		t.Error(got)
-	}
-	wantList(t, r.take(), "start ssh.service")
 	_ = r.f.AdminStart("ssh.service")
+	wantList(t, r.take(), "start ssh.service")
+	_ = r.f.AdminStart("app.service")
 	wantList(t, r.take(), "start dat.mount")
 	r.f.AdminStop("dat.mount")
 	wantList(t, r.take(), "stop app.service", "stop dat.mount")
-	wantStates(t, r.f, "local-fs.target inactive ssh.service active")
+	wantStates(t, r.f, "local-fs.target inactive sysinit.target active ssh.service active")
+	_ = r.f.AdminStart("dat.mount")
+	r.f.Change("dat.mount", func(u *servicetest.Unit) { u.Deps["Requires"] = []string{"none.service"} })
+	if err := r.f.AdminStart("app.service"); !bus.IsError(err, bus.NoSuchUnit) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// In emergency mode an administrator who starts a service has systemd try the mounts again.
+func TestAStartAfterEmergencyModeMakesTheMounts(t *testing.T) {
+	r := server()
+	mount := func() error { return errors.New("no such device") }
+	r.f.Change("dat.mount", func(u *servicetest.Unit) { u.OnStart = func() error { return mount() } })
+	r.add("ssh.service", "inactive")
+	r.f.Boot(t.TempDir(), r.exec)
+	_ = r.f.AdminStart("ssh.service")
+	wantStates(t, r.f, "sysinit.target inactive ssh.service inactive dat.mount failed")
+	mount = func() error { return nil }
+	_ = r.f.AdminStart("ssh.service")
+	wantStates(t, r.f, "sysinit.target active local-fs.target active ssh.service active dat.mount active")
 }

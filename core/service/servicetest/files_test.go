@@ -124,7 +124,7 @@ func TestAUnitIsReadWhenSomebodyAsksForIt(t *testing.T) {
 	wantList(t, names(t, f, "rewind-guard.service", "After"),
 		"local-fs-pre.target", `opt-my\x2dtools.mount`, "systemd-udevd.service", "var.mount")
 	wantList(t, names(t, f, "rewind-resume.service", "After"),
-		"dbus.service", "local-fs.target", "local-fs.target", "rewind-guard.service")
+		"dbus.service", "local-fs.target", "rewind-guard.service", "sysinit.target")
 	wantList(t, names(t, f, "rewind-resume.service", "WantedBy"))
 	wantList(t, loaded(t, f, "rewind-*")) // no other unit refers to them
 	files, err := f.Connect(nil).UnitFiles(t.Context(), "*.mount", "rewind-g*")

@@ -71,17 +71,16 @@ func (f *Fake) start(name string, pulls bool, result chan string) error {
 	if u == nil || u.Load != "loaded" {
 		return noSuchUnit(name)
 	}
-	pulled := map[string]*Unit{}
+	pulled, starts := map[string]*Unit{}, map[string]*Unit{}
 	if pulls {
 		if err := f.pull(name, pulled); err != nil {
 			return err
 		}
+		f.toStart(u, pulled, starts)
 	}
 	f.queue(u, "start", result)
-	for other, needed := range f.all() {
-		if other != name && pulled[other] != nil && (!needed.isUp() || needed.job != nil) {
-			f.queue(needed, "start", nil)
-		}
+	for _, other := range starts {
+		f.queue(other, "start", nil)
 	}
 	f.runJobs()
 	return nil

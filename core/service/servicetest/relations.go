@@ -69,8 +69,12 @@ func (u *Unit) written(property string) []string {
 	return slices.Concat(u.Deps[property], u.file.deps[property])
 }
 
-// localFS is the target that is reached when all file systems of fstab are mounted (systemd.special(7)).
-const localFS = "local-fs.target"
+// Targets of every boot (systemd.special(7)). localFS is reached when all file systems of fstab are mounted. sysinit
+// comes after it, and then services with default dependencies.
+const (
+	localFS = "local-fs.target"
+	sysinit = "sysinit.target"
+)
 
 func (u *Unit) unitType() string { return path.Ext(u.name) }
 
@@ -82,20 +86,22 @@ func (u *Unit) hasDefaults() bool {
 }
 
 // impliedOrder returns the units that a unit is ordered after without having to say so: the mounts on its paths; for a
-// service, the local file systems; for a mount, its automount; for a target, what it pulls in.
+// service, sysinit.target; for a mount, its automount; for a target, what it pulls in.
 func (f *Fake) impliedOrder(u *Unit) []string {
 	order := f.mountsFor(u)
 	switch u.unitType() {
 	case ".service":
 		if u.hasDefaults() {
-			order = append(order, localFS)
+			order = append(order, sysinit)
 		}
 	case ".mount":
 		if automount := strings.TrimSuffix(u.name, ".mount") + ".automount"; f.units[automount] != nil {
 			order = append(order, automount)
 		}
 	case ".target":
-		order = append(order, f.orderOfTarget(u)...)
+		if order = append(order, f.orderOfTarget(u)...); u.name == sysinit {
+			order = append(order, localFS)
+		}
 	}
 	return order
 }
@@ -161,19 +167,24 @@ func (f *Fake) isAfter(u, other *Unit) bool {
 	return has(f.own(u, "After"), other.name) || has(f.own(other, "Before"), u.name)
 }
 
-// needs returns the units without which a start of a unit fails. A service with default dependencies needs the local
-// file systems (through sysinit.target, which the fake does not have), if the server was booted. Nevertheless it is not
-// stopped with their target.
+// needs returns the units without which a start of a unit fails. If the server was booted, a service with default
+// dependencies needs sysinit.target, and that needs local-fs.target: systemd has it only want that, and enters
+// emergency mode if it fails, which comes to the same. Neither is stopped with what it needs.
 func (f *Fake) needs(u *Unit) []string {
 	needed := slices.Concat(f.related(u, "Requires"), f.related(u, "BindsTo"))
-	if u.unitType() == ".service" && u.hasDefaults() && f.units[localFS] != nil {
+	switch {
+	case f.units[sysinit] == nil:
+	case u.name == sysinit:
 		needed = append(needed, localFS)
+	case u.unitType() == ".service" && u.hasDefaults():
+		needed = append(needed, sysinit)
 	}
 	return needed
 }
 
-// pull adds a unit to pulled, and all that it requires and wants, in any number of steps, also if it runs already. An
-// error says that the unit, or one that it needs, does not exist. What is only wanted may be missing.
+// pull adds a unit to pulled, and all that it requires and wants, in any number of steps, also of units that run. An
+// error says that the unit, or one that it needs, does not exist. What is only wanted may be missing (systemd,
+// src/core/transaction.c, transaction_add_job_and_dependencies).
 func (f *Fake) pull(name string, pulled map[string]*Unit) error {
 	u := f.load(name)
 	if u == nil || u.Load != "loaded" {
@@ -194,4 +205,17 @@ func (f *Fake) pull(name string, pulled map[string]*Unit) error {
 		}
 	}
 	return nil
+}
+
+// toStart adds to starts what a start of a unit also starts. A unit that runs is left out, with what only it would pull
+// in (systemd, transaction_drop_redundant and transaction_collect_garbage).
+func (f *Fake) toStart(u *Unit, pulled, starts map[string]*Unit) {
+	for _, name := range slices.Concat(f.needs(u), f.related(u, "Wants")) {
+		other := pulled[name]
+		if other == nil || starts[name] != nil || other.isUp() && other.jobType() != "stop" {
+			continue
+		}
+		starts[name] = other
+		f.toStart(other, pulled, starts)
+	}
 }
