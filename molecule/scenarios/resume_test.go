@@ -102,8 +102,10 @@ func (p interruption) call() string {
 // betweenMergesWatcher is a Python program that asks device-mapper for the targets of both origins (DM_TABLE_STATUS,
 // linux/dm-ioctl.h) until one of them merges and the other does not. Then it stops lvconvert, and writes the run's
 // control group to /run/rewind/stopped. It does not stop LVM's pollers of earlier merges, which lead sessions of their
-// own. It starts no program meanwhile, because that takes as long as the moment that it waits for.
-const betweenMergesWatcher = `import fcntl, glob, os, signal, struct
+// own. It starts no program meanwhile, because that takes as long as the moment that it waits for, and it comes before
+// all other processes (sched(7)): on a busy server it could otherwise sleep through that moment.
+const betweenMergesWatcher = `import fcntl, glob, os, signal, struct, time
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
 control = os.open("/dev/mapper/control", os.O_RDWR)
 def merges(name):
     buf = bytearray(16384)
@@ -113,7 +115,7 @@ def merges(name):
     start = struct.unpack_from("=I", buf, 16)[0]
     return buf[start + 24:start + 40].rstrip(b"\0") == b"snapshot-merge"
 while merges(b"vg00-dat") == merges(b"vg00-pccehr"):
-    pass
+    time.sleep(0.0005)
 for group in glob.glob("/sys/fs/cgroup/system.slice/rewind-2*.service"):
     for pid in map(int, open(group + "/cgroup.procs").read().split()):
         if open(f"/proc/{pid}/comm").read() == "lvm\n" and os.getsid(pid) != pid:
