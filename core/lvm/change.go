@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -156,6 +157,23 @@ func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
 		return err
 	}
 	return fault.New(fault.MergeFailed, "merge %s: %w", strings.Join(snapshots, ", "), err)
+}
+
+// notFoundPattern matches what LVM says of a volume that does not exist.
+var notFoundPattern = regexp.MustCompile(`Failed to find logical volume "([^"]+)"`)
+
+// NotFound returns the volumes, vg/lv, of which LVM has said that they do not exist, if err is the failure of a command
+// of LVM that named several. LVM does its work on the others.
+func NotFound(err error) []string {
+	failed := (*command.Error)(nil)
+	if !errors.As(err, &failed) {
+		return nil
+	}
+	var names []string
+	for _, match := range notFoundPattern.FindAllStringSubmatch(failed.Stderr, -1) {
+		names = append(names, match[1])
+	}
+	return names
 }
 
 // Refresh reloads the tables of volumes from LVM's metadata. This starts the deferred merge of an origin that nothing

@@ -203,6 +203,9 @@ func (v *Volume) addSegments(segments []row) error {
 		if id := cells.number("transaction_id"); v.Kind == ThinPool {
 			v.TransactionID = id // a thin volume has one too: that of its pool when the volume was created
 		}
+		if v.Kind == Thin {
+			v.ThinID = cells.number("thin_id")
+		}
 		for _, d := range cells.list("devices") {
 			device, _, _ := strings.Cut(d, "(")
 			if !has(v.Devices, device) {

@@ -49,6 +49,7 @@ type Volume struct {
 	DMName             string // below /dev/mapper and in dmsetup(8)
 	Origin, OriginUUID string // of a snapshot; "" for a thin snapshot whose origin was removed or replaced
 	Pool               string // of a thin volume
+	ThinID             int64  // by which its pool knows a thin volume; an origin gets that of a merged snapshot
 	Kind               Kind
 	State              State
 	Health             Health
@@ -100,7 +101,7 @@ var reportColumns = []struct{ subreport, columns string }{
 		"lv_merging,lv_merge_failed,lv_snapshot_invalid,lv_skip_activation,lv_historical,lv_permissions," +
 		"data_percent,metadata_percent,snap_percent"},
 	{"pvseg", "pvseg_start"},
-	{"seg", "lv_uuid,chunk_size,transaction_id,devices"},
+	{"seg", "lv_uuid,chunk_size,transaction_id,thin_id,devices"},
 }
 
 func reportArgv() []string {

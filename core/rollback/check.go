@@ -126,7 +126,7 @@ func newMember(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 	}
 	return &Member{
 		VG: v.VG, LV: origin.Name, Snapshot: v.Name, DMName: origin.DMName, SnapshotDM: v.DMName, SnapshotID: v.UUID,
-		Thin: v.IsThinSnapshot(), Pool: v.Pool, COWSize: v.COWSize, Used: v.COWUsed,
+		Thin: v.IsThinSnapshot(), ThinID: v.ThinID, Pool: v.Pool, COWSize: v.COWSize, Used: v.COWUsed,
 	}, nil
 }
 

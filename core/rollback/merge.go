@@ -54,7 +54,7 @@ func (rb *rollback) mergeAll(ctx context.Context) error {
 	var mergeErr error
 	attempts := 0
 	if rb.readyToMerge {
-		attempts, mergeErr = 1, rb.startMerge(ctx, rb.state.Members)
+		attempts, mergeErr = 1, rb.tellLVM(ctx, rb.state.Members)
 	}
 	for !errors.Is(mergeErr, lvm.ErrUnfinished) {
 		states, notBegun, err := rb.awaitBegun(ctx, mergeErr)
@@ -66,9 +66,16 @@ func (rb *rollback) mergeAll(ctx context.Context) error {
 		}
 		attempts++
 		rb.releaseSpace() // LVM may have failed for lack of disk space for its metadata archive
-		mergeErr = rb.startMerge(ctx, notBegun)
+		mergeErr = rb.tellLVM(ctx, notBegun)
 	}
 	return mergeErr
+}
+
+// tellLVM is startMerge, and keeps of which snapshots LVM says that they do not exist.
+func (rb *rollback) tellLVM(ctx context.Context, members []*Member) error {
+	err := rb.startMerge(ctx, members)
+	rb.missing = append(rb.missing, lvm.NotFound(err)...)
+	return err
 }
 
 // awaitBegun waits until the kernel merges every member, or has merged it. It retries merges that LVM deferred because

@@ -342,7 +342,7 @@ func TestLeftoverCOWVolumeCountsAsDetached(t *testing.T) {
 		{VG: "vg00", Name: "dat", Kind: lvm.Linear}, {VG: "vg00", Name: "dat_s", UUID: "u", Kind: lvm.Linear},
 	}}}}
 	m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", SnapshotID: "u"}
-	state, err := metadataState(r, m, false)
+	state, err := (&rollback{}).metadataState(r, m, false)
 	if err != nil || state != stateDetached {
 		t.Errorf("%s, %v; want %s", state, err, stateDetached)
 	}
@@ -365,7 +365,8 @@ func TestMergeFromOverflowedSnapshotCountsAsLost(t *testing.T) {
 		t.Error("a merge from an overflowed snapshot counts as a merge")
 	}
 	for given, want := range map[bool]string{true: stateLost, false: stateDeferred} {
-		if state, err := metadataState(r, m, given); state != want || errors.Is(err, fault.SnapshotInvalid) != given {
+		state, err := (&rollback{}).metadataState(r, m, given)
+		if state != want || errors.Is(err, fault.SnapshotInvalid) != given {
 			t.Errorf("given up %v: %s, %v", given, state, err)
 		}
 	}

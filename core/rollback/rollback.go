@@ -74,6 +74,7 @@ type Member struct {
 	SnapshotDM string `json:"snapshot_dm"`
 	SnapshotID string `json:"snapshot_uuid"`
 	Thin       bool   `json:"thin"`
+	ThinID     int64  `json:"thin_id,omitempty"` // of a thin snapshot; after the merge, of the origin
 	Pool       string `json:"pool,omitempty"`
 	COWSize    int64  `json:"cow_bytes"`
 	Used       int64  `json:"used_bytes"`      // how much the merge writes to the origin at most
@@ -82,7 +83,7 @@ type Member struct {
 	// CryptOptions are the optional parameters of the LUKS mapping's table, with which it is opened again.
 	CryptOptions []string `json:"crypt_options,omitempty"`
 
-	// Lost is true if the snapshot overflowed past the point of no return, before its merge began.
+	// Lost is true if the snapshot overflowed, or was removed, past the point of no return and before its merge began.
 	Lost bool `json:"lost,omitempty"`
 
 	// Siblings are the other thick snapshots of the origin.
@@ -173,6 +174,7 @@ type rollback struct {
 	readyToMerge     bool          // recheck has just found all members closed and sound
 	metadataDir      string        // holds LVM's metadata from before LVM was told to merge
 	openLimit        time.Duration // how long deferred members may stay open before the rollback is undone
+	missing          []string      // the snapshots, vg/lv, that LVM did not find when it was told to merge them
 	lvconvertDone    <-chan error  // gets the result of an lvconvert that may still run; nil: none runs
 	unitsStartedNow  []string      // units that an earlier run of this rollback could not start, and this run did
 	warnings         []string

@@ -3,6 +3,7 @@ package rollback
 import (
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,8 +63,9 @@ func (rb *rollback) stopLimit(ctx context.Context) time.Duration {
 	return max(time.Until(deadline)-stopReserve, time.Until(deadline)/2)
 }
 
-// recheck repeats the checks that can have changed while the services stopped: a snapshot may have overflowed, and
-// something may have opened a volume. It asks the kernel only, which is exact and quick.
+// recheck repeats the checks that can have changed while the services stopped: a snapshot may have overflowed, somebody
+// may have removed it, and something may have opened a volume. It asks the kernel, which is exact and quick, and LVM
+// only about thin snapshots.
 func (rb *rollback) recheck(ctx context.Context) error {
 	status, err := rb.lvm.Status(ctx)
 	if err != nil {
@@ -80,6 +82,10 @@ func (rb *rollback) recheck(ctx context.Context) error {
 				WithHint("dmsetup info -c -o name,open %s %s; lsof /dev/%s", m.DMName, m.SnapshotDM, m.origin()))
 		}
 		if m.Thin {
+			continue
+		}
+		if i, ok := info[m.SnapshotDM]; ok && !strings.HasSuffix(i.UUID, strings.ReplaceAll(m.SnapshotID, "-", "")) {
+			errs = append(errs, removedFault(m))
 			continue
 		}
 		targets := status[m.SnapshotDM]
@@ -99,9 +105,30 @@ func (rb *rollback) recheck(ctx context.Context) error {
 		m.Used = snap.UsedBytes()
 		errs = append(errs, m.recheckSiblings(status))
 	}
+	errs = append(errs, rb.recheckThin(ctx))
 	err = fault.All(errs...)
 	rb.readyToMerge = err == nil
 	return err
+}
+
+// recheckThin refuses to merge thin snapshots that somebody has removed (snapshot_invalid). The kernel does not tell:
+// most thin snapshots have no device.
+func (rb *rollback) recheckThin(ctx context.Context) error {
+	isThin := func(m *Member) bool { return m.Thin }
+	if !slices.ContainsFunc(rb.state.Members, isThin) {
+		return nil
+	}
+	report, err := rb.lvm.Report(ctx)
+	errs := []error{err}
+	for _, m := range rb.state.Members {
+		if err != nil || !m.Thin {
+			continue
+		}
+		if v, exists := report.ByUUID(m.SnapshotID); !exists || v.Name != m.Snapshot {
+			errs = append(errs, removedFault(m))
+		}
+	}
+	return fault.All(errs...)
 }
 
 // abort undoes what was done before the point of no return, and returns cause together with what failed while undoing.

@@ -44,7 +44,7 @@ func (rb *rollback) survey(ctx context.Context) (states map[*Member]string, lost
 		if states[m] == stateMerging {
 			continue
 		}
-		if states[m], err = metadataState(report, m, isLostInKernel(status, m)); states[m] == "" {
+		if states[m], err = rb.metadataState(report, m, isLostInKernel(status, m)); states[m] == "" {
 			return nil, nil, err
 		}
 		lostErrs = append(lostErrs, err)
@@ -110,10 +110,35 @@ func isLostInKernel(status map[string][]lvm.Target, m *Member) bool {
 	return false
 }
 
+// isRemoved is true if the snapshot of a member, which is not there, was not merged: LVM has not found it, or the origin
+// does not have the place in its pool that a merged thin snapshot leaves it.
+func (rb *rollback) isRemoved(m *Member, origin *lvm.Volume) bool {
+	return slices.Contains(rb.missing, m.snapshot()) || m.Thin && m.ThinID != 0 && m.ThinID != origin.ThinID
+}
+
+// removedFault returns the fault for a snapshot that is gone, and was not merged.
+func removedFault(m *Member) error {
+	return fault.New(fault.SnapshotInvalid, "%s was removed, or another one has its name, before it was merged",
+		m.snapshot()).WithHint("another program did that while the services stopped, such as one that makes room; "+
+		"without the snapshot %s can only be restored from a backup", m.origin())
+}
+
+// overflowedFault returns the fault for a snapshot v that overflowed before it was merged.
+func overflowedFault(m *Member, v, origin *lvm.Volume) error {
+	hint := fmt.Sprintf("the data of %s is as it was left; services that were stopped for its rollback stay down",
+		m.origin())
+	if v.Merging {
+		hint += fmt.Sprintf("; LVM has %[1]s marked as merging until it is removed (lvremove %[1]s); "+
+			"a run after that goes on without it, and leaves the services stopped", m.snapshot())
+	}
+	return fault.New(fault.SnapshotInvalid, "%s was lost before it was merged", m.snapshot()).
+		With("origin_state", string(origin.State)).WithHint("%s", hint)
+}
+
 // metadataState returns the state of a member that the kernel does not merge, from LVM's metadata. lostInKernel is the
 // result of isLostInKernel. For a member that is lost it returns both the state and a fault (snapshot_invalid). If the
 // origin is gone, it returns only a fault (not_found).
-func metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) {
+func (rb *rollback) metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) {
 	v, exists := r.ByUUID(m.SnapshotID)
 	origin, originExists := r.Volume(m.VG, m.LV)
 	switch {
@@ -122,6 +147,8 @@ func metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) 
 			WithHint("vgs and pvs show whether a disk is missing; run the same task again when it is back")
 	case !exists && m.Lost:
 		return stateNotRolledBack, nil
+	case !exists && rb.isRemoved(m, origin):
+		return stateLost, removedFault(m)
 	case !exists || m.Thin && v.Name == m.LV: // a merged thin snapshot has the name of its origin
 		return stateMerged, nil
 	case !m.Thin && v.Origin == "" && v.FullName() == m.snapshot():
@@ -129,14 +156,7 @@ func metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) 
 		// 2.03.16 activates the volume after a power cut, it makes the first commit and never the second.
 		return stateDetached, nil
 	case v.Lost() || lostInKernel: // also if LVM has it marked as merging: it will never be merged
-		hint := fmt.Sprintf("the data of %s is as it was left; services that were stopped for its rollback stay down",
-			m.origin())
-		if v.Merging {
-			hint += fmt.Sprintf("; LVM has %[1]s marked as merging until it is removed (lvremove %[1]s); "+
-				"a run after that goes on without it, and leaves the services stopped", m.snapshot())
-		}
-		return stateLost, fault.New(fault.SnapshotInvalid, "%s was lost before it was merged", m.snapshot()).
-			With("origin_state", string(origin.State)).WithHint("%s", hint)
+		return stateLost, overflowedFault(m, v, origin)
 	case v.Merging:
 		return stateDeferred, nil
 	}

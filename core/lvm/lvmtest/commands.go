@@ -339,7 +339,7 @@ func (v *volume) startMerge() {
 // snapshots of the origin lose their origin.
 func (v *volume) replaceOrigin() {
 	origin := v.vg.byUUID(v.originUUID)
-	origin.content = v.content
+	origin.content, origin.thinID = v.content, v.thinID
 	for _, s := range v.vg.snapshots(origin) {
 		s.Origin, s.originUUID = "", ""
 	}

@@ -102,8 +102,8 @@ func thinMerge(t *testing.T, b Bench) {
 	if !b.isGone(t, "s") {
 		t.Fatal("a closed thin origin was not replaced at once")
 	}
-	if o := b.volume(t, "o"); o.UUID != before.UUID || o.Merging {
-		t.Errorf("origin: %+v, was %+v", o, before)
+	if o := b.volume(t, "o"); o.UUID != before.UUID || o.Merging || o.ThinID != s.ThinID || s.ThinID == before.ThinID {
+		t.Errorf("origin: %+v, was %+v; its snapshot was %+v", o, before, s)
 	}
 	if s := b.volume(t, "sibling"); s.Origin != "" || s.OriginUUID != "" {
 		t.Errorf("the origin's other snapshot still has the origin %s", s.Origin)

@@ -1,0 +1,71 @@
+package rollback
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm/lvmtest"
+)
+
+// lvremove removes a snapshot as another program does while a rollback is under way.
+func lvremove(t *testing.T, f *lvmtest.Fake, name string) {
+	t.Helper()
+	_, err := f.Run(context.Background(), command.Cmd{Argv: []string{"lvm", "lvremove", "--yes", "--", name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A volume whose snapshot somebody removed while its services stopped was not rolled back, although LVM shows no
+// snapshot of it any more, as after a merge.
+func TestARemovedSnapshotIsNotTakenForMerged(t *testing.T) {
+	for _, removed := range allSnapshots {
+		for _, others := range []bool{false, true} {
+			f := server()
+			names := []string{removed}
+			if others {
+				names = allSnapshots
+			}
+			rb := newAtMerge(t, f, names...)
+			beginAt(t, rb, stepMerging)
+			rb.readyToMerge = true
+			lvremove(t, f, removed)
+			err := rb.merge(t.Context())
+			if !errors.Is(err, fault.SnapshotInvalid) {
+				t.Errorf("%s, with others %v: %v", removed, others, err)
+			}
+			states, lost, err := rb.survey(t.Context())
+			if err != nil || !others && (lost == nil || !rb.isUntouched(states)) {
+				t.Errorf("%s, with others %v: %v, %v, %v", removed, others, states, lost, err)
+			}
+			for _, m := range rb.state.Members {
+				if others && m.Lost != (m.snapshot() == removed) {
+					t.Errorf("%s is removed; %s is lost: %v", removed, m.snapshot(), m.Lost)
+				}
+			}
+		}
+	}
+}
+
+// The last check before the merge finds out that a snapshot was removed, or that another one has its name.
+func TestRecheckFindsRemovedAndReplacedSnapshots(t *testing.T) {
+	for _, name := range allSnapshots {
+		for _, again := range []bool{false, true} {
+			f := server()
+			rb := newAtMerge(t, f, allSnapshots...)
+			i := slices.Index(allSnapshots, name)
+			origin := rb.state.Members[i].LV
+			lvremove(t, f, name)
+			if again {
+				f.Make("vg00", lvmtest.Volume{Name: rb.state.Members[i].Snapshot, Origin: origin, Pool: rb.state.Members[i].Pool})
+			}
+			if err := rb.recheck(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || rb.readyToMerge {
+				t.Errorf("%s, made again %v: %v", name, again, err)
+			}
+		}
+	}
+}
