@@ -34,6 +34,9 @@ func Install(path string, src io.Reader, perm os.FileMode) error {
 }
 
 func install(path string, src io.Reader, perm os.FileMode) error {
+	if err := beforeChange(path); err != nil {
+		return err
+	}
 	dir := filepath.Dir(path)
 	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(perm))
 	if err != nil {
@@ -51,6 +54,9 @@ func install(path string, src io.Reader, perm os.FileMode) error {
 
 // Remove removes the file at path. If there is none, that is no error.
 func Remove(path string) error {
+	if err := beforeChange(path); err != nil {
+		return err
+	}
 	err := os.Remove(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -176,7 +176,11 @@ func (rb *rollback) startMerge(ctx context.Context, members []*Member) error {
 		return rb.lvm.Merge(ctx, snapshotNames(members)...)
 	}
 	done := make(chan error, 1)
-	go func() { done <- rb.lvm.Merge(context.WithoutCancel(ctx), snapshotNames(members)...) }()
+	go func() {
+		var err error
+		defer func() { done <- err }() // even if this goroutine ends early, as that of a simulated process does
+		err = rb.lvm.Merge(context.WithoutCancel(ctx), snapshotNames(members)...)
+	}()
 	ticker := time.NewTicker(fastStatusInterval)
 	defer ticker.Stop()
 	for {

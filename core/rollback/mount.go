@@ -74,7 +74,11 @@ func (rb *rollback) mountAll(ctx context.Context, specs []filesystem.MountSpec, 
 			errs = append(errs, fault.New(fault.MountFailed, "%s is not mounted, because what it lies in is not", spec.Point))
 			continue
 		}
-		go func() { done <- rb.mountOne(ctx, spec) }()
+		go func() {
+			var err error
+			defer func() { done <- err }() // even if this goroutine ends early, as that of a simulated process does
+			err = rb.mountOne(ctx, spec)
+		}()
 		if parallel {
 			continue
 		}

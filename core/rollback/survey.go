@@ -110,8 +110,8 @@ func isLostInKernel(status map[string][]lvm.Target, m *Member) bool {
 	return false
 }
 
-// isRemoved is true if the snapshot of a member, which is not there, was not merged: LVM has not found it, or the origin
-// does not have the place in its pool that a merged thin snapshot leaves it.
+// isRemoved is true if the snapshot of a member, which is not there, was not merged: LVM has not found it, or the
+// origin does not have the place in its pool that a merged thin snapshot leaves it.
 func (rb *rollback) isRemoved(m *Member, origin *lvm.Volume) bool {
 	return slices.Contains(rb.missing, m.snapshot()) || m.Thin && m.ThinID != 0 && m.ThinID != origin.ThinID
 }

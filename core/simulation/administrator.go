@@ -39,6 +39,8 @@ const (
 	refreshes = "refreshes"
 	activates = "activates"
 	resumes   = "resumes the device of" // with dmsetup, which knows no locks
+	starts    = "starts"                // a service
+	kills     = "kills LVM's poller"
 )
 
 // volume is what an action is drawn from.
@@ -49,6 +51,14 @@ type volume struct {
 	open     bool
 	sizeMiB  int64
 	member   bool // of a whole set
+}
+
+// drawServerAction draws what an administrator does to something other than a volume.
+func drawServerAction(r *rand.Rand, daemons []Daemon) Action {
+	if i := r.IntN(len(daemons) + 1); i < len(daemons) {
+		return Action{Verb: starts, Volume: daemons[i].Name}
+	}
+	return Action{Verb: kills}
 }
 
 // drawAction draws what an administrator does, or an Action without Verb.
@@ -102,7 +112,20 @@ func drawAction(r *rand.Rand, volumes []volume) Action {
 // isCommand reports whether the action is an LVM command, which waits for the lock of its group.
 func (a Action) isCommand() bool {
 	switch a.Verb {
-	case fills, writes, opens, closes, resumes:
+	case fills, writes, opens, closes, resumes, starts, kills:
+		return false
+	}
+	return true
+}
+
+// performOnServer does an action that is about no volume. It returns false if it is about one.
+func (m *machine) performOnServer(a Action) bool {
+	switch a.Verb {
+	case starts:
+		_ = m.systemd.AdminStart(a.Volume)
+	case kills:
+		m.fake.KillPoller()
+	default:
 		return false
 	}
 	return true
@@ -110,6 +133,9 @@ func (a Action) isCommand() bool {
 
 // perform does the action on the machine, if it can still be done.
 func (m *machine) perform(a Action) {
+	if m.performOnServer(a) {
+		return
+	}
 	vg, lv, _ := strings.Cut(a.Volume, "/")
 	v, exists := m.volume(vg, lv)
 	if !exists {
@@ -123,25 +149,32 @@ func (m *machine) perform(a Action) {
 		_, _ = m.fake.Run(context.Background(), command.Cmd{Argv: argv})
 		return
 	}
+	m.performOn(a, &v)
+}
+
+// performOn does an action that is no LVM command of the fake on a volume.
+func (m *machine) performOn(a Action, v *lvm.Volume) {
 	switch a.Verb {
 	case renames:
 		m.fake.Rename(a.Volume, a.Name)
 	case makes:
-		if g, ok := m.report().Group(vg); ok && g.Free >= a.Number*mib {
-			m.fake.Make(vg, lvmtest.Volume{Name: a.Name, Size: a.Number * mib})
+		if g, ok := m.report().Group(v.VG); ok && g.Free >= a.Number*mib {
+			m.fake.Make(v.VG, lvmtest.Volume{Name: a.Name, Size: a.Number * mib})
 		}
 	case resumes:
-		m.resume(&v)
+		m.resume(v)
 	case fills:
 		if v.Kind == lvm.Snapshot {
 			m.fake.Fill(a.Volume, float64(a.Number))
 		}
 	case writes:
-		m.fake.Write(a.Volume, a.Number*mib)
+		m.noteWrite(a.Volume, func() { m.fake.Write(a.Volume, a.Number*mib) })
 	case opens:
-		m.fake.SetOpen(a.Volume, 1)
+		if v.Active {
+			m.kernel.open(v, administratorName)
+		}
 	case closes:
-		m.fake.SetOpen(a.Volume, 0)
+		m.kernel.close(administratorName)
 	}
 }
 

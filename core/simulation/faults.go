@@ -62,12 +62,24 @@ func (e Event) String() string {
 	return text
 }
 
-// phaseName names a process of a story: runs and the settling after each take turns.
+// phasesOfRound is how many processes can be at work in a round: the run, the settling after it, and for each boot the
+// guard and what resumes.
+const phasesOfRound = 8
+
+// phaseName names a process of a story.
 func phaseName(phase int) string {
-	if phase%2 == 0 {
-		return fmt.Sprintf("run %d", phase/2+1)
+	round, n := phase/phasesOfRound+1, phase%phasesOfRound
+	switch {
+	case phase >= quiet:
+		return "without faults"
+	case n == 0:
+		return fmt.Sprintf("run %d", round)
+	case n == 1:
+		return fmt.Sprintf("settling %d", round)
+	case n%2 == 0:
+		return fmt.Sprintf("boot %d of round %d, before the mounts", n/2, round)
 	}
-	return fmt.Sprintf("settling %d", phase/2+1)
+	return fmt.Sprintf("boot %d of round %d, after the mounts", n/2, round)
 }
 
 // signature names a command without what differs from run to run: its verb, what tells it from others of that verb, and
@@ -94,12 +106,18 @@ func signature(argv []string) string {
 
 // changesVolumes reports whether the command suspends an origin while it works.
 func changesVolumes(command string) bool {
-	for _, verb := range []string{"lvcreate ", "lvremove ", "lvextend ", "lvchange --refresh "} {
+	for _, verb := range []string{"lvcreate ", "lvremove ", "lvextend ", "lvchange --refresh ", "lvconvert "} {
 		if strings.HasPrefix(command, verb) {
 			return true
 		}
 	}
 	return false
+}
+
+// isCallOfHost reports whether the command is a call to systemd or to the kernel about mounts and devices.
+func isCallOfHost(command string) bool {
+	verb, _, _ := strings.Cut(command, " ")
+	return slices.Contains([]string{"mount", "unmount", "systemd", "open", "write-protect"}, verb)
 }
 
 // kindsFor returns what can go wrong at a command, the more often the more likely.
@@ -110,6 +128,15 @@ func kindsFor(command string) []Kind {
 		kinds = append(kinds, DiesAfter, DiesAfter, CutAfter, Hangs, Hangs, Hangs)
 	case strings.HasPrefix(command, "device-mapper"):
 		kinds = append(kinds, DiesAfter, DiesAfter, CutAfter, Meanwhile)
+	case strings.HasPrefix(command, "dmsetup "):
+		return []Kind{Dies, Dies, Cut, Fails}
+	case isCallOfHost(command):
+		kinds = append(kinds, DiesAfter, DiesAfter, CutAfter, AskedToEnd)
+	case strings.HasPrefix(command, "file "):
+		return []Kind{Dies, Dies, Cut, Cut, Fails, DiskFull, DiskFull, DiskFull}
+	case strings.HasPrefix(command, "lvconvert "):
+		kinds = append(kinds, FailsAfter, FailsAfter, DiskFull, Halfway, Halfway, HalfwayDies, DiesAfter, DiesAfter, CutAfter,
+			AskedToEnd, Meanwhile, Meanwhile, Hangs, Hangs)
 	case changesVolumes(command):
 		kinds = append(kinds, FailsAfter, FailsAfter, DiskFull, Halfway, Halfway, HalfwayDies, DiesAfter, DiesAfter, CutAfter,
 			AskedToEnd, Meanwhile, Meanwhile)
@@ -123,9 +150,10 @@ func kindsFor(command string) []Kind {
 
 // drawer draws what goes wrong at each point. It draws the same for the same point, whatever came before.
 type drawer struct {
-	seed  uint64
-	rates []float64 // how likely it is that something goes wrong at a point, by phase; no rate: nothing does
-	most  int       // how many events a phase has at most
+	seed    uint64
+	rates   []float64 // how likely it is that something goes wrong at a point, by phase; no rate: nothing does
+	most    int       // how many events a phase has at most
+	daemons []Daemon  // the services of the server
 }
 
 // draw draws what goes wrong at a point; false if nothing does. met is how many events the process has met already:
@@ -155,6 +183,9 @@ func (d *drawer) draw(p Point, met int, state func() []volume) (Event, bool) {
 	}
 	if e.Kind == Meanwhile {
 		e.Action = drawAction(r, state())
+		if len(d.daemons) > 0 && r.IntN(4) == 0 {
+			e.Action = drawServerAction(r, d.daemons)
+		}
 		return e, e.Action.Verb != ""
 	}
 	return e, true

@@ -286,6 +286,7 @@ func (m *machine) refusedAnyway() bool {
 		panic(err)
 	}
 	other := newMachine(&calm, nil, dir)
+	defer machines.Delete(dir)
 	for _, step := range calm.Before {
 		if step.Request == nil {
 			other.act(step.Action)
@@ -296,5 +297,12 @@ func (m *machine) refusedAnyway() bool {
 	if m.boot > 0 { // a boot has opened what was closed
 		other.powerCut()
 	}
-	return other.ask(quiet, calm.Request).err != nil
+	if calm.Rollback == nil {
+		return other.ask(quiet, calm.Request).err != nil
+	}
+	if m.boot > 0 {
+		other.bootAgain(quiet)
+	}
+	other.setGoal()
+	return other.askForRollback(quiet).err != nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.pcc.com/rewind/core/filesystem"
@@ -14,6 +15,8 @@ import (
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
+	"go.pcc.com/rewind/core/rollback"
+	"go.pcc.com/rewind/core/service/servicetest"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -24,16 +27,23 @@ type machine struct {
 	met     []Event  // that the story has met so far
 	answers []string // to its requests so far
 	fake    *lvmtest.Fake
+	kernel  *kernel
+	process atomic.Pointer[process] // that is at work
+	systemd *servicetest.Fake
 	dir     string
 	boot    int
 
-	mustStay  map[string]string    // by UUID, the volumes that Rewind may not remove, with why
-	fresh     map[string]string    // what will be in mustStay when the process has read LVM's state again
-	promised  map[string]string    // by UUID, the snapshots of sets that were reported, until a request uses them up
-	closed    map[string]bool      // by UUID, the volumes that had no device at first
-	byInstant map[string]bool      // the devices that Rewind itself has suspended last
-	heldFrom  map[string]time.Time // when the process that is at work suspended a device
-	acted     bool                 // an administrator has acted since the last look
+	mustStay     map[string]string         // by UUID, the volumes that Rewind may not remove, with why
+	fresh        map[string]string         // what will be in mustStay when the process has read LVM's state again
+	promised     map[string]string         // by UUID, the snapshots of reported sets, until a request uses them up
+	closed       map[string]bool           // by UUID, the volumes that had no device at first
+	byInstant    map[string]bool           // the devices that Rewind itself has suspended last
+	heldFrom     map[string]time.Time      // when the process that is at work suspended a device
+	acted        bool                      // an administrator has acted since the last look
+	goal         goal                      // of a rollback
+	running      map[string]map[string]int // by service that runs: what it found in its volumes, by UUID
+	merged       time.Time                 // until when merges have gone on
+	systemdIsOff bool                      // the power has failed in the boot that is under way
 
 	mu         sync.Mutex
 	violations []Violation
@@ -44,20 +54,27 @@ func newMachine(s *Story, d *drawer, dir string) *machine {
 	m := &machine{
 		story: s, drawer: d, dir: dir, fake: lvmtest.New(s.Server.Groups...),
 		mustStay: map[string]string{}, fresh: map[string]string{}, promised: map[string]string{},
-		closed: map[string]bool{}, byInstant: map[string]bool{}, heldFrom: map[string]time.Time{},
+		running: map[string]map[string]int{},
+		closed:  map[string]bool{}, byInstant: map[string]bool{}, heldFrom: map[string]time.Time{},
 	}
+	m.fake.KeepCopiesIn(m.lvmDir())
+	m.merged = time.Now()
+	m.kernel = &kernel{m: m}
+	m.kernel.forget()
 	if s.Server.OldKernel {
 		m.fake.OldKernel()
 	}
 	for _, v := range m.each() {
 		m.closed[v.UUID] = !v.Active
 	}
-	m.mountAll()
-	for _, d := range []string{m.lvmDir(), m.stateDir(), m.journalDir(), m.lockDir(), m.sysfs()} {
+	for _, d := range append(m.keptDirs(), m.lockDir(), m.sysfs(), m.procDir()) {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			panic(err)
 		}
 	}
+	m.mountAll()
+	m.systemd = m.newSystemd()
+	machines.Store(dir, m)
 	return m
 }
 
@@ -66,25 +83,37 @@ func (m *machine) stateDir() string   { return filepath.Join(m.dir, "state") }
 func (m *machine) journalDir() string { return filepath.Join(m.dir, "state/journal") }
 func (m *machine) lockDir() string    { return filepath.Join(m.dir, "lock") }
 func (m *machine) sysfs() string      { return filepath.Join(m.dir, "sys") }
+func (m *machine) unitDir() string    { return filepath.Join(m.dir, "units") }
+func (m *machine) procDir() string    { return filepath.Join(m.dir, "proc") }
 
 // mountAll mounts what the server mounts when it boots.
 func (m *machine) mountAll() {
 	for _, name := range m.story.Server.Mounted {
-		if vg, lv, _ := strings.Cut(name, "/"); m.exists(vg, lv) {
-			m.fake.SetOpen(name, 1)
-		}
+		_ = m.kernel.mount(name, mountPoint(name), false) // an administrator may have removed or renamed the volume
 	}
-}
-
-func (m *machine) exists(vg, lv string) bool {
-	_, found := m.volume(vg, lv)
-	return found
 }
 
 func (m *machine) powerCut() {
 	m.fake.PowerCut()
+	m.kernel.forget()
+	m.running = map[string]map[string]int{}
+	m.systemd.PowerOff()
 	m.boot++
-	m.mountAll()
+	if m.story.Rollback == nil { // otherwise the story has systemd boot it
+		m.mountAll()
+	}
+}
+
+// letMergesGoOn has merges go on for the time that has passed.
+func (m *machine) letMergesGoOn() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for seconds := 0; time.Since(m.merged) >= time.Second; seconds++ {
+		m.merged = m.merged.Add(time.Second)
+		if seconds < 60 { // by then they are done
+			m.fake.Tick()
+		}
+	}
 }
 
 // report returns what LVM says. It asks the fake itself, so nothing goes wrong with it.
@@ -98,6 +127,12 @@ func (m *machine) volume(vg, lv string) (lvm.Volume, bool) {
 		}
 	}
 	return lvm.Volume{}, false
+}
+
+// volumeNamed returns the volume with that name, vg/lv; false if there is none.
+func (m *machine) volumeNamed(name string) (lvm.Volume, bool) {
+	vg, lv, _ := strings.Cut(name, "/")
+	return m.volume(vg, lv)
 }
 
 // each returns all volumes.
@@ -138,6 +173,9 @@ func (m *machine) leaveHalfway(argv []string, prepared bool) {
 	v, found := m.volume(vg, lv)
 	if found && v.Origin != "" && argv[1] != "lvcreate" {
 		v, found = m.volume(vg, v.Origin)
+	}
+	if v.Kind == lvm.Thin && argv[1] == "lvconvert" {
+		return // it has no origin's table to replace
 	}
 	if found && v.Active {
 		m.byInstant[v.DMName] = false
@@ -189,23 +227,52 @@ type files map[string]string
 
 func (m *machine) readFiles() files {
 	all := files{}
-	for _, dir := range []string{m.lvmDir(), m.stateDir(), m.journalDir()} {
+	for _, dir := range m.keptDirs() {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
 			if isReserve(e.Name()) {
 				all[path] = ""
-			} else if data, err := os.ReadFile(path); err == nil {
-				all[path] = string(data)
+			} else if text, err := readFile(path); err == nil {
+				all[path] = text
 			}
 		}
 	}
 	return all
 }
 
+// keptDirs are the directories whose files a power cut leaves.
+func (m *machine) keptDirs() []string {
+	dirs := []string{m.lvmDir(), m.stateDir(), m.journalDir(), m.unitDir()}
+	below, _ := filepath.Glob(filepath.Join(m.unitDir(), "*"))
+	return append(dirs, below...)
+}
+
 // isReserve reports whether a file only keeps room.
 func isReserve(name string) bool {
 	return strings.HasPrefix(name, ".room-") || strings.HasPrefix(name, ".rewind-")
+}
+
+// linkTo is in the place of a link's content, before the path that it leads to.
+const linkTo = "\x00link to "
+
+func readFile(path string) (string, error) {
+	if to, err := os.Readlink(path); err == nil {
+		return linkTo + to, nil
+	}
+	data, err := os.ReadFile(path)
+	return string(data), err
+}
+
+func writeFile(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if to, isLink := strings.CutPrefix(text, linkTo); isLink {
+		_ = os.Remove(path)
+		return os.Symlink(to, path)
+	}
+	return os.WriteFile(path, []byte(text), 0o600)
 }
 
 func (m *machine) writeFiles(all files) {
@@ -215,11 +282,11 @@ func (m *machine) writeFiles(all files) {
 		}
 	}
 	for path, text := range all {
-		now, err := os.ReadFile(path)
-		if err == nil && (isReserve(filepath.Base(path)) || string(now) == text) {
+		now, err := readFile(path)
+		if err == nil && (isReserve(filepath.Base(path)) || now == text) {
 			continue
 		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := writeFile(path, text); err != nil {
 			panic(err)
 		}
 	}
@@ -235,17 +302,7 @@ func (m *machine) openJournal() *journal.Journal {
 }
 
 // mounts are the mounts of the machine.
-func (m *machine) mounts() ([]filesystem.Mount, error) {
-	all := []filesystem.Mount{{ID: 1, Dev: filesystem.Dev{Major: 8, Minor: 1}, Root: "/", Point: "/", Type: "ext4"}}
-	for _, name := range m.story.Server.Mounted {
-		vg, lv, _ := strings.Cut(name, "/")
-		if v, found := m.volume(vg, lv); found && v.Active && v.Open {
-			all = append(all, filesystem.Mount{ID: len(all) + 1, Parent: 1, Dev: devOf(&v), Root: "/",
-				Point: mountPoint(name), Type: "ext4", Source: v.Path, Options: "rw"})
-		}
-	}
-	return all, nil
-}
+func (m *machine) mounts() ([]filesystem.Mount, error) { return m.kernel.table(), nil }
 
 func devOf(v *lvm.Volume) filesystem.Dev { return filesystem.NewDev(v.Major, v.Minor) }
 
@@ -274,7 +331,7 @@ func (m *machine) view(r *lvm.Report, mounts []filesystem.Mount) *snapset.View {
 
 // run begins a run on the machine.
 func (p *process) run(id string) *journey.Run {
-	handlers := journey.Handlers{snapset.Kind: p.server().Handler()}
+	handlers := journey.Handlers{snapset.Kind: p.server().Handler(), rollback.Kind: p.rollbackServer().Handler()}
 	return handlers.RunIn(p.m.openJournal(), p.m.lockDir(), id)
 }
 

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -51,6 +53,43 @@ var mutations = []mutation{
 		"if true {\n\t\tif err := op.remove(ctx)"},
 }
 
+// mutationsOfRollback are the same for rollbacks.
+var mutationsOfRollback = []mutation{
+	{"`merging` counts as merged before LVM merges", "rollback/step.go",
+		"{stepMerging, lvmDecides}", "{stepMerging, forward}"},
+	{"a begun merge is undone", "rollback/step.go", "{stepMerging, lvmDecides}", "{stepMerging, backward}"},
+	{"what is not merged is taken back after the others have merged", "rollback/survey.go",
+		"return !isUntouched, nil", "return false, nil"},
+	{"the guard's drop-ins are written before the guard", "rollback/guard.go",
+		"return append(rb.server.sharedFiles(self), rb.server.dropIns(rb.guardedUnits())...), nil",
+		"return append(rb.server.dropIns(rb.guardedUnits()), rb.server.sharedFiles(self)...), nil"},
+	{"only mounts wait for the guard", "rollback/guard.go",
+		"return append(units, except(rb.state.Guarded, units)...)", "return units"},
+	{"the journal must be writable after the merge began", "rollback/steps.go",
+		"	rb.enterStep(stepMounting)\n",
+		"	if err := rb.record(stepMounting, rb.state); err != nil {\n\t\treturn err\n\t}\n"},
+	{"undoing must be recorded", "rollback/steps.go",
+		"	rb.enterStep(stepUndoing)\n	err := rb.unprotect(ctx)",
+		"	err := rb.record(stepUndoing, rb.state)\n	if err != nil {\n\t\treturn err\n\t}\n	err = rb.unprotect(ctx)"},
+	{"members stay read-only", "rollback/merge.go", "if unprotectErr := rb.unprotect(ctx); err == nil {",
+		"if unprotectErr := error(nil); err == nil {"},
+	{"undoing mounts nothing", "rollback/steps.go", "err = rb.openAndMount(mountCtx, rb.state.Mounts)", "_ = mountCtx"},
+	{"the guard stays after an undoing", "rollback/steps.go",
+		"	if err := rb.removeGuard(ctx); err != nil {\n\t\treturn err\n\t}\n	err := rb.run.Finish(stepUndone",
+		"	err := rb.run.Finish(stepUndone"},
+	{"services start that were down before", "service/plan.go", "if isUp {", "if isUp || true {"},
+	{"holds are not released", "rollback/hold.go", "errs = append(errs, rb.releaseHold(ctx, otherHold))", "_ = otherHold"},
+	{"services start before the mounts", "rollback/steps.go",
+		"	if err := rb.openAndMount(ctx, rb.state.Mounts); err != nil {",
+		"	_ = rb.startServices(ctx)\n	if err := rb.openAndMount(ctx, rb.state.Mounts); err != nil {"},
+	{"the boot guard merges nothing", "rollback/boot.go",
+		"	if err := rb.merge(ctx); err != nil {\n\t\treturn err\n\t}\n	// With", "	// With"},
+	{"a member that LVM has refused is left out", "rollback/merge.go", "case err != nil || len(notBegun) == 0:",
+		"case err != nil || len(notBegun) < len(rb.state.Members):"},
+	{"suspended origins are not resumed after a killed merge", "rollback/merge.go",
+		"return nil, nil, rb.resumeSuspended(limited)", "return nil, nil, nil"},
+}
+
 // source returns the path and the text of the file that the mutation changes. It fails the test unless the text has
 // what is changed exactly once.
 func (m mutation) source(t *testing.T) (file, text string) {
@@ -71,7 +110,7 @@ func (m mutation) source(t *testing.T) (file, text string) {
 
 // TestMutationsFitTheSource looks, without a search, whether the source still has what the mutations change.
 func TestMutationsFitTheSource(t *testing.T) {
-	for _, m := range mutations {
+	for _, m := range slices.Concat(mutations, mutationsOfRollback) {
 		t.Run(m.name, func(t *testing.T) { m.source(t) })
 	}
 }
@@ -80,23 +119,32 @@ func TestMutationsAreFound(t *testing.T) {
 	if !*mutate {
 		t.Skip("each is built and searched: -mutations")
 	}
-	for _, m := range mutations {
-		t.Run(m.name, func(t *testing.T) {
-			file, text := m.source(t)
-			out := searchWith(t, file, strings.Replace(text, m.from, m.to, 1))
-			rule := regexp.MustCompile(`(?m)^ *simulation_test.go:\d+: (.*)$`).FindStringSubmatch(out)
-			seed := regexp.MustCompile(`(?m)^ *seed (\d+)$`).FindStringSubmatch(out)
-			if rule == nil || seed == nil {
-				t.Errorf("not found\n%s", out)
-				return
-			}
-			t.Logf("seed %s: %s", seed[1], rule[1])
-		})
+	t.Run("TestSets", func(t *testing.T) { mustAllBeFound(t, mutations) })
+	t.Run("TestRollbacks", func(t *testing.T) { mustAllBeFound(t, mutationsOfRollback) })
+}
+
+// mustAllBeFound has the search of the test's own name find each of the mutations.
+func mustAllBeFound(t *testing.T, list []mutation) {
+	search := filepath.Base(t.Name())
+	for _, m := range list {
+		t.Run(m.name, func(t *testing.T) { m.mustBeFound(t, search) })
 	}
 }
 
+func (m mutation) mustBeFound(t *testing.T, search string) {
+	file, text := m.source(t)
+	out := searchWith(t, search, file, strings.Replace(text, m.from, m.to, 1))
+	rule := regexp.MustCompile(`(?m)^ *simulation_test.go:\d+: (.*)$`).FindStringSubmatch(out)
+	seed := regexp.MustCompile(`(?m)^ *seed (\d+)$`).FindStringSubmatch(out)
+	if rule == nil || seed == nil {
+		t.Errorf("not found\n%s", out)
+		return
+	}
+	t.Logf("seed %s: %s", seed[1], rule[1])
+}
+
 // searchWith runs the search in a program that has another text in the place of a file.
-func searchWith(t *testing.T, file, text string) string {
+func searchWith(t *testing.T, name, file, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	other, overlay := filepath.Join(dir, "other.go"), filepath.Join(dir, "overlay.json")
@@ -109,7 +157,7 @@ func searchWith(t *testing.T, file, text string) string {
 			t.Fatal(err)
 		}
 	}
-	search := []string{"test", "-overlay", overlay, "-run", "TestSets", ".", "-seeds", "20000"}
+	search := []string{"test", "-overlay", overlay, "-run", name, ".", "-seeds", strconv.Itoa(*seeds)}
 	out, err := exec.Command("go", search...).CombinedOutput()
 	if err == nil {
 		t.Error("the search ends without a failure")

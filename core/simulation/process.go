@@ -44,6 +44,8 @@ func (m *machine) start(phase int, f func(ctx context.Context, p *process)) *pro
 	defer cancel()
 	clear(m.heldFrom)
 	p := &process{m: m, phase: phase, seen: map[string]int{}, asked: cancel}
+	m.process.Store(p)
+	defer m.process.Store(nil)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -61,6 +63,7 @@ func (m *machine) start(phase int, f func(ctx context.Context, p *process)) *pro
 	}
 	p.mu.Unlock()
 	p.stuck.Wait()
+	m.kernel.close(ownName)
 	time.Sleep(time.Second) // goroutines of the process find that it has ended
 	synctest.Wait()
 	m.writeFiles(p.files)
@@ -110,6 +113,9 @@ func (p *process) at(command string) (Event, bool) {
 	defer p.mu.Unlock()
 	point := Point{p.phase, command, p.seen[command]}
 	p.seen[command]++
+	if strings.HasPrefix(command, "dmsetup ") && point.Nth > 2 {
+		return Event{}, false // a look that is taken every moment, of which one is as good as another
+	}
 	if p.m.drawer == nil {
 		i := slices.IndexFunc(p.m.story.Events, func(e Event) bool { return e.Point == point })
 		if i < 0 {
@@ -135,6 +141,8 @@ func (p *process) do(command string, effect func() error, halfway func(Event)) e
 	time.Sleep(time.Millisecond)
 	p.exitIfDead()
 	p.performLate()
+	p.m.letMergesGoOn()
+	defer p.m.checkSteady(command)
 	e, ok := p.at(command)
 	if !ok {
 		return effect()
@@ -177,6 +185,9 @@ func (p *process) do(command string, effect func() error, halfway func(Event)) e
 	}
 	return err
 }
+
+// ended reports whether the process came to its own end.
+func (p *process) ended() bool { return !p.killed }
 
 // killedNow reports whether the process was killed. A suspend that hangs longer than its process ends is done then.
 func (p *process) killedNow() bool {

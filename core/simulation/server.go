@@ -22,8 +22,9 @@ const mib = 1 << 20
 type Layout struct {
 	Groups    []lvmtest.Group
 	Mounted   []string // the mounted volumes, vg/lv
-	Journal   string   // the mounted volume that holds Rewind's journal; empty: it is on a disk of its own
-	OldKernel bool     // one that cannot suspend a device with a frozen file system
+	Daemons   []Daemon
+	Journal   string // the mounted volume that holds Rewind's journal; empty: it is on a disk of its own
+	OldKernel bool   // one that cannot suspend a device with a frozen file system
 }
 
 // drawLayout draws a server with one or two groups and one to five volumes, of which some are thin, closed or mounted,
@@ -119,6 +120,11 @@ func (l Layout) without(name string) Layout {
 	if l.Journal == name {
 		l.Journal = ""
 	}
+	l.Daemons = slices.Clone(l.Daemons)
+	for i := range l.Daemons {
+		volumes := slices.Clone(l.Daemons[i].Volumes)
+		l.Daemons[i].Volumes = slices.DeleteFunc(volumes, func(v string) bool { return v == name })
+	}
 	return l
 }
 
@@ -143,6 +149,9 @@ func (l Layout) String() string {
 			add(l.Journal == name, "with Rewind's journal")
 			b.WriteString(strings.Join(words, ", ") + "\n")
 		}
+	}
+	for _, d := range l.Daemons {
+		fmt.Fprintf(&b, "  %s on %v, needs %q, stopped: %v\n", d.Name, d.Volumes, d.Needs, d.Stopped)
 	}
 	if l.OldKernel {
 		b.WriteString("  a kernel before 6.12\n")

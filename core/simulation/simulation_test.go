@@ -7,12 +7,26 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.pcc.com/rewind/core/durable"
 )
 
 var (
 	seeds = flag.Int("seeds", usualSeeds, "how many seeds are played")
 	from  = flag.Uint64("from", 1, "the first seed")
+	show  = flag.Bool("show", false, "print each story")
 )
+
+// TestMain drops what settling writes to the log.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	os.Stderr, durable.BeforeChange = null, BeforeFile
+	os.Exit(m.Run())
+}
 
 // directory returns a directory in memory, where a sync costs nothing.
 func directory(t *testing.T) string {
@@ -32,24 +46,28 @@ func directory(t *testing.T) string {
 	return dir
 }
 
-// The seeds are shared out to as many workers as there are processors. The last one is another one each time.
-func TestSets(t *testing.T) {
+func TestSets(t *testing.T) { search(t, Draw, *seeds) }
+
+// search plays the stories of all seeds. They are shared out to as many workers as there are processors. The last one
+// is another one each time.
+func search(t *testing.T, draw func(uint64) Story, seeds int) {
 	var next atomic.Uint64
 	next.Store(*from)
 	for range runtime.GOMAXPROCS(0) {
 		t.Run("seeds", func(t *testing.T) {
 			t.Parallel()
 			dir := directory(t)
-			for seed := next.Add(1) - 1; seed < *from+uint64(*seeds) && !t.Failed(); seed = next.Add(1) - 1 {
-				playSeed(t, seed, dir)
+			for seed := next.Add(1) - 1; seed < *from+uint64(seeds) && !t.Failed(); seed = next.Add(1) - 1 {
+				playSeed(t, draw(seed), dir)
 			}
 		})
 	}
-	playSeed(t, uint64(time.Now().UnixNano()), directory(t))
+	playSeed(t, draw(uint64(time.Now().UnixNano())), directory(t))
 }
 
-// playSeed plays the story of a seed, and fails with the smallest story that fails in the same way.
-func playSeed(t *testing.T, seed uint64, base string) {
+// playSeed plays a story with the events that its seed draws, and fails with the smallest story that fails in the same
+// way.
+func playSeed(t *testing.T, drawn Story, base string) {
 	t.Helper()
 	play := func(s Story, drawn bool) (Story, []Violation) {
 		dir, err := os.MkdirTemp(base, "")
@@ -59,7 +77,10 @@ func playSeed(t *testing.T, seed uint64, base string) {
 		defer os.RemoveAll(dir)
 		return Play(t, s, drawn, dir)
 	}
-	s, violations := play(Draw(seed), true)
+	s, violations := play(drawn, true)
+	if *show {
+		t.Log(s)
+	}
 	if len(violations) == 0 {
 		return
 	}
@@ -73,3 +94,6 @@ func playSeed(t *testing.T, seed uint64, base string) {
 	}
 	t.Errorf("%s\nin the story\n%s", again[0], small)
 }
+
+// The story of a rollback takes three times as long as that of a set.
+func TestRollbacks(t *testing.T) { search(t, DrawRollback, *seeds/3) }

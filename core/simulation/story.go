@@ -15,6 +15,7 @@ import (
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -26,13 +27,15 @@ type Step struct {
 
 // Story is a server, a request, and what goes wrong.
 type Story struct {
-	Seed    uint64
-	Server  Layout
-	Before  []Step
-	Request snapset.Request
-	Rounds  int // how often the request is made while things go wrong, before the last time
-	Events  []Event
-	Answers []string // to the requests, when it was played last
+	Seed     uint64
+	Server   Layout
+	Before   []Step
+	Request  snapset.Request
+	Rollback *rollback.Request // nil: the story is about Request
+	Rounds   int               // how often the request is made while things go wrong, before the last time
+	Reboots  bool              // after each round the server is booted, even if the power has not failed
+	Events   []Event
+	Answers  []string // to the requests, when it was played last
 }
 
 // setName is the name of the set that stories are about.
@@ -103,9 +106,17 @@ func snapshotOf(volume string) string { return snapset.SnapshotName(volume, setN
 // rates draws how likely it is that something goes wrong at a command, by phase.
 func (s *Story) drawer() *drawer {
 	r := rand.New(rand.NewPCG(s.Seed, 1))
-	d := &drawer{seed: s.Seed, most: 1 + r.IntN(3)}
-	for range 2 * s.Rounds {
-		d.rates = append(d.rates, []float64{0, 0.06, 0.15, 0.4}[r.IntN(4)])
+	d := &drawer{seed: s.Seed, most: 1 + r.IntN(3), daemons: s.Server.Daemons}
+	d.rates = make([]float64, s.Rounds*phasesOfRound)
+	draw := func(phase int) { d.rates[phase] = []float64{0, 0.06, 0.15, 0.4}[r.IntN(4)] }
+	for round := range s.Rounds {
+		draw(round * phasesOfRound)
+		draw(round*phasesOfRound + 1)
+	}
+	for phase := range d.rates {
+		if phase%phasesOfRound > 1 {
+			draw(phase)
+		}
 	}
 	return d
 }
@@ -120,7 +131,11 @@ func (s Story) String() string {
 			fmt.Fprintf(&b, "  before: an administrator %s\n", step.Action)
 		}
 	}
-	fmt.Fprintf(&b, "  asked %d times: %s\n", s.Rounds+1, describe(s.Request))
+	line := describe(s.Request)
+	if s.Rollback != nil {
+		line = describeRollback(s.Rollback)
+	}
+	fmt.Fprintf(&b, "  asked %d times: %s\n", s.Rounds+1, line)
 	for _, e := range s.Events {
 		fmt.Fprintf(&b, "  %s\n", e)
 	}
@@ -167,6 +182,7 @@ func Play(t *testing.T, s Story, drawn bool, dir string) (Story, []Violation) {
 		m = newMachine(&s, d, dir)
 		m.play()
 	})
+	machines.Delete(dir)
 	s.Events, s.Answers = m.met, m.answers
 	return s, m.violations
 }
@@ -194,14 +210,23 @@ func (m *machine) play() {
 		}
 	}
 	m.acted = false
+	m.setGoal()
 	for round := range m.story.Rounds {
-		m.round(2 * round)
+		if m.story.Rollback != nil {
+			m.roundOfRollback(round * phasesOfRound)
+		} else {
+			m.round(round * phasesOfRound)
+		}
 		if len(m.violations) > 0 {
 			return
 		}
 	}
 	m.drawer, m.story.Events = &drawer{}, nil
-	m.last()
+	if m.story.Rollback != nil {
+		m.lastRollback()
+	} else {
+		m.last()
+	}
 }
 
 // quiet is the phase of a process that nothing happens to.
@@ -222,16 +247,13 @@ type made struct {
 
 func (a made) String() string {
 	name := phaseName(a.process.phase)
-	if a.process.phase == quiet {
-		name = "without faults"
-	}
 	switch {
 	case a.process.cut:
 		return name + ": the power failed"
 	case a.process.killed:
 		return name + ": killed"
 	case a.err != nil:
-		return name + ": " + a.err.Error()
+		return name + ": " + withoutIDs(a.err.Error())
 	}
 	return name + ": " + a.result.Msg
 }

@@ -1,20 +1,25 @@
 package simulation
 
 import (
+	"flag"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
+var same = flag.Int("same", 60, "how many seeds are played several times")
+
 // A seed that failed must fail again, and so must its story when it is told by its events.
 func TestStoryIsTheSameEachTime(t *testing.T) {
-	for seed := range uint64(60) {
-		first, _ := Play(t, Draw(seed), true, directory(t))
-		for drawn, from := range map[bool]Story{true: Draw(seed), false: first} {
-			again, _ := Play(t, from, drawn, directory(t))
-			if diff := cmp.Diff(first, again); diff != "" {
-				t.Errorf("seed %d, drawn %v: %s", seed, drawn, diff)
+	for _, draw := range []func(uint64) Story{Draw, DrawRollback} {
+		for seed := range uint64(*same) {
+			first, _ := Play(t, draw(seed), true, directory(t))
+			for drawn, from := range map[bool]Story{true: draw(seed), false: first} {
+				again, _ := Play(t, from, drawn, directory(t))
+				if diff := cmp.Diff(first, again); diff != "" {
+					t.Errorf("seed %d, drawn %v: %s", seed, drawn, diff)
+				}
 			}
 		}
 	}

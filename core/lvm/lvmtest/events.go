@@ -31,6 +31,13 @@ func (f *Fake) SetFrozen(name string, frozen bool) {
 	f.mustFind(name).frozen = frozen
 }
 
+// KeepCopiesIn sets the directory of which LVM says that it keeps copies of its metadata there.
+func (f *Fake) KeepCopiesIn(dir string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dir = dir
+}
+
 // OldKernel makes the kernel one like 6.1, which cannot suspend a device with a frozen file system.
 func (f *Fake) OldKernel() {
 	f.mu.Lock()

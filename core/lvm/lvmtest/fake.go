@@ -68,6 +68,7 @@ type Fake struct {
 	pollerAlive    bool            // LVM's poller is alive, and finishes merges
 	suspendsFrozen bool            // the kernel can suspend a device with a frozen file system
 	removed        map[string]bool // the volumes that the current command has removed
+	dir            string          // where LVM says that it keeps copies of its metadata
 	dead           bool            // the process has died in a call of the Mapper
 	suspendGate    chan struct{}   // suspends wait until it is closed; nil: they do not wait
 	lockedGroups   []string        // the groups whose locks the process holds
@@ -115,7 +116,7 @@ const headerSectors = 2 * lvm.Chunk / sector
 // New returns a Fake with these groups. Its kernel can suspend frozen file systems, as kernels since 6.12 can.
 func New(groups ...Group) *Fake {
 	f := &Fake{before: map[int]func([]string) error{}, after: map[int]func([]string){}, pollerAlive: true,
-		suspendsFrozen: true}
+		suspendsFrozen: true, dir: "/etc/lvm"}
 	for _, g := range groups {
 		f.addGroup(g)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,10 +56,17 @@ func (f *Fake) lvs(o options, names []string) (string, error) {
 }
 
 func (f *Fake) lvmconfig(o options, names []string) (string, error) {
-	if o.value("--type") != "full" || !slices.Equal(names, []string{"global/locking_dir"}) {
-		panic(fmt.Sprintf("lvmtest: lvmconfig of %q with %v", names, o))
+	directories := map[string]string{"global/locking_dir": "/run/lock/lvm",
+		"backup/archive_dir": f.dir + "/archive", "backup/backup_dir": f.dir + "/backup"}
+	var out strings.Builder
+	for _, name := range names {
+		dir, known := directories[name]
+		if o.value("--type") != "full" || !known {
+			panic(fmt.Sprintf("lvmtest: lvmconfig of %q with %v", names, o))
+		}
+		fmt.Fprintf(&out, "%s=%q\n", path.Base(name), dir)
 	}
-	return "locking_dir=\"/run/lock/lvm\"\n", nil
+	return out.String(), nil
 }
 
 func (g *group) report(columns map[string][]string) map[string]any {
