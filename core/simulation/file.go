@@ -36,5 +36,8 @@ func BeforeFile(path string) error {
 
 var runID = regexp.MustCompile(`\d{8}t\d{6}-\d{6}-[0-9a-f]{6}(-\d+)?`)
 
+// plain replaces what differs in texts from machine to machine and from run to run.
+func (m *machine) plain(text string) string { return withoutIDs(strings.ReplaceAll(text, m.dir, "")) }
+
 // withoutIDs replaces what differs in texts from run to run.
 func withoutIDs(text string) string { return runID.ReplaceAllString(text, "ID") }

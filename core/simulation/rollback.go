@@ -220,7 +220,7 @@ func (m *machine) settleRollback(phase int, a made) *process {
 		errs = run.SettleAll(ctx)
 	})
 	if p.ended() {
-		m.answers = append(m.answers, phaseName(phase)+": "+withoutIDs(fmt.Sprint(errs)))
+		m.answers = append(m.answers, phaseName(phase)+": "+m.plain(fmt.Sprint(errs)))
 	}
 	if p.ended() && len(m.met) == met && !m.acted {
 		m.checkSettledRollback(errs)
@@ -275,7 +275,7 @@ func (m *machine) bootOnce(phase int) (isGuarded bool) {
 		}
 		return err
 	})
-	m.answers = append(m.answers, phaseName(phase)+": "+withoutIDs(fmt.Sprint(errs)))
+	m.answers = append(m.answers, phaseName(phase)+": "+m.plain(fmt.Sprint(errs)))
 	switch {
 	case !whole || len(m.met) > met || m.acted || !isGuarded:
 	case resumed:

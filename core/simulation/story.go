@@ -253,7 +253,7 @@ func (a made) String() string {
 	case a.process.killed:
 		return name + ": killed"
 	case a.err != nil:
-		return name + ": " + withoutIDs(a.err.Error())
+		return name + ": " + a.process.m.plain(a.err.Error())
 	}
 	return name + ": " + a.result.Msg
 }
