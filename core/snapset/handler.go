@@ -206,13 +206,14 @@ func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
 func (op *setOperation) takePlanned(
 	ctx context.Context, plan *Plan, record func() error,
 ) (result ansible.Result, err error) {
+	// The entry comes first: if this process is killed, whoever settles it removes the reserve file.
+	if err := op.run.Begin(Kind, op.Set, plan.Groups(), "taking", plan); err != nil {
+		return ansible.Result{}, err
+	}
 	reserve := op.server.journalReserve(plan.ID)
 	defer func() { removeReserve(reserve, err) }()
 	if err := createReserve(reserve); err != nil {
-		return ansible.Result{}, err
-	}
-	if err := op.run.Begin(Kind, op.Set, plan.Groups(), "taking", plan); err != nil {
-		return ansible.Result{}, err
+		return ansible.Result{}, op.closeFailed(err)
 	}
 	op.run.Progress("taking set "+op.Set, -1)
 	pause, err := take(ctx, op.lvm, plan, op.FreezeTimeout)
