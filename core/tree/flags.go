@@ -73,8 +73,12 @@ func FlagsOf(st *unix.Statx_t) (f Flags) {
 // flags returns the flags that the node had at the last look.
 func (n *node) flags() Flags { return FlagsOf(&n.st) }
 
-// setFlags sets the known flags of a file or directory to f, and leaves other flags as they are.
+// setFlags sets the known flags of a file or directory to f, and leaves other flags as they are. Flags of anything else
+// cannot be set (ENOTTY); to try that would open a device.
 func (n *node) setFlags(f Flags) error {
+	if !n.isDir() && !n.isFile() {
+		return unix.ENOTTY
+	}
 	file, err := n.openContent(unix.O_RDONLY | unix.O_NONBLOCK)
 	if err != nil {
 		return err
@@ -157,10 +161,9 @@ func (j *job) adjustFlags(e *entry) (bool, error) {
 	return true, j.targetError("take the flags from", e.rel, e.to.setFlags(0))
 }
 
-// inheritFlags records the flags of an entry that was replaced for the new entry, unless Options.Flags decides about
-// them.
+// inheritFlags records the flags of a file that was replaced for the new file, unless Options.Flags decides about them.
 func (j *job) inheritFlags(e *entry, f Flags) {
-	if f != 0 && j.opts.Unlock && j.opts.Flags == nil && e.to != nil {
+	if f != 0 && j.opts.Unlock && j.opts.Flags == nil && e.to != nil && e.to.isFile() {
 		j.pendingFlags[e.to.id()] = pendingFlag{e.rel, e.to.id(), f}
 	}
 }

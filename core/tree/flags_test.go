@@ -236,3 +236,21 @@ func TestParseFlags(t *testing.T) {
 		t.Error("what is no flag was taken for one")
 	}
 }
+
+// Only files and directories are given flags. A new symbolic link, FIFO or device node has what its directory passes on
+// (chattr +d), but nobody can set flags of it, and to open a device may start it.
+func TestFlagsOfReplacedSpecialFilesAreNotSet(t *testing.T) {
+	from, to := flaggedTrees(t)
+	chattr(t, to, noDump)
+	null, zero := int(unix.Mkdev(1, 3)), int(unix.Mkdev(1, 5))
+	must(t, os.Symlink("new", from+"/link"), os.Symlink("old", to+"/link"),
+		unix.Mknod(from+"/device", unix.S_IFCHR|0o600, null), unix.Mknod(to+"/device", unix.S_IFCHR|0o600, zero))
+	for range 2 {
+		done, err := tree.Sync(t.Context(), from, to, tree.Options{Unlock: true})
+		must(t, err)
+		if len(done.Warnings) > 0 {
+			t.Errorf("warnings %q", done.Warnings)
+		}
+	}
+	assertEqual(t, from, to)
+}
