@@ -37,6 +37,7 @@ type job struct {
 	truncatedEarly map[id]bool        // files of `to` that the survey has shortened
 	pendingFlags   map[id]pendingFlag // the inode flags that entries of `to` get at the end
 	buffers        buffers
+	entries        int64 // of `from`, with directories, that the second pass has met
 
 	done       Done
 	flagged    boundedList

@@ -217,6 +217,43 @@ func TestLiveToleratesVanishedFiles(t *testing.T) {
 	})
 }
 
+// What is removed from `from` after it was listed, or between the two passes, is not in the second list. A Sync that
+// did not notice would leave what `to` had before, and say that the trees are equal.
+func TestEntriesRemovedBetweenThePassesAreNoticed(t *testing.T) {
+	for _, gone := range []string{"a", "a/file", "empty"} {
+		for at := 1; at <= 3; at++ { // the deletion of one of the extra entries, during the survey
+			if gone == "a/file" && at == 1 {
+				continue // a is not listed yet: both passes see the same
+			}
+			from, to := emptyTrees(t)
+			for _, top := range []string{from, to} {
+				write(t, top+"/a/file", []byte(top))
+				must(t, os.Mkdir(top+"/empty", 0o755))
+			}
+			write(t, to+"/extra", nil)
+			write(t, to+"/a/extra", nil)
+			write(t, to+"/empty/extra", nil)
+			gates := 0
+			opts := tree.Options{Gate: func(int64) error {
+				if gates++; gates == at {
+					return os.RemoveAll(filepath.Join(from, gone))
+				}
+				return nil
+			}}
+			_, err := tree.Sync(t.Context(), from, to, opts)
+			if !errors.Is(err, fault.SourceVanished) || !strings.Contains(err.Error(), from) {
+				t.Errorf("%s, removed at write %d: %v", gone, at, err)
+			}
+			opts.Live, gates = true, 0
+			write(t, from+"/a/file", nil)
+			must(t, os.MkdirAll(from+"/empty", 0o755))
+			if _, err := tree.Sync(t.Context(), from, to, opts); err != nil {
+				t.Errorf("%s, removed at write %d of a live tree: %v", gone, at, err)
+			}
+		}
+	}
+}
+
 // asUser runs fn with the access rights to files of another user. It sets the file system UID of this thread.
 func asUser(t *testing.T, uid int, fn func()) {
 	t.Helper()

@@ -18,6 +18,7 @@ type survey struct {
 	need     Need
 	metOnce  fileSet       // files of `from` with several hard links, of which at least one was met
 	namesMet map[id]uint32 // how many hard links of a file of `from` were met, if several but not yet all
+	entries  int64         // of `from`, with directories
 }
 
 func newSurvey(j *job, dry bool) *survey {
@@ -65,12 +66,12 @@ func (s *survey) noteUnreadable(rel string, err error) error {
 	return s.noteSourceError(rel, err)
 }
 
-// openForScan opens the entry in both trees, and reports whether it could be opened in `from`. An entry that has
-// vanished is not noted: the second pass does that.
+// openForScan opens the entry in both trees, and reports whether it could be opened in `from`. In a live tree an entry
+// that has vanished is not noted: the second pass does that, if it is still listed then.
 func (s *survey) openForScan(e *entry) (bool, error) {
 	var err error
 	e.from, err = e.in.from.child(e.name)
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) && s.opts.Live {
 		return false, nil
 	}
 	if err != nil {
@@ -91,6 +92,7 @@ func (s *survey) scanEntry(e *entry) (isDir bool, err error) {
 	if ok, err := s.openForScan(e); !ok || err != nil {
 		return false, err
 	}
+	s.entries++
 	if e.to != nil && e.to.kind() != e.from.kind() {
 		if err := s.deleteOrCount(e.in.to, e.name, e.rel); err != nil {
 			return false, err

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
 )
 
 // errDiffers says that an entry of `to` is not equal and must not, or cannot, be made equal in place: it must be
@@ -19,6 +21,17 @@ func (j *job) writePass() error {
 		return err
 	}
 	return ignoreNoted(j.syncMetadata(&entry{from: j.root.from, to: j.root.to}, &j.done.Metadata))
+}
+
+// checkSameEntries returns an error if the second pass has not met as many entries of `from` as the survey. What is
+// removed between the two passes is not listed by the second one, which then leaves its pair in `to` as it is.
+func (j *job) checkSameEntries(surveyed int64) error {
+	if j.opts.Live || j.entries == surveyed || len(j.unreadable.first) > 0 {
+		return nil
+	}
+	return fault.New(fault.SourceVanished,
+		"%s had %d files and directories at first, and %d when they were read; it should not change",
+		printable(j.from), surveyed, j.entries)
 }
 
 // ignoreNoted returns nil for errUnreadable, so that the work goes on after a file that could not be read.
@@ -68,6 +81,7 @@ func (j *job) syncEntry(e *entry) (isDir bool, err error) {
 	if ok, err := j.openEntry(e); !ok || err != nil {
 		return false, err
 	}
+	j.entries++
 	if e.from.isDir() {
 		return true, nil
 	}

@@ -137,6 +137,9 @@ func Sync(ctx context.Context, from, to string, opts Options) (Done, error) {
 		err = j.setPendingFlags()
 	}
 	if err == nil {
+		err = j.checkSameEntries(s.entries)
+	}
+	if err == nil {
 		j.flushReport()
 	}
 	return j.result(), err
