@@ -12,8 +12,8 @@ import (
 
 // linkGroup is a file of `from` that has several hard links, of which the first has been made in `to`.
 type linkGroup struct {
-	dir, name string // of the first link in `to`; dir is relative to the root
-	id        id     // of the first link in `to`
+	dir, name string // of the link in `to` to which further ones are linked, the first; dir is relative to the root
+	id        id     // of that link
 	namesLeft uint32 // how many links of `from` are not met yet
 
 	// Size and mtime in `from` tell whether the inode still belongs to the same file: in a live file system another
@@ -112,6 +112,18 @@ func (j *job) linkToGroup(e *entry, g *linkGroup) (bool, error) {
 	return j.link(in, g.name, e, g.id)
 }
 
+// createSeparately makes the entry a file of its own, because it could not be linked to the group's file in `to`. The
+// file's other hard links will be linked to this one.
+func (j *job) createSeparately(e *entry, g *linkGroup) error {
+	j.warn(e.rel, "the file system makes no hard link to "+printable(path.Join(g.dir, g.name))+
+		" here, so this is a file of its own")
+	err := j.create(e)
+	if err == nil && e.to != nil {
+		g.dir, g.name, g.id = e.in.rel, e.name, e.to.id()
+	}
+	return err
+}
+
 // unlockName is unlock for the file of that name in a directory, whose path is dir.
 func (j *job) unlockName(in *node, name, dir string) error {
 	if !j.opts.Unlock {
@@ -185,11 +197,16 @@ func (j *job) linkOlder(e *entry) (bool, error) {
 	return j.link(e.in.link, e.name, e, old.id())
 }
 
+// maxLinks is how many hard links ext4 allows of one file, the fewest of the usual file systems.
+const maxLinks = 65000
+
 // sameAsOlder reports whether the entry has the content and metadata of a file of the older tree, and this job has not
 // yet linked to that file. Each file is linked to only once, because two names that share it in the older tree may be
-// two files in `from` by now.
+// two files in `from` by now. A file that has no room for all links of the entry is not linked to: they would become
+// several files.
 func (j *job) sameAsOlder(e *entry, old *node) (bool, error) {
-	if !old.isFile() || !sameStat(e.from, old) || j.linkedOlder.has(old.st.Ino) {
+	full := int64(old.st.Nlink)+int64(e.from.st.Nlink) > maxLinks
+	if full || !old.isFile() || !sameStat(e.from, old) || j.linkedOlder.has(old.st.Ino) {
 		return false, nil
 	}
 	todo, err := j.attrChanges(e.from, old)

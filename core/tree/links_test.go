@@ -2,6 +2,7 @@ package tree_test
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -205,6 +206,47 @@ func TestCopiesIfOlderTreeIsOnAnotherFileSystem(t *testing.T) {
 	done := syncAndVerify(t, from, to, tree.Options{Link: first})
 	if done.Created != 1 || done.Linked != 0 {
 		t.Errorf("%+v", done)
+	}
+}
+
+// A file of which no hard link can be made in some directory, or which has as many as its file system allows, is copied
+// there once. Its other links there are links of that copy, and a warning names the copy.
+func TestLinksThatCannotBeMadeAreLinkedAmongThemselves(t *testing.T) {
+	from, to := emptyTrees(t)
+	linkGroups{{"a", "d/b", "d/c", "d/d"}}.make(t, from, func(int) []byte { return randomBytes(1, 5000) })
+	must(t, os.Mkdir(to+"/d", 0o755), unix.Mount("tmpfs", to+"/d", "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(to+"/d", 0)) })
+	done, err := tree.Sync(t.Context(), from, to, tree.Options{})
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Stat(to+"/d/b", &st))
+	if st.Nlink != 3 || done.Written != 2*5000 {
+		t.Errorf("d/b has %d links: %+v", st.Nlink, done)
+	}
+	if len(done.Warnings) != 1 || !strings.HasPrefix(done.Warnings[0], from+"/d/b: ") ||
+		!strings.Contains(done.Warnings[0], "no hard link to a ") {
+		t.Errorf("warnings %q", done.Warnings)
+	}
+}
+
+// A file of the older tree that has nearly as many links as ext4 allows is copied instead of linked to, so that the
+// hard links of `from` stay links of one file.
+func TestFullFileOfOlderTreeIsNotLinkedTo(t *testing.T) {
+	from, _ := emptyTrees(t)
+	linkGroups{{"a", "b"}}.make(t, from, func(int) []byte { return randomBytes(1, 5000) })
+	top := tmpfs(t, "64m")
+	older, to := top+"/older", top+"/to"
+	must(t, os.Mkdir(older, 0o755), os.Mkdir(to, 0o755), os.Mkdir(top+"/others", 0o755))
+	_, err := tree.Sync(t.Context(), from, older, tree.Options{})
+	must(t, err)
+	for i := 2; i < 64999; i++ {
+		must(t, os.Link(older+"/a", fmt.Sprintf("%s/others/%d", top, i)))
+	}
+	done := syncAndVerify(t, from, to, tree.Options{Link: older})
+	var st unix.Stat_t
+	must(t, unix.Stat(to+"/b", &st))
+	if st.Nlink != 2 || done.Created != 1 || done.Linked != 1 {
+		t.Errorf("%d links: %+v", st.Nlink, done)
 	}
 }
 

@@ -117,7 +117,7 @@ func (j *job) syncLeaf(e *entry) error {
 		if ok, err := j.linkToGroup(e, g); ok || err != nil {
 			return err
 		}
-		return j.create(e)
+		return j.createSeparately(e, g)
 	}
 	if err := j.updateOrCreate(e); err != nil {
 		return err
