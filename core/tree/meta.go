@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,11 +112,18 @@ func (j *job) setTime(e *entry) (bool, error) {
 	if sameTime(e.from, e.to) {
 		return false, nil
 	}
-	want := e.from.st.Mtime
+	want, before := e.from.st.Mtime, e.to.st.Mtime
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: want.Sec, Nsec: int64(want.Nsec)}}
-	return j.changeInPlace(e, "set the time of", func() error {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, e.to.path(), times, 0)
+	set, err := j.changeInPlace(e, "set the time of", func() error {
+		return errors.Join(unix.UtimesNanoAt(unix.AT_FDCWD, e.to.path(), times, 0), e.to.restat())
 	})
+	if err != nil || !set || e.to.st.Mtime.Sec == want.Sec {
+		return set, err
+	}
+	// The kernel takes the nearest time that the file system can hold, and says nothing.
+	j.warn(e.rel, "its time of modification, "+time.Unix(want.Sec, 0).UTC().Format(time.RFC3339)+
+		", is one that the file system of the copy cannot hold")
+	return e.to.st.Mtime != before, nil
 }
 
 func (j *job) setXattrs(e *entry) (bool, error) {

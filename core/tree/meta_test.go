@@ -146,3 +146,26 @@ func TestReadingKeepsAtime(t *testing.T) {
 		}
 	}
 }
+
+// The kernel sets the nearest time that a file system can hold (ext4: up to 2446, XFS 2486 or 2038), without an error.
+func TestTimeTheTargetCannotHoldIsAWarning(t *testing.T) {
+	_, to := emptyTrees(t)
+	from := tmpfs(t, "1m")
+	write(t, from+"/file", []byte("x"))
+	setMtime(t, from+"/file", 32503680000, 0)
+	setMtime(t, to, 32503680000, 0)
+	if st, err := os.Stat(to); err != nil || st.ModTime().Unix() == 32503680000 {
+		t.Skipf("this file system holds the year 3000: %v", err)
+	}
+	for i := range 2 {
+		done, err := tree.Sync(t.Context(), from, to, tree.Options{})
+		must(t, err)
+		if len(done.Warnings) != 1 || !strings.HasPrefix(done.Warnings[0], from+"/file: ") ||
+			!strings.Contains(done.Warnings[0], " 3000-01-01T00:00:00Z, is one that the file system of the copy cannot hold") {
+			t.Errorf("warnings %q", done.Warnings)
+		}
+		if i > 0 && !done.Same() {
+			t.Errorf("the second time: %+v", done)
+		}
+	}
+}
