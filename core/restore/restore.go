@@ -209,18 +209,33 @@ func (r *restoreRun) estimate(ctx context.Context, presented backup.Presented) e
 	for i := range r.planned.Targets {
 		t := &r.planned.Targets[i]
 		root := access.Root(t)
-		if len(t.Mounts) == 0 {
+		if len(t.Mounts) == 0 || t.Mounts[0].Root != "/" {
 			r.needs = append(r.needs, tree.Need{Most: t.LV.Size}) // nothing to compare with: all of it may differ
 			continue
 		}
 		o := r.withProgress("comparing "+t.Name, r.compareOptions(root))
-		need, err := tree.Estimate(ctx, presented.Roots[root], t.Mounts[0].Point, o)
+		need, err := estimateMounted(ctx, presented.Roots[root], t.Mounts[0], o)
 		if err != nil {
 			return fault.New(fault.Of(err).Code, "comparing backup %s with %s: %w", r.backup.ID, t.Name, err)
 		}
 		r.needs = append(r.needs, need)
 	}
 	return nil
+}
+
+// estimateMounted compares a root of the backup with the file system that is mounted there. What else is mounted in it
+// is not looked at if that can be avoided: root may have no access to it, or wait for its server.
+func estimateMounted(ctx context.Context, from string, m filesystem.Mount, o tree.Options) (tree.Need, error) {
+	to := m.Point
+	if alone, err := filesystem.OpenAlone(m); err == nil { // an unbindable mount cannot be opened so
+		defer alone.Close()
+		to = fmt.Sprintf("/proc/self/fd/%d", alone.Fd())
+	}
+	need, err := tree.Estimate(ctx, from, to, o)
+	if err != nil {
+		err = replacePaths(err, to, m.Point)
+	}
+	return need, err
 }
 
 // writeSnapshots mounts the snapshots in the mount namespace of the calling thread, writes into each what differs from
