@@ -250,8 +250,10 @@ func SnapshotOptions(fstype string, origin Mount, preview bool) []string {
 		if preview {
 			options = append(options, "norecovery")
 		}
-	case "ext3", "ext4":
-		if preview {
+	case "ext2", "ext3", "ext4":
+		// A snapshot that overflows answers with errors. Where the file system says errors=panic, they would end the server.
+		options = append(options, "errors=remount-ro")
+		if preview && fstype != "ext2" {
 			options = append(options, "noload")
 		}
 	}

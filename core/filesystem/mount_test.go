@@ -110,10 +110,12 @@ func TestSnapshotOptions(t *testing.T) {
 	}{
 		{"xfs", quota, false, "ro,noatime,nouuid,usrquota,pqnoenforce"},
 		{"xfs", Mount{}, true, "ro,noatime,nosuid,nodev,nouuid,norecovery"},
-		{"ext4", quota, false, "ro,noatime"},
-		{"ext4", Mount{}, true, "ro,noatime,nosuid,nodev,noload"},
+		{"ext4", quota, false, "ro,noatime,errors=remount-ro"},
+		{"ext2", quota, true, "ro,noatime,errors=remount-ro"},
+		{"ext4", Mount{}, true, "ro,noatime,nosuid,nodev,errors=remount-ro,noload"},
 		{"vfat", Mount{Options: "rw"}, true, "ro,noatime"},
-		{"ext4", Mount{Options: "rw,nosuid,nodev,noexec,relatime"}, false, "ro,noatime,nosuid,nodev,noexec"},
+		{"ext4", Mount{Options: "rw,nosuid,nodev,noexec,relatime"}, false,
+			"ro,noatime,nosuid,nodev,noexec,errors=remount-ro"},
 		{"xfs", Mount{Options: "rw,nosymfollow,nosuid"}, true, "ro,noatime,nosuid,nosymfollow,nouuid,norecovery"},
 	} {
 		if got := strings.Join(SnapshotOptions(c.fstype, c.origin, c.preview), ","); got != c.want {
