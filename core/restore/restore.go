@@ -309,10 +309,11 @@ func (r *restoreRun) nothingWritten() bool {
 	return !slices.ContainsFunc(r.synced, func(d tree.Done) bool { return !d.Same() })
 }
 
-// withHint adds to an error what becomes of the set, and "run the same again" if it has no hint.
+// withHint adds to an error what becomes of the set, and "run the same again" if it has no hint. Before there is a set,
+// a hint stands as it is, except that of the backend.
 func (r *restoreRun) withHint(err error) error {
 	f := *fault.Of(err)
-	if f.Hint != "" && f.Code != fault.BackendFailed { // such a hint already says what becomes of the set
+	if f.Hint != "" && r.ownSet == nil && f.Code != fault.BackendFailed {
 		return &f
 	}
 	state := "nothing was changed"

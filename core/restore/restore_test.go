@@ -10,6 +10,8 @@ import (
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/snapset"
+	"go.pcc.com/rewind/core/tree"
 )
 
 // Some backends store a volume that is mounted within another one as directories of that other one.
@@ -33,5 +35,40 @@ func TestReplacePathsInMessageAndHint(t *testing.T) {
 	if strings.Contains(f.Msg, "/proc") || !strings.Contains(f.Msg, "snapshot:/dat/base/1") ||
 		f.Code != fault.NoSpace || f.Hint != "more; see snapshot:/dat/base" {
 		t.Errorf("%+v", f)
+	}
+}
+
+// Whatever ends a restore, the hint says what becomes of the set: one that was there before is removed with what it
+// held as soon as something may have been written into it.
+func TestHintSaysWhatBecomesOfTheSet(t *testing.T) {
+	filled, guard := newGuardedSnapshot(t, 0)
+	_, noSpace := writeUntilRefused(t, filled, guard, 64*mib)
+	fake, overflowed := newGuardedSnapshot(t, 0)
+	fake.Fill("vg00/dat_restore", 100)
+	causes := map[string]error{
+		"no hint":    fault.New(fault.CommandFailed, "something"),
+		"overflow":   overflowed.reserve(t.Context(), 0, tree.Block),
+		"no space":   noSpace,
+		"other hint": fault.New(fault.Busy, "something").WithHint("see who uses it"),
+	}
+	for name, err := range causes {
+		for _, c := range []struct {
+			existing, written bool
+			want              string
+		}{
+			{false, true, "set old is removed again, and the volumes are untouched; "},
+			{true, true, "set old is removed again, and the volumes are untouched; "},
+			{true, false, "set old is as it was, and the volumes are untouched; "},
+		} {
+			r := &restoreRun{planned: &snapset.Planned{Existing: c.existing}, maybeWritten: c.written}
+			r.Set, r.ownSet = "old", &snapset.OwnedSet{}
+			f := fault.Of(r.withHint(err))
+			if !strings.HasPrefix(f.Hint, c.want) || strings.Contains(f.Hint, "nothing was changed") {
+				t.Errorf("%s, %+v: %s; hint: %s", name, c, f.Msg, f.Hint)
+			}
+		}
+	}
+	if f := fault.Of((&restoreRun{}).withHint(causes["other hint"])); f.Hint != "see who uses it" {
+		t.Errorf("before there is a set: %s", f.Hint)
 	}
 }

@@ -159,7 +159,7 @@ func (g *spaceGuard) checkSnapshot(ctx context.Context, i int) (allowed int64, e
 		return 0, fault.New(fault.NoSpace,
 			"the snapshot of %s has %s of COW space left, and volume group %s has no more to give",
 			part.Target.LV.FullName(), ansible.Bytes(free), part.Target.LV.VG).
-			WithHint("nothing was changed; add a physical volume (vgextend %s) or remove old snapshots, then restore again",
+			WithHint("add a physical volume (vgextend %s) or remove old snapshots, then restore again",
 				part.Target.LV.VG)
 	}
 	// Allow half of it, because the file system's own records and writes to the origin take COW space as well.
@@ -180,7 +180,7 @@ func (g *spaceGuard) usage(ctx context.Context, part *snapset.Part) (size, used 
 		case st.Lost():
 			return 0, 0, fault.New(fault.SnapshotInvalid, "the snapshot of %s overflowed while it was filled",
 				part.Target.LV.FullName()).
-				WithHint("nothing was changed; give a larger size, or restore when less is written")
+				WithHint("give a larger size, or restore when less is written")
 		default:
 			return st.TotalBytes(), st.UsedBytes(), nil
 		}
@@ -240,7 +240,7 @@ func (g *spaceGuard) checkPool(ctx context.Context, i int) (allowed int64, err e
 		return 0, fault.New(fault.NoSpace, "thin pool %s is %.1f%% full (its metadata %.1f%%); at %d%% a restore ends, "+
 			"because a full pool stops every volume in it",
 			pool.FullName(), *pool.DataPercent, *pool.MetadataPercent, poolLimit).
-			WithHint("nothing was changed; extend the pool (lvextend %s), then restore again", pool.FullName())
+			WithHint("extend the pool (lvextend %s), then restore again", pool.FullName())
 	}
 	return min(free/2, minExtension), nil
 }
