@@ -263,19 +263,18 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 		}
 		failpoint.Hit("restore.writing")
 		done, err := tree.Sync(ctx, presented.Roots[root], mounted.path(i), o)
+		userPaths := []string{presented.Roots[root], "backup:" + root, mounted.path(i), "snapshot:" + root}
+		done.Warnings, done.Unreadable = replaceInAll(done.Warnings, userPaths), replaceInAll(done.Unreadable, userPaths)
 		r.synced = append(r.synced, done)
-		if err == nil && len(done.Unreadable) > 0 {
-			err = fault.New(fault.BackendFailed, "%d files of the backup cannot be read, such as %s",
-				len(done.Unreadable), done.Unreadable[0]).
-				With("paths", done.Unreadable).WithHint("check the repository with the backend's own tool")
+		if err == nil {
+			err = unreadableFault(done.Unreadable)
 		}
 		if err == nil {
 			report := access.Report(r.thisRun, r.host, "writing out "+t.Name)
 			err = mounted.flush(ctx, i, func() { report(backup.Progress{}) })
 		}
 		if err != nil {
-			err = replacePaths(guard.cause(ctx, err),
-				presented.Roots[root], "backup:"+root, mounted.path(i), "snapshot:"+root)
+			err = replacePaths(guard.cause(ctx, err), userPaths...)
 			return fault.New(fault.Of(err).Code, "restoring backup %s into the snapshot of %s: %w",
 				r.backup.ID, t.Name, err)
 		}
@@ -298,6 +297,25 @@ func replacePaths(err error, pairs ...string) error {
 	replacer := strings.NewReplacer(pairs...)
 	f.Msg, f.Hint = replacer.Replace(f.Msg), replacer.Replace(f.Hint)
 	return &f
+}
+
+// replaceInAll is replacePaths for a list of texts.
+func replaceInAll(texts, pairs []string) (out []string) {
+	replacer := strings.NewReplacer(pairs...)
+	for _, text := range texts {
+		out = append(out, replacer.Replace(text))
+	}
+	return out
+}
+
+// unreadableFault returns the fault for files of the backup that could not be read (tree.Done.Unreadable), or nil.
+func unreadableFault(paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	named := paths[:min(maxPathsNamed, len(paths))]
+	return fault.New(fault.BackendFailed, "files cannot be read, such as %s", strings.Join(named, ", ")).
+		With("paths", paths).WithHint("check the repository with the backend's own tool")
 }
 
 // undoLimit bounds the removal of a set that was not filled.
@@ -345,14 +363,15 @@ func (r *restoreRun) undo() error {
 // finishUnchanged returns the result if the backup and the volumes do not differ. A set that this run took is of no use
 // then and is removed; one that existed before is kept.
 func (r *restoreRun) finishUnchanged(ctx context.Context) (ansible.Result, error) {
-	result := r.result()
-	result.Changed = false
 	if r.planned.Existing {
-		result.Msg = fmt.Sprintf("set %s holds backup %s already", r.Set, r.backup.ID)
 		err := r.keep(ctx)
-		result.Warnings = r.warnings
+		result := r.result() // after keep, whose warnings it has
+		result.Changed = false
+		result.Msg = fmt.Sprintf("set %s holds backup %s already", r.Set, r.backup.ID)
 		return result, err
 	}
+	result := r.result()
+	result.Changed = false
 	result.Msg = fmt.Sprintf("%s hold what backup %s of %s holds; nothing to do",
 		strings.Join(targetNames(r.planned.Targets), ", "), r.backup.ID, r.backup.Time.Format(time.RFC3339))
 	delete(result.Data, "discarded_since")

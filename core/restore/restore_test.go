@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,24 @@ func TestReplacePathsInMessageAndHint(t *testing.T) {
 	f := fault.Of(replacePaths(failed, "/proc/self/fd/9", "snapshot:/dat"))
 	if strings.Contains(f.Msg, "/proc") || !strings.Contains(f.Msg, "snapshot:/dat/base/1") ||
 		f.Code != fault.NoSpace || f.Hint != "more; see snapshot:/dat/base" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// What is left out, or cannot be read, is named as the user knows it, not by how this process reached it.
+func TestWarningsNameFilesAsTheUserKnowsThem(t *testing.T) {
+	from := "/proc/77/root/run/rewind/journey/1/scratch/restic/id/0a/dat"
+	pairs := []string{from, "backup:/dat", "/proc/self/fd/9", "snapshot:/dat"}
+	got := replaceInAll([]string{from + "/s: a socket, left out", `"/proc/self/fd/9/\n": cannot hold`}, pairs)
+	if want := []string{"backup:/dat/s: a socket, left out", `"snapshot:/dat/\n": cannot hold`}; !cmp.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if replaceInAll(nil, pairs) != nil || unreadableFault(nil) != nil {
+		t.Error("something of nothing")
+	}
+	many := append(slices.Repeat([]string{"backup:/dat/f"}, 100), "and 4900 more")
+	f := fault.Of(unreadableFault(many))
+	if strings.Contains(f.Msg, "101") || !strings.Contains(f.Msg, "such as backup:/dat/f, ") || f.Facts["paths"] == nil {
 		t.Errorf("%+v", f)
 	}
 }
