@@ -246,7 +246,11 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 		return err
 	}
 	defer mounted.close()
-	guard, ctx := watchSpace(outer, r.lvm, r.ownSet, mounted)
+	report := access.Report(r.thisRun, r.host, "writing out what was restored")
+	flush := func(ctx context.Context, i int) error {
+		return mounted.flush(ctx, i, func() { report(backup.Progress{}) })
+	}
+	guard, ctx := watchSpace(outer, r.lvm, r.ownSet, flush)
 	defer guard.stop()
 	for i := range r.ownSet.Parts {
 		t := &r.ownSet.Parts[i].Target
@@ -270,8 +274,7 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 			err = unreadableFault(done.Unreadable)
 		}
 		if err == nil {
-			report := access.Report(r.thisRun, r.host, "writing out "+t.Name)
-			err = mounted.flush(ctx, i, func() { report(backup.Progress{}) })
+			err = flush(ctx, i)
 		}
 		if err != nil {
 			err = replacePaths(guard.cause(ctx, err), userPaths...)

@@ -30,13 +30,13 @@ const (
 // spaceGuard keeps the snapshots that are being written to from overflowing. Two kinds of writes fill them: those of
 // the restore, and those of the server to the origins.
 type spaceGuard struct {
-	lvm     *lvm.LVM
-	own     *snapset.OwnedSet
-	mounted *mountedSnapshots
-	cancel  context.CancelCauseFunc
-	ended   chan struct{}
+	lvm    *lvm.LVM
+	own    *snapset.OwnedSet
+	flush  func(ctx context.Context, i int) error // writes out what is in memory of snapshot i
+	cancel context.CancelCauseFunc
+	ended  chan struct{}
 
-	mu         sync.Mutex
+	mu         sync.Mutex // not held while something is written out, which may take minutes: poll goes on meanwhile
 	allowances []allowance
 }
 
@@ -46,14 +46,14 @@ type allowance struct {
 	unflushed bool  // something was written since the last flush
 }
 
-// watchSpace starts checking the set's snapshots in the background. The context that it returns ends when there is no
-// space left, with the reason as its cause.
+// watchSpace starts checking the set's snapshots in the background. flush writes out what is in memory of a snapshot.
+// The context that watchSpace returns ends when there is no space left, with the reason as its cause.
 func watchSpace(
-	ctx context.Context, l *lvm.LVM, own *snapset.OwnedSet, mounted *mountedSnapshots,
+	ctx context.Context, l *lvm.LVM, own *snapset.OwnedSet, flush func(ctx context.Context, i int) error,
 ) (*spaceGuard, context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	g := &spaceGuard{
-		lvm: l, own: own, mounted: mounted, cancel: cancel, ended: make(chan struct{}),
+		lvm: l, own: own, flush: flush, cancel: cancel, ended: make(chan struct{}),
 		allowances: make([]allowance, len(own.Parts)),
 	}
 	go g.poll(ctx)
@@ -111,27 +111,38 @@ func (g *spaceGuard) checkAll(ctx context.Context) error {
 }
 
 // reserve is called before n bytes are written to snapshot i. It makes space for them, or returns why they must not be
-// written.
+// written. Only one goroutine at a time may call it.
 func (g *spaceGuard) reserve(ctx context.Context, i int, n int64) error {
 	failpoint.Hit("restore.gate")
+	if g.take(i, n) {
+		return nil
+	}
+	if g.allowances[i].unflushed { // what is in memory takes COW space only when it is written out
+		if err := g.flush(ctx, i); err != nil {
+			return err
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	allowed, err := g.checkSnapshot(ctx, i)
+	if err != nil {
+		return err
+	}
+	g.allowances[i] = allowance{bytes: allowed - n, unflushed: true}
+	return nil
+}
+
+// take reports whether n bytes of snapshot i's allowance are left, and takes them from it.
+func (g *spaceGuard) take(i int, n int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a := &g.allowances[i]
 	if a.bytes < n {
-		if a.unflushed { // what is in memory takes COW space only when it is written out
-			if err := g.mounted.flush(ctx, i, func() {}); err != nil {
-				return err
-			}
-		}
-		allowed, err := g.checkSnapshot(ctx, i)
-		if err != nil {
-			return err
-		}
-		*a = allowance{bytes: allowed}
+		return false
 	}
 	a.bytes -= n
 	a.unflushed = true
-	return nil
+	return true
 }
 
 // checkSnapshot extends snapshot i if its free COW space is low, and returns how many bytes may be written before the

@@ -3,9 +3,10 @@ package restore
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,14 +40,8 @@ func newGuardedSnapshot(t *testing.T, free int64) (*lvmtest.Fake, *spaceGuard) {
 	snapshot, _ := report.Volume("vg00", "dat_restore")
 	group, _ := report.Group("vg00")
 	own := &snapset.OwnedSet{Parts: []snapset.Part{{Target: snapset.Target{LV: origin, Group: group}, Snapshot: snapshot}}}
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	return f, &spaceGuard{
-		lvm: l, own: own, mounted: &mountedSnapshots{dirs: []*os.File{dir}}, allowances: make([]allowance, 1),
-	}
+	flush := func(context.Context, int) error { return nil }
+	return f, &spaceGuard{lvm: l, own: own, flush: flush, allowances: make([]allowance, 1)}
 }
 
 // kernelStatus returns what the fake's kernel says of the snapshot.
@@ -142,6 +137,33 @@ func TestCheckAllNeverRaisesAllowance(t *testing.T) {
 	}
 	if g.allowances[0].bytes > before-10*(512<<10) {
 		t.Errorf("%d bytes may be written after 5 MiB of %d", g.allowances[0].bytes, before)
+	}
+}
+
+// To write out what is in memory may take minutes. What the server writes to the origins fills the snapshots meanwhile.
+func TestSnapshotsAreExtendedDuringFlush(t *testing.T) {
+	f, g := newGuardedSnapshot(t, 1024*mib)
+	var once sync.Once
+	g.flush = func(context.Context, int) error {
+		once.Do(func() {
+			checked := make(chan error)
+			go func() {
+				f.Write("vg00/dat", 6*mib)
+				checked <- g.checkAll(t.Context())
+			}()
+			select {
+			case err := <-checked:
+				if st := kernelStatus(t, g); err != nil || st.Lost() || st.TotalBytes() < 64*mib {
+					t.Errorf("%v, %+v", err, st)
+				}
+			case <-time.After(5 * time.Second):
+				t.Error("nothing is checked while something is written out")
+			}
+		})
+		return nil
+	}
+	if _, err := writeUntilRefused(t, f, g, 100*mib); err != nil {
+		t.Error(err)
 	}
 }
 
