@@ -277,7 +277,7 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 			err = flush(ctx, i)
 		}
 		if err != nil {
-			err = replacePaths(guard.cause(ctx, err), userPaths...)
+			err = replacePaths(fullHint(guard.cause(ctx, err), t), userPaths...)
 			return fault.New(fault.Of(err).Code, "restoring backup %s into the snapshot of %s: %w",
 				r.backup.ID, t.Name, err)
 		}
@@ -319,6 +319,22 @@ func unreadableFault(paths []string) error {
 	named := paths[:min(maxPathsNamed, len(paths))]
 	return fault.New(fault.BackendFailed, "files cannot be read, such as %s", strings.Join(named, ", ")).
 		With("paths", paths).WithHint("check the repository with the backend's own tool")
+}
+
+// fullHint adds to an error what to do if the file system of a volume has too little room for what the backup holds, or
+// a quota allows less.
+func fullHint(err error, t *snapset.Target) error {
+	f := *fault.Of(err)
+	switch {
+	case f.Hint != "":
+	case errors.Is(err, unix.EDQUOT):
+		f.WithHint("raise the quota of that file's owner, group or project on %s, or switch it off, then restore again",
+			t.Name)
+	case errors.Is(err, unix.ENOSPC):
+		f.WithHint("the file system of %s has too little room for what the backup holds: see df -h and df -i, enlarge it "+
+			"(lvextend -r %s), then restore again", t.Name, t.LV.FullName())
+	}
+	return &f
 }
 
 // undoLimit bounds the removal of a set that was not filled.

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 	"go.pcc.com/rewind/core/tree"
 )
@@ -89,5 +91,19 @@ func TestHintSaysWhatBecomesOfTheSet(t *testing.T) {
 	}
 	if f := fault.Of((&restoreRun{}).withHint(causes["other hint"])); f.Hint != "see who uses it" {
 		t.Errorf("before there is a set: %s", f.Hint)
+	}
+}
+
+// A file system that is too small stays so, however often the same is run again.
+func TestHintOfFullFileSystemNamesWhatToEnlarge(t *testing.T) {
+	target := &snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "dat"}}
+	target.Name = "/dat"
+	for err, want := range map[error]string{
+		unix.ENOSPC: "lvextend -r vg00/dat", unix.EDQUOT: "quota", unix.EIO: "",
+	} {
+		f := fault.Of(fullHint(fault.New(fault.NoSpace, "write snapshot:/dat/f: %w", err), target))
+		if want == "" && f.Hint != "" || !strings.Contains(f.Hint, want) || !errors.Is(f, err) {
+			t.Errorf("%v: %v, hint %q", err, f, f.Hint)
+		}
 	}
 }
