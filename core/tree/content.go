@@ -266,6 +266,7 @@ func (c *contentSync) syncHole(at, end int64) error {
 			if err != nil {
 				return err
 			}
+			c.report(c.e.rel)
 		}
 		at = stop
 	}

@@ -102,6 +102,7 @@ func (s *survey) scanEntry(e *entry) (isDir bool, err error) {
 	s.recordClaim(e)
 	s.addNeed(e)
 	if e.from.isDir() {
+		s.report(e.rel)
 		return !s.isOtherMount(e), nil
 	}
 	s.need.Files++
@@ -174,6 +175,7 @@ func (s *survey) countDeletion(in *node, name, rel string) error {
 		return nil
 	}
 	s.need.Most += Block
+	s.report(rel)
 	if !n.isDir() {
 		return nil
 	}

@@ -209,3 +209,42 @@ func TestNoDevicesKeepsDeviceNumbers(t *testing.T) {
 		t.Errorf("a device of unknown number was made: %v, %v", err, done.Warnings)
 	}
 }
+
+// What takes long without a file being finished is reported too: a run that reports nothing is given up.
+func TestProgressIsReportedWithoutFiles(t *testing.T) {
+	slow := func(int64) error { // takes longer than the least time between two reports
+		<-time.After(250 * time.Millisecond)
+		return nil
+	}
+	reported := func(t *testing.T, sync func(tree.Options) error) (seen []tree.Progress) {
+		must(t, sync(tree.Options{Gate: slow, Report: func(p tree.Progress) { seen = append(seen, p) }}))
+		return seen
+	}
+	at := func(path string) func(tree.Progress) bool {
+		return func(p tree.Progress) bool { return p.Path == path && p.Files == 0 }
+	}
+	t.Run("data where there is to be a hole", func(t *testing.T) {
+		t.Parallel()
+		from, to := emptyTrees(t)
+		writeSparse(t, from+"/large", 4<<20, nil)
+		writeSparse(t, to+"/large", 4<<20, map[int64][]byte{0: randomBytes(1, 4<<20)})
+		seen := reported(t, func(o tree.Options) error { _, err := tree.Sync(t.Context(), from, to, o); return err })
+		within := func(p tree.Progress) bool { return at("large")(p) && p.Total > 0 }
+		if !slices.ContainsFunc(seen, within) {
+			t.Errorf("%+v", seen)
+		}
+	})
+	for name, make := range map[string]func(from, to string) error{
+		"directories":        func(from, _ string) error { return os.Mkdir(from+"/dir", 0o700) },
+		"what is not wanted": func(_, to string) error { return os.Mkdir(to+"/dir", 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := emptyTrees(t)
+			must(t, make(from, to))
+			seen := reported(t, func(o tree.Options) error { _, err := tree.Estimate(t.Context(), from, to, o); return err })
+			if !slices.ContainsFunc(seen, at("dir")) {
+				t.Errorf("%+v", seen)
+			}
+		})
+	}
+}
