@@ -60,12 +60,7 @@ func (r *restoreRun) sizeSnapshots() error {
 		need, ok := minimum[group.Name]
 		need += reserved[group.Name]
 		if ok && need > group.Free {
-			errs = append(errs, fault.New(fault.NoSpace,
-				"restoring backup %s writes at least %s to snapshots in volume group %s, which has %s free",
-				r.backup.ID, ansible.Bytes(need), group.Name, ansible.Bytes(group.Free)).
-				With("space", []map[string]any{{"vg": group.Name, "free_bytes": group.Free, "need_bytes": need}}).
-				WithHint("add a physical volume (vgextend %s), remove old snapshots, or restore fewer volumes at once",
-					group.Name))
+			errs = append(errs, noSpaceFault(r.backup.ID, need, group))
 		}
 		delete(minimum, group.Name)
 	}
@@ -73,6 +68,18 @@ func (r *restoreRun) sizeSnapshots() error {
 		return err
 	}
 	return r.planned.Resize()
+}
+
+// noSpaceFault returns the fault for a volume group that has less free than a restore needs. The need may be too high:
+// restic shows the holes of a file as data, so that nobody knows before it is read how much of it is to be written.
+func noSpaceFault(id string, need int64, group *lvm.Group) error {
+	return fault.New(fault.NoSpace,
+		"restoring backup %s writes at least %s to snapshots in volume group %s, which has %s free",
+		id, ansible.Bytes(need), group.Name, ansible.Bytes(group.Free)).
+		With("space", []map[string]any{{"vg": group.Name, "free_bytes": group.Free, "need_bytes": need}}).
+		WithHint("add a physical volume (vgextend %s), remove old snapshots, or restore fewer volumes at once; if the "+
+			"backup has large sparse files, of which restic counts the holes too, name size=SIZE: then this is not checked",
+			group.Name)
 }
 
 // wantedCOW returns the COW space, in bytes, for the target with this index. It is the sum of what may be written, of
