@@ -16,11 +16,15 @@ import (
 //	ia "/dat/audit\n.log"
 func FlagLine(path string, f tree.Flags) string { return f.String() + " " + strconv.Quote(path) + "\n" }
 
+// maxFlagLine is the length of the longest line that is read. Trees are as deep as somebody makes them: PATH_MAX only
+// limits the paths in system calls.
+const maxFlagLine = 16 << 20
+
 // ReadFlags reads a list of FlagLines, and returns the flags by path. A file without a line has no flags.
 func ReadFlags(r io.Reader) (map[string]tree.Flags, error) {
 	flags := map[string]tree.Flags{}
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 64<<10) // a path has at most 4096 bytes, and each takes at most four characters in quotes
+	lines.Buffer(nil, maxFlagLine)
 	for lines.Scan() {
 		letters, quoted, _ := strings.Cut(lines.Text(), " ")
 		f, err := tree.ParseFlags(letters)

@@ -28,3 +28,13 @@ func TestFlagLinesRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// A path has no limit: only one that is given to a system call has.
+func TestFlagsOfVeryLongPath(t *testing.T) {
+	path := strings.Repeat("/\n"+strings.Repeat("x", 253), 400)
+	lines := strings.NewReader(backup.FlagLine(path, tree.NoDump) + backup.FlagLine("/dat", tree.Immutable))
+	flags, err := backup.ReadFlags(lines)
+	if err != nil || flags[path] != tree.NoDump || flags["/dat"] != tree.Immutable {
+		t.Errorf("%d flags, %v", len(flags), err)
+	}
+}
