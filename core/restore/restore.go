@@ -178,7 +178,7 @@ func (r *restoreRun) takeAndFill(ctx context.Context, presented backup.Presented
 	if err := r.estimate(ctx, presented); err != nil {
 		return err
 	}
-	if err := r.sizeSnapshots(); err != nil || r.Check {
+	if err := fault.All(r.checkPools(ctx), r.sizeSnapshots()); err != nil || r.Check {
 		return err
 	}
 	own, _, err := r.planned.Take(ctx)

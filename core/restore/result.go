@@ -1,7 +1,9 @@
 package restore
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +29,19 @@ type Volume struct {
 	Changed  int64 `json:"changed"`
 	Deleted  int64 `json:"deleted"`
 	Metadata int64 `json:"metadata"` // files and directories of which only owner, mode, time or attributes were set
+}
+
+// checkPools fails with no_space, before anything is created, if a thin pool cannot hold what is to be written.
+func (r *restoreRun) checkPools(ctx context.Context) error {
+	isThin := func(t snapset.Target) bool { return t.LV.Kind == lvm.Thin }
+	if r.planned.Existing || r.Size != "" || !slices.ContainsFunc(r.planned.Targets, isThin) {
+		return nil
+	}
+	report, err := r.lvm.Report(ctx)
+	if err != nil {
+		return err
+	}
+	return checkPoolNeeds(report, r.backup.ID, r.planned.Targets, r.needs)
 }
 
 // sizeSnapshots sets the COW space of each thick volume from the estimate. It fails with no_space, before anything is
@@ -77,10 +92,13 @@ func noSpaceFault(id string, need int64, group *lvm.Group) error {
 		"restoring backup %s writes at least %s to snapshots in volume group %s, which has %s free",
 		id, ansible.Bytes(need), group.Name, ansible.Bytes(group.Free)).
 		With("space", []map[string]any{{"vg": group.Name, "free_bytes": group.Free, "need_bytes": need}}).
-		WithHint("add a physical volume (vgextend %s), remove old snapshots, or restore fewer volumes at once; if the "+
-			"backup has large sparse files, of which restic counts the holes too, name size=SIZE: then this is not checked",
-			group.Name)
+		WithHint("add a physical volume (vgextend %s), remove old snapshots, or restore fewer volumes at once; %s",
+			group.Name, sparseHint)
 }
+
+// sparseHint says how to go on where the least need is counted too high.
+const sparseHint = "if the backup has large sparse files, of which restic counts the holes too, name size=SIZE: " +
+	"then this is not checked"
 
 // wantedCOW returns the COW space, in bytes, for the target with this index. It is the sum of what may be written, of
 // LVM's own records in the COW space (one part in 256), of what the file system writes besides, and of what may be

@@ -11,6 +11,7 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
+	"go.pcc.com/rewind/core/tree"
 )
 
 const (
@@ -246,7 +247,7 @@ func (g *spaceGuard) checkPool(ctx context.Context, i int) (allowed int64, err e
 		return 0, fault.New(fault.PoolDamaged, "LVM does not say how full thin pool %s is", pool.FullName()).
 			WithHint("lvs -a %s", pool.VG)
 	}
-	free := int64((poolLimit - *pool.DataPercent) / 100 * float64(pool.Size))
+	free := poolFree(pool)
 	if free <= 0 || *pool.MetadataPercent >= poolLimit {
 		return 0, fault.New(fault.NoSpace, "thin pool %s is %.1f%% full (its metadata %.1f%%); at %d%% a restore ends, "+
 			"because a full pool stops every volume in it",
@@ -254,4 +255,38 @@ func (g *spaceGuard) checkPool(ctx context.Context, i int) (allowed int64, err e
 			WithHint("extend the pool (lvextend %s), then restore again", pool.FullName())
 	}
 	return min(free/2, minExtension), nil
+}
+
+// poolFree returns how many bytes may be written to a thin pool until it is poolLimit full.
+func poolFree(pool *lvm.Volume) int64 {
+	return int64((poolLimit - *pool.DataPercent) / 100 * float64(pool.Size))
+}
+
+// checkPoolNeeds returns no_space for each thin pool that cannot hold what must be written at least, not even if LVM
+// extends it (lvm.conf, thin_pool_autoextend_threshold) by all that its volume group has free.
+func checkPoolNeeds(report *lvm.Report, id string, targets []snapset.Target, needs []tree.Need) error {
+	least := map[*lvm.Volume]int64{}
+	var pools []*lvm.Volume
+	for i, t := range targets {
+		pool, ok := report.Volume(t.LV.VG, t.LV.Pool)
+		if t.LV.Kind != lvm.Thin || !ok || pool.DataPercent == nil {
+			continue // checkPool says so if LVM does not tell how full it is
+		}
+		if least[pool] == 0 {
+			pools = append(pools, pool)
+		}
+		least[pool] += needs[i].Least
+	}
+	var errs []error
+	for _, pool := range pools {
+		free := max(0, poolFree(pool))
+		if group, ok := report.Group(pool.VG); ok && least[pool] > free+group.Free {
+			errs = append(errs, fault.New(fault.NoSpace,
+				"restoring backup %s writes at least %s to thin pool %s, which has %s until it is %d%% full, and its volume "+
+					"group %s free", id, ansible.Bytes(least[pool]), pool.FullName(), ansible.Bytes(free), poolLimit,
+				ansible.Bytes(group.Free)).
+				WithHint("extend the pool (lvextend %s), or restore fewer volumes at once; %s", pool.FullName(), sparseHint))
+		}
+	}
+	return fault.All(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 	"go.pcc.com/rewind/core/snapset"
+	"go.pcc.com/rewind/core/tree"
 )
 
 const mib = 1 << 20
@@ -205,5 +207,39 @@ func TestOverflowDuringExtendIsReported(t *testing.T) {
 	g.lvm = lvm.New(overflowsOnExtend{f})
 	if _, err := writeUntilRefused(t, f, g, 600*mib); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What a thin pool cannot hold is refused before anything is written, unless LVM might extend the pool enough.
+func TestNeedOfThinPoolIsChecked(t *testing.T) {
+	for free, want := range map[int64]bool{0: true, 40 * mib: true, 100 * mib: false} {
+		f := lvmtest.New(lvmtest.Group{
+			Name: "vg00", Size: 400*mib + free, ExtentSize: 4 * mib,
+			Volumes: []lvmtest.Volume{
+				{Name: "pool", Kind: lvm.ThinPool, Size: 400 * mib},
+				{Name: "dat", Kind: lvm.Thin, Pool: "pool", Size: 1024 * mib},
+				{Name: "log", Kind: lvm.Thin, Pool: "pool", Size: 1024 * mib},
+			},
+		})
+		report, err := lvm.New(f).Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		percent := 5.0 // the fake does not say how full a pool is
+		pool, _ := report.Volume("vg00", "pool")
+		pool.DataPercent = &percent
+		var targets []snapset.Target
+		for _, name := range []string{"dat", "log"} {
+			lv, _ := report.Volume("vg00", name)
+			targets = append(targets, snapset.Target{LV: lv})
+		}
+		needs := []tree.Need{{Least: 230 * mib}, {Least: 230 * mib}}
+		err = checkPoolNeeds(report, "0a1b", targets, needs)
+		if errors.Is(err, fault.NoSpace) != want || want && !strings.Contains(fault.Of(err).Hint, "lvextend vg00/pool") {
+			t.Errorf("%d MiB free: %v", free/mib, err)
+		}
+		if err := checkPoolNeeds(report, "0a1b", targets[:1], needs[:1]); err != nil {
+			t.Errorf("one alone: %v", err)
+		}
 	}
 }
