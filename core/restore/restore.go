@@ -246,44 +246,72 @@ func (r *restoreRun) writeSnapshots(outer context.Context, presented backup.Pres
 		return err
 	}
 	defer mounted.close()
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return err
+	}
 	report := access.Report(r.thisRun, r.host, "writing out what was restored")
 	flush := func(ctx context.Context, i int) error {
 		return mounted.flush(ctx, i, func() { report(backup.Progress{}) })
 	}
 	guard, ctx := watchSpace(outer, r.lvm, r.ownSet, flush)
 	defer guard.stop()
+	w := writer{r, presented, mounts, mounted, guard}
 	for i := range r.ownSet.Parts {
-		t := &r.ownSet.Parts[i].Target
-		root := access.Root(t)
-		o := r.withProgress("restoring "+t.Name, r.compareOptions(root))
-		o.NoDevices, o.Direct, o.Unlock = presented.NoDevices, presented.Direct, true
-		if r.flags != nil {
-			o.Flags = func(rel string) tree.Flags { return r.flags[filepath.Join(root, rel)] }
-		}
-		o.Gate = func(n int64) error {
-			err := guard.reserve(ctx, i, n)
-			r.maybeWritten = r.maybeWritten || err == nil
+		if err := w.writeSnapshot(ctx, i); err != nil {
 			return err
-		}
-		failpoint.Hit("restore.writing")
-		done, err := tree.Sync(ctx, presented.Roots[root], mounted.path(i), o)
-		userPaths := []string{presented.Roots[root], "backup:" + root, mounted.path(i), "snapshot:" + root}
-		done.Warnings, done.Unreadable = replaceInAll(done.Warnings, userPaths), replaceInAll(done.Unreadable, userPaths)
-		r.synced = append(r.synced, done)
-		if err == nil {
-			err = unreadableFault(done.Unreadable)
-		}
-		if err == nil {
-			err = flush(ctx, i)
-		}
-		if err != nil {
-			err = replacePaths(fullHint(guard.cause(ctx, err), t), userPaths...)
-			return fault.New(fault.Of(err).Code, "restoring backup %s into the snapshot of %s: %w",
-				r.backup.ID, t.Name, err)
 		}
 	}
 	guard.stop()
 	return fault.All(mounted.unmount(), r.ownSet.Look(outer))
+}
+
+// writer writes the backup into the mounted snapshots.
+type writer struct {
+	*restoreRun
+	presented backup.Presented
+	mounts    []filesystem.Mount
+	mounted   *mountedSnapshots
+	guard     *spaceGuard
+}
+
+// writeSnapshot writes into snapshot i what differs from the backup, and writes it out.
+func (w writer) writeSnapshot(ctx context.Context, i int) error {
+	t := &w.ownSet.Parts[i].Target
+	root := access.Root(t)
+	from, to, o := w.presented.Roots[root], w.mounted.path(i), w.writeOptions(ctx, i, root)
+	failpoint.Hit("restore.writing")
+	done, err := tree.Sync(ctx, from, to, o)
+	userPaths := []string{from, "backup:" + root, to, "snapshot:" + root}
+	done.Warnings, done.Unreadable = replaceInAll(done.Warnings, userPaths), replaceInAll(done.Unreadable, userPaths)
+	done.Warnings = append(done.Warnings, leftAloneWarnings(w.mounts, to, root, o.Skip)...)
+	w.synced = append(w.synced, done)
+	if err == nil {
+		err = unreadableFault(done.Unreadable)
+	}
+	if err == nil {
+		err = w.guard.flush(ctx, i)
+	}
+	if err != nil {
+		err = replacePaths(fullHint(w.guard.cause(ctx, err), t), userPaths...)
+		return fault.New(fault.Of(err).Code, "restoring backup %s into the snapshot of %s: %w", w.backup.ID, t.Name, err)
+	}
+	return nil
+}
+
+// writeOptions returns the options for writing into snapshot i, whose root in the backup this is.
+func (w writer) writeOptions(ctx context.Context, i int, root string) tree.Options {
+	o := w.withProgress("restoring "+w.ownSet.Parts[i].Target.Name, w.compareOptions(root))
+	o.NoDevices, o.Direct, o.Unlock = w.presented.NoDevices, w.presented.Direct, true
+	if w.flags != nil {
+		o.Flags = func(rel string) tree.Flags { return w.flags[filepath.Join(root, rel)] }
+	}
+	o.Gate = func(n int64) error {
+		err := w.guard.reserve(ctx, i, n)
+		w.maybeWritten = w.maybeWritten || err == nil
+		return err
+	}
+	return o
 }
 
 // withProgress adds to the options a report of progress to the user, under the label.
@@ -291,50 +319,6 @@ func (r *restoreRun) withProgress(label string, o tree.Options) tree.Options {
 	report := access.Report(r.thisRun, r.host, label)
 	o.Report = func(p tree.Progress) { report(backup.Progress{Done: p.Done, Total: p.Total, Files: p.Files}) }
 	return o
-}
-
-// replacePaths replaces paths in an error's message and hint, which name how this process reached the files, by what a
-// user understands. pairs are old and new, as in strings.NewReplacer.
-func replacePaths(err error, pairs ...string) error {
-	f := *fault.Of(err)
-	replacer := strings.NewReplacer(pairs...)
-	f.Msg, f.Hint = replacer.Replace(f.Msg), replacer.Replace(f.Hint)
-	return &f
-}
-
-// replaceInAll is replacePaths for a list of texts.
-func replaceInAll(texts, pairs []string) (out []string) {
-	replacer := strings.NewReplacer(pairs...)
-	for _, text := range texts {
-		out = append(out, replacer.Replace(text))
-	}
-	return out
-}
-
-// unreadableFault returns the fault for files of the backup that could not be read (tree.Done.Unreadable), or nil.
-func unreadableFault(paths []string) error {
-	if len(paths) == 0 {
-		return nil
-	}
-	named := paths[:min(maxPathsNamed, len(paths))]
-	return fault.New(fault.BackendFailed, "files cannot be read, such as %s", strings.Join(named, ", ")).
-		With("paths", paths).WithHint("check the repository with the backend's own tool")
-}
-
-// fullHint adds to an error what to do if the file system of a volume has too little room for what the backup holds, or
-// a quota allows less.
-func fullHint(err error, t *snapset.Target) error {
-	f := *fault.Of(err)
-	switch {
-	case f.Hint != "":
-	case errors.Is(err, unix.EDQUOT):
-		f.WithHint("raise the quota of that file's owner, group or project on %s, or switch it off, then restore again",
-			t.Name)
-	case errors.Is(err, unix.ENOSPC):
-		f.WithHint("the file system of %s has too little room for what the backup holds: see df -h and df -i, enlarge it "+
-			"(lvextend -r %s), then restore again", t.Name, t.LV.FullName())
-	}
-	return &f
 }
 
 // undoLimit bounds the removal of a set that was not filled.

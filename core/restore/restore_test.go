@@ -2,6 +2,8 @@ package restore
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 	"go.pcc.com/rewind/core/tree"
@@ -105,5 +108,30 @@ func TestHintOfFullFileSystemNamesWhatToEnlarge(t *testing.T) {
 		if want == "" && f.Hint != "" || !strings.Contains(f.Hint, want) || !errors.Is(f, err) {
 			t.Errorf("%v: %v, hint %q", err, f, f.Hint)
 		}
+	}
+}
+
+// What was another volume at the backup may be a directory by now, whose files belong to another time than the rest.
+func TestDirectoryThatWasAVolumeIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"wal", "mounted", "empty"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if name == "empty" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("wal", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	mounts := []filesystem.Mount{{ID: 1, Point: "/dat/mounted"}}
+	skipped := []string{"empty", "gone", "link", "mounted", "wal"}
+	got := leftAloneWarnings(mounts, dir, "/dat", skipped)
+	if len(got) != 1 || !strings.HasPrefix(got[0], "/dat/wal was a volume ") {
+		t.Errorf("%q", got)
 	}
 }

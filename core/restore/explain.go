@@ -1,0 +1,82 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// replacePaths replaces paths in an error's message and hint, which name how this process reached the files, by what a
+// user understands. pairs are old and new, as in strings.NewReplacer.
+func replacePaths(err error, pairs ...string) error {
+	f := *fault.Of(err)
+	replacer := strings.NewReplacer(pairs...)
+	f.Msg, f.Hint = replacer.Replace(f.Msg), replacer.Replace(f.Hint)
+	return &f
+}
+
+// leftAloneWarnings warns of directories in a snapshot, mounted at dir, whose content is neither that of the backup nor
+// compared: when the backup was made, another volume was mounted there, which has a root of its own in the backup, and
+// now the files are on this volume. skipped are the paths of these directories relative to root.
+func leftAloneWarnings(mounts []filesystem.Mount, dir, root string, skipped []string) (warnings []string) {
+	for _, rel := range skipped {
+		path := filepath.Join(root, rel)
+		if _, ok := filesystem.At(mounts, path); ok {
+			continue // what lies below the mount is in use by nobody
+		}
+		inside, err := backup.JoinNoLinks(dir, rel)
+		if err != nil {
+			continue // it does not exist, or is a link
+		}
+		if entries, err := os.ReadDir(inside); err == nil && len(entries) > 0 {
+			const msg = "%s was a volume of its own when the backup was made, and is a directory of %s now: " +
+				"what is in it is not restored, and stays in the set as it is"
+			warnings = append(warnings, fmt.Sprintf(msg, path, root))
+		}
+	}
+	return warnings
+}
+
+// replaceInAll is replacePaths for a list of texts.
+func replaceInAll(texts, pairs []string) (out []string) {
+	replacer := strings.NewReplacer(pairs...)
+	for _, text := range texts {
+		out = append(out, replacer.Replace(text))
+	}
+	return out
+}
+
+// unreadableFault returns the fault for files of the backup that could not be read (tree.Done.Unreadable), or nil.
+func unreadableFault(paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	named := paths[:min(maxPathsNamed, len(paths))]
+	return fault.New(fault.BackendFailed, "files cannot be read, such as %s", strings.Join(named, ", ")).
+		With("paths", paths).WithHint("check the repository with the backend's own tool")
+}
+
+// fullHint adds to an error what to do if the file system of a volume has too little room for what the backup holds, or
+// a quota allows less.
+func fullHint(err error, t *snapset.Target) error {
+	f := *fault.Of(err)
+	switch {
+	case f.Hint != "":
+	case errors.Is(err, unix.EDQUOT):
+		f.WithHint("raise the quota of that file's owner, group or project on %s, or switch it off, then restore again",
+			t.Name)
+	case errors.Is(err, unix.ENOSPC):
+		f.WithHint("the file system of %s has too little room for what the backup holds: see df -h and df -i, enlarge it "+
+			"(lvextend -r %s), then restore again", t.Name, t.LV.FullName())
+	}
+	return &f
+}
