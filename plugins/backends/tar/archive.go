@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
@@ -59,6 +61,12 @@ func (b backend) extract(ctx context.Context, archive, dir string, report backup
 		}
 		report(p)
 	})
+	var failed *command.Error
+	if errors.As(err, &failed) && slices.ContainsFunc(strings.Split(failed.Stderr, "\n"), isFull) {
+		return fault.New(fault.NoSpace, "there is not enough room beside %s to unpack it", archive).
+			WithHint("make room there for the whole backup (%s at least), or move the archives to a larger place",
+				ansible.Bytes(sizeOf(archive)))
+	}
 	if err != nil && ctx.Err() == nil {
 		return fault.New(fault.BackendFailed, "unpack %s: %w", archive, err)
 	}
@@ -73,6 +81,12 @@ func sizeOf(path string) int64 {
 	return info.Size()
 }
 
+// isFull reports whether a line of tar's stderr says that there was no room for what it wrote.
+func isFull(line string) bool {
+	return strings.HasSuffix(line, ": No space left on device") || strings.HasSuffix(line, ": Disk quota exceeded") ||
+		strings.Contains(line, ": Wrote only ")
+}
+
 // parseStderr parses a line of tar's stderr. With LC_ALL=C the texts are those of the source code (GNU tar:
 // src/create.c, src/misc.c), and characters of a name that are not printable ASCII are escaped.
 func (s *summary) parseStderr(line string) {
@@ -80,8 +94,7 @@ func (s *summary) parseStderr(line string) {
 	switch {
 	case says("socket ignored"), says("file changed as we read it"), says("File shrank by"):
 		s.warnings = append(s.warnings, strings.TrimPrefix(line, "tar: ."))
-	case strings.HasSuffix(line, "No space left on device"), strings.HasSuffix(line, "Disk quota exceeded"),
-		says("Wrote only "):
+	case isFull(line):
 		s.full = true
 	case says("File removed before we read it"), says("Cannot") && strings.HasSuffix(line, "No such file or directory"):
 		s.vanished = append(s.vanished, pathOf(line))

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/backuptest"
 	"go.pcc.com/rewind/core/backup/plugin"
@@ -91,6 +93,35 @@ func TestFailedStoreLeavesNothing(t *testing.T) {
 		t.Errorf("got %v, want backend_failed", err)
 	}
 	if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
+
+// A restore unpacks the archive beside it. Where there is no room for that, it says so, and leaves nothing.
+func TestPresentWithoutRoomIsNoSpace(t *testing.T) {
+	path, root := t.TempDir(), t.TempDir()
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, "size=3m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(path, 0) })
+	if err := os.WriteFile(filepath.Join(root, "file"), make([]byte, 2<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := backend{command.Local{}}
+	c := backup.Config{Options: map[string]any{"path": path}}
+	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Now(), Roots: []string{root}}
+	stored, err := b.Store(t.Context(), c, tree, func(backup.Progress) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.Present(t.Context(), c, stored.ID, func(backup.Progress) {}, func(context.Context, backup.Presented) error {
+		t.Error("it was presented")
+		return nil
+	})
+	if !errors.Is(err, fault.NoSpace) || fault.Of(err).Hint == "" {
+		t.Errorf("got %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(path, "rewind-presenting-*")); err != nil || len(left) > 0 {
 		t.Errorf("left: %v %v", left, err)
 	}
 }
