@@ -145,6 +145,7 @@ func (r *restoreRun) fill(ctx context.Context) error {
 	}
 	r.warnings = append(access.FutureWarning(backups, r.backup.Host, r.started),
 		access.DamagedWarnings(backups, r.backup.Host)...)
+	r.warnings = append(r.warnings, access.ForeignWarning(backups, r.backup)...)
 	if r.backup.Incomplete {
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it",
 			r.backup.ID, r.backup.Time.Format(time.RFC3339)).

@@ -50,20 +50,27 @@ func Pick(list []backup.Stored, id, host string, roots []string, now time.Time) 
 		id, len(ids), strings.Join(ids, ", "))
 }
 
-// latest returns the host's newest complete backup that has all the roots and is not dated later than now.
+// latest returns the host's newest complete backup that has all the roots and is not dated later than now. A backup
+// that another program made is taken only if there is no other: nobody knows what that program left out.
 func latest(list []backup.Stored, host string, roots []string, now time.Time) (backup.Stored, error) {
 	list = slices.Clone(list)
 	backup.NewestFirst(list)
 	var future []string
-	for _, s := range list {
+	var foreign *backup.Stored
+	for i, s := range list {
 		missing := func(root string) bool { return !slices.Contains(s.Roots, root) }
 		switch {
 		case s.Incomplete || s.Host != host || slices.ContainsFunc(roots, missing):
 		case s.Future(now):
 			future = append(future, s.ID)
-		default:
+		case !isForeign(s):
 			return s, nil
+		case foreign == nil:
+			foreign = &list[i]
 		}
+	}
+	if foreign != nil {
+		return *foreign, nil
 	}
 	wanted := host
 	if len(roots) > 0 {
@@ -81,6 +88,31 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", wanted).
 		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; " +
 			"host=NAME names another host's")
+}
+
+// isForeign reports whether another program made the backup, such as restic by hand or by cron.
+func isForeign(s backup.Stored) bool { return s.Set == "" }
+
+// ForeignWarning warns if another program made the backup that is restored, or a newer one of its host that has the
+// same volumes and was not taken for the latest.
+func ForeignWarning(list []backup.Stored, restored backup.Stored) []string {
+	if isForeign(restored) {
+		return []string{fmt.Sprintf("backup %s was not made by snap_backup: what was left out of it (such as by --exclude) "+
+			"is deleted in the set, and by a rollback to it", restored.ID)}
+	}
+	var newer []string
+	for _, s := range list {
+		missing := func(root string) bool { return !slices.Contains(s.Roots, root) }
+		if isForeign(s) && !s.Incomplete && s.Host == restored.Host && s.Time.After(restored.Time) &&
+			!slices.ContainsFunc(restored.Roots, missing) {
+			newer = append(newer, s.ID)
+		}
+	}
+	if len(newer) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("newer than backup %s, and not made by snap_backup: %s; restore_id=ID takes one of them",
+		restored.ID, firstFew(newer))}
 }
 
 // NoBackupsText says that the host has no backups, and which other hosts have.

@@ -120,3 +120,32 @@ func TestDamagedBackupIsNotTheLatest(t *testing.T) {
 		}
 	}
 }
+
+// Another program may have left files out of its backup. A restore would take them for deleted.
+func TestBackupOfAnotherProgramIsTheLatestOnlyIfThereIsNoOther(t *testing.T) {
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	dat := []string{"/dat"}
+	fresh := backup.Stored{ID: "byhand-new", Host: "web", Time: now.Add(-time.Hour), Roots: dat}
+	old := backup.Stored{ID: "byhand-old", Host: "web", Time: now.Add(-9 * time.Hour), Roots: dat}
+	own := backup.Stored{ID: "ours", Host: "web", Set: "backup", Sequence: 1, Time: now.Add(-2 * time.Hour), Roots: dat}
+	for _, c := range []struct {
+		list []backup.Stored
+		id   string
+		want string
+		says string
+	}{
+		{[]backup.Stored{fresh, own, old}, Latest, "ours", "backup ours, and not made by snap_backup: byhand-new;"},
+		{[]backup.Stored{own, old}, Latest, "ours", ""},
+		{[]backup.Stored{fresh, old}, Latest, "byhand-new", "byhand-new was not made by snap_backup: what was left out"},
+		{[]backup.Stored{fresh, own}, "byhand-new", "byhand-new", "is deleted in the set"},
+	} {
+		got, err := Pick(c.list, c.id, "web", dat, now)
+		if err != nil || got.ID != c.want {
+			t.Errorf("%s of %v: %q, %v", c.id, c.list, got.ID, err)
+		}
+		warnings := ForeignWarning(c.list, got)
+		if said := strings.Join(warnings, ""); !strings.Contains(said, c.says) || c.says == "" && said != "" {
+			t.Errorf("%s of %v: warnings %q", c.id, c.list, warnings)
+		}
+	}
+}
