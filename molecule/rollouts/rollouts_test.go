@@ -141,6 +141,39 @@ func TestRollouts(t *testing.T) {
 	}
 }
 
+// TestAdministratorsSettings checks that what an administrator has set for other playbooks changes neither where a
+// rollout ends nor that a backup is made of every server.
+func TestAdministratorsSettings(t *testing.T) {
+	all := []string{"one", "two", "three"}
+	for _, c := range []struct {
+		playbook, setting, strikes, more string
+		touched                          []string // the servers whose modules run
+		fails                            bool
+	}{
+		{"rollback", "ANSIBLE_STRATEGY=free", "fails-one", "rewind_serial", all[:2], true},
+		{"snapshot", "ANSIBLE_STRATEGY=host_pinned", "fails-one", "rewind_serial", all[:2], true},
+		{"restore", "ANSIBLE_STRATEGY=free", "fails-one", "rewind_serial", all[:2], true},
+		{"remove", "ANSIBLE_STRATEGY=free", "fails-one", "rewind_serial", all[:2], true},
+		{"schedule", "ANSIBLE_STRATEGY=free", "fails-one", "rewind_serial", all[:2], true},
+		{"backup", "ANSIBLE_STRATEGY=free", "fails-one", "rewind_throttle", all, true},
+		{"backup", "ANSIBLE_ANY_ERRORS_FATAL=true", "fails-one", "rewind_throttle", all, true},
+		{"rollback", "ANSIBLE_JINJA2_NATIVE=true", "", "rewind_serial", all, false},
+	} {
+		for _, ansible := range ansibles(t) {
+			t.Run(c.playbook+", "+c.setting+", "+filepath.Base(ansible), func(t *testing.T) {
+				t.Parallel()
+				extra := map[string]string{"rewind_serial": `{"rewind_serial": [2, 1]}`, "rewind_throttle": "rewind_throttle=1"}
+				out, touched, err := play(t, ansible, c.playbook, c.strikes, c.setting, "-e", extra[c.more])
+				slices.Sort(touched)
+				want := slices.Sorted(slices.Values(c.touched))
+				if touched = slices.Compact(touched); (err != nil) != c.fails || !slices.Equal(touched, want) {
+					t.Errorf("%v; modules ran on %q, want %q\n%s", err, touched, want, out)
+				}
+			})
+		}
+	}
+}
+
 // TestBackupsShareTheRepository checks that as many servers back up at the same time as rewind_throttle allows, and
 // that a server that is lost does not keep the others from their backups.
 func TestBackupsShareTheRepository(t *testing.T) {
@@ -240,8 +273,9 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// play runs a playbook with the Ansible of a directory and more arguments. Before that it makes the files with the
-// names in strikes. It returns what ansible-playbook printed and the lines of the file "touched".
+// play runs a playbook with the Ansible of a directory and more arguments; those that begin with ANSIBLE_ are settings
+// in the environment. Before that it makes the files with the names in strikes. It returns what ansible-playbook printed
+// and the lines of the file "touched".
 func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out string, touched []string, err error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -271,8 +305,15 @@ func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out 
 	}
 	book := "../../playbooks/" + playbook + ".yml"
 	words := []string{ansible + "/bin/ansible-playbook", "-i", dir + "/inventory.yml", book}
-	cmd := exec.Command("../../build/venv/bin/python", append(words, more...)...)
-	cmd.Env = append(os.Environ(),
+	isSetting := func(word string) bool { return strings.HasPrefix(word, "ANSIBLE_") }
+	words = append(words, slices.DeleteFunc(slices.Clone(more), isSetting)...)
+	cmd := exec.Command("../../build/venv/bin/python", words...)
+	for _, word := range more {
+		if isSetting(word) {
+			cmd.Env = append(cmd.Env, word)
+		}
+	}
+	cmd.Env = append(append(os.Environ(), cmd.Env...),
 		"PYTHONPATH="+ansible, "ROLLOUT="+dir, "HOME="+dir, "PATH="+dir+"/bin:"+os.Getenv("PATH"),
 		"ANSIBLE_CONFIG="+dir+"/ansible.cfg", "ANSIBLE_LIBRARY="+dir+"/library",
 		"ANSIBLE_CONNECTION_PLUGINS="+dir+"/connections")
