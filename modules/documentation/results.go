@@ -167,10 +167,12 @@ var moduleKeys = map[string][]resultKey{
 				{name: "since", kind: "str", doc: "When the unit was started, RFC 3339."},
 			}},
 		{name: "backups_scheduled", kind: "list", elements: "dict", when: success,
-			doc: "The backups that systemd makes on this server.", keys: []resultKey{
+			doc: "The backups that systemd makes on this server, or would if their timers were active.",
+			keys: []resultKey{
 				{name: "name", kind: "str", doc: "The set's name."},
 				{name: "timer", kind: "str", doc: "The timer of systemd."},
 				{name: "next", kind: "str", doc: "When the backup is due next, RFC 3339; empty: never again."},
+				{name: "problem", kind: "str", doc: "Why it is not made although it is scheduled: its timer is not active."},
 			}},
 		{name: "program_dir", kind: "str", doc: "The directory in which programs are kept and from which they run.",
 			when: success},

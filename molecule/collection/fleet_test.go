@@ -161,6 +161,15 @@ func TestVerdictOfAServer(t *testing.T) {
 				r["backups_not_begun"] = []any{map[string]any{"name": "nightly", "unit": "x"}}
 			},
 		},
+		{
+			"a timer that was stopped", "bad", "scheduled backup nightly is not made: its timer",
+			func(r map[string]any) {
+				r["backups_scheduled"] = []any{
+					map[string]any{"name": "nightly", "problem": "its timer is not active"},
+					map[string]any{"name": "weekly", "next": "2026-03-05T02:00:00Z"},
+				}
+			},
+		},
 		{"a failed backup", "bad", "backup nightly: the repository is full", func(r map[string]any) {
 			part(r, "backups")["state"], part(r, "backups")["msg"] = "failed", "the repository is full"
 		}},

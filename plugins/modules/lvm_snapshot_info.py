@@ -212,7 +212,7 @@ backups_not_begun:
       type: str
       returned: always
 backups_scheduled:
-  description: The backups that systemd makes on this server.
+  description: "The backups that systemd makes on this server, or would if their timers were active."
   type: list
   elements: dict
   returned: success
@@ -227,6 +227,10 @@ backups_scheduled:
       returned: always
     next:
       description: "When the backup is due next, RFC 3339; empty: never again."
+      type: str
+      returned: always
+    problem:
+      description: "Why it is not made although it is scheduled: its timer is not active."
       type: str
       returned: always
 program_dir:

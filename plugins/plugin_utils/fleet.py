@@ -63,6 +63,9 @@ def host_row(host, result, limits):
     judge_backups(result.get("backups") or [], bad, warn, limits)
     for start in result.get("backups_not_begun") or []:
         bad.append("scheduled backup %s did not begin: journalctl -u %s says why" % (start["name"], start["unit"]))
+    for schedule in result.get("backups_scheduled") or []:
+        if schedule.get("problem"):
+            bad.append("scheduled backup %s is not made: %s" % (schedule["name"], schedule["problem"]))
     out = verdict_row(host, "bad" if bad else "warn" if warn else "ok", bad + warn)
     out["version"] = result.get("rewind_version") or ""
     out["sets"] = sets

@@ -94,19 +94,40 @@ func filterNotBegun(failed map[string]time.Time, list []backup) []notBegun {
 	return all
 }
 
-// scheduledBackup is a backup that has a timer of systemd on this server.
+// dropIns is a pattern for the files that action=schedule writes and action=unschedule removes, one for each timer.
+var dropIns = filepath.Join(filepath.Dir(journey.ScheduleUnit), scheduleTimers+".d", "when.conf")
+
+// scheduledBackup is a backup that has a timer of systemd on this server, or should have one.
 type scheduledBackup struct {
-	Name  string `json:"name"`
-	Timer string `json:"timer"`
-	Next  string `json:"next"` // when the timer elapses next, RFC 3339; empty: never again
+	Name    string `json:"name"`
+	Timer   string `json:"timer"`
+	Next    string `json:"next"`              // when the timer elapses next, RFC 3339; empty: never again
+	Problem string `json:"problem,omitempty"` // why it is not made although nobody has ended the schedule
 }
 
-// listScheduled describes the timers of scheduled backups. due has the active ones, with the time at which each elapses
-// next.
-func listScheduled(due map[string]time.Time) []scheduledBackup {
+// withStopped adds to the timers that are due those that have a drop-in and are not active: somebody has stopped or
+// masked them, a package was removed, or systemd could not start their service. It returns the names of these.
+func withStopped(due map[string]time.Time, pattern string) (stopped []string) {
+	files, _ := filepath.Glob(pattern) // the only error is that of a bad pattern
+	for _, file := range files {
+		unit := strings.TrimSuffix(filepath.Base(filepath.Dir(file)), ".d")
+		if _, isActive := due[unit]; !isActive {
+			due[unit] = time.Time{}
+			stopped = append(stopped, unit)
+		}
+	}
+	return stopped
+}
+
+// listScheduled describes the timers of scheduled backups. due has the time at which each elapses next, and stopped the
+// names of those that are not active.
+func listScheduled(due map[string]time.Time, stopped []string) []scheduledBackup {
 	all := []scheduledBackup{}
 	for _, unit := range slices.Sorted(maps.Keys(due)) { // code that sorts structs would make the program 10 KB larger
 		s, next := scheduledBackup{Name: backupName(unit, scheduleTimers), Timer: unit}, due[unit]
+		if slices.Contains(stopped, unit) {
+			s.Problem = "its timer is not active: systemctl status " + unit
+		}
 		if !next.IsZero() {
 			s.Next = next.UTC().Format(time.RFC3339)
 		}
@@ -134,7 +155,7 @@ func readSchedules(
 ) (scheduled []scheduledBackup, unbegun []notBegun, warnings []string) {
 	systemd, err := service.Connect(ctx)
 	if err != nil {
-		return listScheduled(nil), filterNotBegun(nil, list), nil
+		return listScheduled(nil, nil), filterNotBegun(nil, list), nil
 	}
 	defer systemd.Close()
 	failed, err := systemd.Failed(ctx, scheduledUnits)
@@ -144,14 +165,15 @@ func readSchedules(
 	due, err := systemd.Timers(ctx, scheduleTimers)
 	if err != nil {
 		warnings = append(warnings, "which backups are scheduled cannot be found out: "+err.Error())
-		return listScheduled(nil), filterNotBegun(failed, list), warnings
+		return listScheduled(nil, nil), filterNotBegun(failed, list), warnings
 	}
+	stopped := withStopped(due, dropIns)
 	for unit := range failed {
 		if _, isScheduled := due[strings.TrimSuffix(unit, ".service")+".timer"]; !isScheduled {
 			delete(failed, unit)
 		}
 	}
-	return listScheduled(due), filterNotBegun(failed, list), warnings
+	return listScheduled(due, stopped), filterNotBegun(failed, list), warnings
 }
 
 // secondsSince returns how many seconds ago a time was. It returns nil if stamp is no time or is later than now: a
@@ -180,7 +202,10 @@ func printScheduled(w io.Writer, list []scheduledBackup) {
 	}
 	for _, s := range list {
 		next := "is not made any more"
-		if s.Next != "" {
+		switch {
+		case s.Problem != "":
+			next = "is not made, " + s.Problem
+		case s.Next != "":
 			next = "is made at " + localTime(s.Next)
 		}
 		fmt.Fprintf(w, "  %s %s (%s)\n", s.Name, next, s.Timer)

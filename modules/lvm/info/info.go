@@ -110,7 +110,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		scheduled, unbegun, unknown = readSchedules(ctx, backups)
 		r.Warnings = append(r.Warnings, unknown...)
 	}
-	r.Msg = summary(info, current, backups, unbegun)
+	r.Msg = summary(info, current, backups, unbegun, scheduled)
 	r.Data = map[string]any{
 		"host": info.Host, "groups": info.Groups, "sets": info.Sets, "unmanaged": info.Unmanaged, "mounts": info.Mounts,
 		"last_rollback": last, "under_way": current, "program_dir": programs,
@@ -119,13 +119,15 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if a.Textfile != "" {
 		r.Changed = true
 		if !c.Check {
-			return r, writeMetrics(a.Textfile, formatMetrics(info, backups, unbegun))
+			return r, writeMetrics(a.Textfile, formatMetrics(info, backups, unbegun, scheduled))
 		}
 	}
 	return r, nil
 }
 
-func summary(i *snapset.Info, current []journey.Status, backups []backup, unbegun []notBegun) string {
+func summary(
+	i *snapset.Info, current []journey.Status, backups []backup, unbegun []notBegun, scheduled []scheduledBackup,
+) string {
 	if !i.Host.Usable {
 		return "this server cannot be snapshotted: " + strings.Join(i.Host.Problems, "; ")
 	}
@@ -145,6 +147,11 @@ func summary(i *snapset.Info, current []journey.Status, backups []backup, unbegu
 	}
 	for _, u := range unbegun {
 		bad = append(bad, "scheduled backup "+u.Name+" did not begin")
+	}
+	for _, s := range scheduled {
+		if s.Problem != "" {
+			bad = append(bad, "scheduled backup "+s.Name+" is not made")
+		}
 	}
 	msg := fmt.Sprintf("sets: %d, other snapshots: %d", len(i.Sets), len(i.Unmanaged))
 	if len(bad) > 0 {

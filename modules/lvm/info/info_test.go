@@ -3,6 +3,9 @@ package info
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +94,29 @@ func TestScheduledBackupThatDidNotBeginIsFound(t *testing.T) {
 	}
 }
 
+// A schedule that nobody has ended has a drop-in. If its timer is not active, no backup is made and nothing fails.
+func TestStoppedTimerOfAScheduleIsFound(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"nightly", "weekly"} {
+		path := filepath.Join(dir, "rewind-backup@"+name+".timer.d/when.conf")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := time.Date(2026, 3, 5, 2, 0, 0, 0, time.UTC)
+	due := map[string]time.Time{"rewind-backup@nightly.timer": at, "rewind-backup@once.timer": {}}
+	stopped := withStopped(due, filepath.Join(dir, "rewind-backup@*.timer.d/when.conf"))
+	want := []scheduledBackup{
+		{Name: "nightly", Timer: "rewind-backup@nightly.timer", Next: "2026-03-05T02:00:00Z"},
+		{Name: "once", Timer: "rewind-backup@once.timer"},
+		{Name: "weekly", Timer: "rewind-backup@weekly.timer",
+			Problem: "its timer is not active: systemctl status rewind-backup@weekly.timer"},
+	}
+	if diff := cmp.Diff(want, listScheduled(due, stopped)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A backup that was made while the clock was fast is dated later than now, and has no age.
 func TestBackupDatedInFutureHasNoAge(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC)
@@ -109,18 +135,21 @@ func TestPrintResultFreshOrFromFile(t *testing.T) {
 	unbegun := []notBegun{{"monthly", "rewind-backup@monthly.service", "2026-11-23T02:00:00Z"}}
 	current := []journey.Status{{Kind: "rollback", Title: "roll back to set snap", Unit: "rewind-1.service",
 		Begun: "2026-11-23T20:34:46Z", Label: "merging", Percent: &half}}
+	scheduled := []scheduledBackup{
+		{Name: "nightly", Timer: "rewind-backup@nightly.timer", Next: "2026-11-24T02:13:00Z"},
+		{Name: "once", Timer: "rewind-backup@once.timer"},
+		{Name: "weekly", Timer: "rewind-backup@weekly.timer", Problem: "its timer is not active: systemctl status x"},
+	}
 	data := map[string]any{
 		"host": i.Host, "groups": i.Groups, "sets": i.Sets, "unmanaged": i.Unmanaged, "mounts": i.Mounts,
 		"last_rollback": &rollback.Last{Set: "snap", Begun: "2026-11-23T20:34:46Z", Outcome: "unfinished", Step: "started",
 			Downtime: 9400},
 		"under_way": current, "backups": backups,
 		"backups_not_begun": unbegun,
-		"backups_scheduled": []scheduledBackup{
-			{"nightly", "rewind-backup@nightly.timer", "2026-11-24T02:13:00Z"}, {"once", "rewind-backup@once.timer", ""},
-		},
+		"backups_scheduled": scheduled,
 	}
 
-	fresh := ansible.Result{Msg: summary(i, current, backups, unbegun), Data: data}
+	fresh := ansible.Result{Msg: summary(i, current, backups, unbegun, scheduled), Data: data}
 	var stored ansible.Result
 	text, err := json.Marshal(fresh)
 	if err == nil {
@@ -130,7 +159,7 @@ func TestPrintResultFreshOrFromFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `sets: 1, other snapshots: 1; snap is merging, backup weekly failed, ` +
-		`scheduled backup monthly did not begin; under way: roll back to set snap
+		`scheduled backup monthly did not begin, scheduled backup weekly is not made; under way: roll back to set snap
 
 kernel 6.12.5, LVM 2.03.31(2), dm_snapshot loaded, dm_thin_pool loadable
 volume group vg00: 6.0 GiB, 4.0 GiB free
@@ -158,6 +187,7 @@ last backups
 scheduled backups
   nightly is made at 2026-11-24T02:13:00Z (rewind-backup@nightly.timer)
   once is not made any more (rewind-backup@once.timer)
+  weekly is not made, its timer is not active: systemctl status x (rewind-backup@weekly.timer)
 
 last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LVM merges, services down for 9.4 s
 `
@@ -172,7 +202,8 @@ last rollback: snap, 2026-11-23T20:34:46Z, done; the volumes are in use while LV
 
 func TestSummaryOfUnusableServer(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Problems: []string{"this is a container (lxc): its volumes belong to its host"}}}
-	if got := summary(i, nil, nil, nil); !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
+	got := summary(i, nil, nil, nil, nil)
+	if !strings.Contains(got, "cannot") || !strings.Contains(got, "container (lxc)") {
 		t.Error(got)
 	}
 }
@@ -181,7 +212,7 @@ func TestSummaryOfUnusableServer(t *testing.T) {
 func TestSummaryOfUnknownSet(t *testing.T) {
 	i := &snapset.Info{Host: snapset.Host{Usable: true}, None: `there is no set "snpa"; there is snap`}
 	if got := summary(i, []journey.Status{{Title: "set snap: absent"}}, nil,
-		nil); got != i.None+"; under way: set snap: absent" {
+		nil, nil); got != i.None+"; under way: set snap: absent" {
 		t.Error(got)
 	}
 }

@@ -27,7 +27,7 @@ func writeMetrics(path, text string) error {
 
 // formatMetrics returns the metrics in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details).
-func formatMetrics(i *snapset.Info, backups []backup, unbegun []notBegun) string {
+func formatMetrics(i *snapset.Info, backups []backup, unbegun []notBegun, scheduled []scheduledBackup) string {
 	m := &exposition{}
 	m.family("rewind_set_state", "Whether a set of snapshots is in that state: 1 or 0.")
 	for _, s := range i.Sets {
@@ -72,6 +72,10 @@ func formatMetrics(i *snapset.Info, backups []backup, unbegun []notBegun) string
 	m.family("rewind_backup_not_begun", "1 for each scheduled backup whose unit was started and began no backup.")
 	for _, u := range unbegun {
 		m.sample(1, "name", u.Name)
+	}
+	m.family("rewind_backup_scheduled", "Whether the timer of a scheduled backup is active: 1 or 0.")
+	for _, s := range scheduled {
+		m.sample(boolValue(s.Problem == ""), "name", s.Name)
 	}
 	return m.String()
 }

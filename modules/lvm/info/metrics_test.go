@@ -25,10 +25,11 @@ func TestFormatMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), formatMetrics(i, backups, []notBegun{{Name: "monthly"}})); diff != "" {
+	scheduled := []scheduledBackup{{Name: "nightly"}, {Name: "weekly", Problem: "its timer is not active"}}
+	if diff := cmp.Diff(string(want), formatMetrics(i, backups, []notBegun{{Name: "monthly"}}, scheduled)); diff != "" {
 		t.Error(diff)
 	}
-	if text := formatMetrics(&snapset.Info{}, nil, nil); text != "" {
+	if text := formatMetrics(&snapset.Info{}, nil, nil, nil); text != "" {
 		t.Errorf("without sets and backups: %s", text)
 	}
 }
@@ -37,8 +38,8 @@ func TestFormatMetrics(t *testing.T) {
 func TestMetricsHaveNoSampleTwice(t *testing.T) {
 	i := &snapset.Info{Sets: []snapset.SetInfo{{Name: "snap", Time: "2026-03-04T02:00:00Z"},
 		{Name: "snap", Time: "2026-03-05T02:00:00Z"}}}
-	once := formatMetrics(&snapset.Info{Sets: i.Sets[:1]}, nil, nil)
-	if diff := cmp.Diff(once, formatMetrics(i, nil, nil)); diff != "" {
+	once := formatMetrics(&snapset.Info{Sets: i.Sets[:1]}, nil, nil, nil)
+	if diff := cmp.Diff(once, formatMetrics(i, nil, nil, nil)); diff != "" {
 		t.Error(diff)
 	}
 }
