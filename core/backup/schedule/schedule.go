@@ -168,22 +168,42 @@ func (p Places) install(ctx context.Context, name string, files []file, current 
 			return fault.New(fault.Internal, "%w", err)
 		}
 	}
-	unit := Timer(name)
-	for _, args := range [][]string{
-		{"daemon-reload"}, {"clean", "--what=state", unit}, {"enable", unit}, {"start", unit},
-	} {
-		if err := p.systemctl(ctx, args...); err != nil {
+	if err := p.systemctl(ctx, "daemon-reload"); err != nil {
+		return err
+	}
+	if err := p.forgetRuns(ctx, name); err != nil {
+		return err
+	}
+	if err := p.systemctl(ctx, "enable", Timer(name)); err != nil {
+		return err
+	}
+	return p.systemctl(ctx, "start", Timer(name))
+}
+
+// forgetRuns removes the time of the last run of a timer that is not active. systemd refuses that for a timer in the
+// state failed, which is one whose service could not be started, and for one that an administrator has set
+// Persistent=false for, of which it keeps no time.
+func (p Places) forgetRuns(ctx context.Context, name string) error {
+	current, err := p.state(ctx, name)
+	if err != nil {
+		return err
+	}
+	if current.failed {
+		if err := p.systemctl(ctx, "reset-failed", Timer(name)); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !current.persistent {
+		return nil
+	}
+	return p.systemctl(ctx, "clean", "--what=state", Timer(name))
 }
 
 // Unset removes the schedule of that name: systemd begins no more of its backups, and one that is under way goes on. If
 // check is true, Unset changes nothing and says what would change. Faults: service_failed, internal.
 func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Result, error) {
 	r := ansible.Result{Data: map[string]any{"name": name}, Msg: "backup " + name + " is not scheduled"}
-	files := []file{{path: p.argumentsPath(name)}, {path: p.dropInPath(name)}}
+	files := []file{{path: p.argumentsPath(name)}, {path: p.dropInPath(name)}, {path: p.enabledPath(name)}}
 	existing := slices.DeleteFunc(files, func(f file) bool {
 		_, err := os.Lstat(f.path)
 		return errors.Is(err, fs.ErrNotExist)
@@ -199,10 +219,11 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 	}
 	r.Msg = "backup " + name + " is not made any more"
 	if current.exists { // the units may have been removed by hand or with a package
-		for _, args := range [][]string{{"disable", "--now", Timer(name)}, {"clean", "--what=state", Timer(name)}} {
-			if err := p.systemctl(ctx, args...); err != nil {
-				return r, err
-			}
+		if err := p.systemctl(ctx, "disable", "--now", Timer(name)); err != nil {
+			return r, err
+		}
+		if err := p.forgetRuns(ctx, name); err != nil {
+			return r, err
 		}
 	}
 	for _, f := range existing {
@@ -244,6 +265,12 @@ func (p Places) argumentsPath(name string) string { return filepath.Join(p.Argum
 
 func (p Places) dropInPath(name string) string {
 	return filepath.Join(p.Units, Timer(name)+".d", dropIn)
+}
+
+// enabledPath returns the path of the link by which systemd starts the timer at boot. "systemctl disable" removes it as
+// long as there is a unit.
+func (p Places) enabledPath(name string) string {
+	return filepath.Join(p.Units, "timers.target.wants", Timer(name))
 }
 
 // backupArguments returns the arguments of the backup itself, without those that say when it is made.
@@ -318,12 +345,15 @@ func (p Places) changedFiles(files []file) (list []file, err error) {
 type timerState struct {
 	exists  bool // systemd finds the unit
 	active  bool
+	failed  bool // the timer could not start its service
 	enabled bool // systemd starts it at the next boot
 	loaded  bool // systemd has read its files since they were last changed
+
+	persistent bool // systemd keeps the time of its last run
 }
 
 func (p Places) state(ctx context.Context, name string) (s timerState, err error) {
-	const properties = "LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+	const properties = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,Persistent"
 	out, err := p.Commands.Run(ctx, command.Cmd{Argv: []string{"systemctl", "show", "-p", properties, Timer(name)}})
 	for line := range strings.Lines(out.Stdout) {
 		switch strings.TrimSpace(line) {
@@ -331,10 +361,14 @@ func (p Places) state(ctx context.Context, name string) (s timerState, err error
 			s.exists = true
 		case "ActiveState=active":
 			s.active = true
+		case "ActiveState=failed":
+			s.failed = true
 		case "UnitFileState=enabled":
 			s.enabled = true
 		case "NeedDaemonReload=no":
 			s.loaded = true
+		case "Persistent=yes":
+			s.persistent = true
 		}
 	}
 	return s, err

@@ -23,6 +23,8 @@ type fakeSystemd struct {
 	active     bool
 	needReload bool     // unit files were written since systemd read them
 	noUnit     bool     // systemd does not find the unit
+	forgetful  bool     // an administrator's drop-in has Persistent=false, and systemd keeps nothing that it could clean
+	failed     bool     // the timer could not start its service; systemd cleans no unit in that state
 	changes    []string // the commands that changed something
 }
 
@@ -37,6 +39,10 @@ func (s *fakeSystemd) Run(_ context.Context, c command.Cmd) (out command.Output,
 		if s.noUnit {
 			out.Stdout = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\nNeedDaemonReload=no\n"
 		}
+		if s.failed {
+			out.Stdout = "LoadState=loaded\nActiveState=failed\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+		}
+		out.Stdout += map[bool]string{true: "Persistent=no\n", false: "Persistent=yes\n"}[s.forgetful]
 		if s.needReload {
 			out.Stdout = strings.ReplaceAll(out.Stdout, "Reload=no", "Reload=yes")
 		}
@@ -55,6 +61,15 @@ func (s *fakeSystemd) Run(_ context.Context, c command.Cmd) (out command.Output,
 		s.active = c.Argv[2] == "start"
 	case "daemon-reload":
 		s.needReload = false
+	case "reset-failed":
+		s.failed = s.failed && c.Argv[3] != "rewind-backup@nightly.timer"
+	case "clean":
+		if s.forgetful {
+			return out, errors.New("Failed to clean unit: No matching resources found.")
+		}
+		if s.failed {
+			return out, errors.New("Failed to clean unit: Unit is not inactive or has pending job.")
+		}
 	}
 	s.changes = append(s.changes, words)
 	return out, nil
@@ -182,6 +197,38 @@ func TestNewCalendarStartsNoBackup(t *testing.T) {
 	}
 }
 
+// A timer whose service systemd could not start (it was masked, or its file was gone) is in the state failed, in which
+// systemd refuses to remove the time of its last run.
+func TestFailedTimerIsSetAndUnset(t *testing.T) {
+	p, systemd := places(t)
+	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+		t.Fatal(err)
+	}
+	systemd.active, systemd.failed = false, true
+	if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed || !systemd.active {
+		t.Errorf("set: %+v, %v", r, err)
+	}
+	systemd.active, systemd.failed = false, true
+	if r, err := p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed {
+		t.Errorf("unset: %+v, %v", r, err)
+	}
+	if _, err := os.Stat(p.argumentsPath("nightly")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its secrets are still there: %v", err)
+	}
+}
+
+// An administrator may want no backup at once after a downtime, and set Persistent=false.
+func TestTimerThatIsNotPersistentIsSetAndUnset(t *testing.T) {
+	p, systemd := places(t)
+	systemd.forgetful = true
+	if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed || !systemd.active {
+		t.Errorf("set: %+v, %v", r, err)
+	}
+	if r, err := p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed || systemd.active {
+		t.Errorf("unset: %+v, %v", r, err)
+	}
+}
+
 // The arguments contain secrets, so others must not read them, and root obeys them, so others must not write them.
 func TestArgumentsAreForRootAlone(t *testing.T) {
 	p, _ := places(t)
@@ -211,12 +258,20 @@ func TestUnsetWorksWithoutUnits(t *testing.T) {
 	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
 		t.Fatal(err)
 	}
+	// What systemctl enable has made; the next installation of the package would start the timer by it.
+	link := filepath.Join(p.Units, "timers.target.wants", Timer("nightly"))
+	err := errors.Join(os.Mkdir(filepath.Dir(link), 0o755), os.Symlink(filepath.Join(p.Packaged, timer), link))
+	if err != nil {
+		t.Fatal(err)
+	}
 	systemd.noUnit = true
 	if r, err := p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := os.Stat(p.argumentsPath("nightly")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("its secrets are still there: %v", err)
+	for _, path := range []string{p.argumentsPath("nightly"), link} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
 	}
 }
 
