@@ -126,8 +126,10 @@ options:
   calendar:
     type: str
     description:
-      - "When a scheduled backup is made, as in systemd.time(7): 02:00, Mon..Fri 22:30."
-    default: "02:00"
+      - >-
+        When a scheduled backup is made, as in systemd.time(7): 04:00, Mon..Fri 22:30. A time that the clock skips
+        when daylight-saving time begins, often 02:00, is one night without a backup.
+    default: "04:00"
   spread:
     type: int
     description:
@@ -275,7 +277,7 @@ EXAMPLES = r"""
   pcc.rewind.snap_backup:
     action: schedule
     name: nightly
-    calendar: "02:00"
+    calendar: "04:00"
     volumes:
       - /dat
       - /pccehr

@@ -40,12 +40,16 @@ type Schedule struct {
 // written to Units, because they would hide the package's.
 type Places struct {
 	Arguments, Units, Packaged string
+	Zone                       string // the file with the server's time zone
 	Commands                   command.Runner
 }
 
 // On returns the Places of a real server.
 func On(r command.Runner) Places {
-	return Places{Arguments: "/etc/rewind", Units: "/etc/systemd/system", Packaged: "/usr/lib/systemd/system", Commands: r}
+	return Places{
+		Arguments: "/etc/rewind", Units: "/etc/systemd/system", Packaged: "/usr/lib/systemd/system",
+		Zone: "/etc/localtime", Commands: r,
+	}
 }
 
 const (
@@ -73,7 +77,7 @@ const timerUnit = fileHeader + `[Unit]
 Description=Rewind: when backup %i is made
 
 [Timer]
-OnCalendar=02:00
+OnCalendar=04:00
 Persistent=true
 
 [Install]
@@ -110,7 +114,7 @@ func (p Places) Check(ctx context.Context, s Schedule) error {
 	}
 	if err != nil {
 		return ansible.Bad("calendar", "%q is no time that systemd knows", s.Calendar).
-			WithHint("such as 02:00, Mon..Fri 22:30 or *-*-1 04:00; systemd-analyze calendar %q says what is wrong", s.Calendar)
+			WithHint("such as 04:00, Mon..Fri 22:30 or *-*-1 04:00; systemd-analyze calendar %q says what is wrong", s.Calendar)
 	}
 	return nil
 }

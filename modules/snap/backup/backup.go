@@ -35,7 +35,7 @@ type args struct {
 	FreezeTimeout    int    `mapstructure:"freeze_timeout" doc:"Seconds that writes may wait while the set is taken, 1 to 600."`
 	LockTimeout      int    `mapstructure:"lock_timeout" doc:"Seconds that a backup waits for other runs on the same volume group or in the same place, 0 to 86400; a scheduled backup waits for 6 hours by default."`
 	Compare          string `mapstructure:"compare" choices:"recorded,content" doc:"How to find out whether a file has changed. recorded: by its inode number, size, mtime and ctime, which were recorded at the backup; content: every file is read."`
-	Calendar         string `mapstructure:"calendar" doc:"When a scheduled backup is made, as in systemd.time(7): 02:00, Mon..Fri 22:30."`
+	Calendar         string `mapstructure:"calendar" doc:"When a scheduled backup is made, as in systemd.time(7): 04:00, Mon..Fri 22:30. A time that the clock skips when daylight-saving time begins, often 02:00, is one night without a backup."`
 	Spread           int    `mapstructure:"spread" doc:"By how many seconds at most a scheduled backup begins later than calendar says, 0 to 86400. Each server has a delay of its own, which stays the same."`
 	RestoreID        string `mapstructure:"restore_id" doc:"The backup to restore: its id; for a backup of this host, 8 letters at the beginning of the id are enough. latest is the last complete backup."`
 	Merge            bool   `mapstructure:"merge" doc:"After a restore roll back to the new set, with the arguments of lvm_merge below. false leaves the set as it is, so that it can be looked at first; lvm_merge rolls back to it later."`
@@ -71,7 +71,7 @@ func Module() ansible.Program {
   snap_backup action=restore backend_options=path=/srv/backup              into set "restore", to look at it
   snap_backup action=restore backend_options=path=/srv/backup merge=true services=postgresql  and roll back to it
   snap_backup action=check backend_options=path=/srv/backup                is the last backup readable, and how old
-  snap_backup action=schedule name=nightly calendar=02:00 volumes=/dat,/pccehr keep=14 ` +
+  snap_backup action=schedule name=nightly calendar=04:00 volumes=/dat,/pccehr keep=14 ` +
 			`backend_options=path=/srv/backup  every night
   snap_backup @/etc/rewind/nightly.json                                    make the scheduled backup now
   snap_backup action=unschedule name=nightly                               end the schedule`,
@@ -89,7 +89,7 @@ func defaults() args {
 	return args{
 		Action: "backup", Arguments: access.Defaults(), FreezeTimeout: 60, LockTimeout: int(journey.LockWait.Seconds()),
 		Compare: compareRecorded, RestoreID: access.Latest,
-		Calendar: "02:00", Spread: 3600, Rollback: rollback.Defaults(),
+		Calendar: "04:00", Spread: 3600, Rollback: rollback.Defaults(),
 	}
 }
 
@@ -205,6 +205,9 @@ func scheduleBackup(ctx context.Context, c ansible.Call, a args) (r ansible.Resu
 			r, err = installSchedule(ctx, systemd, s)
 		}
 		r.Warnings = append(warnings, r.Warnings...)
+	}
+	if warning := systemd.SkippedWarning(ctx, s.Calendar, time.Now()); warning != "" {
+		r.Warnings = append(r.Warnings, warning)
 	}
 	r.Commands = commands.Commands()
 	return r, err
