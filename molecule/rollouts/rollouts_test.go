@@ -212,6 +212,10 @@ func TestRescueImageAndDumps(t *testing.T) {
 		for _, c := range []struct{ name, dump, says string }{
 			{"both", `"true | echo dumped >>$ROLLOUT/touched"`, ""},
 			{"a dump fails", `"echo dumped >>$ROLLOUT/touched; (echo no such database >&2; exit 1) | cat"`, "no such database"},
+			{"the first of two fails", `"(echo no such table >&2; exit 3); echo dumped >>$ROLLOUT/touched"`, "no such table"},
+			{"one of a loop fails", `"for i in 1 2; do [ $i = 2 ]; done\necho dumped >>$ROLLOUT/touched"`, "not all else went"},
+			{"one that may fail", `"false || true; echo dumped >>$ROLLOUT/touched # that is all"`, ""},
+			{"it ends itself", `"echo dumped >>$ROLLOUT/touched; exit 4"`, "not all else went"},
 		} {
 			t.Run(c.name+", "+filepath.Base(ansible), func(t *testing.T) {
 				t.Parallel()
@@ -274,8 +278,8 @@ func readFile(t *testing.T, path string) string {
 }
 
 // play runs a playbook with the Ansible of a directory and more arguments; those that begin with ANSIBLE_ are settings
-// in the environment. Before that it makes the files with the names in strikes. It returns what ansible-playbook printed
-// and the lines of the file "touched".
+// in the environment. Before that it makes the files with the names in strikes. It returns what ansible-playbook
+// printed, and the lines of the file "touched".
 func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out string, touched []string, err error) {
 	t.Helper()
 	dir := t.TempDir()
