@@ -174,6 +174,27 @@ func TestAdministratorsSettings(t *testing.T) {
 	}
 }
 
+// TestInventorysBatchesAreRefused checks that a playbook changes nothing where an inventory says how many servers at a
+// time, which Ansible reads too late to heed it.
+func TestInventorysBatchesAreRefused(t *testing.T) {
+	more := filepath.Join(t.TempDir(), "more.yml")
+	if err := os.WriteFile(more, []byte("all: {vars: {rewind_serial: 1}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, ansible := range ansibles(t) {
+		for _, playbook := range []string{"rollback", "restore", "snapshot", "remove", "schedule", "backup"} {
+			t.Run(playbook+", "+filepath.Base(ansible), func(t *testing.T) {
+				t.Parallel()
+				out, touched, err := play(t, ansible, playbook, "", "-i", more)
+				const why = "rewind_serial is 1, and the inventory's is not heeded"
+				if err == nil || len(touched) > 0 || !strings.Contains(strings.Join(strings.Fields(out), " "), why) {
+					t.Errorf("%v; modules ran on %q, and the output does not say %q\n%s", err, touched, why, out)
+				}
+			})
+		}
+	}
+}
+
 // TestBackupsShareTheRepository checks that as many servers back up at the same time as rewind_throttle allows, and
 // that a server that is lost does not keep the others from their backups.
 func TestBackupsShareTheRepository(t *testing.T) {
