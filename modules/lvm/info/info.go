@@ -119,7 +119,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	if a.Textfile != "" {
 		r.Changed = true
 		if !c.Check {
-			return r, writeMetrics(a.Textfile, formatMetrics(info, backups, unbegun, scheduled))
+			return r, writeMetrics(a.Textfile, formatMetrics(info, current, backups, unbegun, scheduled))
 		}
 	}
 	return r, nil

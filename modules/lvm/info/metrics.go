@@ -12,6 +12,7 @@ import (
 
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -27,12 +28,20 @@ func writeMetrics(path, text string) error {
 
 // formatMetrics returns the metrics in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details).
-func formatMetrics(i *snapset.Info, backups []backup, unbegun []notBegun, scheduled []scheduledBackup) string {
+func formatMetrics(i *snapset.Info, current []journey.Status, backups []backup, unbegun []notBegun,
+	scheduled []scheduledBackup) string {
 	m := &exposition{}
 	m.family("rewind_set_state", "Whether a set of snapshots is in that state: 1 or 0.")
 	for _, s := range i.Sets {
 		for _, state := range []string{snapset.SetOK, snapset.SetMerging, snapset.SetIncomplete, snapset.SetBad} {
 			m.sample(boolValue(s.State == state), "set", s.Name, "state", state)
+		}
+	}
+	m.family("rewind_set_at_work",
+		"1 for each set that a run takes, fills, backs up, rolls back to or removes; it may be incomplete meanwhile.")
+	for _, s := range i.Sets {
+		if isAtWorkOn(current, s.Name) {
+			m.sample(1, "set", s.Name)
 		}
 	}
 	m.family("rewind_set_timestamp_seconds", "The instant of a set of snapshots.")

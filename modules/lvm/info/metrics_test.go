@@ -10,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/backup/jobs"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -26,10 +27,12 @@ func TestFormatMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	scheduled := []scheduledBackup{{Name: "nightly"}, {Name: "weekly", Problem: "its timer is not active"}}
-	if diff := cmp.Diff(string(want), formatMetrics(i, backups, []notBegun{{Name: "monthly"}}, scheduled)); diff != "" {
+	current := []journey.Status{{Kind: "rollback", Set: "snap"}, {Kind: "query"}, {Kind: "backup", Set: "not yet"}}
+	got := formatMetrics(i, current, backups, []notBegun{{Name: "monthly"}}, scheduled)
+	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Error(diff)
 	}
-	if text := formatMetrics(&snapset.Info{}, nil, nil, nil); text != "" {
+	if text := formatMetrics(&snapset.Info{}, nil, nil, nil, nil); text != "" {
 		t.Errorf("without sets and backups: %s", text)
 	}
 }
@@ -38,8 +41,8 @@ func TestFormatMetrics(t *testing.T) {
 func TestMetricsHaveNoSampleTwice(t *testing.T) {
 	i := &snapset.Info{Sets: []snapset.SetInfo{{Name: "snap", Time: "2026-03-04T02:00:00Z"},
 		{Name: "snap", Time: "2026-03-05T02:00:00Z"}}}
-	once := formatMetrics(&snapset.Info{Sets: i.Sets[:1]}, nil, nil, nil)
-	if diff := cmp.Diff(once, formatMetrics(i, nil, nil, nil)); diff != "" {
+	once := formatMetrics(&snapset.Info{Sets: i.Sets[:1]}, nil, nil, nil, nil)
+	if diff := cmp.Diff(once, formatMetrics(i, nil, nil, nil, nil)); diff != "" {
 		t.Error(diff)
 	}
 }
