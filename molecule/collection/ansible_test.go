@@ -194,6 +194,7 @@ func (in installation) run(t *testing.T, words ...string) (string, error) {
 	c.Dir = in.dir
 	c.Env = []string{
 		"HOME=" + in.dir, "LANG=C.UTF-8", "PATH=" + os.Getenv("PATH"), "PYTHONPATH=" + absolute(t, in.ansible),
+		"PYTHONDONTWRITEBYTECODE=1", // the collection may be this repository itself
 		"ANSIBLE_CONFIG=" + filepath.Join(in.dir, "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH=" + in.dir,
 		"ANSIBLE_CONNECTION_PLUGINS=" + filepath.Join(in.dir, "connections"),
 		"ANSIBLE_CALLBACK_PLUGINS=" + filepath.Join(in.dir, "callbacks"),

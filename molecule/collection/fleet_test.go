@@ -5,7 +5,9 @@ package collection
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -247,6 +249,46 @@ func TestWorstServersComeFirst(t *testing.T) {
 	}
 	if last := f.Hosts[4]; len(last.Backups) != 2 || last.Backups[1][0] != "/dat" || last.Backups[1][1].(float64) > 3 {
 		t.Errorf("backups %v", last.Backups)
+	}
+}
+
+// TestLimitsAreTheServersOwn checks that a limit that is a template is what the variables of that server make of it,
+// and not those of the first one, which writes the page.
+func TestLimitsAreTheServersOwn(t *testing.T) {
+	olders, err := filepath.Glob("../../build/ansible/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := toJSON(healthy())
+	for _, ansible := range append(olders, newest) {
+		in := installation{t.TempDir(), ansible}
+		writeFile(t, filepath.Join(in.dir, "ansible_collections/pcc/README"), "")
+		if err := os.Symlink(absolute(t, "../.."), filepath.Join(in.dir, "ansible_collections/pcc/rewind")); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(in.dir, "ansible.cfg"), "[defaults]\n")
+		writeFile(t, filepath.Join(in.dir, "hosts.yml"), `
+all:
+  vars: {rewind_backup_hours: "{{ 2 * longest }}"}
+  hosts: {one: {longest: 1}, two: {longest: 20}, three: {longest: 1}}
+`)
+		writeFile(t, filepath.Join(in.dir, "play.yml"), `
+- hosts: all
+  gather_facts: false
+  tasks:
+    - set_fact: {info: `+result+`}
+    - pcc.rewind.fleet_page: {dest: "`+in.dir+`", hosts: "{{ ansible_play_hosts_all }}", results: info}
+      run_once: true
+`)
+		out, err := in.run(t, append(in.argv(t, "ansible-playbook"), "-i", "hosts.yml", "play.yml")...)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		report, err := os.ReadFile(filepath.Join(in.dir, "fleet.json"))
+		const counts = `"counts":{"bad":2,"unreachable":0,"warn":0,"ok":1}`
+		if err != nil || !strings.Contains(string(report), counts) {
+			t.Errorf("%s: %v, %s", ansible, err, report)
+		}
 	}
 }
 

@@ -36,7 +36,8 @@ class ActionModule(ActionBase):
             # raw_get does not search the variables for templates. A result contains none, and with thousands of hosts
             # the search would take long.
             variables = hostvars.raw_get(host)
-            hosts.append((to_text(host), plain(variables.get(args["results"])), self._limits(variables)))
+            hosts.append((to_text(host), plain(variables.get(args["results"])),
+                          limits(variables, lambda name, host=host: hostvars[host][name])))
         taken = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         report = fleet(hosts, len(task_vars["groups"]["all"]), taken)
         with open(TEMPLATE, "rb") as stream:
@@ -51,19 +52,21 @@ class ActionModule(ActionBase):
         result.update(changed=True, counts=report["counts"], page=page_file, msg="%s; %s" % (summary, page_file))
         return result
 
-    def _limits(self, variables):
-        """Returns the limits for a server: the defaults, except where its variables have others."""
-        given = {}
-        for name in Limits.NAMES:
-            value = variables.get("rewind_" + name)
-            if value is None:
-                continue
-            value = self._templar.template(value) if "{{" in str(value) else value
-            try:
-                given[name] = float(value)
-            except (TypeError, ValueError):
-                raise AnsibleActionFail("rewind_%s is %s, which is no number" % (name, value))
-        return Limits(**given)
+
+def limits(variables, templated):
+    """Returns the limits for a server: the defaults, except where its variables have others. templated returns the value
+    of a variable that is a template; it is worth what the server's other variables make of it."""
+    given = {}
+    for name in Limits.NAMES:
+        value = variables.get("rewind_" + name)
+        if value is None:
+            continue
+        value = templated("rewind_" + name) if "{{" in str(value) else value
+        try:
+            given[name] = float(value)
+        except (TypeError, ValueError):
+            raise AnsibleActionFail("rewind_%s is %s, which is no number" % (name, value))
+    return Limits(**given)
 
 
 def plain(value):
