@@ -118,9 +118,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	}
 	if a.Textfile != "" {
 		r.Changed = true
-		if !c.Check {
-			return r, writeMetrics(a.Textfile, formatMetrics(info, current, backups, unbegun, scheduled))
-		}
+		return r, writeMetrics(a.Textfile, formatMetrics(info, current, backups, unbegun, scheduled), c.Check)
 	}
 	return r, nil
 }

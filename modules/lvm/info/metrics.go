@@ -16,12 +16,16 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// writeMetrics replaces the file at path. Everybody may read it, because the node exporter does not run as root. The
-// directory must exist: if a misspelt one were made, nobody would read the metrics in it. Fault: not_found.
-func writeMetrics(path, text string) error {
+// writeMetrics replaces the file at path, or only looks whether it could if check is true. Everybody may read it, because
+// the node exporter does not run as root. The directory must exist: if a misspelt one were made, nobody would read the
+// metrics in it. Fault: not_found.
+func writeMetrics(path, text string, check bool) error {
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fault.New(fault.NotFound, "textfile: %w", err).
 			WithHint("it is the directory that the node exporter is started with: --collector.textfile.directory")
+	}
+	if check {
+		return nil
 	}
 	return durable.WriteFile(path, []byte(text), 0o644)
 }

@@ -50,14 +50,22 @@ func TestMetricsHaveNoSampleTwice(t *testing.T) {
 func TestTextfileIsReadableByOthers(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "rewind.prom")
-	if err := writeMetrics(path, "x 1\n"); err != nil {
+	if err := writeMetrics(path, "x 1\n", true); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a check has written it: %v", err)
+	}
+	if err := writeMetrics(path, "x 1\n", false); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if err := writeMetrics(filepath.Join(dir, "none/rewind.prom"), ""); !errors.Is(err, fault.NotFound) {
-		t.Errorf("a directory that does not exist: %v", err)
+	for _, check := range []bool{true, false} {
+		if err := writeMetrics(filepath.Join(dir, "none/rewind.prom"), "", check); !errors.Is(err, fault.NotFound) {
+			t.Errorf("a directory that does not exist, check %v: %v", check, err)
+		}
 	}
 }
