@@ -118,7 +118,9 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	}
 	if a.Textfile != "" {
 		r.Changed = true
-		return r, writeMetrics(a.Textfile, formatMetrics(info, current, backups, unbegun, scheduled), c.Check)
+		warnings := slices.Concat(info.Host.Problems, r.Warnings)
+		metrics := formatMetrics(info, current, backups, unbegun, scheduled, warnings)
+		return r, writeMetrics(a.Textfile, metrics, c.Check)
 	}
 	return r, nil
 }

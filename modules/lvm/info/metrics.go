@@ -16,9 +16,9 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// writeMetrics replaces the file at path, or only looks whether it could if check is true. Everybody may read it, because
-// the node exporter does not run as root. The directory must exist: if a misspelt one were made, nobody would read the
-// metrics in it. Fault: not_found.
+// writeMetrics replaces the file at path; if check is true it only looks whether it could. Everybody may read the file,
+// because the node exporter does not run as root. The directory must exist: if a misspelt one were made, nobody would
+// read the metrics in it. Fault: not_found.
 func writeMetrics(path, text string, check bool) error {
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fault.New(fault.NotFound, "textfile: %w", err).
@@ -33,8 +33,25 @@ func writeMetrics(path, text string, check bool) error {
 // formatMetrics returns the metrics in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details).
 func formatMetrics(i *snapset.Info, current []journey.Status, backups []backup, unbegun []notBegun,
-	scheduled []scheduledBackup) string {
+	scheduled []scheduledBackup, warnings []string) string {
 	m := &exposition{}
+	m.family("rewind_warnings", "How many warnings lvm_snapshot_info has, such as of what it cannot read.")
+	m.sample(float64(len(warnings)))
+	m.sets(i, current)
+	m.snapshots(i)
+	m.backups(backups)
+	m.family("rewind_backup_not_begun", "1 for each scheduled backup whose unit was started and began no backup.")
+	for _, u := range unbegun {
+		m.sample(1, "name", u.Name)
+	}
+	m.family("rewind_backup_scheduled", "Whether the timer of a scheduled backup is active: 1 or 0.")
+	for _, s := range scheduled {
+		m.sample(boolValue(s.Problem == ""), "name", s.Name)
+	}
+	return m.String()
+}
+
+func (m *exposition) sets(i *snapset.Info, current []journey.Status) {
 	m.family("rewind_set_state", "Whether a set of snapshots is in that state: 1 or 0.")
 	for _, s := range i.Sets {
 		for _, state := range []string{snapset.SetOK, snapset.SetMerging, snapset.SetIncomplete, snapset.SetBad} {
@@ -52,6 +69,9 @@ func formatMetrics(i *snapset.Info, current []journey.Status, backups []backup, 
 	for _, s := range i.Sets {
 		m.time(s.Time, "set", s.Name)
 	}
+}
+
+func (m *exposition) snapshots(i *snapset.Info) {
 	snapshotFamily := func(value func(*snapset.SnapshotInfo) *float64) {
 		eachSnapshot(i, func(set string, s *snapset.SnapshotInfo) {
 			if v := value(s); v != nil {
@@ -69,6 +89,9 @@ func formatMetrics(i *snapset.Info, current []journey.Status, backups []backup, 
 		seconds := float64(*s.ToFull)
 		return &seconds
 	})
+}
+
+func (m *exposition) backups(backups []backup) {
 	m.family("rewind_last_backup_success",
 		"Whether the last backup that ended succeeded: 1 or 0; 0 also for one that was killed.")
 	for _, b := range slices.Backward(backups) { // backwards: of jobs with the same labels the first sample is kept
@@ -82,15 +105,6 @@ func formatMetrics(i *snapset.Info, current []journey.Status, backups []backup, 
 	for _, v := range newestBackups(backups) {
 		m.sample(float64(v.at), "name", v.name, "backend", v.backend, "volume", v.volume, "place", v.place)
 	}
-	m.family("rewind_backup_not_begun", "1 for each scheduled backup whose unit was started and began no backup.")
-	for _, u := range unbegun {
-		m.sample(1, "name", u.Name)
-	}
-	m.family("rewind_backup_scheduled", "Whether the timer of a scheduled backup is active: 1 or 0.")
-	for _, s := range scheduled {
-		m.sample(boolValue(s.Problem == ""), "name", s.Name)
-	}
-	return m.String()
 }
 
 // volumeBackup says at which instant, in seconds since 1970, the last good backup of a volume was taken. 0: there is
@@ -166,7 +180,10 @@ func (e *exposition) sample(value float64, labels ...string) {
 		fmt.Fprintf(e, "# HELP %s %s\n# TYPE %[1]s gauge\n", e.name, e.help)
 	}
 	e.labelSets = append(e.labelSets, labelled)
-	fmt.Fprintf(e, "%s{%s} %s\n", e.name, labelled, strconv.FormatFloat(value, 'f', -1, 64))
+	if labelled != "" {
+		labelled = "{" + labelled + "}"
+	}
+	fmt.Fprintf(e, "%s%s %s\n", e.name, labelled, strconv.FormatFloat(value, 'f', -1, 64))
 }
 
 func (e *exposition) time(stamp string, labels ...string) {

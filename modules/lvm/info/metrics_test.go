@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,11 +29,13 @@ func TestFormatMetrics(t *testing.T) {
 	}
 	scheduled := []scheduledBackup{{Name: "nightly"}, {Name: "weekly", Problem: "its timer is not active"}}
 	current := []journey.Status{{Kind: "rollback", Set: "snap"}, {Kind: "query"}, {Kind: "backup", Set: "not yet"}}
-	got := formatMetrics(i, current, backups, []notBegun{{Name: "monthly"}}, scheduled)
+	got := formatMetrics(i, current, backups, []notBegun{{Name: "monthly"}}, scheduled,
+		[]string{"what came of a backup cannot be read", "and another"})
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Error(diff)
 	}
-	if text := formatMetrics(&snapset.Info{}, nil, nil, nil, nil); text != "" {
+	text := formatMetrics(&snapset.Info{}, nil, nil, nil, nil, nil)
+	if strings.Count(text, "\n") != 3 || !strings.HasSuffix(text, "\nrewind_warnings 0\n") {
 		t.Errorf("without sets and backups: %s", text)
 	}
 }
@@ -41,8 +44,8 @@ func TestFormatMetrics(t *testing.T) {
 func TestMetricsHaveNoSampleTwice(t *testing.T) {
 	i := &snapset.Info{Sets: []snapset.SetInfo{{Name: "snap", Time: "2026-03-04T02:00:00Z"},
 		{Name: "snap", Time: "2026-03-05T02:00:00Z"}}}
-	once := formatMetrics(&snapset.Info{Sets: i.Sets[:1]}, nil, nil, nil, nil)
-	if diff := cmp.Diff(once, formatMetrics(i, nil, nil, nil, nil)); diff != "" {
+	once := formatMetrics(&snapset.Info{Sets: i.Sets[:1]}, nil, nil, nil, nil, nil)
+	if diff := cmp.Diff(once, formatMetrics(i, nil, nil, nil, nil, nil)); diff != "" {
 		t.Error(diff)
 	}
 }
