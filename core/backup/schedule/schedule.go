@@ -29,6 +29,7 @@ type Schedule struct {
 	Calendar  string         // a calendar event of systemd.time(7)
 	Arguments map[string]any // the arguments of snap_backup as the user gave them, secrets included
 	Program   string         // the path of the program that makes the backups; it must stay there
+	Install   func() error   // puts the program there
 
 	// Spread is the maximum delay after the time of Calendar, in whole seconds. Each server always has the same delay, so
 	// that a thousand servers do not use a repository at the same time.
@@ -121,7 +122,7 @@ func (p Places) Check(ctx context.Context, s Schedule) error {
 
 // Set writes the files of the schedule and starts its timer. If check is true, it changes nothing and says what would
 // change. Faults: exists if an administrator has a unit file of the same name, unsupported if others than root can
-// write to the directory of the arguments, service_failed, internal.
+// write to the directory of the arguments, service_failed, internal, and those of s.Install.
 func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result, error) {
 	files, err := p.wantedFiles(s)
 	if err == nil {
@@ -140,7 +141,7 @@ func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result
 	}
 	header := "schedule " + s.Name
 	r := ansible.Result{
-		Changed: len(changed) > 0 || !(current.active && current.enabled && current.loaded),
+		Changed: len(changed) > 0 || !p.canRun(s) || !(current.active && current.enabled && current.loaded),
 		Data:    map[string]any{"name": s.Name, "timer": Timer(s.Name), "calendar": s.Calendar},
 		Diff: &ansible.Diff{
 			Before: p.currentText(s.Name), After: textOf(s), BeforeHeader: header, AfterHeader: header,
@@ -155,7 +156,24 @@ func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result
 		return r, nil
 	}
 	r.Msg = fmt.Sprintf("backup %s is made at %s", s.Name, s.Calendar)
+	if !p.hasPackage() {
+		if err := s.Install(); err != nil {
+			return r, err
+		}
+	}
 	return r, p.install(ctx, s.Name, changed, current)
+}
+
+// hasPackage reports whether the units of the package are there, which have a program of their own.
+func (p Places) hasPackage() bool {
+	_, err := os.Stat(filepath.Join(p.Packaged, service))
+	return err == nil
+}
+
+// canRun reports whether the program of the schedule is where its unit looks for it.
+func (p Places) canRun(s Schedule) bool {
+	_, err := os.Stat(s.Program)
+	return err == nil || p.hasPackage()
 }
 
 // install writes the files and starts the timer. Before that it stops the timer and removes the time of its last run,
@@ -298,7 +316,7 @@ func (p Places) wantedFiles(s Schedule) ([]file, error) {
 		{filepath.Join(p.Units, service), fmt.Sprintf(serviceUnit, s.Program), 0o644},
 		{filepath.Join(p.Units, timer), timerUnit, 0o644},
 	}
-	if _, err := os.Stat(filepath.Join(p.Packaged, service)); err == nil {
+	if p.hasPackage() {
 		units[0].text, units[1].text = "", "" // they would hide the units of the package
 	}
 	timerDropIn := file{p.dropInPath(s.Name), fmt.Sprintf(dropInText, s.Calendar, int64(s.Spread.Seconds())), 0o644}

@@ -83,7 +83,8 @@ func places(t *testing.T) (Places, *fakeSystemd) {
 
 func nightly() Schedule {
 	return Schedule{
-		Name: "nightly", Calendar: "02:00", Spread: time.Hour, Program: "/var/lib/rewind/bin/rewind-1",
+		Install: func() error { return nil },
+		Name:    "nightly", Calendar: "02:00", Spread: time.Hour, Program: "/bin/sh",
 		Arguments: map[string]any{
 			"action": "schedule", "calendar": "02:00", "spread": "3600", "volumes": []any{"/dat"},
 			"environment": map[string]any{"RESTIC_PASSWORD": "swordfish"},
@@ -129,7 +130,7 @@ func TestSetAndUnsetAreIdempotent(t *testing.T) {
 		"units/rewind-backup@nightly.timer.d/when.conf": fileHeader + "[Timer]\nOnCalendar=\nOnCalendar=02:00\n" +
 			"RandomizedDelaySec=3600\nFixedRandomDelay=true\n",
 		"units/rewind-backup@.timer": timerUnit,
-		"units/rewind-backup@.service": strings.NewReplacer("%%", "%", "%s", "/var/lib/rewind/bin/rewind-1").
+		"units/rewind-backup@.service": strings.NewReplacer("%%", "%", "%s", "/bin/sh").
 			Replace(serviceUnit),
 	}
 	if diff := cmp.Diff(want, readFiles(t, p)); diff != "" {
@@ -172,6 +173,41 @@ func TestSetFinishesInterruptedSet(t *testing.T) {
 		if r, err := p.Set(t.Context(), nightly(), false); err != nil || !r.Changed || !systemd.active || systemd.needReload {
 			t.Errorf("%+v, %v; systemd %+v", r, err, systemd)
 		}
+	}
+}
+
+// Somebody may have removed the program, and no backup can begin. The same call again puts it back, unless the
+// package's units are used, which have a program of their own.
+func TestProgramThatIsGoneIsInstalledAgain(t *testing.T) {
+	p, _ := places(t)
+	s := nightly()
+	s.Program = filepath.Join(t.TempDir(), "rewind-1")
+	s.Install = func() error { return os.WriteFile(s.Program, nil, 0o700) }
+	for range 2 {
+		r, err := p.Set(t.Context(), s, true)
+		if _, statErr := os.Stat(s.Program); err != nil || !r.Changed || !errors.Is(statErr, os.ErrNotExist) {
+			t.Fatalf("a check: %+v, %v; the program: %v", r, err, statErr)
+		}
+		r, err = p.Set(t.Context(), s, false)
+		if _, statErr := os.Stat(s.Program); err != nil || !r.Changed || statErr != nil {
+			t.Fatalf("%+v, %v; the program: %v", r, err, statErr)
+		}
+		if r, err = p.Set(t.Context(), s, false); err != nil || r.Changed {
+			t.Fatalf("again: %+v, %v", r, err)
+		}
+		if err := os.Remove(s.Program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packaged := filepath.Join(p.Packaged, service)
+	if err := errors.Join(os.MkdirAll(p.Packaged, 0o755), os.WriteFile(packaged, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Set(t.Context(), s, false); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.Set(t.Context(), s, true); err != nil || r.Changed {
+		t.Errorf("with the package's units: %+v, %v", r, err)
 	}
 }
 

@@ -185,7 +185,7 @@ func execute(ctx context.Context, c ansible.Call, a args) (ansible.Result, error
 func scheduleBackup(ctx context.Context, c ansible.Call, a args) (r ansible.Result, err error) {
 	s := schedule.Schedule{
 		Name: orDefault(a.Name, "backup"), Calendar: a.Calendar, Spread: time.Duration(a.Spread) * time.Second,
-		Arguments: maps.Clone(c.Given),
+		Arguments: maps.Clone(c.Given), Install: installProgram,
 	}
 	if s.Arguments["lock_timeout"] == nil {
 		s.Arguments["lock_timeout"] = int(scheduledLockTimeout.Seconds())
@@ -202,7 +202,7 @@ func scheduleBackup(ctx context.Context, c ansible.Call, a args) (r ansible.Resu
 	if err == nil && r.Changed {
 		var warnings []string
 		if warnings, err = planBackup(ctx, c, a); err == nil && !c.Check {
-			r, err = installSchedule(ctx, systemd, s)
+			r, err = systemd.Set(ctx, s, false)
 		}
 		r.Warnings = append(warnings, r.Warnings...)
 	}
@@ -217,11 +217,9 @@ func scheduleBackup(ctx context.Context, c ansible.Call, a args) (r ansible.Resu
 // are due in the same hour are made one after the other.
 const scheduledLockTimeout = 6 * time.Hour
 
-func installSchedule(ctx context.Context, systemd schedule.Places, s schedule.Schedule) (r ansible.Result, err error) {
-	if s.Program, err = journey.Install(); err != nil {
-		return r, err
-	}
-	return systemd.Set(ctx, s, false)
+func installProgram() error {
+	_, err := journey.Install()
+	return err
 }
 
 // planBackup plans the backup and returns an error if it would fail. While another backup is under way, its set and its
