@@ -20,6 +20,7 @@ import (
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lock"
 	"go.pcc.com/rewind/core/trust"
 )
 
@@ -121,13 +122,28 @@ func (p Places) Check(ctx context.Context, s Schedule) error {
 }
 
 // Set writes the files of the schedule and starts its timer. If check is true, it changes nothing and says what would
-// change. Faults: exists if an administrator has a unit file of the same name, unsupported if others than root can
-// write to the directory of the arguments, service_failed, internal, and those of s.Install.
+// change. Faults: exists if an administrator has a unit file of the same name, locked, unsupported if others than root
+// can write to the directory of the arguments, service_failed, internal, and those of s.Install.
 func (p Places) Set(ctx context.Context, s Schedule, check bool) (ansible.Result, error) {
-	files, err := p.wantedFiles(s)
-	if err == nil {
-		err = checkTrusted(p.Arguments)
+	if err := checkTrusted(p.Arguments); err != nil {
+		return ansible.Result{}, err
 	}
+	if check {
+		return p.set(ctx, s, check)
+	}
+	if err := durable.MkdirAll(p.Arguments, 0o755); err != nil {
+		return ansible.Result{}, fault.New(fault.Internal, "%w", err)
+	}
+	release, err := p.lock(ctx)
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	defer release()
+	return p.set(ctx, s, check)
+}
+
+func (p Places) set(ctx context.Context, s Schedule, check bool) (ansible.Result, error) {
+	files, err := p.wantedFiles(s)
 	if err != nil {
 		return ansible.Result{}, err
 	}
@@ -221,10 +237,38 @@ func (p Places) forgetRuns(ctx context.Context, name string) error {
 	return p.systemctl(ctx, "clean", "--what=state", Timer(name))
 }
 
+// lockLimit is how long the package waits for another process that changes schedules. That takes a second.
+const lockLimit = time.Minute
+
+// lock waits until no other process changes schedules on this server: the arguments of one with the calendar of another
+// are what nobody wanted. Where there is no directory to lock, there is no schedule. Faults: locked, internal.
+func (p Places) lock(ctx context.Context) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockLimit)
+	defer cancel()
+	l, err := lock.Wait(ctx, p.Arguments, lock.Exclusive)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return func() {}, nil
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		return nil, fault.New(fault.Locked, "another process changes the schedules of this server and has locked %s",
+			p.Arguments).WithHint("run the same again; fuser -v %s says who it is", p.Arguments)
+	case err != nil:
+		return nil, fault.New(fault.Internal, "lock %s: %w", p.Arguments, err)
+	}
+	return l.Release, nil
+}
+
 // Unset removes the schedule of that name: systemd begins no more of its backups, and one that is under way goes on. If
-// check is true, Unset changes nothing and says what would change. Faults: service_failed, internal.
+// check is true, Unset changes nothing and says what would change. Faults: locked, service_failed, internal.
 func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Result, error) {
 	r := ansible.Result{Data: map[string]any{"name": name}, Msg: "backup " + name + " is not scheduled"}
+	if !check {
+		release, err := p.lock(ctx)
+		if err != nil {
+			return r, err
+		}
+		defer release()
+	}
 	files := []file{{path: p.argumentsPath(name)}, {path: p.dropInPath(name)}, {path: p.enabledPath(name)}}
 	existing := slices.DeleteFunc(files, func(f file) bool {
 		_, err := os.Lstat(f.path)

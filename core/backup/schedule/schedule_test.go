@@ -16,6 +16,7 @@ import (
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // fakeSystemd plays systemctl and systemd-analyze. It knows at most one timer.
@@ -208,6 +209,40 @@ func TestProgramThatIsGoneIsInstalledAgain(t *testing.T) {
 	}
 	if r, err := p.Set(t.Context(), s, true); err != nil || r.Changed {
 		t.Errorf("with the package's units: %+v, %v", r, err)
+	}
+}
+
+// Two controllers may schedule at the same time. The arguments of one with the calendar of the other would be what none
+// of them wanted, and both would say that all went well.
+func TestOneScheduleIsChangedAtATime(t *testing.T) {
+	p, systemd := places(t)
+	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+		t.Fatal(err)
+	}
+	other, err := lock.Exclusive(p.Arguments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	systemd.changes = nil
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	later := nightly()
+	later.Calendar = "05:00"
+	if _, err := p.Set(ctx, later, false); !errors.Is(err, fault.Locked) {
+		t.Errorf("set: %v", err)
+	}
+	if _, err := p.Unset(ctx, "nightly", false); !errors.Is(err, fault.Locked) {
+		t.Errorf("unset: %v", err)
+	}
+	if len(systemd.changes) > 0 {
+		t.Errorf("meanwhile: %q", systemd.changes)
+	}
+	if _, err := p.Set(t.Context(), later, true); err != nil {
+		t.Errorf("a check: %v", err)
+	}
+	other.Release()
+	if r, err := p.Set(t.Context(), later, false); err != nil || !r.Changed {
+		t.Errorf("afterwards: %+v, %v", r, err)
 	}
 }
 
