@@ -151,11 +151,14 @@ func isNotBefore(stamp string, since time.Time) bool {
 // readSchedules returns the scheduled backups of this server, those of them that did not begin, and warnings about what
 // cannot be found out. Without systemd it returns none; the host's problems say that there is no systemd.
 func readSchedules(
-	ctx context.Context, list []backup,
+	ctx context.Context, list []backup, runsSystemd bool,
 ) (scheduled []scheduledBackup, unbegun []notBegun, warnings []string) {
 	systemd, err := service.Connect(ctx)
+	if err != nil && runsSystemd {
+		warnings = []string{"which backups are scheduled, and whether they begin, cannot be found out: " + err.Error()}
+	}
 	if err != nil {
-		return listScheduled(nil, nil), filterNotBegun(nil, list), nil
+		return listScheduled(nil, nil), filterNotBegun(nil, list), warnings
 	}
 	defer systemd.Close()
 	failed, err := systemd.Failed(ctx, scheduledUnits)

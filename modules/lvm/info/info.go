@@ -107,7 +107,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 	unbegun, scheduled := []notBegun{}, []scheduledBackup{}
 	if a.Name+a.VG == "" {
 		var unknown []string
-		scheduled, unbegun, unknown = readSchedules(ctx, backups)
+		scheduled, unbegun, unknown = readSchedules(ctx, backups, info.Host.Systemd)
 		r.Warnings = append(r.Warnings, unknown...)
 	}
 	r.Msg = summary(info, current, backups, unbegun, scheduled)

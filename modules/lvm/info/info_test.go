@@ -2,6 +2,7 @@ package info
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -114,6 +115,18 @@ func TestStoppedTimerOfAScheduleIsFound(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, listScheduled(due, stopped)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A systemd that does not answer is no reason to say that nothing is scheduled.
+func TestSystemdThatDoesNotAnswerIsAWarning(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for runsSystemd, want := range map[bool]int{true: 1, false: 0} {
+		scheduled, unbegun, warnings := readSchedules(ctx, nil, runsSystemd)
+		if len(warnings) != want || len(scheduled)+len(unbegun) > 0 {
+			t.Errorf("systemd runs: %v; %q, %v, %v", runsSystemd, warnings, scheduled, unbegun)
+		}
 	}
 }
 
