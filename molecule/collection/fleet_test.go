@@ -184,6 +184,8 @@ func TestVerdictOfAServer(t *testing.T) {
 		{"never a good one", "bad", "no good backup nightly of /dat with restic", func(r map[string]any) {
 			part(r, "backups")["good"], part(r, "backups")["age_seconds"], part(r, "backups")["state"] = nil, nil, "running"
 		}},
+		{"a good one of the future", "bad", "the last good backup nightly of /boot with restic is dated later than now",
+			func(r map[string]any) { part(r, "backups")["age_seconds"] = nil }},
 		{
 			"a second place that got none for long", "bad", "no backup nightly of /dat with mirror for 138 h",
 			func(r map[string]any) {

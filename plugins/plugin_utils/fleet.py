@@ -159,8 +159,12 @@ def judge_backups(jobs, bad, warn, limits):
     for job in jobs:
         if job["state"] in ("failed", "interrupted"):
             bad.append("backup %s: %s" % (job["name"], one_line(job.get("msg") or "it was " + job["state"])))
+    future = set((job["name"], job["backend"]) for job in jobs if job.get("good") and job.get("age_seconds") is None)
     for (name, backend, volume), age in sorted(youngest_ages(jobs, ("name", "backend")).items()):
-        if age is None:
+        if age is None and (name, backend) in future:
+            bad.append("the last good backup %s of %s with %s is dated later than now: look at the server's clock" % (
+                name, volume, backend))
+        elif age is None:
             bad.append("no good backup %s of %s with %s" % (name, volume, backend))
         elif age > limits.backup_hours:
             bad.append("no backup %s of %s with %s for %d h" % (name, volume, backend, age))
