@@ -195,6 +195,17 @@ func TestVerdictOfAServer(t *testing.T) {
 				})
 			},
 		},
+		{
+			"a second place of the same backend that got none for long", "bad",
+			"no backup nightly of /dat with restic for 138 h (if that place is not used any more, remove /jobs/b.json)",
+			func(r map[string]any) {
+				part(r, "backups")["place"] = "17"
+				r["backups"] = append(r["backups"].([]any), map[string]any{
+					"name": "nightly", "backend": "restic", "state": "ok", "volumes": []string{"/dat"}, "place": "42",
+					"age_seconds": 500000, "good": map[string]any{"volumes": []string{"/dat"}}, "file": "/jobs/b.json",
+				})
+			},
+		},
 		{"a rollback that was left", "bad", "snap was interrupted at step merging", func(r map[string]any) {
 			r["last_rollback"] = toMap(rollback.Last{Set: "snap", Outcome: "unfinished", Step: "merging"})
 			r["under_way"] = []any{toMap(journey.Status{Kind: "query", Title: "check the repository of mirror"})}

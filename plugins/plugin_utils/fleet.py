@@ -159,33 +159,46 @@ def judge_backups(jobs, bad, warn, limits):
     for job in jobs:
         if job["state"] in ("failed", "interrupted"):
             bad.append("backup %s: %s" % (job["name"], one_line(job.get("msg") or "it was " + job["state"])))
-    future = set((job["name"], job["backend"]) for job in jobs if job.get("good") and job.get("age_seconds") is None)
-    for (name, backend, volume), age in sorted(youngest_ages(jobs, ("name", "backend")).items()):
-        if age is None and (name, backend) in future:
+    places = set(job_place(job) for job in jobs)
+    for (place, volume), age in sorted(youngest_ages(jobs, job_place).items()):
+        (name, backend), others = place[:2], [other for other in places if other != place and other[:2] == place[:2]]
+        of_place = [job for job in jobs if job_place(job) == place and volume in volumes_of(job)]
+        if age is None and any(job.get("good") for job in of_place):
             bad.append("the last good backup %s of %s with %s is dated later than now: look at the server's clock" % (
                 name, volume, backend))
         elif age is None:
             bad.append("no good backup %s of %s with %s" % (name, volume, backend))
         elif age > limits.backup_hours:
-            bad.append("no backup %s of %s with %s for %d h" % (name, volume, backend, age))
+            files = " ".join(str(job.get("file")) for job in of_place)
+            hint = " (if that place is not used any more, remove %s)" % files if others else ""
+            bad.append("no backup %s of %s with %s for %d h%s" % (name, volume, backend, age, hint))
     if not jobs:
         warn.append("no backup is known")
+
+
+def job_place(job):
+    """Returns what tells the places of backups apart: name, backend, and a hash of the backend's options."""
+    return job["name"], job["backend"], job.get("place") or ""
+
+
+def volumes_of(job):
+    """Returns the volumes in the last good backup of a job, or those that it was asked for if there is none."""
+    return (job.get("good") or {}).get("volumes") or job.get("volumes") or []
 
 
 def backup_ages(jobs):
     """Returns, for each volume that is or should be backed up, the age of its youngest good backup in hours. None:
     there is none."""
-    return [[key[0], age] for key, age in sorted(youngest_ages(jobs, ()).items())]
+    return [[volume, age] for (unused, volume), age in sorted(youngest_ages(jobs, lambda job: ()).items())]
 
 
-def youngest_ages(jobs, keys):
-    """Returns the age of the youngest good backup in hours, by a tuple of these keys of the job and the volume. None:
+def youngest_ages(jobs, key_of):
+    """Returns the age of the youngest good backup in hours, by what key_of makes of the job and by the volume. None:
     there is no good backup."""
     found = {}
     for job in jobs:
-        good = job.get("good") or {}
-        for volume in good.get("volumes") or job.get("volumes") or []:
-            key = tuple(job.get(k) for k in keys) + (volume,)
+        for volume in volumes_of(job):
+            key = key_of(job), volume
             age, before = hours(job.get("age_seconds")), found.get(key)
             found[key] = age if before is None else before if age is None else min(age, before)
     return found
