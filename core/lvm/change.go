@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -159,9 +158,6 @@ func (l *LVM) Merge(ctx context.Context, snapshots ...string) error {
 	return fault.New(fault.MergeFailed, "merge %s: %w", strings.Join(snapshots, ", "), err)
 }
 
-// notFoundPattern matches what LVM says of a volume that does not exist.
-var notFoundPattern = regexp.MustCompile(`Failed to find logical volume "([^"]+)"`)
-
 // NotFound returns the volumes, vg/lv, of which LVM has said that they do not exist, if err is the failure of a command
 // of LVM that named several. LVM does its work on the others.
 func NotFound(err error) []string {
@@ -170,8 +166,11 @@ func NotFound(err error) []string {
 		return nil
 	}
 	var names []string
-	for _, match := range notFoundPattern.FindAllStringSubmatch(failed.Stderr, -1) {
-		names = append(names, match[1])
+	for line := range strings.Lines(failed.Stderr) {
+		if _, quoted, ok := strings.Cut(line, `Failed to find logical volume "`); ok {
+			name, _, _ := strings.Cut(quoted, `"`)
+			names = append(names, name)
+		}
 	}
 	return names
 }

@@ -263,7 +263,7 @@ func (m *machine) bootOnce(phase int) (isGuarded bool) {
 		if m.systemdIsOff {
 			return errInjected
 		}
-		err, p := m.runAtBoot(phase, unit)
+		p, err := m.runAtBoot(phase, unit)
 		whole = whole && p.ended()
 		resumed = resumed || unit == resumeUnit
 		if p.cut {
@@ -293,7 +293,7 @@ const (
 )
 
 // runAtBoot runs the program of a unit of the guard.
-func (m *machine) runAtBoot(phase int, unit string) (err error, p *process) {
+func (m *machine) runAtBoot(phase int, unit string) (p *process, err error) {
 	if unit == guardUnit {
 		p = m.start(phase, func(ctx context.Context, p *process) {
 			err = p.rollbackServer().GuardBoot(ctx, m.openJournal())
@@ -308,5 +308,5 @@ func (m *machine) runAtBoot(phase int, unit string) (err error, p *process) {
 	if !p.ended() {
 		err = errInjected
 	}
-	return err, p
+	return p, err
 }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,7 +26,11 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Stderr, durable.BeforeChange = null, BeforeFile
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := played.write(); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
 }
 
 // directory returns a directory in memory, where a sync costs nothing.
@@ -78,6 +83,8 @@ func playSeed(t *testing.T, drawn Story, base string) {
 		return Play(t, s, drawn, dir)
 	}
 	s, violations := play(drawn, true)
+	test, _, _ := strings.Cut(t.Name(), "/")
+	played.add(test, s)
 	if *show {
 		t.Log(s)
 	}
