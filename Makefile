@@ -202,6 +202,14 @@ $(promtool):
 simulation: toolchain ## a search for faults nobody thought of: SEEDS=200000 FROM=1 for an hour, -mutations in ARGS
 	@go test -count=1 -timeout 12h ./core/simulation $(if $(SEEDS),-seeds $(SEEDS)) $(if $(FROM),-from $(FROM)) $(ARGS)
 
+.PHONY: simulation-page
+simulation-page: toolchain ## the same, and docs/simulation.md says what was played and which lines never were
+	@mkdir -p build/simulation
+	@go test -count=1 -timeout 12h -coverpkg=./core/snapset,./core/rollback,./core/journey,./core/restore \
+		-coverprofile build/simulation/cover.out ./core/simulation -run 'TestSets|TestRollbacks' \
+		-counts $(CURDIR)/build/simulation/counts.json -seeds $(or $(SEEDS),60000) -from $(or $(FROM),1)
+	@go run ./core/simulation/page build/simulation/counts.json build/simulation/cover.out docs/simulation.md
+
 .PHONY: lint
 lint: build build/venv/.done $(promtool) ## gofmt, vet, staticcheck, shellcheck, yamllint, ansible-lint, promtool
 	@mkdir -p build/log
