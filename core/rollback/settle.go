@@ -38,7 +38,10 @@ func (rb *rollback) settle(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case !begun && e.Step == StepDeferred: // the volumes are in use
+	case !begun && e.Step == StepDeferred: // the volumes are in use, unless a killed lvconvert has left one suspended
+		if err := rb.resumeSuspended(ctx); err != nil {
+			return err
+		}
 		return rb.closeUndone(ctx)
 	case !begun:
 		return rb.undo(ctx)

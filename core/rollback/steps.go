@@ -147,7 +147,10 @@ func (rb *rollback) undo(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, undoLimit)
 	defer cancel()
 	rb.enterStep(stepUndoing)
-	err := rb.unprotect(ctx)
+	err := rb.resumeSuspended(ctx) // nothing can mount what a killed lvconvert has left suspended
+	if err == nil {
+		err = rb.unprotect(ctx)
+	}
 	if err == nil {
 		mountCtx, cancel := context.WithTimeout(ctx, undoLimit-undoReserve)
 		err = rb.openAndMount(mountCtx, rb.state.Mounts)
@@ -238,6 +241,7 @@ func (rb *rollback) mergeAndStart(ctx context.Context) error {
 	if rb.Resnapshot || rb.state.Resnapshot {
 		if err := rb.retake(ctx); err != nil {
 			f := fault.New(fault.Of(err).Code, "set %s was not taken again: %w", rb.state.Set, err)
+			f.Hint = cmp.Or(f.Hint, "lvm_snapshot takes it, with what the services have written since")
 			rb.state.Trouble = append(rb.state.Trouble, f)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 // spring is a moment at which a clock is put forward. Times of the clock are written as if they were UTC.
 type spring struct{ from, to time.Time }
 
-// restSoon is how soon another backup must be due for one that falls out to be of no consequence.
-const restSoon = 12 * time.Hour
+// soonEnough is how soon another backup must be due for one that falls out to be of no consequence.
+const soonEnough = 12 * time.Hour
 
 // SkippedWarning warns of a calendar that names a time in the coming year that the clock skips when daylight-saving
 // time begins, such as 02:00: systemd makes no backup in that night. It is empty if there is none, or if the calendar
@@ -23,7 +23,7 @@ func (p Places) SkippedWarning(ctx context.Context, calendar string, now time.Ti
 	zone, times := p.zoneOf(calendar)
 	for _, s := range springs(zone, now, now.AddDate(1, 0, 0)) {
 		due := p.elapses(ctx, times, s.from)
-		if len(due) == 0 || !due[0].Before(s.to) || len(due) > 1 && due[1].Sub(due[0]) < restSoon {
+		if len(due) == 0 || !due[0].Before(s.to) || len(due) > 1 && due[1].Sub(due[0]) < soonEnough {
 			continue
 		}
 		return fmt.Sprintf("calendar: on %s the clock goes from %s to %s, and no backup is made at %s: "+

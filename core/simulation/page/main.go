@@ -2,8 +2,8 @@
 //
 //	page COUNTS PROFILE PAGE
 //
-// COUNTS is what the simulation wrote with -counts, PROFILE its coverage profile. The stories that PAGE says were played
-// before are added up.
+// COUNTS is what the simulation wrote with -counts, PROFILE its coverage profile. The stories that PAGE says were
+// played before are added up.
 package main
 
 import (
@@ -23,17 +23,17 @@ import (
 
 const head = `# Simulation
 
-Written by ` + "`make simulation-page`" + `: what ` + "`core/simulation`" + ` has played on servers that it draws, and what no story
-has reached. [design.md](design.md#9-how-it-is-tested) says how it works.
+Written by 'make simulation-page': what 'core/simulation' has played on servers that it draws, and
+what no story has reached. [design.md](design.md#9-how-it-is-tested) says how it works.
 
-- **Play more:** ` + "`make simulation SEEDS=200000 FROM=100001`" + `; a seed plays the same story each time.
-- **Play one story:** ` + "`make simulation SEEDS=1 FROM=SEED ARGS='-run TestSets -show -v'`" + `, or ` + "`TestRollbacks`" + `. A story
-  that fails is printed in its smallest form, with its seed.
-- **Add an effect:** whatever the product asks of a server goes through ` + "`process.do`" + ` (a command, a call, a change of a
-  file); give it a name there.
-- **Add a fault:** a ` + "`Kind`" + ` in faults.go, drawn by ` + "`kindsFor`" + ` and played by ` + "`process.do`" + `.
-- **Add a rule:** a call of ` + "`violate`" + ` in invariants.go or rollback_rules.go, and a mutation in mutation_test.go that only
-  this rule finds.
+- **Play more:** 'make simulation SEEDS=200000 FROM=100001'. A seed plays the same story each time.
+- **Play one story:** 'go test ./core/simulation -run TestRollbacks -seeds 3 -from SEED -show -v', or
+  'TestSets'. A story that fails is printed in its smallest form, with its seed.
+- **Add an effect:** whatever the product asks of a server goes through 'process.do' (a command, a
+  call, a change of a file). Give it a name there.
+- **Add a fault:** a 'Kind' in faults.go, drawn by 'kindsFor' and played by 'process.do'.
+- **Add a rule:** a call of 'violate' in invariants.go or rollback_rules.go, and a mutation in
+  mutation_test.go that only this rule finds.
 
 `
 
@@ -90,7 +90,7 @@ func write(countsFile, profile, page string) error {
 	if err != nil {
 		return err
 	}
-	text := head + storiesTable(c, string(old)) + kindsTable(c) + missedTable(missed)
+	text := strings.ReplaceAll(head, "'", "`") + storiesTable(c, string(old)) + kindsTable(c) + missedTable(missed)
 	return os.WriteFile(page, []byte(text), 0o644)
 }
 

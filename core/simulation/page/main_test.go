@@ -16,7 +16,8 @@ func TestPageAddsUpStoriesAndNamesLines(t *testing.T) {
 		}
 		return path
 	}
-	counts := file("counts", `{"stories":{"TestSets":5},"kinds":{"hangs":2,"the power fails before it":3},"seeds":{"TestSets":7}}`)
+	counts := file("counts",
+		`{"stories":{"TestSets":5},"kinds":{"hangs":2,"the power fails before it":3},"seeds":{"TestSets":7}}`)
 	profile := file("cover.out", "mode: set\n"+
 		"go.pcc.com/rewind/core/snapset/take.go:1.1,4.2 3 1\ngo.pcc.com/rewind/core/snapset/take.go:5.1,6.2 1 0\n"+
 		"go.pcc.com/rewind/core/snapset/take.go:9.1,9.2 1 0\ngo.pcc.com/rewind/core/restore/plan.go:1.1,2.2 1 0\n")
