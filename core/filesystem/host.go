@@ -56,8 +56,11 @@ func (thisHost) WriteOut(ctx context.Context, points []string, limit time.Durati
 
 func (thisHost) Mount(ctx context.Context, r command.Runner, spec MountSpec) error {
 	err := MountAtOnce(ctx, spec)
-	if err == nil || errors.Is(err, fault.Timeout) || errors.Is(err, fault.Interrupted) {
+	switch {
+	case err == nil, errors.Is(err, fault.Timeout), errors.Is(err, fault.Interrupted):
 		return err // at the end of ctx the mount may still be under way
+	case isBusyError(err): // MountAtOnce has waited long enough, and mount(8) says more
+		return mountByProgram(ctx, r, spec)
 	}
 	return MountDevice(ctx, r, spec)
 }

@@ -29,10 +29,23 @@ type MountSpec struct {
 // MountDevice makes the mount by mount(8), which also loads the kernel modules that a file system needs, and starts the
 // mount helper of file systems that have one. Fault: mount_failed.
 func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
+	return mountWhenResumed(ctx, spec.source(), func() error { return mountByProgram(ctx, r, spec) })
+}
+
+// source returns what is mounted: the device, or the directory of a bind mount.
+func (s MountSpec) source() string {
+	if s.Bind != "" {
+		return s.Bind
+	}
+	return s.Source
+}
+
+// mountByProgram is MountDevice without a wait for a suspended device.
+func mountByProgram(ctx context.Context, r command.Runner, spec MountSpec) error {
 	argv := []string{"mount"}
-	options, source := spec.Options, spec.Source
+	options, source := spec.Options, spec.source()
 	if spec.Bind != "" {
-		options, source = append([]string{"bind"}, options...), spec.Bind
+		options = append([]string{"bind"}, options...)
 	} else if spec.Type != "" {
 		argv = append(argv, "-t", spec.Type)
 	}
@@ -40,14 +53,12 @@ func MountDevice(ctx context.Context, r command.Runner, spec MountSpec) error {
 		argv = append(argv, "-o", strings.Join(options, ","))
 	}
 	argv = append(argv, "--", source, spec.Point)
-	return mountWhenResumed(ctx, source, func() error {
-		log := openKernelLog(kmsgPath)
-		defer log.close()
-		if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
-			return mountFault(err, source, spec, log.messagesAbout(kernelName(source), spec.Type))
-		}
-		return nil
-	})
+	log := openKernelLog(kmsgPath)
+	defer log.close()
+	if _, err := r.Run(ctx, command.Cmd{Argv: argv, Limit: mountLimit, Changes: true}); err != nil {
+		return mountFault(err, source, spec, log.messagesAbout(kernelName(source), spec.Type))
+	}
+	return nil
 }
 
 // mountHints has a hint for each known text of mount(8) or the kernel. The first one that occurs in the message counts.
