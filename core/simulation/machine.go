@@ -195,7 +195,7 @@ func (m *machine) act(a Action) {
 		switch {
 		case !before[v.UUID]:
 			m.fresh[v.UUID] = "an administrator made " + v.FullName()
-		case v.FullName() == a.Volume && a.Verb == untags:
+		case v.FullName() == a.Volume && a.Verb == untags && m.story.Rollback == nil: // a rollback has chosen it by then
 			m.fresh[v.UUID] = "an administrator took " + v.FullName() + " out of its set"
 			delete(m.promised, v.UUID)
 		}
