@@ -159,7 +159,7 @@ func searchWith(t *testing.T, name, file, text string) string {
 			t.Fatal(err)
 		}
 	}
-	search := []string{"test", "-overlay", overlay, "-run", name, ".", "-seeds", strconv.Itoa(*seeds)}
+	search := []string{"test", "-overlay", overlay, "-timeout", "5m", "-run", name, ".", "-seeds", strconv.Itoa(*seeds)}
 	out, err := exec.Command("go", search...).CombinedOutput()
 	if err == nil {
 		t.Error("the search ends without a failure")

@@ -151,9 +151,21 @@ func (m *machine) checkRollback(a made) {
 	if a.err != nil && a.result.Changed && len(back) == 0 && len(now) > 0 {
 		m.violate("the result says what happened", "%s, %v; nothing is rolled back", a.result.Msg, a.err)
 	}
-	if len(m.unfinished()) == 0 {
+	switch {
+	case len(m.unfinished()) == 0:
 		m.checkFinished(a.err, a.begun)
+	case len(back) == 0 && !m.anyMerging() && m.onlyLvconvertFailed(a.met):
+		m.violate("where LVM refuses to merge, the services run again", "%v\n%s", a.err, m.wholeState())
 	}
+}
+
+// onlyLvconvertFailed reports whether the last events, n of them, are no more than that lvconvert failed.
+func (m *machine) onlyLvconvertFailed(n int) bool {
+	kinds := []Kind{Fails, DiskFull}
+	differs := func(e Event) bool {
+		return !strings.HasPrefix(e.Command, "lvconvert ") || !slices.Contains(kinds, e.Kind)
+	}
+	return n > 0 && !slices.ContainsFunc(m.met[len(m.met)-n:], differs)
 }
 
 // checkFinished checks a machine on which nothing is left to settle. err is what the rollback failed with; nil if it
@@ -210,6 +222,9 @@ func (m *machine) checkUnits(err error) {
 func (m *machine) isNamed(unit string, err error) bool {
 	if f := fault.Of(err); f != nil {
 		return strings.Contains(f.Error()+f.Hint, unit)
+	}
+	if m.story.Rollback.Resnapshot && strings.Contains(strings.Join(m.answers, "\n"), unit+" did not start") {
+		return true // the next rollback, to the set that was taken again, finds the service as it is
 	}
 	last, _ := rollback.Newest(m.journalDir(), "")
 	return last != nil && slices.ContainsFunc(last.Failures, func(f service.Failure) bool { return f.Unit == unit })
