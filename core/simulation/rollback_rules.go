@@ -145,17 +145,22 @@ func (m *machine) checkRollback(a made) {
 		m.violate("a refusal changes nothing", "%v\nbefore:\n%s\nafter:\n%s", a.err, a.before, a.after)
 	}
 	back, now := m.divide(all)
-	if deferred := a.result.Data["state"] == "deferred"; a.err == nil && len(now) > 0 && !deferred {
-		m.violate("a rollback that succeeds has rolled back all", "%s: %v are not\n%s", a.result.Msg, now, m.wholeState())
-	}
-	if a.err != nil && a.result.Changed && len(back) == 0 && len(now) > 0 {
-		m.violate("the result says what happened", "%s, %v; nothing is rolled back", a.result.Msg, a.err)
-	}
+	m.checkRollbackResult(a, back, now)
 	switch {
 	case len(m.unfinished()) == 0:
 		m.checkFinished(a.err, a.begun)
 	case len(back) == 0 && !m.anyMerging() && m.onlyLvconvertFailed(a.met):
 		m.violate("where LVM refuses to merge, the services run again", "%v\n%s", a.err, m.wholeState())
+	}
+}
+
+// checkRollbackResult checks what the answer says of the volumes. back are those that are rolled back, now the others.
+func (m *machine) checkRollbackResult(a made, back, now []string) {
+	if deferred := a.result.Data["state"] == "deferred"; a.err == nil && len(now) > 0 && !deferred {
+		m.violate("a rollback that succeeds has rolled back all", "%s: %v are not\n%s", a.result.Msg, now, m.wholeState())
+	}
+	if a.err != nil && a.result.Changed && len(back) == 0 && len(now) > 0 {
+		m.violate("the result says what happened", "%s, %v; nothing is rolled back", a.result.Msg, a.err)
 	}
 }
 

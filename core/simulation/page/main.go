@@ -27,8 +27,9 @@ Written by 'make simulation-page': what 'core/simulation' has played on servers 
 what no story has reached. [design.md](design.md#9-how-it-is-tested) says how it works.
 
 - **Play more:** 'make simulation SEEDS=200000 FROM=100001'. A seed plays the same story each time.
-- **Play one story:** 'go test ./core/simulation -run TestRollbacks -seeds 3 -from SEED -show -v', or
-  'TestSets'. A story that fails is printed in its smallest form, with its seed.
+- **Play one story:**
+  'go test ./core/simulation -run TestRollbacks -seeds 3 -from SEED -show -v', or 'TestSets'.
+  A story that fails is printed in its smallest form, with its seed.
 - **Add an effect:** whatever the product asks of a server goes through 'process.do' (a command, a
   call, a change of a file). Give it a name there.
 - **Add a fault:** a 'Kind' in faults.go, drawn by 'kindsFor' and played by 'process.do'.
