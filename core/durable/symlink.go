@@ -14,6 +14,9 @@ func Symlink(path, target string) error {
 	if existing, err := os.Readlink(path); err == nil && existing == target {
 		return nil
 	}
+	if err := beforeChange(path); err != nil {
+		return err
+	}
 	if err := MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}

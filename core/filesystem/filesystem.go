@@ -209,3 +209,13 @@ func statDev(path string) (on, node Dev, err error) {
 	}
 	return devOf(st.Dev), node, nil
 }
+
+// BlockDevice returns the number of the block device at path, following symbolic links. Faults: not_found if there is
+// nothing at path, bad_arguments if that is no block device.
+func BlockDevice(path string) (Dev, error) {
+	_, node, err := statDev(path)
+	if err == nil && node == (Dev{}) {
+		err = fault.New(fault.BadArguments, "%s is no block device", path)
+	}
+	return node, err
+}

@@ -150,6 +150,6 @@ func (e FstabEntry) Device() (Dev, bool) {
 	if key, value, tagged := strings.Cut(e.Spec, "="); tagged && !strings.HasPrefix(e.Spec, "/") {
 		path = "/dev/disk/by-" + strings.ToLower(key) + "/" + value
 	}
-	_, node, err := statDev(path)
-	return node, err == nil && node != Dev{}
+	dev, err := BlockDevice(path)
+	return dev, err == nil
 }
