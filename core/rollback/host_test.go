@@ -28,3 +28,11 @@ func (testHost) Open(string) (io.Closer, error) { return os.Open(os.DevNull) }
 func (testHost) Mount(ctx context.Context, r command.Runner, spec filesystem.MountSpec) error {
 	return filesystem.MountDevice(ctx, r, spec)
 }
+
+// mountsHost is the host that it contains, with other mounts.
+type mountsHost struct {
+	filesystem.Host
+	mounts []filesystem.Mount
+}
+
+func (h mountsHost) Mounts() ([]filesystem.Mount, error) { return h.mounts, nil }

@@ -26,19 +26,26 @@ func fill(t *testing.T, dir string) (free func()) {
 	return func() { _ = os.Remove(filler) }
 }
 
+// mountOnTest gives a rollback a mount on /rw-test/a, and returns the mount points that mount(8) is called for.
+func mountOnTest(rb *rollback) (tried *[]string) {
+	tried = &[]string{}
+	rb.systemd = &service.Systemd{}
+	rb.commands = command.NewRecorder(fakeMount{nil, tried})
+	rb.state.Mounts, rb.state.Start = mountsAt("/rw-test/a"), true
+	return tried
+}
+
 // newAtStep returns a rollback of vg00/dat, mounted on /rw-test/a, that has come to a step; tried collects the mount
 // points that mount(8) is called for. The journal is on a small file system of its own, in dir.
 func newAtStep(t *testing.T, step string) (rb *rollback, tried *[]string, dir string) {
 	t.Helper()
-	dir, tried = t.TempDir(), &[]string{}
+	dir = t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	rb = newAtMerge(t, server(), "vg00/dat_s")
-	rb.systemd = &service.Systemd{}
-	rb.commands = command.NewRecorder(fakeMount{nil, tried})
-	rb.state.Mounts, rb.state.Start = mountsAt("/rw-test/a"), true
+	tried = mountOnTest(rb)
 	setUpJournal(t, rb)
 	j, err := journal.Open(dir)
 	if err != nil {

@@ -1,24 +1,13 @@
 package rollback
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"testing"
 
-	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm/lvmtest"
 )
-
-// lvremove removes a snapshot as another program does while a rollback is under way.
-func lvremove(t *testing.T, f *lvmtest.Fake, name string) {
-	t.Helper()
-	_, err := f.Run(context.Background(), command.Cmd{Argv: []string{"lvm", "lvremove", "--yes", "--", name}})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // A volume whose snapshot somebody removed while its services stopped was not rolled back, although LVM shows no
 // snapshot of it any more, as after a merge.
@@ -33,7 +22,9 @@ func TestARemovedSnapshotIsNotTakenForMerged(t *testing.T) {
 			rb := newAtMerge(t, f, names...)
 			beginAt(t, rb, stepMerging)
 			rb.readyToMerge = true
-			lvremove(t, f, removed)
+			if err := f.LVM().Remove(t.Context(), removed); err != nil { // as another program does
+				t.Fatal(err)
+			}
 			err := rb.merge(t.Context())
 			if !errors.Is(err, fault.SnapshotInvalid) {
 				t.Errorf("%s, with others %v: %v", removed, others, err)
@@ -58,10 +49,12 @@ func TestRecheckFindsRemovedAndReplacedSnapshots(t *testing.T) {
 			f := server()
 			rb := newAtMerge(t, f, allSnapshots...)
 			i := slices.Index(allSnapshots, name)
-			origin := rb.state.Members[i].LV
-			lvremove(t, f, name)
+			m := rb.state.Members[i]
+			if err := f.LVM().Remove(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
 			if again {
-				f.Make("vg00", lvmtest.Volume{Name: rb.state.Members[i].Snapshot, Origin: origin, Pool: rb.state.Members[i].Pool})
+				f.Make("vg00", lvmtest.Volume{Name: m.Snapshot, Origin: m.LV, Pool: m.Pool})
 			}
 			if err := rb.recheck(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || rb.readyToMerge {
 				t.Errorf("%s, made again %v: %v", name, again, err)

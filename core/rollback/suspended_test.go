@@ -4,9 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/journal"
-	"go.pcc.com/rewind/core/service"
 )
 
 // An lvconvert that is killed before it has committed the merge leaves the origin suspended. Nothing mounts such a
@@ -14,11 +12,9 @@ import (
 func TestWhatAKilledLvconvertSuspendedIsResumed(t *testing.T) {
 	for _, step := range []string{stepMerging, stepUndoing, StepDeferred} {
 		for _, prepared := range []bool{false, true} {
-			f, tried := server(), &[]string{}
+			f := server()
 			rb := newAtMerge(t, f, "vg00/dat_s")
-			rb.systemd = &service.Systemd{}
-			rb.commands = command.NewRecorder(fakeMount{nil, tried})
-			rb.state.Mounts, rb.state.Start = mountsAt("/rw-test/a"), true
+			tried := mountOnTest(rb)
 			beginAt(t, rb, step)
 			f.Suspend("vg00/dat", prepared)
 			if err := rb.settle(t.Context()); err != nil {

@@ -16,7 +16,7 @@ func (rb *rollback) persistentlyOpen(ctx context.Context, known []filesystem.Hol
 	ctx, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
 	for {
-		open, err := rb.openWithoutHolder(context.WithoutCancel(ctx), known, rb.server.Host.Mounts)
+		open, err := rb.openWithoutHolder(context.WithoutCancel(ctx), known)
 		if err != nil || len(open) == 0 {
 			return nil, err
 		}
@@ -29,14 +29,12 @@ func (rb *rollback) persistentlyOpen(ctx context.Context, known []filesystem.Hol
 }
 
 // openWithoutHolder is persistentlyOpen without the wait.
-func (rb *rollback) openWithoutHolder(
-	ctx context.Context, known []filesystem.Holder, readMounts func() ([]filesystem.Mount, error),
-) ([]filesystem.Holder, error) {
+func (rb *rollback) openWithoutHolder(ctx context.Context, known []filesystem.Holder) ([]filesystem.Holder, error) {
 	info, err := rb.lvm.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := readMounts() // read after the open counts, because an automount may mount at any moment
+	mounts, err := rb.server.Host.Mounts() // read after the open counts, because an automount may mount at any moment
 	if err != nil {
 		return nil, err
 	}

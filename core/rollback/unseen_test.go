@@ -12,7 +12,8 @@ func TestOpenWithoutHolder(t *testing.T) {
 	rb := newAtMerge(t, f, "vg00/dat_s", "vg00/app_s")
 	look := func(known []filesystem.Holder, mounts []filesystem.Mount) []filesystem.Holder {
 		t.Helper()
-		found, err := rb.openWithoutHolder(t.Context(), known, func() ([]filesystem.Mount, error) { return mounts, nil })
+		rb.server.Host = mountsHost{rb.server.Host, mounts}
+		found, err := rb.openWithoutHolder(t.Context(), known)
 		if err != nil {
 			t.Fatal(err)
 		}
