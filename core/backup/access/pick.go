@@ -58,9 +58,8 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 	var future []string
 	var foreign *backup.Stored
 	for i, s := range list {
-		missing := func(root string) bool { return !slices.Contains(s.Roots, root) }
 		switch {
-		case s.Incomplete || s.Host != host || slices.ContainsFunc(roots, missing):
+		case s.Incomplete || s.Host != host || !hasRoots(s, roots):
 		case s.Future(now):
 			future = append(future, s.ID)
 		case !isForeign(s):
@@ -90,6 +89,12 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 			"host=NAME names another host's")
 }
 
+// hasRoots reports whether a backup has all of the roots.
+func hasRoots(s backup.Stored, roots []string) bool {
+	isMissing := func(root string) bool { return !slices.Contains(s.Roots, root) }
+	return !slices.ContainsFunc(roots, isMissing)
+}
+
 // isForeign reports whether another program made the backup, such as restic by hand or by cron.
 func isForeign(s backup.Stored) bool { return s.Set == "" }
 
@@ -102,9 +107,8 @@ func ForeignWarning(list []backup.Stored, restored backup.Stored) []string {
 	}
 	var newer []string
 	for _, s := range list {
-		missing := func(root string) bool { return !slices.Contains(s.Roots, root) }
 		if isForeign(s) && !s.Incomplete && s.Host == restored.Host && s.Time.After(restored.Time) &&
-			!slices.ContainsFunc(restored.Roots, missing) {
+			hasRoots(s, restored.Roots) {
 			newer = append(newer, s.ID)
 		}
 	}
