@@ -168,6 +168,8 @@ unit-deps:
 	@$(call need,command -v fusermount3,fuse3,restic shows a backup as a file system)
 	@$(call need,command -v rsync,rsync,its backend is tested with it and what is restored compared)
 	@$(call need,command -v groff,groff-base,the manual pages are checked with it)
+	@$(call need,command -v systemd-analyze,systemd,it says which times of a calendar the clock skips)
+	@$(call need,test -e /usr/share/zoneinfo/Europe/Berlin,tzdata,the clocks of time zones are put forward in a test)
 	@$(call need,command -v sshd,openssh-server,the rsync backend is tested over ssh)
 
 # Most of a test's time is waiting for tools and for the disk: so twice as many at a time as there are processors. A
