@@ -39,7 +39,7 @@ func TestEstimateIsNotKeptFromVolumeByMountInIt(t *testing.T) {
 	}
 	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err) // what shows a backup as a file system needs it, too
 	}
 	defer fuse.Close()
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=1000,group_id=1000", fuse.Fd())

@@ -97,6 +97,19 @@ func TestFailedStoreLeavesNothing(t *testing.T) {
 	}
 }
 
+// store makes a backup of root in path with the real tar.
+func store(t *testing.T, path, root string) (backend, backup.Config, backup.Stored) {
+	t.Helper()
+	b := backend{command.Local{}}
+	c := backup.Config{Options: map[string]any{"path": path}}
+	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Now(), Roots: []string{root}}
+	stored, err := b.Store(t.Context(), c, tree, func(backup.Progress) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, c, stored
+}
+
 // A restore unpacks the archive beside it. Where there is no room for that, it says so, and leaves nothing.
 func TestPresentWithoutRoomIsNoSpace(t *testing.T) {
 	path, root := t.TempDir(), t.TempDir()
@@ -107,14 +120,8 @@ func TestPresentWithoutRoomIsNoSpace(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "file"), make([]byte, 2<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := backend{command.Local{}}
-	c := backup.Config{Options: map[string]any{"path": path}}
-	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Now(), Roots: []string{root}}
-	stored, err := b.Store(t.Context(), c, tree, func(backup.Progress) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = b.Present(t.Context(), c, stored.ID, func(backup.Progress) {}, func(context.Context, backup.Presented) error {
+	b, c, stored := store(t, path, root)
+	err := b.Present(t.Context(), c, stored.ID, func(backup.Progress) {}, func(context.Context, backup.Presented) error {
 		t.Error("it was presented")
 		return nil
 	})
@@ -132,13 +139,7 @@ func TestPresentRefusesSymbolicLinkAsRoot(t *testing.T) {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b := backend{command.Local{}}
-	c := backup.Config{Options: map[string]any{"path": path}}
-	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Now(), Roots: []string{root}}
-	stored, err := b.Store(t.Context(), c, tree, func(backup.Progress) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, c, stored := store(t, path, root)
 	if err := errors.Join(os.Remove(root), os.Symlink("/", root)); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +148,7 @@ func TestPresentRefusesSymbolicLinkAsRoot(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	use := func(_ context.Context, p backup.Presented) error { return fmt.Errorf("presented %v", p.Roots) }
-	err = b.Present(t.Context(), c, stored.ID, func(backup.Progress) {}, use)
+	err := b.Present(t.Context(), c, stored.ID, func(backup.Progress) {}, use)
 	if !errors.Is(err, fault.BackendFailed) || !strings.Contains(err.Error(), "symbolic link") {
 		t.Errorf("got %v", err)
 	}
