@@ -169,10 +169,9 @@ func (m *machine) turn(device string) time.Duration {
 // command had prepared.
 func (m *machine) leaveHalfway(argv []string, prepared bool) {
 	name := argv[len(argv)-1]
-	vg, lv, _ := strings.Cut(name, "/")
-	v, found := m.volume(vg, lv)
+	v, found := m.volumeNamed(name)
 	if found && v.Origin != "" && argv[1] != "lvcreate" {
-		v, found = m.volume(vg, v.Origin)
+		v, found = m.volume(v.VG, v.Origin)
 	}
 	if v.Kind == lvm.Thin && argv[1] == "lvconvert" {
 		return // it has no origin's table to replace

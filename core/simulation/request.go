@@ -39,7 +39,7 @@ func (a made) String() string {
 }
 
 // ended reports whether the request was answered.
-func (a made) ended() bool { return !a.process.killed }
+func (a made) ended() bool { return a.process.ended() }
 
 // once makes a request, and has its unit settle what it left, as systemd does unless the power has failed.
 func (m *machine) once(phase int, req snapset.Request) made {
@@ -53,24 +53,31 @@ func (m *machine) once(phase int, req snapset.Request) made {
 
 // ask makes a request.
 func (m *machine) ask(phase int, req snapset.Request) made {
-	a := made{before: m.state(), settled: len(m.unfinished()) > 0}
+	m.useUp(req)
+	return m.ran(phase, m.state, func(ctx context.Context, p *process, run *journey.Run) (ansible.Result, error) {
+		if req.Use == snapset.ForBackup {
+			return p.backUp(ctx, run, req)
+		}
+		return p.server().Apply(ctx, run, req)
+	})
+}
+
+// ran has a process do a run, and returns what came of it. state says what the machine has.
+func (m *machine) ran(phase int, state func() string,
+	do func(context.Context, *process, *journey.Run) (ansible.Result, error)) made {
+	a := made{before: state(), settled: len(m.unfinished()) > 0}
 	known := map[string]bool{}
 	for _, e := range m.entries() {
 		known[e.ID] = true
 	}
-	m.useUp(req)
 	met, id := len(m.met), journal.NewID()
 	m.acted = false
 	a.process = m.start(phase, func(ctx context.Context, p *process) {
 		run := p.run(id)
 		defer run.Unlock()
-		if req.Use == snapset.ForBackup {
-			a.result, a.err = p.backUp(ctx, run, req)
-		} else {
-			a.result, a.err = p.server().Apply(ctx, run, req)
-		}
+		a.result, a.err = do(ctx, p, run)
 	})
-	a.after, a.acted, a.met = m.state(), m.acted, len(m.met)-met
+	a.after, a.acted, a.met = state(), m.acted, len(m.met)-met
 	m.answers = append(m.answers, a.String())
 	for _, e := range m.entries() {
 		if !known[e.ID] {
@@ -109,16 +116,22 @@ func (m *machine) useUp(req snapset.Request) {
 	}
 }
 
-// settle does what the unit of a run does when the run has ended.
+// settle has the unit of a run settle what it left, and checks what came of that if nothing went wrong meanwhile.
 func (m *machine) settle(phase int, a made) {
+	if p, errs, calm := m.settled(phase, a); p.ended() && calm {
+		m.checkSettled(errs)
+	}
+}
+
+// settled does what the unit of a run does when the run has ended. calm says that nothing went wrong meanwhile.
+func (m *machine) settled(phase int, a made) (p *process, errs []error, calm bool) {
 	id := ""
 	if len(a.begun) > 0 {
 		id = a.begun[len(a.begun)-1].ID
 	}
-	var errs []error
 	met := len(m.met)
 	m.acted = false
-	p := m.start(phase, func(ctx context.Context, p *process) {
+	p = m.start(phase, func(ctx context.Context, p *process) {
 		run := p.run("")
 		defer run.Unlock()
 		if id != "" {
@@ -126,9 +139,7 @@ func (m *machine) settle(phase int, a made) {
 		}
 		errs = run.SettleAll(ctx)
 	})
-	if !p.killed && len(m.met) == met && !m.acted {
-		m.checkSettled(errs)
-	}
+	return p, errs, len(m.met) == met && !m.acted
 }
 
 func (m *machine) entries() []*journal.Entry {

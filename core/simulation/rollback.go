@@ -8,9 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
-	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
@@ -172,29 +173,13 @@ func (m *machine) roundOfRollback(phase int) {
 
 // askForRollback asks for the rollback.
 func (m *machine) askForRollback(phase int) made {
-	a := made{before: m.wholeState(), settled: len(m.unfinished()) > 0}
-	known := map[string]bool{}
-	for _, e := range m.entries() {
-		known[e.ID] = true
-	}
-	met, id := len(m.met), journal.NewID()
-	m.acted = false
 	clear(m.promised)
 	start := time.Now()
-	a.process = m.start(phase, func(ctx context.Context, p *process) {
-		run := p.run(id)
-		defer run.Unlock()
-		a.result, a.err = p.rollbackServer().Apply(ctx, run, *m.story.Rollback)
+	a := m.ran(phase, m.wholeState, func(ctx context.Context, p *process, run *journey.Run) (ansible.Result, error) {
+		return p.rollbackServer().Apply(ctx, run, *m.story.Rollback)
 	})
 	if took := time.Since(start); took > longestRun {
 		m.violate("every wait is over by its limit", "the run took %s", took)
-	}
-	a.after, a.acted, a.met = m.wholeState(), m.acted, len(m.met)-met
-	m.answers = append(m.answers, a.String())
-	for _, e := range m.entries() {
-		if !known[e.ID] {
-			a.begun = append(a.begun, e)
-		}
 	}
 	return a
 }
@@ -202,27 +187,13 @@ func (m *machine) askForRollback(phase int) made {
 // longestRun is longer than all limits of a run together.
 const longestRun = 3 * time.Hour
 
-// settleRollback does what the unit of a run does when the run has ended.
+// settleRollback is settle for a rollback.
 func (m *machine) settleRollback(phase int, a made) *process {
-	id := ""
-	if len(a.begun) > 0 {
-		id = a.begun[0].ID
-	}
-	var errs []error
-	met := len(m.met)
-	m.acted = false
-	p := m.start(phase, func(ctx context.Context, p *process) {
-		run := p.run("")
-		defer run.Unlock()
-		if id != "" {
-			run.ReleaseWaiters(id)
-		}
-		errs = run.SettleAll(ctx)
-	})
+	p, errs, calm := m.settled(phase, a)
 	if p.ended() {
 		m.answers = append(m.answers, phaseName(phase)+": "+m.plain(fmt.Sprint(errs)))
 	}
-	if p.ended() && len(m.met) == met && !m.acted {
+	if p.ended() && calm {
 		m.checkSettledRollback(errs)
 	}
 	return p

@@ -134,7 +134,7 @@ func (m *machine) traces() []string {
 
 // checkRollback checks the answer to a rollback against what the machine has then.
 func (m *machine) checkRollback(a made) {
-	if a.process.killed {
+	if !a.ended() {
 		return
 	}
 	m.checkNothingGone("after the answer")
