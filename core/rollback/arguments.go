@@ -63,10 +63,10 @@ func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) erro
 	}
 	rb.state = &State{}
 	f := &findings{selection: &selection{view: rb.server.Sets.View(nil, mounts)}, targets: targets}
-	if err := rb.planMounts(f); err != nil {
+	if err := rb.plan.planMounts(f); err != nil {
 		return err
 	}
-	return rb.planServices(ctx, f)
+	return rb.plan.planServices(ctx, f)
 }
 
 // Limit returns how long the run of a rollback may take. A run whose merges make progress extends the limit.

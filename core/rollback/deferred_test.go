@@ -64,7 +64,7 @@ func TestDeferredMergeThatOutlivesItsLimitIsNotUndone(t *testing.T) {
 		t.Errorf("%s %q, guard: %v", e.Step, e.Outcome, isGuarded(t, rb))
 	}
 	readReport(t, rb) // now lvconvert goes on
-	if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
+	if begun, err := rb.survey.hasBegun(t.Context()); !begun || err != nil {
 		t.Errorf("begun: %v, %v", begun, err)
 	}
 }
@@ -96,14 +96,14 @@ func TestDeferredRollbackIsUndoneIfAllSnapshotsOverflow(t *testing.T) {
 		if _, err := rb.deferMerges(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if begun, err := rb.hasBegun(t.Context()); !begun || err != nil {
+		if begun, err := rb.survey.hasBegun(t.Context()); !begun || err != nil {
 			t.Fatalf("before: %v %v", begun, err)
 		}
 		f.Fill("vg00/dat_s", 100)
 		if boot {
 			f.PowerCut()
 		}
-		_, lostErr, err := rb.survey(t.Context())
+		_, lostErr, err := rb.survey.look(t.Context())
 		if err != nil || !errors.Is(lostErr, fault.SnapshotInvalid) ||
 			!strings.Contains(fault.Of(lostErr).Hint, "lvremove vg00/dat_s") {
 			t.Errorf("boot %v: %v %v", boot, lostErr, err)
@@ -166,7 +166,7 @@ func checkMixWithoutSnapshot(t *testing.T, f *lvmtest.Fake, rb *rollback) {
 	if err := rb.settleDeferred(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := rb.failure(); !errors.Is(err, fault.SnapshotInvalid) {
+	if err := rb.state.failure(); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Errorf("the same task says: %v", err)
 	}
 }
@@ -185,7 +185,7 @@ func TestBootUndoesRollbackWithoutBegunMerge(t *testing.T) {
 		if err := rb.settle(t.Context()); err != nil {
 			t.Errorf("%s: %v", step, err)
 		}
-		states, err := rb.memberStates(t.Context())
+		states, err := rb.survey.states(t.Context())
 		if err != nil || len(membersIn(states, rb.state.Members, stateWaiting)) != 2 {
 			t.Errorf("%s: %v %v", step, states, err)
 		}
@@ -263,7 +263,7 @@ func TestJournalMemberIsDeferredLast(t *testing.T) {
 	if _, err := rb.deferMerges(t.Context(), root); !errors.Is(err, fault.MergeFailed) {
 		t.Errorf("dat is lost: %v", err)
 	}
-	if states, _, err := rb.survey(t.Context()); err != nil || states[root] != stateWaiting {
+	if states, _, err := rb.survey.look(t.Context()); err != nil || states[root] != stateWaiting {
 		t.Errorf("dat is lost: root is %s, %v", states[root], err)
 	}
 }
@@ -298,7 +298,7 @@ func TestInterruptedDeferredRollbackOfRootIsAllOrNothing(t *testing.T) {
 					break
 				}
 				err := rb.mergeAtBoot(t.Context())
-				states, _ := rb.memberStates(t.Context())
+				states, _ := rb.survey.states(t.Context())
 				if states[root] == stateMerging && states[rb.state.Members[1]] == stateWaiting {
 					t.Errorf("command %d: root merges alone: %v", n, states)
 				}
@@ -309,7 +309,7 @@ func TestInterruptedDeferredRollbackOfRootIsAllOrNothing(t *testing.T) {
 					t.Fatalf("command %d: the boot ends in %v", n, err)
 				}
 			}
-			states, err := rb.memberStates(t.Context())
+			states, err := rb.survey.states(t.Context())
 			done := len(membersIn(states, rb.state.Members, stateMerging)) +
 				len(membersIn(states, rb.state.Members, stateMerged))
 			if err != nil || done != 0 && done != 3 || reboots > 1 {

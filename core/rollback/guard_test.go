@@ -19,7 +19,7 @@ import (
 // testdata/guard.txt has the path and the content of each file of the guard, in the order in which they are written.
 // SELF stands for the path of the running program, PROGRAMS for its directory.
 func TestGuardFiles(t *testing.T) {
-	rb := &rollback{server: thisServer(), state: &State{
+	rb := newParts(&base{server: thisServer(), state: &State{
 		Mounts:  []filesystem.MountSpec{{Point: "/dat"}, {Point: "/srv/my-app data"}},
 		Listed:  []string{"/dat", "/idle"},
 		Guarded: []string{"systemd-fsck@dev-vg00-dat.service", "postgresql@15-main.service"},
@@ -27,8 +27,8 @@ func TestGuardFiles(t *testing.T) {
 			{VG: "vg00", LV: "dat"},
 			{VG: "vg00", LV: "app", Crypt: "crypt-app"},
 		},
-	}}
-	files, err := rb.guardFiles()
+	}})
+	files, err := rb.guard.files()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +87,11 @@ func TestVolumeThatGuardNeedsIsRefused(t *testing.T) {
 		"the root file system": {[]filesystem.Mount{root}, root, ""},
 	} {
 		for _, deferred := range []bool{true, false} {
-			rb := &rollback{Request: Request{Defer: deferred}, server: thisServer(), state: &State{}}
+			rb := newParts(&base{Request: Request{Defer: deferred}, server: thisServer(), state: &State{}})
 			lv := &lvm.Volume{VG: "vg00", Name: "v", Path: "/dev/vg00/v"}
 			target := snapset.Target{LV: lv, FS: c.member.Dev, Mounts: []filesystem.Mount{c.member}}
 			sel := &selection{view: snapset.NewView(nil, c.mounts)}
-			err := rb.planMounts(&findings{selection: sel, targets: []snapset.Target{target}})
+			err := rb.plan.planMounts(&findings{selection: sel, targets: []snapset.Target{target}})
 			if refused := errors.Is(err, fault.Unsupported); refused != (c.says != "") {
 				t.Errorf("%s, deferred %v: %v", name, deferred, err)
 			} else if refused && (!strings.Contains(err.Error(), "vg00/v "+c.says) ||
@@ -113,7 +113,7 @@ func TestGuardFilesNeverRequireMissingUnit(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(rb.server.UnitDir, "b.mount.d"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := rb.installGuard(); err == nil {
+		if err := rb.guard.install(); err == nil {
 			t.Fatal("installed without b.mount.d")
 		}
 		checkGuardFiles(t, rb, "half installed")
@@ -123,7 +123,7 @@ func TestGuardFilesNeverRequireMissingUnit(t *testing.T) {
 		if err := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state); err != nil {
 			t.Fatal(err)
 		}
-		if err := rb.installGuard(); err != nil {
+		if err := rb.guard.install(); err != nil {
 			t.Fatal(err)
 		}
 		// b's drop-in cannot be removed, because it is now a directory that is not empty.
@@ -131,7 +131,7 @@ func TestGuardFilesNeverRequireMissingUnit(t *testing.T) {
 		if err := errors.Join(os.Remove(b), os.MkdirAll(filepath.Join(b, "x"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		if err := rb.removeGuard(t.Context()); err == nil {
+		if err := rb.guard.remove(t.Context()); err == nil {
 			t.Error("removed although b's drop-in is there")
 		}
 		checkGuardFiles(t, rb, "half removed")
@@ -145,13 +145,13 @@ func TestRemoveGuardRemovesOrphanedDropIns(t *testing.T) {
 	rb.state.Mounts = mountsAt("/a")
 	setUpJournal(t, rb)
 	begin := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state)
-	if err := errors.Join(begin, rb.installGuard()); err != nil {
+	if err := errors.Join(begin, rb.guard.install()); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeFiles(rb.server.dropIns([]string{"srv-old.mount"})); err != nil {
 		t.Fatal(err)
 	}
-	if err := rb.removeGuard(t.Context()); err != nil || isGuarded(t, rb) {
+	if err := rb.guard.remove(t.Context()); err != nil || isGuarded(t, rb) {
 		t.Fatalf("%v, guard left: %v", err, isGuarded(t, rb))
 	}
 	checkGuardFiles(t, rb, "removed")
@@ -167,11 +167,11 @@ func TestGuardIsForgottenBeforeItsUnitIsRemoved(t *testing.T) {
 	rb.state.Mounts = mountsAt("/a", "/b")
 	setUpJournal(t, rb)
 	begin := rb.run.Begin(Kind, "s", []string{"vg00"}, stepStopping, rb.state)
-	if err := errors.Join(begin, rb.installGuard()); err != nil {
+	if err := errors.Join(begin, rb.guard.install()); err != nil {
 		t.Fatal(err)
 	}
 	called := 0
-	rb.forgetGuard = func(context.Context) error {
+	rb.guard.forget = func(context.Context) error {
 		called++
 		drops, _ := filepath.Glob(filepath.Join(rb.server.UnitDir, "*.d", dropIn))
 		if len(drops) > 0 || !isGuarded(t, rb) {
@@ -179,7 +179,7 @@ func TestGuardIsForgottenBeforeItsUnitIsRemoved(t *testing.T) {
 		}
 		return nil
 	}
-	if err := rb.removeGuard(t.Context()); err != nil || called != 1 || isGuarded(t, rb) {
+	if err := rb.guard.remove(t.Context()); err != nil || called != 1 || isGuarded(t, rb) {
 		t.Errorf("%v, called %d times, guard left: %v", err, called, isGuarded(t, rb))
 	}
 }
@@ -216,9 +216,9 @@ func TestRawVolumeWithoutServiceIsRefused(t *testing.T) {
 		"mounted":            {mounted, nil, false},
 		"opened by crypttab": {encrypted, nil, false},
 	} {
-		rb := &rollback{server: thisServer(), state: &State{}}
+		rb := newParts(&base{server: thisServer(), state: &State{}})
 		rb.state.Services.Stop = c.stop
-		err := rb.checkGuarded(&findings{targets: []snapset.Target{c.target}})
+		err := rb.plan.checkGuarded(&findings{targets: []snapset.Target{c.target}})
 		if errors.Is(err, fault.Unsupported) != c.refused {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -233,12 +233,12 @@ func TestLogOfMemberNeedsNoService(t *testing.T) {
 	log := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xlog"}, FS: filesystem.Dev{Major: 253, Minor: 9}}
 	xfs := snapset.Target{LV: &lvm.Volume{VG: "vg00", Name: "xl"}, FS: filesystem.Dev{Major: 253, Minor: 8}}
 	xfs.Mounts = []filesystem.Mount{{ID: 1, Root: "/", Point: "/xl"}}
-	rb := &rollback{server: thisServer(), state: &State{}}
-	if err := rb.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); !errors.Is(err, fault.Unsupported) {
+	rb := newParts(&base{server: thisServer(), state: &State{}})
+	if err := rb.plan.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("a raw volume beside it: %v", err)
 	}
 	xfs.Needs = []snapset.Need{{What: "log", LV: log.LV}}
-	if err := rb.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); err != nil {
+	if err := rb.plan.checkGuarded(&findings{targets: []snapset.Target{xfs, log}}); err != nil {
 		t.Errorf("its log: %v", err)
 	}
 }

@@ -13,15 +13,15 @@ import (
 // At an automount point only systemd can mount, and the mount waits for the check of its file system.
 func TestHeldUnitsSeparatesUnitsBelowAutomounts(t *testing.T) {
 	const fsck = "systemd-fsck@dev-vg00-app.service"
-	rb := &rollback{state: &State{
+	rb := newParts(&base{state: &State{
 		Held: []string{"dat.mount", "app.mount", fsck}, Services: service.Plan{Stop: []string{"db.service"}},
-	}}
-	below, others := rb.heldUnits()
+	}})
+	below, others := rb.state.heldUnits()
 	if len(below) != 0 || len(others) != 4 {
 		t.Errorf("without an automount: %v, %v", below, others)
 	}
 	rb.state.Automounts = service.Plan{Active: []string{"app.automount"}}
-	below, others = rb.heldUnits()
+	below, others = rb.state.heldUnits()
 	if !slices.Equal(below, []string{"app.mount", fsck}) || !slices.Equal(others, []string{"dat.mount", "db.service"}) {
 		t.Errorf("with one: %v, %v", below, others)
 	}

@@ -21,16 +21,16 @@ func TestARemovedSnapshotIsNotTakenForMerged(t *testing.T) {
 			}
 			rb := newAtMerge(t, f, names...)
 			beginAt(t, rb, stepMerging)
-			rb.readyToMerge = true
+			rb.merges.ready = true
 			if err := f.LVM().Remove(t.Context(), removed); err != nil { // as another program does
 				t.Fatal(err)
 			}
-			err := rb.merge(t.Context())
+			err := rb.merges.begin(t.Context())
 			if !errors.Is(err, fault.SnapshotInvalid) {
 				t.Errorf("%s, with others %v: %v", removed, others, err)
 			}
-			states, lost, err := rb.survey(t.Context())
-			if err != nil || !others && (lost == nil || !rb.isUntouched(states)) {
+			states, lost, err := rb.survey.look(t.Context())
+			if err != nil || !others && (lost == nil || !rb.state.isUntouched(states)) {
 				t.Errorf("%s, with others %v: %v, %v, %v", removed, others, states, lost, err)
 			}
 			for _, m := range rb.state.Members {
@@ -56,7 +56,7 @@ func TestRecheckFindsRemovedAndReplacedSnapshots(t *testing.T) {
 			if again {
 				f.Make("vg00", lvmtest.Volume{Name: m.Snapshot, Origin: m.LV, Pool: m.Pool})
 			}
-			if err := rb.recheck(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || rb.readyToMerge {
+			if err := rb.survey.recheck(t.Context()); !errors.Is(err, fault.SnapshotInvalid) || rb.merges.ready {
 				t.Errorf("%s, made again %v: %v", name, again, err)
 			}
 		}

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
-	"go.pcc.com/rewind/core/snapset"
 )
 
 // settle settles an interrupted rollback: it undoes the rollback if no merge has begun, and completes it otherwise.
@@ -34,12 +32,12 @@ func (rb *rollback) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	begun, err := rb.hasBegun(ctx)
+	begun, err := rb.survey.hasBegun(ctx)
 	switch {
 	case err != nil:
 		return err
 	case !begun && e.Step == StepDeferred: // the volumes are in use, unless a killed lvconvert has left one suspended
-		if err := rb.resumeSuspended(ctx); err != nil {
+		if err := rb.merges.resumeSuspended(ctx); err != nil {
 			return err
 		}
 		return rb.closeUndone(ctx)
@@ -58,7 +56,7 @@ func (rb *rollback) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := fault.All(rb.failure(), rb.journalErr); err != nil {
+	if err := fault.All(rb.state.failure(), rb.steps.journalErr); err != nil {
 		// Perhaps nobody waits for this answer. The next call of the same task gets it too.
 		journey.LogError(err)
 	}
@@ -76,10 +74,19 @@ func (s Server) reopen(run *journey.Run, e *journal.Entry) (*rollback, error) {
 	return rb, nil
 }
 
+// finish waits until every member is merged and LVM has finished its part, then removes the boot guard and closes the
+// entry.
+func (rb *rollback) finish(ctx context.Context) error {
+	if err := rb.merges.wait(ctx); err != nil {
+		return err
+	}
+	return rb.closeMerged(ctx)
+}
+
 // closeIfMerged closes the entry if all merges are finished. Otherwise a later run does. If the kernel has finished a
 // merge, and LVM does not know it because its poller is gone, closeIfMerged has LVM finish the merge.
 func (rb *rollback) closeIfMerged(ctx context.Context) error {
-	bytesLeft, unreported, err := rb.remaining(ctx)
+	bytesLeft, unreported, err := rb.survey.remaining(ctx)
 	if errors.Is(err, fault.MergeFailed) {
 		return nil // other runs can work on other volumes, so this is no failure for them
 	}
@@ -89,14 +96,14 @@ func (rb *rollback) closeIfMerged(ctx context.Context) error {
 	if len(unreported) > 0 {
 		return rb.finish(ctx)
 	}
-	states, err := rb.memberStates(ctx)
+	states, err := rb.survey.states(ctx)
 	if err != nil {
 		return err
 	}
 	if len(membersIn(states, rb.state.Members, stateDetached)) > 0 {
 		return rb.finish(ctx)
 	}
-	if rb.isMergeComplete(states) {
+	if rb.state.isMergeComplete(states) {
 		return rb.closeMerged(ctx)
 	}
 	return nil
@@ -105,37 +112,12 @@ func (rb *rollback) closeIfMerged(ctx context.Context) error {
 // closeMerged removes the boot guard and closes the entry of a rollback whose merges are all finished.
 func (rb *rollback) closeMerged(ctx context.Context) error {
 	journey.EndPollers(ctx)
-	if err := rb.removeGuard(ctx); err != nil {
+	if err := rb.guard.remove(ctx); err != nil {
 		return err
 	}
 	if err := rb.run.Finish(stepMerged, journal.Done, rb.state); err != nil { // the next run tries to write it again
-		rb.journalErr = rb.journalFault(err)
-		journey.LogError(rb.journalErr)
+		rb.steps.journalErr = rb.steps.journalFault(err)
+		journey.LogError(rb.steps.journalErr)
 	}
 	return nil
-}
-
-// HiddenCommands returns the hidden commands of a module that makes runs, by name: those that the runs' units call, and
-// those that the units of the boot guard call. own are the kinds of runs that only this module makes; every module can
-// also settle those of snapset and of rollback.
-func HiddenCommands(own journey.Handlers) map[string]func(context.Context, []string) int {
-	s := thisServer()
-	handlers := journey.Handlers{snapset.Kind: s.Sets.Handler(), Kind: s.Handler()}
-	maps.Copy(handlers, own)
-	commands := handlers.Internal()
-	settleAll := commands["settle"]
-	commands["guard"] = func(ctx context.Context, _ []string) int { return exitCode(s.atBoot(ctx, s.GuardBoot)) }
-	commands["resume"] = func(ctx context.Context, args []string) int {
-		code := settleAll(ctx, args)
-		return max(code, exitCode(s.atBoot(ctx, s.FinishAfterBoot)))
-	}
-	return commands
-}
-
-// exitCode returns the exit code for err, and writes err to the log.
-func exitCode(err error) int {
-	if err == nil {
-		return 0
-	}
-	return journey.LogError(err)
 }

@@ -36,7 +36,7 @@ func TestStepsAreInOrder(t *testing.T) {
 // Before its rollback begins, a restore has only its own entry, which is closed. That entry must not be taken for the
 // entry of the rollback.
 func TestRollbackThatHasNotBegunHasNoEntry(t *testing.T) {
-	rb := &rollback{run: &journey.Run{}}
+	rb := newParts(&base{run: &journey.Run{}})
 	rb.run.Resume(&journal.Entry{Kind: "restore", Step: "filled", Outcome: journal.Done})
 	if e := rb.entry(); directionOf(e.Step) != backward || e.Outcome == journal.Done {
 		t.Errorf("it is taken for one at step %q, %s", e.Step, e.Outcome)

@@ -3,14 +3,14 @@ package rollback
 import (
 	"cmp"
 	"context"
-	"slices"
+	"errors"
 	"strings"
 	"time"
 
 	"go.pcc.com/rewind/core/failpoint"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
-	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
 )
 
@@ -21,28 +21,49 @@ const undoLimit, undoReserve = 10 * time.Minute, time.Minute
 // stopReserve is the part of the timeout that is kept for the steps after the stop of the services.
 const stopReserve = 30 * time.Second
 
+// writeOut has the members' file systems write dirty pages out while the services still run. Otherwise the unmount
+// would write them while the services are stopped. If that takes longer than half of the timeout, the rollback is not
+// begun (timeout).
+func (rb *rollback) writeOut(ctx context.Context) error {
+	half := rb.Timeout / 2
+	rb.run.Progress("writing out", -1)
+	notWritten := rb.server.Host.WriteOut(ctx, mountPoints(rb.state.Mounts), half)
+	if len(notWritten) == 0 {
+		return nil
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fault.New(fault.Interrupted, "no service was stopped: %w", ctx.Err())
+	}
+	return fault.New(fault.Timeout,
+		"what is in memory of %s was not written to disk in %s, half of the timeout, so no service was stopped",
+		strings.Join(notWritten, ", "), half).
+		WithHint("what is written stays so: the same again with a longer timeout=SECONDS, once this run has ended, " +
+			"which waits for the disk, too (lvm_snapshot_info, under_way); if nothing is written: `dmesg | tail` says whether " +
+			"the disk answers, `dmsetup info -c` whether a device is suspended, `lvs -a` whether a thin pool is full")
+}
+
 // stopAndUnmount takes the steps from the boot guard to the point of no return: it stops the services, unmounts the
 // volumes, and checks everything again.
 func (rb *rollback) stopAndUnmount(ctx context.Context, toEnd []processToEnd) error {
-	if err := rb.installGuard(); err != nil {
+	if err := rb.guard.install(); err != nil {
 		return err
 	}
 	rb.run.Progress("stopping services", -1)
-	rb.findQuotas()
+	rb.volumes.findQuotas()
 	rb.state.Stopped = time.Now()
-	if err := rb.record(stepStopping, rb.state); err != nil {
+	if err := rb.steps.record(stepStopping, rb.state); err != nil {
 		return err
 	}
 	end := func(ctx context.Context) error { return endProcesses(ctx, toEnd) }
-	if err := rb.systemd.StopAndEnd(ctx, rb.state.Services, rb.stopLimit(ctx), end); err != nil {
+	if err := rb.systemd.StopAndEnd(ctx, rb.state.Services, stopLimit(ctx, rb.Timeout), end); err != nil {
 		return err
 	}
 	rb.systemd.Disconnect()
 	rb.run.Progress("unmounting", -1)
-	if err := rb.record(stepUnmounting, nil); err != nil {
+	if err := rb.steps.record(stepUnmounting, nil); err != nil {
 		return err
 	}
-	if err := rb.unmount(ctx); err != nil {
+	if err := rb.volumes.unmount(ctx); err != nil {
 		return err
 	}
 	failpoint.Hit("rollback.unmounted")
@@ -51,86 +72,18 @@ func (rb *rollback) stopAndUnmount(ctx context.Context, toEnd []processToEnd) er
 	if err := rb.lvm.AwaitUnlocked(ctx, rb.state.groups(), closeLimit); err != nil {
 		return err
 	}
-	return rb.awaitClosed(ctx)
-}
-
-// stopLimit returns how long the services may take to stop.
-func (rb *rollback) stopLimit(ctx context.Context) time.Duration {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return rb.Timeout
-	}
-	return max(time.Until(deadline)-stopReserve, time.Until(deadline)/2)
-}
-
-// recheck repeats the checks that can have changed while the services stopped: a snapshot may have overflowed, somebody
-// may have removed it, and something may have opened a volume. It asks the kernel, which is exact and quick, and LVM
-// only about thin snapshots.
-func (rb *rollback) recheck(ctx context.Context) error {
-	status, err := rb.lvm.Status(ctx)
-	if err != nil {
-		return err
-	}
-	info, err := rb.lvm.Info(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, m := range rb.state.Members {
-		if info[m.DMName].Open > 0 || info[m.SnapshotDM].Open > 0 {
-			errs = append(errs, fault.New(fault.Busy, "%s or its snapshot is still open after the unmount", m.origin()).
-				WithHint("dmsetup info -c -o name,open %s %s; lsof /dev/%s", m.DMName, m.SnapshotDM, m.origin()))
-		}
-		if m.Thin {
-			continue
-		}
-		if i, ok := info[m.SnapshotDM]; ok && !strings.HasSuffix(i.UUID, strings.ReplaceAll(m.SnapshotID, "-", "")) {
-			errs = append(errs, removedFault(m))
-			continue
-		}
-		targets := status[m.SnapshotDM]
-		if len(targets) != 1 {
-			errs = append(errs, fault.New(fault.SnapshotInvalid, "%s is not active any more", m.snapshot()).
-				WithHint("lvs -a %s; lvchange -ay %s", m.VG, m.snapshot()))
-			continue
-		}
-		snap, ok := targets[0].Snapshot()
-		if !ok || snap.Lost() {
-			errs = append(errs, fault.New(fault.SnapshotInvalid, "%s overflowed while the services stopped", m.snapshot()).
-				With("snapshots", []map[string]any{{"snapshot": m.snapshot(), "volume": m.origin(), "state": "invalid"}}).
-				WithHint("what it held is lost, so nothing was rolled back; a set: lvm_snapshot state=absent removes it; "+
-					"by itself: lvremove %s", m.snapshot()))
-			continue
-		}
-		m.Used = snap.UsedBytes()
-		errs = append(errs, m.recheckSiblings(status))
-	}
-	err = fault.All(errs...)
-	if err == nil { // LVM takes longer than the kernel, and awaitClosed repeats the checks again and again
-		err = rb.recheckThin(ctx)
-	}
-	rb.readyToMerge = err == nil
+	err := rb.volumes.awaitClosed(ctx)
+	rb.merges.ready = err == nil
 	return err
 }
 
-// recheckThin refuses to merge thin snapshots that somebody has removed (snapshot_invalid). The kernel does not tell:
-// most thin snapshots have no device.
-func (rb *rollback) recheckThin(ctx context.Context) error {
-	isThin := func(m *Member) bool { return m.Thin }
-	if !slices.ContainsFunc(rb.state.Members, isThin) {
-		return nil
+// stopLimit returns how long the services may take to stop, of what is left of the timeout.
+func stopLimit(ctx context.Context, timeout time.Duration) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return timeout
 	}
-	report, err := rb.lvm.Report(ctx)
-	errs := []error{err}
-	for _, m := range rb.state.Members {
-		if err != nil || !m.Thin {
-			continue
-		}
-		if v, exists := report.ByUUID(m.SnapshotID); !exists || v.Name != m.Snapshot {
-			errs = append(errs, removedFault(m))
-		}
-	}
-	return fault.All(errs...)
+	return max(time.Until(deadline)-stopReserve, time.Until(deadline)/2)
 }
 
 // abort undoes what was done before the point of no return, and returns cause together with what failed while undoing.
@@ -148,26 +101,26 @@ func (rb *rollback) abort(ctx context.Context, cause error) error {
 func (rb *rollback) undo(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, undoLimit)
 	defer cancel()
-	rb.enterStep(stepUndoing)
-	err := rb.resumeSuspended(ctx) // nothing can mount what a killed lvconvert has left suspended
+	rb.steps.enter(stepUndoing)
+	err := rb.merges.resumeSuspended(ctx) // nothing can mount what a killed lvconvert has left suspended
 	if err == nil {
-		err = rb.unprotect(ctx)
+		err = rb.volumes.unprotect(ctx)
 	}
 	if err == nil {
 		mountCtx, cancel := context.WithTimeout(ctx, undoLimit-undoReserve)
-		err = rb.openAndMount(mountCtx, rb.state.Mounts)
+		err = rb.volumes.openAndMount(mountCtx, rb.state.Mounts)
 		cancel()
 	}
 	if err != nil {
-		err = fault.All(err, rb.releaseOtherHolds(ctx, true), rb.notMountedFault())
+		err = fault.All(err, rb.holds.releaseOthers(ctx, true), notMountedFault(rb.server.Host, rb.state))
 	} else {
-		rb.enforceQuotas(ctx)
-		rb.mountSet(ctx)
-		err = rb.releaseOtherHolds(ctx, false)
+		rb.volumes.enforceQuotas(ctx)
+		rb.volumes.mountSet(ctx)
+		err = rb.holds.releaseOthers(ctx, false)
 		err = fault.All(err, rb.startPlan(ctx, rb.state.Services))
 	}
 	if err != nil {
-		return fault.New(fault.Of(err).Code, "and undoing the rollback failed: %w", fault.All(err, rb.journalErr))
+		return fault.New(fault.Of(err).Code, "and undoing the rollback failed: %w", fault.All(err, rb.steps.journalErr))
 	}
 	return rb.closeUndone(ctx)
 }
@@ -175,17 +128,17 @@ func (rb *rollback) undo(ctx context.Context) error {
 // closeUndone removes the boot guard and closes the entry of a rollback that is undone. If the entry cannot be written,
 // it is removed instead, which needs no disk space: a rollback without an entry is not continued.
 func (rb *rollback) closeUndone(ctx context.Context) error {
-	rb.dropMetadata()
-	if err := rb.removeGuard(ctx); err != nil {
+	rb.merges.dropMetadata()
+	if err := rb.guard.remove(ctx); err != nil {
 		return err
 	}
 	err := rb.run.Finish(stepUndone, journal.Undone, rb.state)
-	rb.journalErr = nil
+	rb.steps.journalErr = nil
 	if err == nil {
 		return nil
 	}
 	if removeErr := rb.run.Journal.Forget(rb.entry()); removeErr != nil {
-		return fault.New(fault.Of(rb.journalFault(err)).Code,
+		return fault.New(fault.Of(rb.steps.journalFault(err)).Code,
 			"everything is as before the rollback, but that cannot be written to the journal: %w; %w", err, removeErr).
 			WithHint("every later run tries it again; or remove %s/%s.json", rb.server.JournalDir, rb.entry().ID)
 	}
@@ -193,22 +146,12 @@ func (rb *rollback) closeUndone(ctx context.Context) error {
 	return nil
 }
 
-// startPlan starts the units that were active when the plan was made. A unit that fails to start is an error.
-func (rb *rollback) startPlan(ctx context.Context, p service.Plan) error {
-	failures, err := rb.systemd.Start(ctx, p)
-	errs := []error{err}
-	for _, f := range failures {
-		errs = append(errs, f)
-	}
-	return fault.All(errs...)
-}
-
 // notMountedFault names what undo could not mount. Without these mounts the services stay stopped, because they would
 // write into the directories below the mount points, where nobody looks for the data.
-func (rb *rollback) notMountedFault() error {
+func notMountedFault(host filesystem.Host, st *State) error {
 	var notMounted []string
-	mounts, err := rb.server.Host.Mounts()
-	for _, spec := range rb.state.Mounts {
+	mounts, err := host.Mounts()
+	for _, spec := range st.Mounts {
 		if err != nil || !isMounted(mounts, spec) {
 			notMounted = append(notMounted, spec.Point)
 		}
@@ -217,11 +160,11 @@ func (rb *rollback) notMountedFault() error {
 	if len(notMounted) > 0 {
 		hint += ", or mount " + strings.Join(notMounted, ", ") + " by hand"
 	}
-	if active := rb.state.Services.Active; len(active) > 0 {
+	if active := st.Services.Active; len(active) > 0 {
 		hint += "; once all is mounted: systemctl start " + strings.Join(active, " ")
 	}
 	if len(notMounted) == 0 { // a LUKS mapping or an automount failed, and every mount is there
-		notMounted = originNames(rb.state.Members)
+		notMounted = originNames(st.Members)
 	}
 	return fault.New(fault.MountFailed, "the services stay stopped, because they would miss %s",
 		strings.Join(notMounted, ", ")).WithHint("%s", hint)
@@ -233,13 +176,13 @@ func (rb *rollback) notMountedFault() error {
 func (rb *rollback) mergeAndStart(ctx context.Context) error {
 	// An interruption up to here undoes the rollback. From here on it would only leave the rollback unfinished.
 	ctx = context.WithoutCancel(ctx)
-	defer rb.awaitLvconvert()
-	if err := rb.merge(ctx); err != nil {
+	defer rb.merges.awaitLvconvert()
+	if err := rb.merges.begin(ctx); err != nil {
 		return err
 	}
-	rb.dropMetadata()
-	rb.enterStep(stepMounting)
-	rb.state.Trouble = rb.notRolledBack() // this drops what failed in an earlier run
+	rb.merges.dropMetadata()
+	rb.steps.enter(stepMounting)
+	rb.state.Trouble = rb.state.notRolledBack() // this drops what failed in an earlier run
 	if rb.Resnapshot || rb.state.Resnapshot {
 		if err := rb.retake(ctx); err != nil {
 			f := fault.New(fault.Of(err).Code, "set %s was not taken again: %w", rb.state.Set, err)
@@ -249,47 +192,48 @@ func (rb *rollback) mergeAndStart(ctx context.Context) error {
 	}
 	snapset.RemoveMountPoints(mountPoints(rb.state.SetMounts))
 	rb.run.Progress("mounting", -1)
-	if err := rb.openAndMount(ctx, rb.state.Mounts); err != nil {
-		err = fault.All(err, rb.releaseOtherHolds(ctx, true))
+	if err := rb.volumes.openAndMount(ctx, rb.state.Mounts); err != nil {
+		err = fault.All(err, rb.holds.releaseOthers(ctx, true))
 		f := fault.New(fault.MountFailed, "the volumes are rolled back, but not mounted: %w", err)
 		return f.WithHint("%s; the same task again mounts them and starts the services", cmp.Or(f.Hint, "mend the cause"))
 	}
-	rb.enforceQuotas(ctx)
-	rb.enterStep(stepStarting)
+	rb.volumes.enforceQuotas(ctx)
+	rb.steps.enter(stepStarting)
 	if err := rb.startServices(ctx); err != nil {
 		return err
 	}
-	rb.enterStep(StepStarted)
+	rb.steps.enter(StepStarted)
 	return nil
 }
 
-// notRolledBack returns one fault that names all members that are lost, and keeps the services from being started: the
-// volumes now hold data of different times, and only people can know whether that is usable. It returns nil if no
-// member is lost.
-func (rb *rollback) notRolledBack() []*fault.Error {
-	var lostOrigins []string
+// retake takes the same set again, for rehearsals. LVM takes no thick snapshot of a volume that is merging, so for
+// thick members the services wait until the merge is finished. Thin members are already merged here.
+func (rb *rollback) retake(ctx context.Context) error {
+	if err := rb.merges.wait(ctx); err != nil {
+		return err
+	}
+	var volumes []snapset.Volume
 	for _, m := range rb.state.Members {
-		if m.Lost {
-			lostOrigins = append(lostOrigins, m.origin())
+		v := snapset.Volume{Name: m.origin()}
+		if m.COWSize > 0 {
+			v.Size = sizeInBytes(m.COWSize)
 		}
+		volumes = append(volumes, v)
 	}
-	if len(lostOrigins) == 0 {
-		return nil
-	}
-	rb.state.Start = false
-	hint := "what the volumes hold is of different times: restore " + strings.Join(lostOrigins, ", ") + " from a backup"
-	if active := rb.state.Services.Active; len(active) > 0 {
-		hint += ", or start the services as it is: systemctl start " + strings.Join(active, " ")
-	}
-	return []*fault.Error{fault.New(fault.SnapshotInvalid,
-		"%s is not rolled back: its snapshot was lost before its merge began; the services are left stopped",
-		strings.Join(lostOrigins, ", ")).WithHint("%s", hint)}
+	ownEntry := rb.run.Entry()
+	defer rb.run.Resume(ownEntry)
+	sets := rb.server.Sets
+	sets.Runner = rb.commands
+	_, err := sets.Apply(ctx, rb.run, snapset.Request{
+		State: snapset.Present, Set: rb.state.Set, Volumes: volumes, FreezeTimeout: time.Minute,
+	})
+	return err
 }
 
 // startServices starts the services that were active, unless they are to stay stopped, and ends the hold of their
 // units.
 func (rb *rollback) startServices(ctx context.Context) error {
-	if err := rb.releaseOtherHolds(ctx, !rb.state.Start); err != nil {
+	if err := rb.holds.releaseOthers(ctx, !rb.state.Start); err != nil {
 		return fault.New(fault.ServiceFailed, "the volumes are rolled back and mounted, but %w", err)
 	}
 	if rb.state.Start {

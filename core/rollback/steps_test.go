@@ -44,7 +44,7 @@ func setUpJournal(t *testing.T, rb *rollback) {
 		t.Fatal(err)
 	}
 	rb.server.UnitDir, rb.server.RuntimeDir, rb.server.JournalDir = t.TempDir(), t.TempDir(), t.TempDir()
-	rb.lvmBackupDirs = []string{t.TempDir()}
+	rb.steps.lvmBackupDirs = []string{t.TempDir()}
 	rb.run = &journey.Run{Journal: j}
 }
 
@@ -52,7 +52,7 @@ func setUpJournal(t *testing.T, rb *rollback) {
 func beginAt(t *testing.T, rb *rollback, step string) {
 	t.Helper()
 	setUpJournal(t, rb)
-	if err := rb.installGuard(); err != nil {
+	if err := rb.guard.install(); err != nil {
 		t.Fatal(err)
 	}
 	if err := rb.run.Begin(Kind, "s", []string{"vg00"}, step, rb.state); err != nil {
@@ -135,7 +135,7 @@ func TestCheckMountedRefusesOtherFileSystem(t *testing.T) {
 	if err := unix.Mknod(device, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 7))); err != nil {
 		t.Fatal(err)
 	}
-	rb := &rollback{server: thisServer()}
+	rb := newParts(&base{server: thisServer()})
 	spec := filesystem.MountSpec{Source: device, Point: "/dat", Options: []string{"rw"}}
 	for name, c := range map[string]struct {
 		dev   filesystem.Dev
@@ -148,7 +148,8 @@ func TestCheckMountedRefusesOtherFileSystem(t *testing.T) {
 		"the member, read-only": {filesystem.NewDev(253, 7), "ro", false},
 	} {
 		mounts := []filesystem.Mount{{ID: 1, Dev: c.dev, Root: "/", Point: "/dat", Options: c.flags, Source: "x"}}
-		if err := rb.checkMounted(mounts, spec); (err == nil) != c.want || err != nil && !errors.Is(err, fault.MountFailed) {
+		err := rb.volumes.checkMounted(mounts, spec)
+		if (err == nil) != c.want || err != nil && !errors.Is(err, fault.MountFailed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -167,10 +168,10 @@ func TestPropagatedBindMountGetsItsFlags(t *testing.T) {
 	}
 	mount("tmpfs", whole, "tmpfs", unix.MS_NOSUID)
 	mount(whole, view, "", unix.MS_BIND)
-	rb := &rollback{server: thisServer(), state: &State{}}
+	rb := newParts(&base{server: thisServer(), state: &State{}})
 	spec := filesystem.MountSpec{Bind: whole, Point: view, Options: []string{"ro", "noexec", "relatime"}}
 	for range 2 {
-		if err := rb.mountOne(t.Context(), spec); err != nil {
+		if err := rb.volumes.mountOne(t.Context(), spec); err != nil {
 			t.Fatal(err)
 		}
 		mounts, err := filesystem.Mounts()

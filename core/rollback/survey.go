@@ -12,39 +12,45 @@ import (
 	"go.pcc.com/rewind/core/snapset"
 )
 
-// memberStates is survey, except that a lost member is an error.
-func (rb *rollback) memberStates(ctx context.Context) (map[*Member]string, error) {
-	states, lostErr, err := rb.survey(ctx)
+// survey finds out how far LVM and the kernel are with each member.
+type survey struct {
+	*base
+	missing []string // the snapshots, vg/lv, that LVM did not find when it was told to merge them
+}
+
+// states is look, except that a lost member is an error.
+func (s *survey) states(ctx context.Context) (map[*Member]string, error) {
+	states, lostErr, err := s.look(ctx)
 	return states, fault.All(err, lostErr)
 }
 
-// survey returns the state of each member, and apart from errors of its own a fault that names the members that are
+// look returns the state of each member, and apart from errors of its own a fault that names the members that are
 // lost. It asks the kernel, and reads LVM's metadata only if the kernel does not show every member as merging: the
 // kernel does not know a deferred merge, nor what a thin volume was made from.
-func (rb *rollback) survey(ctx context.Context) (states map[*Member]string, lostErr, err error) {
-	status, err := rb.lvm.Status(ctx)
+func (s *survey) look(ctx context.Context) (states map[*Member]string, lostErr, err error) {
+	status, err := s.lvm.Status(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	states = map[*Member]string{}
 	allMerging := true
-	for _, m := range rb.state.Members {
+	for _, m := range s.state.Members {
 		states[m] = kernelState(status[m.DMName])
 		allMerging = allMerging && states[m] == stateMerging
 	}
 	if allMerging {
 		return states, nil, nil
 	}
-	report, err := rb.lvm.Report(ctx)
+	report, err := s.lvm.Report(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	var lostErrs []error
-	for _, m := range rb.state.Members {
+	for _, m := range s.state.Members {
 		if states[m] == stateMerging {
 			continue
 		}
-		if states[m], err = rb.metadataState(report, m, isLostInKernel(status, m)); states[m] == "" {
+		if states[m], err = s.metadataState(report, m, isLostInKernel(status, m)); states[m] == "" {
 			return nil, nil, err
 		}
 		lostErrs = append(lostErrs, err)
@@ -55,36 +61,42 @@ func (rb *rollback) survey(ctx context.Context) (states map[*Member]string, lost
 // hasBegun is true if a merge has begun, or will begin without a further command: then the rollback cannot be undone
 // any more. If the step in the journal leaves that open, LVM's metadata decides: a member that it does not show as
 // merging, deferred or merged was not touched.
-func (rb *rollback) hasBegun(ctx context.Context) (bool, error) {
-	if d := directionOf(rb.entry().Step); d != lvmDecides {
+func (s *survey) hasBegun(ctx context.Context) (bool, error) {
+	if d := directionOf(s.entry().Step); d != lvmDecides {
 		return d == forward, nil
 	}
-	states, lostErr, err := rb.survey(ctx)
+	states, lostErr, err := s.look(ctx)
 	if err != nil {
 		return false, err
 	}
-	isUntouched := rb.isUntouched(states)
+	isUntouched := s.state.isUntouched(states)
 	if isUntouched && lostErr != nil {
-		journey.LogError(rb.givenUpFault(states, lostErr))
+		journey.LogError(s.state.givenUpFault(states, lostErr))
 	}
 	return !isUntouched, nil
 }
 
 // givenUpFault returns the fault for a snapshot that was lost while nothing was rolled back yet, so that everything is
 // put back.
-func (rb *rollback) givenUpFault(states map[*Member]string, lostErr error) error {
-	lostSnapshots := strings.Join(snapshotNames(membersIn(states, rb.state.Members, stateLost)), " ")
+func (st *State) givenUpFault(states map[*Member]string, lostErr error) error {
+	lostSnapshots := strings.Join(snapshotNames(membersIn(states, st.Members, stateLost)), " ")
 	return fault.New(fault.Of(lostErr).Code, "the rollback to set %s is given up, nothing was rolled back: %w",
-		rb.state.Set, lostErr).
+		st.Set, lostErr).
 		WithHint("remove what is left of the set (lvm_snapshot state=absent, or lvremove %s), then take a new one",
 			lostSnapshots)
 }
 
 // isUntouched is true if no member merges, is merged, or will be. A lost member will never be merged, even if LVM has
 // it marked as merging.
-func (rb *rollback) isUntouched(states map[*Member]string) bool {
-	members := rb.state.Members
+func (st *State) isUntouched(states map[*Member]string) bool {
+	members := st.Members
 	return len(membersIn(states, members, stateWaiting))+len(membersIn(states, members, stateLost)) == len(members)
+}
+
+// isMergeComplete is true if no member is left to be merged.
+func (st *State) isMergeComplete(states map[*Member]string) bool {
+	members := st.Members
+	return len(membersIn(states, members, stateMerged))+len(membersIn(states, members, stateNotRolledBack)) == len(members)
 }
 
 // kernelState returns stateMerging if the kernel merges the member whose origin has these targets, otherwise
@@ -112,8 +124,8 @@ func isLostInKernel(status map[string][]lvm.Target, m *Member) bool {
 
 // isRemoved is true if the snapshot of a member, which is not there, was not merged: LVM has not found it, or the
 // origin does not have the place in its pool that a merged thin snapshot leaves it.
-func (rb *rollback) isRemoved(m *Member, origin *lvm.Volume) bool {
-	return slices.Contains(rb.missing, m.snapshot()) || m.Thin && m.ThinID != 0 && m.ThinID != origin.ThinID
+func (s *survey) isRemoved(m *Member, origin *lvm.Volume) bool {
+	return slices.Contains(s.missing, m.snapshot()) || m.Thin && m.ThinID != 0 && m.ThinID != origin.ThinID
 }
 
 // removedFault returns the fault for a snapshot that is gone, and was not merged.
@@ -138,7 +150,7 @@ func overflowedFault(m *Member, v, origin *lvm.Volume) error {
 // metadataState returns the state of a member that the kernel does not merge, from LVM's metadata. lostInKernel is the
 // result of isLostInKernel. For a member that is lost it returns both the state and a fault (snapshot_invalid). If the
 // origin is gone, it returns only a fault (not_found).
-func (rb *rollback) metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) {
+func (s *survey) metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) {
 	v, exists := r.ByUUID(m.SnapshotID)
 	origin, originExists := r.Volume(m.VG, m.LV)
 	switch {
@@ -147,7 +159,7 @@ func (rb *rollback) metadataState(r *lvm.Report, m *Member, lostInKernel bool) (
 			WithHint("vgs and pvs show whether a disk is missing; run the same task again when it is back")
 	case !exists && m.Lost:
 		return stateNotRolledBack, nil
-	case !exists && rb.isRemoved(m, origin):
+	case !exists && s.isRemoved(m, origin):
 		return stateLost, removedFault(m)
 	case !exists || m.Thin && v.Name == m.LV: // a merged thin snapshot has the name of its origin
 		return stateMerged, nil
@@ -165,12 +177,12 @@ func (rb *rollback) metadataState(r *lvm.Report, m *Member, lostInKernel bool) (
 
 // remaining asks the kernel how many bytes are still to be merged. unreported are the members that the kernel has
 // merged completely while LVM does not know of it yet.
-func (rb *rollback) remaining(ctx context.Context) (bytes int64, unreported []*Member, err error) {
-	status, err := rb.lvm.Status(ctx)
+func (s *survey) remaining(ctx context.Context) (bytes int64, unreported []*Member, err error) {
+	status, err := s.lvm.Status(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
-	for _, m := range rb.state.Members {
+	for _, m := range s.state.Members {
 		for _, t := range status[m.DMName] {
 			s, ok := t.Snapshot()
 			switch {
@@ -189,9 +201,9 @@ func (rb *rollback) remaining(ctx context.Context) (bytes int64, unreported []*M
 }
 
 // percentMerged returns how much of all merges is done, 0 to 100, if bytesLeft are still to be merged.
-func (rb *rollback) percentMerged(bytesLeft int64) float64 {
+func (st *State) percentMerged(bytesLeft int64) float64 {
 	var total int64
-	for _, m := range rb.state.Members {
+	for _, m := range st.Members {
 		total += m.Used
 	}
 	if total == 0 || bytesLeft > total {

@@ -1,0 +1,93 @@
+package rollback
+
+import (
+	"path/filepath"
+	"slices"
+	"sort"
+
+	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/snapset"
+)
+
+// planMounts plans which mounts are unmounted and made again, and refuses members that cannot be unmounted.
+func (p *planner) planMounts(f *findings) error {
+	needed := filesystem.EssentialDevices(f.selection.view.Mounts, f.selection.view.Journal, "/usr")
+	fstab, err := p.server.Host.Fstab()
+	if err != nil {
+		return err
+	}
+	devices, crypt := map[string]string{}, map[filesystem.Dev]bool{}
+	var errs []error
+	var toRestore []filesystem.Mount
+	for i := range f.targets {
+		t := &f.targets[i]
+		path, isNeeded := needed[t.FS]
+		if err := p.checkBootOrder(t, f.selection.view.Journal, path); err != nil {
+			errs = append(errs, err)
+		} else if isNeeded && !p.Defer {
+			errs = append(errs, fault.New(fault.Busy, "%s holds %s and cannot be closed while the server runs",
+				t.LV.FullName(), path).
+				WithHint("when_busy=defer merges it at the next boot"))
+		}
+		for _, m := range p.ownMounts(t) {
+			toRestore = append(toRestore, m)
+			devices[m.Point] = t.LV.Path
+			crypt[m.Dev] = t.Crypt != ""
+		}
+	}
+	sortByTable(toRestore, f.selection.view.Mounts)
+	for _, m := range toRestore {
+		if !crypt[m.Dev] {
+			m.Source = devices[m.Point] // the kernel keeps the name that the device had when it was mounted
+		}
+		if _, pid := automountOf(f.selection.view.Mounts, m); pid > 1 {
+			continue // an automounter other than systemd unmounts it when it stops, and mounts it again on access
+		}
+		p.state.Mounts = append(p.state.Mounts, mountSpecOf(m, toRestore, fstab))
+	}
+	for _, v := range f.selection.snapshots {
+		for _, m := range filesystem.On(f.selection.view.Mounts, filesystem.NewDev(v.Major, v.Minor)) {
+			p.state.SetMounts = append(p.state.SetMounts, mountSpecOf(m, nil, nil))
+		}
+	}
+	for i := range f.targets {
+		p.state.Listed = append(p.state.Listed, filesystem.FstabPoints(fstab, f.targets[i].FS)...)
+	}
+	p.warnings = append(p.warnings, filesystem.FstabWarnings(fstab, devices)...)
+	return fault.All(errs...)
+}
+
+// sortByTable sorts mounts in the order of the kernel's table, in which a mount comes after the one that it lies below.
+// The order of the mount IDs means nothing, because the kernel reuses them.
+func sortByTable(mounts, table []filesystem.Mount) {
+	position := map[int]int{}
+	for i, m := range table {
+		position[m.ID] = i
+	}
+	sort.SliceStable(mounts, func(i, j int) bool { return position[mounts[i].ID] < position[mounts[j].ID] })
+}
+
+// ownMounts returns the mounts of a volume that a rollback unmounts and makes again: those of the whole file system. A
+// bind mount of a part of it was made by somebody on purpose, and belongs to them only with StopHolders.
+func (p *planner) ownMounts(t *snapset.Target) []filesystem.Mount {
+	notOwn := func(m filesystem.Mount) bool { return m.Root != "/" && !p.StopHolders }
+	return slices.DeleteFunc(slices.Clone(t.Mounts), notOwn)
+}
+
+// mountSpecOf returns how m is made again: from its device, or, for a bind mount, from the mount that shows the
+// directory. A second mount of a whole file system that differs from the first in being read-only is made as a bind
+// mount too, because the device itself has only one read-only state. all are the mounts that are made again.
+func mountSpecOf(m filesystem.Mount, all []filesystem.Mount, fstab []filesystem.FstabEntry) filesystem.MountSpec {
+	spec := filesystem.MountSpec{Source: m.Source, Point: m.Point, Type: m.Type, Options: m.RestoreOptions(fstab)}
+	first := slices.IndexFunc(all, func(whole filesystem.Mount) bool { return whole.Dev == m.Dev && whole.Root == "/" })
+	if first < 0 || m.Root == "/" && (all[first].Point == m.Point || all[first].ReadOnly() == m.ReadOnly()) {
+		return spec
+	}
+	whole := all[first]
+	bind := filesystem.MountSpec{Bind: filepath.Join(whole.Point, m.Root), Point: m.Point}
+	if m.Options != whole.Options { // otherwise it inherits them
+		bind.Options = m.Flags()
+	}
+	return bind
+}
