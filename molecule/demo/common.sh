@@ -1,11 +1,8 @@
 # shellcheck shell=bash
 # What both demonstrations have in common. They source it, and their working directory is the repository's root.
 guest=demo
-release=${LAB:-d12}
-config=build/lab/$guest/ssh_config
-export PATH=$PWD/build/venv/bin:$PATH
+. molecule/lib/guest.sh
 export ANSIBLE_LIBRARY=build/bin/linux_amd64 ANSIBLE_PIPELINING=1 ANSIBLE_CALLBACK_RESULT_FORMAT=yaml
-export ANSIBLE_PYTHON_INTERPRETER=auto_silent ANSIBLE_LOCALHOST_WARNING=False
 
 # fresh_table NAME: makes an empty directory, out, in which a demonstration keeps what it measures.
 fresh_table() {
@@ -40,17 +37,5 @@ times() {
     cat "$out/times"
 }
 
-# run_script FILE: runs a script of molecule/demo on the server. run_in_guest COMMAND: runs a command on the server.
-run_script() { ssh -F "$config" $guest bash -s <"molecule/demo/$1"; }
-run_in_guest() { ssh -F "$config" $guest "$1"; }
 # measure FILE: prints what measure.sh finds on the server, and writes it to a file.
-measure() { run_script measure.sh | tee "$out/$1"; }
-
-play() {
-    ansible-playbook -i "$guest," -e "ansible_ssh_common_args='-F $config'" "$@"
-}
-
-fresh_server() {
-    molecule/lab/lab down $guest
-    molecule/lab/lab up $guest --from "$release"
-}
+measure() { run_script molecule/demo/measure.sh | tee "$out/$1"; }
