@@ -18,7 +18,7 @@ const module = "go.pcc.com/rewind/"
 // order lists the packages of core; each may import only those before it.
 var order = []string{
 	"fault", "failpoint", "proc", "command", "durable", "lock", "trust", "journal", "ansible", "tree", "lvm", "filesystem",
-	"service", "journey", "snapset", "rollback", "backup", "restore", "simulation",
+	"service", "journey", "postgres", "snapset", "rollback", "backup", "restore", "simulation",
 }
 
 // source is one Go file that is built into a program.

@@ -25,6 +25,7 @@ const (
 	Merging         Code = "merging"           // a merge under way does not allow the request
 	Busy            Code = "busy"              // something holds a volume or a mount open
 	Unsupported     Code = "unsupported"       // this host, volume or file system cannot do it
+	OutsideVolume   Code = "outside_volume"    // a database's files lie on volumes that are not in the set
 	NoSingleInstant Code = "no_single_instant" // the members cannot be snapshotted at one instant here
 	FreezeTimeout   Code = "freeze_timeout"    // writes waited for longer than allowed; they go on again
 	Timeout         Code = "timeout"           // a wait reached its limit

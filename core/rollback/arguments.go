@@ -19,12 +19,13 @@ type Arguments struct {
 	Wait          bool     `mapstructure:"wait" doc:"Wait until the merge is finished. The volumes are in use before."`
 	Timeout       int      `mapstructure:"timeout" doc:"Seconds until the merge begins, 1 to 86400; half of them for writing out what is in memory, before the first service stops. To begin it there are 10 minutes, to start the services or to put all back at least 10."`
 	Resnapshot    bool     `mapstructure:"resnapshot" doc:"Take the same set again, for rehearsals. For thick volumes the services wait until the merge is finished."`
+	PostgreSQL    string   `mapstructure:"postgresql" choices:"auto,none" doc:"auto looks for PostgreSQL clusters that run: one that has files on the volumes and on others, too, is refused, and one that archives WAL or has standbys is warned of. none does not look."`
 	StartServices bool     `mapstructure:"start_services" doc:"Start the services again; false leaves them stopped for a look."`
 }
 
 // Defaults returns the arguments with the values that they have if the user gives none.
 func Defaults() Arguments {
-	return Arguments{Holders: "fail", WhenBusy: "fail", Timeout: 600, StartServices: true}
+	return Arguments{Holders: "fail", WhenBusy: "fail", PostgreSQL: "auto", Timeout: 600, StartServices: true}
 }
 
 // Validate refuses a timeout that is not 1 to 86400 seconds (bad_arguments).
@@ -42,7 +43,7 @@ func (a Arguments) Request() Request {
 		Services: slices.DeleteFunc(slices.Clone(a.Services), func(s string) bool { return s == "auto" }),
 		Auto:     slices.Contains(a.Services, "auto"), StopHolders: a.Holders == "stop", Defer: a.WhenBusy == "defer",
 		Wait: a.Wait, Timeout: time.Duration(a.Timeout) * time.Second,
-		Resnapshot: a.Resnapshot, StartServices: a.StartServices,
+		Resnapshot: a.Resnapshot, StartServices: a.StartServices, NoPostgreSQL: a.PostgreSQL == "none",
 	}
 }
 
@@ -50,7 +51,7 @@ func (a Arguments) Request() Request {
 // hours later. It changes nothing.
 //
 // Faults: those of service.Systemd.Plan for units that cannot be stopped; busy if something that would not be stopped
-// holds a volume open; unsupported for a volume that the boot guard needs.
+// holds a volume open; unsupported for a volume that the boot guard needs; those of snapset.View.CheckClusters.
 func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) error {
 	rb := thisServer().newRollback(nil, r)
 	defer rb.close()
@@ -63,6 +64,11 @@ func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) erro
 	}
 	rb.state = &State{}
 	f := &findings{selection: &selection{view: rb.server.Sets.View(nil, mounts)}, targets: targets}
+	if !r.NoPostgreSQL {
+		if err := f.selection.view.CheckClusters(targets, false); err != nil {
+			return err
+		}
+	}
 	if err := rb.plan.planMounts(f); err != nil {
 		return err
 	}

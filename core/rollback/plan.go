@@ -82,6 +82,9 @@ func (p *planner) planMembers(ctx context.Context, f *findings) error {
 	if f.targets, err = sel.view.Resolve(origins); err != nil {
 		return err
 	}
+	if err := p.planClusters(f); err != nil {
+		return err
+	}
 	for i, m := range p.state.Members {
 		m.LogOf = logOf(&f.targets[i], f.targets)
 		if m.Protect, err = isWritable(p.server.Host, f.targets[i].LV); err != nil {

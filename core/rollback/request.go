@@ -17,6 +17,7 @@ type Request struct {
 	Wait          bool          `json:"wait"`           // answer only when the merges are finished
 	Timeout       time.Duration `json:"timeout"`        // from the first step until the merge begins
 	Resnapshot    bool          `json:"resnapshot"`     // take the same set again after the merge
+	NoPostgreSQL  bool          `json:"no_postgresql"`  // do not look for PostgreSQL clusters
 	StartServices bool          `json:"start_services"` // false leaves the services stopped
 	Check         bool          `json:"check"`          // change nothing, only say what would be done
 	Diff          bool          `json:"diff"`           // with Check: also name the files that would change

@@ -225,7 +225,7 @@ func (rb *rollback) retake(ctx context.Context) error {
 	sets := rb.server.Sets
 	sets.Runner = rb.commands
 	_, err := sets.Apply(ctx, rb.run, snapset.Request{
-		State: snapset.Present, Set: rb.state.Set, Volumes: volumes, FreezeTimeout: time.Minute,
+		State: snapset.Present, Set: rb.state.Set, Volumes: volumes, FreezeTimeout: time.Minute, NoPostgreSQL: true,
 	})
 	return err
 }

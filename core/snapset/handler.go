@@ -46,6 +46,7 @@ type Request struct {
 	Mount         MountOptions  `json:"mount"`
 	Check         bool          `json:"check"` // only say what would be done
 	Use           Use           `json:"use,omitempty"`
+	NoPostgreSQL  bool          `json:"no_postgresql,omitempty"` // do not look for PostgreSQL clusters
 }
 
 // Limit is how long the run may take. Two of its waits for dirty pages may each take flushLimit.
@@ -183,7 +184,9 @@ func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
-	want := SetSpec{Set: op.Set, Volumes: op.Volumes, Size: op.Size, Each: op.Each}
+	want := SetSpec{
+		Set: op.Set, Volumes: op.Volumes, Size: op.Size, Each: op.Each, NoPostgreSQL: op.NoPostgreSQL,
+	}
 	plan, err := op.view.New(want, journal.NewID(), op.targets)
 	if err := fault.All(err, op.checkLocking(ctx)); err != nil {
 		return ansible.Result{}, err

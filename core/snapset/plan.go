@@ -15,6 +15,8 @@ type SetSpec struct {
 	Size    string // COW space of volumes that have no size of their own; empty: a default that fits the free space
 	Each    bool   // consistency=volume: each volume at an instant of its own
 	Use     Use
+
+	NoPostgreSQL bool // do not look for PostgreSQL clusters
 }
 
 // Member is one volume of a planned set, with its snapshot. It is kept in the journal, so it holds all that settling
@@ -133,6 +135,9 @@ func (v *View) New(want SetSpec, id string, targets []Target) (*Plan, error) {
 	}
 	if want.Each {
 		errs = append(errs, v.CheckSeparable(targets))
+	}
+	if want.Use == ForUser && !want.NoPostgreSQL { // a backup warns, and the rollback after a restore looks itself
+		errs = append(errs, v.CheckClusters(targets, want.Each))
 	}
 	if err := fault.All(errs...); err != nil {
 		return nil, err

@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
+	"go.pcc.com/rewind/core/postgres"
 )
 
 // View is what LVM and the kernel said at one moment, and how to ask them for more. Plans are made from it.
@@ -30,6 +32,8 @@ type View struct {
 	// LoopFile returns the device that a loop device's file is on, and, if that file is itself a device, which one. nil:
 	// loop devices are not looked at.
 	LoopFile func(node string) (backing, fileDevice filesystem.Dev, ok bool)
+	// Clusters returns the PostgreSQL clusters that run. nil: they are not looked for.
+	Clusters func() ([]postgres.Cluster, error)
 }
 
 // NewView returns a View of the real system.
@@ -37,6 +41,7 @@ func NewView(report *lvm.Report, mounts []filesystem.Mount) *View {
 	return &View{
 		Report: report, Mounts: mounts, Sysfs: "/sys", Journal: journey.StateDir,
 		Device: filesystem.BlockDevice, Behind: behindAutomount, Needs: filesystem.NeedsOf, LoopFile: filesystem.LoopFile,
+		Clusters: sync.OnceValues(postgres.Running),
 	}
 }
 

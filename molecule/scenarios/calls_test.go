@@ -71,12 +71,12 @@ func TestAsAnsibleRunsIt(t *testing.T) {
 	}
 	for module, arguments := range map[string]string{
 		"lvm_snapshot": "volumes name state size consistency freeze_timeout on_invalid mountpoint mountpoint_create " +
-			"options",
-		"lvm_merge":         "name snapshots services holders when_busy wait timeout resnapshot start_services",
+			"options postgresql",
+		"lvm_merge":         "name snapshots services holders when_busy wait timeout resnapshot start_services postgresql",
 		"lvm_snapshot_info": "name vg textfile",
 		"snap_backup": "action volumes calendar spread lock_timeout backend backend_options backend_sha256 " +
 			"environment environment_file name size freeze_timeout stall_timeout keep host restore_id " +
-			"merge services holders when_busy wait timeout resnapshot start_services",
+			"merge services holders when_busy wait timeout resnapshot start_services postgresql",
 		"snap_backup_info": "backend backend_options backend_sha256 environment environment_file host stall_timeout " +
 			"all_hosts",
 	} {

@@ -84,6 +84,14 @@ options:
     description:
       - "Take the same set again, for rehearsals. For thick volumes the services wait until the merge is finished."
     default: false
+  postgresql:
+    type: str
+    description:
+      - >-
+        auto looks for PostgreSQL clusters that run: one that has files on the volumes and on others, too, is refused,
+        and one that archives WAL or has standbys is warned of. none does not look.
+    choices: [auto, none]
+    default: "auto"
   start_services:
     type: bool
     description:

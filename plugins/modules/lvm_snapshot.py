@@ -89,6 +89,14 @@ options:
     type: str
     description:
       - "Mount options in addition to ro, noatime, and for XFS nouuid; rw replaces ro."
+  postgresql:
+    type: str
+    description:
+      - >-
+        auto looks for PostgreSQL clusters that run, and refuses a set that has a part of one and lacks another, such
+        as its WAL on a volume of its own. none does not look.
+    choices: [auto, none]
+    default: "auto"
   detach:
     type: bool
     description:

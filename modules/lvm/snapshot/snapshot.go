@@ -28,6 +28,7 @@ type args struct {
 	Mountpoint       string           `mapstructure:"mountpoint" doc:"For state=mounted: the mount point of a set with one volume, or else the directory below which each volume gets a mount point. By default below /run/rewind/mounts."`
 	MountpointCreate bool             `mapstructure:"mountpoint_create" doc:"Make mount points that do not exist."`
 	Options          string           `mapstructure:"options" doc:"Mount options in addition to ro, noatime, and for XFS nouuid; rw replaces ro."`
+	PostgreSQL       string           `mapstructure:"postgresql" choices:"auto,none" doc:"auto looks for PostgreSQL clusters that run, and refuses a set that has a part of one and lacks another, such as its WAL on a volume of its own. none does not look."`
 	journey.Waiting  `mapstructure:",squash"`
 }
 
@@ -38,7 +39,7 @@ func Module() ansible.Program {
 		Summary: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant.",
 		Defaults: func() args {
 			return args{
-				Name: "snap", State: snapset.Present, Consistency: "set", FreezeTimeout: 60, OnInvalid: "fail",
+				Name: "snap", State: snapset.Present, Consistency: "set", FreezeTimeout: 60, OnInvalid: "fail", PostgreSQL: "auto",
 				MountpointCreate: true,
 			}
 		},
@@ -87,7 +88,7 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		State: a.State, Set: a.Name, Volumes: a.Volumes, Size: a.Size, Each: a.Consistency == "volume",
 		FreezeTimeout: time.Duration(a.FreezeTimeout) * time.Second, Replace: a.OnInvalid == "replace",
 		Mount: snapset.MountOptions{Point: a.Mountpoint, Create: a.MountpointCreate, Options: a.Options},
-		Check: c.Check,
+		Check: c.Check, NoPostgreSQL: a.PostgreSQL == "none",
 	}
 	if c.Check {
 		if err := journey.CheckProgram(); err != nil {
