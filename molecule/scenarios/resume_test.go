@@ -102,10 +102,15 @@ func (p interruption) call() string {
 // betweenMergesWatcher is a Python program that asks device-mapper for the targets of both origins (DM_TABLE_STATUS,
 // linux/dm-ioctl.h) until one of them merges and the other does not. Then it stops lvconvert, and writes the run's
 // control group to /run/rewind/stopped. It does not stop LVM's pollers of earlier merges, which lead sessions of their
-// own. It starts no program meanwhile, because that takes as long as the moment that it waits for, and it comes before
-// all other processes (sched(7)): on a busy server it could otherwise sleep through that moment.
+// own. It starts no program meanwhile, because that takes as long as the moment that it waits for. It comes before all
+// other processes (sched(7)), and leaves the server one processor: a second one could run lvconvert while the processor
+// of the watcher stands still, as an emulated one does on a busy machine.
 const betweenMergesWatcher = `import fcntl, glob, os, signal, struct, time
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+def processors(online):
+    for path in glob.glob("/sys/devices/system/cpu/cpu*/online"):
+        open(path, "w").write(online)
+processors("0")
 control = os.open("/dev/mapper/control", os.O_RDWR)
 def merges(name):
     buf = bytearray(16384)
@@ -121,6 +126,7 @@ for group in glob.glob("/sys/fs/cgroup/system.slice/rewind-2*.service"):
         if open(f"/proc/{pid}/comm").read() == "lvm\n" and os.getsid(pid) != pid:
             os.kill(pid, signal.SIGSTOP)
             open("/run/rewind/stopped", "w").write(group)
+processors("1")
 `
 
 // stopBetweenMerges is shell text that stops lvconvert between the members. It is put before a module's command line.
