@@ -71,9 +71,9 @@ func (m *machine) checkResult(req snapset.Request, a made) {
 		return
 	}
 	took := strings.HasPrefix(a.result.Msg, "took set ")
-	if isNew := !strings.Contains(a.before, "rewind:id="+set.ID); isNew != took || a.result.Data["id"] != set.ID {
+	if isNew := !strings.Contains(a.before, "rewind:id="+set.ID); isNew != took || a.set.ID != set.ID {
 		m.violate("the result says what happened", "%s, id %v; the set has id %s, taken now: %v", a.result.Msg,
-			a.result.Data["id"], set.ID, isNew)
+			a.set.ID, set.ID, isNew)
 	}
 	m.checkOneInstant(set)
 	m.checkListed(req, a, set)

@@ -15,6 +15,7 @@ import (
 // made is what came of a request.
 type made struct {
 	result  ansible.Result
+	set     snapset.Result // the same, of a request for a set that was answered
 	err     error
 	process *process
 	begun   []*journal.Entry // what it wrote into the journal
@@ -54,12 +55,17 @@ func (m *machine) once(phase int, req snapset.Request) made {
 // ask makes a request.
 func (m *machine) ask(phase int, req snapset.Request) made {
 	m.useUp(req)
-	return m.ran(phase, m.state, func(ctx context.Context, p *process, run *journey.Run) (ansible.Result, error) {
+	var set snapset.Result
+	a := m.ran(phase, m.state, func(ctx context.Context, p *process, run *journey.Run) (_ ansible.Result, err error) {
 		if req.Use == snapset.ForBackup {
-			return p.backUp(ctx, run, req)
+			set, err = p.backUp(ctx, run, req)
+		} else {
+			set, err = p.server().Apply(ctx, run, req)
 		}
-		return p.server().Apply(ctx, run, req)
+		return set.ForAnsible(), err
 	})
+	a.set = set
+	return a
 }
 
 // ran has a process do a run, and returns what came of it. state says what the machine has.
@@ -88,10 +94,10 @@ func (m *machine) ran(phase int, state func() string,
 }
 
 // backUp takes a set, as a backup does, and removes it.
-func (p *process) backUp(ctx context.Context, run *journey.Run, req snapset.Request) (ansible.Result, error) {
+func (p *process) backUp(ctx context.Context, run *journey.Run, req snapset.Request) (snapset.Result, error) {
 	planned, err := p.server().PlanOwnedSet(ctx, run, req)
 	if err != nil {
-		return ansible.Result{}, err
+		return snapset.Result{}, err
 	}
 	own, result, err := planned.Take(ctx)
 	if err == nil {
@@ -180,7 +186,8 @@ func (m *machine) check(int) *made {
 	own := m.drawer
 	m.drawer = &drawer{}
 	a.process = m.start(quiet, func(ctx context.Context, p *process) {
-		a.result, a.err = p.server().Apply(ctx, nil, req)
+		a.set, a.err = p.server().Apply(ctx, nil, req)
+		a.result = a.set.ForAnsible()
 	})
 	m.drawer = own
 	if a.after = m.state(); a.after != a.before {

@@ -28,8 +28,8 @@ func TestSetWithConsistencyVolumeIsRefusedForConsistencySet(t *testing.T) {
 			info := srv.info(Query{}).Sets[0]
 			again := srv.operation(Request{State: Present, Volumes: c.volumes, Each: c.each})
 			kept, err := again.keepExisting(t.Context())
-			if err != nil || info.Consistency != c.consistency || kept.Data["consistency"] != c.consistency {
-				t.Errorf("the set's consistency is %q, %q: %v", info.Consistency, kept.Data["consistency"], err)
+			if err != nil || info.Consistency != c.consistency || kept.Consistency() != c.consistency {
+				t.Errorf("the set's consistency is %q, %q: %v", info.Consistency, kept.Consistency(), err)
 			}
 			_, err = srv.operation(Request{State: Present, Volumes: c.volumes}).keepExisting(t.Context())
 			if c.consistency == "set" && err != nil {

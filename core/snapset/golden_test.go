@@ -135,7 +135,7 @@ func (srv *goldenServer) server() Server {
 }
 
 // make makes a request, in a run of its own unless it has Check.
-func (srv *goldenServer) make(ctx context.Context, request Request, own bool) (ansible.Result, error) {
+func (srv *goldenServer) make(ctx context.Context, request Request, own bool) (Result, error) {
 	server := srv.server()
 	var run *journey.Run
 	if !request.Check {
@@ -151,7 +151,7 @@ func (srv *goldenServer) make(ctx context.Context, request Request, own bool) (a
 	}
 	planned, err := server.PlanOwnedSet(ctx, run, request)
 	if err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if request.Check {
 		return planned.Result, nil
@@ -179,7 +179,8 @@ func (srv *goldenServer) answer(c goldenCase, diff bool) string {
 		Run: func(ctx context.Context, call ansible.Call, _ struct{}) (ansible.Result, error) {
 			request := srv.complete(c.request)
 			request.Check = call.Check
-			return srv.make(ctx, request, c.own)
+			result, err := srv.make(ctx, request, c.own)
+			return result.ForAnsible(), err
 		},
 	}.Program()
 	settings, err := json.Marshal(map[string]any{

@@ -70,11 +70,12 @@ func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) 
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	return s.Apply(ctx, run, req)
+	result, err := s.Apply(ctx, run, req)
+	return result.ForAnsible(), err
 }
 
 // Apply is Server.Apply for the server that the program runs on, with programs that r starts.
-func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request) (ansible.Result, error) {
+func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request) (Result, error) {
 	s := ThisServer()
 	s.Runner = r
 	return s.Apply(ctx, run, req)
@@ -83,12 +84,12 @@ func Apply(ctx context.Context, run *journey.Run, r command.Runner, req Request)
 // Apply brings a set into the requested state, or with Check says what that would change. run is nil with Check.
 // Faults: those of View.Resolve, View.New, Find and Set.Check; locked, not_found, set_differs, merging, busy, no_space,
 // freeze_timeout, interrupted, mount_failed, command_failed.
-func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
+func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (Result, error) {
 	op, err := s.readAndLock(ctx, run, req)
 	if err != nil {
-		return ansible.Result{Commands: op.commands.Commands()}, err
+		return Result{Commands: op.commands.Commands()}, err
 	}
-	var result ansible.Result
+	var result Result
 	switch {
 	case req.State == Absent:
 		result, err = op.makeAbsent(ctx)
@@ -115,8 +116,7 @@ type setOperation struct {
 	lvm      *lvm.LVM
 	view     *View
 	targets  []Target
-	set      *Set   // the set of that name; nil: there is none
-	takenID  string // the ID of the set that this operation took; empty: none
+	set      *Set // the set of that name; nil: there is none
 }
 
 // readAndLock reads the state of the server, takes the locks, and reads the state again if another run may have changed
@@ -178,10 +178,10 @@ func (op *setOperation) checkLocking(ctx context.Context) error {
 }
 
 // takeNew takes the set, which does not exist yet.
-func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
+func (op *setOperation) takeNew(ctx context.Context) (Result, error) {
 	if len(op.targets) == 0 {
 		none := None(op.view.Report, op.Set)
-		return ansible.Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
+		return Result{}, fault.New(fault.NotFound, "%s, and volumes names nothing to take it of", none).
 			WithHint("volumes=/dat,/pccehr takes it")
 	}
 	want := SetSpec{
@@ -189,34 +189,34 @@ func (op *setOperation) takeNew(ctx context.Context) (ansible.Result, error) {
 	}
 	plan, err := op.view.New(want, journal.NewID(), op.targets)
 	if err := fault.All(err, op.checkLocking(ctx)); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if err := op.checkReserveSpace(); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if op.Check {
 		return op.withFstabWarnings(newSetResult(plan, nil, "would take")), nil
 	}
 	result, err := op.takePlanned(ctx, plan, func() error { return op.run.Finish("taken", journal.Done, nil) })
-	if op.takenID == "" {
-		return ansible.Result{}, err
+	if !result.Took {
+		return Result{}, err
 	}
 	return op.withFstabWarnings(result), err
 }
 
 // takePlanned takes the planned set, and calls record to write that into the journal. After an error nothing of the set
-// is left, unless only record failed: then takenID is set.
+// is left, unless only record failed: then the result says that it was taken.
 func (op *setOperation) takePlanned(
 	ctx context.Context, plan *Plan, record func() error,
-) (result ansible.Result, err error) {
+) (result Result, err error) {
 	// The entry comes first: if this process is killed, whoever settles it removes the reserve file.
 	if err := op.run.Begin(Kind, op.Set, plan.Groups(), "taking", plan); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	reserve := op.server.journalReserve(plan.ID)
 	defer func() { removeReserve(reserve, err) }()
 	if err := createReserve(reserve); err != nil {
-		return ansible.Result{}, op.closeFailed(err)
+		return Result{}, op.closeFailed(err)
 	}
 	op.run.Progress("taking set "+op.Set, -1)
 	pause, err := take(ctx, op.lvm, plan, op.FreezeTimeout)
@@ -224,9 +224,8 @@ func (op *setOperation) takePlanned(
 		err = op.verify(ctx, plan)
 	}
 	if err != nil {
-		return ansible.Result{}, op.closeFailed(err)
+		return Result{}, op.closeFailed(err)
 	}
-	op.takenID = plan.ID
 	return takenResult(plan, pause, op.FreezeTimeout), runWithReserve(reserve, record)
 }
 

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
@@ -36,7 +35,7 @@ type snapshotMount struct {
 
 // makeMounted mounts the snapshots that are not mounted yet, and adds that to setResult, the result of making the set.
 // If it fails, it removes the set again, but only if this operation took it.
-func (op *setOperation) makeMounted(ctx context.Context, setResult ansible.Result) (ansible.Result, error) {
+func (op *setOperation) makeMounted(ctx context.Context, setResult Result) (Result, error) {
 	if op.Check && (op.set == nil || setResult.Changed) {
 		setResult.Msg += " and mount it"
 		return setResult, nil
@@ -49,12 +48,12 @@ func (op *setOperation) makeMounted(ctx context.Context, setResult ansible.Resul
 	switch {
 	case err == nil:
 		return result, nil
-	case op.takenID != "":
-		return ansible.Result{}, fault.All(err, op.removeTaken(ctx))
+	case setResult.Took:
+		return Result{}, fault.All(err, op.removeTaken(ctx))
 	case setResult.Changed:
 		err = fault.New(fault.Of(err).Code, "%s, which stays so, but it is not mounted: %w", setResult.Msg, err)
 	}
-	return ansible.Result{}, err
+	return Result{}, err
 }
 
 // removeTaken removes the set that this operation took.
@@ -130,15 +129,15 @@ func (op *setOperation) checkMount(t *Target, m snapshotMount) error {
 
 // mountAll mounts what is not mounted yet, and adds that to the result. If a mount fails, it undoes those before.
 func (op *setOperation) mountAll(
-	ctx context.Context, result ansible.Result, mounts []snapshotMount,
-) (ansible.Result, error) {
+	ctx context.Context, result Result, mounts []snapshotMount,
+) (Result, error) {
 	var missing []snapshotMount
 	for _, m := range mounts {
 		if other, ok := filesystem.At(op.view.Mounts, m.point); !ok || other.Dev != devOf(m.snapshot) {
 			missing = append(missing, m)
 		}
 	}
-	result.Data["snapshots"] = op.listWithMountpoints(mounts)
+	result.Snapshots = op.listWithMountpoints(mounts)
 	if len(missing) == 0 {
 		return result, nil
 	}
@@ -204,13 +203,13 @@ func mergeOptions(defaults []string, user string) []string {
 }
 
 // makeUnmounted unmounts the set wherever it is mounted.
-func (op *setOperation) makeUnmounted(ctx context.Context) (ansible.Result, error) {
+func (op *setOperation) makeUnmounted(ctx context.Context) (Result, error) {
 	if op.set == nil {
-		return ansible.Result{}, fault.New(fault.NotFound, "%s", None(op.view.Report, op.Set)).
+		return Result{}, fault.New(fault.NotFound, "%s", None(op.view.Report, op.Set)).
 			WithHint("lvm_snapshot_info shows the sets")
 	}
 	if err := op.checkSameVolumes(); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	points := op.mountPoints()
 	if len(points) == 0 {

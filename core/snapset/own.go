@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -33,9 +32,9 @@ type Part struct {
 
 // Planned is a set that Take would take, for a check, and for looking at its targets first.
 type Planned struct {
-	Targets  []Target       // as in Own.Parts
-	Existing bool           // the set exists and was taken for a restore: Take uses it again
-	Result   ansible.Result // of a check
+	Targets  []Target // as in Own.Parts
+	Existing bool     // the set exists and was taken for a restore: Take uses it again
+	Result   Result   // of a check
 	op       *setOperation
 	plan     *Plan
 }
@@ -174,14 +173,14 @@ func (p *Planned) Resize() (err error) {
 
 // Take takes the planned set, or begins to use the existing one. After an error nothing of a new set is left, unless a
 // set is returned as well: then only its journal entry could not be written.
-func (p *Planned) Take(ctx context.Context) (*OwnedSet, ansible.Result, error) {
+func (p *Planned) Take(ctx context.Context) (*OwnedSet, Result, error) {
 	op := p.op
 	if p.Existing {
 		return op.ownSet(p.plan), p.Result, op.run.Begin(Kind, op.Set, op.set.Groups(), "in use", p.plan)
 	}
 	result, err := op.takePlanned(ctx, p.plan, func() error { return op.run.Record("in use", p.plan) })
-	if op.takenID == "" {
-		return nil, ansible.Result{}, err
+	if !result.Took {
+		return nil, Result{}, err
 	}
 	return op.ownSet(p.plan), result, err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
@@ -13,24 +12,24 @@ import (
 )
 
 // makeAbsent removes the set, if there is one.
-func (op *setOperation) makeAbsent(ctx context.Context) (ansible.Result, error) {
+func (op *setOperation) makeAbsent(ctx context.Context) (Result, error) {
 	if op.set == nil {
-		return ansible.Result{Msg: None(op.view.Report, op.Set), Data: map[string]any{"name": op.Set}}, nil
+		return Result{Msg: None(op.view.Report, op.Set), Label: Label{Set: op.Set}}, nil
 	}
 	if merging := op.mergingSnapshot(); merging != "" {
-		return ansible.Result{}, fault.New(fault.Merging,
+		return Result{}, fault.New(fault.Merging,
 			"set %s is being rolled back: %s is merging and goes away by itself", op.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", op.Set)
 	}
 	if err := fault.All(op.checkSameVolumes(), op.checkRemovable()); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	result := existingSetResult(op.set, true, fmt.Sprintf("%s set %s: %s",
 		op.doneOrWould("removed", "remove"), op.Set, strings.Join(fullNames(op.set.Snapshots), ", ")))
-	result.Diff = setDiff(op.Set, listSnapshots(op.set), nil)
+	result.Diff = &Diff{Before: listSnapshots(op.set)}
 	if points := op.mountPoints(); len(points) > 0 {
 		result.Msg += "; " + op.doneOrWould("unmounted", "unmount") + " it from " + strings.Join(points, ", ")
-		result.Data["unmounted"] = points
+		result.Unmounted = points
 	}
 	if op.Check {
 		return result, op.checkNotInUse(ctx)

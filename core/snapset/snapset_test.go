@@ -87,16 +87,16 @@ func TestRequestPlanAndResultSurviveJSON(t *testing.T) {
 	if diff := cmp.Diff(request, sameRequest); diff != "" {
 		t.Error(diff)
 	}
-	result := newSetResult(plan, Pause{"vg00/dat": 1500 * time.Microsecond}, "took")
+	taken := newSetResult(plan, Pause{"vg00/dat": 1500 * time.Microsecond}, "took")
 	var back ansible.Result
-	roundTrip(t, result, &back)
+	roundTrip(t, taken.ForAnsible(), &back)
 	var data struct {
 		Snapshots []Taken `json:"snapshots"`
 	}
 	if err := back.Into(&data); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(result.Data["snapshots"], data.Snapshots); diff != "" {
+	if diff := cmp.Diff(taken.Snapshots, data.Snapshots); diff != "" {
 		t.Error(diff)
 	}
 	if !back.Changed || back.Msg != "took set s of vg00/dat, vg00/pccehr, vg00/t1; writes waited 2 ms at most" {

@@ -14,16 +14,16 @@ import (
 
 // keepExisting checks that an existing set is what is asked for: of the same volumes and reliable. It extends snapshots
 // that are smaller than asked for, and replaces an overflowed set if Replace says so.
-func (op *setOperation) keepExisting(ctx context.Context) (ansible.Result, error) {
+func (op *setOperation) keepExisting(ctx context.Context) (Result, error) {
 	if err := op.checkSameVolumes(); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if err := op.set.Check(); err != nil {
 		if !op.Replace || fault.Of(err).Code != fault.SnapshotInvalid {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 		if op.set.Use == ForRestore { // whoever uses it by its name expects the backup that it held
-			return ansible.Result{}, fault.New(fault.SnapshotInvalid,
+			return Result{}, fault.New(fault.SnapshotInvalid,
 				"set %s held a backup, and taken again it would hold what the volumes hold now: %w", op.Set, err).
 				WithHint("lvm_snapshot name=%[1]s state=absent removes it, and snap_backup action=restore name=%[1]s "+
 					"restores again", op.Set)
@@ -31,11 +31,11 @@ func (op *setOperation) keepExisting(ctx context.Context) (ansible.Result, error
 		return op.replace(ctx)
 	}
 	if merging := op.mergingSnapshot(); merging != "" {
-		return ansible.Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", op.Set, merging).
+		return Result{}, fault.New(fault.Merging, "set %s is being rolled back: %s is merging", op.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", op.Set)
 	}
 	if op.set.Each && !op.Each && len(op.targets) > 0 {
-		return ansible.Result{}, fault.New(fault.SetDiffers, "set %s exists, and is of no common instant: each volume was "+
+		return Result{}, fault.New(fault.SetDiffers, "set %s exists, and is of no common instant: each volume was "+
 			"taken by itself", op.Set).
 			WithHint("choose another name, remove it first (lvm_snapshot name=%s state=absent), or accept it as it is: "+
 				"consistency=volume", op.Set)
@@ -98,28 +98,28 @@ func (op *setOperation) mergingSnapshot() string {
 }
 
 // replace removes an overflowed set and takes it again: of the named volumes, or of the same ones if none are named.
-func (op *setOperation) replace(ctx context.Context) (ansible.Result, error) {
+func (op *setOperation) replace(ctx context.Context) (Result, error) {
 	if err := op.checkRemovable(); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if len(op.targets) == 0 {
 		if err := op.targetSetOrigins(); err != nil {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 	}
 	before := listSnapshots(op.set)
 	if !op.Check {
 		if err := op.remove(ctx); err != nil {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 		if _, err := op.readState(ctx); err != nil {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 	} else {
 		op.removeFromView()
 	}
 	result, err := op.takeNew(ctx)
-	if err != nil && !op.Check && op.takenID == "" {
+	if err != nil && !op.Check && !result.Took {
 		var names []string
 		for _, v := range op.Volumes {
 			names = append(names, v.Name)
@@ -128,7 +128,7 @@ func (op *setOperation) replace(ctx context.Context) (ansible.Result, error) {
 			op.Set, strings.Join(names, ","), err)
 	}
 	if result.Diff != nil {
-		result.Diff.Before = diffText(before)
+		result.Diff.Before = before
 	}
 	return result, err
 }
@@ -162,15 +162,15 @@ func (op *setOperation) targetSetOrigins() error {
 }
 
 // extend gives more COW space to the snapshots that are smaller than requested. It never shrinks one.
-func (op *setOperation) extend(ctx context.Context) (ansible.Result, error) {
+func (op *setOperation) extend(ctx context.Context) (Result, error) {
 	if len(op.targets) == 0 && op.Size != "" {
 		if err := op.targetSetOrigins(); err != nil {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 	}
 	sizes, err := op.largerSizes()
 	if err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if len(sizes) == 0 {
 		msg := fmt.Sprintf("set %s is there, taken %s", op.Set, op.set.Time.Local().Format(time.RFC3339))
@@ -179,7 +179,7 @@ func (op *setOperation) extend(ctx context.Context) (ansible.Result, error) {
 	before := listSnapshots(op.set)
 	if !op.Check {
 		if err := op.extendSnapshots(ctx, sizes); err != nil {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 	}
 	for _, v := range op.set.Snapshots {
@@ -188,7 +188,7 @@ func (op *setOperation) extend(ctx context.Context) (ansible.Result, error) {
 		}
 	}
 	result := existingSetResult(op.set, true, fmt.Sprintf("extended set %s", op.Set))
-	result.Diff = setDiff(op.Set, before, listSnapshots(op.set))
+	result.Diff = &Diff{Before: before, After: listSnapshots(op.set)}
 	return result, nil
 }
 

@@ -1,7 +1,6 @@
 package snapset
 
 import (
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/filesystem"
 )
 
@@ -9,7 +8,7 @@ import (
 var fstabFile = "/etc/fstab"
 
 // withFstabWarnings adds warnings of entries in fstab that may cause trouble at a rollback and can be corrected today.
-func (op *setOperation) withFstabWarnings(r ansible.Result) ansible.Result {
+func (op *setOperation) withFstabWarnings(r Result) Result {
 	fstab, err := filesystem.Fstab(fstabFile)
 	if err != nil {
 		r.Warnings = append(r.Warnings, err.Error())

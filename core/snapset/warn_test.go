@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/lvm"
 )
@@ -25,12 +24,12 @@ func TestWarnsIfFstabMightMountSnapshot(t *testing.T) {
 		return Target{LV: lv, Mounts: []filesystem.Mount{{Point: point}}}
 	}
 	op := &setOperation{targets: []Target{target("dat", "/dat"), target("pccehr", "/pccehr")}}
-	r := op.withFstabWarnings(ansible.Result{})
+	r := op.withFstabWarnings(Result{})
 	said := strings.Join(r.Warnings, "\n")
 	if len(r.Warnings) != 1 || !strings.Contains(said, "UUID=1234") || !strings.Contains(said, "/dev/vg00/dat") {
 		t.Errorf("%q", r.Warnings)
 	}
-	if r := (&setOperation{}).withFstabWarnings(ansible.Result{}); len(r.Warnings) != 0 {
+	if r := (&setOperation{}).withFstabWarnings(Result{}); len(r.Warnings) != 0 {
 		t.Errorf("without volumes: %q", r.Warnings)
 	}
 }

@@ -54,13 +54,13 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 		return ansible.Result{}, err
 	}
 	if op.Check {
-		result := planned.Result
+		result := planned.Result.ForAnsible()
 		result.Warnings = append(result.Warnings, op.lacks...)
 		roots := strings.Join(append(access.Roots(planned.Targets), live...), ", ")
 		result.Msg = fmt.Sprintf("would back up %s with %s", roots, op.Use.Backend)
 		return result, nil
 	}
-	set, takeResult, err := planned.Take(ctx)
+	set, taken, err := planned.Take(ctx)
 	if err != nil {
 		return ansible.Result{}, err
 	}
@@ -71,7 +71,6 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 	defer cancel()
 	setErr := fault.All(set.Look(cleanupCtx), client.UnmountSnapshots(cleanupCtx))
 	stored, err = op.discardIfLost(cleanupCtx, setErr, client, stored, err)
-	pauseMS := takeResult.Data["pause_ms"]
 	cowBytes := cowUsed(set)
 	if removeErr := set.Remove(cleanupCtx, outcome(err)); removeErr != nil {
 		err = fault.All(err, fault.New(fault.Of(removeErr).Code, "the set %s could not be removed: %w", op.Set, removeErr).
@@ -81,7 +80,7 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 		stored, err = op.confirm(ctx, client, stored)
 	}
 	result := op.backupResult(stored, live, err)
-	result.Data["pause_ms"], result.Data["cow_used_bytes"] = pauseMS, cowBytes
+	result.Data["pause_ms"], result.Data["cow_used_bytes"] = taken.Pause.Milliseconds(), cowBytes
 	return result, err
 }
 

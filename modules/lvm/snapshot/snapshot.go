@@ -94,7 +94,8 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		if err := journey.CheckProgram(); err != nil {
 			return ansible.Result{}, err
 		}
-		return snapset.Apply(ctx, nil, command.Local{}, req)
+		result, err := snapset.Apply(ctx, nil, command.Local{}, req)
+		return result.ForAnsible(), err
 	}
 	return journey.Show(ctx, c, a.Waiting, journey.Call{
 		Kind: snapset.Kind, Title: fmt.Sprintf("set %s: %s", a.Name, a.State), Set: req.Set, Request: req,
