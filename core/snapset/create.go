@@ -11,17 +11,11 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// undoLimit bounds the undoing of an operation that failed.
-const undoLimit = 5 * time.Minute
-
 // groupLimit bounds the wait for an LVM command that is at work on a member's volume group.
 const groupLimit = time.Minute
 
 // Pause is how long writes to each volume waited, at most, as observed at its device.
 type Pause map[string]time.Duration // by origin, vg/lv
-
-// errLeftover says that an operation failed and could not be undone either.
-var errLeftover = errors.New("what is left is undone when this run has ended, or by the next run")
 
 // take takes the planned snapshots at one instant. After an error nothing of the set is left, and writes to all members
 // go on, unless the error is errLeftover, filesystem.ErrFreezing, lvm.ErrSuspending or lvm.ErrUnfinished. limit bounds
@@ -37,17 +31,6 @@ func take(ctx context.Context, l *lvm.LVM, p *Plan, limit time.Duration) (Pause,
 		return nil, err
 	}
 	return nil, fault.All(err, undoAfterFailure(ctx, l, p))
-}
-
-// undoAfterFailure is Undo for an operation that failed. It works within undoLimit, even if ctx has ended. Its error is
-// errLeftover.
-func undoAfterFailure(ctx context.Context, l *lvm.LVM, p *Plan) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	if err := Undo(ctx, l, p); err != nil {
-		return fault.New(fault.Of(err).Code, "%w (%w)", err, errLeftover)
-	}
-	return nil
 }
 
 // taker takes one set.

@@ -27,18 +27,18 @@ func TestSetWithConsistencyVolumeIsRefusedForConsistencySet(t *testing.T) {
 			}
 			info := srv.info(Query{}).Sets[0]
 			again := srv.operation(Request{State: Present, Volumes: c.volumes, Each: c.each})
-			kept, err := again.keepExisting(t.Context())
+			kept, err := again.makePresent(t.Context())
 			if err != nil || info.Consistency != c.consistency || kept.Consistency() != c.consistency {
 				t.Errorf("the set's consistency is %q, %q: %v", info.Consistency, kept.Consistency(), err)
 			}
-			_, err = srv.operation(Request{State: Present, Volumes: c.volumes}).keepExisting(t.Context())
+			_, err = srv.operation(Request{State: Present, Volumes: c.volumes}).makePresent(t.Context())
 			if c.consistency == "set" && err != nil {
 				t.Error(err)
 			}
 			if c.consistency == "volume" {
 				expectFault(t, err, fault.SetDiffers, "set s exists", "each volume was taken by itself")
 			}
-			if _, err := srv.operation(Request{State: Mounted}).keepExisting(t.Context()); err != nil {
+			if _, err := srv.operation(Request{State: Mounted}).makePresent(t.Context()); err != nil {
 				t.Errorf("without volumes: %v", err)
 			}
 		})
@@ -55,7 +55,7 @@ func TestReplaceRefusesOverflowedRestoreSet(t *testing.T) {
 	}
 	srv.Fill("vg00/dat_s", 101)
 	request := Request{State: Present, Set: "s", Volumes: volumesNamed("/dat"), Replace: true}
-	_, err := srv.operation(request).keepExisting(t.Context())
+	_, err := srv.operation(request).makePresent(t.Context())
 	expectFault(t, err, fault.SnapshotInvalid, "held a backup")
 	if hint := fault.Of(err).Hint; !strings.Contains(hint, "snap_backup action=restore name=s") {
 		t.Error(hint)

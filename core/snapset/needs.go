@@ -172,11 +172,11 @@ func (v *View) refuseLonePart(t *Target, targets []Target) error {
 	return nil
 }
 
-// snapshotOptions returns the mount options by which a snapshot of t uses the snapshots of what t needs.
-func (op *setOperation) snapshotOptions(t *Target) []string {
+// partOptions returns the mount options by which the set's snapshot of t uses the snapshots of what t needs.
+func (s *Set) partOptions(t *Target) []string {
 	var options []string
 	for _, n := range t.Needs {
-		snapshot := op.snapshotOf(n.LV)
+		snapshot := s.snapshotOf(n.LV)
 		switch {
 		case n.Option == "":
 			options = append(options, "noload")

@@ -216,16 +216,14 @@ func TestCheckName(t *testing.T) {
 }
 
 // A set that is to be taken again gives its space back in the plan: that of thick snapshots, for thin ones have none.
-func TestRemoveFromViewFreesTheSpaceOfThickSnapshots(t *testing.T) {
-	op := &setOperation{
-		set: &Set{Snapshots: []*lvm.Volume{
-			{VG: "vg00", UUID: "a", Kind: lvm.Snapshot, Size: 32 * mib},
-			{VG: "vg00", UUID: "b", Kind: lvm.Thin, Size: 1024 * mib},
-		}},
-		view: &View{Report: &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Free: 8 * mib}}}},
-	}
-	op.removeFromView()
-	if free := op.view.Report.Groups[0].Free; free != 40*mib {
+func TestRemoveFromReportFreesTheSpaceOfThickSnapshots(t *testing.T) {
+	set := &Set{Snapshots: []*lvm.Volume{
+		{VG: "vg00", UUID: "a", Kind: lvm.Snapshot, Size: 32 * mib},
+		{VG: "vg00", UUID: "b", Kind: lvm.Thin, Size: 1024 * mib},
+	}}
+	report := &lvm.Report{Groups: []lvm.Group{{Name: "vg00", Free: 8 * mib}}}
+	removeFromReport(report, set)
+	if free := report.Groups[0].Free; free != 40*mib {
 		t.Errorf("%d bytes are free, want %d", free, 40*mib)
 	}
 }

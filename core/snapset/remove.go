@@ -8,40 +8,42 @@ import (
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 )
 
 // makeAbsent removes the set, if there is one.
-func (op *setOperation) makeAbsent(ctx context.Context) (Result, error) {
+func (op *operation) makeAbsent(ctx context.Context) (Result, error) {
 	if op.set == nil {
 		return Result{Msg: None(op.view.Report, op.Set), Label: Label{Set: op.Set}}, nil
 	}
-	if merging := op.mergingSnapshot(); merging != "" {
+	if merging := op.set.merging(); merging != "" {
 		return Result{}, fault.New(fault.Merging,
 			"set %s is being rolled back: %s is merging and goes away by itself", op.Set, merging).
 			WithHint("lvm_merge name=%s wait=true waits for it", op.Set)
 	}
-	if err := fault.All(op.checkSameVolumes(), op.checkRemovable()); err != nil {
+	err := fault.All(op.set.checkSameVolumes(op.targets, op.State), op.set.checkRemovable(op.view.Report))
+	if err != nil {
 		return Result{}, err
 	}
 	result := existingSetResult(op.set, true, fmt.Sprintf("%s set %s: %s",
 		op.doneOrWould("removed", "remove"), op.Set, strings.Join(fullNames(op.set.Snapshots), ", ")))
 	result.Diff = &Diff{Before: listSnapshots(op.set)}
-	if points := op.mountPoints(); len(points) > 0 {
+	if points := pointsOf(op.set.mountsAmong(op.view.Mounts)); len(points) > 0 {
 		result.Msg += "; " + op.doneOrWould("unmounted", "unmount") + " it from " + strings.Join(points, ", ")
 		result.Unmounted = points
 	}
 	if op.Check {
-		return result, op.checkNotInUse(ctx)
+		return result, op.set.checkNotInUse(ctx, op.view.Mounts)
 	}
-	return result, op.remove(ctx)
+	return result, removeSet(ctx, op.run, op.lvm, op.set, op.view.Mounts)
 }
 
 // checkRemovable refuses to remove a volume that has the set's tags, but may be more by now than a snapshot of the set.
-func (op *setOperation) checkRemovable() error {
-	errs := []error{op.set.checkNotCopied()}
-	for _, v := range op.set.Snapshots {
-		errs = append(errs, op.set.checkUnchanged(v), checkNoThickSnapshots(op.view.Report, v))
+func (s *Set) checkRemovable(r *lvm.Report) error {
+	errs := []error{s.checkNotCopied()}
+	for _, v := range s.Snapshots {
+		errs = append(errs, s.checkUnchanged(v), checkNoThickSnapshots(r, v))
 	}
 	return fault.All(errs...)
 }
@@ -81,23 +83,36 @@ func (s *Set) checkUnchanged(v *lvm.Volume) error {
 			v.FullName(), v.FullName())
 }
 
-// remove unmounts and removes the set. If it is interrupted, settling the journal entry removes the rest.
-func (op *setOperation) remove(ctx context.Context) error {
-	if err := op.checkNotInUse(ctx); err != nil {
+// removeSet unmounts and removes the set. If it is interrupted, settling the journal entry removes the rest. mounts are
+// those of the server.
+func removeSet(ctx context.Context, run *journey.Run, l *lvm.LVM, s *Set, mounts []filesystem.Mount) error {
+	if err := s.checkNotInUse(ctx, mounts); err != nil {
 		return err
 	}
-	plan := op.set.removalPlan(op.setMounts())
-	if err := op.run.Begin(Kind, op.Set, op.set.Groups(), "removing", plan); err != nil {
+	plan := s.removalPlan(s.mountsAmong(mounts))
+	if err := run.Begin(Kind, s.Set, s.Groups(), "removing", plan); err != nil {
 		return err
 	}
 	if err := unmountTargets(ctx, plan.Mounted); err != nil {
-		return fault.All(err, op.run.Finish("kept", journal.Undone, nil))
+		return fault.All(err, run.Finish("kept", journal.Undone, nil))
 	}
-	if err := op.lvm.Remove(ctx, fullNames(op.set.Snapshots)...); err != nil {
-		err = fault.New(fault.Of(err).Code, "remove set %s: %w", op.Set, err)
-		return fault.All(err, plan.repairOrigins(ctx, op.lvm)) // the open entry is settled when this run has ended
+	if err := l.Remove(ctx, fullNames(s.Snapshots)...); err != nil {
+		err = fault.New(fault.Of(err).Code, "remove set %s: %w", s.Set, err)
+		return fault.All(err, plan.repairOrigins(ctx, l)) // the open entry is settled when this run has ended
 	}
-	return op.run.Finish("removed", journal.Done, nil)
+	return run.Finish("removed", journal.Done, nil)
+}
+
+// removeTaken removes a set that the same operation took, and that nobody uses yet.
+func removeTaken(ctx context.Context, run *journey.Run, l *lvm.LVM, s *Set) error {
+	plan := s.removalPlan(nil)
+	if err := run.Begin(Kind, s.Set, plan.Groups(), "removing", plan); err != nil {
+		return err
+	}
+	if err := undoAfterFailure(ctx, l, plan); err != nil {
+		return err
+	}
+	return run.Finish("removed", journal.Done, nil)
 }
 
 // removalPlan returns the plan that Undo needs if the removal of the set is interrupted. mounted are the set's mounts.
@@ -114,37 +129,4 @@ func (s *Set) origins() []*Member {
 		}
 	}
 	return members
-}
-
-// doneOrWould returns the verb for what was done, or with Check "would" and the verb for what would be done.
-func (op *setOperation) doneOrWould(done, would string) string {
-	if op.Check {
-		return "would " + would
-	}
-	return done
-}
-
-// checkNotInUse fails with busy, before anything is changed, and names everything that holds a snapshot of the set
-// open.
-func (op *setOperation) checkNotInUse(ctx context.Context) error {
-	var devs []filesystem.Dev
-	for _, v := range op.set.Snapshots {
-		if v.Active && v.Open {
-			devs = append(devs, devOf(v))
-		}
-	}
-	if len(devs) == 0 {
-		return nil
-	}
-	var own []filesystem.Mount
-	for _, dev := range devs {
-		own = append(own, filesystem.On(op.view.Mounts, dev)...)
-	}
-	holders, err := filesystem.Holders(ctx, devs, own)
-	if err != nil || len(holders) == 0 {
-		return err
-	}
-	return fault.New(fault.Busy, "set %s is held open by %s", op.Set, filesystem.Describe(holders)).
-		With("holders", holders).
-		WithHint("end what uses the snapshots, then run this again")
 }

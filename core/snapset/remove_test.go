@@ -14,14 +14,14 @@ import (
 )
 
 // operation returns an operation on the set s, which exists.
-func (srv *testServer) operation(r Request) *setOperation {
+func (srv *testServer) operation(r Request) *operation {
 	srv.t.Helper()
 	j, err := journal.Open(srv.t.TempDir())
 	if err != nil {
 		srv.t.Fatal(err)
 	}
 	r.Set = "s"
-	op := &setOperation{Request: r, run: &journey.Run{Journal: j}, lvm: srv.lvm, view: srv.view()}
+	op := &operation{Request: r, run: &journey.Run{Journal: j}, lvm: srv.lvm, view: srv.view()}
 	if op.set, err = Find(op.view.Report, "s"); err != nil {
 		srv.t.Fatal(err)
 	}
@@ -42,11 +42,13 @@ func serverWithSet(t *testing.T) *testServer {
 // An LVM command that is killed while it changes a set leaves an origin suspended. The journal entry names the origins.
 func TestKilledRemoveOrExtendLeavesNoOriginSuspended(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(op *setOperation) error
+		change func(op *operation) error
 		left   int // snapshots of the set
 	}{
-		"remove": {func(op *setOperation) error { return op.remove(t.Context()) }, 0},
-		"extend": {func(op *setOperation) error { _, err := op.extend(t.Context()); return err }, 2},
+		"remove": {func(op *operation) error {
+			return removeSet(t.Context(), op.run, op.lvm, op.set, op.view.Mounts)
+		}, 0},
+		"extend": {func(op *operation) error { _, err := op.extend(t.Context()); return err }, 2},
 	} {
 		for _, processDies := range []bool{true, false} { // together with the LVM command
 			srv := serverWithSet(t)
@@ -115,7 +117,7 @@ func TestSameShareOfFullGroupChangesNothing(t *testing.T) {
 	if err := op.targetSetOrigins(); err != nil {
 		t.Fatal(err)
 	}
-	if result, err := op.keepExisting(t.Context()); err != nil || result.Changed {
+	if result, err := op.makePresent(t.Context()); err != nil || result.Changed {
 		t.Errorf("changed %v: %v", result.Changed, err)
 	}
 }
@@ -192,7 +194,8 @@ func TestAbsentOfIncompleteSetRequiresItsVolumes(t *testing.T) {
 			t.Errorf("%v: %v", volumes, err)
 		}
 	}
-	if err := srv.operation(Request{State: Present, Volumes: volumesNamed("/pccehr")}).checkSameVolumes(); err != nil {
+	present := srv.operation(Request{State: Present, Volumes: volumesNamed("/pccehr")})
+	if err := present.set.checkSameVolumes(present.targets, Present); err != nil {
 		t.Errorf("a missing snapshot is reported as a difference: %v", err)
 	}
 }

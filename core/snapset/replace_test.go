@@ -27,7 +27,7 @@ func TestFailedReplacementSaysThatSetIsGone(t *testing.T) {
 		View: func(*lvm.Report, []filesystem.Mount) *View { return srv.view() },
 	}
 	srv.FailOn(errors.New("no such luck"), "lvcreate")
-	_, err := op.keepExisting(t.Context())
+	_, err := op.makePresent(t.Context())
 	expectFault(t, err, fault.CommandFailed, "set s had overflowed and was removed", "volumes=vg00/dat,vg00/pccehr")
 	if set, err := Find(srv.report(), "s"); set != nil || err != nil {
 		t.Error(set, err)

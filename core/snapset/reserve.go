@@ -25,10 +25,10 @@ func lvmReserve(l *lvm.LVM, id string) string { return filepath.Join(l.Dir(), ".
 
 func (s Server) journalReserve(id string) string { return filepath.Join(s.StateDir, ".room-"+id) }
 
-// checkReserveSpace fails with no_space if a disk is too full for the reserve files.
-func (op *setOperation) checkReserveSpace() error {
+// checkReserveSpace fails with no_space if a disk is too full for the reserve files, which lie in these directories.
+func checkReserveSpace(dirs ...string) error {
 	var errs []error
-	for _, dir := range []string{op.lvm.Dir(), op.server.StateDir} {
+	for _, dir := range dirs {
 		// Twice the size of one file, because both may lie on one file system.
 		if free, err := durable.Free(dir); err == nil && free < 2*reserveBytes {
 			errs = append(errs, noSpaceIn(dir, free))

@@ -1,12 +1,14 @@
 package snapset
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"slices"
 	"strings"
 	"sync"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
@@ -86,6 +88,21 @@ func (v *View) Resolve(volumes []Volume) ([]Target, error) {
 		return targets, err
 	}
 	return v.resolveNeeds(targets)
+}
+
+// Resolve returns the targets for the volumes that the user named. It takes no lock and changes nothing. Faults: those
+// of View.Resolve.
+func Resolve(ctx context.Context, r command.Runner, volumes []Volume) ([]Target, error) {
+	report, err := lvm.New(r).Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	view := NewView(report, mounts)
+	return view.Resolve(volumes)
 }
 
 // resolve finds one volume and where its file system is.

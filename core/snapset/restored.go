@@ -54,11 +54,11 @@ func (o *OwnedSet) TagBackup(ctx context.Context, r Restored) error {
 	if err := o.Look(ctx); err != nil {
 		return err
 	}
-	set := o.op.set
+	set := o.set
 	if before := set.Restored; before != nil { // it was filled before
-		if err := o.op.lvm.DelTags(ctx, []string{before.tag()}, fullNames(set.Snapshots)...); err != nil {
+		if err := o.lvm.DelTags(ctx, []string{before.tag()}, fullNames(set.Snapshots)...); err != nil {
 			return err
 		}
 	}
-	return o.op.lvm.AddTags(ctx, []string{r.tag()}, fullNames(set.Snapshots)...)
+	return o.lvm.AddTags(ctx, []string{r.tag()}, fullNames(set.Snapshots)...)
 }

@@ -14,7 +14,7 @@ func TestHoldsTagsSetWithItsBackup(t *testing.T) {
 	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	own := srv.operation(Request{Use: ForRestore}).ownSet(p)
+	own := srv.operation(Request{Use: ForRestore}).owned(p)
 	at := time.Unix(1767225600, 0).UTC()
 	for _, c := range []struct{ id, want string }{
 		{"20260101T000000Z-lab", "20260101T000000Z-lab"}, {"a b", ""}, {"0a1b2c3d", "0a1b2c3d"},

@@ -1,10 +1,25 @@
 package snapset
 
 import (
+	"context"
+	"encoding/json"
+
+	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
+)
+
+// Kind is the kind of run that changes sets.
+const Kind = "snapshot"
+
+// The last steps in the journal entry of a run that only mounted a set, and of one whose set was rolled back together
+// with the journal.
+const (
+	StepMounted    = "mounted"
+	StepRolledBack = "rolled back"
 )
 
 // Server is what this package asks of the server that it runs on, so that tests can give it another one.
@@ -30,3 +45,12 @@ func (s Server) Handler() journey.Handler {
 
 // Handler is Server.Handler for the server that the program runs on.
 func Handler() journey.Handler { return ThisServer().Handler() }
+
+func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) (ansible.Result, error) {
+	var req Request
+	if err := json.Unmarshal(data, &req); err != nil {
+		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
+	}
+	result, err := s.Apply(ctx, run, req)
+	return result.ForAnsible(), err
+}

@@ -320,12 +320,12 @@ func (srv *testServer) takeWithJournal(p *Plan) ([]*journal.Entry, error) {
 	if err != nil {
 		srv.t.Fatal(err)
 	}
-	op := &setOperation{run: &journey.Run{Journal: j}, lvm: srv.lvm}
-	if err := op.run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
+	run := &journey.Run{Journal: j}
+	if err := run.Begin(Kind, "s", p.Groups(), "taking", p); err != nil {
 		srv.t.Fatal(err)
 	}
 	_, err = take(srv.t.Context(), srv.lvm, p, time.Minute)
-	err = op.closeFailed(err)
+	err = closeFailed(run, err)
 	open, _ := j.Unfinished()
 	return open, err
 }

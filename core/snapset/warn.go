@@ -1,21 +1,18 @@
 package snapset
 
-import (
-	"go.pcc.com/rewind/core/filesystem"
-)
+import "go.pcc.com/rewind/core/filesystem"
 
 // fstabFile is /etc/fstab; tests have one of their own.
 var fstabFile = "/etc/fstab"
 
-// withFstabWarnings adds warnings of entries in fstab that may cause trouble at a rollback and can be corrected today.
-func (op *setOperation) withFstabWarnings(r Result) Result {
+// fstabWarnings returns warnings of entries in fstab that may cause trouble at a rollback to a set of the targets, and
+// that can be corrected today.
+func fstabWarnings(targets []Target) []string {
 	fstab, err := filesystem.Fstab(fstabFile)
 	if err != nil {
-		r.Warnings = append(r.Warnings, err.Error())
-		return r
+		return []string{err.Error()}
 	}
-	r.Warnings = append(r.Warnings, filesystem.FstabWarnings(fstab, devicesByPoint(op.targets))...)
-	return r
+	return filesystem.FstabWarnings(fstab, devicesByPoint(targets))
 }
 
 // devicesByPoint returns the path of the volume, such as /dev/vg00/dat, at each mount point of the targets.

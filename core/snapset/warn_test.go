@@ -23,13 +23,12 @@ func TestWarnsIfFstabMightMountSnapshot(t *testing.T) {
 		lv := &lvm.Volume{VG: "vg00", Name: name, Path: "/dev/vg00/" + name}
 		return Target{LV: lv, Mounts: []filesystem.Mount{{Point: point}}}
 	}
-	op := &setOperation{targets: []Target{target("dat", "/dat"), target("pccehr", "/pccehr")}}
-	r := op.withFstabWarnings(Result{})
-	said := strings.Join(r.Warnings, "\n")
-	if len(r.Warnings) != 1 || !strings.Contains(said, "UUID=1234") || !strings.Contains(said, "/dev/vg00/dat") {
-		t.Errorf("%q", r.Warnings)
+	warnings := fstabWarnings([]Target{target("dat", "/dat"), target("pccehr", "/pccehr")})
+	said := strings.Join(warnings, "\n")
+	if len(warnings) != 1 || !strings.Contains(said, "UUID=1234") || !strings.Contains(said, "/dev/vg00/dat") {
+		t.Errorf("%q", warnings)
 	}
-	if r := (&setOperation{}).withFstabWarnings(Result{}); len(r.Warnings) != 0 {
-		t.Errorf("without volumes: %q", r.Warnings)
+	if warnings := fstabWarnings(nil); len(warnings) != 0 {
+		t.Errorf("without volumes: %q", warnings)
 	}
 }

@@ -54,6 +54,7 @@ var reasons = map[string]string{
 	"rollback/volumes_quota.go":   "no quotas",
 	"rollback/plan_kernels.go":    "no root file system",
 	"snapset/mount.go":            "state=mounted is not simulated",
+	"snapset/unmount.go":          "state=unmounted is not simulated",
 	"snapset/info.go":             "changes nothing",
 	"snapset/host.go":             "changes nothing",
 	"restore":                     "not simulated yet",
