@@ -24,11 +24,12 @@ const (
 )
 
 // chooseMethods gives every member its method, or says why the members cannot have a common instant.
-func (v *View) chooseMethods(p *Plan, targets []Target) error {
+func (pl *planner) chooseMethods() error {
+	p, v := pl.plan, pl.view
 	journalMount, _ := filesystem.Holding(v.Mounts, v.Journal)
 	var errs []error
 	for i, m := range p.Members {
-		t := &targets[i]
+		t := &pl.targets[i]
 		mounted := len(t.Mounts) > 0
 		m.Home = v.Journal != "" && mounted && t.FS == journalMount.Dev
 		switch {
@@ -43,16 +44,16 @@ func (v *View) chooseMethods(p *Plan, targets []Target) error {
 		if t.Crypt != "" && mounted { // a suspend of the volume does not freeze the file system on the crypt device
 			m.Target = &filesystem.Target{Point: t.Mounts[0].Point, Dev: t.FS}
 		}
-		errs = append(errs, v.checkHoldable(t))
+		errs = append(errs, checkHoldable(v.Report, t))
 	}
 	return fault.All(errs...)
 }
 
 // checkHoldable fails with no_single_instant for a volume whose device belongs to its thick snapshots or its thin
 // volumes: there is no device that could be held, and of which a pool could make a snapshot.
-func (v *View) checkHoldable(t *Target) error {
+func checkHoldable(r *lvm.Report, t *Target) error {
 	var thick []string
-	for _, s := range v.Report.Snapshots(t.LV) {
+	for _, s := range r.Snapshots(t.LV) {
 		if s.Kind == lvm.Snapshot {
 			thick = append(thick, s.FullName())
 		}

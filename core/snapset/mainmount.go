@@ -38,3 +38,15 @@ func mainMountFirst(mounts []filesystem.Mount, name string) []filesystem.Mount {
 	mounts[0] = first
 	return mounts
 }
+
+// mainMount returns the main mount of a volume (see mainMountFirst); an empty one if it is not mounted.
+func (v *View) mainMount(vg, name string) filesystem.Mount {
+	lv, ok := v.Report.Volume(vg, name)
+	if !ok {
+		return filesystem.Mount{}
+	}
+	if mounts := mainMountFirst(filesystem.On(v.Mounts, devOf(lv)), ""); len(mounts) > 0 {
+		return mounts[0]
+	}
+	return filesystem.Mount{}
+}

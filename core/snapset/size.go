@@ -18,15 +18,15 @@ const (
 )
 
 // sizeMembers gives every thick member its COW space, and checks that the groups have room for all members.
-func (v *View) sizeMembers(want SetSpec, p *Plan, targets []Target) error {
+func (pl *planner) sizeMembers() error {
 	var errs []error
-	for i, m := range p.Members {
+	for i, m := range pl.plan.Members {
 		if m.Thin {
 			continue
 		}
-		t := &targets[i]
+		t := &pl.targets[i]
 		maxCOW := lvm.MaxCOW(t.LV.Size, lvm.Chunk, t.Group.ExtentSize)
-		requested, given, err := requestedSize(want, t)
+		requested, given, err := requestedSize(pl.want, t)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -34,7 +34,7 @@ func (v *View) sizeMembers(want SetSpec, p *Plan, targets []Target) error {
 			m.COW = min(maxCOW, roundTo(DefaultCOW(t.LV.Size), t.Group.ExtentSize))
 		case requested == 0:
 			errs = append(errs, fault.New(fault.NoSpace, "volume group %s has no free space: %s of %s is 0 bytes",
-				t.Group.Name, sizeText(want, t), t.LV.FullName()).
+				t.Group.Name, sizeText(pl.want, t), t.LV.FullName()).
 				WithHint("add a physical volume (vgextend %s) or remove an old snapshot", t.Group.Name))
 		default:
 			m.COW = min(maxCOW, requested)
@@ -43,12 +43,12 @@ func (v *View) sizeMembers(want SetSpec, p *Plan, targets []Target) error {
 	if err := fault.All(errs...); err != nil {
 		return err
 	}
-	for _, group := range p.Groups() {
-		errs = append(errs, v.fitGroup(want, p, targets, group))
+	for _, group := range pl.plan.Groups() {
+		errs = append(errs, pl.fitGroup(group))
 	}
-	for i, m := range p.Members {
+	for i, m := range pl.plan.Members {
 		if !m.Thin {
-			m.Extents = m.COW / targets[i].Group.ExtentSize
+			m.Extents = m.COW / pl.targets[i].Group.ExtentSize
 		}
 	}
 	return fault.All(errs...)
@@ -101,14 +101,14 @@ func usedBytes(t *Target) (int64, error) {
 
 // fitGroup shrinks the COW space of the members that have no requested size so that all members fit into the group's
 // free space, or fails with no_space.
-func (v *View) fitGroup(want SetSpec, p *Plan, targets []Target, group string) error {
-	g, _ := v.Report.Group(group)
+func (pl *planner) fitGroup(group string) error {
+	g, _ := pl.view.Report.Group(group)
 	var fixedCOW, flexibleCOW int64
 	var flexible []*Member // those that have no requested size
-	for i, m := range p.Members {
+	for i, m := range pl.plan.Members {
 		switch {
 		case m.VG != group || m.Thin:
-		case targets[i].Size == "" && want.Size == "":
+		case pl.targets[i].Size == "" && pl.want.Size == "":
 			flexible, flexibleCOW = append(flexible, m), flexibleCOW+m.COW
 		default:
 			fixedCOW += m.COW

@@ -10,7 +10,7 @@ import (
 // physical volume of LVM; one of several devices that make up another one, such as an md array, if not all of them are
 // in the set; and a target that lies in a file on another target.
 func (v *View) checkStacked(t *Target, targets []Target) error {
-	above, err := v.allAbove(t.FS)
+	above, err := allAbove(v.Sysfs, t.FS)
 	if err != nil {
 		return err
 	}
@@ -39,11 +39,11 @@ func (v *View) checkStacked(t *Target, targets []Target) error {
 }
 
 // allAbove returns all devices that are made of a device, directly or through others.
-func (v *View) allAbove(dev filesystem.Dev) ([]filesystem.Layer, error) {
-	layers, err := filesystem.Above(v.Sysfs, dev)
+func allAbove(sysfs string, dev filesystem.Dev) ([]filesystem.Layer, error) {
+	layers, err := filesystem.Above(sysfs, dev)
 	for i := 0; i < len(layers) && err == nil; i++ {
 		var more []filesystem.Layer
-		more, err = filesystem.Above(v.Sysfs, layers[i].Dev)
+		more, err = filesystem.Above(sysfs, layers[i].Dev)
 		for _, l := range more {
 			if !slices.Contains(layers, l) {
 				layers = append(layers, l)

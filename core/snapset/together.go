@@ -18,7 +18,7 @@ func (v *View) CheckSeparable(targets []Target) error {
 				errs = append(errs, notSeparable(t, n.LV.FullName(), "its "+n.What+" lies on the other"))
 			}
 		}
-		above, err := v.allAbove(t.FS)
+		above, err := allAbove(v.Sysfs, t.FS)
 		errs = append(errs, err)
 		for _, layer := range above {
 			if first := lowest[layer.Dev]; first != nil {
