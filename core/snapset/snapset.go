@@ -10,7 +10,9 @@
 package snapset
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -86,11 +88,9 @@ func All(r *lvm.Report) []*Set {
 		sort.Slice(s.Snapshots, func(i, j int) bool { return s.Snapshots[i].FullName() < s.Snapshots[j].FullName() })
 		sets = append(sets, s)
 	}
-	sort.Slice(sets, func(i, j int) bool {
-		if sets[i].Set != sets[j].Set {
-			return sets[i].Set < sets[j].Set
-		}
-		return sets[i].Time.Before(sets[j].Time)
+	slices.SortFunc(sets, func(a, b *Set) int {
+		return cmp.Or(cmp.Compare(a.Set, b.Set), a.Time.Compare(b.Time),
+			cmp.Compare(a.Snapshots[0].FullName(), b.Snapshots[0].FullName()))
 	})
 	return sets
 }
