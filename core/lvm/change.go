@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,11 +93,60 @@ func sizeReached(err error) bool {
 		strings.Contains(failed.Stderr, "not larger than existing size")
 }
 
-// Remove removes volumes in one command. Callers pass snapshots only, because LVM removes an origin together with its
-// thick snapshots. LVM goes on after a volume that it cannot remove, so after a fault some may be gone. Faults: busy,
-// not_found, merging, command_failed.
-func (l *LVM) Remove(ctx context.Context, volumes ...string) error {
-	return l.onVolumes(ctx, volumes, "lvremove", "--yes")
+// Remove removes snapshots of a report in one command. Of each it needs VG, Name and UUID. LVM removes one only if both
+// name and UUID are still the same, and if nobody has taken thick snapshots of it, which would be removed with it: all
+// that LVM looks at while it holds the group's lock. So what another program has made since the report is left alone,
+// under whatever name. LVM goes on after a volume that it cannot remove, so after a fault some may be gone.
+//
+// Faults: busy, merging, command_failed; not_found also for a volume that exists under another name by now.
+func (l *LVM) Remove(ctx context.Context, snapshots ...*Volume) error {
+	var names, uuids []string
+	for _, v := range snapshots {
+		if !isUUID(v.UUID) {
+			return fault.New(fault.Internal, "lvremove: %s has the UUID %q", v.FullName(), v.UUID)
+		}
+		names, uuids = append(names, v.FullName()), append(uuids, `lv_uuid="`+v.UUID+`"`)
+	}
+	// The names are given too, since LVM passes over a merging snapshot without an error when it goes through a group by a
+	// selection alone. A name that does not exist is an error. A volume that is not selected is passed over.
+	selection := "(" + strings.Join(uuids, " || ") + ") && lv_role!={thickorigin}"
+	out, err := l.onVolumesOutput(ctx, names, "lvremove", "--yes", "--select", selection)
+	if err != nil || !slices.ContainsFunc(snapshots, func(v *Volume) bool { return !saysRemoved(out.Stdout, v) }) {
+		return err
+	}
+	return l.requireGone(ctx, snapshots)
+}
+
+// isUUID reports whether s has the form of LVM's UUIDs, which need no escape in a selection.
+func isUUID(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
+}
+
+// saysRemoved reports whether lvremove has printed that it removed the volume. With log/silent it prints nothing.
+func saysRemoved(stdout string, v *Volume) bool {
+	return strings.Contains(stdout, `Logical volume "`+v.Name+`" successfully removed`)
+}
+
+// requireGone fails if snapshots still exist that lvremove has passed over.
+func (l *LVM) requireGone(ctx context.Context, snapshots []*Volume) error {
+	report, err := l.Report(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range snapshots {
+		now, exists := report.ByUUID(v.UUID)
+		switch {
+		case !exists:
+		case now.FullName() != v.FullName():
+			errs = append(errs, fault.New(fault.NotFound, "%s was not removed: another program has renamed it to %s",
+				v.FullName(), now.FullName()).WithHint("run this again, which looks anew"))
+		default:
+			errs = append(errs, fault.New(fault.Busy, "%s was not removed: another program has taken snapshots of it, "+
+				"which would be removed with it", v.FullName()).WithHint("remove them first, then run this again"))
+		}
+	}
+	return fault.All(errs...)
 }
 
 // AddTags adds tags to volumes in one command. Faults: not_found, command_failed.
@@ -196,17 +246,25 @@ func (l *LVM) Activate(ctx context.Context, volumes ...string) error {
 // onVolumes runs one lvm command on all of the volumes. Without volumes it does nothing, because LVM would take an
 // empty list for every volume of the host.
 func (l *LVM) onVolumes(ctx context.Context, volumes []string, subcommand string, options ...string) error {
+	_, err := l.onVolumesOutput(ctx, volumes, subcommand, options...)
+	return err
+}
+
+// onVolumesOutput is onVolumes that also returns what the command prints.
+func (l *LVM) onVolumesOutput(
+	ctx context.Context, volumes []string, subcommand string, options ...string,
+) (command.Output, error) {
 	if len(volumes) == 0 {
-		return nil
+		return command.Output{}, nil
 	}
 	for _, volume := range volumes {
 		if _, _, err := ParseName(volume); err != nil {
-			return fmt.Errorf("%s: %w", subcommand, err)
+			return command.Output{}, fmt.Errorf("%s: %w", subcommand, err)
 		}
 	}
 	argv := append([]string{"lvm", subcommand}, options...)
 	argv = append(argv, "--")
-	return l.change(ctx, append(argv, volumes...)...)
+	return l.changeLocked(ctx, Locks{}, append(argv, volumes...)...)
 }
 
 // exitedWithError reports whether err says that a program ran and exited with a code other than 0.

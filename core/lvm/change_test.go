@@ -14,12 +14,14 @@ import (
 
 func TestCommandLines(t *testing.T) {
 	ctx := context.Background()
-	r := &fixedRunner{}
+	r := &fixedRunner{out: command.Output{Stdout: "  Logical volume \"a\" successfully removed.\n" +
+		"  Logical volume \"b\" successfully removed\n"}}
 	l := New(r)
 	thick := SnapshotSpec{VG: "vg", Origin: "dat", Name: "dat_snap", Extents: 25, Tags: []string{"rewind:set=snap", "b"}}
 	thin := SnapshotSpec{VG: "vg", Origin: "dat", Name: "dat_snap", Tags: []string{"a"}}
 	for _, err := range []error{
-		l.CreateSnapshot(ctx, thick), l.CreateSnapshot(ctx, thin), l.Extend(ctx, "vg/s", 1000), l.Remove(ctx, "vg/a", "vg/b"),
+		l.CreateSnapshot(ctx, thick), l.CreateSnapshot(ctx, thin), l.Extend(ctx, "vg/s", 1000),
+		l.Remove(ctx, &Volume{VG: "vg", Name: "a", UUID: "A-1"}, &Volume{VG: "vg", Name: "b", UUID: "B-2"}),
 		l.AddTags(ctx, []string{"a", "b"}, "vg/x"), l.DelTags(ctx, []string{"a"}, "vg/x", "vg/y"),
 		l.Merge(ctx, "vg/a", "vh/b"), l.Refresh(ctx, "vg/o"), l.Poll(ctx, "vg/o"), l.Activate(ctx, "vg/o"),
 		l.Remove(ctx), l.Merge(ctx), l.AddTags(ctx, nil, "vg/x"), // nothing to do: no command
@@ -33,7 +35,8 @@ func TestCommandLines(t *testing.T) {
 			"--addtag rewind:set=snap --addtag b -- vg/dat",
 		"lvm lvcreate --config CONFIG --yes --snapshot --name dat_snap --setactivationskip n --addtag a -- vg/dat",
 		"lvm lvextend --config CONFIG --yes --size 1024b -- vg/s",
-		"lvm lvremove --config CONFIG --yes -- vg/a vg/b",
+		"lvm lvremove --config CONFIG --yes --select (lv_uuid=\"A-1\" || lv_uuid=\"B-2\") && " +
+			"lv_role!={thickorigin} -- vg/a vg/b",
 		"lvm lvchange --config CONFIG --addtag a --addtag b -- vg/x",
 		"lvm lvchange --config CONFIG --deltag a -- vg/x vg/y",
 		"lvm lvconvert --config CONFIG global/use_lvmpolld=0 --yes --merge --background --interval +60 -- vg/a vh/b",
@@ -53,12 +56,23 @@ func TestCommandLines(t *testing.T) {
 func TestMalformedVolumeNamesAreRejected(t *testing.T) {
 	r := &fixedRunner{}
 	for _, name := range []string{"vg", "", "@tag", "vg/", "vg/a/b", "vg/--force"} {
-		if err := New(r).Remove(context.Background(), "vg/a", name); !errors.Is(err, fault.BadArguments) {
+		if err := New(r).Refresh(context.Background(), "vg/a", name); !errors.Is(err, fault.BadArguments) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	if len(r.commands) > 0 {
 		t.Errorf("ran %q", r.commands)
+	}
+}
+
+// Every volume has a UUID, and a selection must not come to mean another.
+func TestVolumeWithoutUUIDIsNotRemoved(t *testing.T) {
+	r := &fixedRunner{}
+	for _, uuid := range []string{"", `a" || lv_name="b`} {
+		err := New(r).Remove(context.Background(), &Volume{VG: "vg", Name: "a", UUID: uuid})
+		if !errors.Is(err, fault.Internal) || len(r.commands) > 0 {
+			t.Errorf("%q: %v, ran %q", uuid, err, r.commands)
+		}
 	}
 }
 

@@ -105,12 +105,13 @@ func (l *LVM) query(ctx context.Context, argv ...string) (command.Output, error)
 // change runs a command that changes state. Once the command has started, change waits for it even if ctx ends, because
 // an LVM command that is killed halfway leaves devices suspended. At ChangeLimit the error is ErrUnfinished.
 func (l *LVM) change(ctx context.Context, argv ...string) error {
-	return l.changeLocked(ctx, Locks{}, argv...)
+	_, err := l.changeLocked(ctx, Locks{}, argv...)
+	return err
 }
 
 // changeLocked is change for a caller that holds locks. The command inherits the first lock file, so that lock lasts
-// until the command ends, even if this process dies before.
-func (l *LVM) changeLocked(ctx context.Context, locks Locks, argv ...string) error {
+// until the command ends, even if this process dies before. It returns what the command has printed.
+func (l *LVM) changeLocked(ctx context.Context, locks Locks, argv ...string) (command.Output, error) {
 	if argv[0] == "lvm" {
 		argv = slices.Insert(argv, 2, "--config", configFor(argv[1]))
 	}
@@ -118,11 +119,11 @@ func (l *LVM) changeLocked(ctx context.Context, locks Locks, argv ...string) err
 	if len(locks.Files) > 0 {
 		c.Hold = locks.Files[0]
 	}
-	_, err := l.runner.Run(ctx, c)
+	out, err := l.runner.Run(ctx, c)
 	if isRunning(err) {
-		return fault.New(fault.Of(err).Code, "%w: %w", err, ErrUnfinished)
+		return out, fault.New(fault.Of(err).Code, "%w: %w", err, ErrUnfinished)
 	}
-	return explain(err)
+	return out, explain(err)
 }
 
 // isRunning reports whether err says that a command was left running.

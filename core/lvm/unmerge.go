@@ -92,7 +92,7 @@ func (l *LVM) UndoDeferredMerges(ctx context.Context, dir, group string, merges 
 	// of the same time. Here it is, because the kept and the current metadata differ only in the merges. Without --yes LVM
 	// asks, because some volumes of the group are active.
 	argv := []string{"lvm", "vgcfgrestore", "--nolocking", "--yes", "--force", "--file", restoreFile, "--", group}
-	if err := l.changeLocked(ctx, locks, argv...); err != nil {
+	if _, err := l.changeLocked(ctx, locks, argv...); err != nil {
 		return err
 	}
 	// vgcfgrestore writes no backup file of what it restores, and the last one still has the merges.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/lvm"
 )
 
 // stallLimit is how long Rewind waits for a merge that makes no progress at all. The merge itself goes on after that.
@@ -74,7 +75,11 @@ func (mg *merges) poll(ctx context.Context, members []*Member) error {
 
 // removeDetached removes the COW volumes that LVM left behind. It is no error if LVM has just removed them itself.
 func (mg *merges) removeDetached(ctx context.Context, members []*Member) error {
-	err := mg.lvm.Remove(ctx, snapshotNames(members)...)
+	var leftBehind []*lvm.Volume
+	for _, m := range members {
+		leftBehind = append(leftBehind, &lvm.Volume{VG: m.VG, Name: m.Snapshot, UUID: m.SnapshotID})
+	}
+	err := mg.lvm.Remove(ctx, leftBehind...)
 	if errors.Is(err, fault.NotFound) {
 		return nil
 	}

@@ -303,9 +303,7 @@ func TestLostMemberStaysLostAfterSnapshotIsRemoved(t *testing.T) {
 	if err := rb.merges.begin(t.Context()); !errors.Is(err, fault.SnapshotInvalid) {
 		t.Fatal("a lost member:", err)
 	}
-	if err := rb.lvm.Remove(t.Context(), "vg00/app_s"); err != nil {
-		t.Fatal(err)
-	}
+	f.Remove("vg00/app_s")
 	resumed, err := rb.server.reopen(rb.run, rb.entry())
 	if err != nil {
 		t.Fatal(err)
@@ -346,6 +344,26 @@ func TestLeftoverCOWVolumeCountsAsDetached(t *testing.T) {
 	state, err := (&survey{}).metadataState(r, m, false)
 	if err != nil || state != stateDetached {
 		t.Errorf("%s, %v; want %s", state, err, stateDetached)
+	}
+}
+
+// Another program may have removed that volume by then, and made one of its name.
+func TestOnlyTheLeftoverCOWVolumeIsRemoved(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		f := lvmtest.New(lvmtest.Group{Name: "vg00", Volumes: []lvmtest.Volume{{Name: "dat"}, {Name: "dat_s"}}})
+		rb := newParts(&base{lvm: f.LVM()})
+		leftover, _ := readReport(t, rb).Volume("vg00", "dat_s")
+		if replaced {
+			f.Remove("vg00/dat_s")
+			f.Make("vg00", lvmtest.Volume{Name: "dat_s"})
+		}
+		m := &Member{VG: "vg00", LV: "dat", Snapshot: "dat_s", SnapshotID: leftover.UUID}
+		if err := rb.merges.removeDetached(t.Context(), []*Member{m}); err != nil {
+			t.Error(err)
+		}
+		if _, exists := readReport(t, rb).Volume("vg00", "dat_s"); exists != replaced {
+			t.Errorf("replaced %v: the volume exists: %v", replaced, exists)
+		}
 	}
 }
 

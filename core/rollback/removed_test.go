@@ -22,9 +22,7 @@ func TestARemovedSnapshotIsNotTakenForMerged(t *testing.T) {
 			rb := newAtMerge(t, f, names...)
 			beginAt(t, rb, stepMerging)
 			rb.merges.ready = true
-			if err := f.LVM().Remove(t.Context(), removed); err != nil { // as another program does
-				t.Fatal(err)
-			}
+			f.Remove(removed) // as another program does
 			err := rb.merges.begin(t.Context())
 			if !errors.Is(err, fault.SnapshotInvalid) {
 				t.Errorf("%s, with others %v: %v", removed, others, err)
@@ -50,9 +48,7 @@ func TestRecheckFindsRemovedAndReplacedSnapshots(t *testing.T) {
 			rb := newAtMerge(t, f, allSnapshots...)
 			i := slices.Index(allSnapshots, name)
 			m := rb.state.Members[i]
-			if err := f.LVM().Remove(t.Context(), name); err != nil {
-				t.Fatal(err)
-			}
+			f.Remove(name)
 			if again {
 				f.Make("vg00", lvmtest.Volume{Name: m.Snapshot, Origin: m.LV, Pool: m.Pool})
 			}

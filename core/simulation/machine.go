@@ -192,6 +192,8 @@ func (m *machine) act(a Action) {
 	m.acted = true
 	for _, v := range m.each() {
 		switch {
+		case !before[v.UUID] && m.story.Rollback == nil: // LVM compares UUIDs when it removes a volume
+			m.mustStay[v.UUID] = "an administrator made " + v.FullName()
 		case !before[v.UUID]:
 			m.fresh[v.UUID] = "an administrator made " + v.FullName()
 		case v.FullName() == a.Volume && a.Verb == untags && m.story.Rollback == nil: // a rollback has chosen it by then

@@ -127,9 +127,7 @@ func notTakenCases() map[string]goldenCase {
 		},
 		"not_taken_snapshot_gone": {
 			before: func(srv *goldenServer) {
-				srv.onCommand["--addtag rewind:count=2"] = func() error {
-					return srv.lvm.Remove(srv.t.Context(), "vg00/pccehr_s")
-				}
+				srv.onCommand["--addtag rewind:count=2"] = func() error { srv.Remove("vg00/pccehr_s"); return nil }
 			},
 			request: both,
 		},
@@ -430,9 +428,7 @@ func overflowOne(srv *goldenServer) { srv.Fill("vg00/dat_s", 100) }
 
 // removeOne removes a snapshot of the set s.
 func removeOne(srv *goldenServer) {
-	if err := srv.lvm.Remove(srv.t.Context(), "vg00/pccehr_s"); err != nil {
-		srv.t.Fatal(err)
-	}
+	srv.Remove("vg00/pccehr_s")
 }
 
 // mergeOne begins to merge a snapshot of the set s.

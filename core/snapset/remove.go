@@ -96,7 +96,7 @@ func removeSet(ctx context.Context, run *journey.Run, l *lvm.LVM, s *Set, mounts
 	if err := unmountTargets(ctx, plan.Mounted); err != nil {
 		return fault.All(err, run.Finish("kept", journal.Undone, nil))
 	}
-	if err := l.Remove(ctx, fullNames(s.Snapshots)...); err != nil {
+	if err := l.Remove(ctx, s.Snapshots...); err != nil {
 		err = fault.New(fault.Of(err).Code, "remove set %s: %w", s.Set, err)
 		return fault.All(err, plan.repairOrigins(ctx, l)) // the open entry is settled when this run has ended
 	}

@@ -1,11 +1,13 @@
 package snapset
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
@@ -149,9 +151,7 @@ func TestAbsentRefusesRenamedOrOrphanedSnapshots(t *testing.T) {
 		}, []string{"vg00/t1 was renamed", "lvchange --deltag rewind:id=1 vg00/t1", "lvremove vg00/t1"}},
 		"the origin removed": {func(srv *testServer) {
 			srv.SetOpen("vg00/t1", 0)
-			if err := srv.lvm.Remove(t.Context(), "vg00/t1"); err != nil {
-				t.Fatal(err)
-			}
+			srv.Remove("vg00/t1")
 		}, []string{"vg00/t1_s has no origin any more", "lvchange --deltag rewind:id=1 vg00/t1_s"}},
 		"a thick one renamed": {func(srv *testServer) { srv.Rename("vg00/pccehr_s", "pccehr_keep") },
 			[]string{"vg00/pccehr_keep was renamed"}},
@@ -200,6 +200,55 @@ func TestAbsentOfIncompleteSetRequiresItsVolumes(t *testing.T) {
 	}
 }
 
+// beforeRemoval does something right before the first lvremove that a run starts.
+type beforeRemoval struct {
+	*lvmtest.Fake
+	act *func()
+}
+
+func (b beforeRemoval) Run(ctx context.Context, c command.Cmd) (command.Output, error) {
+	if act := *b.act; act != nil && c.Argv[1] == "lvremove" {
+		*b.act = nil
+		act()
+	}
+	return b.Fake.Run(ctx, c)
+}
+
+// Between the report that says what is to be removed and lvremove other programs go on.
+func TestOnlySnapshotsOfTheReportAreRemoved(t *testing.T) {
+	for name, remove := range map[string]func(*testServer) error{
+		"absent": func(srv *testServer) error {
+			op := srv.operation(Request{})
+			return removeSet(t.Context(), op.run, op.lvm, op.set, op.view.Mounts)
+		},
+		"undo": func(srv *testServer) error {
+			return Undo(t.Context(), srv.lvm, &Plan{Set: "s", ID: "1", Members: []*Member{{VG: "vg00", LV: "dat",
+				DMName: "vg00-dat"}}})
+		},
+	} {
+		srv := serverWithSet(t)
+		thin := memberSnapshot("t1_s", "t1", "s", "1", 2)
+		thin.Kind = lvm.Thin
+		srv.Make("vg00", thin)
+		act := func() {
+			srv.Remove("vg00/dat_s")
+			srv.Make("vg00", lvmtest.Volume{Name: "dat_s"})
+			srv.Make("vg00", lvmtest.Volume{Name: "mine", Origin: "t1_s", Kind: lvm.Snapshot})
+		}
+		mapper, _ := srv.Fake.Mapper()
+		srv.lvm = lvm.New(beforeRemoval{srv.Fake, &act}).On(func() (lvm.Mapper, error) { return mapper, nil }).In(t.TempDir())
+		expectFault(t, remove(srv), fault.Busy, "vg00/t1_s was not removed")
+		for _, kept := range []string{"dat_s", "mine"} {
+			if _, exists := srv.report().Volume("vg00", kept); !exists {
+				t.Errorf("%s: vg00/%s is somebody else's, and was removed", name, kept)
+			}
+		}
+		if _, exists := srv.report().Volume("vg00", "pccehr_s"); exists {
+			t.Errorf("%s: vg00/pccehr_s was not removed", name)
+		}
+	}
+}
+
 // LVM removes a thick snapshot together with the thin one that it was taken of, and with --yes it does not ask.
 func TestAbsentRefusesMemberWithOwnSnapshots(t *testing.T) {
 	srv := newServer(t)
@@ -217,9 +266,7 @@ func TestAbsentRefusesMemberWithOwnSnapshots(t *testing.T) {
 	if left := srv.report().ByTag(tagID + "1"); len(left) != 1 {
 		t.Errorf("%v are left", fullNames(left))
 	}
-	if err := srv.lvm.Remove(t.Context(), "vg00/mine"); err != nil {
-		t.Fatal(err)
-	}
+	srv.Remove("vg00/mine")
 	if err := Undo(t.Context(), srv.lvm, &Plan{Set: "s", ID: "1"}); err != nil || len(srv.report().ByTag(tagID+"1")) > 0 {
 		t.Errorf("with nothing in the way: %v", err)
 	}

@@ -115,7 +115,7 @@ func (p *Plan) remove(ctx context.Context, l *lvm.LVM, snapshots []*lvm.Volume) 
 	if err := awaitClosed(ctx, l, devices); err != nil {
 		return err
 	}
-	return l.Remove(ctx, fullNames(snapshots)...)
+	return l.Remove(ctx, snapshots...)
 }
 
 // resumeWrites lets writes to the members go on that wait for this set. It starts no program, so it does not have to

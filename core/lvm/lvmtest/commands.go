@@ -33,7 +33,7 @@ func (f *Fake) knownCommands() map[string]commandSpec {
 		"lvm lvcreate": {f.lvcreate, map[string]int{"--config": 1, "--yes": 0, "--snapshot": 0, "--name": 1, "--extents": 1,
 			"--chunksize": 1, "--setactivationskip": 1, "--addtag": 1}},
 		"lvm lvextend": {f.lvextend, map[string]int{"--config": 1, "--yes": 0, "--size": 1}},
-		"lvm lvremove": {f.lvremove, map[string]int{"--config": 1, "--yes": 0}},
+		"lvm lvremove": {f.lvremove, map[string]int{"--config": 1, "--yes": 0, "--select": 1}},
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1,
 			"--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--config": 1, "--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
@@ -267,8 +267,13 @@ func (f *Fake) lvremove(o options, names []string) (string, error) {
 	if !o.has("--yes") {
 		panic("lvmtest: lvremove would ask")
 	}
+	selected := selection(o)
+	removedNames := ""
 	f.removed = map[string]bool{}
-	return f.forEach(names, func(v *volume) error {
+	_, err := f.forEach(names, func(v *volume) error {
+		if selected != nil && (!slices.Contains(selected, v.uuid) || v.isThickOrigin()) {
+			return nil
+		}
 		if v.Open > 0 {
 			return lvmError("Logical volume %s contains a filesystem in use.", v.fullName())
 		}
@@ -284,8 +289,34 @@ func (f *Fake) lvremove(o options, names []string) (string, error) {
 			s.Origin, s.originUUID = "", ""
 		}
 		v.vg.remove(v)
+		removedNames += fmt.Sprintf("  Logical volume %q successfully removed.\n", v.Name)
 		return nil
 	})
+	return removedNames, err
+}
+
+// selection returns the UUIDs of the volumes that --select selects unless they have thick snapshots; nil without
+// --select.
+func selection(o options) []string {
+	if !o.has("--select") {
+		return nil
+	}
+	conditions, ok := strings.CutSuffix(strings.TrimPrefix(o.value("--select"), "("), ") && lv_role!={thickorigin}")
+	var uuids []string
+	for _, condition := range strings.Split(conditions, " || ") {
+		field, uuid, _ := strings.Cut(condition, "=")
+		ok = ok && field == "lv_uuid"
+		uuids = append(uuids, strings.Trim(uuid, `"`))
+	}
+	if !ok {
+		panic(fmt.Sprintf("lvmtest: lvremove with %v", o))
+	}
+	return uuids
+}
+
+// isThickOrigin reports whether v has thick snapshots.
+func (v *volume) isThickOrigin() bool {
+	return slices.ContainsFunc(v.vg.snapshots(v), func(s *volume) bool { return s.Kind == lvm.Snapshot })
 }
 
 func (f *Fake) lvconvert(o options, names []string) (string, error) {

@@ -52,6 +52,15 @@ func (f *Fake) Suspended(name string) bool {
 	return f.mustFind(name).suspended
 }
 
+// Remove removes volumes by their names, as an administrator does with lvremove. It does not count as a command.
+func (f *Fake) Remove(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.dispatch(append([]string{"lvm", "lvremove", "--yes", "--"}, names...)); err != nil {
+		panic(err)
+	}
+}
+
 // Rename renames a volume, as an administrator would between two runs.
 func (f *Fake) Rename(name, to string) {
 	f.mu.Lock()

@@ -184,12 +184,10 @@ func (v *volume) layoutAndRole() (layout, role string) {
 // lvAttr returns lv_attr, all ten characters of it (lvs(8)).
 func (v *volume) lvAttr() string {
 	kind, target := "-", "-"
-	snapshots := v.vg.snapshots(v)
-	thick := slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot })
 	switch {
 	case v.hasMergingSnapshot():
 		kind, target = "O", "s"
-	case thick:
+	case v.isThickOrigin():
 		kind, target = "o", "s"
 	case v.merging:
 		kind, target = "S", "s"
@@ -293,7 +291,7 @@ func (v *volume) statusLines() string {
 			line(dm+"-tpool", fmt.Sprintf("thin-pool %d 10/1024 20/3200 - rw no_discard_passdown queue_if_no_space - 256 ", id))
 	case v.hasInner:
 		return line(dm, "linear ") + line(dm+"-real", "linear ")
-	case slices.ContainsFunc(snapshots, func(s *volume) bool { return s.Kind == lvm.Snapshot }):
+	case v.isThickOrigin():
 		return line(dm, "snapshot-origin ") + line(dm+"-real", "linear ")
 	}
 	return line(dm, "linear ")

@@ -61,6 +61,7 @@ func Scenarios() []Scenario {
 		{"snapshot of a frozen origin", frozenOrigin},
 		{"extend", extend},
 		{"remove", remove},
+		{"only what was seen is removed", removeOnlyWhatWasSeen},
 		{"tags", tags},
 		{"activation", activation},
 		{"a snapshot of a suspended thin origin damages the pool", suspendedOriginDamagesPool},

@@ -112,7 +112,7 @@ func thickInstant(t *testing.T, b Bench) {
 	must(t, b.LVM.Extend(ctx, b.name("cs"), 20*mib))
 	must(t, b.LVM.Merge(ctx, b.name("as")))
 	b.waitUntil(t, "the snapshot is merged", func() bool { return b.isGone(t, "as") })
-	must(t, b.LVM.Remove(ctx, b.name("cs")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "cs")))
 	b.checkAtRest(t, "c", "linear")
 }
 
@@ -145,7 +145,7 @@ func thickInstantReachesLimit(t *testing.T, b Bench) {
 	must(t, i.Close())
 	b.checkAtRest(t, "a", "snapshot-origin")
 	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot, b.VG+"-gone"))
-	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs")))
 	b.checkAtRest(t, "a", "linear")
 	b.checkAtRest(t, "c", "linear")
 }
@@ -229,7 +229,7 @@ func (b Bench) checkPoolSound(t *testing.T) {
 		t.Errorf("the pool is damaged: %v", status)
 	}
 	b.mustSnapshot(t, "a", "another", 0)
-	must(t, b.LVM.Remove(context.Background(), b.name("another")))
+	must(t, b.LVM.Remove(context.Background(), b.volume(t, "another")))
 }
 
 func thinInstant(t *testing.T, b Bench) {
@@ -254,7 +254,7 @@ func thinInstant(t *testing.T, b Bench) {
 	if !b.isGone(t, "as") {
 		t.Error("the snapshot is not merged")
 	}
-	must(t, b.LVM.Remove(ctx, b.name("cs")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "cs")))
 	b.checkPoolSound(t)
 }
 
@@ -270,7 +270,7 @@ func thinInstantAbandoned(t *testing.T, b Bench) {
 		t.Error("a snapshot that the pool does not have was activated")
 	}
 	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot))
-	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs")))
 	b.checkAtRest(t, "a", "thin")
 	b.checkPoolSound(t)
 }
@@ -316,6 +316,6 @@ func thinInstantReachesLimit(t *testing.T, b Bench) {
 	}
 	b.checkAtRest(t, "a", "thin")
 	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot, pairs[2].Snapshot))
-	must(t, b.LVM.Remove(ctx, b.name("as"), b.name("cs"), b.name("thicks")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs"), b.volume(t, "thicks")))
 	b.checkPoolSound(t)
 }

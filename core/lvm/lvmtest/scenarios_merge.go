@@ -56,7 +56,7 @@ func mergeOfOpenOrigin(t *testing.T, b Bench) {
 	}
 	must(t, b.LVM.Refresh(ctx, b.name("o")))
 	checkFault(t, b.LVM.CreateSnapshot(ctx, lvm.SnapshotSpec{VG: b.VG, Origin: "o", Name: "x", Extents: 1}), fault.Merging)
-	checkFault(t, b.LVM.Remove(ctx, b.name("s")), fault.Merging)
+	checkFault(t, b.LVM.Remove(ctx, b.volume(t, "s")), fault.Merging)
 	b.Host.SetOpen(b.name("o"), 0)
 	b.waitUntilMerged(t, "o", "s")
 }
@@ -160,7 +160,7 @@ func deferredMergesTakenBack(t *testing.T, b Bench) {
 	}
 	b.mustSnapshot(t, "o", "new", 1) // LVM would refuse this for an origin that merges
 	checkFault(t, b.LVM.UndoDeferredMerges(ctx, dir, b.VG, merges...), fault.Busy)
-	must(t, b.LVM.Remove(ctx, b.name("new")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "new")))
 	must(t, b.LVM.Merge(ctx, b.name("s"), b.name("ts")))
 	b.Host.SetOpen(b.name("o"), 0)
 	b.Host.SetOpen(b.name("thin"), 0)

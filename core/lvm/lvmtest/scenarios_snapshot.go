@@ -103,7 +103,7 @@ func frozenOrigin(t *testing.T, b Bench) {
 	if half.State != lvm.MappedWithInactiveTable || half.Origin != "" || !slices.Equal(half.Tags, []string{"mine"}) {
 		t.Errorf("half-made: %+v", half)
 	}
-	must(t, b.LVM.Remove(ctx, b.name("s")))
+	must(t, b.LVM.Remove(ctx, half))
 	must(t, b.LVM.Unsuspend(ctx, map[string]string{lvm.DMName(b.VG, "o"): b.name("o")}))
 	status, err := b.LVM.Status(ctx)
 	must(t, err)
@@ -136,18 +136,54 @@ func remove(t *testing.T, b Bench) {
 	b.makeLinear("o")
 	b.mustSnapshot(t, "o", "s", 1)
 	b.mustSnapshot(t, "o", "u", 1)
-	checkFault(t, b.LVM.Remove(ctx, b.name("no"), b.name("s")), fault.NotFound)
+	s, u := b.volume(t, "s"), b.volume(t, "u")
+	checkFault(t, b.LVM.Remove(ctx, &lvm.Volume{VG: b.VG, Name: "no", UUID: s.UUID}, s), fault.NotFound)
 	if !b.isGone(t, "s") {
 		t.Error("a volume that does not exist keeps the other one from being removed")
 	}
 	b.Host.SetOpen(b.name("u"), 1)
-	checkFault(t, b.LVM.Remove(ctx, b.name("u")), fault.Busy)
+	checkFault(t, b.LVM.Remove(ctx, u), fault.Busy)
 	b.Host.SetOpen(b.name("u"), 0)
-	must(t, b.LVM.Remove(ctx, b.name("u")))
+	must(t, b.LVM.Remove(ctx, u))
 	if o := b.volume(t, "o"); o.IsOrigin {
 		t.Error("a volume without snapshots is still an origin")
 	}
 	must(t, b.LVM.Remove(ctx))
+}
+
+// removeOnlyWhatWasSeen has another program make volumes of the names of snapshots that it has removed since they were
+// reported.
+func removeOnlyWhatWasSeen(t *testing.T, b Bench) {
+	ctx := context.Background()
+	b.makeLinear("o")
+	b.makeThin("thin")
+	b.mustSnapshot(t, "o", "s", 1)
+	b.mustSnapshot(t, "thin", "ts", 0)
+	b.mustSnapshot(t, "o", "kept", 1)
+	s, ts, kept := b.volume(t, "s"), b.volume(t, "ts"), b.volume(t, "kept")
+	must(t, b.LVM.Remove(ctx, s, ts))
+	b.makeLinear("s")
+	b.mustSnapshot(t, "thin", "ts", 0)
+	must(t, b.LVM.Remove(ctx, s, ts, kept))
+	if b.volume(t, "s").UUID == s.UUID || b.volume(t, "ts").UUID == ts.UUID || !b.isGone(t, "kept") {
+		t.Error("a volume has the UUID of one that was removed, or not all that was seen was removed")
+	}
+	// A volume that was seen exists under another name, and its old name is that of another one.
+	now := b.volume(t, "ts")
+	renamed := *now
+	renamed.Name = "s"
+	checkFault(t, b.LVM.Remove(ctx, &renamed), fault.NotFound)
+	if b.isGone(t, "s") || b.isGone(t, "ts") {
+		t.Error("a volume was removed by its name or by its UUID alone")
+	}
+	// Somebody has taken a thick snapshot of one.
+	b.mustSnapshot(t, "ts", "theirs", 1)
+	checkFault(t, b.LVM.Remove(ctx, now), fault.Busy)
+	must(t, b.LVM.Remove(ctx, b.volume(t, "theirs")))
+	must(t, b.LVM.Remove(ctx, now))
+	if !b.isGone(t, "ts") || b.isGone(t, "s") {
+		t.Error("it is not removed when nothing is in the way any more")
+	}
 }
 
 func tags(t *testing.T, b Bench) {
