@@ -84,9 +84,15 @@ func latest(list []backup.Stored, host string, roots []string, now time.Time) (b
 		return backup.Stored{}, fault.New(fault.NotFound, "%s", NoBackupsText(host, others)).
 			WithHint("host=%s takes those of that one; snap_backup_info all_hosts=true lists all", others[0])
 	}
-	return backup.Stored{}, fault.New(fault.NotFound, "there is no complete backup of %s", wanted).
-		WithHint("snap_backup_info lists what there is, by the mount points that the volumes had; " +
-			"host=NAME names another host's")
+	missing := fault.New(fault.NotFound, "there is no complete backup of %s", wanted)
+	newest := slices.IndexFunc(list, func(s backup.Stored) bool { return !s.Incomplete && s.Host == host })
+	if newest < 0 {
+		return backup.Stored{}, missing.WithHint("snap_backup_info lists what there is, by the mount points that the " +
+			"volumes had; host=NAME names another host's")
+	}
+	return backup.Stored{}, missing.WithHint("the newest one, %s, has %s: those are the mount points that the volumes "+
+		"had, and they are restored where they are mounted so; snap_backup_info lists the others", list[newest].ID,
+		strings.Join(list[newest].Roots, ", "))
 }
 
 // hasRoots reports whether a backup has all of the roots.

@@ -55,6 +55,26 @@ func TestPickByIDAndLatest(t *testing.T) {
 	}
 }
 
+// Who names a volume that no backup has is told what the newest one has.
+func TestLatestNamesTheRootsThatThereAre(t *testing.T) {
+	now := time.Now()
+	list := []backup.Stored{
+		{ID: "broken", Host: "web", Sequence: 3, Roots: []string{"/srv"}, Incomplete: true},
+		{ID: "others", Host: "mail", Sequence: 2, Roots: []string{"/srv"}},
+		{ID: "new", Host: "web", Sequence: 2, Time: now, Roots: []string{"/srv/data", "/dat"}},
+		{ID: "old", Host: "web", Sequence: 1, Time: now.Add(-time.Hour), Roots: []string{"/home"}},
+	}
+	_, err := Pick(list, Latest, "web", []string{"/srv"}, now)
+	if hint := fault.Of(err).Hint; !errors.Is(err, fault.NotFound) ||
+		!strings.HasPrefix(hint, "the newest one, new, has /srv/data, /dat: ") {
+		t.Errorf("%v, hint %q", err, hint)
+	}
+	_, err = Pick(list[:2], Latest, "web", []string{"/srv"}, now)
+	if hint := fault.Of(err).Hint; !strings.HasPrefix(hint, "snap_backup_info lists ") {
+		t.Errorf("without a complete backup: %v, hint %q", err, hint)
+	}
+}
+
 // If a repository has only backups of other hosts, the fault names these hosts, and the hint says how to take their
 // backups.
 func TestLatestNamesOtherHosts(t *testing.T) {
