@@ -30,10 +30,15 @@ func (s *Set) Check() error {
 		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
 			WithHint("lvm_merge name=%s, without --check, finishes it and says what became of it", s.Set)
 	}
-	return fault.All(fault.New(fault.SetDiffers,
-		"set %s was taken of %d volumes, and of its snapshots only these are left: %s", s.Set, s.Count, left).
+	differs := fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and of its snapshots only these are left: %s",
+		s.Set, s.Count, left).
 		WithHint("somebody removed the others: lvm_snapshot name=%s state=absent removes the rest; "+
-			"a snapshot alone can be named in lvm_merge's snapshots", s.Set), membersErr)
+			"a snapshot alone can be named in lvm_merge's snapshots", s.Set)
+	if missing := s.Missing(); len(missing) > 0 {
+		differs.Msg += "; there is none of " + strings.Join(missing, ", ")
+		differs.With("missing", missing)
+	}
+	return fault.All(differs, membersErr)
 }
 
 // checkNotCopied fails with set_differs if more snapshots have the set's tags than the set was taken of: nothing tells

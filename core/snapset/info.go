@@ -69,6 +69,8 @@ type SetInfo struct {
 	Consistency string         `json:"consistency"`
 	Restored    *Restored      `json:"backup,omitempty"` // the backup that it was filled with; nil: none
 	Snapshots   []SnapshotInfo `json:"snapshots"`
+	// Missing are the volumes, vg/lv, whose snapshots are missing in an incomplete set, where that is known.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // SnapshotInfo is one snapshot.
@@ -267,7 +269,7 @@ func (insp *inspection) setInfo(s *Set, mounts []MountInfo) SetInfo {
 		Consistency: s.Consistency(), Restored: s.Restored,
 	}
 	if !s.Complete() {
-		out.State = SetIncomplete
+		out.State, out.Missing = SetIncomplete, s.Missing()
 	}
 	for _, v := range s.Snapshots {
 		snapshot := insp.snapshotInfo(v, mounts)

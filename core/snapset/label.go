@@ -17,6 +17,7 @@ const (
 	tagTime     = "rewind:time=" // Unix seconds
 	tagUse      = "rewind:use="  // what the set was taken for; not given for ForUser
 	tagEach     = "rewind:each=1"
+	tagVolumes  = "rewind:volumes="  // the names of all origins, vg/lv, each but the first after an &
 	tagRestored = "rewind:restored=" // Unix seconds, a colon, and the ID of a backup: see Restored
 )
 
@@ -29,6 +30,10 @@ type Label struct {
 	Use      Use
 	Each     bool      // each volume was taken at an instant of its own
 	Restored *Restored // the backup that it was filled with; nil: none
+
+	// Volumes are the origins as they were named when the set was taken, vg/lv. None are known of a set whose names do
+	// not fit into a tag, or that an earlier version has taken.
+	Volumes []string
 }
 
 // Consistency returns how the set was taken, as a value of lvm_snapshot's argument consistency.
@@ -61,8 +66,14 @@ func (l Label) tags() []string {
 	if l.Each {
 		tags = append(tags, tagEach)
 	}
+	if names := strings.Join(l.Volumes, "&"); names != "" && len(tagVolumes+names) <= maxTag {
+		tags = append(tags, tagVolumes+names)
+	}
 	return tags
 }
+
+// maxTag is the length of the longest tag that is given, in bytes. LVM takes 1024 (lvm(8)).
+const maxTag = 1000
 
 // countTag returns the tag that makes snapshots a set. Snapshots without it belong to a set that is being taken, or
 // that was not finished.
@@ -92,6 +103,9 @@ func LabelOf(v *lvm.Volume) (Label, bool) {
 		if s, ok := strings.CutPrefix(t, tagTime); ok {
 			n, _ := strconv.ParseInt(s, 10, 64)
 			l.Time = time.Unix(n, 0)
+		}
+		if s, ok := strings.CutPrefix(t, tagVolumes); ok {
+			l.Volumes = strings.Split(s, "&")
 		}
 		if s, ok := strings.CutPrefix(t, tagRestored); ok {
 			l.Restored = parseRestored(s)

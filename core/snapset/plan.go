@@ -44,10 +44,14 @@ type Plan struct {
 
 // label returns what the tags of the finished set's snapshots say.
 func (p *Plan) label() Label {
-	return Label{
+	label := Label{
 		Set: p.Set, ID: p.ID, Count: len(p.Members), Time: p.Time, Use: p.Use,
 		Each: p.Each && p.hasSeveralMembers(),
 	}
+	for _, m := range p.Members {
+		label.Volumes = append(label.Volumes, m.origin())
+	}
+	return label
 }
 
 // hasSeveralMembers says whether the set has more than one member. The snapshots of such a set are made before its

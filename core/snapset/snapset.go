@@ -29,6 +29,21 @@ type Set struct {
 // Complete says whether there are as many snapshots as the set has members.
 func (s *Set) Complete() bool { return len(s.Snapshots) == s.Count }
 
+// Missing returns the volumes, vg/lv, whose snapshots are missing in the set. It returns none if they are not known,
+// since the set says only what its origins were called when it was taken.
+func (s *Set) Missing() []string {
+	isThere := func(volume string) bool {
+		return slices.ContainsFunc(s.Snapshots, func(v *lvm.Volume) bool {
+			return volume == v.VG+"/"+v.Origin || SnapshotName(volume, s.Set) == v.FullName()
+		})
+	}
+	missing := slices.DeleteFunc(slices.Clone(s.Volumes), isThere)
+	if len(missing) != s.Count-len(s.Snapshots) {
+		return nil
+	}
+	return missing
+}
+
 // Groups returns the names of the volume groups that the set lies in, sorted.
 func (s *Set) Groups() []string {
 	var names []string

@@ -2,7 +2,9 @@ package snapset
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +68,38 @@ func TestCheckNamesEveryBadMember(t *testing.T) {
 	}
 	expectFault(t, set.Check(), fault.SetDiffers, "of its snapshots only these are left: ",
 		"vg00/dat_s: its COW space overflowed", "vg00/pccehr_s: its COW")
+}
+
+// Who finds an incomplete set is told which volumes cannot be rolled back by it.
+func TestIncompleteSetNamesWhatIsMissing(t *testing.T) {
+	srv := newServer(t)
+	p := srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("/dat", "/pccehr", "/t1")})
+	if _, err := take(t.Context(), srv.lvm, p, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	srv.Remove("vg00/pccehr_s")
+	srv.Rename("vg00/dat", "data") // its snapshot is still there
+	set, err := Find(srv.report(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectFault(t, set.Check(), fault.SetDiffers, "these are left: vg00/dat_s, vg00/t1_s; there is none of vg00/pccehr")
+	if missing := srv.info(Query{}).Sets[0].Missing; !slices.Equal(missing, []string{"vg00/pccehr"}) {
+		t.Errorf("lvm_snapshot_info: %q", missing)
+	}
+	srv.Rename("vg00/t1", "thin")
+	srv.Rename("vg00/t1_s", "kept") // now nothing tells of which volume that one is
+	if set, err = Find(srv.report(), "s"); err != nil || set.Missing() != nil {
+		t.Errorf("after renames: %q, %v", set.Missing(), err)
+	}
+	for n := range 100 {
+		p.Members = append(p.Members, &Member{VG: "vg00", LV: fmt.Sprintf("volume-%d", n)})
+	}
+	for _, tag := range p.label().tags() {
+		if strings.HasPrefix(tag, tagVolumes) {
+			t.Errorf("a tag of %d bytes", len(tag))
+		}
+	}
 }
 
 // The request and the answer of a run's unit go through files: nothing may change on the way.

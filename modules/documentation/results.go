@@ -134,8 +134,8 @@ var moduleKeys = map[string][]resultKey{
 		{name: "groups", kind: "list", elements: "dict",
 			doc: "The volume groups with their sizes, room and thin pools.", when: success},
 		{name: "sets", kind: "list", elements: "dict", when: success,
-			doc: "Each set with its state, age and snapshots; for a set that was filled with a backup, also that backup's " +
-				"id and time."},
+			doc: "Each set with its state, age and snapshots; for an incomplete one the volumes whose snapshots are missing, " +
+				"where that is known; for one that was filled with a backup, that backup's id and time."},
 		{name: "unmanaged", kind: "list", elements: "dict", doc: "Snapshots that belong to no set.", when: success},
 		{name: "mounts", kind: "list", elements: "dict",
 			doc: "File systems on logical volumes, with the layers between them.", when: success},

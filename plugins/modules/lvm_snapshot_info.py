@@ -115,8 +115,8 @@ groups:
   returned: success
 sets:
   description: >-
-    Each set with its state, age and snapshots; for a set that was filled with a backup, also that backup's id and
-    time.
+    Each set with its state, age and snapshots; for an incomplete one the volumes whose snapshots are missing, where
+    that is known; for one that was filled with a backup, that backup's id and time.
   type: list
   elements: dict
   returned: success

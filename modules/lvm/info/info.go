@@ -238,7 +238,11 @@ func stateText(s snapset.SetInfo, current []journey.Status) string {
 	case s.Count == 0: // the tag with the number of members is set once all snapshots exist
 		return "incomplete, it was never taken to the end"
 	}
-	return fmt.Sprintf("incomplete, %d of its %d snapshots are left", len(s.Snapshots), s.Count)
+	text := fmt.Sprintf("incomplete, %d of its %d snapshots are left", len(s.Snapshots), s.Count)
+	if len(s.Missing) > 0 {
+		text += ", none of " + strings.Join(s.Missing, ", ")
+	}
+	return text
 }
 
 // printRun writes how far a run of any module is, and which unit it is.
