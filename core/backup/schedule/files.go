@@ -49,6 +49,29 @@ func (p Places) enabledPath(name string) string {
 	return filepath.Join(p.Units, "timers.target.wants", Timer(name))
 }
 
+// removeUnusedUnits removes the template units that this package wrote, unless something of a schedule is left.
+func (p Places) removeUnusedUnits() error {
+	for _, pattern := range []string{p.argumentsPath("*"), filepath.Dir(p.dropInPath("*")), p.enabledPath("*")} {
+		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
+			return err
+		}
+	}
+	for _, name := range []string{timer, service} {
+		path := filepath.Join(p.Units, name)
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.HasPrefix(text, []byte(fileHeader)) {
+			continue
+		}
+		if err == nil {
+			err = durable.Remove(path)
+		}
+		if err != nil {
+			return fault.New(fault.Internal, "%w", err)
+		}
+	}
+	return nil
+}
+
 // backupArguments returns the arguments of the backup itself, without those that say when it is made.
 func (s Schedule) backupArguments() map[string]any {
 	arguments := maps.Clone(s.Arguments)

@@ -237,8 +237,9 @@ func (p Places) lock(ctx context.Context) (release func(), err error) {
 	return l.Release, nil
 }
 
-// Unset removes the schedule of that name: systemd begins no more of its backups, and one that is under way goes on. If
-// check is true, Unset changes nothing and says what would change. Faults: locked, service_failed, internal.
+// Unset removes the schedule of that name: systemd begins no more of its backups, and one that is under way goes on.
+// The template units that this package wrote go with the last schedule. If check is true, Unset changes nothing and
+// says what would change. Faults: locked, service_failed, internal.
 func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Result, error) {
 	r := ansible.Result{Data: map[string]any{"name": name}, Msg: "backup " + name + " is not scheduled"}
 	if !check {
@@ -277,6 +278,9 @@ func (p Places) Unset(ctx context.Context, name string, check bool) (ansible.Res
 		}
 	}
 	_ = os.Remove(filepath.Dir(p.dropInPath(name))) // this fails if the administrator has files there, too
+	if err := p.removeUnusedUnits(); err != nil {
+		return r, err
+	}
 
 	// Otherwise systemd would go on to list a failed unit for a backup that nobody wants any more. The command fails if
 	// the unit is not in the state failed.

@@ -155,7 +155,7 @@ func TestSetAndUnsetAreIdempotent(t *testing.T) {
 	if r, err = p.Unset(t.Context(), "nightly", false); err != nil || !r.Changed || systemd.active {
 		t.Errorf("unset: %+v, %v", r, err)
 	}
-	if left := readFiles(t, p); len(left) != 2 || left["units/rewind-backup@.timer"] == "" {
+	if left := readFiles(t, p); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 	if r, err = p.Unset(t.Context(), "nightly", false); err != nil || r.Changed {
@@ -364,6 +364,57 @@ func TestPackagedUnitsAreNotHidden(t *testing.T) {
 	for name := range readFiles(t, p) {
 		if strings.HasPrefix(name, "units/rewind-backup@.") {
 			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+// The template units go with the last schedule, and are written again with the next one. Those that an administrator
+// wrote stay, and so do all while anything may still use them.
+func TestLastScheduleTakesTheUnitsAlong(t *testing.T) {
+	isThere := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	for what, keep := range map[string]func(p Places) string{
+		"another schedule": func(p Places) string { return p.argumentsPath("weekly") },
+		"another drop-in":  func(p Places) string { return p.dropInPath("weekly") },
+		"another link":     func(p Places) string { return p.enabledPath("weekly") },
+	} {
+		p, systemd := places(t)
+		if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+			t.Fatal(err)
+		}
+		units := []string{filepath.Join(p.Units, service), filepath.Join(p.Units, timer)}
+		path := keep(p)
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("{}"), 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Unset(t.Context(), "nightly", false); err != nil || !isThere(units[0]) || !isThere(units[1]) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(units[0], []byte("[Service]\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		systemd.changes = nil
+		if _, err := p.Unset(t.Context(), "nightly", false); err != nil || !isThere(units[0]) || isThere(units[1]) {
+			t.Errorf("an administrator's service: %v; it is there: %v, our timer is: %v", err, isThere(units[0]),
+				isThere(units[1]))
+		}
+		if last := systemd.changes[len(systemd.changes)-1]; last != "systemctl --quiet daemon-reload" {
+			t.Errorf("the last command is %q", last)
+		}
+		if err := os.Remove(units[0]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Set(t.Context(), nightly(), false); err != nil || !isThere(units[0]) || !isThere(units[1]) {
+			t.Errorf("set again: %v", err)
 		}
 	}
 }
