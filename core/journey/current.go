@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/service"
 )
 
@@ -27,8 +29,8 @@ type Status struct {
 }
 
 // Current lists the runs under way on this server, oldest first. A run that was killed is in the list until its unit
-// has settled it. If no run was started since the boot, Current needs no systemd. Its faults are internal, and those of
-// service.Connect.
+// has settled it. One that has done its work is not, although its unit is active for some seconds more. If no run was
+// started since the boot, Current needs no systemd. Its faults are internal, and those of service.Connect.
 func Current(ctx context.Context) ([]Status, error) {
 	all := []Status{}
 	dirs, err := runDirs()
@@ -41,12 +43,42 @@ func Current(ctx context.Context) ([]Status, error) {
 	}
 	defer systemd.Close()
 	active, _, err := splitActive(ctx, systemd, dirs)
+	if len(active) == 0 {
+		return all, err
+	}
+	unfinished, journalErr := unfinishedIn(JournalDir)
 	for _, id := range active {
+		if journalErr == nil && isDone(runDir(id), unfinished) {
+			continue
+		}
 		if s, ok := readStatus(runDir(id)); ok {
 			all = append(all, s)
 		}
 	}
 	return all, err
+}
+
+// isDone reports whether the run in dir has done its work: it has answered, and none of its journal entries is among
+// the unfinished ones. A run that goes on after its answer, as a rollback does until the merges are finished, has such
+// an entry. What follows in the unit is its ExecStopPost=, which asks LVM and the kernel whether anything is to be
+// settled. That takes some seconds, and is no work of this run.
+func isDone(dir string, unfinished []*journal.Entry) bool {
+	_, err := os.Stat(filepath.Join(dir, "result"))
+	isOwn := func(e *journal.Entry) bool { return isEntryOf(e, filepath.Base(dir)) }
+	return err == nil && !slices.ContainsFunc(unfinished, isOwn)
+}
+
+// unfinishedIn returns the unfinished entries of the journal in dir. It does not create a journal that does not exist,
+// because reading must not change anything.
+func unfinishedIn(dir string) ([]*journal.Entry, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	j, err := journal.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return j.Unfinished()
 }
 
 // runDirs returns the directories of all runs, under way or ended, oldest first.

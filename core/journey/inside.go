@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -115,7 +114,7 @@ func (t *Run) ReleaseWaiters(id string) []error {
 	var errs []error
 	for _, e := range entries {
 		release := t.handlers[e.Kind].Release
-		if release == nil || e.ID != id && !strings.HasPrefix(e.ID, id+"-") {
+		if release == nil || !isEntryOf(e, id) {
 			continue
 		}
 		if err := release(e); err != nil {

@@ -116,6 +116,11 @@ func entryID(runID string, n int) string {
 	return runID + "-" + strconv.Itoa(n)
 }
 
+// isEntryOf reports whether a run has written the journal entry.
+func isEntryOf(e *journal.Entry, runID string) bool {
+	return e.ID == runID || strings.HasPrefix(e.ID, runID+"-")
+}
+
 // Resume makes e the entry that Record and Finish write to.
 func (t *Run) Resume(e *journal.Entry) { t.entry = e }
 
