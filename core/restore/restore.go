@@ -118,7 +118,7 @@ func (r *restoreRun) restore(ctx context.Context) (ansible.Result, error) {
 	if err != nil && !rollbackResult.Changed {
 		err = fault.New(fault.Of(err).Code, "set %s holds backup %s, but is not merged: %w", r.Set, r.backup.ID, err)
 	}
-	return rollbackResult, err
+	return rollbackResult.ForAnsible(), err
 }
 
 // fill does everything that needs the backend, whose process has mounts of its own.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/command"
+	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/lvm"
 )
@@ -30,16 +32,73 @@ type Volume struct {
 	Bytes *int64 `json:"discarded_bytes"`
 }
 
+// Result is what came of a rollback, or with Check would come of it.
+type Result struct {
+	Changed  bool
+	Msg      string // says what was done, or with Check would be
+	Set      string // its name, or the names of the snapshots
+	ID       string // of the set; empty for snapshots that were made by hand
+	State    string // of a member that is not merged, or merged
+	Volumes  []Volume
+	Since    time.Time     // what was written since then is discarded; zero: it is not known
+	Services []string      // the units that were active, in the order in which they start
+	Downtime time.Duration // from the stop of the first service until all were started; 0: it is not known
+	Preview  *Preview      // nil without Check
+	Warnings []string
+	Commands []command.Record // all that ran
+}
+
+// Preview is what only the result of a call with Check has.
+type Preview struct {
+	Stop      []string                      // the units that would be stopped
+	Holders   []filesystem.Holder           // what keeps the volumes open, so that their merges would be deferred
+	End       []filesystem.Holder           // the processes that would be ended
+	Discarded map[string]filesystem.Changes // by mount point; nil without Diff
+	Diff      *ansible.Diff                 // the same as text; nil without Diff
+}
+
+// ForAnsible returns the result as Ansible gets it.
+func (r Result) ForAnsible() ansible.Result {
+	if r.State == "" { // the rollback was refused before it was planned
+		return ansible.Result{Warnings: r.Warnings, Commands: r.Commands}
+	}
+	data := map[string]any{
+		"name": r.Set, "id": r.ID, "state": r.State, "volumes": r.Volumes, "services": r.Services,
+		"discarded_since": r.Since.UTC().Format(time.RFC3339),
+	}
+	if r.Downtime > 0 {
+		data["downtime_ms"] = r.Downtime.Milliseconds()
+	}
+	out := ansible.Result{Changed: r.Changed, Msg: r.Msg, Data: data, Warnings: r.Warnings, Commands: r.Commands}
+	if r.Preview == nil {
+		return out
+	}
+	data["stop"], out.Diff = r.Preview.Stop, r.Preview.Diff
+	if len(r.Preview.Holders) > 0 {
+		data["holders"] = r.Preview.Holders
+	}
+	if len(r.Preview.End) > 0 {
+		data["end"] = r.Preview.End
+	}
+	if r.Preview.Discarded != nil {
+		data["discarded"] = r.Preview.Discarded
+	}
+	return out
+}
+
 // resultLimit bounds the questions about the state of the merges that a result asks.
 const resultLimit = time.Minute
 
 // result describes what was done, from the journal entry and the current state of the kernel.
-func (a *answers) result(changed bool, e *journal.Entry) ansible.Result {
+func (a *answers) result(changed bool, e *journal.Entry) Result {
 	ctx, cancel := context.WithTimeout(context.Background(), resultLimit)
 	defer cancel()
 	status, _ := a.lvm.Status(ctx) // without it only the percentages are missing
-	state := stateMerged
-	var volumes []Volume
+	r := Result{
+		Changed: changed, Set: a.state.Set, ID: a.state.ID, State: stateMerged, Since: a.state.Taken,
+		Services: a.state.Services.Active, Downtime: a.state.Downtime,
+		Warnings: a.warnings, Commands: a.commands.Commands(),
+	}
 	for _, m := range a.state.Members {
 		v := Volume{Volume: m.origin(), Snapshot: m.snapshot()}
 		if !m.Thin {
@@ -47,21 +106,12 @@ func (a *answers) result(changed bool, e *journal.Entry) ansible.Result {
 		}
 		v.State, v.Percent = memberProgress(status, m, e)
 		if v.State != stateMerged {
-			state = v.State
+			r.State = v.State
 		}
-		volumes = append(volumes, v)
+		r.Volumes = append(r.Volumes, v)
 	}
-	data := map[string]any{
-		"name": a.state.Set, "id": a.state.ID, "state": state, "volumes": volumes,
-		"discarded_since": a.state.Taken.UTC().Format(time.RFC3339), "services": a.state.Services.Active,
-	}
-	if a.state.Downtime > 0 {
-		data["downtime_ms"] = a.state.Downtime.Milliseconds()
-	}
-	return ansible.Result{
-		Changed: changed, Msg: a.message(changed, state, e.Begun), Data: data,
-		Warnings: a.warnings, Commands: a.commands.Commands(),
-	}
+	r.Msg = a.message(changed, r.State, e.Begun)
+	return r
 }
 
 // memberProgress returns the state of one member, and the percentage of its merge that is done, 0 to 100.

@@ -22,19 +22,18 @@ import (
 const previewLimit = 1000
 
 // preview says what a rollback would do; with --diff it also names the files that would change.
-func (a *answers) preview(ctx context.Context, f *findings) (ansible.Result, error) {
+func (a *answers) preview(ctx context.Context, f *findings) (Result, error) {
 	result := a.result(true, &journal.Entry{Step: stepChecked})
 	result.Msg = "would roll back " + a.state.describe()
-	result.Data["stop"] = a.state.Services.Stop
+	result.Preview = &Preview{Stop: a.state.Services.Stop, Holders: f.holders}
+	for _, p := range f.toEnd {
+		result.Preview.End = append(result.Preview.End, p.Holder)
+	}
 	if len(f.holders) > 0 {
 		result.Msg += " at its next activation, because it is held open"
-		result.Data["holders"] = f.holders
 	}
 	if n := a.bytesMergedBeforeStart(); n > 0 {
 		result.Msg += fmt.Sprintf("; to take the set again, the services wait until up to %s are merged", ansible.Bytes(n))
-	}
-	if len(f.toEnd) > 0 {
-		result.Data["end"] = f.toEnd
 	}
 	if !a.Diff {
 		return result, nil
@@ -43,8 +42,7 @@ func (a *answers) preview(ctx context.Context, f *findings) (ansible.Result, err
 	if err != nil {
 		return result, err
 	}
-	result.Data["discarded"] = changes
-	result.Diff = fileDiff(a.state, changes)
+	result.Preview.Discarded, result.Preview.Diff = changes, fileDiff(a.state, changes)
 	return result, nil
 }
 

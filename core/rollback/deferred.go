@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
@@ -15,27 +14,27 @@ import (
 
 // deferMerges has LVM merge the members at their next activation, which for most is the next boot. journalMember is the
 // member that holds the journal; nil if none does.
-func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (ansible.Result, error) {
+func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (Result, error) {
 	rb.state.Services = service.Plan{}
 	if journalMember != nil {
 		rb.state.Home = journalMember.origin()
 	}
 	if err := rb.steps.reserveSpace(); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	defer rb.steps.releaseSpace()
 	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), stepChecked, rb.state); err != nil {
-		return ansible.Result{}, rb.steps.journalFault(err)
+		return Result{}, rb.steps.journalFault(err)
 	}
 	if err := rb.guard.install(); err != nil {
-		return ansible.Result{}, rb.abort(ctx, err)
+		return Result{}, rb.abort(ctx, err)
 	}
 	if err := rb.steps.record(StepDeferred, rb.state); err != nil {
-		return ansible.Result{}, rb.abort(ctx, err)
+		return Result{}, rb.abort(ctx, err)
 	}
 	devices, err := rb.merges.openMembers()
 	if err != nil {
-		return ansible.Result{}, rb.abort(ctx, err)
+		return Result{}, rb.abort(ctx, err)
 	}
 	defer devices.close()
 	rb.run.Extend(2*lvm.ChangeLimit + undoLimit)
@@ -48,7 +47,7 @@ func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (ans
 // afterRefusedDefer decides what becomes of a deferred rollback after LVM refused a merge. If LVM refused all members,
 // the rollback is undone. Otherwise the members that LVM took are merged at their next activation, and nothing can undo
 // that. While LVM's command is still running nothing is decided: settle does that.
-func (rb *rollback) afterRefusedDefer(ctx context.Context, cause error) (ansible.Result, error) {
+func (rb *rollback) afterRefusedDefer(ctx context.Context, cause error) (Result, error) {
 	if errors.Is(cause, lvm.ErrUnfinished) {
 		return rb.answers.result(true, rb.entry()), fault.New(fault.Of(cause).Code,
 			"whether LVM merges the volumes at the next boot cannot be found out yet: %w", cause).

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/service"
@@ -18,10 +17,10 @@ import (
 // journal again.
 func (rb *rollback) answerRevertedJournal(
 	ctx context.Context, sel *selection, e *journal.Entry,
-) (ansible.Result, error) {
+) (Result, error) {
 	p, err := snapset.PlanOf(e)
 	if err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	rb.state = &State{Set: p.Set, ID: p.ID, Taken: p.Time, Start: true}
 	for _, m := range p.Members {
@@ -35,7 +34,7 @@ func (rb *rollback) answerRevertedJournal(
 	}
 	states, _, err := rb.survey.look(ctx)
 	if err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	for _, m := range membersIn(states, rb.state.Members, stateLost) {
 		m.Lost = true
@@ -45,7 +44,7 @@ func (rb *rollback) answerRevertedJournal(
 		return rb.answers.result(false, &journal.Entry{Step: StepStarted, Begun: e.Begun}), rb.state.failure()
 	}
 	if err := rb.run.Begin(Kind, rb.name(), rb.state.groups(), StepStarted, rb.state); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	return rb.answerAndFinish(ctx, false)
 }
@@ -53,20 +52,20 @@ func (rb *rollback) answerRevertedJournal(
 // answerEarlier answers for a rollback that was made before. It starts the units that did not start after that
 // rollback. What failed then and still fails is a failure of this call too, because the earlier call may never have
 // been answered, as after a power cut.
-func (rb *rollback) answerEarlier(ctx context.Context, e *journal.Entry) (ansible.Result, error) {
+func (rb *rollback) answerEarlier(ctx context.Context, e *journal.Entry) (Result, error) {
 	rb.state = &State{}
 	if err := json.Unmarshal(e.State, rb.state); err != nil {
-		return ansible.Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
+		return Result{}, fault.New(fault.JournalDamaged, "journal entry %s: %w", e.ID, err)
 	}
 	rb.state.addLeftStopped(rb.StartServices)
 	if err := rb.state.dropRunning(ctx, rb.systemd.Active); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if rb.Check {
 		return rb.answerEarlierCheck(e)
 	}
 	if err := rb.startFailed(ctx, rb.systemd.Start); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if e.Outcome == journal.Done {
 		return rb.answers.result(len(rb.answers.unitsStartedNow) > 0, e), rb.state.failure()
@@ -84,7 +83,7 @@ func (rb *rollback) answerEarlier(ctx context.Context, e *journal.Entry) (ansibl
 
 // answerEarlierCheck answers as answerEarlier does with Check: it names the units that would be started, and starts
 // none.
-func (rb *rollback) answerEarlierCheck(e *journal.Entry) (ansible.Result, error) {
+func (rb *rollback) answerEarlierCheck(e *journal.Entry) (Result, error) {
 	rb.answers.unitsStartedNow, rb.state.Failures = rb.state.failedUnits(), nil
 	return rb.answers.result(len(rb.answers.unitsStartedNow) > 0, e), rb.state.failure()
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -61,9 +60,9 @@ func inUTC(t *testing.T) {
 }
 
 // asJSON returns a result, and after it what failed, if anything did.
-func asJSON(t *testing.T, r ansible.Result, err error) []byte {
+func asJSON(t *testing.T, r Result, err error) []byte {
 	t.Helper()
-	text, marshalErr := json.Marshal(r)
+	text, marshalErr := json.Marshal(r.ForAnsible())
 	if marshalErr != nil {
 		t.Fatal(marshalErr)
 	}

@@ -161,7 +161,7 @@ func TestAnswerAfterJournalWasRolledBack(t *testing.T) {
 	f.PowerCut()
 	rb.state = nil
 	r, err = rb.answerRevertedJournal(t.Context(), &selection{view: &snapset.View{Report: report}}, e)
-	if !errors.Is(err, fault.SnapshotInvalid) || r.Data["state"] != stateNotRolledBack {
+	if !errors.Is(err, fault.SnapshotInvalid) || r.State != stateNotRolledBack {
 		t.Errorf("a member that was lost while it waited for the boot: %+v, %v", r, err)
 	}
 	e.State = []byte("{")

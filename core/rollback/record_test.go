@@ -78,7 +78,7 @@ func TestMergeAndStartGoesOnWithFullJournal(t *testing.T) {
 	}
 	rb.steps.warnOfJournal()
 	result := rb.answers.result(true, rb.entry())
-	if err := rb.finish(t.Context()); err != nil || result.Data["state"] != stateMerging ||
+	if err := rb.finish(t.Context()); err != nil || result.State != stateMerging ||
 		len(result.Warnings) == 0 || !strings.Contains(result.Warnings[0], "journal") {
 		t.Errorf("%v, %+v", err, result)
 	}

@@ -30,7 +30,8 @@ func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) 
 	if err := json.Unmarshal(data, &req); err != nil {
 		return ansible.Result{}, fault.New(fault.Internal, "request: %w", err)
 	}
-	return s.Apply(ctx, run, req)
+	result, err := s.Apply(ctx, run, req)
+	return result.ForAnsible(), err
 }
 
 // Apply makes the rollback that the request asks for, or, with Check, says what it would do.
@@ -39,7 +40,7 @@ func (s Server) do(ctx context.Context, run *journey.Run, data json.RawMessage) 
 // busy, no_key, no_space, locked, merge_failed and service_failed. Faults after it: merge_failed, snapshot_invalid,
 // busy, mount_failed and service_failed. Faults at any time: timeout, interrupted, journal_damaged, command_failed and
 // internal.
-func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
+func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (Result, error) {
 	rb := s.newRollback(run, req)
 	defer rb.close()
 	result, err := rb.apply(ctx)
@@ -49,17 +50,17 @@ func (s Server) Apply(ctx context.Context, run *journey.Run, req Request) (ansib
 }
 
 // Apply is Server.Apply for the server that the program runs on.
-func Apply(ctx context.Context, run *journey.Run, req Request) (ansible.Result, error) {
+func Apply(ctx context.Context, run *journey.Run, req Request) (Result, error) {
 	return thisServer().Apply(ctx, run, req)
 }
 
-func (rb *rollback) apply(ctx context.Context) (ansible.Result, error) {
+func (rb *rollback) apply(ctx context.Context) (Result, error) {
 	if err := rb.connect(ctx); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	sel, earlier, err := rb.plan.selectAndLock(ctx)
 	if err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if earlier != nil && earlier.Kind != Kind {
 		return rb.answerRevertedJournal(ctx, sel, earlier)
@@ -69,16 +70,16 @@ func (rb *rollback) apply(ctx context.Context) (ansible.Result, error) {
 	}
 	f, err := rb.plan.check(ctx, sel)
 	if err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if err := rb.plan.findGuardedUnits(ctx, f); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if rb.steps.lvmBackupDirs, err = rb.lvm.CopyDirs(ctx); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if err := rb.steps.checkSpace(); err != nil {
-		return ansible.Result{}, err
+		return Result{}, err
 	}
 	if rb.Check {
 		return rb.answers.preview(ctx, f)
@@ -88,7 +89,7 @@ func (rb *rollback) apply(ctx context.Context) (ansible.Result, error) {
 	if len(f.holders) > 0 { // only with Defer: otherwise check refuses
 		journalMember, err := rb.plan.findJournalMember(f)
 		if err != nil {
-			return ansible.Result{}, err
+			return Result{}, err
 		}
 		return rb.deferMerges(limited, journalMember)
 	}
@@ -149,11 +150,11 @@ func unknownStateFault(cause error) error {
 
 // answerAndFinish answers whoever asked for the rollback, and then waits until the merges are finished, so that the
 // boot guard is removed as soon as possible. With Wait it answers only after that, unless something has failed.
-func (rb *rollback) answerAndFinish(ctx context.Context, changed bool) (ansible.Result, error) {
+func (rb *rollback) answerAndFinish(ctx context.Context, changed bool) (Result, error) {
 	failed := rb.state.failure()
 	rb.steps.warnOfJournal()
 	if !rb.Wait || failed != nil {
-		if err := rb.run.Answer(rb.answers.result(changed, rb.entry()), failed); err != nil {
+		if err := rb.run.Answer(rb.answers.result(changed, rb.entry()).ForAnsible(), failed); err != nil {
 			return rb.answers.result(changed, rb.entry()), err
 		}
 	}

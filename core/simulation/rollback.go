@@ -176,7 +176,8 @@ func (m *machine) askForRollback(phase int) made {
 	clear(m.promised)
 	start := time.Now()
 	a := m.ran(phase, m.wholeState, func(ctx context.Context, p *process, run *journey.Run) (ansible.Result, error) {
-		return p.rollbackServer().Apply(ctx, run, *m.story.Rollback)
+		result, err := p.rollbackServer().Apply(ctx, run, *m.story.Rollback)
+		return result.ForAnsible(), err
 	})
 	if took := time.Since(start); took > longestRun {
 		m.violate("every wait is over by its limit", "the run took %s", took)

@@ -2,6 +2,7 @@ package snapset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -98,6 +99,19 @@ func (p *Planned) Reserved() map[string]int64 {
 		}
 	}
 	return reserved
+}
+
+// ClusterWarnings warns of running PostgreSQL clusters of which the set has only a part: what is copied of them cannot
+// be used.
+func (p *Planned) ClusterWarnings() []string {
+	err := p.op.view.CheckClusters(p.op.targets, false)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fault.OutsideVolume):
+		return []string{"of a database only a part is stored, which cannot be used: " + err.Error()}
+	}
+	return []string{err.Error()}
 }
 
 // reuseExisting plans to use an existing set again, if it is of the same volumes and can be relied on. n is the number

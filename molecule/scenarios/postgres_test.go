@@ -101,7 +101,7 @@ func TestClusterOnSeveralVolumes(t *testing.T) {
 	g.prepare(t, clusterVariables+stopDatabase+`
 lvcreate -qqy -Wn -L 384M -n wal vg01; mkfs.ext4 -q /dev/vg01/wal; mkdir -p /wal; mount /dev/vg01/wal /wal
 mv $data/pg_wal /wal/$version; ln -s /wal/$version $data/pg_wal; `+startDatabase, clusterVariables+`
-lvm_snapshot state=absent >/dev/null 2>&1
+lvm_snapshot state=absent >/dev/null 2>&1; rm -rf /srv/wal-backup
 `+stopDatabase+`
 rm $data/pg_wal; cp -a /wal/$version $data/pg_wal; umount /wal; lvremove -qqy vg01/wal; rmdir /wal; `+startDatabase)
 	for _, call := range []string{
@@ -111,6 +111,11 @@ rm $data/pg_wal; cp -a /wal/$version $data/pg_wal; umount /wal; lvremove -qqy vg
 		if !strings.Contains(msg, "vg01/wal") || !strings.Contains(msg, "vg00/dat") {
 			t.Errorf("%s: %s", call, msg)
 		}
+	}
+	g.run(t, "mkdir -p /srv/wal-backup")
+	backup := g.ok(t, "snap_backup volumes=/dat backend_options=path=/srv/wal-backup")
+	if warnings := fmt.Sprint(backup["warnings"]); !strings.Contains(warnings, "only a part is stored") {
+		t.Errorf("a backup of the one: warnings %q", warnings)
 	}
 	if left := g.run(t, "lvs --noheadings -o lv_name | grep -c snap || true"); left != "0" {
 		t.Errorf("%s snapshots were taken all the same", left)

@@ -81,7 +81,7 @@ type operation struct {
 	host       *access.Host
 	begun      time.Time
 	waited     time.Duration // for other runs in the same repository
-	lacks      []string      // warnings about what only some trees have and the repository cannot hold
+	lacks      []string      // warnings about what the backup will not have, or not in a form that can be used
 
 	recording bool // the backend itself writes the record of what it stores
 }

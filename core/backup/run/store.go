@@ -113,6 +113,7 @@ func (op *operation) planSet(
 	if err != nil {
 		return nil, err
 	}
+	op.lacks = append(op.lacks, planned.ClusterWarnings()...)
 	members, paths := access.Members(planned.Targets), slices.Concat(d.Local, live)
 	return planned, fault.All(access.RefusePlaceOnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
 		refuseHidden(paths, mounts, access.Roots(planned.Targets)))

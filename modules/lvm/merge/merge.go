@@ -82,7 +82,8 @@ func run(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {
 		if err := journey.CheckProgram(); err != nil {
 			return ansible.Result{}, err
 		}
-		return rollback.Apply(ctx, nil, req)
+		result, err := rollback.Apply(ctx, nil, req)
+		return result.ForAnsible(), err
 	}
 	subject := req.Set
 	if subject == "" {
