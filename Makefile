@@ -93,12 +93,12 @@ lab-bin: toolchain
 	@for package in lvm/lvmtest filesystem service; do \
 		CGO_ENABLED=0 GOARCH=amd64 go test -c -tags lab -o build/lab-tests/$${package##*/}.test ./core/$$package; done
 
-# Ansible sends a module whole at every task: those for LVM stay below 4.375 MiB, 2 MiB compressed.
+# Ansible sends a module whole at every task: those for LVM stay below 4.5 MiB, 2 MiB compressed.
 .PHONY: size
 size:
 	@for file in build/bin/*/lvm_snapshot; do \
-		test $$(stat -c %s $$file) -le 4587520 && test $$(gzip -9c $$file | wc -c) -le 2097152 || \
-			{ echo "larger than 4.375 MiB, or than 2 MiB compressed: $$file"; exit 1; }; \
+		test $$(stat -c %s $$file) -le 4718592 && test $$(gzip -9c $$file | wc -c) -le 2097152 || \
+			{ echo "larger than 4.5 MiB, or than 2 MiB compressed: $$file"; exit 1; }; \
 	done
 
 # The tarball that people install: the action plugins, the playbooks, and in files/ the programs, compressed. The action

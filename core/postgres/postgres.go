@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -99,8 +100,12 @@ func running(procDir string) ([]Cluster, error) {
 		}
 		found = append(found, c)
 	}
-	slices.SortFunc(found, func(a, b Cluster) int {
-		return cmp.Or(cmp.Compare(a.Data, b.Data), cmp.Compare(a.PID, b.PID))
+	// A generic sort of these would add 20 KB to the programs.
+	sort.Slice(found, func(i, j int) bool {
+		if found[i].Data != found[j].Data {
+			return found[i].Data < found[j].Data
+		}
+		return found[i].PID < found[j].PID
 	})
 	return found, nil
 }

@@ -10,7 +10,6 @@
 package snapset
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -103,9 +102,15 @@ func All(r *lvm.Report) []*Set {
 		sort.Slice(s.Snapshots, func(i, j int) bool { return s.Snapshots[i].FullName() < s.Snapshots[j].FullName() })
 		sets = append(sets, s)
 	}
-	slices.SortFunc(sets, func(a, b *Set) int {
-		return cmp.Or(cmp.Compare(a.Set, b.Set), a.Time.Compare(b.Time),
-			cmp.Compare(a.Snapshots[0].FullName(), b.Snapshots[0].FullName()))
+	sort.Slice(sets, func(i, j int) bool {
+		a, b := sets[i], sets[j]
+		switch {
+		case a.Set != b.Set:
+			return a.Set < b.Set
+		case !a.Time.Equal(b.Time):
+			return a.Time.Before(b.Time)
+		}
+		return a.Snapshots[0].FullName() < b.Snapshots[0].FullName()
 	})
 	return sets
 }
