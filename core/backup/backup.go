@@ -139,8 +139,10 @@ type Stored struct {
 	// order is not known.
 	Sequence int64 `json:"sequence,omitempty"`
 
-	// Damaged says why the description of a backup cannot be read. List returns such a backup as incomplete, with what its
-	// ID says, so that it fails neither the lists nor the backups of other hosts. A Store of its own host fails.
+	// Damaged says why the description of a backup cannot be read, or what of a complete backup is not there any more:
+	// people make room by removing what is large, and leave the description. List returns such a backup as incomplete, so
+	// that it does not count as one that is kept, and fails neither the lists nor the backups of other hosts. If the
+	// description cannot be read, List returns what the ID says, and a Store of its own host fails.
 	Damaged string `json:"damaged,omitempty"`
 
 	// These say what Store did; List leaves out what it does not know.

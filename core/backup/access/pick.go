@@ -162,7 +162,7 @@ func FutureWarning(list []backup.Stored, host string, now time.Time) []string {
 		"and they do not count as fresh", now.UTC().Format(time.RFC3339), firstFew(future))}
 }
 
-// DamagedWarnings returns a warning for each of the host's backups whose description cannot be read. If host is empty,
+// DamagedWarnings returns a warning for each of the host's backups that are damaged (Stored.Damaged). If host is empty,
 // it returns those of all hosts.
 func DamagedWarnings(list []backup.Stored, host string) (warnings []string) {
 	for _, s := range list {

@@ -33,6 +33,10 @@ type Fixture struct {
 	// changing them (Config.Machine).
 	Machines bool
 
+	// Lose removes the content of the backup with this ID, and not its entry in the list, as a person does who makes room
+	// without knowing the layout. Nil: the list does not tell what has happened to the content.
+	Lose func(id string) error
+
 	// Page is the path of a page with a table of the attributes of files that a restore brings back with each backend. The
 	// suite checks the column of this backend. If Page is empty, it does not.
 	Page string

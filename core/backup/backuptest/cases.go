@@ -33,6 +33,7 @@ var cases = map[string]func(*testCase){
 	"a cancelled Store leaves nothing":       cancelledStoreLeavesNothing,
 	"names files that cannot be read":        unreadableFiles,
 	"Forget forgets one":                     forgetsOne,
+	"a backup without content is incomplete": lostContent,
 	"Settle leaves complete backups alone":   settleKeepsComplete,
 	"Settle leaves foreign files alone":      settleKeepsForeign,
 	"tells machines of one name apart":       otherMachine,
@@ -331,6 +332,40 @@ func forgetsOne(tc *testCase) {
 	tc.wantCode("Present of what was forgotten", err, fault.NotFound)
 	tc.wantCode("Forget again", tc.Backend.Forget(tc.ctx, tc.Config, first.ID), fault.NotFound)
 	tc.wantContent(second.ID, dir, "file", "content")
+}
+
+// lostContent removes the content of a backup behind the back of the backend. Such a backup must not count as one that
+// is kept, fails no other backup, and can be forgotten.
+func lostContent(tc *testCase) {
+	if tc.Lose == nil {
+		return
+	}
+	dir := tc.makeRoot("dat", map[string]string{"file": "content"})
+	kept, lost := tc.store(tc.tree(0, dir)), tc.store(tc.tree(1, dir))
+	if err := tc.Lose(lost.ID); err != nil {
+		tc.Fatal(err)
+	}
+	for _, s := range tc.list("host-a") {
+		isLost := s.ID == lost.ID
+		if s.Incomplete != isLost || (s.Damaged != "") != isLost {
+			tc.Errorf("listed %+v, after the content of %s was removed", s, lost.ID)
+		}
+	}
+	use := func(context.Context, backup.Presented) error { return errors.New("presented") }
+	err := tc.Backend.Present(tc.ctx, tc.Config, lost.ID, ignoreProgress, use)
+	tc.wantCode("Present of what was removed", err, fault.BackendFailed)
+	next := tc.store(tc.tree(2, dir))
+	if next.Sequence != 3 {
+		tc.Errorf("the next backup got the number %d, want 3", next.Sequence)
+	}
+	if err := tc.Backend.Forget(tc.ctx, tc.Config, lost.ID); err != nil {
+		tc.Errorf("Forget of what was removed: %v", err)
+	}
+	if got := ids(tc.list("")); !slices.Equal(got, []string{next.ID, kept.ID}) {
+		tc.Errorf("listed: %v, want %s and %s", got, next.ID, kept.ID)
+	}
+	tc.wantContent(kept.ID, dir, "file", "content")
+	tc.wantContent(next.ID, dir, "file", "content")
 }
 
 func settleKeepsComplete(tc *testCase) {

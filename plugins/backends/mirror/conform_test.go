@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -16,6 +17,7 @@ func TestConformance(t *testing.T) {
 		at := func(path string) backup.Config { return backup.Config{Options: map[string]any{"path": path}} }
 		return backuptest.Fixture{
 			Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path, Machines: true,
+			Lose:      func(id string) error { return os.RemoveAll(filepath.Join(path, "host-a", id)) },
 			Unchanged: backuptest.ByRecord, Page: "../../../docs/attributes.md",
 		}
 	})

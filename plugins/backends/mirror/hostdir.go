@@ -85,8 +85,9 @@ func (s hostDir) noteMachine() error {
 	return repositoryError("note whose backups these are", durable.WriteFile(path, []byte(s.machine+"\n"), 0o600))
 }
 
-// list returns the backups that have a record, in no particular order. If a record cannot be read, it fails with
-// backend_failed, or calls damaged, if that is given, for what is listed instead.
+// list returns the backups that have a record, in no particular order. Those whose tree is not there any more are
+// incomplete. If a record cannot be read, list fails with backend_failed, or calls damaged, if that is given, for what is
+// listed instead.
 func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backup.Stored, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -107,10 +108,29 @@ func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backu
 		}
 		if err != nil {
 			stored = damaged(id, err)
+		} else if gone := s.checkRoots(stored); gone != nil {
+			if _, err := os.Lstat(s.recordPath(id)); errors.Is(err, fs.ErrNotExist) {
+				continue // it was forgotten meanwhile
+			}
+			stored.Incomplete, stored.Damaged = true, gone.Error()
 		}
 		all = append(all, stored)
 	}
 	return all, nil
+}
+
+// checkRoots returns an error if the directory of a root of a complete backup is not there. What the others hold is not
+// looked at.
+func (s hostDir) checkRoots(stored backup.Stored) error {
+	if stored.Incomplete {
+		return nil
+	}
+	for _, root := range stored.Roots {
+		if _, err := s.rootPath(stored.ID, root); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // damaged returns what is listed of a backup whose record cannot be read.
@@ -257,6 +277,9 @@ func (s hostDir) isBackupName(name string) bool {
 // progress, and then removes the directory.
 func (s hostDir) removeTree(ctx context.Context, path string, report backup.Report) error {
 	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody else has removed it
+	}
 	if err == nil && !info.IsDir() {
 		return repositoryError("remove "+path, os.Remove(path)) // remove a symbolic link itself, not what it leads to
 	}

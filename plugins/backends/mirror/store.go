@@ -92,6 +92,9 @@ func (s hostDir) freeID(at time.Time) (string, error) {
 			_, err = os.Lstat(s.partialPath(id)) // left by a run and not removable
 		}
 		if errors.Is(err, fs.ErrNotExist) {
+			_, err = os.Lstat(s.recordPath(id)) // of a backup whose tree somebody has removed
+		}
+		if errors.Is(err, fs.ErrNotExist) {
 			return id, nil
 		}
 		if err != nil {

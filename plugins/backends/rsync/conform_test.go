@@ -1,7 +1,9 @@
 package rsync_test
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.pcc.com/rewind/core/backup"
@@ -19,6 +21,10 @@ func TestConformance(t *testing.T) {
 			Config:  backup.Config{Options: map[string]any{"path": path}},
 			Missing: backup.Config{Options: map[string]any{"path": filepath.Join(path, "missing")}},
 			Local:   path, Machines: true, Unchanged: backuptest.ByRecord,
+			Lose: func(id string) error {
+				name, host, _ := strings.Cut(id, ".")
+				return os.RemoveAll(filepath.Join(path, host, name))
+			},
 			Page: "../../../docs/attributes.md",
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/durable"
@@ -73,7 +74,22 @@ func (l local) readTrees(_ context.Context, host string) ([]datedTree, error) {
 			return nil, err
 		}
 	}
-	return readTrees(l.dir, host)
+	trees, err := readTrees(l.dir, host)
+	return slices.DeleteFunc(trees, func(t datedTree) bool { return !l.noteGone(t) }), err
+}
+
+// noteGone notes a complete backup as damaged if the directory of one of its roots is not there or is reached through a
+// symbolic link. It returns false if the whole backup was removed meanwhile.
+func (l local) noteGone(t datedTree) bool {
+	if t.stored == nil || t.stored.Incomplete {
+		return true
+	}
+	if _, err := presented(t, l.dir, t.host, t.name); err != nil {
+		t.stored.Incomplete, t.stored.Damaged = true, err.Error()
+		_, err := os.Lstat(filepath.Join(l.dir, t.host, t.name+markerSuffix))
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return true
 }
 
 // checkExists fails with repository_missing if there is no such directory.

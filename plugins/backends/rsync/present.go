@@ -27,6 +27,10 @@ func (b *Backend) Present(ctx context.Context, c backup.Config, id string, repor
 	if one.damage != nil {
 		return one.damage
 	}
+	if one.stored.Damaged != "" {
+		return fault.New(fault.BackendFailed, "backup %s is damaged: %s", id, one.stored.Damaged).
+			WithHint("take another one: restore_id=ID; snap_backup_info lists them")
+	}
 	release, err := t.lockForReading(one)
 	if err != nil {
 		return err

@@ -450,6 +450,10 @@ func TestDamagedMarkerIsListed(t *testing.T) {
 	fx := newFixture(t)
 	stored := fx.store(t)
 	tree := filepath.Join(fx.path(), "db1", "20261123T200000Z")
+	must(t, os.WriteFile(tree+".json", []byte("{}"), 0o600))
+	if list, err := fx.List(t.Context(), fx.config, ""); err != nil || len(list) != 1 || !list[0].Incomplete {
+		t.Errorf("listed %+v, %v, of a marker that says nothing", list, err)
+	}
 	must(t, os.WriteFile(tree+".json", nil, 0o600)) // as a power cut leaves it
 	list, err := fx.List(t.Context(), fx.config, "")
 	if err != nil || len(list) != 1 || list[0].ID != stored.ID || list[0].Host != "db1" || !list[0].Incomplete ||

@@ -21,7 +21,9 @@ type datedTree struct {
 	host, name string
 	stored     *backup.Stored // the content of the marker; nil: there is no marker
 	damage     error          // why the marker cannot be read; stored then has what the name says
-	exists     bool           // whether the tree itself exists
+
+	// Whether the tree itself exists. If it does not, or lacks a root, stored is incomplete.
+	exists bool
 }
 
 func (t datedTree) id() string { return t.name + "." + t.host }
@@ -133,6 +135,9 @@ func readHost(dir, host string) ([]datedTree, error) {
 	}
 	trees := make([]datedTree, 0, len(order))
 	for _, name := range order {
+		if t := found[name]; t.stored != nil && t.damage == nil && !t.exists {
+			t.stored.Incomplete, t.stored.Damaged = true, "its marker is there, and its tree is not"
+		}
 		trees = append(trees, *found[name])
 	}
 	return trees, nil
@@ -166,7 +171,11 @@ func readMarker(path string) (backup.Stored, error) {
 
 func parseMarker(name string, data []byte) (backup.Stored, error) {
 	var s backup.Stored
-	if err := json.Unmarshal(data, &s); err != nil {
+	err := json.Unmarshal(data, &s)
+	if err == nil && len(s.Roots) == 0 {
+		err = errors.New("it names no root")
+	}
+	if err != nil {
 		return s, fault.New(fault.BackendFailed, "the marker %s cannot be read: %w", name, err).
 			WithHint("remove it together with the tree of that name")
 	}

@@ -30,6 +30,7 @@ func TestConformance(t *testing.T) {
 		return backuptest.Fixture{
 			Backend: backend{command.Local{}}, Config: at(path), Missing: at(filepath.Join(path, "missing")), Whole: true,
 			Local: path,
+			Lose:  func(id string) error { return os.Remove(filepath.Join(path, id+".tar")) },
 			Page:  "../../../docs/attributes.md",
 		}
 	})

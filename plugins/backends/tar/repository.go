@@ -78,6 +78,9 @@ func (r repository) freeID(t time.Time) (string, error) {
 	for n := 2; ; n++ {
 		_, err := os.Lstat(r.archive(id))
 		if errors.Is(err, fs.ErrNotExist) {
+			_, err = os.Lstat(r.entry(id)) // of a backup whose archive somebody has removed
+		}
+		if errors.Is(err, fs.ErrNotExist) {
 			return id, nil
 		}
 		if err != nil {
@@ -141,12 +144,30 @@ func (r repository) list(host string) ([]backup.Stored, error) {
 		if err != nil {
 			return nil, err
 		}
-		if host == "" || s.Host == host {
-			all = append(all, s)
+		if host != "" && s.Host != host {
+			continue
 		}
+		if gone := r.checkArchive(s); gone != nil {
+			s.Incomplete, s.Damaged = true, gone.Error()
+		}
+		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })
 	return all, nil
+}
+
+// checkArchive returns an error if the archive of a backup is not there any more, or not of the size that it had. Only
+// the size is looked at.
+func (r repository) checkArchive(s backup.Stored) error {
+	info, err := os.Stat(r.archive(s.ID))
+	if err != nil {
+		return fault.New(fault.BackendFailed, "backup %s is damaged: %w", s.ID, err)
+	}
+	if info.Size() != s.Bytes {
+		return fault.New(fault.BackendFailed, "backup %s is damaged: %s has %d bytes, and had %d", s.ID, r.archive(s.ID),
+			info.Size(), s.Bytes)
+	}
+	return nil
 }
 
 // find reads the entry of a backup.
@@ -174,7 +195,7 @@ func (r repository) remove(id string) error {
 	if err := durable.Remove(r.entry(id)); err != nil {
 		return fault.New(fault.BackendFailed, "forget %s: %w", id, err)
 	}
-	if err := os.Remove(r.archive(id)); err != nil {
+	if err := os.Remove(r.archive(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.BackendFailed, "forget %s: %w", id, err)
 	}
 	return nil
