@@ -85,6 +85,12 @@ func TestFaultCodeAndReason(t *testing.T) {
 			fault.RepositoryFull, "unable to create lock in backend"},
 		{"0.14", 1, "fusermount: exec: \"fusermount\": executable file not found in $PATH\n", fault.Unsupported,
 			"fusermount: exec: \"fusermount\": executable file not found in $PATH"},
+		{"0.14", 1, "subprocess ssh: Welcome\nsubprocess ssh: Host key verification failed.\nFatal: unable to open repository " +
+			"at sftp:u@h:/x: unable to start the sftp session, error: error receiving version packet from server: EOF\n",
+			fault.CommandFailed, "unable to open repository at sftp:u@h:/x: unable to start the sftp session, error: error " +
+				"receiving version packet from server: EOF, after: Host key verification failed."},
+		{"0.14", 1, "subprocess ssh: Welcome\nFatal: wrong password or no key found\n", fault.WrongPassword,
+			"wrong password or no key found"},
 		{"any", 1, "", fault.CommandFailed, "it does not say why"},
 	} {
 		if got := faultCode(tt.rc, tt.stderr); got != tt.code {

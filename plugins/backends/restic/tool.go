@@ -3,6 +3,7 @@ package restic
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -128,8 +129,25 @@ func hintFor(code fault.Code) string {
 	return ""
 }
 
+// sshLine begins a line of ssh, which restic starts for a repository by sftp and whose stderr it passes on.
+const sshLine = "subprocess ssh: "
+
 // reason returns the line of stderr that says why restic failed: the one that restic calls fatal, or else the last one.
+// If ssh has ended, restic only says that the connection is closed, so the last line of ssh follows.
 func reason(stderr string) string {
+	why := fatalLine(stderr)
+	if !strings.Contains(why, "sftp session") {
+		return why
+	}
+	for _, line := range slices.Backward(strings.Split(stderr, "\n")) {
+		if by, ok := strings.CutPrefix(strings.TrimSpace(line), sshLine); ok && !strings.Contains(why, by) {
+			return why + ", after: " + by
+		}
+	}
+	return why
+}
+
+func fatalLine(stderr string) string {
 	why := ""
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)

@@ -140,6 +140,21 @@ func TestReasonIsFirstErrorLine(t *testing.T) {
 			"ssh: connect to host x port 22: Connection refused",
 		},
 		{"rsync: [receiver] write failed\nrsync error: x (code 11)", "rsync: [receiver] write failed"},
+		{
+			"@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@\nIT IS POSSIBLE\nHost key verification " +
+				"failed.\nrsync: connection unexpectedly closed (0 bytes received so far) [sender]",
+			"REMOTE HOST IDENTIFICATION HAS CHANGED",
+		},
+		{
+			"No ED25519 host key is known for x and you have requested strict checking.\nHost key verification failed.\n" +
+				"rsync: connection unexpectedly closed (0 bytes received so far) [sender]",
+			"Host key verification failed",
+		},
+		{
+			"Welcome\nTimeout, server x not responding.\nrsync: [sender] connection unexpectedly closed (0 bytes)",
+			"rsync: [sender] connection unexpectedly closed (0 bytes), after: Timeout, server x not responding.",
+		},
+		{"rsync: connection unexpectedly closed (0 bytes)", "rsync: connection unexpectedly closed (0 bytes)"},
 	} {
 		if got := reason(tt.stderr); got != tt.want {
 			t.Errorf("%q: %q", tt.stderr, got)

@@ -166,6 +166,9 @@ func TestSSHFailureSaysWhy(t *testing.T) {
 				for _, text := range strings.Split(tt.says, "|") {
 					found = found || strings.Contains(f.Facts["stderr"].(string), text)
 				}
+				if tt.option == "known_hosts" && !strings.Contains(f.Msg, "REMOTE HOST IDENTIFICATION HAS CHANGED") {
+					t.Errorf("%s: %s", method, f.Msg)
+				}
 				if !found || strings.Contains(f.Error(), "unexplained") {
 					t.Errorf("%s: %v\n%v", method, err, f.Facts["stderr"])
 				}

@@ -90,6 +90,8 @@ var (
 	fullText    = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded`)
 	missingText = regexp.MustCompile(`change_dir#?\d? "[^"]*" (\(in [^)]*\) )?failed: No such file or directory`)
 	noRsyncText = regexp.MustCompile(`rsync: (command )?not found|remote command not found|command not found: rsync`)
+	hostKeyText = regexp.MustCompile(`(?m)REMOTE HOST IDENTIFICATION HAS CHANGED|^Host key verification failed`)
+	closedText  = regexp.MustCompile(`^rsync: (\[\w+\] )?connection unexpectedly closed`)
 	loginText   = regexp.MustCompile(`(?m)^ssh: |Host key verification failed|Permission denied \(`)
 	noXattrText = regexp.MustCompile(`(xattr|acl).*Operation not supported`)
 )
@@ -105,6 +107,12 @@ func codeAndHint(rc int, stderr string) (fault.Code, string) {
 		return fault.Unsupported, "install rsync on the other host"
 	case noXattrText.MatchString(stderr):
 		return fault.Unsupported, "the backups must lie on a file system that keeps extended attributes and ACLs"
+	case strings.Contains(stderr, changedKeyText):
+		return fault.CommandFailed, "another host may answer in its place. If it was installed anew, put its new key into " +
+			"known_hosts; accept_new_host_key does not accept one that has changed"
+	case hostKeyText.MatchString(stderr):
+		return fault.CommandFailed, "put the key of the other host into known_hosts, or trust it at first use with " +
+			"accept_new_host_key=true"
 	case rc == exitSSH || loginText.MatchString(stderr):
 		return fault.CommandFailed, "root of this host must be able to log in there by ssh without being asked: " +
 			"see ssh_key, known_hosts and accept_new_host_key"
@@ -112,14 +120,25 @@ func codeAndHint(rc int, stderr string) (fault.Code, string) {
 	return fault.CommandFailed, "look at stderr in the facts"
 }
 
+// changedKeyText is what ssh writes if the other host has another key than known_hosts has of it.
+const changedKeyText = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+
 // reason returns the line that says what went wrong. It is the first one from rsync or ssh: the following ones are
-// consequences.
+// consequences. That the connection was closed is a consequence, too; most of what ssh says before has no prefix by
+// which it can be told from the banner of the other host, so both lines are returned.
 func reason(stderr string) string {
-	last := "it does not say why"
+	const nothing = "it does not say why"
+	last := nothing
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "Warning: ") {
 			continue
+		}
+		if closedText.MatchString(line) && last != nothing {
+			return line + ", after: " + last
+		}
+		if m := hostKeyText.FindString(line); m != "" {
+			return m
 		}
 		if strings.HasPrefix(line, "rsync: ") || fullText.MatchString(line) {
 			return line
