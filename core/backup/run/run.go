@@ -81,7 +81,7 @@ type operation struct {
 	host       *access.Host
 	begun      time.Time
 	waited     time.Duration // for other runs in the same repository
-	lacks      []string      // warnings about what the backup will not have, or not in a form that can be used
+	warnings   []string      // about what the repository cannot hold, and about what is not in the backup
 
 	recording bool // the backend itself writes the record of what it stores
 }

@@ -40,7 +40,7 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 	if err := access.RefuseUnmounted(description, live); err != nil {
 		return ansible.Result{}, err
 	}
-	if op.lacks, err = op.checkRepository(ctx, client); err != nil {
+	if op.warnings, err = op.checkRepository(ctx, client); err != nil {
 		return ansible.Result{}, err
 	}
 	if err := fault.All(checkLiveDirectories(live), refuseLocalInLive(description, live)); err != nil {
@@ -55,7 +55,7 @@ func (op *operation) store(ctx context.Context) (ansible.Result, error) {
 	}
 	if op.Check {
 		result := planned.Result.ForAnsible()
-		result.Warnings = append(result.Warnings, op.lacks...)
+		result.Warnings = append(result.Warnings, op.warnings...)
 		roots := strings.Join(append(access.Roots(planned.Targets), live...), ", ")
 		result.Msg = fmt.Sprintf("would back up %s with %s", roots, op.Use.Backend)
 		return result, nil
@@ -92,7 +92,7 @@ func outcome(err error) journal.Outcome {
 }
 
 // planSet plans the set, and refuses places of the backend and directories read live that the set's volumes would hide
-// or hold. Unless this is a check, it takes the locks.
+// or hold. It warns of what is mounted below them and is not stored. Unless this is a check, it takes the locks.
 func (op *operation) planSet(
 	ctx context.Context, volumes []snapset.Volume, live []string, d backup.Description,
 ) (*snapset.Planned, error) {
@@ -113,8 +113,9 @@ func (op *operation) planSet(
 	if err != nil {
 		return nil, err
 	}
-	op.lacks = append(op.lacks, planned.ClusterWarnings()...)
 	members, paths := access.Members(planned.Targets), slices.Concat(d.Local, live)
+	op.warnings = slices.Concat(op.warnings, planned.ClusterWarnings(),
+		unstoredWarning(mounts, slices.Concat(access.Roots(planned.Targets), live), members))
 	return planned, fault.All(access.RefusePlaceOnMember(d, mounts, members), refuseLiveOnMembers(live, mounts, members),
 		refuseHidden(paths, mounts, access.Roots(planned.Targets)))
 }
@@ -160,9 +161,14 @@ func (op *operation) storeTree(
 func (op *operation) storeLive(
 	ctx context.Context, client *access.IsolatedBackend, live []string,
 ) (ansible.Result, error) {
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return ansible.Result{}, err
+	}
+	op.warnings = append(op.warnings, unstoredWarning(mounts, live, nil)...)
 	if op.Check {
 		msg := "would back up " + strings.Join(live, ", ") + ", read live"
-		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: op.lacks}, nil
+		return ansible.Result{Changed: true, Msg: msg, Data: map[string]any{}, Warnings: op.warnings}, nil
 	}
 	stored, err := op.storeTree(ctx, client, op.tree(time.Now(), live))
 	if err == nil {
@@ -235,7 +241,7 @@ func (op *operation) backupResult(s backup.Stored, live []string, err error) ans
 		data["read_live"] = live
 	}
 	result := ansible.Result{Changed: s.ID != "", Data: data}
-	for _, warning := range slices.Concat(op.lacks, s.Warnings) {
+	for _, warning := range slices.Concat(op.warnings, s.Warnings) {
 		result.Warnings = append(result.Warnings, op.host.MaskText(warning))
 	}
 	if s.ID == "" {
