@@ -145,6 +145,10 @@ type Stored struct {
 	// description cannot be read, List returns what the ID says, and a Store of its own host fails.
 	Damaged string `json:"damaged,omitempty"`
 
+	// Machine is the Config.Machine of the Store, if the backend keeps it with each backup. keep leaves the backups of
+	// another machine of the same name alone. Empty: not known.
+	Machine string `json:"machine,omitempty"`
+
 	// These say what Store did; List leaves out what it does not know.
 	Files    int64    `json:"files,omitempty"`
 	Bytes    int64    `json:"bytes,omitempty"`        // of the tree

@@ -44,6 +44,7 @@ func fullStored() backup.Stored {
 	return backup.Stored{
 		ID: "20260102T030405Z", Host: t.Host, Set: t.Set, Time: t.Time, Roots: t.Roots, Incomplete: true, Sequence: 7,
 		Files: 1 << 60, Bytes: 1<<62 + 1, Added: 3, Warnings: []string{"/dat/socket: a socket"}, Damaged: "no JSON",
+		Machine: "1234",
 	}
 }
 

@@ -2,6 +2,7 @@ package run
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,5 +70,37 @@ func TestForgetIgnoresBackupsDatedInFuture(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("keep %d of %v: %q are to be forgotten, want %q", c.keep, c.list, got, c.want)
 		}
+	}
+}
+
+// A copy of a virtual machine has the name of the first one, and its timer goes on. Neither removes the backups of the
+// other.
+func TestForgetLeavesOtherMachinesOfOneNameAlone(t *testing.T) {
+	now := time.Now()
+	b := func(id, machine string, age time.Duration) backup.Stored {
+		return backup.Stored{ID: id, Host: "web", Set: "backup", Machine: machine, Time: now.Add(-age)}
+	}
+	list := []backup.Stored{
+		b("5", "copy", 0), b("4", "first", time.Hour), b("3", "copy", 2*time.Hour), b("2", "first", 3*time.Hour),
+		b("1", "", 4*time.Hour), // made by a version that did not keep the machine
+	}
+	for _, c := range []struct {
+		last int // index
+		want []string
+	}{{0, []string{"3", "1"}}, {1, []string{"2", "1"}}, {4, []string{"5", "4", "3", "2"}}} {
+		var got []string
+		for _, old := range backupsToForget(list, list[c.last], 1, now) {
+			got = append(got, old.ID)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("last %s: %q are to be forgotten, want %q", list[c.last].ID, got, c.want)
+		}
+	}
+	warnings := namesakeWarning(list, list[0])
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "such as 4 of ") || !strings.Contains(warnings[0], "are 2.") {
+		t.Errorf("%q", warnings)
+	}
+	if warnings := namesakeWarning(list, list[4]); len(warnings) > 0 {
+		t.Errorf("%q, although it is not known which machine this is", warnings)
 	}
 }

@@ -228,6 +228,7 @@ func (op *operation) confirm(ctx context.Context, client backup.Backend, s backu
 	}
 	s.Warnings = append(s.Warnings, access.FutureWarning(list, op.Use.Host, time.Now())...)
 	s.Warnings = append(s.Warnings, access.DamagedWarnings(list, op.Use.Host)...)
+	s.Warnings = append(s.Warnings, namesakeWarning(list, s)...)
 	s.Warnings = append(s.Warnings, op.prune(ctx, client, list, s)...)
 	return s, nil
 }

@@ -87,7 +87,7 @@ func (t *tool) writeNote(ctx context.Context, tree backup.Tree, sequence int64) 
 	if err != nil {
 		return nil, err
 	}
-	n := note{Host: tree.Host, Tags: tags(tree, sequence)}
+	n := note{Host: tree.Host, Tags: tags(tree, sequence, t.config.Machine)}
 	data, err := json.Marshal(n)
 	n.path = filepath.Join(t.repositoryNotesDir(), hash(string(data))+".json")
 	if err == nil {

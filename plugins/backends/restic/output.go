@@ -88,14 +88,18 @@ const (
 	tagSet      = "set="
 	tagTime     = "time=" // the exact instant, because restic's own time has only whole seconds
 	tagSequence = "sequence="
+	tagMachine  = "machine=" // which server of that name made it (backup.Config.Machine)
 )
 
-// tags returns the tags for the backup of a tree. None may contain a comma, which would end it.
-func tags(t backup.Tree, sequence int64) []string {
+// tags returns the tags for the backup of a tree that this machine makes. None may contain a comma, which would end it.
+func tags(t backup.Tree, sequence int64, machine string) []string {
 	at := t.Time.UTC().Format(time.RFC3339Nano)
 	list := []string{tagOurs, tagTime + at, tagSequence + strconv.FormatInt(sequence, 10)}
 	if t.Set != "" {
 		list = append(list, tagSet+url.PathEscape(t.Set))
+	}
+	if machine != "" {
+		list = append(list, tagMachine+url.PathEscape(machine))
 	}
 	return list
 }
@@ -113,6 +117,9 @@ func (s snapshot) toStored() backup.Stored {
 	for _, tag := range s.Tags {
 		if set, ok := strings.CutPrefix(tag, tagSet); ok {
 			b.Set, _ = url.PathUnescape(set) // empty if it cannot be decoded
+		}
+		if machine, ok := strings.CutPrefix(tag, tagMachine); ok {
+			b.Machine, _ = url.PathUnescape(machine)
 		}
 		if number, ok := strings.CutPrefix(tag, tagSequence); ok {
 			b.Sequence, _ = strconv.ParseInt(number, 10, 64) // 0 if it is not a number

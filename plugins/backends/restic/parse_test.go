@@ -85,8 +85,9 @@ func TestFaultCodeAndReason(t *testing.T) {
 			fault.RepositoryFull, "unable to create lock in backend"},
 		{"0.14", 1, "fusermount: exec: \"fusermount\": executable file not found in $PATH\n", fault.Unsupported,
 			"fusermount: exec: \"fusermount\": executable file not found in $PATH"},
-		{"0.14", 1, "subprocess ssh: Welcome\nsubprocess ssh: Host key verification failed.\nFatal: unable to open repository " +
-			"at sftp:u@h:/x: unable to start the sftp session, error: error receiving version packet from server: EOF\n",
+		{"0.14", 1, "subprocess ssh: Welcome\nsubprocess ssh: Host key verification failed.\nFatal: unable to open " +
+			"repository at sftp:u@h:/x: unable to start the sftp session, error: error receiving " +
+			"version packet from server: EOF\n",
 			fault.CommandFailed, "unable to open repository at sftp:u@h:/x: unable to start the sftp session, error: error " +
 				"receiving version packet from server: EOF, after: Host key verification failed."},
 		{"0.14", 1, "subprocess ssh: Welcome\nFatal: wrong password or no key found\n", fault.WrongPassword,
@@ -183,12 +184,14 @@ func TestOnlyExitCode3WithSummaryIsIncomplete(t *testing.T) {
 func TestSnapshotToStored(t *testing.T) {
 	at := time.Date(2026, 11, 23, 20, 0, 0, 123456789, time.UTC)
 	tree := backup.Tree{Host: "h", Set: "odd,set name", Time: at, Roots: []string{"/dat"}}
-	ours := snapshot{ID: "x", Host: "h", Time: at.Truncate(time.Second), Paths: tree.Roots, Tags: tags(tree, 7)}
-	want := backup.Stored{ID: "x", Host: "h", Set: "odd,set name", Time: at, Roots: tree.Roots, Sequence: 7}
+	ours := snapshot{ID: "x", Host: "h", Time: at.Truncate(time.Second), Paths: tree.Roots, Tags: tags(tree, 7, "a,b")}
+	want := backup.Stored{
+		ID: "x", Host: "h", Set: "odd,set name", Time: at, Roots: tree.Roots, Sequence: 7, Machine: "a,b",
+	}
 	if diff := cmp.Diff(want, ours.toStored()); diff != "" {
 		t.Error(diff)
 	}
-	for _, tag := range tags(tree, 7) {
+	for _, tag := range tags(tree, 7, "a,b") {
 		if strings.Contains(tag, ",") {
 			t.Errorf("restic would take %q for two tags", tag)
 		}

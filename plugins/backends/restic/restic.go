@@ -2,10 +2,10 @@
 // It works with every restic since 0.14.
 //
 // In this package a snapshot is one of restic, not of LVM. A backup is one snapshot of all roots, so that it is listed
-// whole or not at all. It has the tags "rewind", "set=NAME", "time=INSTANT" and "sequence=NUMBER". If files could not
-// be read, a second snapshot, the mark, says so: it has the tag "rewind-incomplete=ID" and is not listed as a backup.
-// While it is not known whether all files could be read, a note on this host says so. Users may also remove backups by
-// restic itself: `restic forget --tag rewind` with its own options keeps what these say.
+// whole or not at all. It has the tags "rewind", "set=NAME", "time=INSTANT", "sequence=NUMBER" and "machine=HASH". If
+// files could not be read, a second snapshot, the mark, says so: it has the tag "rewind-incomplete=ID" and is not a
+// backup in the list. While it is not known whether all files could be read, a note on this host says so. Users may
+// also remove backups by restic itself: `restic forget --tag rewind` with its own options keeps what these say.
 //
 // Every call of restic derives the key from the password with scrypt, which is slow on purpose. So each method makes as
 // few calls as it can.

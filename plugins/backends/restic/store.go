@@ -46,7 +46,7 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, tree backup.Tree, 
 }
 
 func (t *tool) store(ctx context.Context, tree backup.Tree, s *resticBackup) (backup.Stored, error) {
-	cmd := t.cmd(backupArgs(tree, s.sequence)...)
+	cmd := t.cmd(t.backupArgs(tree, s.sequence)...)
 	cmd.Limit = 0 // the run that called the backend has a limit of its own
 	cmd.Stderr = s.parseStderr
 	_, err := t.Stream(ctx, cmd, s.parseStdout)
@@ -59,7 +59,7 @@ func (t *tool) store(ctx context.Context, tree backup.Tree, s *resticBackup) (ba
 	return t.finish(ctx, tree, s, t.lostFiles(s, err))
 }
 
-func backupArgs(tree backup.Tree, sequence int64) []string {
+func (t *tool) backupArgs(tree backup.Tree, sequence int64) []string {
 	args := []string{
 		"--json", "backup", "--one-file-system", "--host", tree.Host,
 		"--time", tree.Time.UTC().Format("2006-01-02 15:04:05"),
@@ -68,7 +68,7 @@ func backupArgs(tree backup.Tree, sequence int64) []string {
 		// otherwise restic compares inode, size, mtime and ctime with those that it has recorded
 		args = append(args, "--force")
 	}
-	for _, tag := range tags(tree, sequence) {
+	for _, tag := range tags(tree, sequence, t.config.Machine) {
 		args = append(args, "--tag", tag)
 	}
 	return append(append(args, "--"), tree.Roots...)
@@ -141,6 +141,7 @@ func (t *tool) finish(ctx context.Context, tree backup.Tree, s *resticBackup, lo
 	done := backup.Stored{
 		ID: s.summary.ID, Host: tree.Host, Set: tree.Set, Time: tree.Time, Roots: tree.Roots, Sequence: s.sequence,
 		Files: s.summary.Files, Bytes: s.summary.Bytes, Added: s.summary.Added, Incomplete: lost != nil,
+		Machine: t.config.Machine,
 	}
 	if t.version.atLeast(withFeatures) {
 		done.Added = s.summary.AddedPacked
