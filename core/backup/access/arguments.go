@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/trust"
@@ -87,18 +89,32 @@ func (a Arguments) Secrets(c ansible.Call) (Secret, error) {
 		if !ok || !strings.HasSuffix(key, "_file") {
 			continue
 		}
-		if data, err := os.ReadFile(path); err == nil && len(data) < 4096 { // the backend reports a file it cannot read
-			s.Hide = append(s.Hide, strings.TrimSpace(string(data)))
+		if secret, ok := readSecret(path); ok {
+			s.Hide = append(s.Hide, secret)
 		}
 	}
 	c.Secret(s.Hide...)
 	return s, nil
 }
 
+// readSecret reads a small file that holds a secret. The backend reports a file that cannot be read, or is no file: to
+// read a FIFO would wait for whoever writes to it, and a device may have no end.
+func readSecret(path string) (secret string, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() >= 4096 {
+		return "", false
+	}
+	data, err := os.ReadFile(path)
+	return strings.TrimSpace(string(data)), err == nil
+}
+
+// maxEnvironment is the largest size of an environment file, in bytes.
+const maxEnvironment = 1 << 20
+
 // readTrusted reads the environment file. Its content is given to programs that run as root, so the file is refused if
-// anybody else can change it.
+// anybody else can change it. A FIFO to which nobody writes is empty, and is not waited for.
 func readTrusted(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "environment_file: %w", err).
 			WithHint("it is a file on the server, readable for root")
@@ -119,7 +135,14 @@ func readTrusted(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "environment_file: %w", err)
 	}
-	return io.ReadAll(file)
+	data, err := io.ReadAll(io.LimitReader(file, maxEnvironment+1))
+	switch {
+	case err != nil:
+		return nil, ansible.Bad("environment_file", "%v", err)
+	case len(data) > maxEnvironment:
+		return nil, ansible.Bad("environment_file", "%s has more than %d bytes", path, maxEnvironment)
+	}
+	return data, nil
 }
 
 // Limit returns the time limit of a run that uses a backend. The run extends it as long as the backend reports

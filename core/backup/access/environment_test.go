@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/fault"
@@ -79,5 +80,29 @@ func TestEnvironmentFileOthersCanWriteIsRefused(t *testing.T) {
 		if err := os.Chmod(writable, before.Mode().Perm()); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A FIFO to which nobody writes would be waited for without a limit, and a device may have no end.
+func TestSecretsAreReadFromFilesOnly(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, "/dev/zero", dir, filepath.Join(dir, "none")} {
+		if secret, ok := readSecret(path); ok {
+			t.Errorf("%s holds %q", path, secret)
+		}
+	}
+	if data, err := readTrusted(fifo); err != nil || len(data) > 0 {
+		t.Errorf("read %q, %v", data, err)
+	}
+	large := filepath.Join(dir, "large")
+	if err := os.WriteFile(large, make([]byte, maxEnvironment+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readTrusted(large); !errors.Is(err, fault.BadArguments) {
+		t.Errorf("a large file: %v", err)
 	}
 }

@@ -96,16 +96,19 @@ func checkReadable(name, path string) error {
 	if !filepath.IsAbs(path) {
 		return ansible.Bad(name, "must be an absolute path")
 	}
-	file, err := os.Open(path)
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() { // to open a FIFO would wait for whoever writes to it
+		return ansible.Bad(name, "%s is not a file", path)
+	}
+	var file *os.File
+	if err == nil {
+		file, err = os.Open(path)
+	}
 	if err != nil {
 		return ansible.Bad(name, "%v", err).WithHint("it is a file on this server that root can read, and holds the " +
 			"password alone")
 	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return ansible.Bad(name, "%s is not a file", path)
-	}
-	return nil
+	return file.Close()
 }
 
 func (o *options) checkDirectories() error {

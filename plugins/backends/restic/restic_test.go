@@ -283,6 +283,14 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 			t.Errorf("%s is not named: %s", name, f.Msg)
 		}
 	}
+	fifo := filepath.Join(t.TempDir(), "fifo") // as bash makes of <(command); nobody writes to it
+	must(t, unix.Mkfifo(fifo, 0o600))
+	_, err = restic.New().Describe(t.Context(), backup.Config{
+		Options: map[string]any{"repository": "/x", "password_file": fifo},
+	})
+	if f := fault.Of(err); f == nil || !strings.Contains(f.Msg, "fifo is not a file") {
+		t.Errorf("got %v", err)
+	}
 	c = backup.Config{Options: map[string]any{"repo": "/x", "password": "canary"}}
 	_, err = restic.New().Describe(t.Context(), c)
 	if f := fault.Of(err); f == nil || !strings.Contains(f.Msg, "repo: there is no such argument") ||
