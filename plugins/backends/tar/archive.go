@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -24,7 +25,8 @@ var preserveArgs = []string{"--format=posix", "--xattrs", "--xattrs-include=*", 
 // summary is what tar wrote about its work.
 type summary struct {
 	files                int64
-	warnings             []string
+	warnings             []string // the first maxWarnings
+	unnamed              int      // how many others there were
 	unreadable, vanished []string // paths
 	full                 bool     // there was no room for the archive
 	otherError           bool     // something else failed, after which the archive is no use
@@ -93,7 +95,7 @@ func (s *summary) parseStderr(line string) {
 	says := func(problem string) bool { return strings.Contains(line, ": "+problem) }
 	switch {
 	case says("socket ignored"), says("file changed as we read it"), says("File shrank by"):
-		s.warnings = append(s.warnings, strings.TrimPrefix(line, "tar: ."))
+		s.warn(strings.TrimPrefix(line, "tar: ."))
 	case isFull(line):
 		s.full = true
 	case says("File removed before we read it"), says("Cannot") && strings.HasSuffix(line, "No such file or directory"):
@@ -104,6 +106,26 @@ func (s *summary) parseStderr(line string) {
 	default:
 		s.otherError = true
 	}
+}
+
+// maxWarnings is how many warnings a backup has at most. A message to the host has a limit, and a live directory may
+// have any number of sockets.
+const maxWarnings = 100
+
+func (s *summary) warn(text string) {
+	if len(s.warnings) < maxWarnings {
+		s.warnings = append(s.warnings, text)
+		return
+	}
+	s.unnamed++
+}
+
+// allWarnings returns the first warnings, and how many others there were.
+func (s *summary) allWarnings() []string {
+	if s.unnamed == 0 {
+		return s.warnings
+	}
+	return append(slices.Clone(s.warnings), fmt.Sprintf("and %d more of these", s.unnamed))
 }
 
 // pathOf returns the path in an error of tar, such as "tar: ./dat/file: Cannot open: Permission denied".

@@ -76,7 +76,7 @@ func (b backend) store(ctx context.Context, r repository, t backup.Tree, report 
 	stored := backup.Stored{
 		ID: id, Host: t.Host, Set: t.Set, Time: t.Time, Roots: t.Roots, Incomplete: incomplete,
 		Sequence: backup.NextSequence(older, t.Host),
-		Files:    sum.files, Bytes: size, Added: size, Warnings: sum.warnings,
+		Files:    sum.files, Bytes: size, Added: size, Warnings: sum.allWarnings(),
 	}
 	if failed := r.addToList(stored); failed != nil {
 		return backup.Stored{}, failed

@@ -227,3 +227,15 @@ func TestStderrBecomesFault(t *testing.T) {
 		t.Errorf("a file that changed: %v %q", err, changed.warnings)
 	}
 }
+
+// A message to the host has a limit, and a directory that is read live may have any number of sockets.
+func TestWarningsAreBounded(t *testing.T) {
+	var s summary
+	for i := range 100_000 {
+		s.parseStderr(fmt.Sprintf("tar: ./run/%d: socket ignored", i))
+	}
+	got := s.allWarnings()
+	if len(got) != maxWarnings+1 || got[0] != "/run/0: socket ignored" || got[maxWarnings] != "and 99900 more of these" {
+		t.Errorf("%d warnings: %q ... %q", len(got), got[0], got[len(got)-1])
+	}
+}
