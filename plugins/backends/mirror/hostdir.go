@@ -86,8 +86,8 @@ func (s hostDir) noteMachine() error {
 }
 
 // list returns the backups that have a record, in no particular order. Those whose tree is not there any more are
-// incomplete. If a record cannot be read, list fails with backend_failed, or calls damaged, if that is given, for what is
-// listed instead.
+// incomplete. If a record cannot be read, list fails with backend_failed, or calls damaged, if that is given, for what
+// is listed instead.
 func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backup.Stored, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -158,10 +158,13 @@ func (s hostDir) readRecord(id string) (backup.Stored, error) {
 		err = fmt.Errorf("it is that of %q of host %q", stored.ID, stored.Host)
 	}
 	if err != nil {
-		return backup.Stored{}, fault.New(fault.BackendFailed, "%s is not the record of that backup: %w", s.recordPath(id),
-			err).
-			WithHint("another program, such as the rsync backend, keeps its own files in %s: give each a directory of its "+
-				"own; if none does, put the right record back", s.dir)
+		f := fault.New(fault.BackendFailed, "%s is not the record of that backup: %w", s.recordPath(id), err)
+		if stored.ID == id {
+			return backup.Stored{}, f.WithHint("if the directory %s was renamed, for a server that has another name now: "+
+				"give the directory its old name back, and name its backups with host=%s", s.dir, stored.Host)
+		}
+		return backup.Stored{}, f.WithHint("another program, such as the rsync backend, keeps its own files in %s: "+
+			"give each a directory of its own; if none does, put the right record back", s.dir)
 	}
 	return stored, nil
 }

@@ -344,6 +344,23 @@ func TestNothingIsRemovedThroughASymbolicLink(t *testing.T) {
 	wantCode(t, err, fault.BackendFailed, filepath.Join(fx.path, "web")+" is a symbolic link")
 }
 
+// A directory that was renamed for a server with a new name, or moved away with a link in its place, is not taken for
+// one without backups, and the hint says how to go on.
+func TestRenamedAndMovedHostIsNamed(t *testing.T) {
+	fx := newFixture(t)
+	fx.store(0)
+	web, mail := filepath.Join(fx.path, "web"), filepath.Join(fx.path, "mail")
+	must(t, os.Rename(web, mail))
+	_, err := New().Store(t.Context(), fx.config, backup.Tree{Host: "mail", Set: "snap", Time: time.Unix(0, 0),
+		Roots: []string{fx.root}}, ignoreProgress)
+	if f := fault.Of(err); f == nil || f.Code != fault.BackendFailed || !strings.Contains(f.Hint, "host=web") {
+		t.Errorf("after a rename: %v", err)
+	}
+	must(t, os.Symlink(mail, web))
+	_, err = New().List(t.Context(), fx.config, "web")
+	wantCode(t, err, fault.BackendFailed, web+" is a symbolic link")
+}
+
 // If somebody has put a symbolic link into a backup, Present fails and does not follow it.
 func TestPresentFollowsNoSymbolicLink(t *testing.T) {
 	for _, below := range []string{"", "root", "above the root"} {

@@ -114,8 +114,14 @@ func (r repository) makeHostDir(host string) (hostDir, error) {
 	return s, backup.RefuseLink(s.dir)
 }
 
-// hostDirs returns the existing directory of a host, or those of all hosts if host is "".
+// hostDirs returns the existing directory of a host, or those of all hosts if host is "". The directory of a host that
+// is asked for must not be a symbolic link: to leave it out would say that the host has no backups.
 func (r repository) hostDirs(host string) ([]hostDir, error) {
+	if isSafeName(host) {
+		if err := backup.RefuseLink(filepath.Join(r.path, host)); err != nil {
+			return nil, err
+		}
+	}
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
 		return nil, repositoryError("list the hosts", err)
