@@ -18,6 +18,7 @@ const (
 	longestLine     = 120 // columns; a tab is one
 	longestFunction = 60  // lines
 	mostBranches    = 15  // cyclomatic complexity
+	mostMethods     = 25  // of a type
 )
 
 // riddles are names that a newcomer has to decipher.
@@ -76,6 +77,40 @@ func TestFunctionsAreShortAndPlain(t *testing.T) {
 			t.Errorf("%s: %s has %d branches", at, f.Name.Name, n)
 		}
 	})
+}
+
+// large are the types that may have more methods. LVM and Systemd have one for each thing that they are asked for. The
+// others are fakes, or wait to be divided.
+var large = []string{
+	"lvm.LVM", "service.Systemd", "lvmtest.Fake", "lvmtest.volume", "servicetest.Fake", "simulation.machine",
+	"filesystem.scan", "restic.tool", "restore.restoreRun", "tree.job",
+}
+
+func TestTypesHaveFewMethods(t *testing.T) {
+	methods := map[string]int{}
+	eachDecl(t, func(at token.Position, decl ast.Decl, _ *token.FileSet) {
+		f, ok := decl.(*ast.FuncDecl)
+		if !ok || f.Recv == nil || strings.HasSuffix(at.Filename, "_test.go") {
+			return
+		}
+		receiver := f.Recv.List[0].Type
+		if pointer, ok := receiver.(*ast.StarExpr); ok {
+			receiver = pointer.X
+		}
+		if name, ok := receiver.(*ast.Ident); ok {
+			methods[filepath.Base(filepath.Dir(at.Filename))+"."+name.Name]++
+		}
+	})
+	for name, n := range methods {
+		if n > mostMethods && !slices.Contains(large, name) {
+			t.Errorf("%s has %d methods", name, n)
+		}
+	}
+	for _, name := range large {
+		if methods[name] <= mostMethods {
+			t.Errorf("%s has %d methods by now, and is no exception any more", name, methods[name])
+		}
+	}
 }
 
 // branches is the cyclomatic complexity of a body.

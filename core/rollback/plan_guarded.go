@@ -93,7 +93,7 @@ func (p *planner) checkBootOrder(t *snapset.Target, journalDir, neededPath strin
 		return err
 	}
 	reason := ""
-	for _, m := range p.ownMounts(t) {
+	for _, m := range mountsToRestore(t, p.StopHolders) {
 		for _, dir := range guardNeeds(programDir) {
 			// RequiresMountsFor= waits for every mount point on the way to the directory.
 			if m.Point != "/" && strings.HasPrefix(dir+"/", m.Point+"/") {

@@ -19,7 +19,7 @@ func (p *planner) holders(ctx context.Context, f *findings) ([]filesystem.Holder
 	var ownMounts []filesystem.Mount
 	for i := range f.targets {
 		devs = append(devs, f.devices(i)...)
-		ownMounts = append(ownMounts, p.ownMounts(&f.targets[i])...)
+		ownMounts = append(ownMounts, mountsToRestore(&f.targets[i], p.StopHolders)...)
 	}
 	for _, v := range f.selection.snapshots {
 		dev := filesystem.NewDev(v.Major, v.Minor)

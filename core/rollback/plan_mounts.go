@@ -30,7 +30,7 @@ func (p *planner) planMounts(f *findings) error {
 				t.LV.FullName(), path).
 				WithHint("when_busy=defer merges it at the next boot"))
 		}
-		for _, m := range p.ownMounts(t) {
+		for _, m := range mountsToRestore(t, p.StopHolders) {
 			toRestore = append(toRestore, m)
 			devices[m.Point] = t.LV.Path
 			crypt[m.Dev] = t.Crypt != ""
@@ -68,10 +68,10 @@ func sortByTable(mounts, table []filesystem.Mount) {
 	sort.SliceStable(mounts, func(i, j int) bool { return position[mounts[i].ID] < position[mounts[j].ID] })
 }
 
-// ownMounts returns the mounts of a volume that a rollback unmounts and makes again: those of the whole file system. A
-// bind mount of a part of it was made by somebody on purpose, and belongs to them only with StopHolders.
-func (p *planner) ownMounts(t *snapset.Target) []filesystem.Mount {
-	notOwn := func(m filesystem.Mount) bool { return m.Root != "/" && !p.StopHolders }
+// mountsToRestore returns the mounts of a volume that a rollback unmounts and makes again: those of the whole file
+// system. A bind mount of a part of it was made by somebody on purpose, and belongs to them only with parts.
+func mountsToRestore(t *snapset.Target, parts bool) []filesystem.Mount {
+	notOwn := func(m filesystem.Mount) bool { return m.Root != "/" && !parts }
 	return slices.DeleteFunc(slices.Clone(t.Mounts), notOwn)
 }
 

@@ -47,7 +47,7 @@ func (v *View) CheckClusters(targets []Target, each bool) error {
 		if len(outside) > 0 {
 			errs = append(errs, fault.New(fault.OutsideVolume, "%s has files on %s, and has %s outside of the set: "+
 				"a rollback would leave them at different times, and the cluster damaged", c,
-				strings.Join(v.namesOfParts(c, targets), " and "), strings.Join(outside, ", ")).
+				strings.Join(namesOfParts(c, targets), " and "), strings.Join(outside, ", ")).
 				WithHint("take all its volumes in one set; postgresql=none goes on without this check, if that cluster "+
 					"does not matter"))
 		}
@@ -65,7 +65,7 @@ func targetOn(targets []Target, dev filesystem.Dev) *Target {
 }
 
 // namesOfParts returns the names of the targets that a cluster has files on, each once.
-func (v *View) namesOfParts(c *postgres.Cluster, targets []Target) []string {
+func namesOfParts(c *postgres.Cluster, targets []Target) []string {
 	var names []string
 	for _, p := range c.Parts {
 		if t := targetOn(targets, p.Dev); t != nil && !slices.Contains(names, t.LV.FullName()) {
