@@ -38,7 +38,7 @@ func (op *operation) extend(ctx context.Context) (Result, error) {
 			v.COWSize = size
 		}
 	}
-	result := existingSetResult(op.set, true, fmt.Sprintf("extended set %s", op.Set))
+	result := existingSetResult(op.set, true, op.doneOrWould("extended", "extend")+" set "+op.Set)
 	result.Diff = &Diff{Before: before, After: listSnapshots(op.set)}
 	return result, nil
 }
