@@ -96,7 +96,7 @@ func sectorsWritten(fd int) string {
 	if unix.Fstat(fd, &st) != nil {
 		return ""
 	}
-	counters := filesystem.Counters("/sys", filesystem.NewDev(int(unix.Major(st.Dev)), int(unix.Minor(st.Dev))))
+	counters := filesystem.Counters("/sys", filesystem.DevOf(st.Dev))
 	if len(counters) < 7 {
 		return ""
 	}

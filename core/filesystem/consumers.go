@@ -53,7 +53,7 @@ func LoopFile(loop string) (on, node Dev, ok bool) {
 	if err != nil {
 		return Dev{}, Dev{}, false
 	}
-	return devOf(info.Device), devOf(info.Rdevice), true
+	return DevOf(info.Device), DevOf(info.Rdevice), true
 }
 
 // findExports finds directories that are exported by NFS. The kernel keeps those open that a client has accessed, and

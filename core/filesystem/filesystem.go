@@ -18,8 +18,9 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
-	"go.pcc.com/rewind/core/fault"
 	"golang.org/x/sys/unix"
+
+	"go.pcc.com/rewind/core/fault"
 )
 
 // Dev is the number of a block device, as in st_dev (stat(2)) of the files on it.
@@ -34,7 +35,8 @@ func (d Dev) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 // which gives a Dev that no device has.
 func NewDev(major, minor int) Dev { return Dev{uint32(major), uint32(minor)} }
 
-func devOf(n uint64) Dev { return Dev{unix.Major(n), unix.Minor(n)} }
+// DevOf returns the device with a number of stat(2).
+func DevOf(n uint64) Dev { return Dev{unix.Major(n), unix.Minor(n)} }
 
 // Mount is one line of a mountinfo file, unescaped (proc_pid_mountinfo(5)).
 type Mount struct {
@@ -205,9 +207,9 @@ func statDev(path string) (on, node Dev, err error) {
 		return Dev{}, Dev{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		node = devOf(st.Rdev)
+		node = DevOf(st.Rdev)
 	}
-	return devOf(st.Dev), node, nil
+	return DevOf(st.Dev), node, nil
 }
 
 // BlockDevice returns the number of the block device at path, following symbolic links. Faults: not_found if there is

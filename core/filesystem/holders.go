@@ -116,7 +116,7 @@ func (s *scan) runWithin(ctx context.Context) ([]Holder, error) {
 }
 
 func (s *scan) run(ctx context.Context) error {
-	pids, err := s.proc.pids()
+	pids, err := s.proc.PIDs()
 	if err != nil {
 		return fault.New(fault.Internal, "list the processes: %w", err)
 	}

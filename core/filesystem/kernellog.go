@@ -96,8 +96,7 @@ func kernelName(path string) string {
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return ""
 	}
-	dev := Dev{unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))}
-	target, err := os.Readlink(blockDir("/sys", dev))
+	target, err := os.Readlink(blockDir("/sys", DevOf(st.Rdev)))
 	if err != nil {
 		return ""
 	}

@@ -281,7 +281,7 @@ func OpenAlone(m Mount) (*os.File, error) {
 		return nil, fault.New(fault.MountFailed, "open what is mounted at %s: %w", m.Point, err)
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && devOf(st.Dev) != m.Dev {
+	if err = unix.Fstat(fd, &st); err == nil && DevOf(st.Dev) != m.Dev {
 		err = errors.New("something else is mounted over it")
 	}
 	if err != nil {

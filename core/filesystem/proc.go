@@ -58,8 +58,8 @@ func outermostUnit(path string) string {
 	return ""
 }
 
-// pids returns the ids of all processes in ascending order.
-func (p Proc) pids() ([]int, error) {
+// PIDs returns the ids of all processes in ascending order.
+func (p Proc) PIDs() ([]int, error) {
 	entries, err := dirNames(string(p))
 	if err != nil {
 		return nil, err

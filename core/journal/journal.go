@@ -230,6 +230,19 @@ func decode(id string, data []byte) (*Entry, error) {
 	return e, nil
 }
 
+// Read returns the entries of the journal in dir as Entries does, and none of a journal that does not exist. It does
+// not make one, because reading must not change anything. Faults: those of Open and Entries.
+func Read(dir string) ([]*Entry, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	j, err := Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return j.Entries()
+}
+
 // Entries returns all entries, newest first. If some cannot be read, it returns the readable ones together with the
 // fault journal_damaged, which names each damaged file.
 func (j *Journal) Entries() ([]*Entry, error) {

@@ -46,9 +46,9 @@ func Current(ctx context.Context) ([]Status, error) {
 	if len(active) == 0 {
 		return all, err
 	}
-	unfinished, journalErr := unfinishedIn(JournalDir)
+	entries, journalErr := journal.Read(JournalDir)
 	for _, id := range active {
-		if journalErr == nil && isDone(runDir(id), unfinished) {
+		if journalErr == nil && isDone(runDir(id), entries) {
 			continue
 		}
 		if s, ok := readStatus(runDir(id)); ok {
@@ -58,27 +58,16 @@ func Current(ctx context.Context) ([]Status, error) {
 	return all, err
 }
 
-// isDone reports whether the run in dir has done its work: it has answered, and none of its journal entries is among
-// the unfinished ones. A run that goes on after its answer, as a rollback does until the merges are finished, has such
+// isDone reports whether the run in dir has done its work: it has answered, and none of its journal entries is
+// unfinished. A run that goes on after its answer, as a rollback does until the merges are finished, has such
 // an entry. What follows in the unit is its ExecStopPost=, which asks LVM and the kernel whether anything is to be
 // settled. That takes some seconds, and is no work of this run.
-func isDone(dir string, unfinished []*journal.Entry) bool {
+func isDone(dir string, entries []*journal.Entry) bool {
 	_, err := os.Stat(filepath.Join(dir, "result"))
-	isOwn := func(e *journal.Entry) bool { return isEntryOf(e, filepath.Base(dir)) }
-	return err == nil && !slices.ContainsFunc(unfinished, isOwn)
-}
-
-// unfinishedIn returns the unfinished entries of the journal in dir. It does not create a journal that does not exist,
-// because reading must not change anything.
-func unfinishedIn(dir string) ([]*journal.Entry, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	isOpen := func(e *journal.Entry) bool {
+		return e.Outcome == journal.Unfinished && isEntryOf(e, filepath.Base(dir))
 	}
-	j, err := journal.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return j.Unfinished()
+	return err == nil && !slices.ContainsFunc(entries, isOpen)
 }
 
 // runDirs returns the directories of all runs, under way or ended, oldest first.

@@ -22,8 +22,8 @@ func TestRunIsUnderWayUntilItsWorkIsDone(t *testing.T) {
 	writeFile(t, filepath.Join(run.dir, "request"), "{}")
 	check := func(when string, want bool) {
 		t.Helper()
-		unfinished, err := unfinishedIn(filepath.Join(dir, "journal"))
-		if got := isDone(run.dir, unfinished); got != want || err != nil {
+		entries, err := journal.Read(filepath.Join(dir, "journal"))
+		if got := isDone(run.dir, entries); got != want || err != nil {
 			t.Errorf("%s: done %v, %v", when, got, err)
 		}
 	}
@@ -45,7 +45,7 @@ func TestRunIsUnderWayUntilItsWorkIsDone(t *testing.T) {
 	_, err = j.Begin(journal.NewID(), "snapshot", "other", nil, "taking", nil)
 	must(err)
 	check("while another run is under way", true)
-	if unfinished, err := unfinishedIn(filepath.Join(dir, "none")); len(unfinished) > 0 || err != nil {
-		t.Error(unfinished, err)
+	if entries, err := journal.Read(filepath.Join(dir, "none")); len(entries) > 0 || err != nil {
+		t.Error(entries, err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/proc"
 )
 
 // Cluster is a PostgreSQL cluster that runs.
@@ -74,19 +75,15 @@ type process struct{ pid, parent int }
 
 // running is Running with the proc file system in procDir, and without a limit.
 func running(procDir string) ([]Cluster, error) {
-	names, err := os.ReadDir(procDir)
+	pids, err := filesystem.Proc(procDir).PIDs()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "processes: %w", err)
 	}
 	clusters := map[dirID][]process{}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name.Name())
-		if err != nil {
-			continue
-		}
-		dir := filepath.Join(procDir, name.Name())
-		if id, ok := dataDirectory(dir); ok {
-			clusters[id] = append(clusters[id], process{pid, parentOf(dir)})
+	for _, pid := range pids {
+		if id, ok := dataDirectory(procDir, pid); ok {
+			stat, _ := proc.FindIn(procDir, pid) // of a process that has ended it has no parent
+			clusters[id] = append(clusters[id], process{pid, stat.Parent})
 		}
 	}
 	var found []Cluster
@@ -121,36 +118,20 @@ type dirID struct {
 var programs = []string{"postgres", "postmaster", "edb-postgres"}
 
 // dataDirectory returns the data directory of the cluster that a process belongs to: every process of a cluster has it
-// as its working directory. dir is the directory of the process in /proc.
-func dataDirectory(dir string) (dirID, bool) {
-	comm, err := os.ReadFile(filepath.Join(dir, "comm"))
-	if err != nil || !slices.Contains(programs, strings.TrimSuffix(string(comm), "\n")) {
+// as its working directory.
+func dataDirectory(procDir string, pid int) (dirID, bool) {
+	if !slices.Contains(programs, filesystem.Proc(procDir).Command(pid)) {
 		return dirID{}, false
 	}
+	dir := filepath.Join(procDir, strconv.Itoa(pid), "cwd")
 	var st unix.Stat_t
-	if unix.Stat(filepath.Join(dir, "cwd"), &st) != nil {
+	if unix.Stat(dir, &st) != nil {
 		return dirID{}, false
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cwd/PG_VERSION")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); err != nil {
 		return dirID{}, false
 	}
-	return dirID{devOf(&st), st.Ino}, true
-}
-
-func devOf(st *unix.Stat_t) filesystem.Dev {
-	return filesystem.NewDev(int(unix.Major(st.Dev)), int(unix.Minor(st.Dev)))
-}
-
-// parentOf returns the id of a process's parent; 0 if the process has ended.
-func parentOf(dir string) int {
-	status, _ := os.ReadFile(filepath.Join(dir, "status"))
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "PPid:"); ok {
-			parent, _ := strconv.Atoi(strings.TrimSpace(value))
-			return parent
-		}
-	}
-	return 0
+	return dirID{filesystem.DevOf(st.Dev), st.Ino}, true
 }
 
 // newCluster describes the cluster that these processes belong to. The first of them is that whose parent is none of
@@ -284,13 +265,14 @@ func (c *Cluster) addPart(what string, fd int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if len(c.Parts) > 0 && c.Parts[0].Dev == devOf(&st) {
+	dev := filesystem.DevOf(st.Dev)
+	if len(c.Parts) > 0 && c.Parts[0].Dev == dev {
 		return nil
 	}
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 	if err != nil {
 		return err
 	}
-	c.Parts = append(c.Parts, Part{what, path, devOf(&st)})
+	c.Parts = append(c.Parts, Part{what, path, dev})
 	return nil
 }

@@ -70,7 +70,7 @@ func (h *host) process(pid, parent int, comm, cwd, title string) {
 	h.must(os.Symlink(cwd, filepath.Join(dir, "cwd")))
 	h.must(os.Symlink(h.root, filepath.Join(dir, "root")))
 	for name, text := range map[string]string{
-		"comm": comm + "\n", "status": fmt.Sprintf("Name:\t%s\nPPid:\t%d\nNSpid:\t%d\n", comm, parent, pid),
+		"comm": comm + "\n", "stat": fmt.Sprintf("%d (%s) S %d%s", pid, comm, parent, strings.Repeat(" 0", 48)),
 		"cmdline": title + "\x00\x00", "cgroup": "0::/system.slice/system-postgresql.slice/postgresql@15-main.service\n",
 	} {
 		h.must(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))

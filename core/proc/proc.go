@@ -34,8 +34,11 @@ func (s Stat) IsAlive() bool { return s.State != "Z" && s.State != "X" }
 func (s Stat) IsSessionLeader() bool { return s.PID == s.Session }
 
 // Find returns the process with this id. It returns false if there is none.
-func Find(pid int) (Stat, bool) {
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+func Find(pid int) (Stat, bool) { return FindIn("/proc", pid) }
+
+// FindIn is Find with the mount point of a proc(5) file system.
+func FindIn(procDir string, pid int) (Stat, bool) {
+	data, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return Stat{}, false
 	}

@@ -64,10 +64,8 @@ func CheckVolumes(ctx context.Context, r Request, targets []snapset.Target) erro
 	}
 	rb.state = &State{}
 	f := &findings{selection: &selection{view: rb.server.Sets.View(nil, mounts)}, targets: targets}
-	if !r.NoPostgreSQL {
-		if err := f.selection.view.CheckClusters(targets, false); err != nil {
-			return err
-		}
+	if err := rb.plan.planClusters(f); err != nil {
+		return err
 	}
 	if err := rb.plan.planMounts(f); err != nil {
 		return err

@@ -2,9 +2,6 @@ package rollback
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
-	"os"
 	"time"
 
 	"go.pcc.com/rewind/core/fault"
@@ -34,7 +31,7 @@ type Last struct {
 // returns nil if there is none. If some entries cannot be read, it returns the fault journal_damaged in addition to the
 // result.
 func Newest(dir, set string) (*Last, error) {
-	list, damaged := journalEntries(dir)
+	list, damaged := journal.Read(dir)
 	for _, e := range list {
 		if e.Kind != Kind || set != "" && e.Set != set {
 			continue
@@ -43,19 +40,6 @@ func Newest(dir, set string) (*Last, error) {
 		return last, fault.All(err, damaged)
 	}
 	return nil, damaged
-}
-
-// journalEntries returns the entries of the journal in dir, the newest first. It does not create a journal that does
-// not exist, because reading must not change anything.
-func journalEntries(dir string) ([]*journal.Entry, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	j, err := journal.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return j.Entries()
 }
 
 // lastOf returns the summary of an entry. If the state of the entry cannot be read, it returns an incomplete summary

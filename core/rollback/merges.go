@@ -75,7 +75,7 @@ func (mg *merges) beginAll(ctx context.Context) error {
 		case err != nil || len(notBegun) == 0:
 			return err
 		case attempts == 2:
-			return mg.mergeRefused(notBegun, mergeErr, mg.unmerge(ctx, states))
+			return mergeRefused(notBegun, mergeErr, mg.unmerge(ctx, states))
 		}
 		attempts++
 		mg.steps.releaseSpace() // LVM may have failed for lack of disk space for its metadata archive
@@ -222,7 +222,7 @@ func (mg *merges) awaitLvconvert() {
 
 // mergeRefused returns the fault for members that LVM does not take for merging. unmergeErr is why the rollback could
 // not be undone; then the services stay stopped. It is nil if the rollback could be undone.
-func (mg *merges) mergeRefused(notBegun []*Member, cause, unmergeErr error) error {
+func mergeRefused(notBegun []*Member, cause, unmergeErr error) error {
 	if cause == nil {
 		cause = fault.New(fault.MergeFailed, "LVM reports no error")
 	}

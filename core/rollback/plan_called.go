@@ -23,7 +23,7 @@ func calledProgram(devs []filesystem.Dev) []filesystem.Holder {
 	if err := unix.Stat("/proc/self/exe", &st); err != nil {
 		return nil
 	}
-	dev := filesystem.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}
+	dev := filesystem.DevOf(st.Dev)
 	path, err := os.Readlink("/proc/self/exe")
 	if err != nil || !slices.Contains(devs, dev) {
 		return nil

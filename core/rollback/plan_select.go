@@ -110,7 +110,7 @@ func (p *planner) groupsToLock(sel *selection) []string {
 	if len(groups) > 0 {
 		return groups
 	}
-	list, _ := journalEntries(p.server.JournalDir) // Lock reports a damaged entry
+	list, _ := journal.Read(p.server.JournalDir) // Lock reports a damaged entry
 	return recordedGroups(list, p.name())
 }
 
@@ -149,7 +149,7 @@ func newestOf(list []*journal.Entry, name string) *journal.Entry {
 // earlierRollback returns the entry of the same rollback if it was already made or is under way, otherwise nil. A
 // rollback to an older set with the same name is not the same rollback.
 func (p *planner) earlierRollback(sel *selection) (*journal.Entry, error) {
-	list, _ := journalEntries(p.server.JournalDir) // Lock reports a damaged entry
+	list, _ := journal.Read(p.server.JournalDir) // Lock reports a damaged entry
 	return sameRollback(newestOf(list, p.name()), sel.snapshots)
 }
 

@@ -37,6 +37,15 @@ func (f file) write() error {
 	return durable.WriteFile(f.path, []byte(f.text), f.mode)
 }
 
+func writeAll(files []file) error {
+	for _, f := range files {
+		if err := f.write(); err != nil {
+			return fault.New(fault.Internal, "%w", err)
+		}
+	}
+	return nil
+}
+
 func (p Places) argumentsPath(name string) string { return filepath.Join(p.Arguments, name+".json") }
 
 func (p Places) dropInPath(name string) string {
@@ -56,20 +65,11 @@ func (p Places) removeUnusedUnits() error {
 			return err
 		}
 	}
-	for _, name := range []string{timer, service} {
-		path := filepath.Join(p.Units, name)
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.HasPrefix(text, []byte(fileHeader)) {
-			continue
-		}
-		if err == nil {
-			err = durable.Remove(path)
-		}
-		if err != nil {
-			return fault.New(fault.Internal, "%w", err)
-		}
+	ours, err := p.changedFiles([]file{{path: filepath.Join(p.Units, timer)}, {path: filepath.Join(p.Units, service)}})
+	if err != nil {
+		return err
 	}
-	return nil
+	return writeAll(ours)
 }
 
 // backupArguments returns the arguments of the backup itself, without those that say when it is made.

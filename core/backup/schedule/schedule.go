@@ -199,10 +199,8 @@ func (p Places) install(ctx context.Context, name string, files []file, current 
 			return err
 		}
 	}
-	for _, f := range files {
-		if err := f.write(); err != nil {
-			return fault.New(fault.Internal, "%w", err)
-		}
+	if err := writeAll(files); err != nil {
+		return err
 	}
 	if err := p.systemctl(ctx, "daemon-reload"); err != nil {
 		return err

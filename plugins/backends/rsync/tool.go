@@ -90,7 +90,7 @@ var (
 	fullText    = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded`)
 	missingText = regexp.MustCompile(`change_dir#?\d? "[^"]*" (\(in [^)]*\) )?failed: No such file or directory`)
 	noRsyncText = regexp.MustCompile(`rsync: (command )?not found|remote command not found|command not found: rsync`)
-	hostKeyText = regexp.MustCompile(`(?m)REMOTE HOST IDENTIFICATION HAS CHANGED|^Host key verification failed`)
+	hostKeyText = regexp.MustCompile(`(?m)` + changedKeyText + `|^Host key verification failed`)
 	closedText  = regexp.MustCompile(`^rsync: (\[\w+\] )?connection unexpectedly closed`)
 	loginText   = regexp.MustCompile(`(?m)^ssh: |Host key verification failed|Permission denied \(`)
 	noXattrText = regexp.MustCompile(`(xattr|acl).*Operation not supported`)
