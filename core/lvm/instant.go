@@ -13,18 +13,28 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// SnapshotPair is a snapshot and its origin, by the names of their devices.
+// SnapshotPair is a snapshot and its origin, which are volumes of the volume group VG.
 type SnapshotPair struct {
-	Origin, Snapshot string
+	VG, Origin, Snapshot string
 
-	// Thin describes a thin snapshot; nil: the snapshot is thick.
-	Thin *ThinSnapshot
+	// Pool is the pool of a thin snapshot. "" means that the snapshot is thick.
+	Pool string
+
+	// Tag is a tag that the snapshot has and no other volume has.
+	Tag string
 
 	// Log says that the origin holds the log or journal of the file system of another pair's origin. An origin with Log is
 	// suspended after all origins without it, because the file system writes to its log while its origin is being
 	// suspended. It is resumed before them.
 	Log bool
 }
+
+// OriginDevice and SnapshotDevice return the names of the pair's devices.
+func (p SnapshotPair) OriginDevice() string   { return DMName(p.VG, p.Origin) }
+func (p SnapshotPair) SnapshotDevice() string { return DMName(p.VG, p.Snapshot) }
+
+// snapshotName returns the name of the snapshot, vg/lv.
+func (p SnapshotPair) snapshotName() string { return p.VG + "/" + p.Snapshot }
 
 // Instant gives one common moment to snapshots that LVM has made one after the other. It changes their device-mapper
 // devices, but not LVM's metadata.
@@ -50,6 +60,8 @@ type Instant struct {
 // member is one origin with its snapshot, and the calls that Take makes for them.
 type member struct {
 	SnapshotPair
+	origin, snapshot string // their devices' names, made beforehand: Take allocates no memory
+
 	suspend, resume func() error         // of the origin
 	makeSnapshot    func() error         // makes the thick snapshot's table live, or has the pool make the thin one
 	isSuspended     func() (bool, error) // asks whether the origin is suspended
@@ -98,13 +110,13 @@ func (l *LVM) PrepareInstant(
 		}
 		i.locks = locks
 	}
-	ids, err := l.thinIDs(ctx, pairs)
+	ids, err := l.snapshotsOfTags(ctx, pairs)
 	if err != nil {
 		return nil, fault.All(err, i.Close())
 	}
 	for _, p := range logsFirst(pairs) {
 		prepare := i.prepareThick
-		if p.Thin != nil {
+		if p.Pool != "" {
 			prepare = func(p SnapshotPair) error { return i.prepareThin(p, ids) }
 		}
 		if err := prepare(p); err != nil {
@@ -138,60 +150,61 @@ func (i *Instant) Close() error {
 
 // prepareThick empties a thick snapshot and loads its table without making it live, for Take.
 func (i *Instant) prepareThick(p SnapshotPair) error {
-	snapshot, err := i.mapper.Mapping(p.Snapshot)
+	device := p.SnapshotDevice()
+	snapshot, err := i.mapper.Mapping(device)
 	if err != nil {
 		return err
 	}
-	origin, err := i.mapper.Mapping(p.Origin)
+	origin, err := i.mapper.Mapping(p.OriginDevice())
 	if err != nil {
 		return err
 	}
-	if !hasSingleTarget(snapshot, "snapshot") || !hasSingleTarget(origin, "snapshot-origin") ||
-		len(snapshot.Table[0].Args) < 2 {
+	if !isSnapshotOf(snapshot, origin) {
 		return fault.New(fault.Unsupported, "%s and %s are not mapped as LVM maps a snapshot and its origin",
-			p.Snapshot, p.Origin).
-			With("tables", map[string]any{p.Snapshot: snapshot.Table, p.Origin: origin.Table})
+			device, p.OriginDevice()).
+			With("tables", map[string]any{device: snapshot.Table, p.OriginDevice(): origin.Table})
 	}
-	if err := requireAtRest(p.Origin, origin); err != nil {
+	if err := requireAtRest(p.OriginDevice(), origin); err != nil {
 		return err
 	}
 	// The snapshot's table has the number of the COW space's device, and LVM gives that device this name (dev_manager.c,
 	// "cow"). Both must be the same device.
-	cow := p.Snapshot + "-cow"
+	cow := device + "-cow"
 	cowMapping, err := i.mapper.Mapping(cow)
 	if err != nil {
 		return err
 	}
 	if cowNumber := snapshot.Table[0].Args[1]; cowNumber != cowMapping.deviceNumber() {
-		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", p.Snapshot, cowNumber, cow,
+		return fault.New(fault.Unsupported, "%s has its COW space on %s, and %s is %s", device, cowNumber, cow,
 			cowMapping.deviceNumber())
 	}
 	for _, step := range []func() error{
-		func() error { return i.loadPlaceholder(p.Snapshot, snapshot.Table[0].Length) },
+		func() error { return i.loadPlaceholder(device, snapshot.Table[0].Length) },
 		func() error {
-			return deviceFault("swap the table of", p.Snapshot, retryInterrupted(i.mapper.Resume(p.Snapshot)))
+			return deviceFault("swap the table of", device, retryInterrupted(i.mapper.Resume(device)))
 		},
 		func() error { return i.mapper.Blank(cow, headerBytes) },
-		func() error { return i.mapper.Load(p.Snapshot, snapshot.Table) },
+		func() error { return i.mapper.Load(device, snapshot.Table) },
 	} {
 		if err := step(); err != nil {
 			return err
 		}
 		failpoint.Hit("instant.prepare")
 	}
-	if err := i.requireNotLive(p.Snapshot); err != nil {
+	if err := i.requireNotLive(device); err != nil {
 		return err
 	}
-	i.addMember(p, i.mapper.Resume(p.Snapshot), i.mapper.Prepared(p.Snapshot))
+	i.addMember(p, i.mapper.Resume(device), i.mapper.Prepared(device))
 	return nil
 }
 
 // addMember makes p a member of the instant. makeSnapshot takes its snapshot while the origin is suspended. isPrepared
 // is nil for a thin snapshot.
 func (i *Instant) addMember(p SnapshotPair, makeSnapshot func() error, isPrepared func() (bool, error)) {
+	origin := p.OriginDevice()
 	i.members = append(i.members, &member{
-		SnapshotPair: p, suspend: i.mapper.Suspend(p.Origin), resume: i.mapper.Resume(p.Origin),
-		isSuspended:  i.mapper.Held(p.Origin),
+		SnapshotPair: p, origin: origin, snapshot: p.SnapshotDevice(),
+		suspend: i.mapper.Suspend(origin), resume: i.mapper.Resume(origin), isSuspended: i.mapper.Held(origin),
 		makeSnapshot: makeSnapshot, isPrepared: isPrepared,
 	})
 }
@@ -228,6 +241,14 @@ func (i *Instant) requireNotLive(device string) error {
 // hasSingleTarget reports whether a device's live table has exactly one target, of the given type.
 func hasSingleTarget(m Mapping, targetType string) bool {
 	return len(m.Table) == 1 && m.Table[0].Type == targetType
+}
+
+// isSnapshotOf reports whether two devices are mapped as LVM maps a thick snapshot and its origin: both tables begin
+// with the number of the device that has the origin's data.
+func isSnapshotOf(snapshot, origin Mapping) bool {
+	return hasSingleTarget(snapshot, "snapshot") && hasSingleTarget(origin, "snapshot-origin") &&
+		len(snapshot.Table[0].Args) >= 2 && len(origin.Table[0].Args) >= 1 &&
+		snapshot.Table[0].Args[0] == origin.Table[0].Args[0]
 }
 
 // deviceNumber returns "major:minor", as tables name a device.

@@ -65,7 +65,7 @@ func (i *Instant) Take(ctx context.Context, limit time.Duration) (map[string]tim
 	}
 	waited := map[string]time.Duration{}
 	for _, m := range i.members {
-		waited[m.Origin] = m.resumedAt.Sub(begun)
+		waited[m.origin] = m.resumedAt.Sub(begun)
 	}
 	return waited, nil
 }
@@ -109,7 +109,7 @@ func (t *taking) suspend(m *member) {
 		if err == nil && !m.state.CompareAndSwap(originSuspending, originSuspended) { // called off meanwhile
 			t.resume(m)
 		}
-		t.suspendResults <- suspendFault(m.Origin, err)
+		t.suspendResults <- suspendFault(m.origin, err)
 		return
 	}
 }
@@ -166,10 +166,10 @@ func (t *taking) makeSnapshots() error {
 // what is written (linux, drivers/md/dm-thin.c, thin_bio_map). The origin of a thick snapshot may be resumed meanwhile,
 // which only makes the snapshot useless.
 func (t *taking) makeSnapshot(m *member) error {
-	if m.Thin != nil && !m.state.CompareAndSwap(originSuspended, originSnapshotting) {
+	if m.Pool != "" && !m.state.CompareAndSwap(originSuspended, originSnapshotting) {
 		return errCalledOff
 	}
-	err := deviceFault("make a snapshot of", m.Origin, retryInterrupted(m.makeSnapshot))
+	err := deviceFault("make a snapshot of", m.origin, retryInterrupted(m.makeSnapshot))
 	if m.state.CompareAndSwap(originSnapshotting, originSuspended) && t.calledOff.Load() {
 		t.resumeAll()
 		return errCalledOff
@@ -190,10 +190,10 @@ func (t *taking) requirePrepared() error {
 		}
 		prepared, err := m.isPrepared()
 		if err != nil {
-			return deviceFault("ask whether its table is prepared:", m.Snapshot, err)
+			return deviceFault("ask whether its table is prepared:", m.snapshot, err)
 		}
 		if !prepared {
-			return liveTooEarly(m.Snapshot)
+			return liveTooEarly(m.snapshot)
 		}
 	}
 	return nil
@@ -215,10 +215,10 @@ func (t *taking) requireSuspended() error {
 	for _, m := range t.members {
 		suspended, err := m.isSuspended()
 		if err != nil {
-			return deviceFault("ask whether it is suspended:", m.Origin, err)
+			return deviceFault("ask whether it is suspended:", m.origin, err)
 		}
 		if !suspended && m.state.Load() == originSuspended {
-			return fault.New(fault.Busy, "another program resumed %s while the set was taken", m.Origin).
+			return fault.New(fault.Busy, "another program resumed %s while the set was taken", m.origin).
 				WithHint("another LVM command or dmsetup was at work on it: run the same again when that has ended")
 		}
 	}
@@ -254,7 +254,7 @@ func (t *taking) resumeAll() {
 // resume resumes a member's origin, and keeps the error for outcome.
 func (t *taking) resume(m *member) {
 	if err := retryInterrupted(m.resume); err != nil {
-		err = deviceFault("resume", m.Origin, err)
+		err = deviceFault("resume", m.origin, err)
 		t.resumeErr.Store(&err)
 	}
 	m.resumedAt = time.Now()
@@ -286,7 +286,7 @@ func (t *taking) outcome(ctx context.Context, takeErr error, limit time.Duration
 func (i *Instant) origins() string {
 	var names []string
 	for _, m := range i.members {
-		names = append(names, m.Origin)
+		names = append(names, m.origin)
 	}
 	return strings.Join(names, ", ")
 }

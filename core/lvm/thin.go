@@ -12,28 +12,14 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// ThinSnapshot names a thin snapshot, its origin and their pool, which are volumes of the volume group VG.
-type ThinSnapshot struct {
-	VG, Pool, Origin, Snapshot string
-
-	// Tag is a tag that the snapshot has and no other volume has.
-	Tag string
-}
-
-// thinIDs returns the ids (thin_id) by which the pools know the thin snapshots and origins of the pairs, by vg/lv. The
-// messages to a pool have only these ids, and LVM gives the id of a removed volume to the next one. So the ids are read
-// and used while the groups are locked, and the id of a snapshot is left out if the snapshot does not have its tag.
-func (l *LVM) thinIDs(ctx context.Context, pairs []SnapshotPair) (map[string]int64, error) {
+// snapshotsOfTags checks that each snapshot still has its tag, and returns the ids (thin_id) by which the pools know the
+// thin snapshots and origins, by vg/lv. LVM gives the name and the thin_id of a removed volume to the next one. So the
+// snapshots are looked up, and then changed, while the groups are locked. Fault: busy if a snapshot does not have its
+// tag: it is another volume, whose content must stay.
+func (l *LVM) snapshotsOfTags(ctx context.Context, pairs []SnapshotPair) (map[string]int64, error) {
 	var names []string
-	tagOf := map[string]string{}
 	for _, p := range pairs {
-		if p.Thin != nil {
-			tagOf[p.Thin.snapshotName()] = p.Thin.Tag
-			names = append(names, p.Thin.VG+"/"+p.Thin.Origin, p.Thin.snapshotName())
-		}
-	}
-	if len(names) == 0 {
-		return nil, nil
+		names = append(names, p.VG+"/"+p.Origin, p.snapshotName())
 	}
 	// With --readonly the command does not wait for the locks that this process holds.
 	argv := []string{"lvm", "lvs", "--readonly", "--reportformat", "json", "--config", reportConfig + config,
@@ -46,24 +32,30 @@ func (l *LVM) thinIDs(ctx context.Context, pairs []SnapshotPair) (map[string]int
 	if err != nil {
 		return nil, err
 	}
-	ids := map[string]int64{}
+	ids, tagsOf := map[string]int64{}, map[string][]string{}
 	for _, entry := range entries {
 		for _, row := range entry.LV {
 			cells := rowReader{row: row}
-			name, id, tags := cells.text("vg_name")+"/"+cells.text("lv_name"), cells.number("thin_id"), cells.list("lv_tags")
+			name := cells.text("vg_name") + "/" + cells.text("lv_name")
+			ids[name], tagsOf[name] = cells.number("thin_id"), cells.list("lv_tags")
 			if cells.err != nil {
 				return nil, unreadableReport(out.Stdout, cells.err)
 			}
-			if tag, tagged := tagOf[name]; !tagged || slices.Contains(tags, tag) {
-				ids[name] = id
-			}
+		}
+	}
+	for _, p := range pairs {
+		if !slices.Contains(tagsOf[p.snapshotName()], p.Tag) {
+			return nil, replacedMeanwhile(p)
 		}
 	}
 	return ids, nil
 }
 
-// snapshotName returns the name of the snapshot, vg/lv.
-func (t *ThinSnapshot) snapshotName() string { return t.VG + "/" + t.Snapshot }
+// replacedMeanwhile is the fault of a snapshot that is no longer the one that was made for the set.
+func replacedMeanwhile(p SnapshotPair) error {
+	return fault.New(fault.Busy, "another LVM command removed or changed %s, a snapshot of the set, while the set was "+
+		"taken", p.snapshotName()).WithHint(takeAgainHint)
+}
 
 // CheckLockDir checks that LVM keeps its lock files for volume groups in the directory that this package uses. If it
 // does not, LVM's commands do not wait for this process, and PrepareInstant cannot work safely on thin volumes.
@@ -90,14 +82,15 @@ func isSameDirectory(a, b string) bool {
 // the kernel's thin-pool target takes (linux, Documentation/admin-guide/device-mapper/thin-provisioning.rst). LVM's
 // metadata and the pool's transaction id stay the same. The kernel refuses to delete an active snapshot.
 func (i *Instant) prepareThin(p SnapshotPair, ids map[string]int64) error {
-	origin, err := i.mapper.Mapping(p.Origin)
+	device := p.SnapshotDevice()
+	origin, err := i.mapper.Mapping(p.OriginDevice())
 	if err != nil {
 		return err
 	}
-	if err := requireAtRest(p.Origin, origin); err != nil {
+	if err := requireAtRest(p.OriginDevice(), origin); err != nil {
 		return err
 	}
-	pool := DMName(p.Thin.VG, p.Thin.Pool) + poolSuffix
+	pool := DMName(p.VG, p.Pool) + poolSuffix
 	poolMapping, err := i.mapper.Mapping(pool)
 	if err != nil {
 		return err
@@ -105,25 +98,24 @@ func (i *Instant) prepareThin(p SnapshotPair, ids map[string]int64) error {
 	if err := requireAtRest(pool, poolMapping); err != nil {
 		return err
 	}
-	originID, snapshotID := ids[p.Thin.VG+"/"+p.Thin.Origin], ids[p.Thin.snapshotName()]
+	originID, snapshotID := ids[p.VG+"/"+p.Origin], ids[p.snapshotName()]
 	if snapshotID == 0 || snapshotID == originID {
-		return fault.New(fault.Busy, "another LVM command removed or changed %s, a snapshot of the set, while the "+
-			"set was taken", p.Thin.snapshotName()).WithHint(takeAgainHint)
+		return replacedMeanwhile(p)
 	}
 	want := []string{poolMapping.deviceNumber(), fmt.Sprint(originID)}
 	if !hasSingleTarget(poolMapping, "thin-pool") || !hasSingleTarget(origin, "thin") || len(origin.Table[0].Args) < 2 ||
 		!slices.Equal(origin.Table[0].Args[:2], want) {
-		return fault.New(fault.Unsupported, "%s is not mapped as LVM maps a volume of thin pool %s", p.Origin, pool).
-			With("tables", map[string]any{p.Origin: origin.Table, pool: poolMapping.Table, "wanted": want})
+		return fault.New(fault.Unsupported, "%s is not mapped as LVM maps a volume of thin pool %s", p.OriginDevice(), pool).
+			With("tables", map[string]any{p.OriginDevice(): origin.Table, pool: poolMapping.Table, "wanted": want})
 	}
-	if _, err := i.mapper.Mapping(p.Snapshot); !errors.Is(err, fault.NotFound) {
+	if _, err := i.mapper.Mapping(device); !errors.Is(err, fault.NotFound) {
 		busy := fault.New(fault.Busy, "there is a device %s already: another LVM command activated %s, a snapshot of "+
-			"the set, while the set was taken, or the device is a leftover", p.Snapshot, p.Thin.snapshotName())
+			"the set, while the set was taken, or the device is a leftover", device, p.snapshotName())
 		return fault.All(busy.WithHint("take the set again; if that is of no use: dmsetup info %[1]s, "+
-			"dmsetup remove %[1]s", p.Snapshot), err)
+			"dmsetup remove %[1]s", device), err)
 	}
 	deletion := i.mapper.Message(pool, fmt.Sprintf("delete %d", snapshotID))
-	if err := deviceFault("delete from its pool", p.Snapshot, retryInterrupted(deletion)); err != nil {
+	if err := deviceFault("delete from its pool", device, retryInterrupted(deletion)); err != nil {
 		return err
 	}
 	failpoint.Hit("instant.prepare")

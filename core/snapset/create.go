@@ -155,12 +155,9 @@ func (t *taker) prepareInstant(ctx context.Context) (*lvm.Instant, error) {
 	var pairs []lvm.SnapshotPair
 	var points, groups []string
 	for _, m := range t.plan.heldMembers() {
-		pair := lvm.SnapshotPair{Origin: m.DMName, Snapshot: lvm.DMName(m.VG, m.Snapshot), Log: m.Log}
-		if m.Thin {
-			pair.Thin = &lvm.ThinSnapshot{VG: m.VG, Pool: m.Pool, Origin: m.LV, Snapshot: m.Snapshot,
-				Tag: tagID + t.plan.ID}
-		}
-		pairs = append(pairs, pair)
+		pairs = append(pairs, lvm.SnapshotPair{
+			VG: m.VG, Origin: m.LV, Snapshot: m.Snapshot, Pool: m.Pool, Tag: tagID + t.plan.ID, Log: m.Log,
+		})
 		points = append(points, m.Points...)
 		groups = append(groups, m.VG)
 	}

@@ -16,7 +16,7 @@ func TestPrepareInstantSaysThatGroupIsLocked(t *testing.T) {
 	l := f.LVM().Locking(func(context.Context, []string, time.Duration) (lvm.Locks, error) {
 		return lvm.Locks{}, fault.New(fault.Locked, "another LVM command has kept the lock")
 	})
-	pairs := []lvm.SnapshotPair{{Origin: "vg-a", Snapshot: "vg-as"}}
+	pairs := []lvm.SnapshotPair{{VG: "vg", Origin: "a", Snapshot: "as", Tag: "mine"}}
 	if _, err := l.PrepareInstant(t.Context(), pairs, []string{"vg"}, time.Minute); fault.Of(err).Code != fault.Locked {
 		t.Error(err)
 	}

@@ -30,12 +30,13 @@ func (e refreshAfterBlank) Blank(device string, size int) error {
 }
 
 func TestPrepareInstantRefusesSnapshotMadeLiveMeanwhile(t *testing.T) {
-	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "a"}, {Name: "as", Origin: "a"}}})
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "a"}, {Name: "as", Origin: "a", Tags: []string{"mine"}}}})
 	l := f.LVM().On(func() (lvm.Mapper, error) {
 		m, err := f.Mapper()
 		return refreshAfterBlank{m, func() error { return f.LVM().Refresh(t.Context(), "vg/a") }}, err
 	})
-	_, err := l.PrepareInstant(t.Context(), []lvm.SnapshotPair{{Origin: "vg-a", Snapshot: "vg-as"}}, nil, time.Minute)
+	pairs := []lvm.SnapshotPair{{VG: "vg", Origin: "a", Snapshot: "as", Tag: "mine"}}
+	_, err := l.PrepareInstant(t.Context(), pairs, nil, time.Minute)
 	if !errors.Is(err, fault.Busy) {
 		t.Errorf("got %v, want busy", err)
 	}
@@ -61,14 +62,16 @@ func (w fileWritesToLog) Suspend(device string) func() error {
 // the file system, and resumed before it.
 func TestLogIsSuspendedAfterAndResumedBeforeFileSystem(t *testing.T) {
 	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{
-		{Name: "file"}, {Name: "log"}, {Name: "files", Origin: "file"}, {Name: "logs", Origin: "log"},
+		{Name: "file"}, {Name: "log"}, {Name: "files", Origin: "file", Tags: []string{"mine"}},
+		{Name: "logs", Origin: "log", Tags: []string{"mine"}},
 	}})
 	l := f.LVM().On(func() (lvm.Mapper, error) {
 		m, err := f.Mapper()
 		return fileWritesToLog{m}, err
 	})
 	pairs := []lvm.SnapshotPair{
-		{Origin: fileDevice, Snapshot: "vg-files"}, {Origin: logDevice, Snapshot: "vg-logs", Log: true},
+		{VG: "vg", Origin: "file", Snapshot: "files", Tag: "mine"},
+		{VG: "vg", Origin: "log", Snapshot: "logs", Tag: "mine", Log: true},
 	}
 	i, err := l.PrepareInstant(t.Context(), pairs, nil, time.Minute)
 	if err != nil {

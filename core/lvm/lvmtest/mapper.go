@@ -179,7 +179,7 @@ func (v *volume) tableOf(layer string) []lvm.Target {
 	case v.Kind == lvm.Thin:
 		t.Type, t.Args = "thin", []string{deviceNumber(v.vg.volume(v.Pool).minor + tpoolMinor), fmt.Sprint(v.thinID)}
 	case len(v.vg.snapshots(v)) > 0:
-		t.Type = "snapshot-origin"
+		t.Type, t.Args = "snapshot-origin", []string{deviceNumber(v.minor + realMinor)}
 	}
 	return []lvm.Target{t}
 }

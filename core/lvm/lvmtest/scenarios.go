@@ -50,6 +50,7 @@ func Scenarios() []Scenario {
 		{"thin merge into a closed origin", thinMerge},
 		{"thin merge into an open origin is deferred", thinMergeOfOpenOrigin},
 		{"instant of thick snapshots", thickInstant},
+		{"a thick snapshot that another program made anew is refused", thickSnapshotMadeAnewByAnother},
 		{"instant of thick snapshots reaches its limit", thickInstantReachesLimit},
 		{"another program resumes an origin during an instant", originResumedByAnother},
 		{"an LVM command makes a snapshot live before the instant", thickSnapshotLiveTooEarly},

@@ -16,8 +16,8 @@ func (b Bench) makeThickPairs(t *testing.T) []lvm.SnapshotPair {
 	var pairs []lvm.SnapshotPair
 	for _, o := range []string{"a", "c"} {
 		b.makeLinear(o)
-		b.mustSnapshot(t, o, o+"s", 4)
-		pairs = append(pairs, lvm.SnapshotPair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s")})
+		b.mustSnapshot(t, o, o+"s", 4, "mine")
+		pairs = append(pairs, lvm.SnapshotPair{VG: b.VG, Origin: o, Snapshot: o + "s", Tag: "mine"})
 	}
 	return pairs
 }
@@ -71,8 +71,8 @@ func mustTake(t *testing.T, i *lvm.Instant, pairs []lvm.SnapshotPair) {
 	must(t, err)
 	must(t, i.Close())
 	for _, p := range pairs {
-		if waited[p.Origin] <= 0 {
-			t.Errorf("%s waited %v", p.Origin, waited[p.Origin])
+		if waited[p.OriginDevice()] <= 0 {
+			t.Errorf("%s waited %v", p.Origin, waited[p.OriginDevice()])
 		}
 	}
 }
@@ -144,7 +144,7 @@ func thickInstantReachesLimit(t *testing.T, b Bench) {
 	checkFault(t, err, fault.FreezeTimeout)
 	must(t, i.Close())
 	b.checkAtRest(t, "a", "snapshot-origin")
-	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot, b.VG+"-gone"))
+	must(t, b.LVM.DropPrepared(pairs[0].SnapshotDevice(), pairs[1].SnapshotDevice(), b.VG+"-gone"))
 	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs")))
 	b.checkAtRest(t, "a", "linear")
 	b.checkAtRest(t, "c", "linear")
@@ -153,7 +153,7 @@ func thickInstantReachesLimit(t *testing.T, b Bench) {
 func originResumedByAnother(t *testing.T, b Bench) {
 	pairs := b.makeThickPairs(t)
 	ctx := context.Background()
-	i, err := b.lvmWithHook(b.Mapper.Resume(pairs[1].Origin)).PrepareInstant(ctx, pairs, nil, time.Minute)
+	i, err := b.lvmWithHook(b.Mapper.Resume(pairs[1].OriginDevice())).PrepareInstant(ctx, pairs, nil, time.Minute)
 	must(t, err)
 	_, err = i.Take(ctx, time.Minute)
 	checkFault(t, err, fault.Busy)
@@ -214,8 +214,7 @@ func (b Bench) makeThinPairs(t *testing.T) []lvm.SnapshotPair {
 		if s := b.volume(t, o+"s"); s.Active || !s.SkipActivation || s.Origin != o {
 			t.Errorf("a snapshot that should be inactive: %+v", s)
 		}
-		pairs = append(pairs, lvm.SnapshotPair{Origin: lvm.DMName(b.VG, o), Snapshot: lvm.DMName(b.VG, o+"s"),
-			Thin: &lvm.ThinSnapshot{VG: b.VG, Pool: "pool", Origin: o, Snapshot: o + "s", Tag: "mine"}})
+		pairs = append(pairs, lvm.SnapshotPair{VG: b.VG, Origin: o, Snapshot: o + "s", Pool: "pool", Tag: "mine"})
 	}
 	return pairs
 }
@@ -269,10 +268,27 @@ func thinInstantAbandoned(t *testing.T, b Bench) {
 	if err := b.LVM.Activate(ctx, b.name("as")); err == nil {
 		t.Error("a snapshot that the pool does not have was activated")
 	}
-	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot))
+	must(t, b.LVM.DropPrepared(pairs[0].SnapshotDevice(), pairs[1].SnapshotDevice()))
 	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs")))
 	b.checkAtRest(t, "a", "thin")
 	b.checkPoolSound(t)
+}
+
+// thickSnapshotMadeAnewByAnother checks that a snapshot keeps what it has recorded if another program removed the
+// snapshot that was made for the instant and made one of its own under the same name.
+func thickSnapshotMadeAnewByAnother(t *testing.T, b Bench) {
+	ctx := context.Background()
+	pairs := b.makeThickPairs(t)
+	must(t, b.LVM.Remove(ctx, b.volume(t, "as")))
+	b.mustSnapshot(t, "a", "as", 4, "theirs")
+	b.Host.Write(b.name("a"), 2*mib)
+	_, err := b.LVM.PrepareInstant(ctx, pairs, []string{b.VG}, time.Minute)
+	checkFault(t, err, fault.Busy)
+	b.checkAtRest(t, "as", "snapshot")
+	if used := status(t, b, "as").UsedBytes(); used < 2*mib {
+		t.Errorf("the other program's snapshot has %d bytes of the 2 MiB that it had recorded", used)
+	}
+	b.checkAtRest(t, "cs", "snapshot")
 }
 
 // thinSnapshotChangedByAnother checks that a snapshot is not deleted from the pool if it is active, or if it does not
@@ -299,8 +315,8 @@ func thinInstantReachesLimit(t *testing.T, b Bench) {
 	ctx := context.Background()
 	pairs := b.makeThinPairs(t)
 	b.makeLinear("thick")
-	b.mustSnapshot(t, "thick", "thicks", 4)
-	pairs = append(pairs, lvm.SnapshotPair{Origin: lvm.DMName(b.VG, "thick"), Snapshot: lvm.DMName(b.VG, "thicks")})
+	b.mustSnapshot(t, "thick", "thicks", 4, "mine")
+	pairs = append(pairs, lvm.SnapshotPair{VG: b.VG, Origin: "thick", Snapshot: "thicks", Tag: "mine"})
 	i, err := b.lvmWithHook(func() error {
 		b.waitUntil(t, "all origins are resumed at the limit", func() bool {
 			return !b.mapping(t, "a").Suspended && !b.mapping(t, "c").Suspended && !b.mapping(t, "thick").Suspended
@@ -315,7 +331,7 @@ func thinInstantReachesLimit(t *testing.T, b Bench) {
 		t.Error("a snapshot was made of a volume that was not suspended")
 	}
 	b.checkAtRest(t, "a", "thin")
-	must(t, b.LVM.DropPrepared(pairs[0].Snapshot, pairs[1].Snapshot, pairs[2].Snapshot))
+	must(t, b.LVM.DropPrepared(pairs[0].SnapshotDevice(), pairs[1].SnapshotDevice(), pairs[2].SnapshotDevice()))
 	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs"), b.volume(t, "thicks")))
 	b.checkPoolSound(t)
 }
