@@ -60,3 +60,30 @@ func TestClockRanAhead(t *testing.T) {
 		t.Errorf("the backup after that one holds %q", stored)
 	}
 }
+
+// TestClockAheadRemovesNoLockOfAnotherHost has another host store in a restic repository while this server's clock is
+// an hour ahead: by that clock the other host's lock looks like one of a program that died.
+func TestClockAheadRemovesNoLockOfAnotherHost(t *testing.T) {
+	tortured(t)
+	onlyOn(t, "d13")
+	g := guestFor(t)
+	const restic = "restic -r /srv/restic -p /root/restic.pw --no-lock "
+	// The other host is a restic in a UTS namespace of its own. It is stopped, so that it does not see this clock.
+	g.prepare(t, makeRepositories+"\n"+`mkfifo /run/stored && (unshare --uts sh -c 'hostname elsewhere; echo $$ >/run/elsewhere.pid
+		exec restic -r /srv/restic -p /root/restic.pw backup --stdin' </run/stored >/dev/null 2>&1 &)
+		exec 9>/run/stored
+		for i in $(seq 60); do [ "$(`+restic+`list locks)" ] && break; sleep 1; done
+		date +%s >/run/before; kill -STOP $(cat /run/elsewhere.pid)`,
+		`kill -KILL $(cat /run/elsewhere.pid); rm /run/stored
+		[ $(date +%s) -lt $(($(cat /run/before) + 3600)) ] || date -s '-1 hour' >/dev/null
+		`+removeRepositories)
+	lock := strings.TrimSpace(g.run(t, restic+"list locks"))
+	if lock == "" {
+		t.Fatal("the other host has no lock in the repository")
+	}
+	g.run(t, "date -s '+1 hour'")
+	g.ok(t, "snap_backup volumes=/pccehr "+repositories["restic"])
+	if after := strings.TrimSpace(g.run(t, restic+"list locks")); after != lock {
+		t.Errorf("the locks are %q, want that of the other host: %s", after, lock)
+	}
+}

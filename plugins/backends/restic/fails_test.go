@@ -3,6 +3,7 @@ package restic_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/plugins/backends/restic"
 )
 
 // unreadableRoot is a directory of sysfs with files that even root cannot read.
@@ -127,6 +129,15 @@ func (fx *fixture) waitUntilLocked(t *testing.T) {
 }
 
 func TestSettleRemovesStaleLock(t *testing.T) {
+	for _, synchronized := range []bool{true, false} {
+		t.Run(fmt.Sprintf("clock synchronized %v", synchronized), func(t *testing.T) {
+			restic.SetClockSynchronized(t, synchronized)
+			settleRemovesStaleLock(t)
+		})
+	}
+}
+
+func settleRemovesStaleLock(t *testing.T) {
 	fx := newFixture(t)
 	fx.store(t)
 	dead := resticCommand(fx.option("repository"), "--limit-download", "1", "check", "--read-data")

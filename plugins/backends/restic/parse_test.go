@@ -82,7 +82,12 @@ func TestFaultCodeAndReason(t *testing.T) {
 			"unable to save snapshot: write /r/data/cf/cf3-tmp-4: no space left on device"},
 		{"0.14", 1, "write /r/locks/eea-tmp-1: no space left on device\n" +
 			"github.com/restic/restic/internal/backend/local.(*Local).Save\n\tlocal.go:170\nunable to create lock in backend\n",
-			fault.RepositoryFull, "unable to create lock in backend"},
+			fault.RepositoryFull, "write /r/locks/eea-tmp-1: no space left on device"},
+		{"0.14", 1, "unable to create lock in backend: repository is already locked exclusively by PID 5 on h by root (UID " +
+			"0, GID 0)\nlock was created at 2026-11-30 22:29:07 (2.22s ago)\nstorage ID 58121541\nthe `unlock` command can " +
+			"be used to remove stale locks\n",
+			fault.RepositoryLocked, "unable to create lock in backend: repository is already locked exclusively by PID 5 on " +
+				"h by root (UID 0, GID 0)"},
 		{"0.14", 1, "fusermount: exec: \"fusermount\": executable file not found in $PATH\n", fault.Unsupported,
 			"fusermount: exec: \"fusermount\": executable file not found in $PATH"},
 		{"0.14", 1, "subprocess ssh: Welcome\nsubprocess ssh: Host key verification failed.\nFatal: unable to open " +

@@ -149,7 +149,7 @@ func (t *tool) forgetOrphanedMarks(ctx context.Context, host string) {
 	}
 }
 
-// Settle removes the locks of processes that have ended (restic calls them stale), and what was restored into scratch
+// Settle removes the locks of processes of this host that have ended (restic calls them stale), and what was restored into scratch
 // to be read. It also marks the snapshots of runs of this host that were killed before they knew whether files are
 // missing.
 func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
@@ -161,7 +161,7 @@ func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
 	if t.options.Scratch != "" {
 		roomsErr = backup.SettleRooms(t.options.Scratch)
 	}
-	_, err = t.call(ctx, "remove stale locks", "unlock")
+	err = t.settleLocks(ctx)
 	if errors.Is(err, fault.RepositoryMissing) {
 		err = nil // if there is no repository, nothing was left in it
 	}

@@ -117,7 +117,8 @@ func hintFor(code fault.Code) string {
 	case fault.WrongPassword:
 		return "password_file, or RESTIC_PASSWORD in the environment, must hold the password the repository was made with"
 	case fault.RepositoryLocked:
-		return "wait until the other restic has ended; `restic unlock` removes the locks of those that died"
+		return "wait until the other restic has ended; if the host that the lock names is gone, `restic unlock` removes its lock " +
+			"when that is half an hour old"
 	case fault.RepositoryFull:
 		return "make room where the repository lies: keep fewer (keep), then `restic prune`"
 	case fault.CommandFailed:
@@ -132,7 +133,8 @@ func hintFor(code fault.Code) string {
 // sshLine begins a line of ssh, which restic starts for a repository by sftp and whose stderr it passes on.
 const sshLine = "subprocess ssh: "
 
-// reason returns the line of stderr that says why restic failed: the one that restic calls fatal, or else the last one.
+// reason returns the line of stderr that says why restic failed: the one that restic calls fatal, or else one of
+// errorTexts, or else the last one.
 // If ssh has ended, restic only says that the connection is closed, so the last line of ssh follows.
 func reason(stderr string) string {
 	why := fatalLine(stderr)
@@ -148,7 +150,7 @@ func reason(stderr string) string {
 }
 
 func fatalLine(stderr string) string {
-	why := ""
+	why, known := "", false
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
 		if l, ok := parseLine(line); ok {
@@ -160,14 +162,23 @@ func fatalLine(stderr string) string {
 		if fatal, ok := strings.CutPrefix(line, "Fatal: "); ok {
 			return fatal
 		}
-		if line != "" {
-			why = line
+		if line != "" && !known {
+			why, known = line, isErrorText(line)
 		}
 	}
 	if why == "" {
 		return "it does not say why"
 	}
 	return why
+}
+
+func isErrorText(line string) bool {
+	for _, t := range errorTexts {
+		if t.text.MatchString(line) {
+			return true
+		}
+	}
+	return false
 }
 
 func firstLine(text string) string {
