@@ -53,7 +53,7 @@ const removeAdminCommands = `systemctl stop admin-lvs admin-lvcreate admin-lvext
 // origins are suspended. One of its volumes also has a snapshot that does not belong to the set. Afterwards the set's
 // snapshots are to LVM, udev and dmeventd as if LVM alone had made them.
 func TestAdministratorMeanwhile(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	g.prepare(t, makeAdminVolumes, removeAdminVolumes)
 	const take = "lvm_snapshot volumes=/srv/one,/srv/two size=16m freeze_timeout=200"

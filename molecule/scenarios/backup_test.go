@@ -298,6 +298,7 @@ echo mistaken >/root/wrong.pw; head -c 30M /dev/urandom >/pccehr/bulk`,
 // TestSecretsAreNotShown searches for a password in everything that a backup writes and in all command lines while it
 // runs.
 func TestSecretsAreNotShown(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	const canary = "canary-5f2d"

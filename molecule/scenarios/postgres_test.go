@@ -97,6 +97,7 @@ func TestArchiveGoesOnInANewTimeline(t *testing.T) {
 // TestClusterOnSeveralVolumes moves the WAL of the guest's cluster to another volume. A set of the one alone is
 // refused, before anything is taken; a set of both is taken, and both go back.
 func TestClusterOnSeveralVolumes(t *testing.T) {
+	playedOn(t, "d12")
 	g := guestFor(t)
 	g.prepare(t, clusterVariables+stopDatabase+`
 lvcreate -qqy -Wn -L 384M -n wal vg01; mkfs.ext4 -q /dev/vg01/wal; mkdir -p /wal; mount /dev/vg01/wal /wal

@@ -71,7 +71,7 @@ systemctl daemon-reload; systemctl reset-failed 'rw-*' 2>/dev/null
 
 // TestServicesComeBackAsTheyWere rolls back with units of all kinds at once, of which one does not start again.
 func TestServicesComeBackAsTheyWere(t *testing.T) {
-	playedOn(t, "d13")
+	tortured(t)
 	g := guestFor(t)
 	g.prepare(t, makeAllUnits+`
 lvcreate -qqy -L 64M -n auto vg01; mkfs.ext4 -q /dev/vg01/auto; mkdir -p /srv/auto

@@ -12,6 +12,7 @@ import (
 // must store the file as it is on the volume, a restore of the first backup must bring back the file as it was then,
 // and neither may read the files that are the same.
 func TestRollbackBetweenBackups(t *testing.T) {
+	tortured(t)
 	onlyOn(t, "d12")
 	g := guestFor(t)
 	const forge = `echo %s >/pccehr/rolled && touch -d '2001-02-03 04:05:06' /pccehr/rolled && sync`
