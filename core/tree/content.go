@@ -44,6 +44,7 @@ type contentSync struct {
 	to       *node    // the file to be made equal
 	old      *os.File // the content of `to` before; nil: the file is new
 	dst      *os.File // `to`, opened for writing once there is something to write
+	older    bool     // `to` is a file of the older tree
 	readOnly bool     // nothing may be written: a difference is errDiffers
 	size     int64    // of src
 	length   int64    // the present size of `to`
@@ -74,9 +75,9 @@ func (j *job) syncContent(e *entry) (changed bool, err error) {
 	return changed || c.wrote, err
 }
 
-// compareContent returns errDiffers if the entry's file of `from` has not the content of the other file.
+// compareContent returns errDiffers if the entry's file of `from` has not the content of a file of the older tree.
 func (j *job) compareContent(e *entry, other *node) error {
-	c := contentSync{job: j, e: e, to: other, readOnly: true}
+	c := contentSync{job: j, e: e, to: other, older: true, readOnly: true}
 	defer c.close()
 	return c.openAndRun()
 }
@@ -87,7 +88,7 @@ func (c *contentSync) openAndRun() (err error) {
 		return c.noteUnreadableFile(c.e, err)
 	}
 	if c.old, err = openTarget(c.to); err != nil {
-		return c.targetError("read", c.e.rel, err)
+		return c.oldUnreadable(err)
 	}
 	c.size, c.length = c.e.from.size(), c.to.size()
 	return c.run()
@@ -218,14 +219,28 @@ func (c *contentSync) oldData(at int64, size int) ([]byte, error) {
 	}
 	// O_DIRECT needs whole blocks and an aligned buffer. The buffer has room, and Go aligns large ones to pages.
 	whole := lazyBuffer(&c.buffers.target, readSize)[:roundUp(int64(size))]
-	n, err := readBlocks(c.old, whole, at)
+	n, err := readOld(c.old, whole, at)
 	if err != nil {
-		return nil, c.targetError("read", c.e.rel, err)
+		return nil, c.oldUnreadable(err)
 	}
 	old := whole[:size]
 	clear(old[min(n, size):])
 	return old, nil
 }
+
+// oldUnreadable returns the error for a file of `to` that cannot be read. In a comparison with the older tree that is a
+// difference: the file is stored anew, so that one lost block of an earlier backup does not keep every later one from
+// being made.
+func (c *contentSync) oldUnreadable(err error) error {
+	if !c.older || c.ctx.Err() != nil {
+		return c.targetError("read", c.e.rel, err)
+	}
+	c.warn(c.e.rel, "its copy in the earlier backup cannot be read ("+err.Error()+"), so it is stored anew")
+	return errDiffers
+}
+
+// readOld is readBlocks. Tests replace it.
+var readOld = readBlocks
 
 // readBlocks reads whole blocks up to the end of the file. os.File.ReadAt would read again after a short read at the
 // end of the file, from an offset within a block, and with O_DIRECT that is an error.
