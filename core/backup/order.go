@@ -14,15 +14,20 @@ const clockSlack = time.Minute
 // backup was made, or is behind now, and the backup's time does not tell how old it is.
 func (s Stored) Future(now time.Time) bool { return s.Time.After(now.Add(clockSlack)) }
 
-// NextSequence returns the number of the next backup of the host. list must contain all its backups.
+// NextSequence returns the number of the next backup of the host. list must contain all its backups. The number of a
+// damaged backup may not be known. Then it may be the last one, and is left free.
 func NextSequence(list []Stored, host string) int64 {
-	var last int64
+	var last, unknown int64
 	for _, s := range list {
-		if s.Host == host {
-			last = max(last, s.Sequence)
+		if s.Host != host {
+			continue
+		}
+		last = max(last, s.Sequence)
+		if s.Sequence == 0 && s.Damaged != "" {
+			unknown++
 		}
 	}
-	return last + 1
+	return last + unknown + 1
 }
 
 // NewestFirst sorts backups in place by when they were made, the latest first. Among the backups of one host Sequence

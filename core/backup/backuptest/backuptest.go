@@ -37,6 +37,10 @@ type Fixture struct {
 	// without knowing the layout. Nil: the list does not tell what has happened to the content.
 	Lose func(id string) error
 
+	// Entry returns the path of the file that describes the backup with this ID in the list. Nil: the repository has no
+	// such files.
+	Entry func(id string) string
+
 	// Page is the path of a page with a table of the attributes of files that a restore brings back with each backend. The
 	// suite checks the column of this backend. If Page is empty, it does not.
 	Page string

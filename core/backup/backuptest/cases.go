@@ -18,29 +18,30 @@ import (
 
 // cases are run with every backend, in process and over the wire.
 var cases = map[string]func(*testCase){
-	"Describe returns name and places":       describes,
-	"names every wrong option":               namesWrongOptions,
-	"presents what was stored":               presentsWhatWasStored,
-	"keeps the documented attributes":        checkAttributes,
-	"a second Store adds what changed":       addsOnlyChanges,
-	"lists the newest first, by host":        listsNewestFirst,
-	"numbers backups whatever the clock is":  numbersBackups,
-	"an unknown ID is not found":             unknownIDIsNotFound,
-	"a missing repository has its own code":  missingRepository,
-	"Check changes nothing":                  checkChangesNothing,
-	"Present returns the error of use":       returnsErrorOfUse,
-	"Present ends with its context":          presentEndsWithContext,
-	"a cancelled Store leaves nothing":       cancelledStoreLeavesNothing,
-	"names files that cannot be read":        unreadableFiles,
-	"Forget forgets one":                     forgetsOne,
-	"a backup without content is incomplete": lostContent,
-	"Settle leaves complete backups alone":   settleKeepsComplete,
-	"Settle leaves foreign files alone":      settleKeepsForeign,
-	"tells machines of one name apart":       otherMachine,
-	"stores changes that keep size and time": sameSizeAndTime,
-	"stores such changes of renamed files":   sameSizeAndTimeRenamed,
-	"trusts a record, or reads all files":    falseRecord,
-	"reads all files without a record":       missingRecord,
+	"Describe returns name and places":            describes,
+	"names every wrong option":                    namesWrongOptions,
+	"presents what was stored":                    presentsWhatWasStored,
+	"keeps the documented attributes":             checkAttributes,
+	"a second Store adds what changed":            addsOnlyChanges,
+	"lists the newest first, by host":             listsNewestFirst,
+	"numbers backups whatever the clock is":       numbersBackups,
+	"an unknown ID is not found":                  unknownIDIsNotFound,
+	"a missing repository has its own code":       missingRepository,
+	"Check changes nothing":                       checkChangesNothing,
+	"Present returns the error of use":            returnsErrorOfUse,
+	"Present ends with its context":               presentEndsWithContext,
+	"a cancelled Store leaves nothing":            cancelledStoreLeavesNothing,
+	"names files that cannot be read":             unreadableFiles,
+	"Forget forgets one":                          forgetsOne,
+	"a backup without content is incomplete":      lostContent,
+	"a backup with a damaged entry is incomplete": damagedEntry,
+	"Settle leaves complete backups alone":        settleKeepsComplete,
+	"Settle leaves foreign files alone":           settleKeepsForeign,
+	"tells machines of one name apart":            otherMachine,
+	"stores changes that keep size and time":      sameSizeAndTime,
+	"stores such changes of renamed files":        sameSizeAndTimeRenamed,
+	"trusts a record, or reads all files":         falseRecord,
+	"reads all files without a record":            missingRecord,
 }
 
 func describes(tc *testCase) {
@@ -360,6 +361,39 @@ func lostContent(tc *testCase) {
 	}
 	if err := tc.Backend.Forget(tc.ctx, tc.Config, lost.ID); err != nil {
 		tc.Errorf("Forget of what was removed: %v", err)
+	}
+	if got := ids(tc.list("")); !slices.Equal(got, []string{next.ID, kept.ID}) {
+		tc.Errorf("listed: %v, want %s and %s", got, next.ID, kept.ID)
+	}
+	tc.wantContent(kept.ID, dir, "file", "content")
+	tc.wantContent(next.ID, dir, "file", "content")
+}
+
+// damagedEntry overwrites the file that describes a backup, as a failing disk may. All other backups must be listed and
+// kept, and new ones made.
+func damagedEntry(tc *testCase) {
+	if tc.Entry == nil {
+		return
+	}
+	dir := tc.makeRoot("dat", map[string]string{"file": "content"})
+	kept, lost := tc.store(tc.tree(0, dir)), tc.store(tc.tree(1, dir))
+	if err := os.WriteFile(tc.Entry(lost.ID), make([]byte, 512), 0o600); err != nil {
+		tc.Fatal(err)
+	}
+	for _, s := range tc.list("host-a") {
+		if isLost := s.ID == lost.ID; s.Incomplete != isLost || (s.Damaged != "") != isLost || s.Host != "host-a" {
+			tc.Errorf("listed %+v, after the entry of %s was damaged", s, lost.ID)
+		}
+	}
+	use := func(context.Context, backup.Presented) error { return nil }
+	err := tc.Backend.Present(tc.ctx, tc.Config, lost.ID, ignoreProgress, use)
+	tc.wantCode("Present of a backup with a damaged entry", err, fault.BackendFailed)
+	next := tc.store(tc.tree(2, dir))
+	if err := tc.Backend.Settle(tc.ctx, tc.Config); err != nil {
+		tc.Error(err)
+	}
+	if err := tc.Backend.Forget(tc.ctx, tc.Config, lost.ID); err != nil {
+		tc.Errorf("Forget of a backup with a damaged entry: %v", err)
 	}
 	if got := ids(tc.list("")); !slices.Equal(got, []string{next.ID, kept.ID}) {
 		tc.Errorf("listed: %v, want %s and %s", got, next.ID, kept.ID)

@@ -18,6 +18,7 @@ func TestConformance(t *testing.T) {
 		return backuptest.Fixture{
 			Backend: New(), Config: at(path), Missing: at(filepath.Join(path, "missing")), Local: path, Machines: true,
 			Lose:      func(id string) error { return os.RemoveAll(filepath.Join(path, "host-a", id)) },
+			Entry:     func(id string) string { return filepath.Join(path, "host-a", id+".json") },
 			Unchanged: backuptest.ByRecord, Page: "../../../docs/attributes.md",
 		}
 	})

@@ -85,15 +85,14 @@ func (s hostDir) noteMachine() error {
 	return repositoryError("note whose backups these are", durable.WriteFile(path, []byte(s.machine+"\n"), 0o600))
 }
 
-// list returns the backups that have a record, in no particular order. Those whose tree is not there any more are
-// incomplete. If a record cannot be read, list fails with backend_failed, or calls damaged, if that is given, for what
-// is listed instead.
-func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backup.Stored, error) {
+// list returns the backups that have a record, in no particular order. Those whose tree is not there any more, or
+// whose record cannot be read, are incomplete. wrong is the fault of a record that can be read and is that of another
+// backup: then it is in doubt whose directory this is.
+func (s hostDir) list() (all []backup.Stored, wrong, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, repositoryError("list the backups", err)
+		return nil, nil, repositoryError("list the backups", err)
 	}
-	var all []backup.Stored
 	for _, entry := range entries {
 		id, ok := strings.CutSuffix(entry.Name(), recordSuffix)
 		if !ok || !isSafeName(id) {
@@ -103,11 +102,11 @@ func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backu
 		if errors.Is(err, fault.NotFound) {
 			continue // it was just forgotten
 		}
-		if err != nil && damaged == nil {
-			return nil, err
+		if errors.Is(err, errOfAnother) {
+			wrong = err
 		}
 		if err != nil {
-			stored = damaged(id, err)
+			stored = s.damaged(id, err)
 		} else if gone := s.checkRoots(stored); gone != nil {
 			if _, err := os.Lstat(s.recordPath(id)); errors.Is(err, fs.ErrNotExist) {
 				continue // it was forgotten meanwhile
@@ -116,7 +115,7 @@ func (s hostDir) list(damaged func(id string, err error) backup.Stored) ([]backu
 		}
 		all = append(all, stored)
 	}
-	return all, nil
+	return all, wrong, nil
 }
 
 // checkRoots returns an error if the directory of a root of a complete backup is not there. What the others hold is not
@@ -143,6 +142,9 @@ func (s hostDir) damaged(id string, err error) backup.Stored {
 	}
 }
 
+// errOfAnother says that a record is that of another backup than its name says.
+var errOfAnother = errors.New("it is that of another backup")
+
 // readRecord returns the record of a backup. Faults: not_found, and backend_failed if the record is not that of the
 // backup.
 func (s hostDir) readRecord(id string) (backup.Stored, error) {
@@ -155,7 +157,7 @@ func (s hostDir) readRecord(id string) (backup.Stored, error) {
 	}
 	stored, err := parseRecord(data)
 	if err == nil && (stored.ID != id || stored.Host != s.host) {
-		err = fmt.Errorf("it is that of %q of host %q", stored.ID, stored.Host)
+		err = fmt.Errorf("%w: %q of host %q", errOfAnother, stored.ID, stored.Host)
 	}
 	if err != nil {
 		f := fault.New(fault.BackendFailed, "%s is not the record of that backup: %w", s.recordPath(id), err)

@@ -88,7 +88,7 @@ func (mirror) List(_ context.Context, c backup.Config, host string) ([]backup.St
 	}
 	var all []backup.Stored
 	for _, s := range hosts {
-		stored, err := s.list(s.damaged)
+		stored, _, err := s.list()
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -59,8 +60,8 @@ func (s hostDir) giveUp(ctx context.Context, id string, cause error) error {
 func (s hostDir) makeBackup(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, lostFiles,
 	error) {
 	var none lostFiles
-	older, err := s.list(nil)
-	if err != nil {
+	older, wrong, err := s.list()
+	if err = cmp.Or(err, wrong); err != nil {
 		return backup.Stored{}, none, err
 	}
 	backup.NewestFirst(older)

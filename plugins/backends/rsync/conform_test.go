@@ -25,6 +25,10 @@ func TestConformance(t *testing.T) {
 				name, host, _ := strings.Cut(id, ".")
 				return os.RemoveAll(filepath.Join(path, host, name))
 			},
+			Entry: func(id string) string {
+				name, host, _ := strings.Cut(id, ".")
+				return filepath.Join(path, host, name+".json")
+			},
 			Page: "../../../docs/attributes.md",
 		}
 	})

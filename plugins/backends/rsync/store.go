@@ -37,7 +37,7 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 		return backup.Stored{}, err
 	}
 	var stored backup.Stored
-	if err = fault.All(t.noteOwnMachine(ctx, of.Host, held.machine), firstDamage(held.trees)); err == nil {
+	if err = t.noteOwnMachine(ctx, of.Host, held.machine); err == nil {
 		stored, err = t.storeLocked(ctx, of, held.trees, report)
 	}
 	left := t.runDespiteContext(ctx, held.unlock)

@@ -150,17 +150,6 @@ func damaged(name string, err error) backup.Stored {
 	return backup.Stored{Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error()}
 }
 
-// firstDamage returns why the marker of the first tree whose marker cannot be read cannot be read, and nil if there is
-// no such tree.
-func firstDamage(trees []datedTree) error {
-	for _, one := range trees {
-		if one.damage != nil {
-			return one.damage
-		}
-	}
-	return nil
-}
-
 func readMarker(path string) (backup.Stored, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

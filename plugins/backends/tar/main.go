@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 
@@ -139,7 +140,7 @@ func (b backend) Forget(_ context.Context, c backup.Config, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.find(id); err != nil {
+	if _, err := r.find(id); err != nil && (errors.Is(err, fault.NotFound) || !isOwnID(id)) {
 		return err
 	}
 	return r.remove(id)

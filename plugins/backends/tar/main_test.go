@@ -31,6 +31,7 @@ func TestConformance(t *testing.T) {
 			Backend: backend{command.Local{}}, Config: at(path), Missing: at(filepath.Join(path, "missing")), Whole: true,
 			Local: path,
 			Lose:  func(id string) error { return os.Remove(filepath.Join(path, id+".tar")) },
+			Entry: func(id string) string { return filepath.Join(path, id+".json") },
 			Page:  "../../../docs/attributes.md",
 		}
 	})

@@ -72,9 +72,12 @@ func (r repository) lock() (unlock func(), err error) {
 	return l.Release, nil
 }
 
+// idLayout is the layout of the time in an ID.
+const idLayout = "20060102T150405Z"
+
 // freeID returns an ID that no backup has. The caller holds the lock.
 func (r repository) freeID(t time.Time) (string, error) {
-	id := t.UTC().Format("20060102T150405Z")
+	id := t.UTC().Format(idLayout)
 	for n := 2; ; n++ {
 		_, err := os.Lstat(r.archive(id))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +89,7 @@ func (r repository) freeID(t time.Time) (string, error) {
 		if err != nil {
 			return "", fault.New(fault.BackendFailed, "look for a free name: %w", err)
 		}
-		id = fmt.Sprintf("%s-%d", t.UTC().Format("20060102T150405Z"), n)
+		id = fmt.Sprintf("%s-%d", t.UTC().Format(idLayout), n)
 	}
 }
 
@@ -138,22 +141,30 @@ func (r repository) list(host string) ([]backup.Stored, error) {
 			continue
 		}
 		s, err := r.find(id)
-		if errors.Is(err, fault.NotFound) {
-			continue // it was just forgotten
+		if errors.Is(err, fault.NotFound) || err != nil && !isOwnID(id) {
+			continue // it was just forgotten, or another program has written the file
 		}
 		if err != nil {
-			return nil, err
+			s = damaged(id, host, err)
 		}
 		if host != "" && s.Host != host {
 			continue
 		}
-		if gone := r.checkArchive(s); gone != nil {
+		if gone := r.checkArchive(s); gone != nil && !s.Incomplete {
 			s.Incomplete, s.Damaged = true, gone.Error()
 		}
 		all = append(all, s)
 	}
 	slices.SortFunc(all, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })
 	return all, nil
+}
+
+// damaged returns what is listed of a backup whose entry cannot be read. Whose backup it is stands in the entry alone, so
+// it counts as one of the host that asks.
+func damaged(id, host string, err error) backup.Stored {
+	stamp, _, _ := strings.Cut(id, "-")
+	at, _ := time.Parse(idLayout, stamp)
+	return backup.Stored{ID: id, Host: host, Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error()}
 }
 
 // checkArchive returns an error if the archive of a backup is not there any more, or not of the size that it had. Only
@@ -186,7 +197,7 @@ func (r repository) find(id string) (backup.Stored, error) {
 	var s backup.Stored
 	if err := json.Unmarshal(data, &s); err != nil || s.ID != id {
 		return backup.Stored{}, fault.New(fault.BackendFailed, "%s is not the entry of a backup", r.entry(id)).
-			WithHint("another program has written it: move it away")
+			WithHint("another program has written it, or the disk has lost it: move it away")
 	}
 	return s, nil
 }
@@ -203,6 +214,9 @@ func (r repository) remove(id string) error {
 
 // ownFile matches the names of the archives that this backend makes, complete and not.
 var ownFile = regexp.MustCompile(`^(\d{8}T\d{6}Z(?:-\d+)?)\.(tar|partial)$`)
+
+// isOwnID reports whether this backend may have made a backup of that ID.
+func isOwnID(id string) bool { return ownFile.MatchString(id + ".tar") }
 
 // settle removes what was never listed or is no longer listed. Files that other programs have put there stay. The
 // caller holds the lock.
