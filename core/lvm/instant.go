@@ -29,8 +29,10 @@ type SnapshotPair struct {
 	Log bool
 }
 
-// OriginDevice and SnapshotDevice return the names of the pair's devices.
-func (p SnapshotPair) OriginDevice() string   { return DMName(p.VG, p.Origin) }
+// OriginDevice returns the name of the origin's device.
+func (p SnapshotPair) OriginDevice() string { return DMName(p.VG, p.Origin) }
+
+// SnapshotDevice returns the name of the snapshot's device.
 func (p SnapshotPair) SnapshotDevice() string { return DMName(p.VG, p.Snapshot) }
 
 // snapshotName returns the name of the snapshot, vg/lv.

@@ -12,10 +12,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
-// snapshotsOfTags checks that each snapshot still has its tag, and returns the ids (thin_id) by which the pools know the
-// thin snapshots and origins, by vg/lv. LVM gives the name and the thin_id of a removed volume to the next one. So the
-// snapshots are looked up, and then changed, while the groups are locked. Fault: busy if a snapshot does not have its
-// tag: it is another volume, whose content must stay.
+// snapshotsOfTags checks that each snapshot still has its tag, and returns the ids (thin_id) by which the pools know
+// the thin snapshots and origins, by vg/lv. LVM gives the name and the thin_id of a removed volume to the next one. So
+// the snapshots are looked up, and then changed, while the groups are locked. Fault: busy if a snapshot does not have
+// its tag: it is another volume, whose content must stay.
 func (l *LVM) snapshotsOfTags(ctx context.Context, pairs []SnapshotPair) (map[string]int64, error) {
 	var names []string
 	for _, p := range pairs {

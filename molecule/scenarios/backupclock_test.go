@@ -69,7 +69,8 @@ func TestClockAheadRemovesNoLockOfAnotherHost(t *testing.T) {
 	g := guestFor(t)
 	const restic = "restic -r /srv/restic -p /root/restic.pw --no-lock "
 	// The other host is a restic in a UTS namespace of its own. It is stopped, so that it does not see this clock.
-	g.prepare(t, makeRepositories+"\n"+`mkfifo /run/stored && (unshare --uts sh -c 'hostname elsewhere; echo $$ >/run/elsewhere.pid
+	g.prepare(t, makeRepositories+"\n"+`mkfifo /run/stored
+		(unshare --uts sh -c 'hostname elsewhere; echo $$ >/run/elsewhere.pid
 		exec restic -r /srv/restic -p /root/restic.pw backup --stdin' </run/stored >/dev/null 2>&1 &)
 		exec 9>/run/stored
 		for i in $(seq 60); do [ "$(`+restic+`list locks)" ] && break; sleep 1; done

@@ -30,7 +30,9 @@ func (e refreshAfterBlank) Blank(device string, size int) error {
 }
 
 func TestPrepareInstantRefusesSnapshotMadeLiveMeanwhile(t *testing.T) {
-	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{{Name: "a"}, {Name: "as", Origin: "a", Tags: []string{"mine"}}}})
+	f := lvmtest.New(lvmtest.Group{Name: "vg", Volumes: []lvmtest.Volume{
+		{Name: "a"}, {Name: "as", Origin: "a", Tags: []string{"mine"}},
+	}})
 	l := f.LVM().On(func() (lvm.Mapper, error) {
 		m, err := f.Mapper()
 		return refreshAfterBlank{m, func() error { return f.LVM().Refresh(t.Context(), "vg/a") }}, err

@@ -20,9 +20,9 @@ type repositoryLock struct {
 	PID      int       `json:"pid"`
 }
 
-// freshLock is the age up to which `restic unlock` certainly keeps the lock of another host. restic itself removes locks
-// that are older than 30 minutes (internal/restic/lock.go, staleLockTimeout). A restic that is alive renews its lock
-// every 5 minutes.
+// freshLock is the age up to which `restic unlock` certainly keeps the lock of another host. restic itself removes
+// locks that are older than 30 minutes (internal/restic/lock.go, staleLockTimeout). A restic that is alive renews its
+// lock every 5 minutes.
 const freshLock = 20 * time.Minute
 
 // settleLocks calls `restic unlock`, which removes the locks of ended programs of this host, and every lock that is

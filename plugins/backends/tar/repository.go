@@ -159,8 +159,8 @@ func (r repository) list(host string) ([]backup.Stored, error) {
 	return all, nil
 }
 
-// damaged returns what is listed of a backup whose entry cannot be read. Whose backup it is stands in the entry alone, so
-// it counts as one of the host that asks.
+// damaged returns what is listed of a backup whose entry cannot be read. Whose backup it is stands in the entry alone,
+// so it counts as one of the host that asks.
 func damaged(id, host string, err error) backup.Stored {
 	stamp, _, _ := strings.Cut(id, "-")
 	at, _ := time.Parse(idLayout, stamp)
