@@ -150,8 +150,8 @@ func (t *tool) forgetOrphanedMarks(ctx context.Context, host string) {
 }
 
 // Settle removes the locks of processes of this host that have ended (restic calls them stale), and what was restored
-// into scratch to be read. It also marks the snapshots of runs of this host that were killed before they knew whether files are
-// missing.
+// into scratch to be read. It also marks the snapshots of runs of this host that were killed before they knew whether
+// files are missing.
 func (b *Backend) Settle(ctx context.Context, c backup.Config) error {
 	t, err := b.open(ctx, c)
 	if err != nil {
