@@ -38,7 +38,8 @@ func TestSetWithConsistencyVolumeIsRefusedForConsistencySet(t *testing.T) {
 			if c.consistency == "volume" {
 				expectFault(t, err, fault.SetDiffers, "set s exists", "each volume was taken by itself")
 			}
-			if _, err := srv.operation(Request{State: Mounted}).makePresent(t.Context()); err != nil {
+			mounted := srv.operation(Request{State: Mounted, Mount: MountOptions{Create: true}})
+			if _, err := mounted.makePresent(t.Context()); err != nil {
 				t.Errorf("without volumes: %v", err)
 			}
 		})

@@ -205,7 +205,7 @@ func replacedCases() map[string]goldenCase {
 		},
 		"replaced_without_volumes": {earlier: takeTwo, before: overflowOne, request: Request{Replace: true, Size: "40m"}},
 		"replaced_and_mounted_check": {
-			earlier: takeTwo, before: overflowOne, request: Request{State: Mounted, Replace: true, Check: true},
+			earlier: takeTwo, before: overflowOne, request: Request{State: Mounted, Replace: true, Mount: points, Check: true},
 		},
 		"replaced_while_mounted": {
 			earlier: takeTwo,
@@ -231,11 +231,13 @@ func replacedCases() map[string]goldenCase {
 	}
 }
 
+// points are mount points below a directory of the test.
+var points = MountOptions{Point: "POINTS", Create: true}
+
 func mountedCases() map[string]goldenCase {
-	points := MountOptions{Point: "POINTS", Create: true}
 	return map[string]goldenCase{
 		"mounted_new":       {request: Request{State: Mounted, Volumes: twoVolumes, Mount: points}},
-		"mounted_new_check": {request: Request{State: Mounted, Volumes: twoVolumes, Check: true}},
+		"mounted_new_check": {request: Request{State: Mounted, Volumes: twoVolumes, Mount: points, Check: true}},
 		"mounted": {
 			earlier: takeTwo, request: Request{State: Mounted, Volumes: twoVolumes, Mount: points},
 		},
@@ -276,7 +278,6 @@ func mountedCases() map[string]goldenCase {
 }
 
 func notMountedCases() map[string]goldenCase {
-	points := MountOptions{Point: "POINTS", Create: true}
 	mountFails := func(srv *goldenServer) { srv.onCommand["mount -t ext4"] = func() error { return errTest } }
 	return map[string]goldenCase{
 		"not_mounted_new": {
@@ -289,6 +290,12 @@ func notMountedCases() map[string]goldenCase {
 		"not_mounted": {earlier: takeTwo, before: mountFails, request: Request{State: Mounted, Mount: points}},
 		"not_mounted_but_extended": {
 			earlier: takeTwo, before: mountFails, request: Request{State: Mounted, Size: "300m", Mount: points},
+		},
+		"not_mounted_new_no_points": {
+			request: Request{State: Mounted, Volumes: twoVolumes, Mount: MountOptions{Point: "POINTS"}},
+		},
+		"not_mounted_new_no_points_check": {
+			request: Request{State: Mounted, Volumes: twoVolumes, Mount: MountOptions{Point: "POINTS"}, Check: true},
 		},
 		"not_mounted_no_points": {earlier: takeTwo, request: Request{State: Mounted, Mount: MountOptions{Point: "POINTS"}}},
 		"not_mounted_point_in_use": {

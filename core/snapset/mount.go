@@ -31,8 +31,9 @@ type MountOptions struct {
 // If it fails, it removes the set again, but only if this operation took it.
 func (op *operation) makeMounted(ctx context.Context, setResult Result) (Result, error) {
 	if op.Check && (op.set == nil || setResult.Changed) {
-		setResult.Msg += " and mount it"
-		return setResult, nil
+		mounts, err := op.planMounts()
+		setResult.Msg += " and mount it on " + joinPoints(mounts)
+		return setResult, err
 	}
 	result, err := op.mountSet(ctx, setResult)
 	switch {
@@ -46,19 +47,29 @@ func (op *operation) makeMounted(ctx context.Context, setResult Result) (Result,
 	return Result{}, err
 }
 
+// planMounts returns where the snapshots of the set, which need not exist yet, are to be mounted, and refuses mount
+// points that cannot be used.
+func (op *operation) planMounts() ([]snapshotMount, error) {
+	if err := op.targetSetOrigins(); err != nil {
+		return nil, err
+	}
+	return op.mounter().plan()
+}
+
+func (op *operation) mounter() *mounter {
+	return &mounter{
+		name: op.Set, set: op.set, targets: op.targets, view: op.view, MountOptions: op.Mount, run: op.run,
+		commands: op.commands, lvm: op.lvm,
+	}
+}
+
 // mountSet mounts the set on the mount points that the request names, and adds that to the result.
 func (op *operation) mountSet(ctx context.Context, result Result) (Result, error) {
-	if err := op.targetSetOrigins(); err != nil {
-		return Result{}, err
-	}
-	m := mounter{
-		set: op.set, targets: op.targets, view: op.view, MountOptions: op.Mount, run: op.run, commands: op.commands,
-		lvm: op.lvm,
-	}
-	mounts, err := m.plan()
+	mounts, err := op.planMounts()
 	if err != nil {
 		return Result{}, err
 	}
+	m := op.mounter()
 	missing := m.missing(mounts)
 	result.Snapshots = listWithMountpoints(op.set, mounts)
 	if len(missing) == 0 {
@@ -74,7 +85,8 @@ func (op *operation) mountSet(ctx context.Context, result Result) (Result, error
 
 // mounter mounts the snapshots of one set.
 type mounter struct {
-	set     *Set
+	name    string
+	set     *Set     // nil: it is not taken yet
 	targets []Target // its volumes
 	view    *View
 	MountOptions
@@ -85,9 +97,14 @@ type mounter struct {
 
 // snapshotMount is the mount of one snapshot, planned or existing.
 type snapshotMount struct {
-	snapshot *lvm.Volume
+	snapshot *lvm.Volume // nil: it is not taken yet
 	point    string
 	options  string
+}
+
+// isOf reports whether a mount is one of the snapshot.
+func (s snapshotMount) isOf(mount filesystem.Mount) bool {
+	return s.snapshot != nil && mount.Dev == devOf(s.snapshot)
 }
 
 // plan returns where each snapshot is to be mounted, and refuses mount points that cannot be used.
@@ -103,7 +120,10 @@ func (m *mounter) plan() ([]snapshotMount, error) {
 		if IsPart(t, m.targets) {
 			continue
 		}
-		planned := snapshotMount{snapshot: m.set.snapshotOf(t.LV), point: t.Mountpoint, options: t.Options}
+		planned := snapshotMount{point: t.Mountpoint, options: t.Options}
+		if m.set != nil {
+			planned.snapshot = m.set.snapshotOf(t.LV)
+		}
 		if planned.point == "" {
 			planned.point = m.defaultPoint(t, count[t.LV.Name] == 1)
 		}
@@ -121,7 +141,7 @@ func (m *mounter) plan() ([]snapshotMount, error) {
 func (m *mounter) defaultPoint(t *Target, isOnly bool) string {
 	switch {
 	case m.Point == "":
-		return filepath.Join(MountDir, m.set.Set, t.LV.VG, t.LV.Name)
+		return filepath.Join(MountDir, m.name, t.LV.VG, t.LV.Name)
 	case len(m.targets) == 1:
 		return m.Point
 	case !isOnly:
@@ -132,15 +152,16 @@ func (m *mounter) defaultPoint(t *Target, isOnly bool) string {
 
 // check refuses a mount that cannot be made.
 func (m *mounter) check(t *Target, planned snapshotMount) error {
-	if planned.snapshot == nil {
-		return fault.New(fault.SetDiffers, "set %s has no snapshot of %s", m.set.Set, t.LV.FullName())
+	if m.set != nil && planned.snapshot == nil {
+		return fault.New(fault.SetDiffers, "set %s has no snapshot of %s", m.name, t.LV.FullName())
 	}
 	if t.Crypt != "" {
 		return fault.New(fault.Unsupported, "%s is encrypted (LUKS); its snapshot is not opened for mounting",
 			t.LV.FullName()).
-			WithHint("by hand: cryptsetup open --readonly %s NAME, then mount -o ro /dev/mapper/NAME", planned.snapshot.Path)
+			WithHint("by hand: cryptsetup open --readonly %s NAME, then mount -o ro /dev/mapper/NAME",
+				"/dev/"+t.LV.VG+"/"+SnapshotName(t.LV.Name, m.name))
 	}
-	if other, ok := filesystem.At(m.view.Mounts, planned.point); ok && other.Dev != devOf(planned.snapshot) {
+	if other, ok := filesystem.At(m.view.Mounts, planned.point); ok && !planned.isOf(other) {
 		return fault.New(fault.Busy, "%s: %s is mounted there already", planned.point, other.Source).
 			WithHint("choose another mountpoint")
 	}
@@ -155,7 +176,7 @@ func (m *mounter) check(t *Target, planned snapshotMount) error {
 func (m *mounter) missing(mounts []snapshotMount) []snapshotMount {
 	var out []snapshotMount
 	for _, planned := range mounts {
-		if other, ok := filesystem.At(m.view.Mounts, planned.point); !ok || other.Dev != devOf(planned.snapshot) {
+		if other, ok := filesystem.At(m.view.Mounts, planned.point); !ok || !planned.isOf(other) {
 			out = append(out, planned)
 		}
 	}

@@ -110,9 +110,15 @@ func (op *operation) perform(ctx context.Context) (Result, error) {
 // smaller than asked for are extended, and an overflowed set is taken again if Replace says so.
 func (op *operation) makePresent(ctx context.Context) (Result, error) {
 	if op.set == nil {
+		if err := op.checkMountPoints(); err != nil {
+			return Result{}, err
+		}
 		return op.takeNew(ctx)
 	}
 	replace, err := op.set.checkWanted(op.Request, op.targets)
+	if err == nil {
+		err = op.checkMountPoints()
+	}
 	switch {
 	case err != nil:
 		return Result{}, err
@@ -120,6 +126,15 @@ func (op *operation) makePresent(ctx context.Context) (Result, error) {
 		return op.replace(ctx)
 	}
 	return op.extend(ctx)
+}
+
+// checkMountPoints refuses mount points that cannot be used before anything is taken, extended or replaced.
+func (op *operation) checkMountPoints() error {
+	if op.State != Mounted || op.set == nil && len(op.targets) == 0 {
+		return nil // without a set and volumes to take, takeNew says what is missing
+	}
+	_, err := op.planMounts()
+	return err
 }
 
 // targetSetOrigins makes the set's origins the targets, unless the user named volumes.
