@@ -124,15 +124,8 @@ func (o outcome) writeText(stdout, stderr io.Writer, print func(io.Writer, Resul
 
 // writeFailure writes each problem on a line of its own, then the hints, and then the table of holders.
 func (o outcome) writeFailure(w io.Writer) {
-	msgs := []string{o.err.Msg}
-	if list, ok := o.err.Facts["problems"].([]fault.Problem); ok {
-		msgs = nil
-		for _, p := range list {
-			msgs = append(msgs, p.Msg)
-		}
-	}
-	for _, msg := range msgs {
-		fmt.Fprintf(w, "%s: %s\n", o.name, msg)
+	for _, p := range o.err.Problems() {
+		fmt.Fprintf(w, "%s: %s\n", o.name, p.Msg)
 	}
 	if o.exception != "" {
 		fmt.Fprintln(w, o.exception)

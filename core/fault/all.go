@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"reflect"
@@ -71,7 +72,7 @@ func join(errs []error) *Error {
 	for _, err := range errs {
 		e := Of(err)
 		all.addFacts(e.Facts)
-		for _, p := range e.problems() {
+		for _, p := range e.Problems() {
 			list = append(list, p)
 			msgs = appendNew(msgs, p.Msg)
 			hints = appendNew(hints, p.Hint)
@@ -82,12 +83,30 @@ func join(errs []error) *Error {
 	return all.With(problemsKey, list)
 }
 
-// problems returns the list of e if e is a joined fault, else a list with e alone.
-func (e *Error) problems() []Problem {
-	if list, ok := e.Facts[problemsKey].([]Problem); ok {
+// Problems returns the failures that All joined into e, also if e was decoded from JSON. If e is not a joined fault, or
+// wraps one and says more than that, the result is e alone.
+func (e *Error) Problems() []Problem {
+	list := decodeProblems(e.Facts[problemsKey])
+	var msgs []string
+	for _, p := range list {
+		msgs = appendNew(msgs, p.Msg)
+	}
+	if len(list) == 0 || strings.Join(msgs, "; ") != e.Msg {
+		return []Problem{{Code: e.Code, Msg: e.Msg, Hint: e.Hint}}
+	}
+	return list
+}
+
+// decodeProblems returns the fact "problems" as a list, and nil if it is none.
+func decodeProblems(fact any) (list []Problem) {
+	if list, ok := fact.([]Problem); ok || fact == nil {
 		return list
 	}
-	return []Problem{{Code: e.Code, Msg: e.Msg, Hint: e.Hint}}
+	text, err := json.Marshal(fact)
+	if err != nil || json.Unmarshal(text, &list) != nil {
+		return nil
+	}
+	return list
 }
 
 // addFacts adds facts to those of e, except "problems". If e has a fact with the same key, lists of the same type are
