@@ -30,7 +30,8 @@ func TestProblemsOutliveJSON(t *testing.T) {
 	if diff := cmp.Diff(want, wrapped.Problems()); diff != "" {
 		t.Error(diff)
 	}
-	if got := fault.Of(fault.All(wrapped, fault.New(fault.Timeout, "late"))).Problems(); len(got) != 2 || got[0] != want[0] {
+	again := fault.Of(fault.All(wrapped, fault.New(fault.Timeout, "late")))
+	if got := again.Problems(); len(got) != 2 || got[0] != want[0] {
 		t.Errorf("joined again: %+v", got)
 	}
 }

@@ -32,7 +32,7 @@ type MountOptions struct {
 func (op *operation) makeMounted(ctx context.Context, setResult Result) (Result, error) {
 	if op.Check && (op.set == nil || setResult.Changed) {
 		mounts, err := op.planMounts()
-		setResult.Msg += " and mount it on " + joinPoints(mounts)
+		setResult.Msg += "; would mount it on " + joinPoints(mounts)
 		return setResult, err
 	}
 	result, err := op.mountSet(ctx, setResult)
@@ -71,7 +71,7 @@ func (op *operation) mountSet(ctx context.Context, result Result) (Result, error
 	}
 	m := op.mounter()
 	missing := m.missing(mounts)
-	result.Snapshots = listWithMountpoints(op.set, mounts)
+	result.Snapshots = withMountpoints(result.Snapshots, mounts)
 	if len(missing) == 0 {
 		return result, nil
 	}
@@ -252,9 +252,9 @@ func targetsOf(mounts []snapshotMount) []filesystem.Target {
 	return out
 }
 
-// listWithMountpoints lists the set's snapshots with their mount points.
-func listWithMountpoints(s *Set, mounts []snapshotMount) []Taken {
-	out := listSnapshots(s)
+// withMountpoints returns what a result says of the set's snapshots, with their mount points.
+func withMountpoints(list []Taken, mounts []snapshotMount) []Taken {
+	out := slices.Clone(list)
 	for i := range out {
 		for _, m := range mounts {
 			if m.snapshot.FullName() == out[i].Snapshot {

@@ -31,6 +31,9 @@ func (op *operation) replace(ctx context.Context) (Result, error) {
 		err = fault.New(fault.Of(err).Code, "set %s had overflowed and was removed, and volumes=%s was not taken again: %w",
 			op.Set, strings.Join(names, ","), err)
 	}
+	if err == nil {
+		result.Msg += "; before that, " + op.doneOrWould("removed", "remove") + " the set of that name, which had overflowed"
+	}
 	if result.Diff != nil {
 		result.Diff.Before = before
 	}
