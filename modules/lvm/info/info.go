@@ -42,7 +42,9 @@ type resultData struct {
 }
 
 // Module returns the program lvm_snapshot_info.
-func Module() ansible.Program {
+func Module() ansible.Program { return module().Program() }
+
+func module() ansible.Module[args] {
 	return ansible.Module[args]{
 		Name: "lvm_snapshot_info",
 		Summary: "Lists sets of LVM snapshots, runs under way and the results of the last backups, and says what this " +
@@ -54,7 +56,7 @@ func Module() ansible.Program {
 		Examples: `  lvm_snapshot_info             everything
   lvm_snapshot_info name=snap   one set, and its last rollback
   lvm_snapshot_info --json      as data`,
-	}.Program()
+	}
 }
 
 func validate(a args) error {

@@ -26,7 +26,9 @@ type args struct {
 }
 
 // Module returns the program lvm_merge.
-func Module() ansible.Program {
+func Module() ansible.Program { return module().Program() }
+
+func module() ansible.Module[args] {
 	return ansible.Module[args]{
 		Name:    "lvm_merge",
 		Summary: "Rolls volumes back to a set of LVM snapshots: all of them, or none.",
@@ -41,7 +43,7 @@ func Module() ansible.Program {
   lvm_merge name=before-upgrade services=auto wait=true  stop whatever holds the volumes open, and wait for the merge
   lvm_merge snapshots=vg00/dat_snap,vg00/pccehr_snap services=postgresql,pccehr  roll back to snapshots made by hand`,
 		Internal: rollback.HiddenCommands(nil),
-	}.Program()
+	}
 }
 
 func validate(a args) error {

@@ -33,7 +33,9 @@ type args struct {
 }
 
 // Module returns the program lvm_snapshot.
-func Module() ansible.Program {
+func Module() ansible.Program { return module().Program() }
+
+func module() ansible.Module[args] {
 	return ansible.Module[args]{
 		Name:    "lvm_snapshot",
 		Summary: "Takes, extends, mounts and removes a named set of LVM snapshots of one instant.",
@@ -52,7 +54,7 @@ func Module() ansible.Program {
   lvm_snapshot state=mounted mountpoint=/mnt/snap   mount set "snap", read-only
   lvm_snapshot state=absent                         remove it`,
 		Internal: rollback.HiddenCommands(nil),
-	}.Program()
+	}
 }
 
 func validate(a args) error {

@@ -48,7 +48,9 @@ type args struct {
 type Rollback = rollback.Arguments
 
 // Module returns the program snap_backup.
-func Module() ansible.Program {
+func Module() ansible.Program { return module().Program() }
+
+func module() ansible.Module[args] {
 	handlers := journey.Handlers{
 		run.Kind: run.Handler(backends.BuiltIn), run.KindQuery: run.QueryHandler(backends.BuiltIn),
 		restore.Kind: restore.Handler(backends.BuiltIn),
@@ -76,7 +78,7 @@ func Module() ansible.Program {
   snap_backup @/etc/rewind/nightly.json                                    make the scheduled backup now
   snap_backup action=unschedule name=nightly                               end the schedule`,
 		Internal: internal,
-	}.Program()
+	}
 }
 
 // The values of the argument compare.

@@ -20,7 +20,9 @@ type args struct {
 }
 
 // Module returns the program snap_backup_info.
-func Module() ansible.Program {
+func Module() ansible.Program { return module().Program() }
+
+func module() ansible.Module[args] {
 	internal := rollback.HiddenCommands(journey.Handlers{run.KindQuery: run.QueryHandler(backends.BuiltIn)})
 	internal["backend"] = func(_ context.Context, args []string) int { return backends.BuiltIn.Serve(args) }
 	return ansible.Module[args]{
@@ -34,7 +36,7 @@ func Module() ansible.Program {
   snap_backup_info backend=restic backend_options=repository=/srv/restic,password_file=/root/restic.pw ` +
 			`all_hosts=true  list the backups of all servers`,
 		Internal: internal,
-	}.Program()
+	}
 }
 
 func listBackups(ctx context.Context, c ansible.Call, a args) (ansible.Result, error) {

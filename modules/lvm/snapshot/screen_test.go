@@ -1,0 +1,11 @@
+package snapshot
+
+import (
+	"testing"
+
+	"go.pcc.com/rewind/core/ansible/ansibletest"
+)
+
+func TestMain(m *testing.M) { ansibletest.Main(m, module()) }
+
+func TestScreen(t *testing.T) { ansibletest.Play(t, "../../../core/snapset/testdata/results") }
