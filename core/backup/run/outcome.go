@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"hash/fnv"
+	"maps"
 	"regexp"
+	"slices"
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -49,13 +51,21 @@ func Missed(r Request, tried time.Time, err error) error {
 	return jobs.Kept.Missed(r.job(), tried, err)
 }
 
-// job returns the job of the request, with a hash of the backend's options as its place.
+// howNotWhere are the options, of any backend, that say how it works and not where the backups are. Whoever limits the
+// bandwidth, or moves the cache, goes on with the same backups.
+var howNotWhere = []string{
+	"accept_new_host_key", "cache", "known_hosts", "limit_download", "limit_upload", "password_file", "scratch", "ssh_key",
+}
+
+// job returns the job of the request, with a hash of the options that choose the place.
 func (r Request) job() jobs.Job {
 	job := jobs.Job{Name: r.Set, Backend: r.Use.Backend, Host: r.Use.Host}
 	for _, v := range r.Volumes {
 		job.Asked = append(job.Asked, v.Name)
 	}
-	options, _ := json.Marshal(r.Use.Options) // with sorted keys, so that equal options have an equal hash
+	where := maps.Clone(r.Use.Options)
+	maps.DeleteFunc(where, func(name string, _ any) bool { return slices.Contains(howNotWhere, name) })
+	options, _ := json.Marshal(where) // with sorted keys, so that equal options have an equal hash
 	hash := fnv.New32a()
 	hash.Write(urlUser.ReplaceAll(options, nil))
 	job.Place = hex.EncodeToString(hash.Sum(nil))

@@ -98,7 +98,7 @@ func TestUnrecordableOutcomeIsAWarning(t *testing.T) {
 	}
 }
 
-func TestJobPlaceIgnoresPassword(t *testing.T) {
+func TestJobPlaceIgnoresPasswordAndLimits(t *testing.T) {
 	place := func(options map[string]any) string {
 		r := nightly
 		r.Use.Options = options
@@ -112,5 +112,13 @@ func TestJobPlaceIgnoresPassword(t *testing.T) {
 	}
 	if place(with("/srv/restic")) == place(with("rest:https://a:two@host/x")) {
 		t.Error("the place does not depend on the options")
+	}
+	faster := with("/srv/restic")
+	faster["limit_upload"], faster["cache"] = 500, "/var/cache/restic"
+	if place(faster) != place(with("/srv/restic")) {
+		t.Error("the place depends on how fast the backups get there")
+	}
+	if _, kept := faster["cache"]; !kept {
+		t.Error("the request has lost an option")
 	}
 }
