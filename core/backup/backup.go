@@ -142,7 +142,7 @@ type Stored struct {
 	// Damaged says why the description of a backup cannot be read, or what of a complete backup is not there any more:
 	// people make room by removing what is large, and leave the description. List returns such a backup as incomplete, so
 	// that it does not count as one that is kept, and fails neither the lists nor the backups of other hosts. If the
-	// description cannot be read, List returns what the ID says, and a Store of its own host fails.
+	// description cannot be read, List returns what the ID says (DamagedStored).
 	Damaged string `json:"damaged,omitempty"`
 
 	// Machine is the Config.Machine of the Store, if the backend keeps it with each backup. keep leaves the backups of

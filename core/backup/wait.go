@@ -8,6 +8,11 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
+// StoreWait is how long a Store waits for another one that holds the repository. The snapshots that it stores fill
+// meanwhile, so a run waits longer before it takes them, as long as Check says that the lock is held. This is for a run
+// that began in between.
+const StoreWait = 10 * time.Minute
+
 // WaitWhileLocked calls try again and again, with a pause between two calls, as long as it fails with
 // repository_locked, and at most for limit. Meanwhile it reports what it waits for. It returns the error of the last
 // call, or that of ctx if ctx ends before.

@@ -3,17 +3,15 @@ package rollback
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"go.pcc.com/rewind/core/ansible/ansibletest"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -22,29 +20,6 @@ import (
 	"go.pcc.com/rewind/core/service"
 	"go.pcc.com/rewind/core/snapset"
 )
-
-var update = flag.Bool("update", false, "write the golden files in testdata")
-
-// checkGolden fails the test unless testdata/name has this text.
-func checkGolden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", path, diff)
-	}
-}
 
 // taken is the instant of the set, and begun the beginning of its rollback.
 var (
@@ -152,7 +127,7 @@ func TestResultsAreAsInTheirGoldenFiles(t *testing.T) {
 				c.arrange(rb)
 			}
 			e := &journal.Entry{Step: c.step, Outcome: c.outcome, Begun: begun}
-			checkGolden(t, "results/"+name+".json",
+			ansibletest.Golden(t, filepath.Join("testdata/results", name+".json"),
 				asJSON(t, rb.answers.result(c.changed, e), rb.state.failure()))
 		})
 	}
@@ -186,7 +161,7 @@ func TestPreviewsAreAsInTheirGoldenFiles(t *testing.T) {
 				c.arrange(rb)
 			}
 			r, err := rb.answers.preview(t.Context(), &c.findings)
-			checkGolden(t, "results/"+name+".json", asJSON(t, r, err))
+			ansibletest.Golden(t, filepath.Join("testdata/results", name+".json"), asJSON(t, r, err))
 		})
 	}
 }
@@ -204,7 +179,7 @@ func TestDiffIsAsInItsGoldenFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkGolden(t, "results/diff.json", append(text, '\n'))
+	ansibletest.Golden(t, "testdata/results/diff.json", append(text, '\n'))
 }
 
 // Each refusal has the code, the message, the hint and the facts that the golden file has.
@@ -268,5 +243,5 @@ func TestFaultsAreAsInTheirGoldenFile(t *testing.T) {
 		}
 		texts = append(texts, string(text))
 	}
-	checkGolden(t, "results/faults.json", []byte(strings.Join(texts, "\n")+"\n"))
+	ansibletest.Golden(t, "testdata/results/faults.json", []byte(strings.Join(texts, "\n")+"\n"))
 }

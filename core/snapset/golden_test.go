@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,14 +12,13 @@ import (
 	"time"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/ansible/ansibletest"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journal"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 )
-
-var update = flag.Bool("update", false, "write the golden files of the results anew")
 
 // What Ansible gets for each kind of request must stay as it is, byte for byte: playbooks read it. Each file of
 // testdata/results is one answer, with line breaks and indents for whoever reads it.
@@ -37,7 +34,7 @@ func TestResultsStayAsTheyAre(t *testing.T) {
 			if c.request.Check && newGoldenServer(t).answer(c, true) != got {
 				t.Error("with --diff the answer is another one, though Ansible shows the diff only if it was asked to")
 			}
-			compareWithGolden(t, filepath.Join("testdata/results", name+".json"), got)
+			ansibletest.Golden(t, filepath.Join("testdata/results", name+".json"), []byte(got))
 		})
 	}
 	files, err := os.ReadDir("testdata/results")
@@ -48,22 +45,6 @@ func TestResultsStayAsTheyAre(t *testing.T) {
 		if _, used := cases[strings.TrimSuffix(file.Name(), ".json")]; !used {
 			t.Errorf("testdata/results/%s is the answer of no case", file.Name())
 		}
-	}
-}
-
-func compareWithGolden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(got), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs. The answer is now:\n%s\nand was:\n%s", file, got, want)
 	}
 }
 

@@ -8,13 +8,16 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"go.pcc.com/rewind/core/ansible"
@@ -29,7 +32,24 @@ func Main[A any](m *testing.M, module ansible.Module[A]) {
 	}})
 }
 
-var update = flag.Bool("update", false, "write into the scripts what the programs print now")
+var update = flag.Bool("update", false, "write the golden files, and what the programs print into the scripts, anew")
+
+// Golden compares a text with the golden file that holds it, or writes it there with -update.
+func Golden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, got, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got; -update writes it):\n%s", file, diff)
+	}
+}
 
 // Play plays the scripts in testdata/screen. In them $answers is the directory answers, which holds the answers.
 func Play(t *testing.T, answers string) {

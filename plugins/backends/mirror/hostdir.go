@@ -51,10 +51,9 @@ func (s hostDir) lock() (unlock func(), err error) {
 	return l.Release, nil
 }
 
-// storeWait is how long a Store waits for another run, and storePause the time between two attempts. The snapshots that
-// it stores fill meanwhile, so a run waits longer before it takes them, as long as Check says that the lock is held.
-// This is for a run that began in between. Tests shorten it.
-var storeWait, storePause = 10 * time.Minute, time.Second
+// storeWait is how long a Store waits for another run, and storePause the time between two attempts. Tests shorten
+// both.
+var storeWait, storePause = backup.StoreWait, time.Second
 
 // lockToStore is lock, and waits for other runs.
 func (s hostDir) lockToStore(ctx context.Context, report backup.Report) (unlock func(), err error) {
@@ -106,7 +105,7 @@ func (s hostDir) list() (all []backup.Stored, wrong, err error) {
 			wrong = err
 		}
 		if err != nil {
-			stored = s.damaged(id, err)
+			stored = backup.DamagedStored(id, s.host, err)
 		} else if gone := s.checkRoots(stored); gone != nil {
 			if _, err := os.Lstat(s.recordPath(id)); errors.Is(err, fs.ErrNotExist) {
 				continue // it was forgotten meanwhile
@@ -130,16 +129,6 @@ func (s hostDir) checkRoots(stored backup.Stored) error {
 		}
 	}
 	return nil
-}
-
-// damaged returns what is listed of a backup whose record cannot be read.
-func (s hostDir) damaged(id string, err error) backup.Stored {
-	stamp, _, _ := strings.Cut(id, "-")
-	stamp, _, _ = strings.Cut(stamp, ".")
-	at, _ := time.Parse(stampLayout, stamp) // if it is no ID of this backend, the time is not known
-	return backup.Stored{
-		ID: id, Host: s.host, Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error(),
-	}
 }
 
 // errOfAnother says that a record is that of another backup than its name says.
@@ -274,7 +263,7 @@ func (s hostDir) isBackupName(name string) bool {
 	if _, err := strconv.ParseUint(n, 10, 32); several && err != nil {
 		return false
 	}
-	_, err := time.Parse(stampLayout, stamp)
+	_, err := time.Parse(backup.StampLayout, stamp)
 	return ok && err == nil
 }
 

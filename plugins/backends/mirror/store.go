@@ -23,9 +23,6 @@ import (
 	"go.pcc.com/rewind/core/tree"
 )
 
-// stampLayout is the format of the set's instant, in UTC, with which an ID begins.
-const stampLayout = "20060102T150405Z"
-
 // storeLocked makes a backup, and removes it again if that fails. The caller holds the lock and has removed what
 // earlier runs left.
 func (s hostDir) storeLocked(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, error) {
@@ -85,7 +82,7 @@ func (s hostDir) makeBackup(ctx context.Context, t backup.Tree, report backup.Re
 
 // freeID returns an ID that no backup has. The host is part of it, so that IDs are unique in the whole repository.
 func (s hostDir) freeID(at time.Time) (string, error) {
-	stamp := at.UTC().Format(stampLayout)
+	stamp := at.UTC().Format(backup.StampLayout)
 	id := stamp + "-" + s.host
 	for n := 2; ; n++ {
 		_, err := os.Lstat(s.treePath(id))

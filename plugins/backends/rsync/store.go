@@ -51,10 +51,8 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, of backup.Tree, re
 	return stored, err
 }
 
-// storeWait is how long a Store waits for another run. The snapshots that it stores fill meanwhile, so a run waits
-// longer before it takes them, as long as Check says that the lock is held. This is for a run that began in between.
-// Tests shorten it.
-var storeWait = 10 * time.Minute
+// storeWait is how long a Store waits for another run. Tests shorten it.
+var storeWait = backup.StoreWait
 
 // lockToStore is place.lock, and waits for other runs.
 func (t *tool) lockToStore(ctx context.Context, host string, report backup.Report) (held heldHost, err error) {

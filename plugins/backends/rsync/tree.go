@@ -29,7 +29,6 @@ type datedTree struct {
 func (t datedTree) id() string { return t.name + "." + t.host }
 
 const (
-	nameLayout   = "20060102T150405Z"
 	markerSuffix = ".json"
 	lockPrefix   = ".lock"
 )
@@ -51,7 +50,7 @@ func unusedName(at time.Time, trees []datedTree) string {
 	for _, t := range trees {
 		taken[t.name] = true
 	}
-	first := at.UTC().Format(nameLayout)
+	first := at.UTC().Format(backup.StampLayout)
 	name := first
 	for n := 2; taken[name]; n++ {
 		name = first + "-" + strconv.Itoa(n)
@@ -125,7 +124,7 @@ func readHost(dir, host string) ([]datedTree, error) {
 				continue // it was just removed; its tree follows
 			}
 			if errors.Is(err, fault.BackendFailed) {
-				stored, at(name).damage = damaged(name, err), err
+				stored, at(name).damage = backup.DamagedStored(at(name).id(), host, err), err
 			} else if err != nil {
 				return nil, err
 			}
@@ -141,13 +140,6 @@ func readHost(dir, host string) ([]datedTree, error) {
 		trees = append(trees, *found[name])
 	}
 	return trees, nil
-}
-
-// damaged returns what is listed of a backup whose marker cannot be read.
-func damaged(name string, err error) backup.Stored {
-	stamp, _, _ := strings.Cut(name, "-")
-	at, _ := time.Parse(nameLayout, stamp)
-	return backup.Stored{Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error()}
 }
 
 func readMarker(path string) (backup.Stored, error) {

@@ -72,12 +72,9 @@ func (r repository) lock() (unlock func(), err error) {
 	return l.Release, nil
 }
 
-// idLayout is the layout of the time in an ID.
-const idLayout = "20060102T150405Z"
-
 // freeID returns an ID that no backup has. The caller holds the lock.
 func (r repository) freeID(t time.Time) (string, error) {
-	id := t.UTC().Format(idLayout)
+	id := t.UTC().Format(backup.StampLayout)
 	for n := 2; ; n++ {
 		_, err := os.Lstat(r.archive(id))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -89,7 +86,7 @@ func (r repository) freeID(t time.Time) (string, error) {
 		if err != nil {
 			return "", fault.New(fault.BackendFailed, "look for a free name: %w", err)
 		}
-		id = fmt.Sprintf("%s-%d", t.UTC().Format(idLayout), n)
+		id = fmt.Sprintf("%s-%d", t.UTC().Format(backup.StampLayout), n)
 	}
 }
 
@@ -145,7 +142,7 @@ func (r repository) list(host string) ([]backup.Stored, error) {
 			continue // it was just forgotten, or another program has written the file
 		}
 		if err != nil {
-			s = damaged(id, host, err)
+			s = backup.DamagedStored(id, host, err) // only the entry says whose it is: it counts as the host's that asks
 		}
 		if host != "" && s.Host != host {
 			continue
@@ -157,14 +154,6 @@ func (r repository) list(host string) ([]backup.Stored, error) {
 	}
 	slices.SortFunc(all, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })
 	return all, nil
-}
-
-// damaged returns what is listed of a backup whose entry cannot be read. Whose backup it is stands in the entry alone,
-// so it counts as one of the host that asks.
-func damaged(id, host string, err error) backup.Stored {
-	stamp, _, _ := strings.Cut(id, "-")
-	at, _ := time.Parse(idLayout, stamp)
-	return backup.Stored{ID: id, Host: host, Time: at, Roots: []string{}, Incomplete: true, Damaged: err.Error()}
 }
 
 // checkArchive returns an error if the archive of a backup is not there any more, or not of the size that it had. Only
