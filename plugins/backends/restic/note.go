@@ -38,32 +38,32 @@ func (n note) describes(s snapshot) bool {
 	return s.Host == n.Host && !slices.ContainsFunc(n.Tags, lacks)
 }
 
-// repositoryNotesDir returns the directory for the notes of this repository. The directory's name is a hash, because
-// the repository's name may contain a password.
-func (t *tool) repositoryNotesDir() string {
-	return filepath.Join(notesDir, hash(t.options.Repository))
-}
+// notes is the directory of the notes of one repository. Its name is a hash, because the repository's name may contain
+// a password.
+type notes string
+
+func (t *tool) notes() notes { return notes(filepath.Join(notesDir, hash(t.options.Repository))) }
 
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16])
 }
 
-// shareNotes locks the notes of this repository for a run that stores. It waits until no other run settles.
-func (t *tool) shareNotes(ctx context.Context) (*lock.Lock, error) {
-	if err := durable.MkdirAll(t.repositoryNotesDir(), 0o700); err != nil {
+// share locks the notes for a run that stores. It waits until no other run settles.
+func (dir notes) share(ctx context.Context) (*lock.Lock, error) {
+	if err := durable.MkdirAll(string(dir), 0o700); err != nil {
 		return nil, noteError(err)
 	}
-	l, err := lock.Wait(ctx, t.repositoryNotesDir(), lock.Shared)
+	l, err := lock.Wait(ctx, string(dir), lock.Shared)
 	if err != nil && ctx.Err() == nil {
 		return nil, noteError(err)
 	}
 	return l, err
 }
 
-// claimNotes locks the notes of this repository for a run that settles. Fault: repository_locked if another run stores.
-func (t *tool) claimNotes() (*lock.Lock, error) {
-	l, err := lock.Exclusive(t.repositoryNotesDir())
+// claim locks the notes for a run that settles. Fault: repository_locked if another run stores.
+func (dir notes) claim() (*lock.Lock, error) {
+	l, err := lock.Exclusive(string(dir))
 	if errors.Is(err, lock.ErrHeld) {
 		return nil, fault.New(fault.RepositoryLocked, "another run of this host stores in this repository")
 	}
@@ -79,17 +79,15 @@ func noteError(err error) error {
 		WithHint("%s must be writable, and its disk not be full", notesDir)
 }
 
-// writeNote writes a note of a tree that is going to be stored. It holds the lock until end is called. end removes the
+// write writes a note of a snapshot that is going to be made. It holds the lock until end is called. end removes the
 // note if known is true, which means that it is known whether the snapshot is complete.
-func (t *tool) writeNote(ctx context.Context, tree backup.Tree, sequence int64) (end func(known bool) error,
-	err error) {
-	l, err := t.shareNotes(ctx)
+func (dir notes) write(ctx context.Context, n note) (end func(known bool) error, err error) {
+	l, err := dir.share(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n := note{Host: tree.Host, Tags: tags(tree, sequence, t.config.Machine)}
 	data, err := json.Marshal(n)
-	n.path = filepath.Join(t.repositoryNotesDir(), hash(string(data))+".json")
+	n.path = filepath.Join(string(dir), hash(string(data))+".json")
 	if err == nil {
 		err = durable.WriteFile(n.path, data, 0o600)
 	}
@@ -109,11 +107,10 @@ func (t *tool) writeNote(ctx context.Context, tree backup.Tree, sequence int64) 
 	}, nil
 }
 
-// readNotes returns the notes of this repository. A file that cannot be parsed is no note, because notes are written
-// whole or not at all.
-func (t *tool) readNotes() []note {
+// read returns the notes. A file that cannot be parsed is no note, because notes are written whole or not at all.
+func (dir notes) read() []note {
 	// a hash contains no character that is special in a pattern
-	paths, _ := filepath.Glob(filepath.Join(t.repositoryNotesDir(), "*.json"))
+	paths, _ := filepath.Glob(filepath.Join(string(dir), "*.json"))
 	var all []note
 	for _, path := range paths {
 		n := note{path: path}
@@ -127,10 +124,10 @@ func (t *tool) readNotes() []note {
 // settleNotes marks the snapshots of runs that were killed before they knew whether files are missing, and removes the
 // notes.
 func (t *tool) settleNotes(ctx context.Context) error {
-	if len(t.readNotes()) == 0 {
+	if len(t.notes().read()) == 0 {
 		return nil
 	}
-	l, err := t.claimNotes()
+	l, err := t.notes().claim()
 	if errors.Is(err, fault.RepositoryLocked) {
 		return nil // the run that has written a note may be alive
 	}
@@ -147,7 +144,7 @@ func (t *tool) settleNotes(ctx context.Context) error {
 	}
 	complete := backups(found, nil)
 	var wrong []error
-	for _, n := range t.readNotes() {
+	for _, n := range t.notes().read() {
 		wrong = append(wrong, t.settleNote(ctx, n, found, complete))
 	}
 	return fault.All(wrong...)

@@ -74,7 +74,7 @@ func TestSettleMarksBackupOfKilledRun(t *testing.T) {
 	if err := New().Settle(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if notes := left.readNotes(); len(notes) > 0 {
+	if notes := left.notes().read(); len(notes) > 0 {
 		t.Errorf("left: %+v", notes)
 	}
 	if !listed().Incomplete {
@@ -89,7 +89,7 @@ func TestSettleMarksBackupOfKilledRun(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].ID != stored.ID || list[0].Incomplete {
 		t.Errorf("the next backup should be complete: %+v, %v", list, err)
 	}
-	if notes := left.readNotes(); len(notes) > 0 {
+	if notes := left.notes().read(); len(notes) > 0 {
 		t.Errorf("left after a complete backup: %+v", notes)
 	}
 }
@@ -101,7 +101,8 @@ func TestSettleKeepsNotesOfLiveRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := alive.writeNote(t.Context(), tree, 1)
+	one := note{Host: tree.Host, Tags: tags(tree, 1, c.Machine)}
+	end, err := alive.notes().write(t.Context(), one)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestSettleKeepsNotesOfLiveRun(t *testing.T) {
 		if err := New().Settle(t.Context(), c); err != nil {
 			t.Errorf("Settle: %v", err)
 		}
-		if notes := alive.readNotes(); len(notes) != want {
+		if notes := alive.notes().read(); len(notes) != want {
 			t.Errorf("%d notes are there, want %d", len(notes), want)
 		}
 		if want == 1 {
@@ -118,14 +119,14 @@ func TestSettleKeepsNotesOfLiveRun(t *testing.T) {
 			}
 		}
 	}
-	l, err := alive.claimNotes()
+	l, err := alive.notes().claim()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Release()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := alive.writeNote(ctx, tree, 1); fault.Of(err).Code != fault.Timeout {
+	if _, err := alive.notes().write(ctx, one); fault.Of(err).Code != fault.Timeout {
 		t.Errorf("a run begins while another settles: %v", err)
 	}
 }

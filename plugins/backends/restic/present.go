@@ -50,7 +50,7 @@ func (t *tool) presentMount(ctx context.Context, s snapshot, report backup.Repor
 	}
 	defer func() { err = firstOf(err, m.close()) }()
 	dir := filepath.Join(m.point, "id", s.ID)
-	if err := t.checkMounted(m.ctx, dir, report); err != nil {
+	if err := t.version.checkMounted(m.ctx, dir, report); err != nil {
 		return false, err
 	}
 	p, err := presented(s, dir)
@@ -190,7 +190,7 @@ func (m *resticMount) close() error {
 
 // checkMounted makes sure that the mount shows the snapshot as it was stored. Before restic 0.15 every hard link has an
 // inode of its own in the mount, so that a restore would make separate files of them. Fault: unsupported.
-func (t *tool) checkMounted(ctx context.Context, dir string, report backup.Report) error {
+func (v version) checkMounted(ctx context.Context, dir string, report backup.Report) error {
 	_, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return notFound(filepath.Base(dir))
@@ -198,7 +198,7 @@ func (t *tool) checkMounted(ctx context.Context, dir string, report backup.Repor
 	if err != nil {
 		return fault.New(fault.BackendFailed, "the snapshot is not in the mount: %w", err)
 	}
-	if t.version.atLeast(withLinks) {
+	if v.atLeast(withLinks) {
 		return nil
 	}
 	var looked int64
@@ -221,7 +221,7 @@ func (t *tool) checkMounted(ctx context.Context, dir string, report backup.Repor
 		}
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink > 1 {
 			return fault.New(fault.Unsupported, "restic %v mounts hard links as separate files, and the backup has some: %s",
-				t.version, path[len(dir):]).
+				v, path[len(dir):]).
 				WithHint("install restic %v or later, or name a directory with room for the whole backup as scratch", withLinks)
 		}
 		return nil

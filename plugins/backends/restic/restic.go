@@ -66,7 +66,7 @@ func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) 
 	if b.checked == nil {
 		b.checked = map[string][]backup.Stored{}
 	}
-	b.checked[t.options.Repository] = backups(found, t.readNotes())
+	b.checked[t.options.Repository] = backups(found, t.notes().read())
 	return nil, nil
 }
 
@@ -81,7 +81,7 @@ func (b *Backend) nextSequence(ctx context.Context, t *tool, host string) (int64
 		return backup.NextSequence(checked, host), nil
 	}
 	found, err := t.snapshots(ctx, "--no-lock", "--host", host)
-	return backup.NextSequence(backups(found, t.readNotes()), host), err
+	return backup.NextSequence(backups(found, t.notes().read()), host), err
 }
 
 // List lists the snapshots without a lock, so it neither waits for another program nor needs to write.
@@ -99,7 +99,7 @@ func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]bac
 		return nil, err
 	}
 	b.rememberListed(found)
-	return backups(found, t.readNotes()), nil
+	return backups(found, t.notes().read()), nil
 }
 
 func (b *Backend) rememberListed(found []snapshot) {
@@ -133,7 +133,7 @@ func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error 
 		return err
 	}
 	// restic 0.14 also succeeds if there is no such snapshot, so find has to look for it first.
-	if _, err := t.call(ctx, "forget the backup "+id, append(t.retryLockArgs(), "forget", s.ID)...); err != nil {
+	if _, err := t.call(ctx, "forget the backup "+id, append(t.version.retryLockArgs(), "forget", s.ID)...); err != nil {
 		return err
 	}
 	t.forgetOrphanedMarks(ctx, s.Host)
@@ -145,7 +145,7 @@ func (b *Backend) Forget(ctx context.Context, c backup.Config, id string) error 
 func (t *tool) forgetOrphanedMarks(ctx context.Context, host string) {
 	all, err := t.snapshots(ctx, "--no-lock", "--host", host)
 	if ids := orphanedMarks(all); err == nil && len(ids) > 0 {
-		_, _ = t.call(ctx, "forget marks", append(append(t.retryLockArgs(), "forget"), ids...)...)
+		_, _ = t.call(ctx, "forget marks", append(append(t.version.retryLockArgs(), "forget"), ids...)...)
 	}
 }
 

@@ -36,7 +36,7 @@ func (b *Backend) Store(ctx context.Context, c backup.Config, tree backup.Tree, 
 	if err != nil {
 		return backup.Stored{}, err
 	}
-	end, err := t.writeNote(ctx, tree, sequence)
+	end, err := t.notes().write(ctx, note{Host: tree.Host, Tags: tags(tree, sequence, c.Machine)})
 	if err != nil {
 		return backup.Stored{}, err
 	}

@@ -44,8 +44,8 @@ func (t *tool) cmd(args ...string) command.Cmd {
 }
 
 // retryLockArgs are the arguments that make restic wait for locks, if it can do that.
-func (t *tool) retryLockArgs() []string {
-	if t.version.atLeast(withRetry) {
+func (v version) retryLockArgs() []string {
+	if v.atLeast(withRetry) {
 		return []string{"--retry-lock", "1m"}
 	}
 	return nil
