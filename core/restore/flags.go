@@ -36,7 +36,7 @@ const maxPathsNamed = 3
 // lostFlagsWarnings warns if files were created without the inode flags that they may have had: the backend keeps no
 // inode flags, this server has no record of them, and files on the volumes have some. Files that were already in place
 // have kept their flags.
-func (r *restoreRun) lostFlagsWarnings() []string {
+func (r answers) lostFlagsWarnings() []string {
 	if r.flags != nil {
 		return nil
 	}
