@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"slices"
 )
 
 // Code names a kind of failure. It is itself an error, so that a caller can ask errors.Is(err, fault.Busy).
@@ -73,9 +75,10 @@ type Faulter interface {
 }
 
 // New returns a fault with this code and message. The format may contain %w. The fault then takes over the hint and the
-// facts of the wrapped error, which knows best what was found.
+// facts of the wrapped error, which knows best what was found. If the message names the path of a wrapped fs.PathError
+// itself, it does not say that twice: "read /x: permission denied", not "read /x: open /x: permission denied".
 func New(code Code, format string, a ...any) *Error {
-	err := fmt.Errorf(format, a...)
+	err := fmt.Errorf(format, withoutNamedPaths(a)...)
 	e := &Error{Code: code, Msg: err.Error()}
 	causes := unwrap(err)
 	if len(causes) == 0 {
@@ -89,6 +92,19 @@ func New(code Code, format string, a ...any) *Error {
 		e.inherit(find(cause))
 	}
 	return e
+}
+
+// withoutNamedPaths returns the arguments of a format with the cause in the place of each fs.PathError whose path is
+// another argument.
+func withoutNamedPaths(a []any) []any {
+	for i, arg := range a {
+		e, ok := arg.(*fs.PathError)
+		if ok && slices.Contains(a, any(e.Path)) {
+			a = slices.Clone(a)
+			a[i] = e.Err
+		}
+	}
+	return a
 }
 
 // unwrap returns the errors that err wraps directly.

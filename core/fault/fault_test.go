@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"testing"
 
@@ -152,5 +154,22 @@ func TestJSONOmitsTheCause(t *testing.T) {
 	}
 	if got, want := string(data), `{"code":"busy","msg":"busy: cause","facts":{"pid":1}}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestPathIsNamedOnce(t *testing.T) {
+	_, err := os.ReadFile("/nowhere")
+	for format, want := range map[string]string{
+		"read %s: %w": "read /nowhere: no such file or directory",
+		"%s: %w":      "/nowhere: no such file or directory",
+	} {
+		f := fault.New(fault.NotFound, format, "/nowhere", err)
+		if f.Error() != want || !errors.Is(f, fs.ErrNotExist) {
+			t.Errorf("%q: %v", format, f)
+		}
+	}
+	f := fault.New(fault.NotFound, "%s: %w", "/other", err)
+	if f.Error() != "/other: open /nowhere: no such file or directory" {
+		t.Error(f)
 	}
 }
