@@ -83,7 +83,7 @@ func TestFunctionsAreShortAndPlain(t *testing.T) {
 // others are fakes, or wait to be divided.
 var large = []string{
 	"lvm.LVM", "service.Systemd", "lvmtest.Fake", "lvmtest.volume", "servicetest.Fake", "simulation.machine",
-	"filesystem.scan", "tree.job",
+	"tree.job",
 }
 
 func TestTypesHaveFewMethods(t *testing.T) {

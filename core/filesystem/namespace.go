@@ -112,7 +112,7 @@ func overlayLayers(options string) []string {
 // findForeignMounts finds mounts of the devices in other namespaces that stay when our mounts are unmounted. systemd
 // gives many units a mount namespace of their own; a mount there that is unmounted together with ours holds nothing.
 func (s *scan) findForeignMounts() {
-	masters := s.masterGroups()
+	masters := masterGroups(s.namespaces)
 	for _, space := range s.namespaces {
 		if space.name == "" {
 			continue
@@ -186,9 +186,9 @@ func receivesFrom(to, from Mount, masters map[int]int) bool {
 }
 
 // masterGroups maps each peer group to the group that it is a slave of, if a mount in any namespace shows that.
-func (s *scan) masterGroups() map[int]int {
+func masterGroups(namespaces map[string]*namespace) map[int]int {
 	masters := make(map[int]int)
-	for _, space := range s.namespaces {
+	for _, space := range namespaces {
 		for _, m := range space.mounts {
 			if peer, master := propagation(m.Optional); peer != 0 && master != 0 {
 				masters[peer] = master
