@@ -303,6 +303,21 @@ func notMountedCases() map[string]goldenCase {
 			before:  func(srv *goldenServer) { srv.mount("vg00/t2", srv.pointDir+"/dat", "xfs") },
 			request: Request{State: Mounted, Mount: points, Check: true},
 		},
+		"not_mounted_point_in_use_spelt_otherwise": {
+			before: func(srv *goldenServer) {
+				srv.mount("vg00/t2", srv.pointDir+"/live", "xfs")
+				_ = errors.Join(os.Mkdir(srv.pointDir+"/live", 0o755), os.Symlink("live", srv.pointDir+"/link"))
+			},
+			request: Request{
+				State: Mounted, Volumes: volumesNamed("/dat"), Mount: MountOptions{Point: "POINTS/link/", Create: true},
+			},
+		},
+		"not_mounted_one_point_for_two": {
+			request: Request{
+				State: Mounted, Mount: points,
+				Volumes: []Volume{{Name: "/dat", Mountpoint: "/mnt/s"}, {Name: "/pccehr", Mountpoint: "/mnt/s/"}},
+			},
+		},
 		"not_mounted_encrypted": {
 			before: encryptShut, request: Request{State: Mounted, Volumes: volumesNamed("vg00/shut"), Mount: points},
 		},

@@ -127,13 +127,29 @@ func (m *mounter) plan() ([]snapshotMount, error) {
 		if planned.point == "" {
 			planned.point = m.defaultPoint(t, count[t.LV.Name] == 1)
 		}
+		planned.point = resolvePoint(planned.point)
 		if planned.options == "" {
 			planned.options = m.Options
+		}
+		if slices.ContainsFunc(out, func(other snapshotMount) bool { return other.point == planned.point }) {
+			errs = append(errs, fault.New(fault.BadArguments, "mountpoint: two volumes have %s", planned.point))
 		}
 		errs = append(errs, m.check(t, planned))
 		out = append(out, planned)
 	}
 	return out, fault.All(errs...)
+}
+
+// resolvePoint returns a path as the kernel's mount table has it: without symbolic links, and without a slash at its
+// end. Only so is it found there. What does not exist of the path yet stays as it is.
+func resolvePoint(path string) string {
+	dir, rest := filepath.Clean(path), ""
+	for {
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil || dir == filepath.Dir(dir) {
+			return filepath.Join(resolved, rest)
+		}
+		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
+	}
 }
 
 // defaultPoint returns where the snapshot of a target is mounted that has no mount point of its own. isOnly says that
@@ -183,8 +199,9 @@ func (m *mounter) missing(mounts []snapshotMount) []snapshotMount {
 	return out
 }
 
-// mount makes the mounts. If one fails, it undoes those before.
+// mount makes the mounts, one that lies in another one after it. If one fails, it undoes those before.
 func (m *mounter) mount(ctx context.Context, mounts []snapshotMount) error {
+	slices.SortFunc(mounts, func(a, b snapshotMount) int { return strings.Compare(a.point, b.point) })
 	undoPlan := &Plan{Set: m.set.Set, Mounted: targetsOf(mounts)}
 	if err := m.run.Begin(Kind, m.set.Set, m.set.Groups(), "mounting", undoPlan); err != nil {
 		return err

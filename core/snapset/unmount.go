@@ -10,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm"
 )
 
 // makeUnmounted unmounts the set wherever it is mounted.
@@ -34,11 +35,12 @@ func (op *operation) makeUnmounted(ctx context.Context) (Result, error) {
 	return result, unmountTargets(ctx, mounted)
 }
 
-// mountsAmong returns those of the mounts that are of the set's snapshots, whoever made them.
+// mountsAmong returns those of the mounts that are of the set's snapshots, whoever made them, in the order of the mount
+// table: what is mounted in another one comes after it.
 func (s *Set) mountsAmong(mounts []filesystem.Mount) []filesystem.Target {
 	var out []filesystem.Target
-	for _, v := range s.Snapshots {
-		for _, m := range filesystem.On(mounts, devOf(v)) {
+	for _, m := range mounts {
+		if slices.ContainsFunc(s.Snapshots, func(v *lvm.Volume) bool { return devOf(v) == m.Dev }) {
 			out = append(out, filesystem.Target{Point: m.Point, Dev: m.Dev})
 		}
 	}

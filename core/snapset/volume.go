@@ -56,6 +56,9 @@ func (v *Volume) decodeMap(m map[string]any) error {
 		}
 		*field = text
 	}
+	if v.Mountpoint != "" && v.Mountpoint[0] != '/' {
+		return fmt.Errorf("mountpoint: %q is not an absolute path", v.Mountpoint)
+	}
 	if vg == "" || lv == "" {
 		return fmt.Errorf("is a mapping without vg or lv")
 	}
