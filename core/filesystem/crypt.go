@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,8 +41,8 @@ func parseCrypttab(text string) []cryptEntry {
 	return entries
 }
 
-// keyFile returns the path of the key file that crypttab has for a crypt device. Fault: no_key if there is none.
-func keyFile(name string) (string, error) {
+// KeyFile returns the path of the key file that crypttab has for a crypt device. Fault: no_key if there is none.
+func KeyFile(name string) (string, error) {
 	data, err := os.ReadFile(crypttab)
 	if err != nil && !os.IsNotExist(err) {
 		return "", fault.New(fault.NoKey, "%s: %w", crypttab, err)
@@ -65,6 +66,26 @@ func keyFile(name string) (string, error) {
 	return "", fault.New(fault.NoKey, "%s is not in %s", name, crypttab).WithHint("%s", hint)
 }
 
+// CryptWarning returns a warning if crypttab opens the crypt device of that name on a device that it names by its
+// content: a snapshot of the volume has the same UUID. It returns "" if it does not.
+func CryptWarning(name, volume string) string {
+	data, err := os.ReadFile(crypttab)
+	if err != nil {
+		return "" // without a crypttab nothing opens the device by itself
+	}
+	return cryptWarning(parseCrypttab(string(data)), name, volume)
+}
+
+func cryptWarning(entries []cryptEntry, name, volume string) string {
+	for _, e := range entries {
+		if e.name == name && (FstabEntry{Spec: e.device}).ByContent() {
+			return fmt.Sprintf("%s opens %s on %s, which the volume's snapshots share: write %s there instead", crypttab, name,
+				e.device, volume)
+		}
+	}
+	return ""
+}
+
 // cryptsetupLimit is the longest time for a test or an opening: Argon2 takes seconds, and tens of seconds on a slow
 // machine.
 const cryptsetupLimit = 3 * time.Minute
@@ -72,7 +93,7 @@ const cryptsetupLimit = 3 * time.Minute
 // ProveKey tests that the key file that crypttab names for the crypt device called name opens the LUKS header on
 // device. It changes nothing. Fault: no_key if there is no key file, or if it does not open the header.
 func ProveKey(ctx context.Context, r command.Runner, name, device string) error {
-	key, err := keyFile(name)
+	key, err := KeyFile(name)
 	if err != nil {
 		return err
 	}
@@ -116,7 +137,7 @@ func OpenCrypt(ctx context.Context, r command.Runner, name, device string, param
 	if isCryptOpen(name) {
 		return fault.New(fault.Exists, "crypt device %s is open", name)
 	}
-	key, err := keyFile(name)
+	key, err := KeyFile(name)
 	if err != nil {
 		return err
 	}

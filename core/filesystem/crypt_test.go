@@ -62,3 +62,15 @@ func FuzzParseCrypttab(f *testing.F) {
 		}
 	})
 }
+
+// A snapshot of an encrypted volume has the LUKS UUID of the volume.
+func TestCrypttabByUUIDIsWarnedOf(t *testing.T) {
+	for device, warned := range map[string]bool{
+		"UUID=12-ab": true, "/dev/disk/by-uuid/12-ab": true, "/dev/vg00/safe": false, "/dev/mapper/vg00-safe": false,
+	} {
+		entries := parseCrypttab("# safe UUID=1\nother UUID=3 none\nsafe " + device + " /root/key luks\n")
+		if got := cryptWarning(entries, "safe", "/dev/vg00/safe"); (got != "") != warned {
+			t.Errorf("%s: %q", device, got)
+		}
+	}
+}

@@ -126,6 +126,28 @@ func At(mounts []Mount, path string) (Mount, bool) {
 	return Mount{}, false
 }
 
+// Cover returns the mount that hides m: one on top of it at the same mount point, or one at a directory above that m is
+// not below. It returns false if m is reached by its path.
+func Cover(mounts []Mount, m Mount) (Mount, bool) {
+	if top, ok := At(mounts, m.Point); ok && top.ID != m.ID {
+		return top, true
+	}
+	above := map[int]bool{}
+	for id := m.Parent; !above[id]; {
+		above[id] = true
+		if parent, ok := byID(mounts, id); ok {
+			id = parent.Parent
+		}
+	}
+	for dir := m.Point; dir != "/" && dir != "."; {
+		dir = filepath.Dir(dir)
+		if top, ok := At(mounts, dir); ok && !above[top.ID] {
+			return top, true
+		}
+	}
+	return Mount{}, false
+}
+
 // Holding returns the mount that holds path. If path does not exist, this is the mount that holds its nearest existing
 // parent directory. Symbolic links are followed. The kernel is asked first, because mounts may hide each other
 // (statx(2), STATX_MNT_ID). Fault: not_found if none of the mounts holds path.

@@ -151,20 +151,26 @@ func waitWithin(ctx context.Context, what string, call func() error) error {
 // another unmount may have taken it along, where both are below mounts that share what is mounted there, or an
 // automount's idle timeout. What is mounted at point then, such as the automount itself, stays. If the unmount has not
 // returned when ctx ends, because its device accepts no writes, it goes on in the background. Faults: timeout or
-// interrupted at the end of ctx, busy, not_root, mount_failed, internal.
+// interrupted at the end of ctx, busy (also if another mount hides it), not_root, mount_failed, internal.
 func UnmountOf(ctx context.Context, point string, devs ...Dev) error {
-	for {
+	for notFound := 0; ; {
 		mounts, err := Mounts()
 		if err != nil {
 			return err
 		}
-		if m, ok := At(mounts, point); !ok || !slices.Contains(devs, m.Dev) {
+		m, ok := At(mounts, point)
+		if !ok || !slices.Contains(devs, m.Dev) {
 			return nil
+		}
+		if cover, covered := Cover(mounts, m); covered && notFound == m.ID {
+			return fault.New(fault.Busy, "%s cannot be unmounted: %s is mounted over it, on %s", point, cover.Source,
+				cover.Point).WithHint("umount %s", cover.Point)
 		}
 		err = waitWithin(ctx, "the unmount of "+point, func() error { return Unmount(point) })
 		if !errors.Is(err, fault.NotFound) {
 			return err
 		}
+		notFound = m.ID
 	}
 }
 

@@ -205,3 +205,32 @@ func TestLookHasALimit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The links of a cluster in a container lead through its own root directory, one after the other.
+func TestLinksAreFollowedInTheRootOfTheCluster(t *testing.T) {
+	root := t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(root, "dat/15"), 0o755), os.MkdirAll(filepath.Join(root, "other"), 0o755),
+		os.Symlink("/other", filepath.Join(root, "wal")), os.Symlink("/wal", filepath.Join(root, "dat/15/pg_wal")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(path string) int {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	part, err := openPart(open(root), open(filepath.Join(root, "dat/15")), "pg_wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(part)
+	if got, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", part)); got != filepath.Join(root, "other") {
+		t.Errorf("pg_wal lies in %s: %v", got, err)
+	}
+}

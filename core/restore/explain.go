@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,28 @@ func leftAloneWarnings(mounts []filesystem.Mount, dir, root string, skipped []st
 			const msg = "%s was a volume of its own when the backup was made, and is a directory of %s now: " +
 				"what is in it is not restored, and stays in the set as it is"
 			warnings = append(warnings, fmt.Sprintf(msg, path, root))
+		}
+	}
+	return warnings
+}
+
+// coveredWarnings warns of directories of a volume in the backup, readable at from, at which another volume is mounted
+// now. What the backup has of them is restored below the mount, where nobody sees it. point is where the volume is
+// mounted, and roots are those of the backup.
+func coveredWarnings(mounts []filesystem.Mount, from, point string, roots []string) (warnings []string) {
+	for _, m := range mounts {
+		rel, below := strings.CutPrefix(m.Point, strings.TrimSuffix(point, "/")+"/")
+		if !below || rel == "" || slices.Contains(roots, m.Point) || m.Type == filesystem.Autofs {
+			continue
+		}
+		inside, err := backup.JoinNoLinks(from, rel)
+		if err != nil {
+			continue // the backup has no such directory
+		}
+		if entries, err := os.ReadDir(inside); err == nil && len(entries) > 0 {
+			const msg = "%s was a directory of %s when the backup was made, and %s is mounted there now: what the backup " +
+				"has of it is restored below the mount, where nobody sees it, and %s stays as it is"
+			warnings = append(warnings, fmt.Sprintf(msg, m.Point, point, m.Source, m.Source))
 		}
 	}
 	return warnings

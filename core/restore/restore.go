@@ -191,18 +191,42 @@ func (r *restoreRun) takeAndFill(ctx context.Context, presented backup.Presented
 // those recorded when the backup was made counts as unchanged and is not read. Other roots below this one are skipped:
 // they are volumes of their own, though some backends show them as directories of this one.
 func (r *restoreRun) compareOptions(root string) tree.Options {
-	o := tree.Options{OneFileSystem: true}
+	o := tree.Options{OneFileSystem: true, Skip: rootsBelow(root, r.backup.Roots)}
 	o.Unchanged = func(rel string, st *unix.Statx_t) bool { return r.record.Same(filepath.Join(root, rel), st) }
-	for _, other := range r.backup.Roots {
+	return o
+}
+
+// rootsBelow returns those of the roots of a backup that lie below one of them, relative to that one.
+func rootsBelow(root string, roots []string) (all []string) {
+	for _, other := range roots {
 		if below, ok := strings.CutPrefix(other, root+"/"); ok {
-			o.Skip = append(o.Skip, below)
+			all = append(all, below)
 		}
 	}
-	return o
+	return all
+}
+
+// ownState returns where Rewind's own state lies on a target, relative to it, if it lies there. A restore leaves it
+// alone: with the journal of the backup's time a rollback that ends at the next boot would not know of itself, and its
+// program might be gone.
+func ownState(mounts []filesystem.Mount, t *snapset.Target) []string {
+	m, err := filesystem.Holding(mounts, journey.StateDir)
+	if err != nil || m.Dev != t.FS || m.Root != "/" {
+		return nil
+	}
+	rel, err := filepath.Rel(m.Point, journey.StateDir)
+	if err != nil {
+		return nil
+	}
+	return []string{rel}
 }
 
 // estimate compares the metadata of the backup with that of the volumes as they are now.
 func (r *restoreRun) estimate(ctx context.Context, presented backup.Presented) error {
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		return err
+	}
 	for i := range r.planned.Targets {
 		t := &r.planned.Targets[i]
 		root := access.Root(t)
@@ -211,10 +235,13 @@ func (r *restoreRun) estimate(ctx context.Context, presented backup.Presented) e
 			continue
 		}
 		o := r.withProgress("comparing "+t.Name, r.compareOptions(root))
+		o.Skip = append(o.Skip, ownState(mounts, t)...)
 		need, err := estimateMounted(ctx, presented.Roots[root], t.Mounts[0], o)
 		if err != nil {
 			return fault.New(fault.Of(err).Code, "comparing backup %s with %s: %w", r.backup.ID, t.Name, err)
 		}
+		covered := coveredWarnings(mounts, presented.Roots[root], t.Mounts[0].Point, r.backup.Roots)
+		r.warnings = append(r.warnings, covered...)
 		r.needs = append(r.needs, need)
 	}
 	return nil
@@ -281,7 +308,7 @@ func (w writer) writeSnapshot(ctx context.Context, i int) error {
 	done, err := tree.Sync(ctx, from, to, o)
 	userPaths := []string{from, "backup:" + root, to, "snapshot:" + root}
 	done.Warnings, done.Unreadable = replaceInAll(done.Warnings, userPaths), replaceInAll(done.Unreadable, userPaths)
-	done.Warnings = append(done.Warnings, leftAloneWarnings(w.mounts, to, root, o.Skip)...)
+	done.Warnings = append(done.Warnings, leftAloneWarnings(w.mounts, to, root, rootsBelow(root, w.backup.Roots))...)
 	w.synced = append(w.synced, done)
 	if err == nil {
 		err = unreadableFault(done.Unreadable)
@@ -298,7 +325,9 @@ func (w writer) writeSnapshot(ctx context.Context, i int) error {
 
 // writeOptions returns the options for writing into snapshot i, whose root in the backup this is.
 func (w writer) writeOptions(ctx context.Context, i int, root string) tree.Options {
-	o := w.withProgress("restoring "+w.ownSet.Parts[i].Target.Name, w.compareOptions(root))
+	t := &w.ownSet.Parts[i].Target
+	o := w.withProgress("restoring "+t.Name, w.compareOptions(root))
+	o.Skip = append(o.Skip, ownState(w.mounts, t)...)
 	o.NoDevices, o.Direct, o.Unlock = w.presented.NoDevices, w.presented.Direct, true
 	if w.flags != nil {
 		o.Flags = func(rel string) tree.Flags { return w.flags[filepath.Join(root, rel)] }

@@ -15,6 +15,7 @@ import (
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 	"go.pcc.com/rewind/core/tree"
@@ -133,5 +134,46 @@ func TestDirectoryThatWasAVolumeIsNamed(t *testing.T) {
 	got := leftAloneWarnings(mounts, dir, "/dat", skipped)
 	if len(got) != 1 || !strings.HasPrefix(got[0], "/dat/wal was a volume ") {
 		t.Errorf("%q", got)
+	}
+}
+
+// A directory that has become a volume of its own since the backup is restored where nobody sees it.
+func TestDirectoryThatIsAMountPointNowIsWarnedOf(t *testing.T) {
+	from := t.TempDir()
+	for _, dir := range []string{"wal/000", "empty"} {
+		if err := os.MkdirAll(filepath.Join(from, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mounts := []filesystem.Mount{
+		{Point: "/", Source: "/dev/vg00/root"}, {Point: "/dat", Source: "/dev/vg00/dat"},
+		{Point: "/dat/wal", Source: "/dev/vg00/wal"}, {Point: "/dat/empty", Source: "/dev/vg00/empty"},
+		{Point: "/dat/new", Source: "/dev/vg00/new"}, {Point: "/data", Source: "/dev/vg00/data"},
+	}
+	warned := coveredWarnings(mounts, from, "/dat", []string{"/dat"})
+	if len(warned) != 1 || !strings.HasPrefix(warned[0], "/dat/wal was a directory of /dat when the backup was made") {
+		t.Errorf("%q", warned)
+	}
+	if warned := coveredWarnings(mounts, from, "/dat", []string{"/dat", "/dat/wal"}); len(warned) > 0 {
+		t.Errorf("a volume that was one at the backup, too: %q", warned)
+	}
+}
+
+// The journal, and the programs that the next boot needs, stay as they are at the set's instant.
+func TestOwnStateIsNotRestored(t *testing.T) {
+	mounts, err := filesystem.Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	holding, err := filesystem.Holding(mounts, journey.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := ownState(mounts, &snapset.Target{FS: holding.Dev})
+	if len(kept) != 1 || filepath.Join(holding.Point, kept[0]) != journey.StateDir {
+		t.Errorf("left alone: %q", kept)
+	}
+	if kept := ownState(mounts, &snapset.Target{FS: filesystem.NewDev(250, 77)}); len(kept) > 0 {
+		t.Errorf("left alone on another volume: %q", kept)
 	}
 }

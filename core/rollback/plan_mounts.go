@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -38,6 +39,7 @@ func (p *planner) planMounts(f *findings) error {
 	}
 	sortByTable(toRestore, f.selection.view.Mounts)
 	for _, m := range toRestore {
+		errs = append(errs, checkMadeAgain(m, toRestore, f.selection.view.Mounts, fstab))
 		if !crypt[m.Dev] {
 			m.Source = devices[m.Point] // the kernel keeps the name that the device had when it was mounted
 		}
@@ -56,6 +58,23 @@ func (p *planner) planMounts(f *findings) error {
 	}
 	p.warnings = append(p.warnings, filesystem.FstabWarnings(fstab, devices)...)
 	return fault.All(errs...)
+}
+
+// checkMadeAgain refuses a mount that could not be unmounted, because another one hides it, or not made again as it is.
+func checkMadeAgain(m filesystem.Mount, all, table []filesystem.Mount, fstab []filesystem.FstabEntry) error {
+	cover, covered := filesystem.Cover(table, m)
+	isOwn := slices.ContainsFunc(all, func(own filesystem.Mount) bool { return own.ID == cover.ID })
+	if covered && !isOwn {
+		return fault.New(fault.Busy, "%s cannot be unmounted: %s is mounted over it, on %s", m.Point, cover.Source,
+			cover.Point).WithHint("umount %s", cover.Point)
+	}
+	options := m.RestoreOptions(fstab)
+	hasMap := func(o string) bool { return strings.HasPrefix(o, "X-mount.idmap=") }
+	if slices.Contains(options, "idmapped") && !slices.ContainsFunc(options, hasMap) {
+		return fault.New(fault.Unsupported, "the mount on %s maps owners (idmapped), and could not be made again so",
+			m.Point).WithHint("end what made it, or umount %s, before the rollback, and make it again afterwards", m.Point)
+	}
+	return nil
 }
 
 // sortByTable sorts mounts in the order of the kernel's table, in which a mount comes after the one that it lies below.

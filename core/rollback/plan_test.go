@@ -243,3 +243,26 @@ func TestPathUnitsUseNoVolume(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be unmounted, or not made again as it is, is refused before a service stops.
+func TestMountThatCannotBeMadeAgainIsRefused(t *testing.T) {
+	root := filesystem.Mount{ID: 1, Point: "/", Source: "/dev/vg00/root"}
+	member := filesystem.Mount{ID: 2, Parent: 1, Point: "/srv/x", Root: "/", Options: "rw,relatime"}
+	over := filesystem.Mount{ID: 3, Parent: 1, Point: "/srv", Source: "tmpfs"}
+	mapped := filesystem.Mount{ID: 4, Parent: 1, Point: "/srv/guest", Root: "/", Options: "rw,idmapped"}
+	table := []filesystem.Mount{root, member, mapped}
+	for name, c := range map[string]struct {
+		mount filesystem.Mount
+		table []filesystem.Mount
+		want  fault.Code
+	}{
+		"as it is":          {member, table, ""},
+		"hidden by another": {member, append(table, over), fault.Busy},
+		"idmapped":          {mapped, table, fault.Unsupported},
+	} {
+		err := checkMadeAgain(c.mount, []filesystem.Mount{c.mount}, c.table, nil)
+		if got := fault.Of(err); (got == nil) != (c.want == "") || got != nil && got.Code != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

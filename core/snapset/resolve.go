@@ -3,6 +3,7 @@ package snapset
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
@@ -79,6 +80,9 @@ func (v *View) resolve(volume Volume) (Target, error) {
 	if err := t.checkUsable(); err != nil {
 		return Target{}, err
 	}
+	if err := t.refuseOwnSnapshot(); err != nil {
+		return Target{}, err
+	}
 	if !lv.Active {
 		return t, nil
 	}
@@ -101,6 +105,19 @@ func (v *View) resolve(volume Volume) (Target, error) {
 		t.Automount = v.automountPoint(t.FS)
 	}
 	return t, nil
+}
+
+// refuseOwnSnapshot refuses a thin snapshot of a set that was found by a mount point: the snapshot has the UUID of its
+// origin's file system, so that a lookup by UUID, as fstab may ask for, may have found it instead of the origin.
+func (t *Target) refuseOwnSnapshot() error {
+	label, isMember := LabelOf(t.LV)
+	if !isMember || t.LV.Origin == "" || t.Name == t.LV.FullName() || strings.HasPrefix(t.Name, "/dev/") {
+		return nil
+	}
+	return fault.New(fault.SetDiffers, "volumes: %s is %s, a snapshot of set %s, and not its origin %s/%s", t.Name,
+		t.LV.FullName(), label.Set, t.LV.VG, t.LV.Origin).
+		WithHint("was it mounted, or looked up, by the UUID that both have? write /dev/%s/%s into /etc/fstab instead; if "+
+			"you mean the snapshot: volumes=%s", t.LV.VG, t.LV.Origin, t.LV.FullName())
 }
 
 func noBtrfs(name string) error {

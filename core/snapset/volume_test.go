@@ -3,8 +3,10 @@ package snapset
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.pcc.com/rewind/core/fault"
 )
 
 func TestDecodeArg(t *testing.T) {
@@ -60,4 +62,25 @@ func FuzzDecodeArg(f *testing.F) {
 		}
 		_ = mapping.Problems() // must not panic
 	})
+}
+
+// A mount by UUID may have mounted the thin snapshot of a set in the place of its origin. The path then leads to the
+// snapshot, whose content is old.
+func TestSnapshotOfASetIsNotTakenForItsOrigin(t *testing.T) {
+	srv := newServer(t)
+	if _, err := take(t.Context(), srv.lvm, srv.mustPlan(SetSpec{Set: "s", Volumes: volumesNamed("vg00/t1")}),
+		time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range srv.mounts {
+		if m.Point == "/t1" {
+			snapshot, _ := srv.report().Volume("vg00", "t1_s")
+			srv.mounts[i].Dev, srv.mounts[i].Source = devOf(snapshot), snapshot.Path
+		}
+	}
+	_, err := srv.plan(SetSpec{Set: "next", Volumes: volumesNamed("/t1")})
+	expectFault(t, err, fault.SetDiffers, "/t1 is vg00/t1_s, a snapshot of set s", "origin vg00/t1")
+	if _, err := srv.plan(SetSpec{Set: "next", Volumes: volumesNamed("vg00/t1_s")}); err != nil {
+		t.Errorf("named as itself: %v", err)
+	}
 }

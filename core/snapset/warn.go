@@ -12,7 +12,20 @@ func fstabWarnings(targets []Target) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return filesystem.FstabWarnings(fstab, devicesByPoint(targets))
+	return append(filesystem.FstabWarnings(fstab, devicesByPoint(targets)), cryptWarnings(targets)...)
+}
+
+// cryptWarnings is fstabWarnings for crypttab.
+func cryptWarnings(targets []Target) (warnings []string) {
+	for _, t := range targets {
+		if t.Crypt == "" {
+			continue
+		}
+		if warning := filesystem.CryptWarning(t.Crypt, t.LV.Path); warning != "" {
+			warnings = append(warnings, warning)
+		}
+	}
+	return warnings
 }
 
 // devicesByPoint returns the path of the volume, such as /dev/vg00/dat, at each mount point of the targets.

@@ -290,7 +290,7 @@ func (c *contentSync) syncHole(at, end int64) error {
 
 // openForWriting returns `to` opened for writing, or errDiffers if it must not be written.
 func (c *contentSync) openForWriting() (*os.File, error) {
-	if c.readOnly {
+	if c.readOnly || c.to.isSealed() {
 		return nil, errDiffers
 	}
 	c.wrote = true

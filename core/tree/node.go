@@ -84,6 +84,11 @@ func (n *node) size() int64 { return int64(min(n.st.Size, math.MaxInt64)) }
 
 func (n *node) id() id { return id{unix.Mkdev(n.st.Dev_major, n.st.Dev_minor), n.st.Ino} }
 
+// isSealed reports whether fs-verity protects the file: nobody can write it, but it can be replaced.
+func (n *node) isSealed() bool {
+	return n.st.Attributes_mask&n.st.Attributes&unix.STATX_ATTR_VERITY != 0
+}
+
 // isMountPoint reports whether another file system, or a bind mount, is mounted here. parent is the directory that
 // holds the node. A different device number means a mount only for directories: overlayfs shows files with the device
 // number of the layer that holds them.

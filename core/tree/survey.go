@@ -253,7 +253,8 @@ func (s *survey) joinedInTo(e *entry, met uint32) bool {
 // truncateEarly cuts off the end of a file that is much too long. A file with other hard links is left to the second
 // pass, which knows whether the file may be written.
 func (s *survey) truncateEarly(e *entry) error {
-	if s.dry || e.to == nil || !e.from.isFile() || e.to.st.Nlink > 1 || e.to.size()-e.from.size() < minEarlyTruncation {
+	if s.dry || e.to == nil || !e.from.isFile() || e.to.st.Nlink > 1 || e.to.isSealed() ||
+		e.to.size()-e.from.size() < minEarlyTruncation {
 		return nil
 	}
 	if err := s.gateMetadata(e); err != nil {

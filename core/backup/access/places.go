@@ -25,12 +25,33 @@ func RefuseOnMember(paths []string, mounts []filesystem.Mount, members map[files
 		if err != nil {
 			return err
 		}
-		if volume, ok := members[m.Dev]; ok {
+		if volume, ok := memberBelow(m.Dev, members); ok {
 			errs = append(errs, refuse(path, m, volume))
 		}
 	}
 	return fault.All(errs...)
 }
+
+// memberBelow returns the volume of the set on which a file system lies: directly, or in a file on the volume, through
+// a loop device.
+func memberBelow(dev filesystem.Dev, members map[filesystem.Dev]string) (volume string, ok bool) {
+	if volume, ok := members[dev]; ok {
+		return volume, true
+	}
+	layers, _ := filesystem.Stack(sysfs, dev) // a file system without a device, such as NFS, has no layers
+	for _, layer := range layers {
+		backing, node, isLoop := loopFile("/dev/" + layer.Name)
+		for _, below := range []filesystem.Dev{layer.Dev, backing, node} {
+			if volume, ok := members[below]; ok && (isLoop || below == layer.Dev) {
+				return volume, true
+			}
+		}
+	}
+	return "", false
+}
+
+// sysfs is where sysfs is mounted, and loopFile is filesystem.LoopFile. Tests replace them.
+var sysfs, loopFile = "/sys", filesystem.LoopFile
 
 // fstab is the path of fstab(5), which tests replace.
 var fstab = "/etc/fstab"
