@@ -10,6 +10,7 @@ import (
 	"go.pcc.com/rewind/core/backup/access"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/rollback"
 	"go.pcc.com/rewind/core/snapset"
 )
@@ -74,6 +75,19 @@ func (r *restoreRun) checkRepositoryApart(description backup.Description) error 
 		return err
 	}
 	return access.RefusePlaceOnMember(description, mounts, access.Members(r.planned.Targets))
+}
+
+// checkNotOwnState refuses a volume that holds Rewind's own state and nothing else: a restore leaves that alone.
+func checkNotOwnState(targets []snapset.Target) error {
+	for i := range targets {
+		for _, m := range targets[i].Mounts {
+			if m.Point == journey.StateDir {
+				return fault.New(fault.BadArguments, "%s, on %s, holds the state of Rewind itself, which a restore leaves alone",
+					targets[i].LV.FullName(), m.Point).WithHint("leave it out")
+			}
+		}
+	}
+	return nil
 }
 
 // checkRollback returns, before anything is written, what would keep the following rollback from beginning.

@@ -152,7 +152,8 @@ func (r *restoreRun) fill(ctx context.Context) error {
 			return err
 		}
 	}
-	err = fault.All(r.checkBackupHasVolumes(), r.checkRepositoryApart(description), r.checkRollback(ctx))
+	err = fault.All(r.checkBackupHasVolumes(), r.checkRepositoryApart(description), checkNotOwnState(r.planned.Targets),
+		r.checkRollback(ctx))
 	if err != nil {
 		return err
 	}
@@ -206,19 +207,20 @@ func rootsBelow(root string, roots []string) (all []string) {
 	return all
 }
 
-// ownState returns where Rewind's own state lies on a target, relative to it, if it lies there. A restore leaves it
-// alone: with the journal of the backup's time a rollback that ends at the next boot would not know of itself, and its
-// program might be gone.
-func ownState(mounts []filesystem.Mount, t *snapset.Target) []string {
-	m, err := filesystem.Holding(mounts, journey.StateDir)
-	if err != nil || m.Dev != t.FS || m.Root != "/" {
+// ownState returns where Rewind's own state, the directory state, lies on a target, relative to it, if it lies there. A
+// restore leaves it alone: with the journal of the backup's time a rollback that ends at the next boot would not know
+// of itself, and its program might be gone.
+func ownState(mounts []filesystem.Mount, state string, t *snapset.Target) []string {
+	m, err := filesystem.Holding(mounts, state)
+	if err != nil || m.Dev != t.FS {
 		return nil
 	}
-	rel, err := filepath.Rel(m.Point, journey.StateDir)
-	if err != nil {
-		return nil
+	dir, err := filepath.EvalSymlinks(state)
+	rel, isBelow := strings.CutPrefix(dir, strings.TrimSuffix(m.Point, "/")+"/")
+	if err != nil || !isBelow {
+		return nil // checkNotOwnState refuses a volume that holds nothing else
 	}
-	return []string{rel}
+	return []string{strings.TrimPrefix(filepath.Join(m.Root, rel), "/")}
 }
 
 // estimate compares the metadata of the backup with that of the volumes as they are now.
@@ -235,7 +237,7 @@ func (r *restoreRun) estimate(ctx context.Context, presented backup.Presented) e
 			continue
 		}
 		o := r.withProgress("comparing "+t.Name, r.compareOptions(root))
-		o.Skip = append(o.Skip, ownState(mounts, t)...)
+		o.Skip = append(o.Skip, ownState(mounts, journey.StateDir, t)...)
 		need, err := estimateMounted(ctx, presented.Roots[root], t.Mounts[0], o)
 		if err != nil {
 			return fault.New(fault.Of(err).Code, "comparing backup %s with %s: %w", r.backup.ID, t.Name, err)
@@ -327,7 +329,7 @@ func (w writer) writeSnapshot(ctx context.Context, i int) error {
 func (w writer) writeOptions(ctx context.Context, i int, root string) tree.Options {
 	t := &w.ownSet.Parts[i].Target
 	o := w.withProgress("restoring "+t.Name, w.compareOptions(root))
-	o.Skip = append(o.Skip, ownState(w.mounts, t)...)
+	o.Skip = append(o.Skip, ownState(w.mounts, journey.StateDir, t)...)
 	o.NoDevices, o.Direct, o.Unlock = w.presented.NoDevices, w.presented.Direct, true
 	if w.flags != nil {
 		o.Flags = func(rel string) tree.Flags { return w.flags[filepath.Join(root, rel)] }

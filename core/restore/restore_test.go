@@ -15,7 +15,6 @@ import (
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
-	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 	"go.pcc.com/rewind/core/snapset"
 	"go.pcc.com/rewind/core/tree"
@@ -161,19 +160,21 @@ func TestDirectoryThatIsAMountPointNowIsWarnedOf(t *testing.T) {
 
 // The journal, and the programs that the next boot needs, stay as they are at the set's instant.
 func TestOwnStateIsNotRestored(t *testing.T) {
+	state := t.TempDir()
 	mounts, err := filesystem.Mounts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	holding, err := filesystem.Holding(mounts, journey.StateDir)
+	holding, err := filesystem.Holding(mounts, state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := ownState(mounts, &snapset.Target{FS: holding.Dev})
-	if len(kept) != 1 || filepath.Join(holding.Point, kept[0]) != journey.StateDir {
+	kept := ownState(mounts, state, &snapset.Target{FS: holding.Dev})
+	want := filepath.Join(holding.Root, strings.TrimPrefix(state, holding.Point))
+	if len(kept) != 1 || filepath.Join("/", kept[0]) != want {
 		t.Errorf("left alone: %q", kept)
 	}
-	if kept := ownState(mounts, &snapset.Target{FS: filesystem.NewDev(250, 77)}); len(kept) > 0 {
+	if kept := ownState(mounts, state, &snapset.Target{FS: filesystem.NewDev(250, 77)}); len(kept) > 0 {
 		t.Errorf("left alone on another volume: %q", kept)
 	}
 }
