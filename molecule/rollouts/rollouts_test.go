@@ -195,6 +195,38 @@ func TestInventorysBatchesAreRefused(t *testing.T) {
 	}
 }
 
+// TestWhatChoosesSomethingElseIsRefused checks that a playbook changes nothing where -e chooses what it does not work
+// on, and that an inventory may have the same for other playbooks.
+func TestWhatChoosesSomethingElseIsRefused(t *testing.T) {
+	for _, c := range []struct{ playbook, name, says string }{
+		{"remove", "rewind_volumes", "rewind_volumes does not narrow a removal"},
+		{"remove", "rewind_snapshots", "rewind_snapshots chooses nothing for a removal"},
+		{"remove", "rewind_restore_id", "rewind_restore_id chooses nothing for a removal"},
+		{"remove", "rewind_host", "rewind_host chooses no server for a removal"},
+		{"rollback", "rewind_volumes", "rewind_volumes does not narrow a rollback"},
+		{"rollback", "rewind_restore_id", "rewind_restore_id chooses nothing for a rollback"},
+		{"rollback", "rewind_host", "rewind_host chooses no server for a rollback"},
+		{"restore", "rewind_snapshots", "rewind_snapshots chooses nothing for a restore"},
+	} {
+		for _, ansible := range ansibles(t) {
+			t.Run(c.playbook+", "+c.name+", "+filepath.Base(ansible), func(t *testing.T) {
+				t.Parallel()
+				out, touched, err := play(t, ansible, c.playbook, "", "-e", c.name+"=one")
+				if err == nil || len(touched) > 0 || !strings.Contains(strings.Join(strings.Fields(out), " "), c.says) {
+					t.Errorf("%v; modules ran on %q, and the output does not say %q\n%s", err, touched, c.says, out)
+				}
+				more := filepath.Join(t.TempDir(), "more.yml")
+				if err := os.WriteFile(more, []byte("all: {vars: {"+c.name+": one}}\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if out, _, err := play(t, ansible, c.playbook, "", "-i", more); err != nil {
+					t.Errorf("in an inventory: %v\n%s", err, out)
+				}
+			})
+		}
+	}
+}
+
 // TestBackupsShareTheRepository checks that as many servers back up at the same time as rewind_throttle allows, and
 // that a server that is lost does not keep the others from their backups.
 func TestBackupsShareTheRepository(t *testing.T) {
