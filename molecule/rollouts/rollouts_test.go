@@ -112,6 +112,7 @@ func TestRollouts(t *testing.T) {
 		{"the last is a container", "remove", "boxed-three", all, false, "left out: this is a container"},
 		{"the second is a container", "snapshot", "boxed-two", all, false, "left out: this is a container"},
 		{"the second is a container", "restore", "boxed-two", all, false, "left out: this is a container"},
+		{"the second is a container", "schedule", "boxed-two", all, false, "left out: this is a container"},
 		{"a server is a container", "backup", "boxed-one", all, true, "this is a container"},
 		{"all goes well", "schedule", "", all, false, "done"},
 		{"the canary cannot be reached", "schedule", "lost-one", nil, true, "no route to host"},
