@@ -183,7 +183,7 @@ func TestInventorysBatchesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ansible := range ansibles(t) {
-		for _, playbook := range []string{"rollback", "restore", "snapshot", "remove", "schedule", "backup"} {
+		for _, playbook := range []string{"rollback", "restore", "snapshot", "remove", "schedule"} {
 			t.Run(playbook+", "+filepath.Base(ansible), func(t *testing.T) {
 				t.Parallel()
 				out, touched, err := play(t, ansible, playbook, "", "-i", more)
@@ -207,6 +207,8 @@ func TestWhatChoosesSomethingElseIsRefused(t *testing.T) {
 		{"rollback", "rewind_volumes", "rewind_volumes does not narrow a rollback"},
 		{"rollback", "rewind_restore_id", "rewind_restore_id chooses nothing for a rollback"},
 		{"rollback", "rewind_host", "rewind_host chooses no server for a rollback"},
+		{"backup", "rewind_serial", "rewind_serial is refused here"},
+		{"prepare", "rewind_serial", "rewind_serial is refused here"},
 		{"restore", "rewind_snapshots", "rewind_snapshots chooses nothing for a restore"},
 	} {
 		for _, ansible := range ansibles(t) {
@@ -215,6 +217,9 @@ func TestWhatChoosesSomethingElseIsRefused(t *testing.T) {
 				out, touched, err := play(t, ansible, c.playbook, "", "-e", c.name+"=one")
 				if err == nil || len(touched) > 0 || !strings.Contains(strings.Join(strings.Fields(out), " "), c.says) {
 					t.Errorf("%v; modules ran on %q, and the output does not say %q\n%s", err, touched, c.says, out)
+				}
+				if c.name == "rewind_serial" { // an inventory's is refused, too
+					return
 				}
 				more := filepath.Join(t.TempDir(), "more.yml")
 				if err := os.WriteFile(more, []byte("all: {vars: {"+c.name+": one}}\n"), 0o600); err != nil {
@@ -345,7 +350,7 @@ func play(t *testing.T, ansible, playbook, strikes string, more ...string) (out 
 		files[strike] = ""
 	}
 	files["bin/rear"] = "#!/bin/sh\n[ $* = mkrescue ] && echo rear >>$ROLLOUT/touched\n"
-	for _, module := range []string{"lvm_snapshot", "lvm_merge", "snap_backup"} {
+	for _, module := range []string{"lvm_snapshot", "lvm_merge", "lvm_snapshot_info", "snap_backup"} {
 		files["library/"+module] = moduleStub
 	}
 	for name, text := range files {
