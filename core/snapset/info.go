@@ -271,12 +271,17 @@ func (insp *inspection) setInfo(s *Set, mounts []MountInfo) SetInfo {
 	if !s.Complete() {
 		out.State, out.Missing = SetIncomplete, s.Missing()
 	}
+	broken := false
 	for _, v := range s.Snapshots {
 		snapshot := insp.snapshotInfo(v, mounts)
+		bad, _ := v.Bad()
+		broken = broken || bad || snapshot.mergeFailed()
 		switch {
+		case broken: // also while other members merge: the rollback cannot reach its end
+			out.State = SetBad
 		case snapshot.Merge != nil:
 			out.State = SetMerging
-		case snapshot.Problem != "" && out.State != SetMerging:
+		case snapshot.Problem != "" && out.State != SetMerging: // a thin member that merged before the others is no fault
 			out.State = SetBad
 		}
 		out.Snapshots = append(out.Snapshots, snapshot)

@@ -141,6 +141,24 @@ func TestInfoOfABrokenSet(t *testing.T) {
 	}
 }
 
+// Whichever member is looked at first: a failed merge must not be hidden by one that goes on.
+func TestInfoOfAFailedMerge(t *testing.T) {
+	for _, failed := range []string{"shut", "dat"} {
+		srv := newServer(t)
+		srv.Make("vg00", memberSnapshot("shut_s", "shut", "s", "1", 2))
+		srv.Make("vg00", memberSnapshot("dat_s", "dat", "s", "1", 2))
+		srv.Fill("vg00/shut_s", 50)
+		if err := srv.lvm.Merge(t.Context(), "vg00/shut_s", "vg00/dat_s"); err != nil {
+			t.Fatal(err)
+		}
+		srv.Fill("vg00/"+failed+"_s", 100)
+		set := srv.info(Query{}).Sets[0]
+		if set.State != SetBad {
+			t.Errorf("%s_s is lost while it merges: %+v", failed, set)
+		}
+	}
+}
+
 func TestInspectHost(t *testing.T) {
 	root := t.TempDir()
 	for file, text := range map[string]string{

@@ -32,16 +32,22 @@ func (insp *inspection) snapshotInfo(v *lvm.Volume, mounts []MountInfo) Snapshot
 	if v.Merging {
 		s.Merge = insp.mergeInfo(v)
 		s.Used = s.Merge.Left
+		if s.mergeFailed() && s.Problem == "" { // LVM learns of it later than the kernel
+			s.Problem = "its merge failed"
+		}
 	} else if kernel, ok := snapshotStatus(insp.status[v.DMName]); ok && kernel.Total > 0 {
 		s.Used = kernel.UsedBytes()
 	}
-	if s.COW > 0 && (s.Merge == nil || s.Merge.State != MergeFailed) { // the kernel has no figures of a failed merge
+	if s.COW > 0 && !s.mergeFailed() { // the kernel has no figures of a failed merge
 		s.UsedPercent = percent(float64(s.Used) / float64(s.COW))
 	}
 	s.ToFull = s.secondsToFull()
 	s.addMountpoints(mounts)
 	return s
 }
+
+// mergeFailed reports whether the kernel gave up merging the snapshot.
+func (s *SnapshotInfo) mergeFailed() bool { return s.Merge != nil && s.Merge.State == MergeFailed }
 
 // addMountpoints says where the snapshot and its origin are mounted.
 func (s *SnapshotInfo) addMountpoints(mounts []MountInfo) {
