@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -131,6 +132,10 @@ func isProgramName(name string) bool {
 	return strings.HasPrefix(name, programPrefix) && !strings.HasSuffix(name, " (deleted)")
 }
 
+// madeName matches the names that programs are stored under, by Install and by the action plugin, and the names under
+// which they arrive. People keep files of other names in these directories, too.
+var madeName = regexp.MustCompile(`^` + programPrefix + `([0-9a-f]{16}|[0-9a-f]{64}|new\.\w+)$`)
+
 // ProgramPath returns the path of the copy of the running program, which need not exist yet. If the running program is
 // itself a copy in that directory, it is its own path. The faults are those of ProgramDir, and internal.
 func ProgramPath() (string, error) {
@@ -213,7 +218,7 @@ func removeOldPrograms() {
 		files, _ := os.ReadDir(dir)
 		for _, f := range files {
 			info, err := f.Info()
-			isOld := err == nil && isProgramName(f.Name()) && time.Since(info.ModTime()) > keepPrograms
+			isOld := err == nil && madeName.MatchString(f.Name()) && time.Since(info.ModTime()) > keepPrograms
 			if isOld && !strings.Contains(string(schedule), f.Name()) {
 				_ = os.Remove(filepath.Join(dir, f.Name()))
 			}

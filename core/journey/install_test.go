@@ -135,21 +135,24 @@ func TestRemoveOldProgramsKeepsTheScheduledOne(t *testing.T) {
 	scheduleUnit = filepath.Join(dir, "unit")
 	t.Cleanup(func() { scheduleUnit = ScheduleUnit })
 	old := time.Now().Add(-2 * keepPrograms)
-	for _, name := range []string{"rewind-1", "rewind-2"} {
+	for _, name := range []string{"rewind-0123456789abcdef", "rewind-fedcba9876543210", "rewind-wrapper.sh"} {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.WriteFile(path, nil, 0o700), os.Chtimes(path, old, old)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	unit := "ExecStart=" + dir + "/rewind-1 snap_backup @/etc/rewind/%i.json\n"
+	unit := "ExecStart=" + dir + "/rewind-0123456789abcdef snap_backup @/etc/rewind/%i.json\n"
 	if err := os.WriteFile(scheduleUnit, []byte(unit), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	removeOldPrograms()
-	if _, err := os.Stat(filepath.Join(dir, "rewind-1")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "rewind-0123456789abcdef")); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "rewind-2")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, "rewind-fedcba9876543210")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an old program that no schedule names: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "rewind-wrapper.sh")); err != nil {
+		t.Errorf("a file that somebody else has put there: %v", err)
 	}
 }
