@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -132,9 +131,16 @@ func isProgramName(name string) bool {
 	return strings.HasPrefix(name, programPrefix) && !strings.HasSuffix(name, " (deleted)")
 }
 
-// madeName matches the names that programs are stored under, by Install and by the action plugin, and the names under
-// which they arrive. People keep files of other names in these directories, too.
-var madeName = regexp.MustCompile(`^` + programPrefix + `([0-9a-f]{16}|[0-9a-f]{64}|new\.\w+)$`)
+// isStoredName reports whether a program was stored under that name, by Install or by the action plugin, or arrived
+// under it. People keep files of other names in these directories, too.
+func isStoredName(name string) bool {
+	rest, ok := strings.CutPrefix(name, programPrefix)
+	if arriving, isNew := strings.CutPrefix(rest, "new."); ok && isNew {
+		return !strings.Contains(arriving, ".")
+	}
+	_, err := hex.DecodeString(rest)
+	return ok && err == nil && (len(rest) == 16 || len(rest) == 64)
+}
 
 // ProgramPath returns the path of the copy of the running program, which need not exist yet. If the running program is
 // itself a copy in that directory, it is its own path. The faults are those of ProgramDir, and internal.
@@ -218,7 +224,7 @@ func removeOldPrograms() {
 		files, _ := os.ReadDir(dir)
 		for _, f := range files {
 			info, err := f.Info()
-			isOld := err == nil && madeName.MatchString(f.Name()) && time.Since(info.ModTime()) > keepPrograms
+			isOld := err == nil && isStoredName(f.Name()) && time.Since(info.ModTime()) > keepPrograms
 			if isOld && !strings.Contains(string(schedule), f.Name()) {
 				_ = os.Remove(filepath.Join(dir, f.Name()))
 			}
