@@ -80,6 +80,10 @@ class Failure(Exception):
     """Says why there is no result of the program."""
 
 
+class NoResult(Failure):
+    """Says that a call of the program ended without a result. sudo or the shell may have failed."""
+
+
 class ProgramAction(ActionBase):
     """The action of every module that has a program. FAMILY names the executable file that contains the program."""
 
@@ -141,6 +145,14 @@ class ProgramAction(ActionBase):
         for left in reversed(range(MAX_FAILED_POLLS)):
             try:
                 return self._request(name, arguments)
+            except NoResult as problem:
+                if "_ansible_patience" not in arguments:
+                    raise
+                if left == 0:
+                    raise Failure("%s; its run goes on: systemctl status rewind-%s says how far it is, and the same task "
+                                  "again waits for it" % (problem, arguments["run"]))
+                Display().warning("%s is asked again in %d s: %s" % (host, PATIENCE, problem))
+                time.sleep(PATIENCE)
             except AnsibleError as problem:
                 # Before ansible-core 2.19 a slow sudo is an AnsibleError, too, and no AnsibleConnectionFailure.
                 lost = isinstance(problem, AnsibleConnectionFailure) or "privilege escalation" in to_text(problem)
@@ -259,5 +271,5 @@ def parse_output(out):
             except ValueError:
                 continue
     said = [line for line in lines + to_text(out.get("stderr") or "").split("\n") if line.strip()]
-    raise Failure("the program ended without a result (exit code %s)%s" % (
+    raise NoResult("the program ended without a result (exit code %s)%s" % (
         out.get("rc"), ": " + " | ".join(said[-5:]) if said else ", and said nothing"))
