@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/fault"
+	"go.pcc.com/rewind/core/filesystem"
 )
 
 // JoinNoLinks returns dir joined with path, after it has checked that this file exists and that no part of path is a
@@ -16,12 +17,13 @@ import (
 // dir itself may contain symbolic links. Fault: backend_failed.
 func JoinNoLinks(dir, path string) (string, error) {
 	joined := filepath.Join(dir, path)
-	dirFD, err := openat2(unix.AT_FDCWD, dir, unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC})
+	directory := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC}
+	dirFD, err := filesystem.Openat2(unix.AT_FDCWD, dir, directory)
 	if err != nil {
 		return "", fault.New(fault.BackendFailed, "open %s: %w", dir, err)
 	}
 	defer unix.Close(dirFD)
-	fd, err := openat2(dirFD, filepath.Join("./", path), unix.OpenHow{
+	fd, err := filesystem.Openat2(dirFD, filepath.Join("./", path), unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	if errors.Is(err, unix.ELOOP) {
@@ -56,15 +58,4 @@ func RefuseLink(dir string) error {
 	}
 	return fault.New(fault.BackendFailed, "%s is a symbolic link; a repository's directories are read through none", dir).
 		WithHint("move what it leads to here, or mount it here (mount --bind)")
-}
-
-// openat2 calls openat2(2) again as long as it is interrupted.
-func openat2(dir int, path string, how unix.OpenHow) (int, error) {
-	for {
-		fd, err := unix.Openat2(dir, path, &how)
-		// A FUSE mount returns EINTR, and a rename at the same moment EAGAIN.
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return fd, err
-		}
-	}
 }

@@ -41,14 +41,23 @@ func parseCrypttab(text string) []cryptEntry {
 	return entries
 }
 
+// readCrypttab returns the entries of crypttab, and none if there is no such file.
+func readCrypttab() ([]cryptEntry, error) {
+	data, err := os.ReadFile(crypttab)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	return parseCrypttab(string(data)), err
+}
+
 // KeyFile returns the path of the key file that crypttab has for a crypt device. Fault: no_key if there is none.
 func KeyFile(name string) (string, error) {
-	data, err := os.ReadFile(crypttab)
-	if err != nil && !os.IsNotExist(err) {
+	entries, err := readCrypttab()
+	if err != nil {
 		return "", fault.New(fault.NoKey, "%s: %w", crypttab, err)
 	}
 	hint := "give it a key file in " + crypttab + ", so that it can be opened again without a person"
-	for _, e := range parseCrypttab(string(data)) {
+	for _, e := range entries {
 		if e.name != name {
 			continue
 		}
@@ -69,11 +78,8 @@ func KeyFile(name string) (string, error) {
 // CryptWarning returns a warning if crypttab opens the crypt device of that name on a device that it names by its
 // content: a snapshot of the volume has the same UUID. It returns "" if it does not.
 func CryptWarning(name, volume string) string {
-	data, err := os.ReadFile(crypttab)
-	if err != nil {
-		return "" // without a crypttab nothing opens the device by itself
-	}
-	return cryptWarning(parseCrypttab(string(data)), name, volume)
+	entries, _ := readCrypttab() // KeyFile says why it cannot be read
+	return cryptWarning(entries, name, volume)
 }
 
 func cryptWarning(entries []cryptEntry, name, volume string) string {

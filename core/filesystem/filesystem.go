@@ -148,6 +148,12 @@ func Cover(mounts []Mount, m Mount) (Mount, bool) {
 	return Mount{}, false
 }
 
+// CoverFault is the fault of a mount at point that cannot be unmounted because cover hides it.
+func CoverFault(point string, cover Mount) error {
+	return fault.New(fault.Busy, "%s cannot be unmounted: %s is mounted over it, on %s", point, cover.Source, cover.Point).
+		WithHint("umount %s", cover.Point)
+}
+
 // Holding returns the mount that holds path. If path does not exist, this is the mount that holds its nearest existing
 // parent directory. Symbolic links are followed. The kernel is asked first, because mounts may hide each other
 // (statx(2), STATX_MNT_ID). Fault: not_found if none of the mounts holds path.
@@ -181,6 +187,10 @@ func holdingByName(mounts []Mount, path string) (Mount, bool) {
 	}
 }
 
+// Resolve returns an absolute path as the mount table has it: without symbolic links, and without a slash at its end.
+// The part of it that does not exist yet stays as it is.
+func Resolve(path string) string { return filepath.Join(resolve(path)) }
+
 // resolve splits path: it returns the part that exists, with symbolic links resolved, and the part that does not exist.
 func resolve(path string) (existing, missing string) {
 	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
@@ -200,8 +210,7 @@ func resolve(path string) (existing, missing string) {
 func EssentialDevices(mounts []Mount, paths ...string) map[Dev]string {
 	devices := make(map[Dev]string)
 	for _, path := range append([]string{"/", "/etc/lvm"}, paths...) {
-		existing, missing := resolve(path)
-		m, ok := holdingByName(mounts, filepath.Join(existing, missing))
+		m, ok := holdingByName(mounts, Resolve(path))
 		if _, known := devices[m.Dev]; ok && !known {
 			devices[m.Dev] = path
 		}

@@ -163,8 +163,7 @@ func UnmountOf(ctx context.Context, point string, devs ...Dev) error {
 			return nil
 		}
 		if cover, covered := Cover(mounts, m); covered && notFound == m.ID {
-			return fault.New(fault.Busy, "%s cannot be unmounted: %s is mounted over it, on %s", point, cover.Source,
-				cover.Point).WithHint("umount %s", cover.Point)
+			return CoverFault(point, cover)
 		}
 		err = waitWithin(ctx, "the unmount of "+point, func() error { return Unmount(point) })
 		if !errors.Is(err, fault.NotFound) {

@@ -48,6 +48,26 @@ func Stack(sysfs string, dev Dev) ([]Layer, error) {
 	return stack, nil
 }
 
+// Loop is a loop device, and where its file lies.
+type Loop struct {
+	Name     string
+	On, Node Dev // as LoopFile returns them
+}
+
+// Loops returns the loop devices among the layers of a stack. ask is LoopFile; those for which it returns false are
+// left out.
+func Loops(stack []Layer, ask func(loop string) (on, node Dev, ok bool)) (loops []Loop) {
+	for _, layer := range stack {
+		if layer.Kind != "loop" {
+			continue
+		}
+		if on, node, ok := ask("/dev/" + layer.Name); ok {
+			loops = append(loops, Loop{layer.Name, on, node})
+		}
+	}
+	return loops
+}
+
 // VolumeBelow returns the logical volume that a device is or, if it is a crypt mapping, the logical volume that the
 // mapping lies on. It returns false if there is none. Faults: not_found if there is no such device, internal.
 func VolumeBelow(sysfs string, dev Dev) (Layer, bool, error) {

@@ -20,7 +20,7 @@ func Unmounted(entries []FstabEntry, mounts []Mount, path string) (point string,
 	if err != nil {
 		return "", false, err
 	}
-	realPath := filepath.Join(resolve(path))
+	realPath := Resolve(path)
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Point, "/") { // swap has no mount point
 			continue
@@ -28,7 +28,7 @@ func Unmounted(entries []FstabEntry, mounts []Mount, path string) (point string,
 		if _, mounted := At(mounts, filepath.Clean(e.Point)); mounted {
 			continue // the path is not resolved, which might wait for a file server
 		}
-		realPoint := filepath.Join(resolve(e.Point))
+		realPoint := Resolve(e.Point)
 		if isUnder(realPath, realPoint) && isUnder(realPoint, on.Point) && realPoint != on.Point {
 			return e.Point, true, nil
 		}

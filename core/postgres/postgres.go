@@ -258,12 +258,7 @@ func openPart(root, data int, name string) (int, error) {
 	}
 	// The links that follow are resolved below that directory, too.
 	how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT}
-	for {
-		fd, err := unix.Openat2(root, string(target[:n]), &how)
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) { // a rename at the same moment gives EAGAIN
-			return fd, err
-		}
-	}
+	return filesystem.Openat2(root, string(target[:n]), how)
 }
 
 // addPart adds an open directory, unless it lies on the file system of the data directory.

@@ -34,11 +34,7 @@ func leftAloneWarnings(mounts []filesystem.Mount, dir, root string, skipped []st
 		if _, ok := filesystem.At(mounts, path); ok {
 			continue // what lies below the mount is in use by nobody
 		}
-		inside, err := backup.JoinNoLinks(dir, rel)
-		if err != nil {
-			continue // it does not exist, or is a link
-		}
-		if entries, err := os.ReadDir(inside); err == nil && len(entries) > 0 {
+		if isFilled(dir, rel) {
 			const msg = "%s was a volume of its own when the backup was made, and is a directory of %s now: " +
 				"what is in it is not restored, and stays in the set as it is"
 			warnings = append(warnings, fmt.Sprintf(msg, path, root))
@@ -56,17 +52,23 @@ func coveredWarnings(mounts []filesystem.Mount, from, point string, roots []stri
 		if !below || rel == "" || slices.Contains(roots, m.Point) || m.Type == filesystem.Autofs {
 			continue
 		}
-		inside, err := backup.JoinNoLinks(from, rel)
-		if err != nil {
-			continue // the backup has no such directory
-		}
-		if entries, err := os.ReadDir(inside); err == nil && len(entries) > 0 {
+		if isFilled(from, rel) {
 			const msg = "%s was a directory of %s when the backup was made, and %s is mounted there now: what the backup " +
 				"has of it is restored below the mount, where nobody sees it, and %s stays as it is"
 			warnings = append(warnings, fmt.Sprintf(msg, m.Point, point, m.Source, m.Source))
 		}
 	}
 	return warnings
+}
+
+// isFilled reports whether there is a directory rel in dir, reached through no link, that is not empty.
+func isFilled(dir, rel string) bool {
+	inside, err := backup.JoinNoLinks(dir, rel)
+	if err != nil {
+		return false
+	}
+	entries, err := os.ReadDir(inside)
+	return err == nil && len(entries) > 0
 }
 
 // replaceInAll is replacePaths for a list of texts.

@@ -65,8 +65,7 @@ func checkMadeAgain(m filesystem.Mount, all, table []filesystem.Mount, fstab []f
 	cover, covered := filesystem.Cover(table, m)
 	isOwn := slices.ContainsFunc(all, func(own filesystem.Mount) bool { return own.ID == cover.ID })
 	if covered && !isOwn {
-		return fault.New(fault.Busy, "%s cannot be unmounted: %s is mounted over it, on %s", m.Point, cover.Source,
-			cover.Point).WithHint("umount %s", cover.Point)
+		return filesystem.CoverFault(m.Point, cover)
 	}
 	options := m.RestoreOptions(fstab)
 	hasMap := func(o string) bool { return strings.HasPrefix(o, "X-mount.idmap=") }

@@ -127,7 +127,7 @@ func (m *mounter) plan() ([]snapshotMount, error) {
 		if planned.point == "" {
 			planned.point = m.defaultPoint(t, count[t.LV.Name] == 1)
 		}
-		planned.point = resolvePoint(planned.point)
+		planned.point = filesystem.Resolve(planned.point)
 		if planned.options == "" {
 			planned.options = m.Options
 		}
@@ -138,18 +138,6 @@ func (m *mounter) plan() ([]snapshotMount, error) {
 		out = append(out, planned)
 	}
 	return out, fault.All(errs...)
-}
-
-// resolvePoint returns a path as the kernel's mount table has it: without symbolic links, and without a slash at its
-// end. Only so is it found there. What does not exist of the path yet stays as it is.
-func resolvePoint(path string) string {
-	dir, rest := filepath.Clean(path), ""
-	for {
-		if resolved, err := filepath.EvalSymlinks(dir); err == nil || dir == filepath.Dir(dir) {
-			return filepath.Join(resolved, rest)
-		}
-		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
-	}
 }
 
 // defaultPoint returns where the snapshot of a target is mounted that has no mount point of its own. isOnly says that

@@ -82,15 +82,11 @@ func (v *View) checkLoopFile(t *Target, targets []Target) error {
 	if err != nil {
 		return err
 	}
-	for _, layer := range stack {
-		if layer.Kind != "loop" {
-			continue
-		}
-		backing, fileDevice, ok := v.LoopFile("/dev/" + layer.Name)
+	for _, loop := range filesystem.Loops(stack, v.LoopFile) {
 		for _, other := range targets {
-			if ok && other.LV.Active && (backing == other.FS || fileDevice == other.FS || fileDevice == devOf(other.LV)) {
+			if other.LV.Active && (loop.On == other.FS || loop.Node == other.FS || loop.Node == devOf(other.LV)) {
 				return unsupported("%s lies on %s, whose file is on %s, and both are in the set",
-					t.LV.FullName(), layer.Name, other.LV.FullName()).
+					t.LV.FullName(), loop.Name, other.LV.FullName()).
 					WithHint("take them in sets of their own: writes to the one wait for the other")
 			}
 		}

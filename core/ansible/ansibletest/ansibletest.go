@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -123,7 +122,7 @@ func replayProgress(c ansible.Call) error {
 	}
 	bar := ansible.Bar(c.Progress, c.Terminal)
 	defer bar.Done()
-	for line := range slices.Values(strings.Split(strings.TrimSpace(string(text)), "\n")) {
+	for line := range strings.Lines(string(text)) {
 		var p progress
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			return fmt.Errorf("PROGRESS: %w", err)

@@ -38,13 +38,17 @@ func memberBelow(dev filesystem.Dev, members map[filesystem.Dev]string) (volume 
 	if volume, ok := members[dev]; ok {
 		return volume, true
 	}
-	layers, _ := filesystem.Stack(sysfs, dev) // a file system without a device, such as NFS, has no layers
-	for _, layer := range layers {
-		backing, node, isLoop := loopFile("/dev/" + layer.Name)
-		for _, below := range []filesystem.Dev{layer.Dev, backing, node} {
-			if volume, ok := members[below]; ok && (isLoop || below == layer.Dev) {
-				return volume, true
-			}
+	stack, _ := filesystem.Stack(sysfs, dev) // a file system without a device, such as NFS, has none
+	var below []filesystem.Dev
+	for _, layer := range stack {
+		below = append(below, layer.Dev)
+	}
+	for _, loop := range filesystem.Loops(stack, loopFile) {
+		below = append(below, loop.On, loop.Node)
+	}
+	for _, dev := range below {
+		if volume, ok := members[dev]; ok {
+			return volume, true
 		}
 	}
 	return "", false

@@ -359,14 +359,21 @@ func lostContent(tc *testCase) {
 	if next.Sequence != 3 {
 		tc.Errorf("the next backup got the number %d, want 3", next.Sequence)
 	}
-	if err := tc.Backend.Forget(tc.ctx, tc.Config, lost.ID); err != nil {
-		tc.Errorf("Forget of what was removed: %v", err)
+	tc.forgetLost(lost.ID, dir, next.ID, kept.ID)
+}
+
+// forgetLost forgets a backup that is damaged. The others, the newest first, must be listed then and have their file.
+func (tc *testCase) forgetLost(lost, dir string, others ...string) {
+	tc.Helper()
+	if err := tc.Backend.Forget(tc.ctx, tc.Config, lost); err != nil {
+		tc.Errorf("Forget of a damaged backup: %v", err)
 	}
-	if got := ids(tc.list("")); !slices.Equal(got, []string{next.ID, kept.ID}) {
-		tc.Errorf("listed: %v, want %s and %s", got, next.ID, kept.ID)
+	if got := ids(tc.list("")); !slices.Equal(got, others) {
+		tc.Errorf("listed: %v, want %v", got, others)
 	}
-	tc.wantContent(kept.ID, dir, "file", "content")
-	tc.wantContent(next.ID, dir, "file", "content")
+	for _, id := range others {
+		tc.wantContent(id, dir, "file", "content")
+	}
 }
 
 // damagedEntry overwrites the file that describes a backup, as a failing disk may. All other backups must be listed and
@@ -392,14 +399,7 @@ func damagedEntry(tc *testCase) {
 	if err := tc.Backend.Settle(tc.ctx, tc.Config); err != nil {
 		tc.Error(err)
 	}
-	if err := tc.Backend.Forget(tc.ctx, tc.Config, lost.ID); err != nil {
-		tc.Errorf("Forget of a backup with a damaged entry: %v", err)
-	}
-	if got := ids(tc.list("")); !slices.Equal(got, []string{next.ID, kept.ID}) {
-		tc.Errorf("listed: %v, want %s and %s", got, next.ID, kept.ID)
-	}
-	tc.wantContent(kept.ID, dir, "file", "content")
-	tc.wantContent(next.ID, dir, "file", "content")
+	tc.forgetLost(lost.ID, dir, next.ID, kept.ID)
 }
 
 func settleKeepsComplete(tc *testCase) {
