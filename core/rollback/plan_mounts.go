@@ -67,13 +67,17 @@ func checkMadeAgain(m filesystem.Mount, all, table []filesystem.Mount, fstab []f
 	if covered && !isOwn {
 		return filesystem.CoverFault(m.Point, cover)
 	}
-	options := m.RestoreOptions(fstab)
-	hasMap := func(o string) bool { return strings.HasPrefix(o, "X-mount.idmap=") }
-	if slices.Contains(options, "idmapped") && !slices.ContainsFunc(options, hasMap) {
+	if losesOwnerMap(m, m.RestoreOptions(fstab)) {
 		return fault.New(fault.Unsupported, "the mount on %s maps owners (idmapped), and could not be made again so",
 			m.Point).WithHint("end what made it, or umount %s, before the rollback, and make it again afterwards", m.Point)
 	}
 	return nil
+}
+
+// losesOwnerMap reports whether a mount maps owners (idmapped), and the options with which it is made again do not.
+func losesOwnerMap(m filesystem.Mount, again []string) bool {
+	hasMap := func(o string) bool { return strings.HasPrefix(o, "X-mount.idmap=") }
+	return slices.Contains(m.Flags(), "idmapped") && !slices.ContainsFunc(again, hasMap)
 }
 
 // sortByTable sorts mounts in the order of the kernel's table, in which a mount comes after the one that it lies below.

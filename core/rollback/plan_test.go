@@ -244,6 +244,23 @@ func TestPathUnitsUseNoVolume(t *testing.T) {
 	}
 }
 
+// The kernel shows that a mount maps owners, and not how. Only fstab may know that.
+func TestOwnerMapIsLostUnlessFstabHasIt(t *testing.T) {
+	mapped, plain := filesystem.Mount{Options: "rw,idmapped"}, filesystem.Mount{Options: "rw"}
+	for _, c := range []struct {
+		mount filesystem.Mount
+		again []string
+		lost  bool
+	}{
+		{mapped, []string{"rw", "idmapped"}, true}, {mapped, []string{"rw", "noatime"}, true},
+		{mapped, []string{"rw", "X-mount.idmap=b:0:100000:65536"}, false}, {plain, []string{"rw"}, false},
+	} {
+		if got := losesOwnerMap(c.mount, c.again); got != c.lost {
+			t.Errorf("%q made again with %q: lost %v", c.mount.Options, c.again, got)
+		}
+	}
+}
+
 // What cannot be unmounted, or not made again as it is, is refused before a service stops.
 func TestMountThatCannotBeMadeAgainIsRefused(t *testing.T) {
 	root := filesystem.Mount{ID: 1, Point: "/", Source: "/dev/vg00/root"}
