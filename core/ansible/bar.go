@@ -69,17 +69,3 @@ func progressLine(label string, percent float64, bytes int64) string {
 	}
 	return s
 }
-
-// Bytes formats a number of bytes for people, such as 1.5 GiB.
-func Bytes(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f := float64(n)
-	unit := -1
-	for f >= 1023.95 && unit < 5 { // from here on one decimal would round to 1024.0
-		f /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[unit])
-}

@@ -40,14 +40,3 @@ func TestBarElsewhereWritesALineForEachTenth(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
-
-func TestBytesUsesBinaryUnits(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1.0 MiB",
-		1 << 30: "1.0 GiB", 1<<63 - 1: "8.0 EiB",
-	} {
-		if got := ansible.Bytes(n); got != want {
-			t.Errorf("%d: got %s, want %s", n, got, want)
-		}
-	}
-}

@@ -86,10 +86,10 @@ func TestMain(m *testing.M) {
 
 // reset restores the guest's saved state and installs the modules that were built with failpoints.
 func (g guest) reset() error {
-	if err := g.labScript("up", g.name, "--from", g.lab); err != nil {
+	if err := g.labScript("down", g.name); err != nil { // what a run that was ended left behind, too
 		return err
 	}
-	if err := g.labScript("reset", g.name); err != nil {
+	if err := g.labScript("up", g.name, "--from", g.lab); err != nil {
 		return err
 	}
 	if err := g.connect(); err != nil {

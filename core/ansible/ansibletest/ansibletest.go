@@ -50,13 +50,15 @@ func Golden(t *testing.T, file string, got []byte) {
 	}
 }
 
-// Play plays the scripts in testdata/screen. In them $answers is the directory answers, which holds the answers.
+// Play plays the scripts in testdata/screen. In them $answers is the directory answers, which holds the answers, and
+// the time zone is UTC.
 func Play(t *testing.T, answers string) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/screen", UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			dir, err := os.Getwd()
 			env.Setenv("answers", dir+"/"+answers)
+			env.Setenv("TZ", "UTC")
 			return err
 		},
 	})

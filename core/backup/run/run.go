@@ -219,9 +219,9 @@ func (op *operation) health(
 		return r, fault.New(fault.Of(err).Code, "the last backup, %s of %s, cannot be read: %w",
 			last.ID, last.Time.Format(time.RFC3339), err)
 	}
-	age := max(0, time.Since(last.Time).Round(time.Second))
-	r.Msg = fmt.Sprintf("the repository is usable; the last backup, %s, is %s old", last.ID, age)
-	r.Data["last"], r.Data["age_seconds"] = entryOf(last, op.begun), int64(age.Seconds())
+	age := int64(max(0, time.Since(last.Time)).Seconds())
+	r.Msg = fmt.Sprintf("the repository is usable; the last backup, %s, is %s old", last.ID, ansible.Age(age))
+	r.Data["last"], r.Data["age_seconds"] = entryOf(last, op.begun), age
 	return r, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup/jobs"
 	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/service"
@@ -190,15 +191,6 @@ func secondsSince(stamp string, now time.Time) *int64 {
 	return &seconds
 }
 
-// localTime returns a time of the result in the server's time zone.
-func localTime(stamp string) string {
-	t, err := time.Parse(time.RFC3339, stamp)
-	if err != nil {
-		return stamp
-	}
-	return t.Local().Format(time.RFC3339)
-}
-
 func printScheduled(w io.Writer, list []scheduledBackup) {
 	if len(list) > 0 {
 		fmt.Fprintln(w, "\nscheduled backups")
@@ -209,7 +201,7 @@ func printScheduled(w io.Writer, list []scheduledBackup) {
 		case s.Problem != "":
 			next = "is not made, " + s.Problem
 		case s.Next != "":
-			next = "is made at " + localTime(s.Next)
+			next = "is made at " + ansible.LocalTime(s.Next)
 		}
 		fmt.Fprintf(w, "  %s %s (%s)\n", s.Name, next, s.Timer)
 	}
@@ -223,11 +215,11 @@ func printBackups(w io.Writer, list []backup) {
 		fmt.Fprintf(w, "  %s of %s with %s: %s", b.Name, strings.Join(b.Asked, ", "), b.Backend, b.State)
 		switch b.State {
 		case backupFailed:
-			fmt.Fprintf(w, " at %s: %s", localTime(b.Ended), b.Msg)
+			fmt.Fprintf(w, " at %s: %s", ansible.LocalTime(b.Ended), b.Msg)
 		case backupRunning:
-			fmt.Fprintf(w, " since %s", localTime(b.Begun))
+			fmt.Fprintf(w, " since %s", ansible.LocalTime(b.Begun))
 		case backupInterrupted:
-			fmt.Fprintf(w, ", begun at %s (journalctl -u %s)", localTime(b.Begun), b.Unit)
+			fmt.Fprintf(w, ", begun at %s (journalctl -u %s)", ansible.LocalTime(b.Begun), b.Unit)
 		}
 		fmt.Fprintf(w, "; %s\n", b.goodText())
 	}
@@ -235,7 +227,7 @@ func printBackups(w io.Writer, list []backup) {
 
 func printNotBegun(w io.Writer, list []notBegun) {
 	for _, u := range list {
-		fmt.Fprintf(w, "  %s did not begin at %s: journalctl -u %s says why\n", u.Name, localTime(u.Since), u.Unit)
+		fmt.Fprintf(w, "  %s did not begin at %s: journalctl -u %s says why\n", u.Name, ansible.LocalTime(u.Since), u.Unit)
 	}
 }
 
@@ -245,7 +237,7 @@ func (b *backup) goodText() string {
 	case b.Good == nil:
 		return "none was ever good (if this job is not wanted any more, remove " + b.File + ")"
 	case b.Age == nil:
-		return "the last good one, " + b.Good.ID + ", is dated later than now, " + localTime(b.Good.Time)
+		return "the last good one, " + b.Good.ID + ", is dated later than now, " + ansible.LocalTime(b.Good.Time)
 	}
-	return "the last good one, " + b.Good.ID + ", is " + ageText(*b.Age) + " old"
+	return "the last good one, " + b.Good.ID + ", is " + ansible.Age(*b.Age) + " old"
 }

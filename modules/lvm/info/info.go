@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/command"
@@ -189,7 +188,7 @@ func printResult(w io.Writer, r ansible.Result) {
 		printRun(w, s)
 	}
 	for _, s := range f.Sets {
-		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, stateText(s, f.Current), ageText(s.Age))
+		fmt.Fprintf(w, "\nset %s, %s, %s old", s.Name, stateText(s, f.Current), ansible.Age(s.Age))
 		if s.Restored != nil {
 			fmt.Fprintf(w, ", holds %s", s.Restored)
 		}
@@ -213,7 +212,7 @@ func printResult(w io.Writer, r ansible.Result) {
 	printNotBegun(w, f.NotBegun)
 	printScheduled(w, f.Scheduled)
 	if l := f.Last; l != nil {
-		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, localTime(l.Begun),
+		fmt.Fprintf(w, "\nlast rollback: %s, %s, %s", l.Set, ansible.LocalTime(l.Begun),
 			rollbackText(l, isAtWorkOn(f.Current, l.Set)))
 		if l.Downtime > 0 {
 			fmt.Fprintf(w, ", services down for %.1f s", float64(l.Downtime)/1000)
@@ -249,7 +248,7 @@ func stateText(s snapset.SetInfo, current []journey.Status) string {
 
 // printRun writes how far a run of any module is, and which unit it is.
 func printRun(w io.Writer, s journey.Status) {
-	fmt.Fprintf(w, "\nunder way since %s: %s", localTime(s.Begun), s.Title)
+	fmt.Fprintf(w, "\nunder way since %s: %s", ansible.LocalTime(s.Begun), s.Title)
 	if s.Label != "" {
 		fmt.Fprintf(w, ": %s", s.Label)
 	}
@@ -293,13 +292,13 @@ func printSnapshots(w io.Writer, list []snapset.SnapshotInfo, withAge bool) {
 	for _, s := range list {
 		fmt.Fprintf(w, "  %-28s of %-20s %-9s", s.Snapshot, s.Volume, s.State)
 		if withAge {
-			fmt.Fprintf(w, " %8s old", ageText(s.Age))
+			fmt.Fprintf(w, " %8s old", ansible.Age(s.Age))
 		}
 		if s.UsedPercent != nil {
 			fmt.Fprintf(w, "  %s of %s COW used (%.1f%%)", ansible.Bytes(s.Used), ansible.Bytes(s.COW), *s.UsedPercent)
 		}
 		if s.ToFull != nil {
-			fmt.Fprintf(w, ", full in %s", ageText(*s.ToFull))
+			fmt.Fprintf(w, ", full in %s", ansible.Age(*s.ToFull))
 		}
 		if s.Merge != nil {
 			fmt.Fprintf(w, "  merge %s", s.Merge.State)
@@ -318,20 +317,6 @@ func printSnapshots(w io.Writer, list []snapset.SnapshotInfo, withAge bool) {
 		}
 		fmt.Fprintln(w)
 	}
-}
-
-// ageText formats a number of seconds for people: to the minute, and from two days on in days.
-func ageText(seconds int64) string {
-	d := time.Duration(seconds) * time.Second
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d d", int(d.Hours()/24))
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	}
-	return fmt.Sprintf("%d s", seconds)
 }
 
 func stackText(layers []snapset.Layer) string {

@@ -230,15 +230,6 @@ func TestSummaryOfUnknownSet(t *testing.T) {
 	}
 }
 
-func TestAgeText(t *testing.T) {
-	for seconds, want := range map[int64]string{0: "0 s", 59: "59 s", 60: "1 min", 7260: "2 h 1 min",
-		172799: "47 h 59 min", 200000: "2 d"} {
-		if got := ageText(seconds); got != want {
-			t.Errorf("%d: %s, want %s", seconds, got, want)
-		}
-	}
-}
-
 func TestValidateNameAndTextfile(t *testing.T) {
 	for _, bad := range []string{"a/b", "-x", "a b"} {
 		if validate(args{Name: bad}) == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup/access"
@@ -63,7 +64,10 @@ func printResult(w io.Writer, r ansible.Result) {
 		return
 	}
 	for _, b := range data.Backups {
-		fmt.Fprintf(w, "  %-24s %s  %s  %v", b.ID, b.Time, b.Host, b.Volumes)
+		fmt.Fprintf(w, "  %-24s %s  %s  %s", b.ID, ansible.LocalTime(b.Time), b.Host, strings.Join(b.Volumes, ", "))
+		if b.Set != "" {
+			fmt.Fprintf(w, " (%s)", b.Set)
+		}
 		if b.Bytes > 0 {
 			fmt.Fprintf(w, "  %d files, %s", b.Files, ansible.Bytes(b.Bytes))
 		}
