@@ -67,9 +67,6 @@ func (h *Host) Config() backup.Config {
 	}
 }
 
-// Dir returns the directory of the run.
-func (h *Host) Dir() string { return h.runDir }
-
 // recordsDir has one directory for each backend, with the records of its backups.
 const recordsDir = journey.StateDir + "/records"
 

@@ -42,7 +42,7 @@ func (tc *testCase) prepareStoring(readAll bool, roots ...string) record.Storing
 	t := backup.Tree{Host: "host-a", Set: "snap", Time: time.Now(), Roots: roots, ReadAll: readAll}
 	return record.Storing{
 		Backend: tc.Backend, Config: tc.Config, Tree: t, Recording: d.Recording,
-		Keeper: tc.recordKeeper(), File: filepath.Join(tc.dir, "record"),
+		Keeper: tc.recordKeeper(),
 	}
 }
 
@@ -105,11 +105,11 @@ func falseRecord(tc *testCase) {
 	tc.writeDated(file, "other content")
 	tc.waitUntilSettled()
 	s := tc.prepareStoring(false, dir)
-	s.Tree.Record = s.File
-	if err := record.Make(tc.ctx, s.Tree, nil, nil, ignoreProgress); err != nil {
+	s.Tree.Record = filepath.Join(tc.dir, "record")
+	if _, err := record.Make(tc.ctx, s.Tree, nil, nil, ignoreProgress); err != nil {
 		tc.Fatal(err)
 	}
-	if err := s.Keeper.Keep(stored, s.File); err != nil {
+	if err := s.Keeper.Keep(stored, s.Tree.Record); err != nil {
 		tc.Fatal(err)
 	}
 	want := "other content"

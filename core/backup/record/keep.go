@@ -2,6 +2,7 @@ package record
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -25,12 +26,23 @@ const (
 	maxBytes   = 256 << 20
 
 	maxHeader = 1 << 20 // bytes of the line that describes the backup
+
+	// unfinishedFor is how long a hidden file lies unchanged before nobody is making it any more. A backend may store for
+	// days after the host has made the record.
+	unfinishedFor = 7 * 24 * time.Hour
 )
 
-// Keeper keeps the records of one backend's backups in the directory Dir, which Keep makes if it does not exist.
+// Keeper keeps the records of one backend's backups in the directory Dir, which is made if it does not exist.
 type Keeper struct{ Dir string }
 
 func (k Keeper) path(id string) string { return filepath.Join(k.Dir, id+suffix) }
+
+// NewFile returns the path of a file that does not exist yet, in which a new record can be made. It lies beside the
+// records and not in the memory of /run: a record of ten million files would fill that. Whoever makes the file removes
+// it, and Keep removes files that killed processes have left for a week. The error is that of making Dir.
+func (k Keeper) NewFile() (string, error) {
+	return filepath.Join(k.Dir, ".new-"+rand.Text()), durable.MkdirAll(k.Dir, 0o700)
+}
 
 // Open returns the record of a backup. It returns nil if there is none, or none that can be read. The caller closes the
 // record.
@@ -111,7 +123,8 @@ func (k Keeper) Remove(id string) error {
 	return err
 }
 
-// prune removes the oldest records beyond maxRecords and maxBytes, but not that of the backup keepID.
+// prune removes the oldest records beyond maxRecords and maxBytes, but not that of the backup keepID. It also removes
+// the unfinished files that killed processes have left.
 func (k Keeper) prune(keepID string) error {
 	entries, err := os.ReadDir(k.Dir)
 	if err != nil {
@@ -119,7 +132,12 @@ func (k Keeper) prune(keepID string) error {
 	}
 	var others []fs.FileInfo
 	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && strings.HasSuffix(entry.Name(), suffix) && entry.Name() != keepID+suffix {
+		info, err := entry.Info()
+		switch {
+		case err != nil:
+		case strings.HasPrefix(entry.Name(), ".") && time.Since(info.ModTime()) > unfinishedFor:
+			_ = os.Remove(filepath.Join(k.Dir, entry.Name())) // it takes room until the next time
+		case strings.HasSuffix(entry.Name(), suffix) && entry.Name() != keepID+suffix:
 			others = append(others, info)
 		}
 	}

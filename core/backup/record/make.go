@@ -35,16 +35,19 @@ type Doubt func(path string, names uint32) error
 // Make first writes out the dirty pages of the roots that are read live: as long as a page of a memory-mapped file is
 // dirty, another store into that page does not change the file's times.
 //
-// report gets the number of files recorded so far. Fault: command_failed where the record cannot be made. The error of
-// a context that has ended and that of doubt are returned as they are.
-func Make(ctx context.Context, t backup.Tree, previous *Record, doubt Doubt, report backup.Report) (err error) {
+// report gets the number of files recorded so far. warnings has what no backend stores and no mount table shows. Fault:
+// command_failed where the record cannot be made. The error of a context that has ended and that of doubt are returned
+// as they are.
+func Make(
+	ctx context.Context, t backup.Tree, previous *Record, doubt Doubt, report backup.Report,
+) (warnings []string, err error) {
 	begun := time.Now()
 	if t.Time.Before(begun) {
 		begun = t.Time
 	}
 	file, err := os.OpenFile(t.Record, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return makeFault(err)
+		return nil, makeFault(err)
 	}
 	defer func() {
 		if err = cmp.Or(err, makeFault(file.Close())); err != nil {
@@ -54,20 +57,21 @@ func Make(ctx context.Context, t backup.Tree, previous *Record, doubt Doubt, rep
 	settledBefore := begun.Add(-Settled)
 	s := scan{
 		ctx: ctx, out: bufio.NewWriterSize(file, 64<<10), previous: previous, doubt: doubt, report: report,
+		roots:         t.Roots,
 		settledBefore: unix.StatxTimestamp{Sec: settledBefore.Unix(), Nsec: uint32(settledBefore.Nanosecond())},
 	}
 	for _, root := range t.Roots {
 		if err := s.flushRoot(root); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, root := range t.Roots {
 		s.live = !readOnly(root)
 		if err := s.scanRoot(root); err != nil {
-			return err
+			return s.subvolumes.warning(), err
 		}
 	}
-	return makeFault(s.finish())
+	return s.subvolumes.warning(), makeFault(s.finish())
 }
 
 // Unrecorded returns the warning that a backup has no record because of err.
@@ -97,6 +101,8 @@ type scan struct {
 	report        backup.Report
 	files         int64
 	flags         flagList
+	roots         []string
+	subvolumes    subvolumes // below the roots
 
 	entries []entry        // of the current directory
 	buf     [32 << 10]byte // for getdents64(2)
@@ -258,11 +264,14 @@ func (s *scan) subdirectory(parentFD int, name, parentPath string, parentStat *u
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
 		return ignoreSkippable(err)
 	}
-	if st.Dev_major != parentStat.Dev_major || st.Dev_minor != parentStat.Dev_minor ||
-		st.Attributes_mask&st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+	path := join(parentPath, name)
+	if isSubvolume(parentStat, &st) && !slices.Contains(s.roots, path) {
+		s.subvolumes.add(path)
+	}
+	if isOtherDevice(parentStat, &st) || st.Attributes_mask&st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return nil
 	}
-	return s.scanDirectory(fd, join(parentPath, name), &st)
+	return s.scanDirectory(fd, path, &st)
 }
 
 func join(dirPath, name string) string {

@@ -41,7 +41,8 @@ func recordTree(t *testing.T, root string, doubt Doubt, previous *Record) (Keepe
 	tr := backup.Tree{Host: "h", Time: time.Now(), Roots: []string{root}, Record: filepath.Join(t.TempDir(), "new")}
 	s := backup.Stored{ID: "id", Host: "h", Time: tr.Time, Roots: tr.Roots, Files: 3}
 	k := Keeper{Dir: filepath.Join(t.TempDir(), "records")}
-	must(t, Make(t.Context(), tr, previous, doubt, ignoreProgress), k.Keep(s, tr.Record))
+	_, err := Make(t.Context(), tr, previous, doubt, ignoreProgress)
+	must(t, err, k.Keep(s, tr.Record))
 	r := k.Open(s)
 	if r == nil {
 		t.Fatal("the record cannot be opened")
@@ -193,7 +194,7 @@ func FuzzReadIndex(f *testing.F) {
 		f.Fatal(err)
 	}
 	tr := backup.Tree{Time: time.Now(), Roots: []string{root}, Record: filepath.Join(f.TempDir(), "new")}
-	if err := Make(context.Background(), tr, nil, nil, ignoreProgress); err != nil {
+	if _, err := Make(context.Background(), tr, nil, nil, ignoreProgress); err != nil {
 		f.Fatal(err)
 	}
 	data, err := os.ReadFile(tr.Record)
@@ -246,6 +247,24 @@ func TestKeepPrunesOldestRecords(t *testing.T) {
 	}
 }
 
+// A killed process leaves the record that it was making, or the copy of one. Nobody else knows of that file.
+func TestUnfinishedFilesAreRemovedAfterAWeek(t *testing.T) {
+	t.Parallel()
+	k := Keeper{Dir: filepath.Join(t.TempDir(), "records")}
+	made, err := k.NewFile()
+	must(t, err)
+	old, young := filepath.Join(k.Dir, ".new-killed"), filepath.Join(k.Dir, ".id.record123")
+	must(t, os.WriteFile(made, nil, 0o600), os.WriteFile(old, nil, 0o600), os.WriteFile(young, nil, 0o600))
+	lastWeek := time.Now().Add(-unfinishedFor - time.Minute)
+	must(t, os.Chtimes(old, lastWeek, lastWeek), k.Keep(backup.Stored{ID: "id"}, made))
+	if _, err := os.Stat(old); err == nil {
+		t.Error("what a process left that was killed a week ago is still there")
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("what another process is making: %v", err)
+	}
+}
+
 // fakeBackend is a backend whose Store calls the test's function.
 type fakeBackend struct {
 	backup.Backend
@@ -272,7 +291,6 @@ func TestStoreWithoutRecordIsAWarning(t *testing.T) {
 		"recorded by the host":      {Storing{Backend: stores}, 0, true},
 		"not recorded by a backend": {Storing{Backend: stores, Recording: true}, 1, false},
 		"no place for the record":   {Storing{Backend: stores, Keeper: Keeper{Dir: plain + "/records"}}, 1, false},
-		"no place for a new one":    {Storing{Backend: stores, File: plain + "/new"}, 1, false},
 		"not stored": {Storing{Backend: fakeBackend{store: func(backup.Tree) (backup.Stored, error) {
 			return backup.Stored{}, errors.New("full")
 		}}}, 0, false},
@@ -283,9 +301,6 @@ func TestStoreWithoutRecordIsAWarning(t *testing.T) {
 		if s.Keeper.Dir == "" {
 			s.Keeper.Dir = filepath.Join(t.TempDir(), "records")
 		}
-		if s.File == "" {
-			s.File = filepath.Join(t.TempDir(), "new")
-		}
 		stored, err := s.Store(t.Context(), ignoreProgress)
 		if (err == nil) != (stored.ID != "") || len(stored.Warnings) != tt.warnings {
 			t.Errorf("%s: %+v, %v", name, stored, err)
@@ -293,8 +308,8 @@ func TestStoreWithoutRecordIsAWarning(t *testing.T) {
 		if _, err := os.Stat(s.Keeper.path("id")); (err == nil) != tt.kept {
 			t.Errorf("%s: the record: %v", name, err)
 		}
-		if _, err := os.Stat(s.File); err == nil {
-			t.Errorf("%s: the new record is left where it was made", name)
+		if left, _ := filepath.Glob(s.Keeper.Dir + "/.*"); len(left) > 0 {
+			t.Errorf("%s: the new record is left where it was made: %q", name, left)
 		}
 	}
 }
@@ -305,7 +320,7 @@ func TestFailedMakeLeavesNoFile(t *testing.T) {
 	tr := backup.Tree{Time: time.Now(), Roots: []string{t.TempDir()}, Record: filepath.Join(t.TempDir(), "new")}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Make(ctx, tr, nil, nil, ignoreProgress); !errors.Is(err, context.Canceled) {
+	if _, err := Make(ctx, tr, nil, nil, ignoreProgress); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := os.Stat(tr.Record); err == nil {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"os"
 
@@ -13,7 +14,6 @@ type Storing struct {
 	Config  backup.Config
 	Tree    backup.Tree // Store sets Records and Record
 	Keeper  Keeper      // keeps the new record
-	File    string      // where the new record is written first; in a directory that the backend can write to
 
 	// Recording says that the backend writes the record itself.
 	Recording bool
@@ -26,18 +26,21 @@ type Storing struct {
 // the backup: the next backup reads all files again, and a warning in Stored.Warnings says so. The faults are those of
 // the backend's Store.
 func (s Storing) Store(ctx context.Context, report backup.Report) (backup.Stored, error) {
-	defer os.Remove(s.File)
-	s.Tree.Records, s.Tree.Record = s.Keeper.Dir, s.File
-	recordErr := s.record(ctx, report)
+	file, recordErr := s.Keeper.NewFile()
+	defer os.Remove(file)
+	s.Tree.Records, s.Tree.Record = s.Keeper.Dir, file
+	warnings, err := s.record(ctx, report)
+	recordErr = cmp.Or(recordErr, err)
 	if ctx.Err() != nil {
 		return backup.Stored{}, context.Cause(ctx)
 	}
 	stored, err := s.Backend.Store(ctx, s.Config, s.Tree, report)
+	stored.Warnings = append(stored.Warnings, warnings...)
 	if stored.ID == "" {
 		return stored, err
 	}
 	if recordErr == nil {
-		recordErr = s.Keeper.Keep(stored, s.File)
+		recordErr = s.Keeper.Keep(stored, file)
 	}
 	if recordErr != nil {
 		stored.Warnings = append(stored.Warnings, Unrecorded(recordErr))
@@ -46,13 +49,16 @@ func (s Storing) Store(ctx context.Context, report backup.Report) (backup.Stored
 }
 
 // record makes the record of the tree, unless the backend does.
-func (s Storing) record(ctx context.Context, report backup.Report) error {
+func (s Storing) record(ctx context.Context, report backup.Report) (warnings []string, err error) {
 	if s.Recording {
-		return nil
+		return nil, nil
 	}
-	makeRecord := func() error { return Make(ctx, s.Tree, nil, nil, report) }
+	makeRecord := func() error {
+		warnings, err = Make(ctx, s.Tree, nil, nil, report)
+		return err
+	}
 	if s.See == nil {
-		return makeRecord()
+		return warnings, makeRecord()
 	}
-	return s.See(makeRecord)
+	return warnings, s.See(makeRecord)
 }

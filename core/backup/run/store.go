@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -153,7 +152,7 @@ func (op *operation) storeTree(
 ) (backup.Stored, error) {
 	return record.Storing{
 		Backend: client, Config: op.host.Config(), Tree: tree, Recording: op.recording, See: client.InNamespace,
-		Keeper: op.host.Records(), File: filepath.Join(op.host.Dir(), "record"),
+		Keeper: op.host.Records(),
 	}.Store(ctx, op.report("backing up with "+op.Use.Backend))
 }
 

@@ -26,6 +26,7 @@ type comparison struct {
 	checkAll bool       // compare all files by their content
 	// a file with the paths of the doubtful files and their directories, each ended by NUL; "": none
 	doubtfulList string
+	warnings     []string // those of record.Make
 }
 
 // planComparison finds out which files have to be compared by their content. It also writes the record of all files
@@ -48,7 +49,8 @@ func (t *tool) planComparison(ctx context.Context, of backup.Tree, last *datedTr
 	}
 	done = func() { os.RemoveAll(dir) }
 	list := filepath.Join(dir, "files")
-	n, several, err := listDoubtful(ctx, of, recorded, list, maxDoubtful, report)
+	n, several, warnings, err := listDoubtful(ctx, of, recorded, list, maxDoubtful, report)
+	c.warnings = warnings
 	if ctx.Err() != nil {
 		return c, done, context.Cause(ctx)
 	}
@@ -67,18 +69,19 @@ func (t *tool) planComparison(ctx context.Context, of backup.Tree, last *datedTr
 const maxDoubtful = 50_000
 
 // listDoubtful writes a list of the doubtful files, which look like those in the record but may have changed. The list
-// has `most` files at most; n counts all. several says whether one of them has several hard links.
+// has `most` files at most; n counts all. several says whether one of them has several hard links. warnings and err are
+// also those of record.Make.
 func listDoubtful(ctx context.Context, of backup.Tree, last *record.Record, list string, most int,
 	report backup.Report) (
-	n int, several bool, err error) {
+	n int, several bool, warnings []string, err error) {
 	file, err := os.Create(list)
 	if err != nil {
-		return 0, false, err
+		return 0, false, nil, err
 	}
 	defer file.Close()
 	out := bufio.NewWriter(file)
 	currentDir := ""
-	err = record.Make(ctx, of, last, func(path string, names uint32) error {
+	warnings, err = record.Make(ctx, of, last, func(path string, names uint32) error {
 		if last == nil {
 			return nil
 		}
@@ -94,9 +97,9 @@ func listDoubtful(ctx context.Context, of backup.Tree, last *record.Record, list
 		return err
 	}, report)
 	if err != nil {
-		return n, several, err
+		return n, several, warnings, err
 	}
-	return n, several, out.Flush()
+	return n, several, warnings, out.Flush()
 }
 
 // linkArgs are the arguments that make rsync link files that have not changed, or look so, to those of the last tree.

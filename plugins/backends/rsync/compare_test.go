@@ -30,7 +30,7 @@ func TestListDoubtfulNamesFilesUpToLimit(t *testing.T) {
 	of := backup.Tree{Host: "h", Time: time.Now(), Roots: []string{root}, Record: filepath.Join(t.TempDir(), "new")}
 	stored := backup.Stored{ID: "id", Host: "h", Time: of.Time, Roots: of.Roots}
 	keeper := record.Keeper{Dir: t.TempDir()}
-	if err := record.Make(t.Context(), of, nil, nil, ignoreProgress); err != nil {
+	if _, err := record.Make(t.Context(), of, nil, nil, ignoreProgress); err != nil {
 		t.Fatal(err)
 	}
 	if err := keeper.Keep(stored, of.Record); err != nil {
@@ -39,7 +39,7 @@ func TestListDoubtfulNamesFilesUpToLimit(t *testing.T) {
 	for most, named := range map[int]int{100: 6, 6: 6, 5: 5} {
 		last := keeper.Open(stored) // its files were changed so shortly before that all are doubtful
 		list := filepath.Join(t.TempDir(), "list")
-		n, several, err := listDoubtful(t.Context(), of, last, list, most, ignoreProgress)
+		n, several, _, err := listDoubtful(t.Context(), of, last, list, most, ignoreProgress)
 		last.Close()
 		data, readErr := os.ReadFile(list)
 		if n != 6 || several || err != nil || readErr != nil {

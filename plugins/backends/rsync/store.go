@@ -102,7 +102,7 @@ func (t *tool) storeLocked(ctx context.Context, of backup.Tree, trees []datedTre
 	done := backup.Stored{
 		ID: datedTree{host: of.Host, name: name}.id(), Host: of.Host, Set: of.Set, Time: of.Time.UTC(), Roots: of.Roots,
 		Sequence: backup.NextSequence(storedOf(backupsOf(trees)), of.Host),
-		Files:    s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal,
+		Files:    s.stats.files, Bytes: s.stats.bytes, Added: s.stats.literal, Warnings: s.warnings,
 	}
 	if left != nil { // leftovers take room, but do no harm to this backup
 		done.Warnings = append(done.Warnings, fmt.Sprintf("what an earlier run left is still there: %v", left))
@@ -188,6 +188,7 @@ type transfer struct {
 	stats      stats
 	lost       backup.Lost
 	otherError bool // something failed that is not about reading the source
+	warnings   []string
 }
 
 // copyRoots copies the roots into a new tree. Files that could not be read are noted in the result and are no error.
@@ -196,6 +197,7 @@ func (t *tool) copyRoots(ctx context.Context, of backup.Tree, name string, last 
 	s := &transfer{}
 	c, done, err := t.planComparison(ctx, of, last, report)
 	defer done()
+	s.warnings = c.warnings
 	if err != nil {
 		return s, err
 	}
