@@ -121,13 +121,24 @@ func (c *contentSync) close() {
 	}
 	for _, f := range []*os.File{c.src, c.old, c.dst} {
 		if f != nil {
-			_ = f.Close()
+			_ = f.Close() // nothing was written to dst, or something else has failed before
 		}
 	}
 }
 
-// run goes through src from start to end, through holes and data in turn.
+// run makes the content equal, and closes the file that was written. NFS and file systems of FUSE say only when a file
+// is closed that the server could not take what was written.
 func (c *contentSync) run() error {
+	if err := c.syncAll(); err != nil || c.dst == nil {
+		return err
+	}
+	dst := c.dst
+	c.dst = nil
+	return c.targetError("write", c.e.rel, errno(dst.Close()))
+}
+
+// syncAll goes through src from start to end, through holes and data in turn.
+func (c *contentSync) syncAll() error {
 	if c.length > c.size {
 		if err := c.truncate(); err != nil {
 			return err

@@ -28,14 +28,14 @@ import (
 func (s hostDir) storeLocked(ctx context.Context, t backup.Tree, report backup.Report) (backup.Stored, error) {
 	stored, lost, err := s.makeBackup(ctx, t, report)
 	if err != nil {
-		return backup.Stored{}, s.giveUp(ctx, stored.ID, err)
+		return backup.Stored{}, s.giveUp(ctx, stored.ID, err, report)
 	}
 	return stored, lost.fault()
 }
 
 // giveUp removes what was made of a backup that failed, to free the room that it takes, and returns cause. If ctx has
 // ended, there is no time for that: the next Store or Settle does it.
-func (s hostDir) giveUp(ctx context.Context, id string, cause error) error {
+func (s hostDir) giveUp(ctx context.Context, id string, cause error, report backup.Report) error {
 	if id == "" || ctx.Err() != nil {
 		return cause
 	}
@@ -46,7 +46,7 @@ func (s hostDir) giveUp(ctx context.Context, id string, cause error) error {
 		if _, err := os.Lstat(path); err != nil {
 			continue
 		}
-		if err := s.removeTree(ctx, path, ignoreProgress); err != nil {
+		if err := s.removeTree(ctx, path, report); err != nil {
 			return fault.New(fault.Of(cause).Code, "%w; moreover, %s stays behind: %w", cause, path, err)
 		}
 	}
