@@ -36,6 +36,7 @@ var allAttributes = []attribute{
 		readStat(func(st *unix.Statx_t) any { return st.Mode }),
 	},
 	{"user's extended attributes", setXattr("user.rewind", []byte("a\x00b")), readXattr("user.rewind")},
+	{"attributes user.rsync.*", setXattr("user.rsync.%stat", []byte("100644 0,0 0:0")), readXattr("user.rsync.%stat")},
 	{"POSIX ACLs", setXattr("system.posix_acl_access", acl()), readXattr("system.posix_acl_access")},
 	{"capabilities", setXattr("security.capability", capability), readXattr("security.capability")},
 	{

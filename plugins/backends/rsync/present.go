@@ -86,7 +86,7 @@ func presented(t datedTree, dir string, path ...string) (backup.Presented, error
 }
 
 func (t *tool) fetchTree(ctx context.Context, one datedTree, dir string, report backup.Report) error {
-	args := slices.Concat(preserveArgs, t.superFromArgs(),
+	args := slices.Concat(t.options.preserveArgs(), t.superFromArgs(),
 		[]string{"--", t.options.target(one.host, one.name) + "/", dir + "/"})
 	_, err := t.Stream(ctx, t.copyCmd(args...),
 		t.parseOutput("fetching the backup into "+t.options.Scratch, report, &stats{}))

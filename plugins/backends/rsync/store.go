@@ -204,14 +204,14 @@ func (t *tool) copyRoots(ctx context.Context, of backup.Tree, name string, last 
 	into := t.options.target(of.Host, name) + "/"
 	// -R keeps each root's path. The directories above a root are made anew with --no-implied-dirs, because one of them
 	// may be a symbolic link on this host.
-	args := slices.Concat(preserveArgs, t.superArgs(), []string{"-x", "-R", "--no-implied-dirs"}, c.linkArgs(),
+	args := slices.Concat(t.options.preserveArgs(), t.superArgs(), []string{"-x", "-R", "--no-implied-dirs"}, c.linkArgs(),
 		[]string{"--"})
 	args = append(append(args, of.Roots...), into)
 	if err := t.runCopy(ctx, s, &s.stats, args, report); err != nil || c.doubtfulList == "" {
 		return s, err
 	}
 	var again stats
-	err = t.runCopy(ctx, s, &again, slices.Concat(preserveArgs, t.superArgs(), c.recheckArgs(),
+	err = t.runCopy(ctx, s, &again, slices.Concat(t.options.preserveArgs(), t.superArgs(), c.recheckArgs(),
 		[]string{"--", "/", into}), report)
 	s.stats.literal += again.literal
 	return s, err

@@ -29,11 +29,19 @@ const (
 	maxLineDelay = time.Second
 )
 
-// preserveArgs are the arguments that preserve all metadata, hard links, ACLs, extended attributes and holes. Times are
-// compared to the nanosecond (--modify-window=-1). By default rsync ignores differences of less than a second: it would
-// miss a change in the second of the last backup, and would not correct the mtime of a directory.
-var preserveArgs = []string{"-aHAXS", "--numeric-ids", "--modify-window=-1", "--info=progress2,stats2", "--no-h",
-	"--outbuf=L"}
+// preserveArgs returns the arguments that preserve all metadata, hard links, ACLs, extended attributes and holes. Times
+// are compared to the nanosecond (--modify-window=-1). By default rsync ignores differences of less than a second: it
+// would miss a change in the second of the last backup, and would not correct the mtime of a directory.
+//
+// rsync copies the attributes user.rsync.*, which a place of --fake-super has, only if -X is there twice, and not
+// together with --fake-super (rsync(1)).
+func (o *options) preserveArgs() []string {
+	args := []string{"-aHAXS", "--numeric-ids", "--modify-window=-1", "--info=progress2,stats2", "--no-h", "--outbuf=L"}
+	if o.FakeSuper {
+		return args
+	}
+	return append(args, "-X")
+}
 
 func (t *tool) cmd(args ...string) command.Cmd {
 	argv := slices.Concat([]string{"rsync"}, t.options.transportArgs(), args)
