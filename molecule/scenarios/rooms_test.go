@@ -17,15 +17,18 @@ var passedTest = regexp.MustCompile(`(?m)^\s*--- PASS`)
 // Among them are the scenarios of the fake LVM (lvmtest), which real LVM must pass, too. The guest's vg01 is empty.
 func TestRoomsOnRealKernels(t *testing.T) {
 	tortured(t)
-	for name, call := range map[string]string{
-		"lvmtest":    "REWIND_LAB_VG=vg01 ./package.test -test.v -test.run 'RealLVM|KernelSays'",
-		"filesystem": "systemctl stop pccehr && REWIND_LAB_MOUNT=/pccehr ./package.test -test.v -test.run Lab",
-		"service":    "REWIND_LAB_MOUNT=/dat ./package.test -test.v -test.run Lab",
+	const lvmtest = "REWIND_LAB_VG=vg01 ./package.test -test.v -test.run "
+	for name, call := range map[string]string{ // those of lvmtest are two, since a busy guest needs minutes for half of them
+		"lvmtest a-i": lvmtest + "'RealLVM/^[a-i]'",
+		"lvmtest j-z": lvmtest + "'RealLVM/^[^a-i]|KernelSays'",
+		"filesystem":  "systemctl stop pccehr && REWIND_LAB_MOUNT=/pccehr ./package.test -test.v -test.run Lab",
+		"service":     "REWIND_LAB_MOUNT=/dat ./package.test -test.v -test.run Lab",
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := guestFor(t)
 			before := g.run(t, devices)
-			program, err := os.ReadFile(filepath.Join(root, "build/lab-tests", name+".test"))
+			room, _, _ := strings.Cut(name, " ")
+			program, err := os.ReadFile(filepath.Join(root, "build/lab-tests", room+".test"))
 			if err != nil {
 				t.Fatal(err)
 			}
