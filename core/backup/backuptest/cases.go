@@ -23,6 +23,7 @@ var cases = map[string]func(*testCase){
 	"presents what was stored":                    presentsWhatWasStored,
 	"keeps the documented attributes":             checkAttributes,
 	"a second Store adds what changed":            addsOnlyChanges,
+	"adds only changes beside other backups":      addsOnlyChangesBesideOthers,
 	"lists the newest first, by host":             listsNewestFirst,
 	"numbers backups whatever the clock is":       numbersBackups,
 	"an unknown ID is not found":                  unknownIDIsNotFound,

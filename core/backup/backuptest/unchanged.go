@@ -196,3 +196,16 @@ func (tc *testCase) exchange(first, second string) {
 		tc.Fatalf("exchange %s: %v", strings.Join([]string{first, second}, " and "), err)
 	}
 }
+
+// addsOnlyChangesBesideOthers stores one of two roots in between: the next backup of both must not store the other one
+// whole.
+func addsOnlyChangesBesideOthers(tc *testCase) {
+	hourly := tc.makeRoot("dat", map[string]string{"file": "content"})
+	nightly := []string{hourly, tc.makeRoot("pccehr", map[string]string{"file": incompressible(4 << 20)})}
+	tc.waitUntilSettled()
+	tc.storeWithRecord(false, nightly...)
+	tc.storeWithRecord(false, hourly)
+	if last := tc.storeWithRecord(false, nightly...); !tc.Whole && last.Added > 1<<20 {
+		tc.Errorf("nothing changed, and the repository grew by %d", last.Added)
+	}
+}

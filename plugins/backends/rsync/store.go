@@ -138,27 +138,38 @@ func namesWithoutMarker(trees []datedTree) []string {
 	return names
 }
 
-// lastBackup returns the backup to whose files the unchanged files of a new one become hard links. It is the backup
-// made last among those that have one of the new one's roots. One that is dated later than the new one is taken only if
-// there is no other. Nil: there is none.
+// lastBackup returns the backup to whose files the unchanged files of a new one become hard links: of those that have
+// the most of its roots the one made last. If it were the very last one, a nightly backup of several volumes would
+// store all but one of them whole where another backup of that one is made every hour. One that is dated later than the
+// new one is taken only if there is no other. Nil: there is none that has a root of the new one.
 func (t *tool) lastBackup(trees []datedTree, of backup.Tree) *datedTree {
-	var last *datedTree
-	for _, one := range newestFirst(trees) {
-		has := func(root string) bool { return slices.Contains(one.stored.Roots, root) }
-		if !one.exists || !slices.ContainsFunc(of.Roots, has) {
-			continue
+	missing := func(one datedTree) (n int) {
+		for _, root := range of.Roots {
+			if !slices.Contains(one.stored.Roots, root) {
+				n++
+			}
 		}
-		if !t.options.overSSH() && !t.isIntact(one) {
-			continue // somebody has damaged that backup, which is no reason to refuse this one
+		return n
+	}
+	usable := slices.DeleteFunc(newestFirst(trees), func(one datedTree) bool {
+		return !one.exists || missing(one) == len(of.Roots)
+	})
+	slices.SortStableFunc(usable, func(a, b datedTree) int {
+		isLaterA, isLaterB := a.stored.Time.After(of.Time), b.stored.Time.After(of.Time)
+		switch {
+		case isLaterA == isLaterB:
+			return missing(a) - missing(b)
+		case isLaterA:
+			return 1
 		}
-		if !one.stored.Time.After(of.Time) {
+		return -1
+	})
+	for _, one := range usable {
+		if t.options.overSSH() || t.isIntact(one) { // a damaged backup is no reason to refuse this one
 			return &one
 		}
-		if last == nil {
-			last = &one
-		}
 	}
-	return last
+	return nil
 }
 
 // isIntact reports whether all roots of a local tree are directories that are reached through no symbolic link. rsync
