@@ -18,7 +18,8 @@ var passedTest = regexp.MustCompile(`(?m)^\s*--- PASS`)
 func TestRoomsOnRealKernels(t *testing.T) {
 	tortured(t)
 	const lvmtest = "REWIND_LAB_VG=vg01 ./package.test -test.v -test.run "
-	for name, call := range map[string]string{ // those of lvmtest are two, since a busy guest needs minutes for half of them
+	// Those of lvmtest are played in two calls, since a busy guest needs minutes for half of them.
+	for name, call := range map[string]string{
 		"lvmtest a-i": lvmtest + "'RealLVM/^[a-i]'",
 		"lvmtest j-z": lvmtest + "'RealLVM/^[^a-i]|KernelSays'",
 		"filesystem":  "systemctl stop pccehr && REWIND_LAB_MOUNT=/pccehr ./package.test -test.v -test.run Lab",

@@ -76,6 +76,7 @@ func Settle(ctx context.Context, t *journey.Run, h *Host, client backup.Backend,
 	entries, _ := t.Journal.Entries() // the locking of the set reports a damaged entry
 	i := slices.IndexFunc(entries, func(e *journal.Entry) bool { return e.Kind == snapset.Kind && e.Set == set })
 	if i >= 0 && entries[i].Outcome != journal.Done {
+		t.Extend(QuietLimit(h.use))
 		_ = client.Settle(ctx, h.Config())
 	}
 }

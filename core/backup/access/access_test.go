@@ -10,6 +10,7 @@ import (
 
 	"go.pcc.com/rewind/core/ansible"
 	"go.pcc.com/rewind/core/backup"
+	"go.pcc.com/rewind/core/backup/plugin"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/snapset"
@@ -110,5 +111,14 @@ func TestUseAndValidateOfArguments(t *testing.T) {
 	a = Arguments{Backend: "../x", BackendSHA256: "12", Host: "a/b", StallTimeout: 1}
 	if n := len(fault.Each(a.Validate())); n != 4 {
 		t.Errorf("%d wrong arguments: %v", n, a.Validate())
+	}
+}
+
+// A backend that removes millions of files is silent for hours, and is allowed to be: the run must not end before.
+func TestRunOutlivesASilentBackend(t *testing.T) {
+	for _, stall := range []time.Duration{time.Minute, 30 * time.Minute, 24 * time.Hour} {
+		if got := QuietLimit(Use{Stall: stall}); got <= plugin.QuietFactor*stall {
+			t.Errorf("with a stall limit of %v the run ends after %v", stall, got)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.pcc.com/rewind/core/ansible"
+	"go.pcc.com/rewind/core/backup/plugin"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/trust"
 )
@@ -148,3 +149,7 @@ func readTrusted(path string) ([]byte, error) {
 // Limit returns the time limit of a run that uses a backend. The run extends it as long as the backend reports
 // progress.
 func Limit(u Use) time.Duration { return 2*u.Stall + 15*time.Minute }
+
+// QuietLimit returns by how much a run is extended before the backend removes something: it reports no progress then,
+// and a tree of millions of files takes hours.
+func QuietLimit(u Use) time.Duration { return plugin.QuietFactor*u.Stall + Limit(u) }

@@ -15,8 +15,10 @@ import (
 	"go.pcc.com/rewind/core/fault"
 )
 
+// QuietFactor says for how many times the stall limit a method that reports no progress may be silent.
+const QuietFactor = 5
+
 const (
-	quietFactor = 5                // methods without progress may be silent for so many times the stall limit
 	cancelLimit = 30 * time.Second // the longest time from the cancelling of a call to its end
 	maxListed   = 100000           // backups that one List may return
 )

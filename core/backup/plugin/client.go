@@ -77,7 +77,7 @@ func (c *Client) Store(
 // List implements backup.Backend.
 func (c *Client) List(ctx context.Context, config backup.Config, host string) ([]backup.Stored, error) {
 	var all []backup.Stored
-	l := listener{list: &all, maxSilence: quietFactor * c.stall}
+	l := listener{list: &all, maxSilence: QuietFactor * c.stall}
 	_, err := c.call(ctx, list, request{Config: config, Host: host}, l)
 	if err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func (c *Client) Settle(ctx context.Context, config backup.Config) error {
 }
 
 // resultOnly returns the listener for a method that sends nothing but its last answer.
-func (c *Client) resultOnly() listener { return listener{maxSilence: quietFactor * c.stall} }
+func (c *Client) resultOnly() listener { return listener{maxSilence: QuietFactor * c.stall} }
 
 // hasEnded reports whether the process ends within ten seconds. If it does, hasEnded also waits, for at most two
 // seconds, until all output of the process has been read.

@@ -21,7 +21,7 @@ func (op *operation) prune(
 	}
 	for _, old := range backupsToForget(list, last, op.Keep, time.Now()) {
 		op.journeyRun.Progress("removing backup "+old.ID, -1)
-		op.journeyRun.Extend(access.Limit(op.Use))
+		op.journeyRun.Extend(access.QuietLimit(op.Use))
 		if err := op.host.Forget(ctx, client, old.ID); err != nil {
 			warnings = append(warnings, fmt.Sprintf("backup %s is kept: %v", old.ID, err))
 		}

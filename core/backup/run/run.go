@@ -170,7 +170,7 @@ func (op *operation) askRepository(ctx context.Context, client backup.Backend) (
 	}
 	access.Settle(ctx, op.journeyRun, op.host, client, op.Set)
 	return op.waitForRepository(ctx, client, op.host.Config(), func(p backup.Progress) {
-		op.journeyRun.Extend(access.Limit(op.Use)) // the wait takes none of the time for the backup
+		op.journeyRun.Extend(access.QuietLimit(op.Use)) // the wait takes none of the time for the backup
 		op.journeyRun.Progress(op.host.MaskText(p.Label), -1)
 	})
 }
