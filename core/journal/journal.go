@@ -43,6 +43,7 @@ type Entry struct {
 	Groups  []string        `json:"groups"`  // the volume groups that the work may change
 	BootID  string          `json:"boot_id"` // of the boot in which Begin was called
 	Begun   time.Time       `json:"begun"`
+	Number  int64           `json:"number,omitempty"` // grows with each entry; 0: a version without numbers has begun it
 	Updated time.Time       `json:"updated"`
 	Step    string          `json:"step"` // the last step that was recorded
 	Outcome Outcome         `json:"outcome"`
@@ -126,8 +127,8 @@ func (j *Journal) Begin(id, kind, set string, groups []string, step string, stat
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.Exists, "journal entry %s exists already", id)
 	}
-	begun := j.clock()
-	e := &Entry{ID: id, Kind: kind, Set: set, Groups: slices.Clone(groups), BootID: j.bootID, Begun: begun}
+	e := &Entry{ID: id, Kind: kind, Set: set, Groups: slices.Clone(groups), BootID: j.bootID, Begun: j.clock()}
+	e.Number = j.nextNumber()
 	if err := j.write(e, step, Unfinished, state); err != nil {
 		return nil, err
 	}
@@ -270,8 +271,22 @@ func (j *Journal) Entries() ([]*Entry, error) {
 	return list, fault.All(damaged...)
 }
 
-// isNewer reports whether a was begun after b.
+// nextNumber returns a number that no entry has.
+func (j *Journal) nextNumber() int64 {
+	list, _ := j.Entries() // a damaged entry has no number
+	last := int64(0)
+	for _, e := range list {
+		last = max(last, e.Number)
+	}
+	return last + 1
+}
+
+// isNewer reports whether a was begun after b. It does not go by the clock, which may have been set back in between:
+// the last rollback of a set would then be taken for an earlier one.
 func isNewer(a, b *Entry) bool {
+	if a.Number != b.Number && a.Number > 0 && b.Number > 0 {
+		return a.Number > b.Number
+	}
 	if !a.Begun.Equal(b.Begun) {
 		return a.Begun.After(b.Begun)
 	}

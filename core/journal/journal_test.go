@@ -87,6 +87,7 @@ func TestLoadReturnsWhatWasWritten(t *testing.T) {
 		ID: "a-1", Kind: "merge", Set: "snap", Groups: []string{"vg00", "vg01"},
 		BootID:  strings.TrimSpace(string(boot)),
 		Begun:   time.Date(2026, 3, 1, 12, 1, 0, 0, time.UTC),
+		Number:  1,
 		Updated: time.Date(2026, 3, 1, 12, 4, 0, 0, time.UTC),
 		Step:    "unmounted",
 		State:   json.RawMessage(`{"units":["postgresql@15-main.service"]}`),
@@ -261,4 +262,17 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("cannot be read again: %v", err)
 		}
 	})
+}
+
+// A clock that was ahead for a rehearsal must not make that rollback the last one for a year.
+func TestEntriesAreOrderedWhateverTheClockIs(t *testing.T) {
+	j := newJournal(t)
+	rehearsal := time.Now().AddDate(1, 0, 0)
+	j.clock = func() time.Time { return rehearsal }
+	first := begin(t, j, "rehearsal", "merge", "snap")
+	j.clock = time.Now
+	second := begin(t, j, "real", "merge", "snap")
+	if list, err := j.Entries(); err != nil || len(list) != 2 || list[0].ID != second.ID || list[1].ID != first.ID {
+		t.Errorf("%v, %v", list, err)
+	}
 }
