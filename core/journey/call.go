@@ -187,10 +187,7 @@ func wait(
 	dir, unit := runDir(id), unitOf(id)
 	ended := make(chan error, 1)
 	go func() { ended <- systemd.Wait(ctx, unit) }()
-	answered, changed, stop, err := watchFor(filepath.Join(dir, "result"))
-	if err != nil {
-		return r, false, err
-	}
+	answered, changed, stop := watchFor(filepath.Join(dir, "result"))
 	defer stop()
 	for {
 		select {

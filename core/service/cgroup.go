@@ -16,30 +16,25 @@ import (
 	"go.pcc.com/rewind/core/proc"
 )
 
-// waitEmpty waits until no process is left in a control group and in the groups below it, or ctx ends. The kernel
-// signals changes by the file cgroup.events (cgroups(7)).
+// populatedInterval is how often waitEmpty looks.
+const populatedInterval = 20 * time.Millisecond
+
+// waitEmpty waits until no process is left in a control group and in the groups below it, or ctx ends. It looks at
+// cgroup.events (cgroups(7)) again and again. The kernel could tell of changes by inotify, but of that root has 128
+// instances, which some containers use up: then services were stopped, and started again for nothing.
 func waitEmpty(ctx context.Context, group string) error {
 	events := filepath.Join(group, "cgroup.events")
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return os.NewSyscallError("inotify_init1", err)
-	}
-	changes := os.NewFile(uintptr(fd), "changes of "+events)
-	defer changes.Close()
-	if _, err := unix.InotifyAddWatch(fd, events, unix.IN_MODIFY); err == unix.ENOENT {
-		return nil // systemd has removed the empty group
-	} else if err != nil {
-		return &os.PathError{Op: "watch", Path: events, Err: err}
-	}
-	defer context.AfterFunc(ctx, func() { _ = changes.SetReadDeadline(time.Unix(1, 0)) })()
-	buffer := make([]byte, 4096)
+	tick := time.NewTicker(populatedInterval)
+	defer tick.Stop()
 	for {
 		hasProcesses, err := isPopulated(events)
 		if err != nil || !hasProcesses {
 			return err
 		}
-		if _, err := changes.Read(buffer); err != nil {
-			return errors.Join(ctx.Err(), err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
 		}
 	}
 }
