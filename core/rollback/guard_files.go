@@ -63,21 +63,41 @@ func (s Server) removeFiles(files []guardFile) error {
 
 // sharedFiles returns the files that all rollbacks have in common.
 func (s Server) sharedFiles(self string) []guardFile {
-	needs := strings.Join(guardNeeds(filepath.Dir(self)), " ")
+	var needs []string
+	for _, dir := range guardNeeds(journey.StateDir, filepath.Dir(self)) {
+		needs = append(needs, quoteForUnit(dir))
+	}
 	return []guardFile{
-		{path: filepath.Join(s.UnitDir, guardUnit), text: fmt.Sprintf(guardText, self, needs)},
+		{path: filepath.Join(s.UnitDir, guardUnit), text: fmt.Sprintf(guardText, self, strings.Join(needs, " "))},
 		{path: filepath.Join(s.UnitDir, resumeUnit), text: fmt.Sprintf(resumeText, self)},
 		{path: filepath.Join(s.UnitDir, "local-fs.target.wants", guardUnit), link: "../" + guardUnit},
 		{path: filepath.Join(s.UnitDir, "multi-user.target.wants", resumeUnit), link: "../" + resumeUnit},
 	}
 }
 
-// guardNeeds returns the directories that the guard reads, including the one that contains its program.
-func guardNeeds(programDir string) []string {
-	if strings.HasPrefix(programDir+"/", journey.StateDir+"/") {
-		return []string{journey.StateDir}
+// guardNeeds returns the directories that the guard reads, including the one that contains its program. Where one is
+// reached through symbolic links, it also returns the directory to which they lead: systemd waits for the mounts on the
+// way of a path as it is written, and follows no links.
+func guardNeeds(stateDir, programDir string) []string {
+	dirs := []string{stateDir}
+	if !strings.HasPrefix(programDir+"/", stateDir+"/") {
+		dirs = append(dirs, programDir)
 	}
-	return []string{journey.StateDir, programDir}
+	for _, dir := range slices.Clone(dirs) {
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(dirs, resolved) {
+			dirs = append(dirs, resolved)
+		}
+	}
+	return dirs
+}
+
+// quoteForUnit returns a path as it is written in a list of paths in a unit file (systemd.syntax(7)).
+func quoteForUnit(path string) string {
+	path = strings.ReplaceAll(path, "%", "%%")
+	if strings.Contains(path, " ") {
+		return `"` + path + `"`
+	}
+	return path
 }
 
 // dropIns returns the drop-ins that make units require the guard.

@@ -242,3 +242,27 @@ func TestLogOfMemberNeedsNoService(t *testing.T) {
 		t.Errorf("its log: %v", err)
 	}
 }
+
+// systemd follows no links in RequiresMountsFor=: an administrator who has linked /var/lib/rewind to a data disk would
+// have the guard run before that disk is mounted, and without its journal.
+func TestGuardNeedsWhatLinksLeadTo(t *testing.T) {
+	t.Parallel()
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, disk, programs := top+"/state", top+"/disk", top+"/programs"
+	if err := errors.Join(os.Mkdir(disk, 0o700), os.Mkdir(programs, 0o700), os.Symlink(disk, state)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{state, programs, disk}
+	if diff := cmp.Diff(want, guardNeeds(state, programs)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{disk}, guardNeeds(disk, disk+"/programs")); diff != "" {
+		t.Error(diff)
+	}
+	if got := quoteForUnit("/srv/100% of it"); got != `"/srv/100%% of it"` {
+		t.Error(got)
+	}
+}

@@ -94,7 +94,7 @@ func (p *planner) checkBootOrder(t *snapset.Target, journalDir, neededPath strin
 	}
 	reason := ""
 	for _, m := range mountsToRestore(t, p.StopHolders) {
-		for _, dir := range guardNeeds(programDir) {
+		for _, dir := range guardNeeds(journey.StateDir, programDir) {
 			// RequiresMountsFor= waits for every mount point on the way to the directory.
 			if m.Point != "/" && strings.HasPrefix(dir+"/", m.Point+"/") {
 				reason = "is mounted on " + m.Point + ", above " + dir
