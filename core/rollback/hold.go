@@ -74,13 +74,18 @@ func (h *unitHolds) lateName(i int) string {
 }
 
 // releaseOthers ends all holds except that of units below automounts, which was ended before. With stayStopped it
-// also stops the services, so that they do not start if somebody asked for their start during the hold.
+// also stops the services, so that they do not start if somebody asked for their start during the hold. Without a hold
+// nobody's request waits: a service that runs was started by somebody after an earlier run had failed, and stays.
 func (h *unitHolds) releaseOthers(ctx context.Context, stayStopped bool) error {
 	var errs []error
-	if stayStopped && len(h.state.Services.Stop) > 0 {
-		errs = append(errs, h.systemd.Stop(ctx, h.state.Services, stopReserve))
-	}
 	_, otherHold := h.names()
+	if stayStopped && len(h.state.Services.Stop) > 0 {
+		isHeld, err := h.systemd.Active(ctx, otherHold)
+		if err == nil && isHeld {
+			err = h.systemd.Stop(ctx, h.state.Services, stopReserve)
+		}
+		errs = append(errs, err)
+	}
 	errs = append(errs, h.release(ctx, otherHold))
 	for i := range len(h.state.Late) + 1 { // an earlier run may have been killed before it recorded its last hold
 		errs = append(errs, h.release(ctx, h.lateName(i)))

@@ -1,13 +1,16 @@
 package rollback
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strconv"
 	"testing"
 
+	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/service"
+	"go.pcc.com/rewind/core/service/servicetest"
 )
 
 // At an automount point only systemd can mount, and the mount waits for the check of its file system.
@@ -57,5 +60,26 @@ func TestForeignAutomounterIsAHolder(t *testing.T) {
 	}
 	if kill, rest := splitKillable(got); len(kill) != 0 || len(rest) != 1 {
 		t.Errorf("it would be killed, with what it has mounted: %+v", kill)
+	}
+}
+
+// A later run on the volume group settles a rollback whose volumes cannot be mounted. Nothing is held any more, and an
+// administrator has got the service running in some other way: it is not stopped at four in the morning.
+func TestServiceStartedAfterAFailedRunStays(t *testing.T) {
+	for _, isHeld := range []bool{false, true} {
+		systemd := servicetest.New()
+		systemd.Add("db.service", "active")
+		rb := newAtMerge(t, server(), allSnapshots...)
+		beginAt(t, rb, stepUndoing)
+		rb.base.systemd = service.On(systemd.Connect(nil), "", "", "")
+		rb.state.Services = service.Plan{Stop: []string{"db.service"}}
+		if isHeld {
+			_, hold := rb.holds.names()
+			systemd.Add(hold, "active")
+		}
+		err := rb.holds.releaseOthers(t.Context(), true)
+		if wouldStop := errors.Is(err, fault.Unsupported); wouldStop != isHeld { // without control groups nothing is stopped
+			t.Errorf("held %v: %v", isHeld, err)
+		}
 	}
 }
