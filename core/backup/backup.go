@@ -142,7 +142,9 @@ type Stored struct {
 	// Damaged says why the description of a backup cannot be read, or what of a complete backup is not there any more:
 	// people make room by removing what is large, and leave the description. List returns such a backup as incomplete, so
 	// that it does not count as one that is kept, and fails neither the lists nor the backups of other hosts. If the
-	// description cannot be read, List returns what the ID says (DamagedStored).
+	// description cannot be read, List returns what the ID says (DamagedStored). Damaged is also set if it is not known
+	// whether all files are still there. Present fails, unless what is left can be meant as the whole: then the backup is
+	// restored by its ID, with Damaged as a warning.
 	Damaged string `json:"damaged,omitempty"`
 
 	// Machine is the Config.Machine of the Store, if the backend keeps it with each backup. keep leaves the backups of

@@ -142,7 +142,7 @@ func (r *restoreRun) fill(ctx context.Context) error {
 	r.warnings = append(access.FutureWarning(backups, r.backup.Host, r.started),
 		access.DamagedWarnings(backups, r.backup.Host)...)
 	r.warnings = append(r.warnings, access.ForeignWarning(backups, r.backup)...)
-	if r.backup.Incomplete {
+	if r.backup.Incomplete && r.backup.Damaged == "" { // the backend presents a damaged one if it can, or says why not
 		return fault.New(fault.NotFound, "backup %s of %s is incomplete: files are missing in it",
 			r.backup.ID, r.backup.Time.Format(time.RFC3339)).
 			WithHint("restore a complete one (snap_backup_info lists them), or take single files out of this one by hand")

@@ -72,20 +72,27 @@ func (s snapshot) markedID() string {
 	return ""
 }
 
-// hasID reports whether this snapshot has an ID that begins with id, or had one before somebody changed its tags.
+// hasID reports whether this snapshot has an ID that begins with id, or was made by restic of one that had. After
+// `restic rewrite` only the last ID before is known; the snapshot then counts as damaged, with or without its mark.
 func (s snapshot) hasID(id string) bool {
 	return strings.HasPrefix(s.ID, id) || strings.HasPrefix(s.Original, id)
 }
 
-// backups returns the backups among the snapshots, the latest first. Marks are left out, and a backup is incomplete if
-// there is a mark or a note for it.
-func backups(all []snapshot, notes []note) []backup.Stored {
-	var marked []string
+// markedIDs returns the IDs of the snapshots that are marked, or their first digits.
+func markedIDs(all []snapshot) (ids []string) {
 	for _, s := range all {
 		if id := s.markedID(); id != "" {
-			marked = append(marked, id)
+			ids = append(ids, id)
 		}
 	}
+	return ids
+}
+
+// backups returns the backups among the snapshots, the latest first. Marks are left out. A backup is incomplete if
+// there is a mark or a note for it, or if restic has changed it since and trees, which this host has kept, do not show
+// that it has the same files.
+func backups(all []snapshot, notes []note, trees map[string]string) []backup.Stored {
+	marked := markedIDs(all)
 	list := make([]backup.Stored, 0, len(all)-len(marked))
 	for _, s := range all {
 		if s.markedID() != "" {
@@ -94,6 +101,9 @@ func backups(all []snapshot, notes []note) []backup.Stored {
 		one := s.toStored()
 		noted := func(n note) bool { return n.describes(s) }
 		one.Incomplete = slices.ContainsFunc(marked, s.hasID) || slices.ContainsFunc(notes, noted)
+		if why := s.whyDamaged(trees); why != "" && !one.Incomplete {
+			one.Incomplete, one.Damaged = true, why
+		}
 		list = append(list, one)
 	}
 	slices.SortStableFunc(list, func(a, b backup.Stored) int { return b.Time.Compare(a.Time) })

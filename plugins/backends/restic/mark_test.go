@@ -106,6 +106,8 @@ func TestMarkSurvivesForgetAndTag(t *testing.T) {
 	fx.storeIncomplete(t)
 	fx.tree.Time = instant.Add(2 * time.Hour)
 	fx.storeIncomplete(t)
+	_, err := fx.List(t.Context(), fx.config, "") // as the run does that has stored a backup
+	must(t, err)
 	for _, args := range [][]string{{"forget", "--keep-last", "1"}, {"forget", "--tag", "rewind", "--keep-last", "1"},
 		{"tag", "--add", "mine", "--tag", "rewind"}} {
 		if out, err := resticCommand(fx.option("repository"), args...).CombinedOutput(); err != nil {

@@ -142,18 +142,17 @@ func (t *tool) settleNotes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	complete := backups(found, nil)
+	marked := markedIDs(found)
 	var wrong []error
 	for _, n := range t.notes().read() {
-		wrong = append(wrong, t.settleNote(ctx, n, found, complete))
+		wrong = append(wrong, t.settleNote(ctx, n, found, marked))
 	}
 	return fault.All(wrong...)
 }
 
-func (t *tool) settleNote(ctx context.Context, n note, found []snapshot, listed []backup.Stored) error {
+func (t *tool) settleNote(ctx context.Context, n note, found []snapshot, marked []string) error {
 	for _, s := range found {
-		marked := func(one backup.Stored) bool { return one.ID == s.ID && one.Incomplete }
-		if !n.describes(s) || slices.ContainsFunc(listed, marked) {
+		if !n.describes(s) || slices.ContainsFunc(marked, s.hasID) {
 			continue
 		}
 		if err := t.addMark(ctx, s.Host, s.ID, func(backup.Progress) {}); err != nil {

@@ -73,7 +73,8 @@ type snapshot struct {
 	Host     string    `json:"hostname"`
 	Paths    []string  `json:"paths"`
 	Tags     []string  `json:"tags"`
-	Original string    `json:"original"` // the ID before its tags were changed
+	Tree     string    `json:"tree"`     // the hash of all files
+	Original string    `json:"original"` // the ID of the snapshot of which restic made this one; see changed.go
 
 	Summary *struct { // since 0.17
 		Files       int64 `json:"total_files_processed"`

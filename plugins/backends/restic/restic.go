@@ -66,7 +66,7 @@ func (b *Backend) Check(ctx context.Context, c backup.Config) ([]string, error) 
 	if b.checked == nil {
 		b.checked = map[string][]backup.Stored{}
 	}
-	b.checked[t.options.Repository] = backups(found, t.notes().read())
+	b.checked[t.options.Repository] = backups(found, nil, nil) // for the sequence numbers alone
 	return nil, nil
 }
 
@@ -81,7 +81,7 @@ func (b *Backend) nextSequence(ctx context.Context, t *tool, host string) (int64
 		return backup.NextSequence(checked, host), nil
 	}
 	found, err := t.snapshots(ctx, "--no-lock", "--host", host)
-	return backup.NextSequence(backups(found, t.notes().read()), host), err
+	return backup.NextSequence(backups(found, nil, nil), host), err
 }
 
 // List lists the snapshots without a lock, so it neither waits for another program nor needs to write.
@@ -99,7 +99,8 @@ func (b *Backend) List(ctx context.Context, c backup.Config, host string) ([]bac
 		return nil, err
 	}
 	b.rememberListed(found)
-	return backups(found, t.notes().read()), nil
+	t.notes().keepTrees(found)
+	return backups(found, t.notes().read(), keptTrees()), nil
 }
 
 func (b *Backend) rememberListed(found []snapshot) {
