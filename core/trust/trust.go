@@ -54,6 +54,10 @@ func File(path string, info fs.FileInfo) error {
 // replace files in it that are not theirs. If dir does not exist yet, the nearest existing directory above it is
 // checked in its place, because root will create what is missing.
 func Dir(dir string) error {
+	dir, err := filepath.Abs(dir) // the directory above "." is "." again
+	if err != nil {
+		return err
+	}
 	for isMissing(dir) {
 		dir = filepath.Dir(dir)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestDir(t *testing.T) {
@@ -57,4 +58,19 @@ func TestDir(t *testing.T) {
 func replaceByLink(dir string, mode os.FileMode) error {
 	target := filepath.Join(filepath.Dir(dir), "target")
 	return errors.Join(os.Remove(dir), os.Mkdir(target, 0o755), os.Chmod(target, mode), os.Symlink(target, dir))
+}
+
+// The directory above "." is "." again: the way up had no end.
+func TestDirTakesARelativePath(t *testing.T) {
+	t.Chdir(t.TempDir())
+	done := make(chan error, 1)
+	go func() { done <- Dir(".") }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it does not return")
+	}
 }

@@ -44,6 +44,9 @@ func (a Arguments) Validate() error {
 	if strings.ContainsAny(a.Host, "/\x00\n") || strings.HasPrefix(a.Host, ".") {
 		errs = append(errs, ansible.Bad("host", "%q is no name of a server", a.Host))
 	}
+	if a.EnvironmentFile != "" && !filepath.IsAbs(a.EnvironmentFile) {
+		errs = append(errs, ansible.Bad("environment_file", "%q is no absolute path", a.EnvironmentFile))
+	}
 	if a.StallTimeout < 10 || a.StallTimeout > 86400 {
 		errs = append(errs, ansible.Bad("stall_timeout", "is %d; it is 10 to 86400 seconds", a.StallTimeout))
 	}

@@ -106,3 +106,12 @@ func TestSecretsAreReadFromFilesOnly(t *testing.T) {
 		t.Errorf("a large file: %v", err)
 	}
 }
+
+// A schedule is planned in one directory and made in another.
+func TestRelativeEnvironmentFileIsRefused(t *testing.T) {
+	a := Defaults()
+	a.EnvironmentFile = "restic.env"
+	if err := a.Validate(); err == nil || !strings.Contains(err.Error(), "environment_file") {
+		t.Errorf("got %v", err)
+	}
+}
