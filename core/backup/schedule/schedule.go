@@ -192,26 +192,32 @@ func (p Places) canRun(s Schedule) bool {
 
 // install writes the files and starts the timer. Before that it stops the timer and removes the time of its last run,
 // which systemd keeps. Otherwise systemd would treat a new time between that run and now as missed, and begin the
-// backup at once on every server.
+// backup at once on every server. A timer that was active is started again even after an error: backups go on.
 func (p Places) install(ctx context.Context, name string, files []file, current timerState) error {
+	if err := writeAll(files); err != nil {
+		return err
+	}
 	if current.active {
 		if err := p.systemctl(ctx, "stop", Timer(name)); err != nil {
 			return err
 		}
 	}
-	if err := writeAll(files); err != nil {
+	err := p.enable(ctx, name)
+	if err != nil && !current.active {
 		return err
 	}
+	return fault.All(err, p.systemctl(context.WithoutCancel(ctx), "start", Timer(name)))
+}
+
+// enable has systemd read the files, forget when the timer elapsed last, and start it at each boot.
+func (p Places) enable(ctx context.Context, name string) error {
 	if err := p.systemctl(ctx, "daemon-reload"); err != nil {
 		return err
 	}
 	if err := p.forgetRuns(ctx, name); err != nil {
 		return err
 	}
-	if err := p.systemctl(ctx, "enable", Timer(name)); err != nil {
-		return err
-	}
-	return p.systemctl(ctx, "start", Timer(name))
+	return p.systemctl(ctx, "enable", Timer(name))
 }
 
 // lockLimit is how long the package waits for another process that changes schedules. That takes a second.

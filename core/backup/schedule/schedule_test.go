@@ -25,6 +25,7 @@ type fakeSystemd struct {
 	needReload bool     // unit files were written since systemd read them
 	noUnit     bool     // systemd does not find the unit
 	forgetful  bool     // an administrator's drop-in has Persistent=false, and systemd keeps nothing that it could clean
+	broken     bool     // systemd cannot read its files again: the disk is full
 	failed     bool     // the timer could not start its service; systemd cleans no unit in that state
 	changes    []string // the commands that changed something
 }
@@ -61,6 +62,9 @@ func (s *fakeSystemd) Run(_ context.Context, c command.Cmd) (out command.Output,
 	case "start", "stop", "disable":
 		s.active = c.Argv[2] == "start"
 	case "daemon-reload":
+		if s.broken {
+			return out, errors.New("Failed to reload daemon")
+		}
 		s.needReload = false
 	case "reset-failed":
 		s.failed = s.failed && c.Argv[3] != "rewind-backup@nightly.timer"
@@ -265,6 +269,30 @@ func TestNewCalendarStartsNoBackup(t *testing.T) {
 	}
 	if got := strings.Join(verbs, " "); got != "stop daemon-reload clean enable start" {
 		t.Errorf("%s", got)
+	}
+}
+
+// A schedule that cannot be changed stays as it was: backups go on.
+func TestFailedChangeLeavesTheTimerActive(t *testing.T) {
+	p, systemd := places(t)
+	if _, err := p.Set(t.Context(), nightly(), false); err != nil {
+		t.Fatal(err)
+	}
+	later := nightly()
+	later.Calendar = "04:00"
+	systemd.broken = true
+	if _, err := p.Set(t.Context(), later, false); err == nil || !systemd.active {
+		t.Errorf("systemd reads no files: %v, active %v", err, systemd.active)
+	}
+	systemd.broken = false
+	if err := os.RemoveAll(filepath.Dir(p.dropInPath("nightly"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Dir(p.dropInPath("nightly")), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Set(t.Context(), later, false); err == nil || !systemd.active {
+		t.Errorf("nothing can be written: %v, active %v", err, systemd.active)
 	}
 }
 
