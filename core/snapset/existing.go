@@ -23,7 +23,7 @@ func (s *Set) checkWanted(req Request, targets []Target) (replace bool, err erro
 				WithHint("lvm_snapshot name=%[1]s state=absent removes it, and snap_backup action=restore name=%[1]s "+
 					"restores again", s.Set)
 		}
-		return true, nil
+		return true, s.checkNotMerging() // an administrator may merge the others by hand
 	}
 	if err := s.checkNotMerging(); err != nil {
 		return false, err

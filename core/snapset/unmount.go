@@ -36,11 +36,13 @@ func (op *operation) makeUnmounted(ctx context.Context) (Result, error) {
 }
 
 // mountsAmong returns those of the mounts that are of the set's snapshots, whoever made them, in the order of the mount
-// table: what is mounted in another one comes after it.
+// table: what is mounted in another one comes after it. A snapshot that is merging is mounted nowhere: LVM shows its
+// origin's device as its own.
 func (s *Set) mountsAmong(mounts []filesystem.Mount) []filesystem.Target {
 	var out []filesystem.Target
 	for _, m := range mounts {
-		if slices.ContainsFunc(s.Snapshots, func(v *lvm.Volume) bool { return devOf(v) == m.Dev }) {
+		isMounted := func(v *lvm.Volume) bool { return !v.Merging && devOf(v) == m.Dev }
+		if slices.ContainsFunc(s.Snapshots, isMounted) {
 			out = append(out, filesystem.Target{Point: m.Point, Dev: m.Dev})
 		}
 	}
@@ -61,7 +63,7 @@ func pointsOf(targets []filesystem.Target) []string {
 func (s *Set) checkNotInUse(ctx context.Context, mounts []filesystem.Mount) error {
 	var devs []filesystem.Dev
 	for _, v := range s.Snapshots {
-		if v.Active && v.Open {
+		if v.Active && v.Open && !v.Merging {
 			devs = append(devs, devOf(v))
 		}
 	}
