@@ -38,6 +38,7 @@ type Cmd struct {
 	Stop      syscall.Signal    // the signal that asks the program to end; 0: SIGTERM
 	Grace     time.Duration     // time between Stop and SIGKILL; 0: DefaultGrace
 	BusyCheck time.Duration     // interval between two checks whether a silent program is busy; 0: no checks
+	MaxIdle   time.Duration     // how long after its last line an idle program counts as busy, too; 0: not at all
 	MaxDelay  time.Duration     // maximum delay before lines are delivered, so that many come at once; 0: no delay
 }
 
@@ -62,8 +63,8 @@ type Streamer interface {
 
 	// Stream runs c like Run and calls line with each line of stdout as soon as the program writes it. Lines end at \n
 	// or \r, and empty ones are left out. After each BusyCheck in which the program wrote nothing but used the processor,
-	// Stream calls line with "" to show that the program is busy. line and c.Stderr are called from the caller's
-	// goroutine. The program is blocked when it writes more than they read.
+	// or wrote its last line less than MaxIdle ago, Stream calls line with "" to show that the program is busy. line and
+	// c.Stderr are called from the caller's goroutine. The program is blocked when it writes more than they read.
 	//
 	// When ctx ends or Limit is reached, Stream sends Stop to the whole process group, and SIGKILL after Grace. When the
 	// program ends, Stream kills what is left of its process group. A program with Changes cannot be streamed, because

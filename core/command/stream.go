@@ -170,7 +170,7 @@ func (s *stream) deliverAll(ctx context.Context, c Cmd, onLine func(string)) err
 		s.signal(cmp.Or(c.Stop, syscall.SIGTERM))
 		grace = time.After(cmp.Or(c.Grace, DefaultGrace))
 	}
-	wroteLine := false // since the last pulse
+	wroteLine, lastLine := false, time.Now() // wroteLine: since the last pulse
 	for {
 		select {
 		case l, open := <-s.lines:
@@ -178,7 +178,7 @@ func (s *stream) deliverAll(ctx context.Context, c Cmd, onLine func(string)) err
 				s.lines = nil // the program has closed its outputs, and may still run
 				continue
 			}
-			wroteLine = true
+			wroteLine, lastLine = true, time.Now()
 			s.deliver(c, onLine, l)
 		case err := <-s.ended:
 			s.deliverRemaining(c, onLine)
@@ -187,7 +187,7 @@ func (s *stream) deliverAll(ctx context.Context, c Cmd, onLine func(string)) err
 			}
 			return err
 		case <-pulse:
-			if !wroteLine && s.isBusy() {
+			if !wroteLine && (s.isBusy() || time.Since(lastLine) < c.MaxIdle) {
 				onLine("")
 			}
 			wroteLine = false

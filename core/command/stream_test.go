@@ -231,6 +231,30 @@ func TestPulseTellsBusyFromIdle(t *testing.T) {
 	}
 }
 
+// A program that waits for another host uses no processor time. It counts as busy until MaxIdle is over.
+func TestPulseOfProgramThatWaitsForAnotherHost(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	pulses := 0
+	c := command.Cmd{Argv: []string{"sleep", "60"}, BusyCheck: 10 * time.Millisecond, MaxIdle: time.Hour}
+	_, err := command.Local{}.Stream(ctx, c, func(string) {
+		if pulses++; pulses == 10 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+
+	pulses = 0
+	c = command.Cmd{Argv: []string{"sleep", "1"}, BusyCheck: 50 * time.Millisecond, MaxIdle: time.Millisecond}
+	if _, err := (command.Local{}).Stream(t.Context(), c, func(string) { pulses++ }); err != nil {
+		t.Fatal(err)
+	}
+	if pulses > 2 { // its start uses the processor, too
+		t.Errorf("%d pulses of a program that is idle for longer", pulses)
+	}
+}
+
 func TestStreamKeepsTheEndOfStderr(t *testing.T) {
 	c := shell(`i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done >&2`)
 	n := 0

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/record"
@@ -102,6 +103,14 @@ func listDoubtful(ctx context.Context, of backup.Tree, last *record.Record, list
 	return n, several, warnings, out.Flush()
 }
 
+// compareContent is the argument that makes rsync compare files by their content. The rsync of another host then reads
+// all of them, and the one here writes nothing and uses no processor time until that has found a difference. It may be
+// idle for as long as remoteIdle. If the other host no longer answers, ssh ends it after a minute (see sshArgv).
+const (
+	compareContent = "--checksum"
+	remoteIdle     = 24 * time.Hour
+)
+
 // linkArgs are the arguments that make rsync link files that have not changed, or look so, to those of the last tree.
 func (c comparison) linkArgs() []string {
 	if c.last == nil {
@@ -109,7 +118,7 @@ func (c comparison) linkArgs() []string {
 	}
 	args := []string{"--link-dest=../" + c.last.name}
 	if c.checkAll {
-		args = append(args, "--checksum")
+		args = append(args, compareContent)
 	}
 	return args
 }
@@ -118,6 +127,6 @@ func (c comparison) linkArgs() []string {
 // These are links to files of the last tree by then; rsync never writes into them, but replaces a file that differs by
 // a new one. A file that has vanished meanwhile from a volume that is read live is no error.
 func (c comparison) recheckArgs() []string {
-	return []string{"--checksum", "--files-from=" + c.doubtfulList, "--from0", "--ignore-missing-args",
+	return []string{compareContent, "--files-from=" + c.doubtfulList, "--from0", "--ignore-missing-args",
 		"--no-implied-dirs"}
 }

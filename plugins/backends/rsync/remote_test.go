@@ -21,8 +21,9 @@ import (
 // true fails like ssh and does not run.
 type localSSH struct {
 	command.Local
-	fails  func(argv []string) bool
-	synced [][]string // the calls of ssh itself
+	fails    func(argv []string) bool
+	synced   [][]string    // the calls of ssh itself
+	streamed []command.Cmd // the calls of rsync
 }
 
 const remotePrefix = "root@far:"
@@ -39,6 +40,7 @@ func (w *localSSH) Stream(ctx context.Context, c command.Cmd, line func(string))
 	if w.fails != nil && w.fails(c.Argv) {
 		return command.Output{}, &command.Error{Argv: c.Argv, Code: exitSSH, Err: errors.New("exit status 255")}
 	}
+	w.streamed = append(w.streamed, c)
 	argv := c.Argv[:0:0]
 	for i, arg := range c.Argv {
 		if arg == "-s" || arg == "-e" || i > 0 && c.Argv[i-1] == "-e" {
@@ -150,6 +152,34 @@ func TestRemoteRemovalReportsProgress(t *testing.T) {
 	}
 	if _, err := os.Stat(half); err == nil {
 		t.Error("it is still there")
+	}
+}
+
+// While another host compares files by their content, the local rsync writes nothing and uses no processor time. It may
+// do so for as long as remoteIdle, and every other rsync must show that it works. ssh ends one whose host is gone.
+func TestRemoteComparisonMayBeSilent(t *testing.T) {
+	c, _ := remoteConfig(t)
+	w := &localSSH{}
+	b := &Backend{run: w}
+	of := exampleTree(t)
+	for range 2 { // the second one has a tree to compare with, and no record
+		if _, err := b.Store(t.Context(), c, of, ignoreProgress); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compared := 0
+	for _, cmd := range w.streamed {
+		want := time.Duration(0)
+		if slices.Contains(cmd.Argv, "--checksum") {
+			compared++
+			want = remoteIdle
+		}
+		if cmd.MaxIdle != want || !strings.Contains(strings.Join(cmd.Argv, " "), "-o ServerAliveInterval=") {
+			t.Errorf("%q may be idle for %v", cmd.Argv, cmd.MaxIdle)
+		}
+	}
+	if compared != 1 {
+		t.Errorf("%d of %d calls compare by content", compared, len(w.streamed))
 	}
 }
 

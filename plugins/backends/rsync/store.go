@@ -232,6 +232,9 @@ func (t *tool) copyRoots(ctx context.Context, of backup.Tree, name string, last 
 func (t *tool) runCopy(ctx context.Context, s *transfer, into *stats, args []string, report backup.Report) error {
 	cmd := t.copyCmd(args...)
 	cmd.Stderr = s.parseStderr
+	if t.options.overSSH() && slices.Contains(args, compareContent) {
+		cmd.MaxIdle = remoteIdle
+	}
 	_, err := t.Stream(ctx, cmd, t.parseOutput("storing", report, into))
 	if s.isPartial(err) {
 		return nil
