@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,17 @@ const flushTick = 5 * time.Second
 // it reports the error only through descriptors that were open before that (syncfs(2)).
 func Flush(ctx context.Context, dir *os.File, report func()) error {
 	return flusher{unix.Syncfs, (*os.File).Close, sectorsWritten, flushTick}.flush(ctx, dir, report)
+}
+
+// unflushedWarning returns the warning of Probe's verdict for a directory whose file system, of the type fsType, does
+// nothing in Flush. That is so with FUSE: what is written reaches the program that serves it when a file is closed, but
+// the kernel passes syncfs(2) on for virtiofs only (fuse_sync_fs in fs/fuse/inode.c).
+func unflushedWarning(dir, fsType string) []string {
+	if !strings.HasPrefix(fsType, "fuse") {
+		return nil
+	}
+	return []string{"the file system that holds " + dir + " (" + fsType + ") does not say when what is written is on a " +
+		"disk: if the power fails where it lies, the last backups may be damaged"}
 }
 
 // flusher holds the system calls of Flush, which tests replace.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -160,5 +161,18 @@ func TestFlushClosesItsDescriptorFirst(t *testing.T) {
 	close(allowClose)
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// On file systems of FUSE syncfs does nothing, and nobody would learn of it from Flush. virtiofs is not one of these.
+func TestFileSystemThatFlushesNothingIsAWarning(t *testing.T) {
+	for fsType, warned := range map[string]bool{
+		"fuse": true, "fuse.sshfs": true, "fuseblk": true, "virtiofs": false, "ext4": false, "nfs4": false, "": false,
+	} {
+		got := unflushedWarning("/srv/backup", fsType)
+		want := "the file system that holds /srv/backup (" + fsType + ") does not say "
+		if warned != strings.HasPrefix(strings.Join(got, ""), want) || !warned && len(got) > 0 {
+			t.Errorf("%q: %q", fsType, got)
+		}
 	}
 }

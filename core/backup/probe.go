@@ -170,26 +170,32 @@ func (l MissingAbilities) WithFakeSuper() MissingAbilities {
 	return left
 }
 
-// Verdict returns the fault unsupported if something is lacking that every tree needs, or else one warning that names
-// what is lacking. dir is the directory that was probed.
+// Verdict returns the fault unsupported if something is lacking that every tree needs, or else a warning that names
+// what is lacking, and one if Flush does nothing there. dir is the directory that was probed.
 func (l MissingAbilities) Verdict(dir string) (warnings []string, err error) {
+	fsType := typeOf(dir)
+	warnings = unflushedWarning(dir, fsType)
 	if len(l) == 0 {
-		return nil, nil
+		return warnings, nil
 	}
 	var names []string
 	for _, a := range l {
 		names = append(names, a.name)
 	}
-	what := "the file system that holds " + dir + typeOf(dir) + " cannot hold " + strings.Join(names, ", ")
+	what := "the file system that holds " + dir
+	if fsType != "" {
+		what += " (" + fsType + ")"
+	}
+	what += " cannot hold " + strings.Join(names, ", ")
 	if slices.ContainsFunc(l, func(a ability) bool { return a.essential }) {
 		return nil, fault.New(fault.Unsupported, "%s", what).
 			WithHint("keep the backups on a file system of Linux (ext4, XFS, btrfs), mounted so that root may give files to " +
 				"others; or use restic, which keeps all that in files of its own")
 	}
-	return []string{what + ": a backup fails where a file has that, or is stored without it"}, nil
+	return append(warnings, what+": a backup fails where a file has that, or is stored without it"), nil
 }
 
-// typeOf returns the type of the file system of a directory, in brackets, or "" if it cannot be found.
+// typeOf returns the type of the file system of a directory, or "" if it cannot be found.
 func typeOf(dir string) string {
 	mounts, err := filesystem.Mounts()
 	if err != nil {
@@ -199,5 +205,5 @@ func typeOf(dir string) string {
 	if err != nil {
 		return ""
 	}
-	return " (" + m.Type + ")"
+	return m.Type
 }
