@@ -1,12 +1,17 @@
 package mirror
 
 import (
+	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/backup/backuptest"
+	"go.pcc.com/rewind/core/fault"
 )
 
 // The kernel reports a write error to syncfs(2) only on descriptors that were open when the error occurred. So the
@@ -27,5 +32,24 @@ func TestHostDirectoryIsOpenDuringStore(t *testing.T) {
 	}
 	if backuptest.Opened(dir) {
 		t.Error("it is still open")
+	}
+}
+
+// A Store that fails reports also while it removes what it has made: with millions of files that takes longer than its
+// host waits for a silent backend.
+func TestRemovalAfterFailedStoreIsReported(t *testing.T) {
+	fx := newFixture(t)
+	if err := unix.Mount("tmpfs", fx.path, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(fx.path, 0) })
+	fx.write("file", strings.Repeat("content", 1<<20))
+	reported := false
+	tree := backup.Tree{Host: "web", Set: "snap", Time: time.Now(), Roots: []string{fx.root}}
+	_, err := New().Store(t.Context(), fx.config, tree, func(p backup.Progress) {
+		reported = reported || strings.HasPrefix(p.Label, "removing ")
+	})
+	if !errors.Is(err, fault.RepositoryFull) || !reported {
+		t.Errorf("%v; its removal was reported: %v", err, reported)
 	}
 }
