@@ -3,6 +3,7 @@ package backup
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 )
@@ -55,4 +56,19 @@ func (p *paths) String() string {
 		return fmt.Sprintf("%s, and %d more", p.first[0], others)
 	}
 	return p.first[0]
+}
+
+// NotStoredWarning warns of the directories below the roots that no backend stores. what says what they are. Without
+// such a directory there is no warning.
+func NotStoredWarning(what string, paths []string) []string {
+	if len(paths) == 0 {
+		return nil
+	}
+	const most = 10
+	text := strings.Join(paths[:min(len(paths), most)], ", ")
+	if others := len(paths) - most; others > 0 {
+		text += fmt.Sprintf(" and %d more", others)
+	}
+	return []string{what + " below what is backed up, and not in the backup: " + text +
+		"; what is to be in it must be one of the volumes"}
 }

@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,5 +27,16 @@ func TestLostNamesPaths(t *testing.T) {
 	if f.Code != fault.SourceUnreadable || !strings.HasSuffix(f.Msg, ": /dat/0, and 149 more") ||
 		len(f.Facts["paths"].([]string)) != 100 {
 		t.Errorf("got %s: %v, %v", f.Code, f, f.Facts)
+	}
+}
+
+func TestNotStoredWarningNamesTenDirectories(t *testing.T) {
+	if backup.NotStoredWarning("subvolumes of btrfs", nil) != nil {
+		t.Error("a warning of nothing")
+	}
+	paths := slices.Repeat([]string{"/home/alice"}, 12)
+	w := backup.NotStoredWarning("subvolumes of btrfs", paths)
+	if len(w) != 1 || !strings.Contains(w[0], "/home/alice and 2 more;") {
+		t.Errorf("%q", w)
 	}
 }

@@ -68,10 +68,10 @@ func Make(
 	for _, root := range t.Roots {
 		s.live = !readOnly(root)
 		if err := s.scanRoot(root); err != nil {
-			return s.subvolumes.warning(), err
+			return s.warnings(), err
 		}
 	}
-	return s.subvolumes.warning(), makeFault(s.finish())
+	return s.warnings(), makeFault(s.finish())
 }
 
 // Unrecorded returns the warning that a backup has no record because of err.
@@ -102,10 +102,14 @@ type scan struct {
 	files         int64
 	flags         flagList
 	roots         []string
-	subvolumes    subvolumes // below the roots
+	subvolumes    []string // of btrfs, below the roots: no mount table shows them, and no backend stores them
 
 	entries []entry        // of the current directory
 	buf     [32 << 10]byte // for getdents64(2)
+}
+
+func (s *scan) warnings() []string {
+	return backup.NotStoredWarning("subvolumes of btrfs", s.subvolumes)
 }
 
 // progressLabel says in reports what is going on.
@@ -266,7 +270,7 @@ func (s *scan) subdirectory(parentFD int, name, parentPath string, parentStat *u
 	}
 	path := join(parentPath, name)
 	if isSubvolume(parentStat, &st) && !slices.Contains(s.roots, path) {
-		s.subvolumes.add(path)
+		s.subvolumes = append(s.subvolumes, path)
 	}
 	if isOtherDevice(parentStat, &st) || st.Attributes_mask&st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return nil

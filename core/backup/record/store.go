@@ -53,12 +53,12 @@ func (s Storing) record(ctx context.Context, report backup.Report) (warnings []s
 	if s.Recording {
 		return nil, nil
 	}
-	makeRecord := func() error {
+	if s.See == nil {
+		return Make(ctx, s.Tree, nil, nil, report)
+	}
+	err = s.See(func() (err error) {
 		warnings, err = Make(ctx, s.Tree, nil, nil, report)
 		return err
-	}
-	if s.See == nil {
-		return warnings, makeRecord()
-	}
-	return warnings, s.See(makeRecord)
+	})
+	return warnings, err
 }

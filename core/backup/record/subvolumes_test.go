@@ -1,7 +1,6 @@
 package record
 
 import (
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,19 +25,5 @@ func TestSubvolumeIsADeviceThatIsNoMount(t *testing.T) {
 		if got := isSubvolume(&parent, &tt.dir); got != tt.want {
 			t.Errorf("%s: %v", name, got)
 		}
-	}
-}
-
-func TestWarningNamesTenSubvolumes(t *testing.T) {
-	t.Parallel()
-	var s subvolumes
-	if s.warning() != nil {
-		t.Error("a warning of nothing")
-	}
-	for range mostNamed + 2 {
-		s.add("/home/alice")
-	}
-	if w := s.warning(); len(w) != 1 || !strings.Contains(w[0], "/home/alice and 2 more;") {
-		t.Errorf("%q", w)
 	}
 }

@@ -1,10 +1,10 @@
 package run
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
+	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/filesystem"
 )
 
@@ -28,17 +28,8 @@ func unstoredWarning(
 		}
 		points = append(points, m.Point)
 	}
-	if len(points) == 0 {
-		return nil
-	}
-	const most = 10
 	slices.Sort(points)
-	text := strings.Join(points[:min(len(points), most)], ", ")
-	if others := len(points) - most; others > 0 {
-		text += fmt.Sprintf(" and %d more", others)
-	}
-	return []string{"mounted below what is backed up, and not in the backup: " + text +
-		"; what is to be in it must be one of the volumes"}
+	return backup.NotStoredWarning("mounted", points)
 }
 
 // holdsData reports whether a mount shows data that somebody may want to have in a backup: not what the kernel makes up
