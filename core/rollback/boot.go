@@ -44,7 +44,7 @@ func (rb *rollback) mergeAtBoot(ctx context.Context) error {
 	if err := rb.survey.awaitDisks(ctx); err != nil {
 		return err
 	}
-	if err := rb.lvm.Activate(ctx, originNames(rb.state.Members)...); err != nil {
+	if err := rb.volumes.activate(ctx, rb.state.Members); err != nil {
 		return err
 	}
 	if begun, err := rb.survey.hasBegun(ctx); !begun || err != nil {

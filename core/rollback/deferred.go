@@ -32,6 +32,9 @@ func (rb *rollback) deferMerges(ctx context.Context, journalMember *Member) (Res
 	if err := rb.steps.record(StepDeferred, rb.state); err != nil {
 		return Result{}, rb.abort(ctx, err)
 	}
+	if err := rb.volumes.activateInactive(ctx); err != nil {
+		return Result{}, rb.abort(ctx, err)
+	}
 	devices, err := rb.merges.openMembers()
 	if err != nil {
 		return Result{}, rb.abort(ctx, err)

@@ -282,6 +282,7 @@ func TestInterruptedDeferredRollbackOfRootIsAllOrNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				resumed.lvm, resumed.systemd, resumed.commands = rb.lvm, rb.systemd, rb.commands
+				resumed.guard.forget = nil
 				if err := resumed.settle(t.Context()); err != nil {
 					t.Errorf("command %d: %v", n, err)
 				}

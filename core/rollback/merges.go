@@ -105,7 +105,7 @@ func (mg *merges) awaitBegun(
 	for {
 		states, lostErr, err := mg.survey.look(limited)
 		if limited.Err() != nil && len(deferred.members) > 0 {
-			_, err := mg.giveUpOpened(context.WithoutCancel(ctx), deferred.members, mergeStartLimit)
+			_, err := mg.giveUpDeferred(context.WithoutCancel(ctx), &deferred, mergeStartLimit)
 			return nil, nil, err
 		}
 		if err != nil {
@@ -133,10 +133,11 @@ type deferral struct {
 	members      []*Member
 	since        time.Time // when that was first seen
 	triedUnmerge bool
+	retryErr     error // why the last try to begin them failed, though nothing had their volumes open
 }
 
-// retryOrGiveUp tries the deferred merges again. After openLimit it has LVM forget them, once; gaveUp is true if that
-// succeeded, or may still succeed (lvm.ErrUnfinished).
+// retryOrGiveUp tries the deferred merges again, at once the first time, and then after a pause. After openLimit it has
+// LVM forget them, once; gaveUp is true if that succeeded, or may still succeed (lvm.ErrUnfinished).
 func (mg *merges) retryOrGiveUp(ctx context.Context, d *deferral) (gaveUp bool, err error) {
 	switch {
 	case d.since.IsZero():
@@ -147,14 +148,21 @@ func (mg *merges) retryOrGiveUp(ctx context.Context, d *deferral) (gaveUp bool, 
 		}
 	case !d.triedUnmerge && time.Since(d.since) > mg.openLimit:
 		d.triedUnmerge = true
-		undone, err := mg.giveUpOpened(ctx, d.members, mg.openLimit)
+		undone, err := mg.giveUpDeferred(ctx, d, mg.openLimit)
 		if undone || errors.Is(err, lvm.ErrUnfinished) {
 			return true, err
 		}
+	default:
+		// A refresh can succeed and begin nothing, so its success is no reason to go on at once.
+		select {
+		case <-time.After(statusInterval):
+		case <-ctx.Done():
+			return false, nil // the caller gives up
+		}
 	}
-	err = mg.retryDeferred(ctx, d.members)
+	err = mg.retryDeferred(ctx, d)
 	if ctx.Err() != nil && !errors.Is(err, lvm.ErrUnfinished) {
-		return false, nil // the caller gives up
+		return false, nil
 	}
 	return false, err
 }
@@ -236,14 +244,14 @@ func mergeRefused(notBegun []*Member, cause, unmergeErr error) error {
 		WithHint("lvs -a shows each snapshot; mend the cause and run the same task again: it goes on from here")
 }
 
-// retryDeferred starts merges that LVM deferred because it found their volumes open. Rewind itself holds no volume
-// open: udev or a monitoring program did for a moment, or somebody has mounted one.
-func (mg *merges) retryDeferred(ctx context.Context, deferred []*Member) error {
+// retryDeferred starts merges that LVM deferred because their volumes were open, or inactive. Rewind itself holds no
+// volume open: udev or a monitoring program did for a moment, or somebody has mounted one.
+func (mg *merges) retryDeferred(ctx context.Context, d *deferral) error {
 	// At the limit the fault names what keeps a mount busy.
-	if err := mg.volumes.unmountNew(ctx, deferred); err != nil && !errors.Is(err, fault.Busy) {
+	if err := mg.volumes.unmountNew(ctx, d.members); err != nil && !errors.Is(err, fault.Busy) {
 		return err
 	}
-	if err := mg.volumes.protect(ctx, deferred); err != nil {
+	if err := mg.volumes.protect(ctx, d.members); err != nil {
 		return err
 	}
 	info, err := mg.lvm.Info(ctx)
@@ -251,19 +259,14 @@ func (mg *merges) retryDeferred(ctx context.Context, deferred []*Member) error {
 		return err
 	}
 	var closed []string
-	for _, m := range deferred {
-		if info[m.DMName].Open == 0 {
+	for _, m := range d.members {
+		if i, active := info[m.DMName]; active && i.Open == 0 {
 			closed = append(closed, m.origin())
 		}
 	}
-	if len(closed) > 0 {
-		if err := mg.lvm.Refresh(ctx, closed...); err == nil || errors.Is(err, lvm.ErrUnfinished) {
-			return err
-		}
-	}
-	select {
-	case <-time.After(statusInterval):
-	case <-ctx.Done():
+	d.retryErr = fault.All(mg.volumes.activate(ctx, withoutDevice(info, d.members)), mg.lvm.Refresh(ctx, closed...))
+	if errors.Is(d.retryErr, lvm.ErrUnfinished) {
+		return d.retryErr
 	}
 	return nil
 }

@@ -54,28 +54,37 @@ func (mg *merges) unmerge(ctx context.Context, states map[*Member]string) error 
 	return nil
 }
 
-// giveUpOpened ends a rollback whose members something opened when LVM was about to merge them. It has LVM forget the
-// merges if that is possible, and then returns undone as true. The fault (busy) names what holds the members open, and
-// says what came of the merges.
-func (mg *merges) giveUpOpened(
-	ctx context.Context, members []*Member, waited time.Duration,
+// giveUpDeferred ends a rollback whose members something opened or deactivated when LVM was about to merge them. It has
+// LVM forget the merges if that is possible, and then returns undone as true. The fault names what holds the members
+// open (busy) or why their merge does not begin, and says what came of the merges.
+func (mg *merges) giveUpDeferred(
+	ctx context.Context, d *deferral, waited time.Duration,
 ) (undone bool, err error) {
 	states, err := mg.survey.states(ctx)
 	if err == nil {
 		err = mg.unmerge(ctx, states)
 	}
+	f := d.notBegunFault(waited, "LVM was told to forget the merge, and nothing was rolled back")
+	again := "run the same task again"
 	if err != nil {
-		return false, mg.volumes.withHolders(ctx, fault.New(fault.Busy, "%w; there is no way back: %w",
-			openedFault(members, waited, "the services stay down"), err).
-			WithHint("end what holds it, and run the same task again: it goes on from here"))
+		f = d.notBegunFault(waited, "the services stay down")
+		f = fault.New(f.Code, "%w; there is no way back: %w", f, err)
+		again += ": it goes on from here"
 	}
-	return true, mg.volumes.withHolders(ctx,
-		openedFault(members, waited, "LVM was told to forget the merge, and nothing was rolled back").
-			WithHint("end what holds it, and run the same task again"))
+	if d.retryErr != nil {
+		return err == nil, f.WithHint("mend the cause, and %s", again)
+	}
+	return err == nil, mg.volumes.withHolders(ctx, f.WithHint("end what holds it, and %s", again))
 }
 
-// openedFault returns the fault for members that were closed when Rewind checked them and open when LVM did.
-func openedFault(members []*Member, waited time.Duration, consequence string) *fault.Error {
+// notBegunFault returns the fault for members that were active and closed when Rewind checked them, and whose merge LVM
+// has not begun.
+func (d *deferral) notBegunFault(waited time.Duration, consequence string) *fault.Error {
+	names := strings.Join(originNames(d.members), ", ")
+	if d.retryErr != nil {
+		return fault.New(fault.Of(d.retryErr).Code, "LVM did not begin the merge of %s within %s; %s: %w",
+			names, waited, consequence, d.retryErr)
+	}
 	return fault.New(fault.Busy, "%s was opened just when its merge was to begin, and was not closed for %s; %s",
-		strings.Join(originNames(members), ", "), waited, consequence)
+		names, waited, consequence)
 }

@@ -90,6 +90,9 @@ func (p *planner) planMembers(ctx context.Context, f *findings) error {
 		if m.Protect, err = isWritable(p.server.Host, f.targets[i].LV); err != nil {
 			return err
 		}
+		if !f.targets[i].LV.Active {
+			p.warnings = append(p.warnings, m.origin()+" is inactive: the rollback activates it, and it stays active")
+		}
 	}
 	return nil
 }
@@ -159,10 +162,10 @@ func (p *planner) checkPool(ctx context.Context, r *lvm.Report, m *Member) error
 		WithHint("see lvmthin(7), \"Metadata check and repair\"")
 }
 
-// isWritable is true if a volume is active and can be written to.
+// isWritable is true if a volume can be written to, or can be once it is activated.
 func isWritable(host filesystem.Host, v *lvm.Volume) (bool, error) {
 	if !v.Active {
-		return false, nil
+		return !v.ReadOnly, nil
 	}
 	readOnly, err := host.WriteProtected(filesystem.NewDev(v.Major, v.Minor))
 	return !readOnly, err

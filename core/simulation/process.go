@@ -24,6 +24,7 @@ type process struct {
 	m     *machine
 	phase int
 
+	step         sync.Mutex // held by the goroutine whose command or call the machine is at
 	mu           sync.Mutex
 	seen         map[string]int // how often each command was run
 	dead         bool           // it was killed, or has ended
@@ -139,6 +140,8 @@ var errInjected = errors.New("no such luck")
 func (p *process) do(command string, effect func() error, halfway func(Event)) error {
 	p.exitIfDead()
 	time.Sleep(time.Millisecond)
+	p.step.Lock()
+	defer p.step.Unlock()
 	p.exitIfDead()
 	p.performLate()
 	p.m.letMergesGoOn()
@@ -170,7 +173,9 @@ func (p *process) do(command string, effect func() error, halfway func(Event)) e
 		p.administrator(e.Action)
 	case Hangs:
 		p.stuck.Add(1)
+		p.step.Unlock()
 		time.Sleep(e.Delay)
+		p.step.Lock()
 		p.stuck.Done()
 		if p.killedNow() {
 			runtime.Goexit()

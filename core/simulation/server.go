@@ -54,7 +54,9 @@ func drawLayout(r *rand.Rand) Layout {
 
 func (l *Layout) drawVolume(r *rand.Rand, name string) {
 	g := &l.Groups[r.IntN(len(l.Groups))]
-	v := lvmtest.Volume{Name: name, Size: 64 * mib * int64(1+r.IntN(2)), Inactive: r.IntN(8) == 0}
+	v := lvmtest.Volume{Name: name, Size: 64 * mib * int64(1+r.IntN(2))}
+	kind := r.IntN(16)
+	v.Inactive, v.Manual = kind%8 == 0, kind == 0
 	if r.IntN(3) == 0 {
 		if !slices.ContainsFunc(g.Volumes, func(v lvmtest.Volume) bool { return v.Name == "pool" }) {
 			g.Volumes = append(g.Volumes, lvmtest.Volume{Name: "pool", Kind: lvm.ThinPool, Size: 128 * mib})
@@ -145,6 +147,7 @@ func (l Layout) String() string {
 			add(v.Origin != "", "a snapshot of "+v.Origin)
 			add(v.Pool != "", "thin")
 			add(v.Inactive, "closed")
+			add(v.Manual, "manual")
 			add(slices.Contains(l.Mounted, name), "mounted on "+mountPoint(name))
 			add(l.Journal == name, "with Rewind's journal")
 			b.WriteString(strings.Join(words, ", ") + "\n")

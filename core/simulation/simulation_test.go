@@ -18,6 +18,10 @@ var (
 	show  = flag.Bool("show", false, "print each story")
 )
 
+// stderr stays in use while os.Stderr is another file. Go would close what nothing uses any more, and with it what a
+// panic or the race detector has to say.
+var stderr = os.Stderr
+
 // TestMain drops what settling writes to the log.
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -27,6 +31,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Stderr, durable.BeforeChange = null, BeforeFile
 	code := m.Run()
+	os.Stderr = stderr
 	if err := played.write(); err != nil {
 		panic(err)
 	}

@@ -167,6 +167,9 @@ func describe(r snapset.Request) string {
 // seed draws the events, otherwise those of the story happen. dir is an empty directory for the files.
 func Play(t *testing.T, s Story, drawn bool, dir string) (Story, []Violation) {
 	var m *machine
+	// The clock of a story stands still while something in it turns without end: only the real one tells.
+	limit := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("not over after a minute:\n%s", s)) })
+	defer limit.Stop()
 	synctest.Test(t, func(*testing.T) {
 		var d *drawer
 		if drawn {

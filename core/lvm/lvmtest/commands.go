@@ -37,7 +37,7 @@ func (f *Fake) knownCommands() map[string]commandSpec {
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1,
 			"--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--config": 1, "--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
-			"--setactivationskip": 1, "--activate": 1, "--ignoreactivationskip": 0}},
+			"--setactivationskip": 1, "--activate": 1, "--ignoreactivationskip": 0, "--setautoactivation": 1}},
 		"lvm vgcfgbackup": {f.vgcfgbackup, map[string]int{"--readonly": 0, "--config": 1, "--file": 1}},
 		"lvm vgcfgrestore": {f.vgcfgrestore, map[string]int{"--config": 1, "--nolocking": 0, "--yes": 0, "--force": 0,
 			"--file": 1}},
@@ -184,7 +184,8 @@ func (f *Fake) createThick(origin *volume, name string, o options) error {
 		return lvmError("%v\nFailed to revert logical volume %s.\nAborting. Manual intervention required.",
 			origin.suspendError(), origin.fullName())
 	}
-	f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"]}).chunkSize = chunk
+	f.add(vg, Volume{Name: name, Origin: origin.Name, Size: size, Tags: o["--addtag"],
+		Inactive: !origin.active}).chunkSize = chunk
 	origin.resume()
 	return nil
 }
@@ -342,7 +343,7 @@ func (f *Fake) merge(v *volume) error {
 		return lvmError("Unable to merge invalidated snapshot LV %s.", v.fullName())
 	}
 	v.merging = true
-	if origin.Open == 0 && v.Open == 0 {
+	if origin.canBeginMerge(v) {
 		f.removed[v.fullName()] = v.Kind == lvm.Thin
 		v.startMerge()
 	} else if v.Kind == lvm.Thin {
@@ -351,7 +352,13 @@ func (f *Fake) merge(v *volume) error {
 	return nil
 }
 
-// startMerge has the kernel begin a merge. LVM does this as soon as neither the origin nor the snapshot is open.
+// canBeginMerge reports whether LVM merges snapshot s at once: nothing has it or its origin open, and the kernel has a
+// device into which it copies. A thin snapshot needs none, it replaces its origin.
+func (v *volume) canBeginMerge(s *volume) bool {
+	return v.Open == 0 && s.Open == 0 && (v.active || s.Kind == lvm.Thin)
+}
+
+// startMerge has the kernel begin a merge.
 func (v *volume) startMerge() {
 	if v.Kind == lvm.Thin {
 		v.replaceOrigin()

@@ -169,27 +169,38 @@ func (f *Fake) finishMerges() {
 
 // PowerCut is a power cut and the next boot. Everything that is not on disk is lost. The boot activates the devices
 // again, with the tables that LVM's metadata has, which also starts deferred merges. It activates none that has the
-// activation-skip flag, and no thin snapshot that its pool has deleted.
+// activation-skip flag or may not be activated by itself, and no thin snapshot that its pool has deleted.
 func (f *Fake) PowerCut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pollerAlive, f.lockedGroups = true, nil
 	for _, v := range f.allVolumes() {
 		v.suspended, v.frozen, v.halfMade, v.Open = false, false, false, 0
-		v.active, v.hasInner = !v.skipActivation && !v.deletedInPool, false
+		v.active, v.hasInner = v.isActivatedAtBoot(), false
 		if v.liveTable != nil { // a thick snapshot without its table begins to record only now
 			v.suspendedAtStart = nil
 		}
 		v.liveTable, v.preparedTable = nil, nil
-		if v.merging && !v.kernelMerging && v.Kind == lvm.Snapshot {
-			v.startMerge()
+		if v.merging && v.Kind == lvm.Snapshot {
+			wasMerging := v.kernelMerging
+			if v.kernelMerging = v.active; v.active && !wasMerging {
+				v.startMerge()
+			}
 		}
 	}
 	for _, v := range f.allVolumes() {
-		if v.merging && v.Kind == lvm.Thin {
+		if v.merging && v.Kind == lvm.Thin && v.vg.byUUID(v.originUUID).active {
 			v.replaceOrigin()
 		}
 	}
+}
+
+// isActivatedAtBoot reports whether a boot gives v a device. A thick snapshot has one whenever its origin has.
+func (v *volume) isActivatedAtBoot() bool {
+	if origin := v.vg.byUUID(v.originUUID); v.Kind == lvm.Snapshot && origin != nil {
+		v = origin
+	}
+	return !v.skipActivation && !v.Manual && !v.deletedInPool
 }
 
 func (f *Fake) allVolumes() []*volume {

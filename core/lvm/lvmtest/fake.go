@@ -43,7 +43,8 @@ type Volume struct {
 	Origin   string
 	Tags     []string
 	Inactive bool
-	Open     int // the open count; a mount counts as one
+	Manual   bool // only a command activates it, no boot (lvchange --setautoactivation n)
+	Open     int  // the open count; a mount counts as one
 }
 
 // Died is the value that Run panics with where a test wants the process to die.

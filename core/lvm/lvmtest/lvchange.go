@@ -13,6 +13,9 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 		case o.has("--addtag") || o.has("--deltag"):
 			v.changeTags(o["--addtag"], o["--deltag"])
 			v.skipActivation = v.skipActivation && o.value("--setactivationskip") != "n"
+		case o.has("--setautoactivation"):
+			v.Manual = o.value("--setautoactivation") == "n"
+		case o.has("--refresh") && !v.active: // LVM does nothing, and says nothing
 		case o.has("--refresh"):
 			v.hasInner = len(v.vg.snapshots(v)) > 0
 			v.preparedTable = nil
@@ -61,7 +64,7 @@ func (v *volume) changeTags(add, remove []string) {
 // startDeferredMerges starts the deferred merges into v for which neither v nor the snapshot is open any more.
 func (v *volume) startDeferredMerges() {
 	for _, s := range v.vg.snapshots(v) {
-		if s.merging && !s.kernelMerging && v.Open == 0 && s.Open == 0 {
+		if s.merging && !s.kernelMerging && v.canBeginMerge(s) {
 			s.startMerge()
 		}
 	}
@@ -73,7 +76,9 @@ func (v *volume) deactivate() error {
 	}
 	v.active, v.suspended = false, false
 	for _, s := range v.vg.snapshots(v) {
-		s.active = s.active && s.Kind != lvm.Snapshot
+		if s.Kind == lvm.Snapshot {
+			s.active, s.kernelMerging = false, false
+		}
 	}
 	return nil
 }

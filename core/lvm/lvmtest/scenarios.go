@@ -44,11 +44,13 @@ func Scenarios() []Scenario {
 		{"an overflowed snapshot is invalid", overflow},
 		{"merge into a closed origin", mergeOfClosedOrigin},
 		{"merge into an open origin is deferred", mergeOfOpenOrigin},
+		{"merge into an inactive origin is deferred", mergeOfInactiveOrigin},
 		{"deferred merges are taken back", deferredMergesTakenBack},
 		{"one of two merges is refused", mergeOfOneFails},
 		{"a merge fills the other snapshot of its origin", mergeFillsSibling},
 		{"thin merge into a closed origin", thinMerge},
 		{"thin merge into an open origin is deferred", thinMergeOfOpenOrigin},
+		{"thin merge into an inactive origin", thinMergeOfInactiveOrigin},
 		{"instant of thick snapshots", thickInstant},
 		{"a thick snapshot that another program made anew is refused", thickSnapshotMadeAnewByAnother},
 		{"instant of thick snapshots reaches its limit", thickInstantReachesLimit},
@@ -65,6 +67,7 @@ func Scenarios() []Scenario {
 		{"only what was seen is removed", removeOnlyWhatWasSeen},
 		{"tags", tags},
 		{"activation", activation},
+		{"snapshot of an inactive origin", snapshotOfInactiveOrigin},
 		{"a snapshot of a suspended thin origin damages the pool", suspendedOriginDamagesPool},
 	}
 }

@@ -61,6 +61,39 @@ func mergeOfOpenOrigin(t *testing.T, b Bench) {
 	b.waitUntilMerged(t, "o", "s")
 }
 
+// mergeOfInactiveOrigin checks that LVM only records the merge of a thick snapshot until somebody activates the origin.
+func mergeOfInactiveOrigin(t *testing.T, b Bench) {
+	ctx := context.Background()
+	b.makeLinear("o")
+	b.makeManual(t, "o")
+	b.mustSnapshot(t, "o", "s", 8)
+	b.Host.Write(b.name("o"), 16*mib)
+	b.mustDeactivate(t, "o")
+	must(t, b.LVM.Merge(ctx, b.name("s")))
+	must(t, b.LVM.Refresh(ctx, b.name("o")))
+	if o, s := b.volume(t, "o"), b.volume(t, "s"); o.Active || !o.Merging || !s.Merging || s.State != lvm.Merging {
+		t.Errorf("after a refresh: %+v %+v", o, s)
+	}
+	must(t, b.LVM.Activate(ctx, b.name("o")))
+	if target := b.kernelTarget(t, "o"); target.Type != "snapshot-merge" {
+		t.Errorf("the kernel has %s after the activation", target.Type)
+	}
+	b.waitUntilMerged(t, "o", "s")
+}
+
+// thinMergeOfInactiveOrigin checks that LVM replaces a thin origin at once also while that has no device.
+func thinMergeOfInactiveOrigin(t *testing.T, b Bench) {
+	b.makeThin("o")
+	b.makeManual(t, "o")
+	b.mustSnapshot(t, "o", "s", 0)
+	b.mustDeactivate(t, "o")
+	b.mustDeactivate(t, "s")
+	must(t, b.LVM.Merge(context.Background(), b.name("s")))
+	if o := b.volume(t, "o"); o.Active || o.Merging || !b.isGone(t, "s") {
+		t.Errorf("after the merge: %+v", o)
+	}
+}
+
 func mergeOfOneFails(t *testing.T, b Bench) {
 	b.makeLinear("o")
 	b.makeLinear("p")

@@ -202,21 +202,51 @@ func activation(t *testing.T, b Bench) {
 	b.makeLinear("o")
 	b.mustSnapshot(t, "o", "s", 1)
 	b.Host.SetOpen(b.name("o"), 1)
-	deactivate := func() error {
-		argv := []string{"lvm", "lvchange", "--activate", "n", "--", b.name("o")}
-		_, err := b.Host.Run(ctx, command.Cmd{Argv: argv, Changes: true})
-		return err
-	}
-	if deactivate() == nil {
+	if b.deactivate("o") == nil {
 		t.Error("an open origin was deactivated")
 	}
 	b.Host.SetOpen(b.name("o"), 0)
-	b.waitUntil(t, "the origin is deactivated", func() bool { return deactivate() == nil })
+	b.mustDeactivate(t, "o")
 	o, s := b.volume(t, "o"), b.volume(t, "s")
 	if o.Active || o.State != lvm.Inactive || s.Active || s.SnapPercent != nil {
 		t.Errorf("inactive: %+v %+v", o, s)
 	}
 	must(t, b.LVM.Activate(ctx, b.name("o")))
+	if o, s := b.volume(t, "o"), b.volume(t, "s"); !o.Active || !s.Active {
+		t.Errorf("active: %+v %+v", o, s)
+	}
+}
+
+// deactivate takes a volume's device away.
+func (b Bench) deactivate(lv string) error {
+	argv := []string{"lvm", "lvchange", "--activate", "n", "--", b.name(lv)}
+	_, err := b.Host.Run(context.Background(), command.Cmd{Argv: argv, Changes: true})
+	return err
+}
+
+// mustDeactivate takes a volume's device away as soon as udev has closed it.
+func (b Bench) mustDeactivate(t *testing.T, lv string) {
+	t.Helper()
+	b.waitUntil(t, lv+" is deactivated", func() bool { return b.deactivate(lv) == nil })
+}
+
+// makeManual has nothing but a command activate the volume.
+func (b Bench) makeManual(t *testing.T, lv string) {
+	t.Helper()
+	argv := []string{"lvm", "lvchange", "--setautoactivation", "n", "--", b.name(lv)}
+	_, err := b.Host.Run(context.Background(), command.Cmd{Argv: argv, Changes: true})
+	must(t, err)
+}
+
+func snapshotOfInactiveOrigin(t *testing.T, b Bench) {
+	b.makeLinear("o")
+	b.makeManual(t, "o")
+	b.mustDeactivate(t, "o")
+	b.mustSnapshot(t, "o", "s", 4)
+	if o, s := b.volume(t, "o"), b.volume(t, "s"); o.Active || s.Active {
+		t.Errorf("inactive: %+v %+v", o, s)
+	}
+	must(t, b.LVM.Activate(context.Background(), b.name("o")))
 	if o, s := b.volume(t, "o"), b.volume(t, "s"); !o.Active || !s.Active {
 		t.Errorf("active: %+v %+v", o, s)
 	}
