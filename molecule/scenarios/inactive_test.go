@@ -23,8 +23,8 @@ lvm_snapshot state=absent >/dev/null; umount /srv/one; lvremove -qqy vg01; rmdir
 const harmInactive = `lvchange -qq -ay vg01/raw; echo new | tee /srv/one/file | dd of=/dev/vg01/raw conv=fsync status=none
 sync; udevadm settle; lvchange -qq -an vg01/raw`
 
-// TestRollbackOfAnInactiveVolume rolls a mounted volume back together with one that has no device. LVM would only record
-// the merge of that one until something activates it.
+// TestRollbackOfAnInactiveVolume rolls a mounted volume back together with one that has no device. LVM would only
+// record the merge of that one until something activates it.
 func TestRollbackOfAnInactiveVolume(t *testing.T) {
 	g := guestFor(t)
 	g.prepare(t, makeInactive, removeInactive)
