@@ -42,8 +42,8 @@ func (rb *rollback) writeOut(ctx context.Context) error {
 			"the disk answers, `dmsetup info -c` whether a device is suspended, `lvs -a` whether a thin pool is full")
 }
 
-// stopAndUnmount takes the steps from the boot guard to the point of no return: it activates what is inactive, stops the
-// services, unmounts the volumes, and checks everything again.
+// stopAndUnmount takes the steps from the boot guard to the point of no return: it activates inactive members, stops
+// the services, unmounts the volumes, and checks everything again.
 func (rb *rollback) stopAndUnmount(ctx context.Context, toEnd []processToEnd) error {
 	if err := rb.guard.install(); err != nil {
 		return err

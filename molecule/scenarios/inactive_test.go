@@ -20,8 +20,9 @@ const removeInactive = `cp /root/lvm.conf.before /etc/lvm/lvm.conf; rm /root/lvm
 lvm_snapshot state=absent >/dev/null; umount /srv/one; lvremove -qqy vg01; rmdir /srv/one`
 
 // harmInactive is a script that writes to both volumes, and leaves the raw one inactive.
-const harmInactive = `lvchange -qq -ay vg01/raw; echo new | tee /srv/one/file | dd of=/dev/vg01/raw conv=fsync status=none
-sync; udevadm settle; lvchange -qq -an vg01/raw`
+const harmInactive = `lvchange -qq -ay vg01/raw
+echo new | tee /srv/one/file | dd of=/dev/vg01/raw conv=fsync status=none; sync
+udevadm settle; lvchange -qq -an vg01/raw`
 
 // TestRollbackOfAnInactiveVolume rolls a mounted volume back together with one that has no device. LVM would only
 // record the merge of that one until something activates it.
