@@ -141,8 +141,7 @@ func decodeVolume(vg string, r row) (Volume, error) {
 		Major: cells.deviceNumber("lv_kernel_major"), Minor: cells.deviceNumber("lv_kernel_minor"),
 		DataPercent: cells.percent("data_percent"), MetadataPercent: cells.percent("metadata_percent"),
 		Created: cells.time("lv_time"), Tags: cells.list("lv_tags"),
-		ReadOnly: strings.HasPrefix(cells.text("lv_permissions"), "read-only"),
-		Locked:   isLocked(attr),
+		ReadOnly: cells.text("lv_permissions") == "read-only", Locked: isLocked(attr),
 	}
 	v.Active = v.Major >= 0
 	v.State, v.Health = parseAttributes(attr)

@@ -61,7 +61,7 @@ type Volume struct {
 	Active             bool
 	Open               bool
 	Suspended          bool
-	ReadOnly           bool
+	ReadOnly           bool // in LVM's metadata; for a volume in lvm.conf's read_only_volume_list that does not say it
 	Hidden             bool // LVM's own, which lvs shows in brackets; a merging snapshot is hidden too
 	Private            bool // a pool, or a part of another volume: no file system lies on it
 	Historical         bool // removed; LVM remembers it for its descendants

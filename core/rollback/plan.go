@@ -126,6 +126,10 @@ func newMember(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 		return nil, fault.New(fault.Unsupported, "%s has lost its origin: LVM cannot merge it", v.FullName()).
 			WithHint("merging one thin snapshot takes the origin of its siblings away; copy the data from it instead")
 	}
+	if origin.ReadOnly && !v.IsThinSnapshot() {
+		return nil, fault.New(fault.Unsupported, "%s is read-only: LVM merges nothing into it", origin.FullName()).
+			WithHint("lvchange -prw %[1]s, and lvchange -pr %[1]s after the rollback", origin.FullName())
+	}
 	if origin.Merging {
 		return nil, fault.New(fault.Merging, "%s is merging another snapshot", origin.FullName()).
 			WithHint("wait for it: lvm_snapshot_info shows its progress")

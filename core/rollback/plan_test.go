@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
 	"go.pcc.com/rewind/core/journey"
@@ -144,6 +145,24 @@ func TestNewMemberRefusesUnmergeableSnapshots(t *testing.T) {
 			t.Fatal("no " + name)
 		}
 		if _, err := newMember(r, v); !errors.Is(err, code) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// LVM refuses to merge a thick snapshot into a read-only volume, and by then has begun to merge other members.
+func TestMergeIntoAReadOnlyVolumeIsRefused(t *testing.T) {
+	f := server()
+	rb := newAtMerge(t, f)
+	argv := []string{"lvm", "lvchange", "--permission", "r", "--", "vg00/dat", "vg00/thin"}
+	if _, err := f.Run(t.Context(), command.Cmd{Argv: argv, Changes: true}); err != nil {
+		t.Fatal(err)
+	}
+	r := readReport(t, rb)
+	for name, refused := range map[string]bool{"dat_s": true, "thin_s": false, "app_s": false} {
+		v, _ := r.Volume("vg00", name)
+		_, err := newMember(r, v)
+		if (err != nil) != refused || refused && !strings.Contains(fault.Of(err).Hint, "lvchange -prw vg00/dat") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

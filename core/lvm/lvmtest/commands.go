@@ -37,7 +37,8 @@ func (f *Fake) knownCommands() map[string]commandSpec {
 		"lvm lvconvert": {f.lvconvert, map[string]int{"--yes": 0, "--merge": 0, "--background": 0, "--interval": 1,
 			"--config": 1}},
 		"lvm lvchange": {f.lvchange, map[string]int{"--config": 1, "--addtag": 1, "--deltag": 1, "--refresh": 0, "--poll": 1,
-			"--setactivationskip": 1, "--activate": 1, "--ignoreactivationskip": 0, "--setautoactivation": 1}},
+			"--setactivationskip": 1, "--activate": 1, "--ignoreactivationskip": 0, "--setautoactivation": 1,
+			"--permission": 1}},
 		"lvm vgcfgbackup": {f.vgcfgbackup, map[string]int{"--readonly": 0, "--config": 1, "--file": 1}},
 		"lvm vgcfgrestore": {f.vgcfgrestore, map[string]int{"--config": 1, "--nolocking": 0, "--yes": 0, "--force": 0,
 			"--file": 1}},
@@ -341,6 +342,9 @@ func (f *Fake) merge(v *volume) error {
 			v.fullName(), origin.fullName(), v.fullName())
 	case v.invalid:
 		return lvmError("Unable to merge invalidated snapshot LV %s.", v.fullName())
+	case origin.readOnly && v.Kind == lvm.Snapshot:
+		return lvmError("Cannot merge snapshot %s into the read-only origin %s. (Use lvchange -p rw).",
+			v.fullName(), origin.fullName())
 	}
 	v.merging = true
 	if origin.canBeginMerge(v) {

@@ -96,6 +96,7 @@ type volume struct {
 	thinID                          int  // the id by which its pool knows a thin volume
 	deletedInPool                   bool // LVM's metadata has the thin volume, but its pool has deleted it
 	skipActivation                  bool // it has LVM's activation-skip flag
+	readOnly                        bool // in LVM's metadata
 	created                         time.Time
 	usedSectors                     int64 // how much of a snapshot's COW space is in use, metadata included
 	pendingFill                     int64 // how many sectors the merge of another snapshot will add to usedSectors

@@ -15,6 +15,8 @@ func (f *Fake) lvchange(o options, names []string) (string, error) {
 			v.skipActivation = v.skipActivation && o.value("--setactivationskip") != "n"
 		case o.has("--setautoactivation"):
 			v.Manual = o.value("--setautoactivation") == "n"
+		case o.has("--permission"):
+			v.readOnly = o.value("--permission") == "r"
 		case o.has("--refresh") && !v.active: // LVM does nothing, and says nothing
 		case o.has("--refresh"):
 			v.hasInner = len(v.vg.snapshots(v)) > 0

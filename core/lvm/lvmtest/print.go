@@ -123,7 +123,7 @@ func (v *volume) lvRow() map[string]string {
 		"lv_suspended": binary(v.suspended), "lv_merging": binary(v.merging || v.hasMergingSnapshot() && v.Kind != lvm.Thin),
 		"lv_merge_failed": "-1", "lv_snapshot_invalid": "-1", "lv_skip_activation": binary(v.skipActivation),
 		"lv_historical":  "0",
-		"lv_permissions": "writeable", "data_percent": "", "metadata_percent": "", "snap_percent": "",
+		"lv_permissions": v.permissions(), "data_percent": "", "metadata_percent": "", "snap_percent": "",
 		"chunk_size": "0", "transaction_id": "0", "vg_name": v.vg.Name, "thin_id": decimal(int64(v.thinID)),
 		"devices": "/dev/loop0(0)",
 	}
@@ -138,6 +138,13 @@ func (v *volume) lvRow() map[string]string {
 	}
 	v.addSnapshotColumns(row)
 	return row
+}
+
+func (v *volume) permissions() string {
+	if v.readOnly {
+		return "read-only"
+	}
+	return "writeable"
 }
 
 func (v *volume) addSnapshotColumns(row map[string]string) {

@@ -47,6 +47,7 @@ func Scenarios() []Scenario {
 		{"merge into an inactive origin is deferred", mergeOfInactiveOrigin},
 		{"deferred merges are taken back", deferredMergesTakenBack},
 		{"one of two merges is refused", mergeOfOneFails},
+		{"merge into a read-only origin", mergeOfReadOnlyOrigin},
 		{"a merge fills the other snapshot of its origin", mergeFillsSibling},
 		{"thin merge into a closed origin", thinMerge},
 		{"thin merge into an open origin is deferred", thinMergeOfOpenOrigin},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/lvm"
 )
@@ -91,6 +92,33 @@ func thinMergeOfInactiveOrigin(t *testing.T, b Bench) {
 	must(t, b.LVM.Merge(context.Background(), b.name("s")))
 	if o := b.volume(t, "o"); o.Active || o.Merging || !b.isGone(t, "s") {
 		t.Errorf("after the merge: %+v", o)
+	}
+}
+
+// mergeOfReadOnlyOrigin checks that LVM merges a thin snapshot into a read-only volume, and no thick one.
+func mergeOfReadOnlyOrigin(t *testing.T, b Bench) {
+	ctx := context.Background()
+	b.makeLinear("o")
+	b.mustSnapshot(t, "o", "s", 8)
+	b.makeThin("thin")
+	b.mustSnapshot(t, "thin", "ts", 0)
+	argv := []string{"lvm", "lvchange", "--permission", "r", "--", b.name("o"), b.name("thin")}
+	_, err := b.Host.Run(ctx, command.Cmd{Argv: argv, Changes: true})
+	must(t, err)
+	if !b.volume(t, "o").ReadOnly || b.volume(t, "s").ReadOnly {
+		t.Errorf("read-only: %+v %+v", b.volume(t, "o"), b.volume(t, "s"))
+	}
+	checkFault(t, b.LVM.Merge(ctx, b.name("s")), fault.MergeFailed)
+	if b.volume(t, "s").Merging {
+		t.Error("LVM refused the merge, and has it")
+	}
+	must(t, b.LVM.Merge(ctx, b.name("ts")))
+	b.waitUntil(t, "the thin merge has ended", func() bool {
+		must(t, b.LVM.Refresh(ctx, b.name("thin"))) // udev may have had the volume open
+		return b.isGone(t, "ts")
+	})
+	if !b.volume(t, "thin").ReadOnly {
+		t.Error("the merge made the thin volume writable")
 	}
 }
 
