@@ -126,14 +126,8 @@ func newMember(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 		return nil, fault.New(fault.Unsupported, "%s has lost its origin: LVM cannot merge it", v.FullName()).
 			WithHint("merging one thin snapshot takes the origin of its siblings away; copy the data from it instead")
 	}
-	if origin.IsExternalOrigin {
-		return nil, fault.New(fault.Unsupported, "%s is an external origin: thin volumes were made of it and read its "+
-			"data, so LVM merges nothing into it", origin.FullName()).
-			WithHint("copy the data from %s instead; lvs -o lv_full_name,origin shows the thin volumes", v.FullName())
-	}
-	if origin.ReadOnly && !v.IsThinSnapshot() {
-		return nil, fault.New(fault.Unsupported, "%s is read-only: LVM merges nothing into it", origin.FullName()).
-			WithHint("lvchange -prw %[1]s, and lvchange -pr %[1]s after the rollback", origin.FullName())
+	if err := snapset.CheckMergeInto(origin, v.IsThinSnapshot()); err != nil {
+		return nil, err
 	}
 	if origin.Merging {
 		return nil, fault.New(fault.Merging, "%s is merging another snapshot", origin.FullName()).

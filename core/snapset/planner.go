@@ -95,6 +95,21 @@ func CheckNotLocked(v *lvm.Volume) error {
 		WithHint("wait until pvmove has ended (lvs -a shows its progress), or end it with pvmove --abort")
 }
 
+// CheckMergeInto fails with unsupported for a volume into which LVM does not merge a snapshot, thin or not.
+func CheckMergeInto(origin *lvm.Volume, thin bool) error {
+	name := origin.FullName()
+	switch {
+	case origin.IsExternalOrigin:
+		return unsupported("%s is an external origin: thin volumes were made of it and read its data, so LVM merges "+
+			"nothing into it", name).
+			WithHint("copy the data from the snapshot; lvs -o lv_full_name,origin shows the thin volumes")
+	case origin.ReadOnly && !thin:
+		return unsupported("%s is read-only: LVM merges nothing into it", name).
+			WithHint("lvchange -prw %[1]s before a rollback, and lvchange -pr %[1]s after it", name)
+	}
+	return nil
+}
+
 // nameTakenFault returns the fault that a volume of the snapshot's name exists.
 func (m *Member) nameTakenFault(existing *lvm.Volume) error {
 	name := existing.FullName()

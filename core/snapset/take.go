@@ -37,7 +37,7 @@ func (op *operation) takeNew(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
-	result.Warnings = append(result.Warnings, fstabWarnings(op.targets)...)
+	result.Warnings = append(result.Warnings, rollbackWarnings(op.targets)...)
 	return result, err
 }
 

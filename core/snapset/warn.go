@@ -1,9 +1,23 @@
 package snapset
 
-import "go.pcc.com/rewind/core/filesystem"
+import (
+	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/lvm"
+)
 
 // fstabFile is /etc/fstab; tests have one of their own.
 var fstabFile = "/etc/fstab"
+
+// rollbackWarnings returns warnings of what will be in the way of a rollback to a set of the targets, and can be mended
+// today.
+func rollbackWarnings(targets []Target) (warnings []string) {
+	for _, t := range targets {
+		if err := CheckMergeInto(t.LV, t.LV.Kind == lvm.Thin); err != nil {
+			warnings = append(warnings, "a rollback to this set will be refused: "+err.Error())
+		}
+	}
+	return append(warnings, fstabWarnings(targets)...)
+}
 
 // fstabWarnings returns warnings of entries in fstab that may cause trouble at a rollback to a set of the targets, and
 // that can be corrected today.

@@ -28,6 +28,12 @@ func TestWarnsIfFstabMightMountSnapshot(t *testing.T) {
 	if len(warnings) != 1 || !strings.Contains(said, "UUID=1234") || !strings.Contains(said, "/dev/vg00/dat") {
 		t.Errorf("%q", warnings)
 	}
+	readOnly := target("log", "/log")
+	readOnly.LV.ReadOnly = true
+	const refused = "a rollback to this set will be refused: vg00/log is read-only: LVM merges nothing into it"
+	if warnings := rollbackWarnings([]Target{readOnly}); len(warnings) != 1 || warnings[0] != refused {
+		t.Errorf("a read-only volume: %q", warnings)
+	}
 	if warnings := fstabWarnings(nil); len(warnings) != 0 {
 		t.Errorf("without volumes: %q", warnings)
 	}
