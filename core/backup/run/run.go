@@ -22,6 +22,7 @@ import (
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/journey"
+	"go.pcc.com/rewind/core/lock"
 )
 
 // The kinds of runs. Neither writes journal entries of its own; the set has an entry of package snapset.
@@ -66,6 +67,7 @@ func handler(b access.Backends, act func(*operation, context.Context) (ansible.R
 		op := &operation{
 			Request: r, journeyRun: t, commands: command.NewRecorder(command.Local{}), host: h, begun: time.Now(),
 		}
+		defer op.unlockPlace()
 		result, err := act(op, ctx)
 		result.Commands = op.commands.Commands()
 		return result, err
@@ -84,6 +86,8 @@ type operation struct {
 	warnings   []string      // about what the repository cannot hold, and about what is not in the backup
 
 	recording bool // the backend itself writes the record of what it stores
+
+	placeHeld *lock.Lock // see lockPlace; nil: not locked
 }
 
 // query answers Check and List. The backend runs in a mount namespace of its own, so nobody else sees what it mounts.
@@ -178,13 +182,16 @@ func (op *operation) askRepository(ctx context.Context, client backup.Backend) (
 // repositoryPause is the time between two questions whether the repository is still locked. Tests shorten it.
 var repositoryPause = 20 * time.Second
 
-// waitForRepository asks the backend whether a backup could begin now. While the repository is locked, it asks again,
-// until LockTimeout is over. Each time the backend may remove what killed runs of this host left; a backend never
-// removes the lock of a run that is alive.
+// waitForRepository locks the place of the backup and asks the backend whether a backup could begin now. While another
+// run has the lock of the place, or the repository is locked, it tries again, until LockTimeout is over. Each time the
+// backend may remove what killed runs of this host left; a backend never removes the lock of a run that is alive.
 func (op *operation) waitForRepository(
 	ctx context.Context, client backup.Backend, config backup.Config, report backup.Report,
 ) (warnings []string, err error) {
 	ask := func() error {
+		if err := op.lockPlace(); err != nil {
+			return err
+		}
 		warnings, err = client.Check(ctx, config)
 		if !errors.Is(err, fault.RepositoryLocked) || client.Settle(ctx, config) != nil {
 			return err
