@@ -25,7 +25,9 @@ func (s *survey) recheck(ctx context.Context) error {
 	for _, m := range s.state.Members {
 		if info[m.DMName].Open > 0 || info[m.SnapshotDM].Open > 0 {
 			errs = append(errs, fault.New(fault.Busy, "%s or its snapshot is still open after the unmount", m.origin()).
-				WithHint("dmsetup info -c -o name,open %s %s; lsof /dev/%s", m.DMName, m.SnapshotDM, m.origin()))
+				WithHint("dmsetup info -c -o name,open %s %s; lsof /dev/%s; where these show nothing, its file system is "+
+					"frozen, as an agent of the hypervisor does: fsfreeze -u DIRECTORY, which is mounted again",
+					m.DMName, m.SnapshotDM, m.origin()))
 		}
 		if m.Thin {
 			continue
