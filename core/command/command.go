@@ -33,6 +33,8 @@ type Cmd struct {
 	// kills the program and its process group in both cases.
 	Changes bool
 
+	Started func(pid int) // called with the program's process id as soon as it has started; may be nil
+
 	// Only Stream uses the fields below.
 	Stderr    func(line string) // called with each line of stderr; may be nil
 	Stop      syscall.Signal    // the signal that asks the program to end; 0: SIGTERM

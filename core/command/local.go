@@ -175,6 +175,9 @@ func (p *process) run(ctx context.Context, c Cmd) error {
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
+	if c.Started != nil {
+		c.Started(p.pid())
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- p.cmd.Wait() }()
 	failpoint.Hit("command." + p.name + ".started")

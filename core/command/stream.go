@@ -42,6 +42,9 @@ func (Local) Stream(ctx context.Context, c Cmd, onLine func(string)) (Output, er
 		return Output{}, &Error{Argv: c.Argv, Code: -1, Err: err}
 	}
 	defer s.stopReaders()
+	if c.Started != nil {
+		c.Started(p.pid())
+	}
 	failpoint.Hit("command." + p.name + ".started")
 	err = s.deliverAll(ctx, c, onLine)
 	out := Output{Stderr: string(s.stderrTail), Elapsed: time.Since(start)}

@@ -128,28 +128,43 @@ func (fx *fixture) waitUntilLocked(t *testing.T) {
 	}
 }
 
+// A restic that this host has started, and that was killed, has left a lock.
 func TestSettleRemovesStaleLock(t *testing.T) {
 	for _, synchronized := range []bool{true, false} {
 		t.Run(fmt.Sprintf("clock synchronized %v", synchronized), func(t *testing.T) {
 			restic.SetClockSynchronized(t, synchronized)
-			settleRemovesStaleLock(t)
+			fx := lockedByKilled(t, true)
+			must(t, fx.Settle(t.Context(), fx.config))
+			fx.checkNothingLeft(t)
+			_, err := fx.Check(t.Context(), fx.config)
+			must(t, err)
 		})
 	}
 }
 
-func settleRemovesStaleLock(t *testing.T) {
+// The lock of a restic that this host has not started stays: a machine of the same name may have made it.
+func TestSettleKeepsTheLockOfAnUnknownRestic(t *testing.T) {
+	fx := lockedByKilled(t, false)
+	must(t, fx.Settle(t.Context(), fx.config))
+	fx.expectFault(t, fault.RepositoryLocked)
+}
+
+// lockedByKilled returns a repository with the lock of a restic that was killed. isNoted says that it was noted as one
+// that this host has started.
+func lockedByKilled(t *testing.T, isNoted bool) *fixture {
+	t.Helper()
 	fx := newFixture(t)
 	fx.store(t)
-	dead := resticCommand(fx.option("repository"), "--limit-download", "1", "check", "--read-data")
-	must(t, dead.Start())
+	other := resticCommand(fx.option("repository"), "--limit-download", "1", "check", "--read-data")
+	must(t, other.Start())
+	if isNoted {
+		restic.NoteProcess(t, fx.option("repository"), other.Process.Pid)
+	}
 	fx.waitUntilLocked(t)
-	must(t, dead.Process.Kill())
-	_ = dead.Wait()
+	must(t, other.Process.Kill())
+	_ = other.Wait()
 	fx.expectFault(t, fault.RepositoryLocked)
-	must(t, fx.Settle(t.Context(), fx.config))
-	fx.checkNothingLeft(t)
-	_, err := fx.Check(t.Context(), fx.config)
-	must(t, err)
+	return fx
 }
 
 func TestFullRepositoryIsRepositoryFull(t *testing.T) {

@@ -3,12 +3,15 @@ package restic
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/proc"
 )
@@ -25,32 +28,68 @@ type repositoryLock struct {
 // lock every 5 minutes.
 const freshLock = 20 * time.Minute
 
-// settleLocks calls `restic unlock`, which removes the locks of ended programs of this host, and every lock that is
-// older than 30 minutes by this host's clock, whoever made it. If the clock ran ahead, that would be the locks of all
-// hosts that are at work, and a `restic prune` could then remove what they store. So unless the clock is known to be
-// right, `restic unlock` is only called if it can remove nothing but what ended programs of this host have left.
+// settleLocks calls `restic unlock` if a restic of this host that has ended left a lock, and no lock of a restic that
+// may be at work is removed with it.
 func (t *tool) settleLocks(ctx context.Context) error {
-	if !isClockSynchronized() {
-		if only, err := t.onlyOwnLocksAreStale(ctx); err != nil || !only {
+	ended := t.notes().endedProcesses()
+	if len(ended) == 0 {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fault.New(fault.Internal, "ask for this host's name: %w", err)
+	}
+	locks, err := t.locks(ctx)
+	if err != nil {
+		return err
+	}
+	isOwn := func(l repositoryLock) bool {
+		return slices.ContainsFunc(ended, func(n noted) bool { return n.locked(l, host) })
+	}
+	if slices.ContainsFunc(locks, isOwn) {
+		endangers := func(l repositoryLock) bool { return endangeredByUnlock(l, host, isOwn(l)) }
+		if slices.ContainsFunc(locks, endangers) {
+			return nil
+		}
+		if _, err := t.call(ctx, "remove stale locks", "unlock"); err != nil {
 			return err
 		}
 	}
-	_, err := t.call(ctx, "remove stale locks", "unlock")
-	return err
+	for _, n := range ended {
+		_ = durable.Remove(n.path) // if it stays, the next call looks again
+	}
+	return nil
 }
 
-// onlyOwnLocksAreStale reports whether programs of this host that have ended left locks in the repository, and
-// `restic unlock` would remove no other lock.
-func (t *tool) onlyOwnLocksAreStale(ctx context.Context) (bool, error) {
-	host, err := os.Hostname()
-	if err != nil {
-		return false, fault.New(fault.Internal, "ask for this host's name: %w", err)
+// endangeredByUnlock reports whether `restic unlock` must not be called because of lock l. It removes every lock that
+// is older than 30 minutes by this host's clock, whoever made it. Of each lock with this host's name it asks by a
+// SIGHUP whether the process is alive on this host, and removes the lock if not. But it may be alive on another machine
+// of this name, and a process of that id that is no restic is ended by the signal. isOwn says that a restic of this
+// host that has ended made the lock.
+func endangeredByUnlock(l repositoryLock, host string, isOwn bool) bool {
+	if l.Hostname == host {
+		s, found := proc.Find(l.PID)
+		isAlive := found && s.IsAlive()
+		if isAlive && !isRestic(l.PID) || !isAlive && !isOwn {
+			return true
+		}
 	}
+	return !isOwn && time.Since(l.Time) > freshLock && !isClockSynchronized()
+}
+
+// isRestic reports whether the process runs restic, which ignores SIGHUP.
+func isRestic(pid int) bool {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.TrimSpace(string(name)) == "restic"
+}
+
+// locks returns the locks in the repository.
+func (t *tool) locks(ctx context.Context) ([]repositoryLock, error) {
 	listed, err := t.Run(ctx, t.cmd("--no-lock", "list", "locks"))
 	if err != nil {
-		return false, t.explain("list the locks", err)
+		return nil, t.explain("list the locks", err)
 	}
-	found := false
+	var locks []repositoryLock
 	for _, id := range strings.Fields(listed.Stdout) {
 		printed, err := t.Run(ctx, t.cmd("--no-lock", "cat", "lock", id))
 		if err != nil {
@@ -58,16 +97,11 @@ func (t *tool) onlyOwnLocksAreStale(ctx context.Context) (bool, error) {
 		}
 		var l repositoryLock
 		if err := json.Unmarshal([]byte(printed.Stdout), &l); err != nil {
-			return false, fault.New(fault.Internal, "restic cat lock %s: %w", id, err)
+			return nil, fault.New(fault.Internal, "restic cat lock %s: %w", id, err)
 		}
-		_, alive := proc.Find(l.PID)
-		own := l.Hostname == host && !alive
-		found = found || own
-		if age := time.Since(l.Time); !own && age > freshLock {
-			return false, nil
-		}
+		locks = append(locks, l)
 	}
-	return found, nil
+	return locks, nil
 }
 
 // isClockSynchronized reports whether the kernel holds the clock for right: whether a time service keeps it, and nobody

@@ -179,7 +179,8 @@ func (b *Backend) open(ctx context.Context, c backup.Config) (*tool, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tool{Streamer: b.run, config: c, options: o, version: v}
+	t := &tool{config: c, options: o, version: v}
+	t.Streamer = notingProcesses{b.run, t.notes()}
 	return t, t.useCache()
 }
 

@@ -117,8 +117,8 @@ func hintFor(code fault.Code) string {
 	case fault.WrongPassword:
 		return "password_file, or RESTIC_PASSWORD in the environment, must hold the password the repository was made with"
 	case fault.RepositoryLocked:
-		return "wait until the other restic has ended; if the host that the lock names is gone, `restic unlock` removes " +
-			"its lock when that is half an hour old"
+		return "wait until the other restic has ended; if the one that the lock names is gone, and no restic is at work on " +
+			"a machine of that name, `restic unlock` removes its lock"
 	case fault.RepositoryFull:
 		return "make room where the repository lies: keep fewer (keep), then `restic prune`"
 	case fault.CommandFailed:
