@@ -179,6 +179,11 @@ func thickSnapshotLiveTooEarly(t *testing.T, b Bench) {
 	if m := b.mapping(t, "as"); !m.Prepared {
 		t.Errorf("the other snapshot was made live: %+v", m)
 	}
+	// A prepared table keeps the inner device of its origin in use, and LVM would leave that behind.
+	must(t, b.LVM.DropPrepared(lvm.DMName(b.VG, "as"), lvm.DMName(b.VG, "cs")))
+	must(t, b.LVM.Remove(ctx, b.volume(t, "as"), b.volume(t, "cs")))
+	b.checkAtRest(t, "a", "linear")
+	b.checkAtRest(t, "c", "linear")
 }
 
 // leftoversOfKilledCommand has two devices that a killed command left suspended: a with a prepared table, and c without
