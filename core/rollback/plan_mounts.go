@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
@@ -66,6 +67,11 @@ func checkMadeAgain(m filesystem.Mount, all, table []filesystem.Mount, fstab []f
 	isOwn := slices.ContainsFunc(all, func(own filesystem.Mount) bool { return own.ID == cover.ID })
 	if covered && !isOwn {
 		return filesystem.CoverFault(m.Point, cover)
+	}
+	if !utf8.ValidString(m.Point) || !utf8.ValidString(m.Root) {
+		return fault.New(fault.Unsupported, "the mount on %q has a name that is not valid UTF-8: the journal cannot hold "+
+			"it, and after an interruption nobody could mount it again", m.Point).
+			WithHint("umount it before the rollback, and mount it again afterwards")
 	}
 	if losesOwnerMap(m, m.RestoreOptions(fstab)) {
 		return fault.New(fault.Unsupported, "the mount on %s maps owners (idmapped), and could not be made again so",

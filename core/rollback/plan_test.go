@@ -306,3 +306,11 @@ func TestMountThatCannotBeMadeAgainIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestMountPointThatIsNotUTF8IsRefused(t *testing.T) {
+	m := filesystem.Mount{ID: 1, Root: "/", Point: "/srv/\xff", Type: "ext4"}
+	err := checkMadeAgain(m, []filesystem.Mount{m}, []filesystem.Mount{m}, nil)
+	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), `"/srv/\xff"`) {
+		t.Errorf("%v", err)
+	}
+}
