@@ -7,13 +7,14 @@ import (
 	"go.pcc.com/rewind/core/lvm"
 )
 
-// Check says what is wrong with a set. It names every snapshot that cannot be relied on, with the faults of Unreliable.
+// Check says what is wrong with a set. It names every snapshot that cannot be relied on, with the faults of Unreliable,
+// and every one that has no origin any more, to which nothing can be rolled back (unsupported).
 // set_differs: snapshots are missing, there are more than the set was taken of, or another run is taking the set.
 // merging: the snapshots that are left are being merged, and the others were merged before.
 func (s *Set) Check() error {
 	var errs []error
 	for _, v := range s.Snapshots {
-		errs = append(errs, Unreliable(v))
+		errs = append(errs, Unreliable(v), s.checkHasOrigin(v))
 	}
 	membersErr, left := fault.All(errs...), strings.Join(fullNames(s.Snapshots), ", ")
 	switch {
@@ -39,6 +40,26 @@ func (s *Set) Check() error {
 		differs.With("missing", missing)
 	}
 	return fault.All(differs, membersErr)
+}
+
+// lostOrigin is why nothing can be rolled back to a thin snapshot that has no origin any more, as words that can follow
+// "vg/lv has".
+const lostOrigin = "no origin any more: it was removed, or another snapshot of it was merged"
+
+// hasLostOrigin says whether a member of a set is a thin snapshot that LVM can merge into nothing. A thick one that has
+// no origin is half-made, which is one of its bad states.
+func hasLostOrigin(v *lvm.Volume) bool { return v.Kind == lvm.Thin && v.Origin == "" && !v.Merging }
+
+// checkHasOrigin fails with unsupported if nothing can be rolled back to a member because its origin is gone. It does
+// not matter to a backup, which only reads its set.
+func (s *Set) checkHasOrigin(v *lvm.Volume) error {
+	if s.Use == ForBackup || !hasLostOrigin(v) {
+		return nil
+	}
+	return fault.New(fault.Unsupported, "%s has %s; nothing can be rolled back to it", v.FullName(), lostOrigin).
+		WithHint("it still holds what its origin held: copy the data from it, or take it out of the set and keep it "+
+			"(lvchange --deltag %s %s), or remove it (lvremove %s); lvm_snapshot name=%s state=absent then removes the "+
+			"rest of the set", tagID+s.ID, v.FullName(), v.FullName(), s.Set)
 }
 
 // checkNotCopied fails with set_differs if more snapshots have the set's tags than the set was taken of: nothing tells

@@ -70,8 +70,8 @@ func checkNoThickSnapshots(r *lvm.Report, member *lvm.Volume) error {
 func (s *Set) checkUnchanged(v *lvm.Volume) error {
 	why := ""
 	switch {
-	case v.Kind == lvm.Thin && v.Origin == "":
-		why = "has no origin any more: it was removed, or another snapshot of it was merged"
+	case hasLostOrigin(v):
+		why = "has " + lostOrigin
 	case !strings.HasSuffix(v.Name, SnapshotName("", s.Set)):
 		why = "was renamed"
 	default:

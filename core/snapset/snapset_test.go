@@ -70,6 +70,46 @@ func TestCheckNamesEveryBadMember(t *testing.T) {
 		"vg00/dat_s: its COW space overflowed", "vg00/pccehr_s: its COW")
 }
 
+// LVM merges a thin snapshot only into its origin. One whose origin was removed, or replaced by a merge, is there and
+// healthy, and nothing can be rolled back to it. A backup only reads its set.
+func TestCheckRefusesThinMemberWithoutOrigin(t *testing.T) {
+	for name, loseOrigin := range map[string]func(srv *testServer){
+		"removed": func(srv *testServer) {
+			srv.SetOpen("vg00/t1", 0)
+			srv.Remove("vg00/t1")
+		},
+		"replaced": func(srv *testServer) {
+			srv.Make("vg00", lvmtest.Volume{Name: "other", Origin: "t1", Kind: lvm.Thin})
+			srv.SetOpen("vg00/t1", 0)
+			if err := srv.lvm.Merge(t.Context(), "vg00/other"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		srv := newServer(t)
+		thin := memberSnapshot("t1_s", "t1", "s", "1", 2)
+		thin.Kind = lvm.Thin
+		srv.Make("vg00", thin)
+		srv.Make("vg00", memberSnapshot("dat_s", "dat", "s", "1", 2))
+		if err := srv.operation(Request{}).set.Check(); err != nil {
+			t.Fatalf("as taken: %v", err)
+		}
+		loseOrigin(srv)
+		op := srv.operation(Request{State: Present, Replace: true})
+		_, err := op.makePresent(t.Context())
+		expectFault(t, err, fault.Unsupported, "vg00/t1_s has no origin any more")
+		if hint := fault.Of(err).Hint; !strings.Contains(hint, "lvchange --deltag rewind:id=1 vg00/t1_s") {
+			t.Errorf("%s: hint %q", name, hint)
+		}
+		if set := srv.info(Query{}).Sets[0]; set.State != SetBad {
+			t.Errorf("%s: lvm_snapshot_info: %s", name, set.State)
+		}
+		if op.set.Use = ForBackup; op.set.Check() != nil {
+			t.Errorf("%s: a backup is kept from reading: %v", name, op.set.Check())
+		}
+	}
+}
+
 // Who finds an incomplete set is told which volumes cannot be rolled back by it.
 func TestIncompleteSetNamesWhatIsMissing(t *testing.T) {
 	srv := newServer(t)

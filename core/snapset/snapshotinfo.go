@@ -27,7 +27,7 @@ func (insp *inspection) snapshotInfo(v *lvm.Volume, mounts []MountInfo) Snapshot
 	}
 	_, s.Problem = v.Bad()
 	if s.Problem == "" && !v.IsSnapshot() {
-		s.Problem = "it has no origin any more: it was merged, or a sibling was"
+		s.Problem = "it has " + lostOrigin
 	}
 	if v.Merging {
 		s.Merge = insp.mergeInfo(v)
