@@ -5,16 +5,19 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 
 	"go.pcc.com/rewind/core/fault"
 	"go.pcc.com/rewind/core/filesystem"
+	"go.pcc.com/rewind/core/journey"
 	"go.pcc.com/rewind/core/lvm"
 )
 
 // Undo brings the server back to the state without the planned set, however much of it was done: it lets writes to the
 // origins go on, repairs their devices if an LVM command did not finish with them, unmounts what the plan had mounted,
 // and removes the snapshots. It goes by what LVM and the kernel say, not by the plan, touches no snapshot with another
-// set's ID, and may be called again. A plan without an ID removes no snapshot.
+// set's ID, and may be called again. A plan without an ID removes no snapshot. A snapshot that somebody has renamed is
+// kept: see keepRenamed.
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	err := fault.All(p.resumeWrites(l), p.repairOrigins(ctx, l))
 	if len(p.Mounted) > 0 {
@@ -34,27 +37,71 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	if err = p.repairOrigins(ctx, l); err != nil || p.ID == "" {
 		return err
 	}
+	snapshots := p.snapshots(report)
+	if len(snapshots) == 0 {
+		return nil
+	}
+	err = p.removeSnapshots(ctx, l, report, snapshots)
+	// A half-made snapshot may have used its origin's devices. They can be repaired once it is removed.
+	return fault.All(err, p.repairOrigins(ctx, l))
+}
+
+// removeSnapshots removes these snapshots of the set, but for what was renamed, and for what other snapshots were taken
+// of (busy).
+func (p *Plan) removeSnapshots(
+	ctx context.Context, l *lvm.LVM, report *lvm.Report, snapshots []*lvm.Volume,
+) (err error) {
 	// The snapshot of the volume that holds the journal goes last, when no other is left: see findJournalRollback.
-	var first, last []*lvm.Volume
-	for _, v := range p.snapshots(report) {
-		if busy := checkNoThickSnapshots(report, v); busy != nil {
+	var first, last, renamed []*lvm.Volume
+	for _, v := range snapshots {
+		busy := checkNoThickSnapshots(report, v)
+		switch {
+		case p.isRenamed(v):
+			renamed = append(renamed, v)
+		case busy != nil:
 			err = fault.All(err, busy)
-			continue
-		}
-		if p.isJournalSnapshot(v) {
+		case p.isJournalSnapshot(v):
 			last = append(last, v)
-		} else {
+		default:
 			first = append(first, v)
 		}
-	}
-	if len(first)+len(last) == 0 {
-		return err
 	}
 	if err = fault.All(err, p.remove(ctx, l, first)); err == nil {
 		err = p.remove(ctx, l, last)
 	}
-	// A half-made snapshot may have used its origin's devices. They can be repaired once it is removed.
-	return fault.All(err, p.repairOrigins(ctx, l))
+	if err == nil {
+		err = p.keepRenamed(ctx, l, renamed)
+	}
+	return err
+}
+
+// isRenamed says whether somebody has given a snapshot of the set another name than the set gave it. The plan of a
+// removal does not have the names of the snapshots, which all end in that of the set.
+func (p *Plan) isRenamed(snapshot *lvm.Volume) bool {
+	isNamed := func(m *Member) bool { return m.Snapshot != "" }
+	if !slices.ContainsFunc(p.Members, isNamed) {
+		return !strings.HasSuffix(snapshot.Name, SnapshotName("", p.Set))
+	}
+	return !slices.ContainsFunc(p.Members, func(m *Member) bool { return m.snapshot() == snapshot.FullName() })
+}
+
+// keepRenamed takes renamed snapshots out of the set, and logs that they were kept: whoever renames a snapshot wants to
+// keep it. If it stayed in the set, no other set of that name could be taken. The rest of the set must be gone: without
+// the snapshot of the volume that holds the journal it would look like what findJournalRollback recognizes.
+func (p *Plan) keepRenamed(ctx context.Context, l *lvm.LVM, renamed []*lvm.Volume) error {
+	if len(renamed) == 0 {
+		return nil
+	}
+	tag := tagID + p.ID
+	if err := l.DelTags(ctx, []string{tag}, fullNames(renamed)...); err != nil {
+		return err
+	}
+	for _, v := range renamed {
+		journey.LogError(fault.New(fault.SetDiffers, "%s was renamed, so it is kept, though the rest of set %s is removed",
+			v.FullName(), p.Set).WithHint("it no longer belongs to the set (it lost the tag %s); lvremove %s removes it",
+			tag, v.FullName()))
+	}
+	return nil
 }
 
 // withCurrentNames returns the plan with the names that its origins have now. Somebody may have renamed one since, and
