@@ -10,7 +10,8 @@ import (
 // Check says what is wrong with a set. It names every snapshot that cannot be relied on, with the faults of Unreliable,
 // and every one that has no origin any more, to which nothing can be rolled back (unsupported).
 // set_differs: snapshots are missing, there are more than the set was taken of, or another run is taking the set.
-// merging: the snapshots that are left are being merged, and the others were merged before.
+// merging: the snapshots that are left are being merged, and the others were merged before. not_found: LVM does not see
+// one of the set's volume groups.
 func (s *Set) Check() error {
 	var errs []error
 	for _, v := range s.Snapshots {
@@ -30,6 +31,9 @@ func (s *Set) Check() error {
 	case membersErr == nil && AllMerging(s.Snapshots):
 		return fault.New(fault.Merging, "set %s is being rolled back: %s is all that is not merged yet", s.Set, left).
 			WithHint("lvm_merge name=%s, without --check, finishes it and says what became of it", s.Set)
+	}
+	if err := s.checkVisible(); err != nil {
+		return fault.All(err, membersErr)
 	}
 	differs := fault.New(fault.SetDiffers, "set %s was taken of %d volumes, and of its snapshots only these are left: %s",
 		s.Set, s.Count, left).

@@ -40,8 +40,9 @@ func (op *operation) makeAbsent(ctx context.Context) (Result, error) {
 }
 
 // checkRemovable refuses to remove a volume that has the set's tags, but may be more by now than a snapshot of the set.
+// It also refuses to remove a part of a set whose other part LVM does not see: it would be left for good.
 func (s *Set) checkRemovable(r *lvm.Report) error {
-	errs := []error{s.checkNotCopied()}
+	errs := []error{s.checkVisible(), s.checkNotCopied()}
 	for _, v := range s.Snapshots {
 		errs = append(errs, s.checkUnchanged(v), checkNoThickSnapshots(r, v))
 	}

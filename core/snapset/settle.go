@@ -95,7 +95,7 @@ func finishMerges(
 // A set that was not finished is never rolled back to, and its snapshots lack the tag with the number of members. The
 // snapshot of the volume that holds the journal is made first and removed last. So if it is missing, either there was
 // such a rollback, or there is no snapshot of the set at all. If no snapshot remains, RollbackTag tells these two cases
-// apart.
+// apart. While LVM does not see one of the set's volume groups, it cannot be told (not_found).
 func (s Server) findJournalRollback(
 	ctx context.Context, run *journey.Run, l *lvm.LVM, e *journal.Entry, p *Plan,
 ) (remaining []*lvm.Volume, journalVolume *lvm.Volume, err error) {
@@ -104,6 +104,9 @@ func (s Server) findJournalRollback(
 	}
 	report, err := l.Report(ctx)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.checkVisible(report); err != nil {
 		return nil, nil, err
 	}
 	mounts, err := s.Mounts()

@@ -23,6 +23,7 @@ import (
 type Set struct {
 	Label
 	Snapshots []*lvm.Volume // sorted by name
+	hidden    []string      // the volume groups of the set that LVM does not see
 }
 
 // Complete says whether there are as many snapshots as the set has members.
@@ -100,6 +101,7 @@ func All(r *lvm.Report) []*Set {
 	sets := make([]*Set, 0, len(byID))
 	for _, s := range byID {
 		sort.Slice(s.Snapshots, func(i, j int) bool { return s.Snapshots[i].FullName() < s.Snapshots[j].FullName() })
+		s.hidden = s.hiddenGroups(r)
 		sets = append(sets, s)
 	}
 	sort.Slice(sets, func(i, j int) bool {

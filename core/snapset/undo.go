@@ -17,7 +17,8 @@ import (
 // origins go on, repairs their devices if an LVM command did not finish with them, unmounts what the plan had mounted,
 // and removes the snapshots. It goes by what LVM and the kernel say, not by the plan, touches no snapshot with another
 // set's ID, and may be called again. A plan without an ID removes no snapshot. A snapshot that somebody has renamed is
-// kept: see keepRenamed.
+// kept: see keepRenamed. Fault: not_found if LVM does not see one of the volume groups, after what lies in the others
+// was removed; the next call does the rest.
 func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	err := fault.All(p.resumeWrites(l), p.repairOrigins(ctx, l))
 	if len(p.Mounted) > 0 {
@@ -39,7 +40,7 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 	}
 	snapshots := p.snapshots(report)
 	if len(snapshots) == 0 {
-		return nil
+		return p.checkVisible(report)
 	}
 	err = p.removeSnapshots(ctx, l, report, snapshots)
 	// A half-made snapshot may have used its origin's devices. They can be repaired once it is removed.
@@ -47,12 +48,13 @@ func Undo(ctx context.Context, l *lvm.LVM, p *Plan) error {
 }
 
 // removeSnapshots removes these snapshots of the set, but for what was renamed, and for what other snapshots were taken
-// of (busy).
+// of (busy). If there may be more of them that LVM does not see, the fault is not_found.
 func (p *Plan) removeSnapshots(
 	ctx context.Context, l *lvm.LVM, report *lvm.Report, snapshots []*lvm.Volume,
 ) (err error) {
 	// The snapshot of the volume that holds the journal goes last, when no other is left: see findJournalRollback.
 	var first, last, renamed []*lvm.Volume
+	err = p.checkVisible(report)
 	for _, v := range snapshots {
 		busy := checkNoThickSnapshots(report, v)
 		switch {

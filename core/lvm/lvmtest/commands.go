@@ -88,7 +88,7 @@ func (f *Fake) lookup(name string) (*group, *volume) {
 		panic("lvmtest: a volume is vg/lv, not " + name)
 	}
 	for _, g := range f.groups {
-		if g.Name == vg {
+		if g.Name == vg && !g.hidden {
 			return g, g.volume(lv)
 		}
 	}
@@ -115,7 +115,7 @@ func (f *Fake) notFoundErrors(names []string) []error {
 func (f *Fake) forEach(names []string, apply func(*volume) error) (string, error) {
 	var errs []error
 	for _, v := range f.allVolumes() {
-		if slices.Contains(names, v.fullName()) && v.vg.volume(v.Name) == v {
+		if !v.vg.hidden && slices.Contains(names, v.fullName()) && v.vg.volume(v.Name) == v {
 			errs = append(errs, apply(v))
 		}
 	}

@@ -17,6 +17,18 @@ func (f *Fake) Make(vg string, v Volume) {
 	panic("lvmtest: no group " + vg)
 }
 
+// SetHidden takes all disks of a group away from LVM, which does not see the group then, or brings them back. What the
+// kernel has of its volumes stays.
+func (f *Fake) SetHidden(vg string, hidden bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range f.groups {
+		if g.Name == vg {
+			g.hidden = hidden
+		}
+	}
+}
+
 // SetOpen sets the open count of a volume. A mount counts as one.
 func (f *Fake) SetOpen(name string, times int) {
 	f.mu.Lock()

@@ -84,6 +84,7 @@ type injectedFailure struct {
 type group struct {
 	Group
 	uuid    string
+	hidden  bool // LVM sees none of its disks
 	volumes []*volume
 }
 

@@ -27,6 +27,9 @@ func (f *Fake) fullreport(o options, names []string) (string, error) {
 	parts := []any{}
 	var warning error
 	for _, g := range f.groups {
+		if g.hidden {
+			continue
+		}
 		parts = append(parts, g.report(columns))
 		if g.Partial {
 			warning = lvmError("WARNING: VG %s is missing PV %s (last written to [unknown]).", g.Name, g.pvRow()["pv_uuid"])
