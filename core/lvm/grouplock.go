@@ -46,26 +46,27 @@ func lockGroups(ctx context.Context, groups []string, limit time.Duration) (Lock
 		f, err := lockGroup(ctx, filepath.Join(lockDir, "V_"+group))
 		if err != nil {
 			locks.Release()
-			return Locks{}, lockFault(err, group, limit)
+			return Locks{}, hostLocks.fault(err, group, limit)
 		}
 		locks.Files = append(locks.Files, f)
 	}
 	return locks, nil
 }
 
-// lockFault is why the lock of a group was not taken: locked at the limit, interrupted, or what the file system says.
-func lockFault(err error, group string, limit time.Duration) error {
-	path := filepath.Join(lockDir, "V_"+group)
+// fault is why the lock of a group was not taken: locked at the limit, interrupted, or what the file system says.
+func (files lockFiles) fault(err error, group string, limit time.Duration) error {
+	path := filepath.Join(files.dir, "V_"+group)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s", group, limit).
+		return fault.New(fault.Locked, "another LVM command has kept the lock of volume group %s for %s%s", group, limit,
+			files.holders(path)).
 			WithHint("fuser -v %s shows it; wait for its end, do not kill it in the middle of a change; then run the same "+
 				"task again", path)
 	case errors.Is(err, context.Canceled):
 		return fault.New(fault.Interrupted, "asked to end while waiting for LVM's lock of volume group %s", group)
 	}
 	return fault.New(fault.Unwritable, "LVM's lock of volume group %s: %w", group, err).
-		WithHint("LVM makes its lock files in %s at each command: make room there, or mount it writable", lockDir)
+		WithHint("LVM makes its lock files in %s at each command: make room there, or mount it writable", files.dir)
 }
 
 // lockGroup takes one lock. LVM removes the lock file when it releases the lock, so a lock counts only if the file that

@@ -45,12 +45,15 @@ type LVM struct {
 	openMapper func() (Mapper, error)
 	lockMemory func() (unlock func(), err error)
 	lockGroups Locker
+	lockFiles  lockFiles
 	dir        string
 }
 
 // New returns an LVM that starts lvm and dmsetup through r and uses this host's device-mapper and LVM's own locks.
 func New(r command.Runner) *LVM {
-	return &LVM{runner: r, openMapper: OpenMapper, lockMemory: lockMemory, lockGroups: lockGroups, dir: etcDir}
+	return &LVM{
+		runner: r, openMapper: OpenMapper, lockMemory: lockMemory, lockGroups: lockGroups, lockFiles: hostLocks, dir: etcDir,
+	}
 }
 
 // Locker takes LVM's own locks of volume groups. limit bounds the wait for an LVM command that holds one of them.

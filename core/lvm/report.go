@@ -114,14 +114,15 @@ func reportArgv() []string {
 }
 
 // Report returns every volume group with its volumes, hidden ones included. It runs one command, which changes nothing.
-// The command waits for LVM's locks, so the report shows no change half done. Fault: command_failed.
+// The command waits for LVM's locks, so the report shows no change half done. Faults: command_failed; locked if another
+// program holds such a lock when the command reaches its limit.
 //
 // LVM exits with an error if it could not read one of the groups, but reports the others. What it printed is then
 // returned, with its messages as Warnings.
 func (l *LVM) Report(ctx context.Context) (*Report, error) {
 	out, err := l.query(ctx, reportArgv()...)
 	if err != nil && !exitedWithError(err) {
-		return nil, err
+		return nil, l.lockFiles.explainTimeout(err)
 	}
 	report, decodeErr := decode(out.Stdout)
 	switch {
