@@ -135,9 +135,12 @@ func (l *LVM) requireGone(ctx context.Context, snapshots []*Volume) error {
 	}
 	var errs []error
 	for _, v := range snapshots {
-		now, exists := report.ByUUID(v.UUID)
+		var now *Volume
+		if g, ok := report.Group(v.VG); ok {
+			now, _ = g.ByUUID(v.UUID)
+		}
 		switch {
-		case !exists:
+		case now == nil:
 		case now.FullName() != v.FullName():
 			errs = append(errs, fault.New(fault.NotFound, "%s was not removed: another program has renamed it to %s",
 				v.FullName(), now.FullName()).WithHint("run this again, which looks anew"))

@@ -76,6 +76,19 @@ func TestVolumeWithoutUUIDIsNotRemoved(t *testing.T) {
 	}
 }
 
+// A copy of a volume group has volumes of the same UUIDs. What was removed is not there under another name.
+func TestRemovedVolumeIsNotLookedForInOtherGroup(t *testing.T) {
+	r := &fixedRunner{out: command.Output{Stdout: readTestdata(t, "d12/thick.json")}} // as if lvremove had log/silent
+	for _, g := range decodeFile(t, "d12/thick.json").Groups {
+		for _, v := range g.Volumes {
+			removed := Volume{VG: "original", Name: v.Name, UUID: v.UUID}
+			if err := New(r).Remove(t.Context(), &removed); err != nil {
+				t.Errorf("%s was taken for %s: %v", v.FullName(), removed.FullName(), err)
+			}
+		}
+	}
+}
+
 // The texts are what LVM 2.03.16 and 2.03.31 printed.
 func TestFailedCommandGetsCodeOfLVMsMessage(t *testing.T) {
 	for stderr, want := range map[string]fault.Code{

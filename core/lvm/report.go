@@ -165,11 +165,6 @@ func (r *Report) ByDevice(major, minor int) (*Volume, bool) {
 	return found[0], true
 }
 
-// ByUUID returns the volume with the given UUID of LVM, if there is one. Renaming a volume does not change its UUID.
-func (r *Report) ByUUID(uuid string) (*Volume, bool) {
-	return r.firstVolume(func(v *Volume) bool { return v.UUID == uuid && !v.Historical })
-}
-
 // Snapshots returns the thick and thin snapshots of an origin, in LVM's order.
 func (r *Report) Snapshots(origin *Volume) []*Volume {
 	return r.volumesWhere(func(v *Volume) bool {
@@ -194,9 +189,36 @@ func (v *Volume) Tag(prefix string) (string, bool) {
 
 // Group returns the volume group with the given name, if there is one.
 func (r *Report) Group(name string) (*Group, bool) {
+	return r.GroupWith(name, "")
+}
+
+// GroupWith returns the volume group with the given name, if there is one and it has the given UUID. An empty UUID is
+// one that is not known: then the name decides.
+func (r *Report) GroupWith(name, uuid string) (*Group, bool) {
 	for i := range r.Groups {
-		if r.Groups[i].Name == name {
-			return &r.Groups[i], true
+		if g := &r.Groups[i]; g.Name == name && (uuid == "" || g.UUID == uuid) {
+			return g, true
+		}
+	}
+	return nil, false
+}
+
+// Volume returns the group's volume with the given name, if there is one.
+func (g *Group) Volume(name string) (*Volume, bool) {
+	return g.firstVolume(func(v *Volume) bool { return v.Name == name })
+}
+
+// ByUUID returns the group's volume with the given UUID, if there is one. Renaming a volume does not change its UUID.
+// Another group may have a volume of the same UUID: a copy of this group (vgimportclone(8)) has new UUIDs only for
+// itself and its physical volumes.
+func (g *Group) ByUUID(uuid string) (*Volume, bool) {
+	return g.firstVolume(func(v *Volume) bool { return v.UUID == uuid && !v.Historical })
+}
+
+func (g *Group) firstVolume(match func(*Volume) bool) (*Volume, bool) {
+	for i := range g.Volumes {
+		if v := &g.Volumes[i]; match(v) {
+			return v, true
 		}
 	}
 	return nil, false

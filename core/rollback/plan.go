@@ -133,8 +133,10 @@ func newMember(r *lvm.Report, v *lvm.Volume) (*Member, error) {
 		return nil, fault.New(fault.Merging, "%s is merging another snapshot", origin.FullName()).
 			WithHint("wait for it: lvm_snapshot_info shows its progress")
 	}
+	group, _ := r.Group(v.VG)
 	return &Member{
-		VG: v.VG, LV: origin.Name, Snapshot: v.Name, DMName: origin.DMName, SnapshotDM: v.DMName, SnapshotID: v.UUID,
+		VG: v.VG, VGID: group.UUID,
+		LV: origin.Name, Snapshot: v.Name, DMName: origin.DMName, SnapshotDM: v.DMName, SnapshotID: v.UUID,
 		Thin: v.IsThinSnapshot(), ThinID: v.ThinID, Pool: v.Pool, COWSize: v.COWSize, Used: v.COWUsed,
 	}, nil
 }

@@ -229,7 +229,7 @@ func TestWarnsOfThinSnapshotsThatLoseTheirOrigin(t *testing.T) {
 	rb := newAtMerge(t, f, "vg00/dat_s", "vg00/thin_s")
 	r := readReport(t, rb)
 	warnings := func(i int) string {
-		v, _ := r.ByUUID(rb.state.Members[i].SnapshotID)
+		v, _ := rb.state.Members[i].find(r)
 		return strings.Join(orphanWarnings(r, rb.state.Members[i], v), "\n")
 	}
 	if got := warnings(0); got != "" {

@@ -18,9 +18,10 @@ import (
 // without the LVM report that it was made from.
 type Member struct {
 	VG         string `json:"vg"`
-	LV         string `json:"lv"`       // the origin
-	Snapshot   string `json:"snapshot"` // the snapshot, without its volume group
-	DMName     string `json:"dm_name"`  // the device-mapper name of the origin
+	VGID       string `json:"vg_uuid,omitempty"` // the UUID of the volume group; empty if an earlier version planned this
+	LV         string `json:"lv"`                // the origin
+	Snapshot   string `json:"snapshot"`          // the snapshot, without its volume group
+	DMName     string `json:"dm_name"`           // the device-mapper name of the origin
 	SnapshotDM string `json:"snapshot_dm"`
 	SnapshotID string `json:"snapshot_uuid"`
 	Thin       bool   `json:"thin"`
@@ -51,6 +52,24 @@ type Member struct {
 func (m *Member) origin() string { return m.VG + "/" + m.LV }
 
 func (m *Member) snapshot() string { return m.VG + "/" + m.Snapshot }
+
+// find returns the member's snapshot, under whatever name, if it is in the report.
+func (m *Member) find(r *lvm.Report) (*lvm.Volume, bool) {
+	group, ok := r.GroupWith(m.VG, m.VGID)
+	if !ok {
+		return nil, false
+	}
+	return group.ByUUID(m.SnapshotID)
+}
+
+// findOrigin returns the member's origin, if it is in the report.
+func (m *Member) findOrigin(r *lvm.Report) (*lvm.Volume, bool) {
+	group, ok := r.GroupWith(m.VG, m.VGID)
+	if !ok {
+		return nil, false
+	}
+	return group.Volume(m.LV)
+}
 
 // State is what the journal entry of a rollback keeps.
 type State struct {
@@ -117,7 +136,7 @@ func (st *State) membersExcept(excluded *Member) []*Member {
 // hasSnapshot is true if v is the snapshot of a member.
 func (st *State) hasSnapshot(v *lvm.Volume) bool {
 	for _, m := range st.Members {
-		if m.SnapshotID == v.UUID {
+		if m.VG == v.VG && m.SnapshotID == v.UUID {
 			return true
 		}
 	}

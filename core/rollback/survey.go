@@ -151,8 +151,8 @@ func overflowedFault(m *Member, v, origin *lvm.Volume) error {
 // result of isLostInKernel. For a member that is lost it returns both the state and a fault (snapshot_invalid). If the
 // origin is gone, it returns only a fault (not_found).
 func (s *survey) metadataState(r *lvm.Report, m *Member, lostInKernel bool) (string, error) {
-	v, exists := r.ByUUID(m.SnapshotID)
-	origin, originExists := r.Volume(m.VG, m.LV)
+	v, exists := m.find(r)
+	origin, originExists := m.findOrigin(r)
 	switch {
 	case !originExists:
 		return "", fault.New(fault.NotFound, "volume %s is gone", m.origin()).

@@ -73,7 +73,7 @@ func (s *survey) recheckThin(ctx context.Context) error {
 		if err != nil || !m.Thin {
 			continue
 		}
-		if v, exists := report.ByUUID(m.SnapshotID); !exists || v.Name != m.Snapshot {
+		if v, exists := m.find(report); !exists || v.Name != m.Snapshot {
 			errs = append(errs, removedFault(m))
 		}
 	}

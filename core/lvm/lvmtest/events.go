@@ -29,6 +29,28 @@ func (f *Fake) SetHidden(vg string, hidden bool) {
 	}
 }
 
+// CloneGroup adds a copy of a group under another name, as vgimportclone(8) makes one of copied disks: the group has a
+// new UUID, its volumes keep theirs. They are inactive.
+func (f *Fake) CloneGroup(vg, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range f.groups {
+		if g.Name != vg {
+			continue
+		}
+		clone := &group{Group: g.Group, uuid: f.uuid()}
+		clone.Name = name
+		for _, v := range g.volumes {
+			copied := *v
+			copied.vg, copied.active, copied.Open = clone, false, 0
+			clone.volumes = append(clone.volumes, &copied)
+		}
+		f.groups = append(f.groups, clone)
+		return
+	}
+	panic("lvmtest: no group " + vg)
+}
+
 // SetOpen sets the open count of a volume. A mount counts as one.
 func (f *Fake) SetOpen(name string, times int) {
 	f.mu.Lock()
