@@ -175,9 +175,8 @@ func (t *tool) environ() []string {
 	if t.options.PasswordFile != "" {
 		env = append(env, "RESTIC_PASSWORD_FILE="+t.options.PasswordFile)
 	}
-	if t.version.atLeast(withFeatures) && t.config.Environment["RESTIC_FEATURES"] == "" {
-		// The volumes of a new set have new device numbers. Without this every directory would be stored again.
-		env = append(env, "RESTIC_FEATURES=device-id-for-hardlinks")
+	if t.devices.canBeChosen() && t.config.Environment["RESTIC_FEATURES"] == "" {
+		env = append(env, "RESTIC_FEATURES="+deviceFeature)
 	}
 	return env
 }

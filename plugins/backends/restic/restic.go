@@ -30,7 +30,7 @@ type Backend struct {
 	run command.Streamer
 
 	mu        sync.Mutex
-	installed version                    // the version of the installed restic; zero: not asked yet
+	installed installed                  // zero: not asked yet
 	listed    map[string]snapshot        // what List found last, by ID, so that Present need not ask restic again
 	checked   map[string][]backup.Stored // what Check found last, by repository, so that Store need not ask restic again
 }
@@ -47,7 +47,7 @@ func (b *Backend) Describe(ctx context.Context, c backup.Config) (backup.Descrip
 		return backup.Description{}, err
 	}
 	return backup.Description{Name: Name, Version: t.version.String(), Local: t.localPaths(),
-		Features: t.version.features()}, nil
+		Features: t.features()}, nil
 }
 
 // Check lists the repository's snapshots with a lock. So it fails if the repository cannot be written, or if another
@@ -175,31 +175,13 @@ func (b *Backend) open(ctx context.Context, c backup.Config) (*tool, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := b.version(ctx)
+	i, err := b.askInstalled(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t := &tool{config: c, options: o, version: v}
+	t := &tool{config: c, options: o, installed: i}
 	t.Streamer = notingProcesses{b.run, t.notes()}
 	return t, t.useCache()
-}
-
-// version returns the version of the installed restic. It asks restic only once.
-func (b *Backend) version(ctx context.Context) (version, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.installed != (version{}) {
-		return b.installed, nil
-	}
-	out, err := b.run.Run(ctx, command.Cmd{Argv: []string{"restic", "version"}})
-	if err != nil {
-		return version{}, err
-	}
-	v, err := parseVersion(out.Stdout)
-	if err == nil {
-		b.installed = v
-	}
-	return v, err
 }
 
 // callLimit limits the calls that copy no data. It is long because an index may have to be fetched from far away.

@@ -17,9 +17,9 @@ import (
 // tool is restic with one configuration.
 type tool struct {
 	command.Streamer
+	installed
 	config  backup.Config
 	options options
-	version version
 }
 
 // pulseInterval is how often a silent restic is checked for being at work.

@@ -18,7 +18,7 @@ var (
 	// hard links of a file have the same inode in the mount (pull request 4020); restore --sparse
 	withLinks    = version{0, 15, 0}
 	withRetry    = version{0, 16, 0} // --retry-lock; restore --json
-	withFeatures = version{0, 17, 0} // RESTIC_FEATURES=device-id-for-hardlinks; data_added_packed in the summary
+	withFeatures = version{0, 17, 0} // `restic features`, RESTIC_FEATURES; data_added_packed in the summary
 )
 
 var versionLine = regexp.MustCompile(`^restic v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?[^0-9]`)
@@ -55,7 +55,6 @@ func (v version) features() []string {
 	}{
 		{withLinks, "hard links in the mount"},
 		{withRetry, "waits for locks"},
-		{withFeatures, "unchanged directories are not stored again on a new device"},
 	} {
 		if v.atLeast(f.since) {
 			list = append(list, f.name)
