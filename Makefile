@@ -26,12 +26,13 @@ build = CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false \
 # Functions begin at each 16 bytes instead of 32, where the linker can (Go 1.26): 60 KB of lvm_merge.
 packed = $$(go tool link -h 2>&1 | sed -n 's/^ *-funcalign N$$/-funcalign=16/p')
 # Without inlining a program is a twentieth smaller. Those for LVM wait for it most of the time, and Ansible sends them
-# whole; snap_* start, compare and encrypt with less of the processor with it.
+# whole; snap_* compare with less of the processor with it, but for the messages between them and their backends.
 small := -gcflags=all=-l
+messages := -gcflags=google.golang.org/...=-l -gcflags=github.com/hashicorp/...=-l -gcflags=golang.org/x/net/...=-l
 # $(call modules,ARCH,DIRECTORY,FLAGS): two files, each under the name of every module that it is.
 modules = mkdir -p $(2); \
 	GOARCH=$(1) $(build) $(small) $(3) -o $(2)/lvm_snapshot ./modules/lvm; \
-	GOARCH=$(1) $(build) $(3) -o $(2)/snap_backup ./modules/snap; \
+	GOARCH=$(1) $(build) $(messages) $(3) -o $(2)/snap_backup ./modules/snap; \
 	for name in lvm_merge lvm_snapshot_info; do ln -f $(2)/lvm_snapshot $(2)/$$name; done; \
 	ln -f $(2)/snap_backup $(2)/snap_backup_info
 
