@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/command"
 )
 
@@ -52,7 +54,8 @@ func SetClockSynchronized(t *testing.T, synchronized bool) {
 // process was started at that time.
 func noteRestic(t *testing.T, dir notes, pid int) {
 	t.Helper()
-	n := noted{PID: pid, StartTicks: 1, BootID: bootID(), Started: time.Now().Add(-time.Hour)}
+	n := noted{PID: pid, StartTicks: 1, BootID: bootID(), Machine: backup.ThisMachine()}
+	n.Started = time.Now().Add(-time.Hour)
 	data, err := json.Marshal(n)
 	if err == nil {
 		err = os.MkdirAll(dir.processes(), 0o700)
@@ -136,6 +139,27 @@ func TestUnlockEndangersNoOther(t *testing.T) {
 				t.Errorf("%d notes are left", left)
 			}
 		})
+	}
+}
+
+// A copy of a virtual machine has the note of the restic that is at work on the other one, which has the same name.
+func TestNoteOfAnotherMachineIsNotRead(t *testing.T) {
+	before := notesDir
+	t.Cleanup(func() { notesDir = before })
+	notesDir = t.TempDir()
+	dir := (&tool{}).notes()
+	noteRestic(t, dir, 1<<30)
+	paths, err := filepath.Glob(filepath.Join(dir.processes(), "*.json"))
+	if err != nil || len(paths) != 1 || len(dir.endedProcesses()) != 1 {
+		t.Fatalf("%v, %v, %v", paths, err, dir.endedProcesses())
+	}
+	data, err := os.ReadFile(paths[0])
+	if err == nil {
+		text := strings.Replace(string(data), backup.ThisMachine(), "another", 1)
+		err = os.WriteFile(paths[0], []byte(text), 0o600)
+	}
+	if ended := dir.endedProcesses(); err != nil || len(ended) > 0 {
+		t.Errorf("%v, %v", ended, err)
 	}
 }
 

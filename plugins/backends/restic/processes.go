@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"go.pcc.com/rewind/core/backup"
 	"go.pcc.com/rewind/core/command"
 	"go.pcc.com/rewind/core/durable"
 	"go.pcc.com/rewind/core/proc"
@@ -24,6 +25,7 @@ type noted struct {
 	PID        int       `json:"pid"`
 	StartTicks uint64    `json:"start_ticks"` // see proc.Stat
 	BootID     string    `json:"boot_id"`
+	Machine    string    `json:"machine"` // a copy of a virtual machine has its notes, but not its restic
 	Started    time.Time `json:"started"`
 	path       string    // of the note's file
 }
@@ -84,7 +86,8 @@ func (dir notes) noteProcess(c *command.Cmd) (end func(error)) {
 		if !found {
 			return
 		}
-		n := noted{PID: pid, StartTicks: s.StartTicks, BootID: bootID(), Started: time.Now().UTC()}
+		n := noted{PID: pid, StartTicks: s.StartTicks, BootID: bootID(), Machine: backup.ThisMachine(),
+			Started: time.Now().UTC()}
 		data, err := json.Marshal(n)
 		if err == nil && durable.MkdirAll(dir.processes(), 0o700) == nil {
 			path = filepath.Join(dir.processes(), strconv.Itoa(pid)+"-"+strconv.FormatUint(s.StartTicks, 10)+".json")
@@ -98,13 +101,17 @@ func (dir notes) noteProcess(c *command.Cmd) (end func(error)) {
 	}
 }
 
-// endedProcesses returns the notes of processes that have ended.
+// endedProcesses returns the notes of processes of this machine that have ended.
 func (dir notes) endedProcesses() []noted {
 	paths, _ := filepath.Glob(filepath.Join(dir.processes(), "*.json"))
 	var ended []noted
 	for _, path := range paths {
 		n := noted{path: path}
-		if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &n) == nil && !n.isRunning() {
+		data, err := os.ReadFile(path)
+		if err != nil || json.Unmarshal(data, &n) != nil {
+			continue
+		}
+		if n.Machine == backup.ThisMachine() && !n.isRunning() {
 			ended = append(ended, n)
 		}
 	}
