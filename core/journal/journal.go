@@ -160,10 +160,6 @@ func (j *Journal) Forget(e *Entry) error {
 	return durable.Remove(path)
 }
 
-// replacedBytes is what package json writes for bytes that are not valid UTF-8. It writes this character itself, where
-// a name has it, without the escape.
-var replacedBytes = []byte(`\ufffd`)
-
 // write stores the entry with a new step and outcome. All changes of entries, except Forget, go through it. The
 // failpoint is after the write, because a run that is killed there must be resumable from step.
 func (j *Journal) write(e *Entry, step string, outcome Outcome, state any) error {
@@ -176,9 +172,6 @@ func (j *Journal) write(e *Entry, step string, outcome Outcome, state any) error
 	if state != nil {
 		if next.State, err = json.Marshal(state); err != nil {
 			return fmt.Errorf("journal entry %s, step %s: %w", e.ID, step, err)
-		}
-		if bytes.Contains(next.State, replacedBytes) {
-			return fault.New(fault.Unsupported, "journal entry %s, step %s: a name in it is not valid UTF-8", e.ID, step)
 		}
 	}
 	data, err := json.MarshalIndent(&next, "", "  ")

@@ -276,18 +276,3 @@ func TestEntriesAreOrderedWhateverTheClockIs(t *testing.T) {
 		t.Errorf("%v, %v", list, err)
 	}
 }
-
-// Package json would replace the bytes of a name that is not valid UTF-8, and whoever continues from the journal would
-// mount, or remove, something else.
-func TestNameThatIsNotUTF8IsRefused(t *testing.T) {
-	j, err := Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]bool{"/srv/\xff": true, "/srv/�": false, "/srv/é": false, "": false} {
-		_, err := j.Begin(NewID(), "rollback", "s", nil, "checked", map[string]string{"point": name})
-		if errors.Is(err, fault.Unsupported) != want || err != nil && !want {
-			t.Errorf("%q: %v", name, err)
-		}
-	}
-}
